@@ -1,0 +1,46 @@
+# Every verb makes the environment that it needs: `make` lists them.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test bench lint types ctest pytest build wheel clean
+
+help:  ## list the verbs
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/ready  ## train on the handwritten digits, then the same on a plain Ray actor, and compare
+	$(BIN)/python -m fastps demo
+
+test: lint types ctest pytest  ## everything that must hold: linters, types, C tests, Python tests
+
+bench: $(VENV)/ready  ## the dense operations beside memcpy, numpy in place and a plain Ray actor
+	$(BIN)/python bench/dense.py
+
+lint: $(VENV)/ready  ## ruff and clang-format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror csrc/*.[ch] csrc/test/*.[ch]
+
+types: $(VENV)/ready  ## mypy, strict
+	$(BIN)/mypy
+
+ctest:  ## the C core alone: unit, stress (ThreadSanitizer) and kill tests
+	$(MAKE) -C csrc test
+
+pytest: $(VENV)/ready  ## the Python tests
+	$(BIN)/pytest
+
+build: $(VENV)/ready  ## compile the core again after a change in csrc/ or fastps/_core/
+	$(BIN)/python setup.py -q build_ext --inplace
+
+wheel: $(VENV)/ready  ## build a wheel into dist/
+	$(BIN)/pip wheel -q --no-deps -w dist .
+
+clean:  ## remove what was built, and the environment
+	rm -rf build dist $(VENV) *.egg-info fastps/_core/*.so
+
+$(VENV)/ready: pyproject.toml setup.py $(wildcard csrc/*.[ch]) $(wildcard fastps/_core/*.p*)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "install python3-venv"; exit 1; }
+	$(BIN)/pip install -q --upgrade pip
+	$(BIN)/pip install -q --editable '.[test]'
+	touch $@

@@ -1,0 +1,230 @@
+#define _GNU_SOURCE
+#include "arena.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "life.h"
+#include "lock.h"
+
+#define REDO_RESIDUE 3072u
+#define PARAMS_RESIDUE 2048u
+#define STRIPE_MIN_BYTES (UINT64_C(128) << 10)
+#define STRIPE_MAX_BYTES (UINT64_C(1) << 20)
+#define TOTAL_MAX_BYTES (UINT64_C(1) << 46)
+
+static uint64_t checksum(const fps_layout *layout)
+{
+    const uint8_t *bytes = (const uint8_t *)layout;
+    uint64_t hash = UINT64_C(0xcbf29ce484222325);
+    for (size_t i = 0; i < offsetof(fps_layout, checksum); i++) hash = (hash ^ bytes[i]) * UINT64_C(0x100000001b3);
+    return hash;
+}
+
+static uint64_t page_up(uint64_t bytes) { return (bytes + FPS_PAGE - 1) / FPS_PAGE * FPS_PAGE; }
+
+/* The next offset at or behind `from` that is `residue` modulo a page. */
+static uint64_t residue_up(uint64_t from, uint64_t residue) { return page_up(from - residue) + residue; }
+
+/* An eighth of the shard, so that workers can follow each other closely, within what bench/dense.py found best. */
+static uint64_t choose_stripe_bytes(uint64_t params_bytes)
+{
+    uint64_t bytes = STRIPE_MIN_BYTES;
+    while (bytes < STRIPE_MAX_BYTES && bytes * 8 < params_bytes) bytes *= 2;
+    return bytes;
+}
+
+static fps_status plan(const fps_arena_spec *spec, fps_layout *out)
+{
+    uint64_t stripe_bytes = spec->stripe_bytes ? spec->stripe_bytes : choose_stripe_bytes(spec->params_bytes);
+    if (spec->params_bytes == 0 || spec->params_bytes > TOTAL_MAX_BYTES) return FPS_BAD_HEADER;
+    if (spec->n_sessions == 0 || spec->n_sessions > FPS_MAX_SESSIONS) return FPS_BAD_HEADER;
+    if (spec->n_slots > FPS_MAX_SLOTS || spec->isolation > FPS_ISOLATION_NONE) return FPS_BAD_HEADER;
+    if (stripe_bytes < FPS_BLOCK_BYTES || (stripe_bytes & (stripe_bytes - 1)) != 0) return FPS_BAD_HEADER;
+    uint64_t n_stripes = (spec->params_bytes + stripe_bytes - 1) / stripe_bytes;
+    if (n_stripes > UINT32_MAX) return FPS_BAD_HEADER;
+
+    *out = (fps_layout){
+        .magic = FPS_MAGIC,
+        .format_version = FPS_FORMAT_VERSION,
+        .header_bytes = sizeof(fps_header),
+        .shard_index = spec->shard_index,
+        .shard_count = spec->shard_count,
+        .n_sessions = spec->n_sessions,
+        .n_stripes = (uint32_t)n_stripes,
+        .stripe_bytes = stripe_bytes,
+        .mutex_bytes = sizeof(pthread_mutex_t),
+        .redo_bytes = FPS_BLOCK_BYTES * (1 + spec->n_slots),
+        .sessions_offset = FPS_PAGE,
+        .params_bytes = spec->params_bytes,
+        .n_slots = spec->n_slots,
+        .isolation = spec->isolation,
+    };
+    memcpy(out->arena_id, spec->arena_id, sizeof out->arena_id);
+    out->stripes_offset = out->sessions_offset + (uint64_t)out->n_sessions * sizeof(fps_slot);
+    out->redo_offset = residue_up(out->stripes_offset + n_stripes * sizeof(fps_stripe), REDO_RESIDUE);
+    out->params_offset = residue_up(out->redo_offset + (uint64_t)out->n_sessions * out->redo_bytes, PARAMS_RESIDUE);
+    out->slot_stride = page_up(out->params_bytes);
+    out->slots_offset = residue_up(out->params_offset + out->params_bytes, PARAMS_RESIDUE);
+    out->total_bytes = page_up(out->slots_offset + out->n_slots * out->slot_stride);
+    out->checksum = checksum(out);
+    return FPS_OK;
+}
+
+uint64_t fps_arena_bytes(const fps_arena_spec *spec)
+{
+    fps_layout layout;
+    return plan(spec, &layout) == FPS_OK ? layout.total_bytes : 0;
+}
+
+/* The layout is a function of a few of its fields: what differs from that function's answer is not ours to map. */
+fps_status fps_layout_parse(const void *bytes, size_t available, uint64_t file_bytes, fps_layout *out)
+{
+    fps_layout found, expected;
+    if (available < sizeof found) return FPS_TRUNCATED;
+    memcpy(&found, bytes, sizeof found);
+    if (found.magic != FPS_MAGIC) return FPS_BAD_MAGIC;
+    if (found.format_version != FPS_FORMAT_VERSION) return FPS_BAD_VERSION;
+    if (found.checksum != checksum(&found)) return FPS_BAD_HEADER;
+    fps_arena_spec spec = {
+        .shard_index = found.shard_index,
+        .shard_count = found.shard_count,
+        .n_sessions = found.n_sessions,
+        .n_slots = found.n_slots,
+        .isolation = found.isolation,
+        .params_bytes = found.params_bytes,
+        .stripe_bytes = found.stripe_bytes,
+    };
+    memcpy(spec.arena_id, found.arena_id, sizeof spec.arena_id);
+    if (found.stripe_bytes == 0 || plan(&spec, &expected) != FPS_OK) return FPS_BAD_HEADER;
+    if (memcmp(&found, &expected, sizeof found) != 0) return FPS_BAD_HEADER;
+    if (file_bytes < found.total_bytes) return FPS_TRUNCATED;
+    *out = found;
+    return FPS_OK;
+}
+
+static void locate(fps_arena *arena)
+{
+    arena->header = (fps_header *)(void *)arena->base;
+    arena->slots = (fps_slot *)(void *)(arena->base + arena->layout.sessions_offset);
+    arena->stripes = (fps_stripe *)(void *)(arena->base + arena->layout.stripes_offset);
+    arena->redo = arena->base + arena->layout.redo_offset;
+    arena->params = arena->base + arena->layout.params_offset;
+}
+
+static fps_status map(fps_arena *arena)
+{
+    void *base = mmap(NULL, arena->layout.total_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, arena->fd, 0);
+    if (base == MAP_FAILED) return errno == ENOMEM ? FPS_NO_MEMORY : FPS_SYSTEM;
+    arena->base = base;
+    locate(arena);
+    return FPS_OK;
+}
+
+static int lock_owner_life(void *argument)
+{
+    fps_header *header = argument;
+    fps_store32_relaxed(&header->owner_pid, (uint32_t)getpid());
+    return pthread_mutex_lock(&header->owner_life);
+}
+
+static int retire(void *argument)
+{
+    fps_header *header = argument;
+    if (fps_lock_holder(&header->owner_life) != (uint32_t)gettid()) return EPERM; /* a forked child is not the owner */
+    fps_store32_release(&header->closed, 1);
+    return pthread_mutex_unlock(&header->owner_life);
+}
+
+static fps_status initialise(fps_arena *arena)
+{
+    int error = fps_lock_init(&arena->header->owner_life);
+    for (uint32_t i = 0; !error && i < arena->layout.n_sessions; i++) error = fps_lock_init(&arena->slots[i].life);
+    for (uint32_t i = 0; !error && i < arena->layout.n_stripes; i++) error = fps_lock_init(&arena->stripes[i].lock);
+    if (!error && fps_life_run(lock_owner_life, arena->header) != 0) error = errno ? errno : EAGAIN;
+    if (error) {
+        errno = error;
+        return FPS_SYSTEM;
+    }
+    arena->header->layout = arena->layout;
+    fps_store32_release(&arena->header->ready, FPS_READY); /* SYNC arena-ready */
+    return FPS_OK;
+}
+
+fps_status fps_arena_create(const fps_arena_spec *spec, fps_arena *out)
+{
+    fps_arena arena = {.fd = -1};
+    fps_status status = plan(spec, &arena.layout);
+    if (status != FPS_OK) return status;
+    arena.fd = memfd_create("fastps", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (arena.fd < 0) return FPS_SYSTEM;
+
+    int error = posix_fallocate(arena.fd, 0, (off_t)arena.layout.total_bytes);
+    if (error) {
+        status = error == ENOSPC || error == ENOMEM ? FPS_NO_MEMORY : FPS_SYSTEM;
+        errno = error;
+    } else if (fcntl(arena.fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
+        status = FPS_SYSTEM;
+    } else {
+        status = map(&arena);
+        if (status == FPS_OK) status = initialise(&arena);
+    }
+    if (status != FPS_OK) {
+        error = errno;
+        fps_arena_close(&arena);
+        errno = error;
+        return status;
+    }
+    *out = arena;
+    return FPS_OK;
+}
+
+fps_status fps_arena_open(int fd, const uint8_t arena_id[16], fps_arena *out)
+{
+    fps_arena arena = {.fd = fd};
+    struct stat file;
+    uint8_t head[sizeof(fps_layout)];
+    if (fstat(fd, &file) != 0) return FPS_SYSTEM;
+    ssize_t got = pread(fd, head, sizeof head, 0);
+    if (got < 0) return FPS_SYSTEM;
+    fps_status status = fps_layout_parse(head, (size_t)got, (uint64_t)file.st_size, &arena.layout);
+    if (status != FPS_OK) return status;
+    if (memcmp(arena.layout.arena_id, arena_id, sizeof arena.layout.arena_id) != 0) return FPS_WRONG_ARENA;
+    int seals = fcntl(fd, F_GET_SEALS);
+    if (seals < 0 || !(seals & F_SEAL_SHRINK)) return FPS_BAD_HEADER; /* it could shrink under us: SIGBUS */
+    status = map(&arena);
+    if (status != FPS_OK) return status;
+    if (fps_load32_acquire(&arena.header->ready) != FPS_READY) { /* SYNC arena-ready */
+        munmap(arena.base, arena.layout.total_bytes);
+        return FPS_NOT_READY;
+    }
+    *out = arena;
+    return FPS_OK;
+}
+
+void fps_arena_retire(fps_arena *arena)
+{
+    if (fps_life_run(retire, arena->header) != 0) return;
+    /* Peers may keep the arena mapped for long: its pages go back now. They read zeros, and are told so. */
+    uint64_t from = page_up(arena->layout.params_offset);
+    if (from < arena->layout.total_bytes)
+        fallocate(arena->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)from,
+                  (off_t)(arena->layout.total_bytes - from));
+}
+
+void fps_arena_close(fps_arena *arena)
+{
+    if (arena->base) munmap(arena->base, arena->layout.total_bytes);
+    if (arena->fd >= 0) close(arena->fd);
+    *arena = (fps_arena){.fd = -1};
+}
+
+fps_status fps_arena_state(const fps_arena *arena)
+{
+    if (fps_load32_relaxed(&arena->header->closed)) return FPS_CLOSED;
+    return fps_lock_abandoned(&arena->header->owner_life) ? FPS_OWNER_DIED : FPS_OK;
+}

@@ -1,0 +1,55 @@
+/* An arena: the shared memory of one shard. Created by its owner, opened by peers on the same node, unmapped by each.
+ */
+#ifndef FPS_ARENA_H
+#define FPS_ARENA_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "layout.h"
+#include "status.h"
+
+/* What to create. */
+typedef struct fps_arena_spec {
+    uint8_t arena_id[16];
+    uint32_t shard_index;
+    uint32_t shard_count;
+    uint32_t n_sessions;
+    uint32_t n_slots;
+    uint32_t isolation;
+    uint64_t params_bytes;
+    uint64_t stripe_bytes; /* 0: chosen from params_bytes; else a power of two, at least one block */
+} fps_arena_spec;
+
+/* A process's view of an arena. `layout` is a private copy: nothing is read from shared memory as an offset later. */
+typedef struct fps_arena {
+    fps_layout layout;
+    uint8_t *base;
+    int fd;
+    fps_header *header;
+    fps_slot *slots;
+    fps_stripe *stripes;
+    uint8_t *redo;
+    uint8_t *params;
+} fps_arena;
+
+/* Pure: checks `layout` against the size that fstat gave. */
+fps_status fps_layout_parse(const void *bytes, size_t available, uint64_t file_bytes, fps_layout *out);
+
+/* Pure: how large the file for `spec` is; 0 when it cannot be. */
+uint64_t fps_arena_bytes(const fps_arena_spec *spec);
+
+/* Allocates, pre-faults, seals, initialises and locks the owner's life lock. Nothing is left behind on an error. */
+fps_status fps_arena_create(const fps_arena_spec *spec, fps_arena *out);
+
+/* Maps the arena behind `fd`, which it takes over on success only. */
+fps_status fps_arena_open(int fd, const uint8_t arena_id[16], fps_arena *out);
+
+/* Unmaps and closes in this process. The owner says first with fps_arena_retire that nobody should go on. */
+void fps_arena_close(fps_arena *arena);
+void fps_arena_retire(fps_arena *arena);
+
+/* FPS_OK, FPS_CLOSED or FPS_OWNER_DIED, for the price of two loads from one cache line. */
+fps_status fps_arena_state(const fps_arena *arena);
+
+#endif

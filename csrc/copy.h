@@ -1,0 +1,14 @@
+/* Copies of parameters. */
+#ifndef FPS_COPY_H
+#define FPS_COPY_H
+
+#include <stddef.h>
+
+/* Through the caches. */
+void fps_copy(void *restrict to, const void *restrict from, size_t bytes);
+
+/* Past the caches; fps_copy_drain before the copy is shown to anybody else. */
+void fps_copy_stream(void *restrict to, const void *restrict from, size_t bytes);
+void fps_copy_drain(void);
+
+#endif

@@ -1,0 +1,311 @@
+#include "dense.h"
+
+#include <stdbool.h>
+
+#include "copy.h"
+#include "stripe.h"
+
+#define READ_TRIES 3
+
+/* What stays the same while one part is run. */
+typedef struct walk {
+    const fps_call *call;
+    fps_part *part;
+    const fps_arena *arena;
+    fps_slot *slot;
+    uint8_t *redo;
+    uint64_t end;   /* of params */
+    uint32_t span;  /* the first span that does not end before the position */
+    bool streaming; /* outs are written past the caches */
+} walk;
+
+static void out_of(const walk *w, void *to, const void *from, uint64_t bytes)
+{
+    if (w->streaming)
+        fps_copy_stream(to, from, bytes);
+    else
+        fps_copy(to, from, bytes);
+}
+
+/* Where in the caller's buffer the element at `position` of params belongs. */
+static uint64_t buffer_at(const fps_span *span, uint64_t position)
+{
+    return span->buffer_offset + (position - span->position);
+}
+
+static void pull_piece(const walk *w, const fps_span *span, uint64_t from, uint64_t to)
+{
+    uint8_t *out = w->call->outs[span->buffer];
+    out_of(w, out + buffer_at(span, from), w->arena->params + from, to - from);
+}
+
+static void push_piece(const walk *w, const fps_span *span, uint64_t from, uint64_t to)
+{
+    const fps_rule *rule = &w->call->rules[span->rule];
+    const uint8_t *grad = (const uint8_t *)w->call->grads[span->buffer] + buffer_at(span, from);
+    uint8_t *out = w->call->outs ? (uint8_t *)w->call->outs[span->buffer] + buffer_at(span, from) : NULL;
+    for (uint64_t bytes; from < to; from += bytes, grad += bytes) {
+        bytes = to - from < FPS_BLOCK_BYTES ? to - from : FPS_BLOCK_BYTES;
+        uint8_t *params = w->arena->params + from;
+        rule->kernel(params, grad, w->redo, (int64_t)(bytes / span->item_bytes), rule->hyper);
+        fps_store_release(&w->slot->cursor, FPS_CURSOR(from, bytes)); /* SYNC redo-committed */
+        atomic_signal_fence(memory_order_seq_cst);                    /* a death cannot see the copy before the word */
+        fps_copy(params, w->redo, bytes);
+        atomic_signal_fence(memory_order_seq_cst);
+        fps_store_release(&w->slot->cursor, FPS_CURSOR(from + bytes, 0));
+        if (out) {
+            out_of(w, out, w->redo, bytes);
+            out += bytes;
+        }
+    }
+}
+
+/* Runs all that lies in [from, to) of params. */
+static void run_range(walk *w, uint64_t from, uint64_t to)
+{
+    const fps_span *spans = w->part->spans;
+    for (; w->span < w->part->n_spans; w->span++) {
+        const fps_span *span = &spans[w->span];
+        uint64_t span_end = span->position + span->bytes;
+        if (span->position >= to) return;
+        uint64_t lo = span->position > from ? span->position : from, hi = span_end < to ? span_end : to;
+        if (lo < hi) (w->call->grads ? push_piece : pull_piece)(w, span, lo, hi);
+        if (span_end > to) return; /* the rest is the next stripe's */
+    }
+}
+
+/* Says in the session's record that a push begins or goes on, and counts it where it enters the shard. */
+static void begin_push(walk *w, uint32_t stripe)
+{
+    fps_stripe *s = &w->arena->stripes[stripe];
+    fps_part *part = w->part;
+    fps_store_relaxed(&w->slot->cursor, FPS_CURSOR(part->position, 0));
+    atomic_signal_fence(
+        memory_order_seq_cst); /* a death never leaves this number beside the cursor of the push before */
+    fps_store_relaxed(&w->slot->begun_seq, part->seq);
+    atomic_signal_fence(
+        memory_order_seq_cst); /* a death sees the record of this push before the mark that points to it */
+    fps_store32_relaxed(&s->writer, w->part->session->index + 1);
+    if (part->position == 0) {
+        fps_word *version = &w->arena->header->version;
+        fps_store_relaxed(version, fps_load_relaxed(version) + 1);
+    }
+}
+
+static void move_writer(walk *w, uint32_t from, uint32_t to)
+{
+    fps_store32_relaxed(&w->arena->stripes[to].writer, w->part->session->index + 1);
+    atomic_signal_fence(memory_order_seq_cst); /* a death finds at least one of the two marks */
+    fps_store32_relaxed(&w->arena->stripes[from].writer, 0);
+}
+
+static void sequence_begin(fps_stripe *s)
+{
+    fps_store_relaxed(&s->sequence, fps_load_relaxed(&s->sequence) + 1);
+    atomic_thread_fence(memory_order_release); /* SYNC seqlock: odd before the first byte changes */
+}
+
+static void sequence_end(fps_stripe *s)
+{
+    fps_store_release(&s->sequence, fps_load_relaxed(&s->sequence) + 1); /* SYNC seqlock */
+}
+
+/* From the locked `stripe` to the end of the shard. On FPS_OK every lock is released and the part is done; otherwise
+ * every lock is released and part->position says where a push stopped; a pull begins again. */
+static fps_status run_stripes(walk *w, uint32_t stripe)
+{
+    const fps_arena *arena = w->arena;
+    fps_part *part = w->part;
+    bool pushes = w->call->grads != NULL, readers_do_not_lock = arena->layout.n_stripes == 1;
+    if (pushes) begin_push(w, stripe);
+    if (part->position == 0 || part->version == 0) part->version = fps_load_relaxed(&arena->header->version);
+    if (pushes && readers_do_not_lock) sequence_begin(&arena->stripes[0]);
+    for (;;) {
+        uint64_t stop = (stripe + UINT64_C(1)) * arena->layout.stripe_bytes;
+        if (stop > w->end) stop = w->end;
+        run_range(w, part->position, stop);
+        part->position = stop;
+        if (stop == w->end) break;
+        fps_status status = fps_stripe_enter(arena, stripe + 1, &w->call->wait);
+        if (pushes) {
+            fps_store_release(&w->slot->cursor, FPS_CURSOR(stop, 0)); /* behind a gap between spans, too */
+            if (status == FPS_OK)
+                move_writer(w, stripe, stripe + 1);
+            else
+                fps_store32_relaxed(&arena->stripes[stripe].writer, 0);
+        }
+        fps_stripe_leave(arena, stripe);
+        if (status != FPS_OK) {
+            if (!pushes) part->position = 0; /* half a pull is worth nothing: others have been here when it goes on */
+            return status;
+        }
+        stripe++;
+    }
+    if (pushes) {
+        if (readers_do_not_lock) sequence_end(&arena->stripes[0]);
+        fps_store_relaxed(&w->slot->applied_seq, part->seq);
+        atomic_signal_fence(memory_order_seq_cst);
+        fps_store32_relaxed(&arena->stripes[stripe].writer, 0);
+    }
+    fps_stripe_leave(arena, stripe);
+    return FPS_OK;
+}
+
+/* A pull of a shard of one stripe, while nobody writes. The copy races with writers on purpose and is thrown away when
+ * it did: formally a data race, so ThreadSanitizer is told to look away. */
+__attribute__((no_sanitize("thread"))) static bool read_optimistically(walk *w)
+{
+    fps_stripe *s = &w->arena->stripes[0];
+    for (int i = 0; i < READ_TRIES; i++) {
+        uint64_t before = fps_load_acquire(&s->sequence); /* SYNC seqlock */
+        if (!(before & 1)) {
+            uint64_t version = fps_load_relaxed(&w->arena->header->version);
+            w->span = 0;
+            run_range(w, 0, w->end);
+            atomic_thread_fence(memory_order_acquire); /* SYNC seqlock: every byte read before the number again */
+            if (fps_load_relaxed(&s->sequence) == before) {
+                w->part->version = version;
+                w->part->position = w->end;
+                return true;
+            }
+        }
+        fps_count(&w->slot->meters.read_retries, 1);
+    }
+    w->span = 0;
+    return false;
+}
+
+/* Hogwild: the redo block is scratch, and neither locks nor records say what happens. */
+static void run_unlocked(walk *w)
+{
+    fps_word *version = &w->arena->header->version;
+    if (w->call->grads) {
+        w->part->version = atomic_fetch_add_explicit(version, 1, memory_order_relaxed) + 1;
+        fps_store_relaxed(&w->slot->begun_seq, w->part->seq);
+    } else {
+        w->part->version = fps_load_relaxed(version);
+    }
+    run_range(w, 0, w->end);
+    if (w->call->grads) fps_store_relaxed(&w->slot->applied_seq, w->part->seq);
+    w->part->position = w->end;
+}
+
+static void count_operation(const walk *w)
+{
+    fps_meters *m = &w->slot->meters;
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < w->part->n_spans; i++) bytes += w->part->spans[i].bytes;
+    if (!w->call->grads)
+        fps_count(&m->pulls, 1);
+    else
+        fps_count(w->call->outs ? &m->push_pulls : &m->pushes, 1);
+    if (w->call->grads) fps_count(&m->bytes_written, bytes);
+    if (w->call->outs) fps_count(&m->bytes_read, bytes);
+}
+
+/* Gives the push its number, or finds out how far an earlier attempt under the same number came. */
+static fps_status number_push(walk *w)
+{
+    fps_part *part = w->part;
+    if (part->seq == 0) {
+        part->seq = ++part->session->seq;
+    } else if (part->position == 0) {
+        if (fps_load_relaxed(&w->slot->applied_seq) == part->seq) return FPS_ALREADY;
+        if (fps_load_relaxed(&w->slot->begun_seq) == part->seq)
+            part->position = FPS_CURSOR_POSITION(fps_load_relaxed(&w->slot->cursor));
+        if (part->seq > part->session->seq) part->session->seq = part->seq;
+    }
+    return FPS_OK;
+}
+
+static fps_status run_part(fps_call *call, fps_part *part, const fps_wait *entry, bool streaming)
+{
+    const fps_arena *arena = part->session->arena;
+    walk w = {
+        .call = call,
+        .part = part,
+        .arena = arena,
+        .slot = part->session->slot,
+        .redo = arena->redo + (uint64_t)part->session->index * arena->layout.redo_bytes,
+        .end = arena->layout.params_bytes,
+        .streaming = streaming,
+    };
+    fps_status status = fps_arena_state(arena);
+    if (status != FPS_OK) return status;
+    if (call->grads) {
+        status = number_push(&w);
+        if (status != FPS_OK) return status;
+    }
+    if (arena->layout.isolation == FPS_ISOLATION_NONE) {
+        run_unlocked(&w);
+    } else if (call->grads || arena->layout.n_stripes > 1 || !read_optimistically(&w)) {
+        uint32_t stripe = (uint32_t)(part->position / arena->layout.stripe_bytes);
+        if (stripe == arena->layout.n_stripes) stripe--; /* an attempt that died behind its last block */
+        status = fps_stripe_enter(arena, stripe, entry);
+        if (status != FPS_OK) return status;
+        if (part->position > 0 && fps_load_relaxed(&w.slot->begun_seq) == part->seq) {
+            /* the repair may have finished a block of the attempt that died */
+            uint64_t cursor = fps_load_acquire(&w.slot->cursor); /* SYNC redo-committed */
+            if (FPS_CURSOR_POSITION(cursor) > part->position) part->position = FPS_CURSOR_POSITION(cursor);
+        }
+        status = run_stripes(&w, stripe);
+        if (status != FPS_OK) return status;
+    }
+    part->done = 1;
+    count_operation(&w);
+    return FPS_OK;
+}
+
+/* Waits for the first part that is left, once no other can go on without waiting. */
+fps_status fps_dense_run(fps_call *call, uint32_t *at)
+{
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < call->n_parts; i++) bytes += call->parts[i].session->arena->layout.params_bytes;
+    bool streaming = call->outs && bytes >= FPS_STREAM_BYTES;
+    fps_wait no_wait = call->wait;
+    no_wait.deadline_ns = FPS_NO_WAIT;
+
+    fps_status status = FPS_OK;
+    for (uint32_t left = call->n_parts, wait_for_one = left == 1; left > 0;) {
+        uint32_t before = left;
+        left = 0;
+        for (uint32_t i = 0; i < call->n_parts; i++) {
+            uint32_t n = call->first + i;
+            if (n >= call->n_parts) n -= call->n_parts;
+            fps_part *part = &call->parts[n];
+            if (part->done) continue;
+            call->wait.meters = no_wait.meters = &part->session->slot->meters;
+            status = run_part(call, part, wait_for_one ? &call->wait : &no_wait, streaming);
+            if (status == FPS_BUSY && call->wait.deadline_ns != FPS_NO_WAIT && !wait_for_one) {
+                left++;
+                status = FPS_OK;
+                continue;
+            }
+            *at = n;
+            if (status == FPS_ALREADY) { /* a retry is answered, not applied: what is left of it is the pull */
+                fps_call pull = *call;
+                pull.grads = NULL;
+                status = call->outs ? run_part(&pull, part, &call->wait, streaming) : FPS_OK;
+                part->done = status == FPS_OK;
+            }
+            if (status != FPS_OK) goto out;
+            wait_for_one = 0;
+        }
+        wait_for_one = left == before || left == 1;
+    }
+out:
+    if (streaming) fps_copy_drain();
+    for (uint32_t i = 0; status == FPS_OK && i < call->n_parts; i++) {
+        status = fps_arena_state(call->parts[i].session->arena); /* closed meanwhile: its memory was given back */
+        *at = i;
+    }
+    return status;
+}
+
+void fps_dense_fill(const fps_arena *arena, const fps_span *spans, uint32_t n_spans, const void *const *values)
+{
+    for (uint32_t i = 0; i < n_spans; i++) {
+        const fps_span *s = &spans[i];
+        fps_copy(arena->params + s->position, (const uint8_t *)values[s->buffer] + s->buffer_offset, s->bytes);
+    }
+}

@@ -1,0 +1,162 @@
+/* Every struct that lies in shared memory. An arena is one memfd; the picture, in file order:
+ *
+ *      0  +------------------------------------------------------------------+
+ *         | fps_header   what the arena is (immutable, checksummed)          |
+ *         |              its owner's life lock, version, counters (words)    |
+ *   4096  +------------------------------------------------------------------+
+ *         | fps_slot[n_sessions]      a session: life lock, record, meters   |
+ *         +------------------------------------------------------------------+
+ *         | fps_stripe[n_stripes]     a robust lock, who writes under it     |
+ *         +------------------------------------------------------------------+ at 3072 mod 4096
+ *         | redo[n_sessions][redo_bytes]    results on their way to params   |
+ *         +------------------------------------------------------------------+ at 2048 mod 4096
+ *         | params[params_bytes]                                             |
+ *         +------------------------------------------------------------------+
+ *         | slots[n_slots][slot_stride]     a rule's per-parameter state     |
+ *         +------------------------------------------------------------------+ total_bytes, a multiple of 4096
+ *
+ * Offsets, never pointers; fixed-width integers; `ready` is written last. The offsets 3072 and 2048 keep three streams
+ * (user arrays, which numpy puts at 16, parameters, redo blocks) apart modulo 4096: on some processors a store that
+ * lies a few bytes ahead of a load modulo 4096 stalls it, and such a copy runs twenty times slower.
+ *
+ * A pthread mutex is glibc's own layout: processes that share an arena run one architecture and one glibc generation;
+ * `mutex_bytes` in the header refuses others. */
+#ifndef FPS_LAYOUT_H
+#define FPS_LAYOUT_H
+
+#include <assert.h>
+#include <pthread.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "sync.h"
+
+#define FPS_MAGIC UINT64_C(0x00315350545341ff) /* ff 'A' 'S' 'T' 'P' 'S' '1' 00 */
+#define FPS_FORMAT_VERSION 1u
+#define FPS_PAGE 4096u
+#define FPS_BLOCK_BYTES 4096u /* one kernel call; the unit that a death leaves whole */
+#define FPS_MAX_SESSIONS 4096u
+#define FPS_MAX_SLOTS 16u
+#define FPS_READY 0x52454459u
+
+/* `cursor` of a session: the position of its push in params (bytes), and how many bytes from there are committed in the
+ * redo block but perhaps not yet copied. One word, so that both change at once. */
+#define FPS_CURSOR_SHIFT 13u
+#define FPS_CURSOR(position, committed) (((uint64_t)(position) << FPS_CURSOR_SHIFT) | (uint64_t)(committed))
+#define FPS_CURSOR_POSITION(cursor) ((cursor) >> FPS_CURSOR_SHIFT)
+#define FPS_CURSOR_COMMITTED(cursor) ((cursor) & ((UINT64_C(1) << FPS_CURSOR_SHIFT) - 1))
+
+typedef enum fps_isolation {
+    FPS_ISOLATION_SHARD = 0, /* an operation sees and leaves a whole number of pushes */
+    FPS_ISOLATION_NONE = 1   /* Hogwild: no locks, elements are whole, nothing else is */
+} fps_isolation;
+
+/* What an arena is. Written once, checksummed, copied into private memory by fps_layout_parse. */
+typedef struct fps_layout {
+    uint64_t magic;
+    uint32_t format_version;
+    uint32_t header_bytes;
+    uint64_t total_bytes;
+    uint8_t arena_id[16]; /* random; a handle names the arena that it means */
+    uint32_t shard_index;
+    uint32_t shard_count;
+    uint32_t n_sessions;
+    uint32_t n_stripes;
+    uint64_t stripe_bytes;
+    uint32_t mutex_bytes;
+    uint32_t redo_bytes; /* one session's redo block: a block of params and of each slot */
+    uint64_t sessions_offset;
+    uint64_t stripes_offset;
+    uint64_t redo_offset;
+    uint64_t params_offset;
+    uint64_t params_bytes;
+    uint64_t slots_offset;
+    uint64_t slot_stride;
+    uint32_t n_slots;
+    uint32_t isolation;
+    uint64_t checksum; /* FNV-1a of the bytes before it */
+} fps_layout;
+
+typedef struct fps_header {
+    fps_layout layout;
+    uint8_t pad0[256 - sizeof(fps_layout)];
+
+    /* 256: read by every operation, written twice in an arena's life */
+    pthread_mutex_t owner_life; /* locked by the owner for its whole life: the kernel marks the word at its death */
+    fps_word32 ready;
+    fps_word32 closed;
+    fps_word32 owner_pid;
+    uint8_t pad1[64 - sizeof(pthread_mutex_t) - 12];
+
+    /* 320: written by every push, under the lock of stripe 0 */
+    fps_word version; /* pushes that have entered the shard */
+    uint8_t pad2[56];
+
+    /* 384: written by recovery only */
+    fps_word recovered_locks;    /* locks found abandoned by a dead process */
+    fps_word interrupted_pushes; /* pushes that a death stopped half-way */
+    fps_word interrupted_pid;    /* the last of them: whose, */
+    fps_word interrupted_at;     /* and at which byte of params */
+    uint8_t pad3[32];
+} fps_header;
+
+/* What a session did, counted by itself alone; kept when the slot changes hands, so that sums only grow. */
+typedef struct fps_meters {
+    fps_word pulls;
+    fps_word pushes;
+    fps_word push_pulls;
+    fps_word bytes_read;
+    fps_word bytes_written;
+    fps_word read_retries; /* optimistic reads that met a writer */
+    fps_word lock_waits;   /* locks that were not free at the first try */
+    fps_word lock_wait_ns;
+    fps_word lock_sleeps; /* waits that spinning did not end */
+    fps_word unused[7];
+} fps_meters;
+
+typedef enum fps_slot_state { FPS_SLOT_FREE = 0, FPS_SLOT_LIVE = 1 } fps_slot_state;
+
+/* A session: one worker's identity. It belongs to whoever holds `life`. */
+typedef struct fps_slot {
+    pthread_mutex_t life;
+    fps_word32 state;
+    fps_word32 pid;
+    fps_word id;
+    uint8_t pad0[64 - sizeof(pthread_mutex_t) - 16];
+
+    /* 64: the record of the push under way */
+    fps_word begun_seq;       /* the sequence number of the last push begun */
+    fps_word applied_seq;     /* the sequence number of the last push applied to the end */
+    fps_word cursor;          /* where the push stands */
+    fps_word interrupted_seq; /* set by whoever recovers this session's locks */
+    uint8_t pad1[32];
+
+    /* 128 */
+    fps_meters meters;
+} fps_slot;
+
+typedef struct fps_stripe {
+    pthread_mutex_t lock;
+    fps_word32 writer; /* slot + 1 of the session whose push is in this stripe; 0: none */
+    uint8_t pad0[64 - sizeof(pthread_mutex_t) - 4];
+
+    /* 64: the sequence lock; only the stripe of a shard of one stripe uses it */
+    fps_word sequence;
+    uint8_t pad1[56];
+} fps_stripe;
+
+static_assert(offsetof(fps_layout, total_bytes) == 16, "layout");
+static_assert(offsetof(fps_layout, arena_id) == 24, "layout");
+static_assert(offsetof(fps_layout, stripe_bytes) == 56, "layout");
+static_assert(offsetof(fps_layout, params_bytes) == 104, "layout");
+static_assert(offsetof(fps_layout, checksum) == 136 && sizeof(fps_layout) == 144, "layout");
+static_assert(offsetof(fps_header, owner_life) == 256, "header");
+static_assert(offsetof(fps_header, version) == 320, "header");
+static_assert(offsetof(fps_header, recovered_locks) == 384 && sizeof(fps_header) == 448, "header");
+static_assert(sizeof(fps_header) <= FPS_PAGE, "header");
+static_assert(offsetof(fps_slot, begun_seq) == 64 && offsetof(fps_slot, meters) == 128, "slot");
+static_assert(sizeof(fps_slot) == 256, "slot");
+static_assert(offsetof(fps_stripe, sequence) == 64 && sizeof(fps_stripe) == 128, "stripe");
+static_assert(FPS_BLOCK_BYTES < (1u << FPS_CURSOR_SHIFT), "a committed block fits the cursor");
+
+#endif

@@ -1,0 +1,109 @@
+#define _GNU_SOURCE
+#include "session.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <unistd.h>
+
+#include "life.h"
+#include "stripe.h"
+
+/* A slot belongs to whoever holds its life lock, so all of this runs on the life thread. */
+typedef struct request {
+    const fps_arena *arena;
+    fps_slot *slot;
+    uint32_t index;
+} request;
+
+/* Repairs every stripe that the dead owner of this slot still marks as its own, so that its redo block and its record
+ * can be used again. Such a stripe's lock is abandoned too: nobody makes us wait for it long. */
+static void bury(const fps_arena *arena, uint32_t index)
+{
+    fps_wait patient = {.deadline_ns = FPS_NEVER};
+    for (uint32_t i = 0; i < arena->layout.n_stripes; i++) {
+        if (fps_load32_relaxed(&arena->stripes[i].writer) != index + 1) continue;
+        if (fps_stripe_enter(arena, i, &patient) == FPS_OK) fps_stripe_leave(arena, i);
+    }
+}
+
+static bool claim(const fps_arena *arena, uint32_t index)
+{
+    fps_slot *slot = &arena->slots[index];
+    int error = pthread_mutex_trylock(&slot->life);
+    if (error != 0 && error != EOWNERDEAD) return false;
+    if (error == EOWNERDEAD) {
+        bury(arena, index);
+        pthread_mutex_consistent(&slot->life);
+    }
+    return true;
+}
+
+static int open_slot(void *argument)
+{
+    request *r = argument;
+    for (int take_dead = 0; take_dead < 2; take_dead++) {
+        for (uint32_t i = 0; i < r->arena->layout.n_sessions; i++) {
+            fps_slot *slot = &r->arena->slots[i];
+            bool free = fps_load32_acquire(&slot->state) == FPS_SLOT_FREE; /* SYNC slot-free */
+            bool dead = fps_lock_abandoned(&slot->life);
+            if (!(free || (take_dead && dead)) || !claim(r->arena, i)) continue;
+            fps_store32_relaxed(&slot->pid, (uint32_t)getpid());
+            fps_store32_relaxed(&slot->state, FPS_SLOT_LIVE);
+            r->slot = slot;
+            r->index = i;
+            return FPS_OK;
+        }
+    }
+    return FPS_FULL;
+}
+
+/* The record stays; the repair of the stripes is left to the retry, which walks over them. */
+static int adopt_slot(void *argument)
+{
+    request *r = argument;
+    fps_slot *slot = &r->arena->slots[r->index];
+    int error = pthread_mutex_trylock(&slot->life);
+    if (error == 0) pthread_mutex_unlock(&slot->life);
+    if (error != EOWNERDEAD) return FPS_NOT_ABANDONED;
+    pthread_mutex_consistent(&slot->life);
+    fps_store32_relaxed(&slot->pid, (uint32_t)getpid());
+    r->slot = slot;
+    return FPS_OK;
+}
+
+static int close_slot(void *argument)
+{
+    fps_slot *slot = argument;
+    if (fps_lock_holder(&slot->life) != (uint32_t)gettid())
+        return EPERM;                                 /* a forked child closes nothing of its parent */
+    fps_store32_release(&slot->state, FPS_SLOT_FREE); /* SYNC slot-free */
+    return pthread_mutex_unlock(&slot->life);
+}
+
+static fps_status open_with(int (*call)(void *), request *r, fps_session *out)
+{
+    int status = fps_life_run(call, r);
+    if (status < 0) return FPS_SYSTEM;
+    if (status == FPS_OK) {
+        *out = (fps_session){
+            .arena = r->arena, .slot = r->slot, .index = r->index, .seq = fps_load_relaxed(&r->slot->begun_seq)};
+    }
+    return (fps_status)status;
+}
+
+fps_status fps_session_open(const fps_arena *arena, fps_session *out)
+{
+    return open_with(open_slot, &(request){.arena = arena}, out);
+}
+
+fps_status fps_session_adopt(const fps_arena *arena, uint32_t index, fps_session *out)
+{
+    if (index >= arena->layout.n_sessions) return FPS_NOT_ABANDONED;
+    return open_with(adopt_slot, &(request){.arena = arena, .index = index}, out);
+}
+
+void fps_session_close(fps_session *session)
+{
+    if (session->slot) fps_life_run(close_slot, session->slot);
+    *session = (fps_session){0};
+}

@@ -1,0 +1,27 @@
+/* A session: a worker's identity in one arena, and the undo information of its pushes. One operation at a time. */
+#ifndef FPS_SESSION_H
+#define FPS_SESSION_H
+
+#include <stdint.h>
+
+#include "arena.h"
+#include "lock.h"
+#include "status.h"
+
+typedef struct fps_session {
+    const fps_arena *arena;
+    fps_slot *slot;
+    uint32_t index; /* of the slot */
+    uint64_t seq;   /* the last sequence number that this session gave to a push */
+} fps_session;
+
+/* Takes a free slot, or one whose owner died, after repairing what that owner left. FPS_FULL when there is none. */
+fps_status fps_session_open(const fps_arena *arena, fps_session *out);
+
+/* Takes over the slot of a dead owner with its record, to retry the push that its death interrupted. */
+fps_status fps_session_adopt(const fps_arena *arena, uint32_t index, fps_session *out);
+
+/* Gives the slot back. No operation may be under way. */
+void fps_session_close(fps_session *session);
+
+#endif

@@ -1,0 +1,55 @@
+#include "stripe.h"
+
+#include <stdbool.h>
+
+#include "copy.h"
+#include "session.h"
+
+/* Finishes what the dead writer of this stripe had committed, and says in its record that it was interrupted. Under
+ * the stripe's lock: nobody else is here. What the record holds is not trusted: it may name only this stripe. */
+static void repair(const fps_arena *arena, uint32_t stripe)
+{
+    fps_stripe *s = &arena->stripes[stripe];
+    fps_header *header = arena->header;
+    uint32_t writer = fps_load32_relaxed(&s->writer);
+    atomic_fetch_add_explicit(&header->recovered_locks, 1, memory_order_relaxed);
+
+    if (writer != 0 && writer <= arena->layout.n_sessions) {
+        fps_slot *slot = &arena->slots[writer - 1];
+        uint64_t cursor = fps_load_acquire(&slot->cursor); /* SYNC redo-committed */
+        uint64_t position = FPS_CURSOR_POSITION(cursor), bytes = FPS_CURSOR_COMMITTED(cursor);
+        uint64_t from = stripe * arena->layout.stripe_bytes, to = from + arena->layout.stripe_bytes;
+        if (to > arena->layout.params_bytes) to = arena->layout.params_bytes;
+        if (bytes > 0 && bytes <= FPS_BLOCK_BYTES && position >= from && position < to && bytes <= to - position) {
+            fps_copy(arena->params + position, arena->redo + (uint64_t)(writer - 1) * arena->layout.redo_bytes, bytes);
+            position += bytes;
+            fps_store_release(&slot->cursor, FPS_CURSOR(position, 0));
+        }
+        uint64_t begun = fps_load_relaxed(&slot->begun_seq);
+        bool complete = fps_load_relaxed(&slot->applied_seq) == begun || position >= arena->layout.params_bytes;
+        if (!complete && atomic_exchange_explicit(&slot->interrupted_seq, begun, memory_order_relaxed) != begun) {
+            atomic_fetch_add_explicit(&header->interrupted_pushes, 1, memory_order_relaxed);
+            fps_store_relaxed(&header->interrupted_pid, fps_load32_relaxed(&slot->pid));
+            fps_store_relaxed(&header->interrupted_at, position);
+        }
+        fps_store32_relaxed(&s->writer, 0);
+    }
+    uint64_t sequence = fps_load_relaxed(&s->sequence);
+    if (sequence & 1) fps_store_release(&s->sequence, sequence + 1); /* SYNC seqlock */
+}
+
+fps_status fps_stripe_enter(const fps_arena *arena, uint32_t stripe, const fps_wait *wait)
+{
+    bool abandoned;
+    fps_status status = fps_lock_acquire(&arena->stripes[stripe].lock, wait, &abandoned); /* SYNC stripe-handover */
+    if (status == FPS_OK && abandoned) {
+        repair(arena, stripe);
+        fps_lock_repaired(&arena->stripes[stripe].lock);
+    }
+    return status;
+}
+
+void fps_stripe_leave(const fps_arena *arena, uint32_t stripe)
+{
+    fps_lock_release(&arena->stripes[stripe].lock); /* SYNC stripe-handover */
+}

@@ -1,0 +1,42 @@
+/* Atomic words with an explicit order, and the labels of the synchronisations between processes.
+ *
+ * A label stands at both ends of a synchronisation as `SYNC label`:
+ *   arena-ready       Whoever sees `ready == FPS_READY` sees the whole header and every initialised lock.
+ *   stripe-handover   Whoever takes a stripe's lock sees all that was written to the stripe under it before.
+ *                     (The robust mutex carries this one; the label marks where data relies on it.)
+ *   seqlock           A reader that finds the same even number before and after its copy read one state.
+ *   redo-committed    Whoever finds `cursor` naming n > 0 bytes finds all n of them in the session's redo block.
+ *   slot-free         Whoever claims a slot that is FREE sees its last owner's final writes to it.
+ */
+#ifndef FPS_SYNC_H
+#define FPS_SYNC_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+typedef _Atomic uint64_t fps_word;
+typedef _Atomic uint32_t fps_word32;
+
+static inline uint64_t fps_load_relaxed(const fps_word *w) { return atomic_load_explicit(w, memory_order_relaxed); }
+static inline uint64_t fps_load_acquire(const fps_word *w) { return atomic_load_explicit(w, memory_order_acquire); }
+static inline void fps_store_relaxed(fps_word *w, uint64_t v) { atomic_store_explicit(w, v, memory_order_relaxed); }
+static inline void fps_store_release(fps_word *w, uint64_t v) { atomic_store_explicit(w, v, memory_order_release); }
+
+static inline uint32_t fps_load32_relaxed(const fps_word32 *w) { return atomic_load_explicit(w, memory_order_relaxed); }
+static inline uint32_t fps_load32_acquire(const fps_word32 *w) { return atomic_load_explicit(w, memory_order_acquire); }
+static inline void fps_store32_relaxed(fps_word32 *w, uint32_t v) { atomic_store_explicit(w, v, memory_order_relaxed); }
+static inline void fps_store32_release(fps_word32 *w, uint32_t v) { atomic_store_explicit(w, v, memory_order_release); }
+
+/* A counter with one writer: no locked instruction is needed, only a word that readers never see half written. */
+static inline void fps_count(fps_word *w, uint64_t by) { fps_store_relaxed(w, fps_load_relaxed(w) + by); }
+
+static inline void fps_pause(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ __volatile__("yield");
+#endif
+}
+
+#endif

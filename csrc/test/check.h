@@ -1,0 +1,285 @@
+/* What every test of the core shares: assertions, the runner, and small fixtures. A test runs in a process of its own,
+ * so that one failure hides no other and every test starts without a life thread. */
+#ifndef FPS_CHECK_H
+#define FPS_CHECK_H
+
+#ifndef _GNU_SOURCE
+#error "a test defines _GNU_SOURCE before its first include"
+#endif
+
+#include <dirent.h>
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "arena.h"
+#include "dense.h"
+#include "lock.h"
+#include "session.h"
+#include "status.h"
+
+#define COUNT(array) (sizeof(array) / sizeof *(array))
+#define CHECK(condition) ((condition) ? (void)0 : check_failed(__FILE__, __LINE__, #condition))
+#define CHECK_EQ(actual, expected)                                                                                     \
+    check_equal(__FILE__, __LINE__, #actual, (long long)(actual), #expected, (long long)(expected))
+#define CHECK_FLOAT(actual, expected) check_float(__FILE__, __LINE__, #actual, (actual), #expected, (expected))
+#define TEST(function) {#function, function}
+
+static inline _Noreturn void check_failed(const char *file, int line, const char *condition)
+{
+    fprintf(stderr, "%s:%d: %s is false\n", file, line, condition);
+    _exit(1);
+}
+
+static inline void check_equal(const char *file, int line, const char *actual_text, long long actual,
+                               const char *expected_text, long long expected)
+{
+    if (actual == expected) return;
+    fprintf(stderr, "%s:%d: %s is %lld, expected %s = %lld\n", file, line, actual_text, actual, expected_text, expected);
+    _exit(1);
+}
+
+static inline void check_float(const char *file, int line, const char *actual_text, double actual,
+                               const char *expected_text, double expected)
+{
+    if (actual <= expected && actual >= expected) return;
+    fprintf(stderr, "%s:%d: %s is %g, expected %s = %g\n", file, line, actual_text, actual, expected_text, expected);
+    _exit(1);
+}
+
+static inline int count_open_files(void)
+{
+    int n = 0;
+    DIR *files = opendir("/proc/self/fd");
+    CHECK(files != NULL);
+    while (readdir(files)) n++;
+    closedir(files);
+    return n;
+}
+
+static inline int count_mapped_arenas(void)
+{
+    int n = 0;
+    char line[512];
+    FILE *maps = fopen("/proc/self/maps", "r");
+    CHECK(maps != NULL);
+    while (fgets(line, sizeof line, maps)) n += strstr(line, "memfd:fastps") != NULL;
+    fclose(maps);
+    return n;
+}
+
+typedef struct test {
+    const char *name;
+    void (*run)(void);
+} test;
+
+static inline void run_in_this_process(const test *t)
+{
+    int files = count_open_files();
+    alarm(60); /* a test that hangs is a failure with a name */
+    t->run();
+    CHECK_EQ(count_open_files(), files);
+    CHECK_EQ(count_mapped_arenas(), 0);
+    CHECK(waitpid(-1, NULL, WNOHANG) == -1 && errno == ECHILD);
+}
+
+static inline int run_tests(const test *tests, size_t n)
+{
+    int failures = 0;
+    for (size_t i = 0; i < n; i++) {
+        fflush(NULL);
+        pid_t pid = fork();
+        if (pid == 0) {
+            run_in_this_process(&tests[i]);
+            exit(0);
+        }
+        int status = -1;
+        waitpid(pid, &status, 0);
+        if (status == 0) continue;
+        failures++;
+        fprintf(stderr, "FAILED %s (%s %d)\n", tests[i].name, WIFSIGNALED(status) ? "signal" : "exit code",
+                WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+    }
+    printf("  %zu passed, %d failed\n", n - (size_t)failures, failures);
+    return failures != 0;
+}
+
+/* Another process. It ends with 0 when `body` returns. */
+static inline pid_t start_process(void (*body)(void *), void *argument)
+{
+    fflush(NULL);
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0) {
+        alarm(60); /* a forked child inherits no alarm */
+        body(argument);
+        _exit(0);
+    }
+    return pid;
+}
+
+static inline void expect_success(pid_t pid)
+{
+    int status = -1;
+    CHECK_EQ(waitpid(pid, &status, 0), pid);
+    CHECK_EQ(status, 0);
+}
+
+static inline void expect_killed(pid_t pid)
+{
+    int status = -1;
+    CHECK_EQ(waitpid(pid, &status, 0), pid);
+    CHECK(WIFSIGNALED(status));
+    CHECK_EQ(WTERMSIG(status), SIGKILL);
+}
+
+static inline void kill_process(pid_t pid)
+{
+    kill(pid, SIGKILL);
+    expect_killed(pid);
+}
+
+static inline void die(void)
+{
+    kill(getpid(), SIGKILL);
+    for (;;) pause();
+}
+
+/* Memory that forked processes share, zeroed. */
+static inline void *share(size_t bytes)
+{
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    CHECK(memory != MAP_FAILED);
+    return memory;
+}
+
+static inline void nap_us(long us) { nanosleep(&(struct timespec){.tv_nsec = us * 1000}, NULL); }
+
+static inline void await(const fps_word32 *word, uint32_t at_least)
+{
+    while (fps_load32_acquire(word) < at_least) nap_us(100);
+}
+
+static inline fps_wait wait_ms(int64_t ms)
+{
+    return (fps_wait){.deadline_ns = fps_now_ns() + ms * 1000000};
+}
+
+static inline fps_arena_spec spec_of(uint64_t params_bytes, uint64_t stripe_bytes, uint32_t n_sessions)
+{
+    return (fps_arena_spec){
+        .arena_id = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16},
+        .shard_count = 1,
+        .n_sessions = n_sessions,
+        .params_bytes = params_bytes,
+        .stripe_bytes = stripe_bytes,
+    };
+}
+
+static inline fps_arena make_arena(uint64_t params_bytes, uint64_t stripe_bytes, uint32_t n_sessions)
+{
+    fps_arena arena;
+    fps_arena_spec spec = spec_of(params_bytes, stripe_bytes, n_sessions);
+    CHECK_EQ(fps_arena_create(&spec, &arena), FPS_OK);
+    return arena;
+}
+
+static inline void drop_arena(fps_arena *arena)
+{
+    fps_arena_retire(arena);
+    fps_arena_close(arena);
+}
+
+static inline fps_session open_session(const fps_arena *arena)
+{
+    fps_session session;
+    CHECK_EQ(fps_session_open(arena, &session), FPS_OK);
+    return session;
+}
+
+static inline void add_f32(const void *param, const void *grad, void *result, int64_t n, const double *hyper)
+{
+    const float *p = param, *g = grad;
+    float *r = result;
+    (void)hyper;
+    for (int64_t i = 0; i < n; i++) r[i] = p[i] + g[i];
+}
+
+static inline void add_f64(const void *param, const void *grad, void *result, int64_t n, const double *hyper)
+{
+    const double *p = param, *g = grad;
+    double *r = result;
+    (void)hyper;
+    for (int64_t i = 0; i < n; i++) r[i] = p[i] + g[i];
+}
+
+/* An operation on one shard that is one run of float32. It is filled in place: it points into itself. */
+typedef struct whole {
+    fps_session *session;
+    fps_span span;
+    fps_rule rule;
+    const void *grads[1];
+    void *outs[1];
+    fps_part part;
+    fps_call call;
+    uint32_t at;
+} whole;
+
+static inline void prepare(whole *w, fps_session *session, const float *grad, float *out)
+{
+    uint64_t bytes = session->arena->layout.params_bytes;
+    *w = (whole){.session = session, .span = {.bytes = bytes, .item_bytes = 4}, .rule = {.kernel = add_f32}};
+    w->grads[0] = grad;
+    w->outs[0] = out;
+    w->part = (fps_part){.session = session, .spans = &w->span, .n_spans = 1};
+    w->call = (fps_call){.grads = grad ? w->grads : NULL,
+                         .outs = out ? w->outs : NULL,
+                         .rules = &w->rule,
+                         .parts = &w->part,
+                         .n_parts = 1,
+                         .wait = {.deadline_ns = FPS_NEVER}};
+}
+
+static inline fps_status run(whole *w) { return fps_dense_run(&w->call, &w->at); }
+
+static inline fps_status push(fps_session *session, const float *grad)
+{
+    whole w;
+    prepare(&w, session, grad, NULL);
+    return run(&w);
+}
+
+static inline fps_status pull(fps_session *session, float *out)
+{
+    whole w;
+    prepare(&w, session, NULL, out);
+    return run(&w);
+}
+
+static inline float *filled(size_t n, float value)
+{
+    float *array = malloc(n * sizeof *array);
+    CHECK(array != NULL);
+    for (size_t i = 0; i < n; i++) array[i] = value;
+    return array;
+}
+
+static inline void check_all_equal(const float *array, size_t n, float value)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (array[i] <= value && array[i] >= value) continue;
+        fprintf(stderr, "element %zu of %zu: ", i, n);
+        CHECK_FLOAT(array[i], value);
+    }
+}
+
+#endif

@@ -1,0 +1,367 @@
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <sys/resource.h>
+
+#include "check.h"
+
+static uint64_t fnv1a(const void *bytes, size_t n)
+{
+    const uint8_t *b = bytes;
+    uint64_t hash = UINT64_C(0xcbf29ce484222325);
+    for (size_t i = 0; i < n; i++) hash = (hash ^ b[i]) * UINT64_C(0x100000001b3);
+    return hash;
+}
+
+static fps_layout layout_of(const fps_arena_spec *spec)
+{
+    fps_arena arena;
+    CHECK_EQ(fps_arena_create(spec, &arena), FPS_OK);
+    fps_layout layout = arena.header->layout;
+    drop_arena(&arena);
+    return layout;
+}
+
+static fps_layout some_layout(void)
+{
+    fps_arena_spec spec = spec_of(98304, 4096, 3);
+    spec.n_slots = 2;
+    return layout_of(&spec);
+}
+
+static fps_status parse(const fps_layout *layout)
+{
+    fps_layout out;
+    return fps_layout_parse(layout, sizeof *layout, layout->total_bytes, &out);
+}
+
+static void a_valid_layout_parses_to_itself(void)
+{
+    fps_layout layout = some_layout(), out;
+    memset(&out, 0, sizeof out);
+    CHECK_EQ(fps_layout_parse(&layout, sizeof layout, layout.total_bytes, &out), FPS_OK);
+    CHECK_EQ(memcmp(&layout, &out, sizeof out), 0);
+    CHECK_EQ(layout.checksum, fnv1a(&layout, offsetof(fps_layout, checksum)));
+}
+
+static void every_flipped_bit_is_refused(void)
+{
+    fps_layout layout = some_layout();
+    for (size_t i = 0; i < sizeof layout; i++) {
+        fps_status expected = i < 8 ? FPS_BAD_MAGIC : i < 12 ? FPS_BAD_VERSION : FPS_BAD_HEADER;
+        for (int bit = 0; bit < 8; bit++) {
+            fps_layout broken = layout;
+            ((uint8_t *)&broken)[i] ^= (uint8_t)(1 << bit);
+            CHECK_EQ(parse(&broken), expected);
+        }
+    }
+}
+
+/* A checksum shows accidents only: what adds up wrongly is refused with a right checksum, too. */
+static void every_field_that_does_not_add_up_is_refused(void)
+{
+    fps_layout layout = some_layout();
+    for (size_t i = 12; i < offsetof(fps_layout, checksum); i++) {
+        bool free = i >= offsetof(fps_layout, arena_id) && i < offsetof(fps_layout, n_sessions);
+        fps_layout broken = layout;
+        ((uint8_t *)&broken)[i] ^= 0x40;
+        broken.checksum = fnv1a(&broken, offsetof(fps_layout, checksum));
+        CHECK_EQ(parse(&broken), free ? FPS_OK : FPS_BAD_HEADER);
+    }
+}
+
+static void another_format_version_is_told_apart_from_damage(void)
+{
+    fps_layout layout = some_layout();
+    layout.format_version++;
+    layout.checksum = fnv1a(&layout, offsetof(fps_layout, checksum));
+    CHECK_EQ(parse(&layout), FPS_BAD_VERSION);
+}
+
+static void a_short_file_is_truncated(void)
+{
+    fps_layout layout = some_layout(), out;
+    for (size_t n = 0; n < sizeof layout; n++)
+        CHECK_EQ(fps_layout_parse(&layout, n, layout.total_bytes, &out), FPS_TRUNCATED);
+    CHECK_EQ(fps_layout_parse(&layout, sizeof layout, layout.total_bytes - 1, &out), FPS_TRUNCATED);
+}
+
+static void regions_follow_each_other_at_their_residues(void)
+{
+    const uint64_t sizes[] = {4, 8, 100, 4095, 4096, 4097, 12288, 131072, 131076, 1000004};
+    for (size_t i = 0; i < COUNT(sizes); i++) {
+        for (uint32_t n_slots = 0; n_slots <= FPS_MAX_SLOTS; n_slots += 4) {
+            fps_arena_spec spec = spec_of(sizes[i], i % 2 ? 4096 : 0, 1 + (uint32_t)i * 3);
+            spec.n_slots = n_slots;
+            fps_layout l = layout_of(&spec);
+            CHECK_EQ(l.total_bytes, fps_arena_bytes(&spec));
+            CHECK_EQ(l.sessions_offset, 4096);
+            CHECK(l.stripes_offset >= l.sessions_offset + l.n_sessions * sizeof(fps_slot));
+            CHECK(l.redo_offset >= l.stripes_offset + l.n_stripes * sizeof(fps_stripe));
+            CHECK(l.params_offset >= l.redo_offset + (uint64_t)l.n_sessions * l.redo_bytes);
+            CHECK(l.slots_offset >= l.params_offset + l.params_bytes);
+            CHECK(l.slot_stride >= l.params_bytes);
+            CHECK(l.total_bytes >= l.slots_offset + l.n_slots * l.slot_stride);
+            CHECK_EQ(l.stripes_offset % 64, 0);
+            CHECK_EQ(l.redo_offset % 4096, 3072);
+            CHECK_EQ(l.params_offset % 4096, 2048);
+            CHECK_EQ(l.slots_offset % 4096, 2048);
+            CHECK_EQ(l.total_bytes % 4096, 0);
+            CHECK_EQ(l.redo_bytes, FPS_BLOCK_BYTES * (1 + n_slots));
+            CHECK_EQ(l.n_stripes, (l.params_bytes + l.stripe_bytes - 1) / l.stripe_bytes);
+        }
+    }
+}
+
+static void the_chosen_stripe_is_a_power_of_two_within_its_limits(void)
+{
+    for (uint64_t bytes = 4; bytes < (UINT64_C(1) << 24); bytes = bytes * 3 + 4) {
+        fps_arena_spec spec = spec_of(bytes, 0, 1);
+        uint64_t stripe = layout_of(&spec).stripe_bytes;
+        CHECK(stripe >= 128 << 10 && stripe <= 1 << 20);
+        CHECK_EQ(stripe & (stripe - 1), 0);
+    }
+}
+
+static void nonsense_is_refused_and_has_no_size(void)
+{
+    fps_arena_spec specs[12];
+    for (size_t i = 0; i < COUNT(specs); i++) specs[i] = spec_of(4096, 4096, 1);
+    specs[0].params_bytes = 0;
+    specs[1].params_bytes = UINT64_MAX;
+    specs[2].params_bytes = (UINT64_C(1) << 46) + 1;
+    specs[3].n_sessions = 0;
+    specs[4].n_sessions = FPS_MAX_SESSIONS + 1;
+    specs[5].n_slots = FPS_MAX_SLOTS + 1;
+    specs[6].isolation = 2;
+    specs[7].stripe_bytes = 2048;
+    specs[8].stripe_bytes = 4097;
+    specs[9].stripe_bytes = 12288;
+    specs[10].stripe_bytes = UINT64_MAX;
+    specs[11].params_bytes = UINT64_C(1) << 45; /* more stripes than 32 bits count */
+    for (size_t i = 0; i < COUNT(specs); i++) {
+        fps_arena arena;
+        CHECK_EQ(fps_arena_bytes(&specs[i]), 0);
+        CHECK_EQ(fps_arena_create(&specs[i], &arena), FPS_BAD_HEADER);
+    }
+}
+
+static void a_new_arena_is_zeroed_and_open(void)
+{
+    fps_arena arena = make_arena(40000, 4096, 2);
+    for (uint64_t i = 0; i < 40000; i++) CHECK_EQ(arena.params[i], 0);
+    CHECK_EQ(fps_arena_state(&arena), FPS_OK);
+    CHECK_EQ(fps_load_relaxed(&arena.header->version), 0);
+    CHECK_EQ(fps_load32_relaxed(&arena.header->owner_pid), getpid());
+    drop_arena(&arena);
+}
+
+static void an_opened_arena_is_the_same_memory(void)
+{
+    fps_arena owner = make_arena(40000, 4096, 2), peer;
+    CHECK_EQ(fps_arena_open(dup(owner.fd), owner.layout.arena_id, &peer), FPS_OK);
+    CHECK(peer.base != owner.base);
+    owner.params[39999] = 7;
+    CHECK_EQ(peer.params[39999], 7);
+    CHECK_EQ(memcmp(&peer.layout, &owner.layout, sizeof peer.layout), 0);
+    CHECK_EQ(fps_arena_state(&peer), FPS_OK);
+    drop_arena(&owner);
+    CHECK_EQ(fps_arena_state(&peer), FPS_CLOSED);
+    fps_arena_close(&peer);
+    fps_arena_close(&peer); /* a second close is harmless */
+}
+
+static void an_arena_with_another_id_is_the_wrong_one(void)
+{
+    fps_arena owner = make_arena(4096, 4096, 1), peer;
+    uint8_t id[16];
+    for (size_t i = 0; i < sizeof id; i++) {
+        memcpy(id, owner.layout.arena_id, sizeof id);
+        id[i] ^= 1;
+        CHECK_EQ(fps_arena_open(owner.fd, id, &peer), FPS_WRONG_ARENA);
+    }
+    drop_arena(&owner);
+}
+
+/* Opens a file of `bytes` bytes that starts with `layout`. The file stays ours when it is refused. */
+static fps_status open_forged(const fps_layout *layout, uint64_t bytes, unsigned seals)
+{
+    fps_arena peer;
+    int fd = memfd_create("forged", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    CHECK(fd >= 0);
+    CHECK_EQ(pwrite(fd, layout, sizeof *layout, 0), sizeof *layout);
+    CHECK_EQ(ftruncate(fd, (off_t)bytes), 0);
+    CHECK_EQ(fcntl(fd, F_ADD_SEALS, seals), 0);
+    fps_status status = fps_arena_open(fd, layout->arena_id, &peer);
+    CHECK(status != FPS_OK);
+    CHECK_EQ(close(fd), 0);
+    return status;
+}
+
+static void a_file_that_may_shrink_is_refused(void)
+{
+    fps_layout layout = some_layout();
+    CHECK_EQ(open_forged(&layout, layout.total_bytes, 0), FPS_BAD_HEADER);
+    CHECK_EQ(open_forged(&layout, layout.total_bytes, F_SEAL_GROW), FPS_BAD_HEADER);
+}
+
+static void an_arena_whose_creator_has_not_finished_is_not_ready(void)
+{
+    fps_layout layout = some_layout();
+    CHECK_EQ(open_forged(&layout, layout.total_bytes, F_SEAL_SHRINK), FPS_NOT_READY);
+}
+
+static void a_file_is_checked_before_it_is_mapped(void)
+{
+    fps_layout layout = some_layout(), other = layout;
+    CHECK_EQ(open_forged(&layout, 0, F_SEAL_SHRINK), FPS_TRUNCATED);
+    CHECK_EQ(open_forged(&layout, 100, F_SEAL_SHRINK), FPS_TRUNCATED);
+    CHECK_EQ(open_forged(&layout, layout.total_bytes - 1, F_SEAL_SHRINK), FPS_TRUNCATED);
+    other.magic++;
+    CHECK_EQ(open_forged(&other, layout.total_bytes, F_SEAL_SHRINK), FPS_BAD_MAGIC);
+    other = layout;
+    other.format_version++;
+    CHECK_EQ(open_forged(&other, layout.total_bytes, F_SEAL_SHRINK), FPS_BAD_VERSION);
+}
+
+static void a_descriptor_that_is_no_file_is_a_system_error(void)
+{
+    fps_arena peer;
+    uint8_t id[16] = {0};
+    CHECK_EQ(fps_arena_open(-1, id, &peer), FPS_SYSTEM);
+    CHECK_EQ(errno, EBADF);
+}
+
+static void create_without_room_for_the_file(void *unused)
+{
+    (void)unused;
+    fps_arena arena;
+    fps_arena_spec spec = spec_of(1 << 20, 0, 1);
+    struct rlimit limit = {.rlim_cur = 1 << 16, .rlim_max = 1 << 16};
+    signal(SIGXFSZ, SIG_IGN);
+    CHECK_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    int files = count_open_files();
+    fps_status status = fps_arena_create(&spec, &arena);
+    CHECK_EQ(errno, EFBIG);
+    CHECK_EQ(status, FPS_SYSTEM);
+    CHECK_EQ(count_open_files(), files);
+    CHECK_EQ(count_mapped_arenas(), 0);
+}
+
+static void create_without_address_space(void *unused)
+{
+    (void)unused;
+    fps_arena arena;
+    fps_arena_spec spec = spec_of(64 << 20, 0, 1);
+    struct rlimit limit = {.rlim_cur = 64 << 20, .rlim_max = RLIM_INFINITY};
+    int files = count_open_files();
+    CHECK_EQ(setrlimit(RLIMIT_AS, &limit), 0);
+    fps_status status = fps_arena_create(&spec, &arena);
+    limit.rlim_cur = RLIM_INFINITY;
+    CHECK_EQ(setrlimit(RLIMIT_AS, &limit), 0);
+    CHECK_EQ(status, FPS_NO_MEMORY);
+    CHECK_EQ(count_open_files(), files);
+    CHECK_EQ(count_mapped_arenas(), 0);
+}
+
+static void create_without_descriptors(void *unused)
+{
+    (void)unused;
+    fps_arena arena;
+    fps_arena_spec spec = spec_of(4096, 0, 1);
+    struct rlimit limit = {.rlim_cur = 3, .rlim_max = 3};
+    CHECK_EQ(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    fps_status status = fps_arena_create(&spec, &arena);
+    CHECK_EQ(errno, EMFILE);
+    CHECK_EQ(status, FPS_SYSTEM);
+}
+
+static void a_failed_create_leaves_nothing_behind(void)
+{
+    expect_success(start_process(create_without_room_for_the_file, NULL));
+    expect_success(start_process(create_without_address_space, NULL));
+    expect_success(start_process(create_without_descriptors, NULL));
+}
+
+static void retire_and_close(void *argument)
+{
+    fps_arena *arena = argument;
+    fps_arena_retire(arena);
+    CHECK_EQ(fps_arena_state(arena), FPS_OK);
+    fps_arena_close(arena);
+}
+
+static void a_forked_child_cannot_retire_its_parents_arena(void)
+{
+    fps_arena arena = make_arena(4096, 4096, 1);
+    expect_success(start_process(retire_and_close, &arena));
+    CHECK_EQ(fps_arena_state(&arena), FPS_OK);
+    drop_arena(&arena);
+}
+
+static void a_peer_cannot_retire_the_owners_arena(void)
+{
+    fps_arena arena = make_arena(4096, 4096, 1);
+    fps_arena_retire(&arena);
+    fps_store32_relaxed(&arena.header->closed, 0);
+    fps_arena_retire(&arena); /* nobody holds the life lock now, and so this is no owner */
+    CHECK_EQ(fps_arena_state(&arena), FPS_OK);
+    fps_arena_close(&arena);
+}
+
+typedef struct owned {
+    fps_word32 fd;
+    fps_word32 ready;
+} owned;
+
+static void own_an_arena(void *argument)
+{
+    owned *shared = argument;
+    fps_arena arena = make_arena(4096, 4096, 1);
+    fps_store32_relaxed(&shared->fd, (uint32_t)arena.fd);
+    fps_store32_release(&shared->ready, 1);
+    for (;;) pause();
+}
+
+static void the_death_of_the_owner_is_seen(void)
+{
+    owned *shared = share(sizeof *shared);
+    fps_arena peer;
+    fps_arena_spec spec = spec_of(4096, 4096, 1);
+    char path[64];
+    pid_t pid = start_process(own_an_arena, shared);
+    await(&shared->ready, 1);
+    snprintf(path, sizeof path, "/proc/%d/fd/%u", pid, fps_load32_relaxed(&shared->fd));
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    CHECK_EQ(fps_arena_open(fd, spec.arena_id, &peer), FPS_OK);
+    CHECK_EQ(fps_arena_state(&peer), FPS_OK);
+    kill_process(pid);
+    CHECK_EQ(fps_arena_state(&peer), FPS_OWNER_DIED);
+    fps_arena_close(&peer);
+    munmap(shared, sizeof *shared);
+}
+
+int main(void)
+{
+    static const test tests[] = {
+        TEST(a_valid_layout_parses_to_itself),
+        TEST(every_flipped_bit_is_refused),
+        TEST(every_field_that_does_not_add_up_is_refused),
+        TEST(another_format_version_is_told_apart_from_damage),
+        TEST(a_short_file_is_truncated),
+        TEST(regions_follow_each_other_at_their_residues),
+        TEST(the_chosen_stripe_is_a_power_of_two_within_its_limits),
+        TEST(nonsense_is_refused_and_has_no_size),
+        TEST(a_new_arena_is_zeroed_and_open),
+        TEST(an_opened_arena_is_the_same_memory),
+        TEST(an_arena_with_another_id_is_the_wrong_one),
+        TEST(a_file_that_may_shrink_is_refused),
+        TEST(an_arena_whose_creator_has_not_finished_is_not_ready),
+        TEST(a_file_is_checked_before_it_is_mapped),
+        TEST(a_descriptor_that_is_no_file_is_a_system_error),
+        TEST(a_failed_create_leaves_nothing_behind),
+        TEST(a_forked_child_cannot_retire_its_parents_arena),
+        TEST(a_peer_cannot_retire_the_owners_arena),
+        TEST(the_death_of_the_owner_is_seen),
+    };
+    return run_tests(tests, COUNT(tests));
+}

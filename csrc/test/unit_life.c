@@ -1,0 +1,128 @@
+#define _GNU_SOURCE
+#include "life.h"
+
+#include "check.h"
+
+typedef struct seen {
+    pid_t thread;
+    int inside;
+    int calls;
+} seen;
+
+static int look(void *argument)
+{
+    seen *s = argument;
+    CHECK_EQ(s->inside, 0); /* calls take turns, so these need no lock */
+    s->inside = 1;
+    if (s->calls > 0) CHECK_EQ(s->thread, gettid());
+    s->thread = gettid();
+    s->calls++;
+    s->inside = 0;
+    return s->calls;
+}
+
+static void *look_often(void *argument)
+{
+    for (int i = 0; i < 500; i++) fps_life_run(look, argument);
+    return NULL;
+}
+
+static void all_calls_run_on_one_thread_and_take_turns(void)
+{
+    seen s = {0};
+    pthread_t threads[4];
+    for (size_t i = 0; i < COUNT(threads); i++) CHECK_EQ(pthread_create(&threads[i], NULL, look_often, &s), 0);
+    for (size_t i = 0; i < COUNT(threads); i++) pthread_join(threads[i], NULL);
+    CHECK_EQ(s.calls, 2000);
+    CHECK(s.thread != gettid());
+}
+
+static int fail_with_eagain(void *unused)
+{
+    (void)unused;
+    errno = EAGAIN;
+    return -7;
+}
+
+static void the_answer_and_errno_come_back(void)
+{
+    seen s = {0};
+    CHECK_EQ(fps_life_run(fail_with_eagain, NULL), -7);
+    CHECK_EQ(errno, EAGAIN);
+    CHECK_EQ(fps_life_run(look, &s), 1);
+    CHECK_EQ(errno, 0);
+}
+
+static int read_signal_mask(void *argument) { return pthread_sigmask(SIG_BLOCK, NULL, argument); }
+
+static void signals_are_left_to_other_threads(void)
+{
+    sigset_t mask, mine;
+    CHECK_EQ(fps_life_run(read_signal_mask, &mask), 0);
+    CHECK(sigismember(&mask, SIGINT) && sigismember(&mask, SIGTERM) && sigismember(&mask, SIGCHLD));
+    pthread_sigmask(SIG_BLOCK, NULL, &mine);
+    CHECK(!sigismember(&mine, SIGINT));
+}
+
+static void check_grandchild(void *unused)
+{
+    (void)unused;
+    CHECK_EQ(fps_life_generation(), 2);
+}
+
+static void check_child(void *argument)
+{
+    seen *parents = argument, s = {0};
+    CHECK_EQ(fps_life_generation(), 1);
+    CHECK_EQ(fps_life_run(look, &s), 1);
+    CHECK_EQ(fps_life_run(look, &s), 2);
+    CHECK(s.thread != gettid() && s.thread != parents->thread);
+    expect_success(start_process(check_grandchild, NULL));
+}
+
+static void the_generation_grows_in_a_forked_child_that_has_a_life_thread_of_its_own(void)
+{
+    seen s = {0};
+    CHECK_EQ(fps_life_run(look, &s), 1);
+    CHECK_EQ(fps_life_generation(), 0);
+    for (int i = 0; i < 2; i++) expect_success(start_process(check_child, &s));
+    CHECK_EQ(fps_life_generation(), 0);
+    CHECK_EQ(fps_life_run(look, &s), 2);
+}
+
+static _Atomic bool enough;
+
+static void *look_until_enough(void *argument)
+{
+    while (!enough) fps_life_run(look, argument);
+    return NULL;
+}
+
+static void look_once(void *unused)
+{
+    (void)unused;
+    seen s = {0};
+    CHECK_EQ(fps_life_run(look, &s), 1);
+}
+
+static void a_child_forked_in_the_middle_of_a_call_can_run_calls(void)
+{
+    seen s = {0};
+    pthread_t threads[2];
+    for (size_t i = 0; i < COUNT(threads); i++) CHECK_EQ(pthread_create(&threads[i], NULL, look_until_enough, &s), 0);
+    for (int i = 0; i < 50; i++) expect_success(start_process(look_once, NULL));
+    enough = true;
+    for (size_t i = 0; i < COUNT(threads); i++) pthread_join(threads[i], NULL);
+}
+
+int main(void)
+{
+    static const test tests[] = {
+        TEST(all_calls_run_on_one_thread_and_take_turns),
+        TEST(the_answer_and_errno_come_back),
+        TEST(signals_are_left_to_other_threads),
+        TEST(the_generation_grows_in_a_forked_child_that_has_a_life_thread_of_its_own),
+        TEST(a_child_forked_in_the_middle_of_a_call_can_run_calls),
+    };
+    return run_tests(tests, COUNT(tests));
+}

@@ -1,0 +1,41 @@
+"""fastps: a parameter server as a Python library.
+
+>>> import numpy as np, fastps
+>>> with fastps.ParameterServer(np.zeros(3, np.float32)) as ps:  # doctest: +SKIP
+...     ps.push(np.ones(3, np.float32))
+...     ps.pull()
+array([1., 1., 1.], dtype=float32)
+
+Importing fastps loads numpy and the compiled core; Ray is loaded with the first use of ParameterServer.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fastps import _core, errors
+from fastps.errors import *  # noqa: F403  # the exception tree is public as a whole
+from fastps.rules import SGD, Add, Rule
+
+if TYPE_CHECKING:
+    from fastps.server import ParameterServer, get
+    from fastps.view import View
+
+__version__ = "0.1.0"
+__all__ = ["SGD", "Add", "ParameterServer", "Rule", "View", "get", *errors.__all__]
+
+_LAZY = {"ParameterServer": "fastps.server", "get": "fastps.server", "View": "fastps.view"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'fastps' has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LAZY])

@@ -1,0 +1,150 @@
+# An arena as Python sees it. Its memory stays mapped for as long as any object here refers to it.
+
+from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_FillInfo
+from libc.errno cimport errno as c_errno
+from libc.string cimport memcpy, memset
+
+
+cdef class Arena:
+    """The shared memory of one shard, mapped into this process. Created with `create` or `open` only."""
+    cdef fps_arena arena
+    cdef readonly bint owner
+    cdef readonly str label
+    cdef uint32_t generation
+
+    def __cinit__(self):
+        memset(&self.arena, 0, sizeof(self.arena))
+        self.arena.fd = -1
+
+    def __init__(self):
+        raise TypeError("use Arena.create or Arena.open")
+
+    @staticmethod
+    def size(uint64_t params_bytes, uint32_t max_sessions):
+        """The bytes of shared memory that an arena takes; 0 when it cannot be."""
+        cdef fps_arena_spec spec
+        memset(&spec, 0, sizeof(spec))
+        spec.params_bytes, spec.n_sessions = params_bytes, max_sessions
+        return fps_arena_bytes(&spec)
+
+    @staticmethod
+    def create(bytes arena_id, str label, uint32_t shard_index, uint32_t shard_count, uint64_t params_bytes,
+               uint32_t max_sessions, bint isolated, uint64_t stripe_bytes=0):
+        """Allocates, pre-faults and seals the memory; this process owns it. Cost: a page fault per 4 KiB."""
+        cdef Arena self = Arena.__new__(Arena)
+        cdef fps_arena_spec spec
+        cdef fps_status status
+        memset(&spec, 0, sizeof(spec))
+        if len(arena_id) != 16:
+            raise ValueError(f"arena_id: expected 16 bytes, got {len(arena_id)}")
+        memcpy(spec.arena_id, <const char *>arena_id, 16)
+        spec.shard_index, spec.shard_count = shard_index, shard_count
+        spec.params_bytes, spec.n_sessions, spec.stripe_bytes = params_bytes, max_sessions, stripe_bytes
+        spec.isolation = FPS_ISOLATION_SHARD if isolated else FPS_ISOLATION_NONE
+        with nogil:
+            status = fps_arena_create(&spec, &self.arena)
+        if status != FPS_OK:
+            raise exception_of(status, f"{label}, {fps_arena_bytes(&spec)} bytes", c_errno)
+        self.label, self.owner, self.generation = label, True, fps_life_generation()
+        return self
+
+    @staticmethod
+    def open(int fd, bytes arena_id, str label):
+        """Maps the arena behind `fd` and takes `fd` over; on an error `fd` stays the caller's."""
+        cdef Arena self = Arena.__new__(Arena)
+        cdef fps_status status
+        cdef const uint8_t *wanted = arena_id
+        if len(arena_id) != 16:
+            raise ValueError(f"arena_id: expected 16 bytes, got {len(arena_id)}")
+        with nogil:
+            status = fps_arena_open(fd, wanted, &self.arena)
+        if status != FPS_OK:
+            raise exception_of(status, label, c_errno)
+        self.label, self.owner = label, False
+        return self
+
+    def __dealloc__(self):
+        if self.owner and self.generation == fps_life_generation():
+            fps_arena_retire(&self.arena)
+        fps_arena_close(&self.arena)
+
+    def retire(self):
+        """Tells every process that the arena is closed. For its owner; twice is as good as once."""
+        if self.owner and self.generation == fps_life_generation():
+            self.owner = False
+            fps_arena_retire(&self.arena)
+
+    def check(self):
+        """Raises ClosedError or ShardDiedError when nobody should go on with this arena. Cost: two loads."""
+        cdef fps_status status = fps_arena_state(&self.arena)
+        if status != FPS_OK:
+            raise exception_of(status, self.label)
+
+    @property
+    def fd(self):
+        return self.arena.fd
+
+    @property
+    def version(self):
+        """Pushes that have entered the shard."""
+        return fps_load_relaxed(&self.arena.header.version)
+
+    @property
+    def total_bytes(self):
+        return self.arena.layout.total_bytes
+
+    @property
+    def stripe_bytes(self):
+        return self.arena.layout.stripe_bytes
+
+    def counters(self):
+        """What all sessions counted, summed, with what recovery found: a new dict of integers."""
+        cdef fps_meters *m
+        cdef fps_slot *slot
+        cdef fps_header *header = self.arena.header
+        cdef uint64_t pulls = 0, pushes = 0, push_pulls = 0, read = 0, written = 0
+        cdef uint64_t retries = 0, waits = 0, wait_ns = 0, sleeps = 0, live = 0
+        cdef uint32_t i
+        for i in range(self.arena.layout.n_sessions):
+            slot = &self.arena.slots[i]
+            m = &slot.meters
+            pulls += fps_load_relaxed(&m.pulls)
+            pushes += fps_load_relaxed(&m.pushes)
+            push_pulls += fps_load_relaxed(&m.push_pulls)
+            read += fps_load_relaxed(&m.bytes_read)
+            written += fps_load_relaxed(&m.bytes_written)
+            retries += fps_load_relaxed(&m.read_retries)
+            waits += fps_load_relaxed(&m.lock_waits)
+            wait_ns += fps_load_relaxed(&m.lock_wait_ns)
+            sleeps += fps_load_relaxed(&m.lock_sleeps)
+            live += fps_load32_relaxed(&slot.state) == FPS_SLOT_LIVE and not fps_lock_abandoned(&slot.life)
+        return {
+            "version": fps_load_relaxed(&header.version),
+            "pulls": pulls, "pushes": pushes, "push_pulls": push_pulls, "bytes_read": read, "bytes_written": written,
+            "read_retries": retries, "lock_waits": waits, "lock_wait_ns": wait_ns, "lock_sleeps": sleeps,
+            "sessions": live,
+            "recovered_locks": fps_load_relaxed(&header.recovered_locks),
+            "interrupted_pushes": fps_load_relaxed(&header.interrupted_pushes),
+            "interrupted_pid": fps_load_relaxed(&header.interrupted_pid),
+            "interrupted_at": fps_load_relaxed(&header.interrupted_at),
+        }
+
+    def window(self, uint64_t position, uint64_t nbytes):
+        """Read-only bytes of the parameters, live, without a copy."""
+        cdef Window window = Window.__new__(Window)
+        if position > self.arena.layout.params_bytes or nbytes > self.arena.layout.params_bytes - position:
+            raise IndexError(f"{self.label}: [{position}, {position + nbytes}) is outside of the parameters")
+        window.arena, window.start, window.nbytes = self, self.arena.params + position, <Py_ssize_t>nbytes
+        return window
+
+
+cdef class Window:
+    """A read-only buffer on an arena's parameters, which it keeps mapped."""
+    cdef Arena arena
+    cdef uint8_t *start
+    cdef Py_ssize_t nbytes
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        if flags & PyBUF_WRITABLE:
+            raise BufferError("parameters are read-only: change them with push")
+        PyBuffer_FillInfo(buffer, self, self.start, self.nbytes, 1, flags)

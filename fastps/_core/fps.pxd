@@ -1,0 +1,124 @@
+"""The declarations of csrc/*.h that the border needs."""
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+
+cdef extern from "<pthread.h>" nogil:
+    ctypedef struct pthread_mutex_t:
+        pass
+
+
+cdef extern from "status.h" nogil:
+    ctypedef enum fps_status:
+        FPS_OK
+        FPS_BUSY
+        FPS_TIMEOUT
+        FPS_INTERRUPTED
+        FPS_ALREADY
+        FPS_CLOSED
+        FPS_OWNER_DIED
+        FPS_FULL
+        FPS_NOT_ABANDONED
+        FPS_NO_MEMORY
+        FPS_TRUNCATED
+        FPS_BAD_MAGIC
+        FPS_BAD_VERSION
+        FPS_BAD_HEADER
+        FPS_WRONG_ARENA
+        FPS_NOT_READY
+        FPS_BROKEN_LOCK
+        FPS_SYSTEM
+
+
+cdef extern from "layout.h" nogil:
+    ctypedef uint64_t fps_word
+    ctypedef uint32_t fps_word32
+    int FPS_ISOLATION_SHARD, FPS_ISOLATION_NONE, FPS_FORMAT_VERSION, FPS_SLOT_LIVE, FPS_BLOCK_BYTES
+    ctypedef struct fps_layout:
+        uint64_t total_bytes, stripe_bytes, params_bytes
+        uint32_t n_sessions, n_stripes, isolation, shard_index, shard_count
+    ctypedef struct fps_header:
+        fps_word version, recovered_locks, interrupted_pushes, interrupted_pid, interrupted_at
+        fps_word32 owner_pid
+    ctypedef struct fps_meters:
+        fps_word pulls, pushes, push_pulls, bytes_read, bytes_written
+        fps_word read_retries, lock_waits, lock_wait_ns, lock_sleeps
+    ctypedef struct fps_slot:
+        pthread_mutex_t life
+        fps_word32 state, pid
+        fps_meters meters
+    ctypedef struct fps_stripe:
+        pthread_mutex_t lock
+
+
+cdef extern from "sync.h" nogil:
+    uint64_t fps_load_relaxed(const fps_word *w)
+    uint32_t fps_load32_relaxed(const fps_word32 *w)
+
+
+cdef extern from "arena.h" nogil:
+    ctypedef struct fps_arena_spec:
+        uint8_t arena_id[16]
+        uint32_t shard_index, shard_count, n_sessions, n_slots, isolation
+        uint64_t params_bytes, stripe_bytes
+    ctypedef struct fps_arena:
+        fps_layout layout
+        uint8_t *base
+        int fd
+        fps_header *header
+        fps_slot *slots
+        fps_stripe *stripes
+        uint8_t *params
+    uint64_t fps_arena_bytes(const fps_arena_spec *spec)
+    fps_status fps_arena_create(const fps_arena_spec *spec, fps_arena *out)
+    fps_status fps_arena_open(int fd, const uint8_t *arena_id, fps_arena *out)
+    void fps_arena_retire(fps_arena *arena)
+    void fps_arena_close(fps_arena *arena)
+    fps_status fps_arena_state(const fps_arena *arena)
+
+
+cdef extern from "lock.h" nogil:
+    int FPS_NO_WAIT
+    ctypedef struct fps_wait:
+        int64_t deadline_ns
+        int (*interrupted)(void *state) noexcept nogil
+        void *state
+    int64_t fps_now_ns()
+    uint32_t fps_lock_holder(const pthread_mutex_t *lock)
+    bint fps_lock_abandoned(const pthread_mutex_t *lock)
+
+
+cdef extern from "life.h" nogil:
+    uint32_t fps_life_generation()
+
+
+cdef extern from "session.h" nogil:
+    ctypedef struct fps_session:
+        uint32_t index
+        uint64_t seq
+    fps_status fps_session_open(const fps_arena *arena, fps_session *out)
+    void fps_session_close(fps_session *session)
+
+
+cdef extern from "dense.h" nogil:
+    ctypedef void (*fps_kernel)(const void *, const void *, void *, int64_t, const double *) noexcept nogil
+    ctypedef struct fps_rule:
+        fps_kernel kernel
+        const double *hyper
+    ctypedef struct fps_span:
+        uint64_t position, bytes, buffer_offset
+        uint32_t buffer, rule, item_bytes
+    ctypedef struct fps_part:
+        fps_session *session
+        const fps_span *spans
+        uint32_t n_spans, done
+        uint64_t position, seq, version
+    ctypedef struct fps_call:
+        const void *const *grads
+        void *const *outs
+        const fps_rule *rules
+        fps_part *parts
+        uint32_t n_parts, first
+        fps_wait wait
+    fps_status fps_dense_run(fps_call *call, uint32_t *at)
+    void fps_dense_fill(const fps_arena *arena, const fps_span *spans, uint32_t n_spans, const void *const *values)

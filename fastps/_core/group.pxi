@@ -1,0 +1,303 @@
+# A group: the shards that this process has mapped, operated on by one C call for all of them.
+
+cimport cython
+cimport numpy as np
+from cpython.exc cimport PyErr_CheckSignals
+from libc.stdlib cimport calloc, free
+
+np.import_array()
+
+# Below this size the GIL is kept: giving it back and taking it again costs as much as the copy.
+cdef uint64_t KEEP_GIL_BYTES = 32768
+
+
+cdef int ask_for_signals(void *state) noexcept with gil:
+    cdef Lane lane = <Lane>state
+    try:
+        PyErr_CheckSignals()
+        return 0
+    except BaseException as error:
+        lane.signal = error
+        return 1
+
+
+@cython.no_gc_clear  # __dealloc__ gives the sessions back: the arenas must still be mapped then
+cdef class Lane:
+    """What one operation at a time needs: a session in every arena, and room for the call's arguments."""
+    cdef Group group
+    cdef tuple mapped
+    cdef fps_session *sessions
+    cdef fps_part *parts
+    cdef const void **grads
+    cdef void **outs
+    cdef fps_call call
+    cdef uint32_t generation
+    cdef uint32_t n_open
+    cdef object signal
+    cdef bint resumable  # it holds a push that timed out
+
+    def __cinit__(self, Group group):
+        cdef uint32_t i
+        cdef fps_status status
+        cdef fps_session *session
+        self.group, self.mapped, self.generation = group, group.mapped, fps_life_generation()
+        self.sessions = <fps_session *>calloc(group.n_parts, sizeof(fps_session))
+        self.parts = <fps_part *>calloc(group.n_parts, sizeof(fps_part))
+        self.grads = <const void **>calloc(group.n_buffers, sizeof(void *))
+        self.outs = <void **>calloc(group.n_buffers, sizeof(void *))
+        if not (self.sessions and self.parts and self.grads and self.outs):
+            raise MemoryError("a lane")
+        for i in range(group.n_parts):
+            session = &self.sessions[i]
+            with nogil:
+                status = fps_session_open(group.arenas[i], session)
+            if status != FPS_OK:
+                raise exception_of(status, group.label(i), c_errno)
+            self.n_open = i + 1
+            self.parts[i].session = session
+            self.parts[i].spans, self.parts[i].n_spans = group.spans[i], group.n_spans[i]
+        self.call.rules, self.call.parts, self.call.n_parts = group.rules, self.parts, group.n_parts
+        self.call.first = self.sessions[0].index % group.n_parts
+        self.call.wait.interrupted, self.call.wait.state = ask_for_signals, <void *>self
+
+    def __dealloc__(self):
+        cdef uint32_t i
+        if self.generation == fps_life_generation():
+            for i in range(self.n_open):
+                fps_session_close(&self.sessions[i])
+        free(self.sessions)
+        free(self.parts)
+        free(self.grads)
+        free(self.outs)
+
+    cdef void reset(self, uint64_t seq) noexcept:
+        cdef uint32_t i
+        for i in range(self.call.n_parts):
+            self.parts[i].done = 0
+            self.parts[i].position = self.parts[i].version = 0
+            self.parts[i].seq = seq
+
+
+cdef class Group:
+    """Shards mapped by this process, the spans of the caller's buffers on each, and the compiled rules.
+
+    Parameters
+    ----------
+    arenas : list of Arena
+    spans : per arena a list of (position, bytes, buffer, buffer offset, rule, item bytes), sorted by position
+    rules : list of (kernel address, float64 array of hyper-parameters)
+    dtype, shape : of the only buffer, for the direct calls `pull_into` and `push_from`; or None, None
+
+    Threads: any number; each operation takes a lane from a pool that grows on demand.
+    """
+    cdef uint32_t n_parts, n_buffers, generation
+    cdef const fps_arena **arenas
+    cdef fps_span **spans
+    cdef uint32_t *n_spans
+    cdef fps_rule *rules
+    cdef tuple mapped
+    cdef list hypers, idle
+    cdef uint64_t bytes
+    cdef bint may_keep_gil
+    cdef int type_number
+    cdef tuple shape
+    cdef public double timeout
+
+    def __cinit__(self, list arenas, list spans, list rules, uint32_t n_buffers, double timeout,
+                  object dtype=None, object shape=None):
+        cdef Arena arena
+        cdef fps_span *span
+        cdef double[::1] hyper
+        cdef Py_ssize_t i, k
+        self.n_parts, self.n_buffers = <uint32_t>len(arenas), n_buffers
+        self.mapped, self.idle, self.hypers, self.timeout = tuple(arenas), [], [], timeout
+        self.generation = fps_life_generation()
+        self.arenas = <const fps_arena **>calloc(self.n_parts, sizeof(void *))
+        self.spans = <fps_span **>calloc(self.n_parts, sizeof(void *))
+        self.n_spans = <uint32_t *>calloc(self.n_parts, sizeof(uint32_t))
+        self.rules = <fps_rule *>calloc(len(rules), sizeof(fps_rule))
+        if not (self.arenas and self.spans and self.n_spans and self.rules):
+            raise MemoryError("a group")
+        self.may_keep_gil = True
+        for i, arena in enumerate(arenas):
+            self.arenas[i] = &arena.arena
+            self.may_keep_gil &= arena.arena.layout.n_stripes == 1
+            self.spans[i] = <fps_span *>calloc(max(1, len(spans[i])), sizeof(fps_span))
+            if not self.spans[i]:
+                raise MemoryError("a group")
+            self.n_spans[i] = <uint32_t>len(spans[i])
+            for k in range(len(spans[i])):
+                span = &self.spans[i][k]
+                (span.position, span.bytes, span.buffer, span.buffer_offset, span.rule, span.item_bytes) = spans[i][k]
+                if (span.buffer >= n_buffers or span.rule >= <uint64_t>len(rules) or span.item_bytes not in (4, 8)
+                        or span.position + span.bytes > arena.arena.layout.params_bytes):
+                    raise ValueError(f"{arena.label}: span {spans[i][k]} is out of range")
+                self.bytes += span.bytes
+        self.may_keep_gil &= self.bytes < KEEP_GIL_BYTES
+        for i, (address, values) in enumerate(rules):
+            hyper = values
+            self.hypers.append(values)
+            self.rules[i].kernel = <fps_kernel><size_t>address
+            self.rules[i].hyper = &hyper[0] if hyper.shape[0] else NULL
+        self.type_number = -1
+        if dtype is not None and n_buffers == 1:
+            self.type_number, self.shape = dtype.num, shape
+
+    def __dealloc__(self):
+        cdef uint32_t i
+        if self.spans:
+            for i in range(self.n_parts):
+                free(self.spans[i])
+        free(self.spans)
+        free(self.arenas)
+        free(self.n_spans)
+        free(self.rules)
+
+    cdef str label(self, uint32_t part):
+        return (<Arena>self.mapped[part]).label
+
+    cdef Lane take(self):
+        if self.generation != fps_life_generation():  # a fork: these sessions are the parent's
+            self.idle, self.generation = [], fps_life_generation()
+        if self.idle:
+            return self.idle.pop()
+        return Lane(self)
+
+    cdef bint fits(self, object array, bint writable):
+        cdef np.npy_intp *dims
+        cdef int i
+        if not np.PyArray_CheckExact(array) or np.PyArray_TYPE(array) != self.type_number:
+            return False
+        if not (np.PyArray_ISCARRAY(array) if writable else np.PyArray_ISCARRAY_RO(array)):
+            return False
+        if np.PyArray_NDIM(array) != len(self.shape):
+            return False
+        dims = np.PyArray_DIMS(array)
+        for i in range(np.PyArray_NDIM(array)):
+            if dims[i] != <np.npy_intp>self.shape[i]:
+                return False
+        return True
+
+    def pull_into(self, object out, object timeout=None):
+        """Pulls into the only buffer and returns True; or False, having done nothing, when `out` needs a closer look."""
+        cdef Lane lane
+        if not self.fits(out, True):
+            return False
+        lane = self.take()
+        lane.outs[0] = np.PyArray_DATA(out)
+        lane.reset(0)
+        self.finish(lane, False, True, timeout, True)
+        return True
+
+    def push_from(self, object grad, object timeout=None):
+        """Pushes the only buffer and returns True; or False, having done nothing, when `grad` needs a closer look."""
+        cdef Lane lane
+        if not self.fits(grad, False):
+            return False
+        lane = self.take()
+        lane.grads[0] = np.PyArray_DATA(grad)
+        lane.reset(0)
+        self.finish(lane, True, False, timeout, True)
+        return True
+
+    def push_pull(self, object grad, object out, object timeout=None):
+        """Both in one pass; returns as the two above do."""
+        cdef Lane lane
+        if not self.fits(grad, False) or not self.fits(out, True):
+            return False
+        lane = self.take()
+        lane.grads[0] = np.PyArray_DATA(grad)
+        lane.outs[0] = np.PyArray_DATA(out)
+        lane.reset(0)
+        self.finish(lane, True, True, timeout, True)
+        return True
+
+    def lane(self):
+        """A lane for one remote worker's pushes, kept by the caller: its sessions remember what has been applied."""
+        return Lane(self)
+
+    def run(self, list grads, list outs, object timeout=None, Lane resume=None, Lane lane=None, uint64_t seq=0):
+        """Any operation on any buffers, which the caller has checked: flat, contiguous, of the right dtype and length.
+
+        `resume` comes from a WaitTimeoutError. `lane` and `seq` are those of a remote worker: a push whose number was
+        applied before is not applied again.
+        """
+        cdef Py_ssize_t i
+        cdef bint pooled = lane is None
+        if resume is not None:
+            if resume.group is not self or resume.generation != fps_life_generation() or not resume.resumable:
+                raise ValueError("resume: it was used already, or belongs to another server or process")
+            lane, resume.resumable = resume, False
+        elif pooled:
+            lane = self.take()
+        if grads is not None:
+            for i in range(self.n_buffers):
+                lane.grads[i] = np.PyArray_DATA(grads[i])
+        if outs is not None:
+            for i in range(self.n_buffers):
+                lane.outs[i] = np.PyArray_DATA(outs[i])
+        if resume is None:
+            lane.reset(seq)
+        self.finish(lane, grads is not None, outs is not None, timeout, pooled)
+
+    cdef void finish(self, Lane lane, bint pushes, bint pulls, object timeout, bint pooled) except *:
+        cdef uint32_t at = 0
+        cdef fps_status status = FPS_BUSY
+        cdef fps_call *call = &lane.call
+        call.grads = lane.grads if pushes else NULL
+        call.outs = lane.outs if pulls else NULL
+        if self.may_keep_gil:
+            call.wait.deadline_ns = FPS_NO_WAIT
+            status = fps_dense_run(call, &at)
+        if status == FPS_BUSY:
+            call.wait.deadline_ns = fps_now_ns() + <int64_t>(1e9 * (self.timeout if timeout is None else <double>timeout))
+            with nogil:
+                status = fps_dense_run(call, &at)
+        if status != FPS_OK:
+            self.fail(lane, status, at, pushes, self.timeout if timeout is None else timeout, pooled)
+        elif pooled:
+            self.idle.append(lane)
+
+    cdef void fail(self, Lane lane, fps_status status, uint32_t at, bint pushes, double timeout, bint pooled) except *:
+        cdef const fps_arena *arena = self.arenas[at]
+        cdef uint64_t stripe = lane.parts[at].position // arena.layout.stripe_bytes
+        cdef uint32_t holder = fps_lock_holder(&arena.stripes[stripe].lock) if stripe < arena.layout.n_stripes else 0
+        cdef uint32_t i
+        applied = [(<Arena>self.mapped[i]).arena.layout.shard_index for i in range(self.n_parts) if lane.parts[i].done]
+        partial = [(<Arena>self.mapped[i]).arena.layout.shard_index for i in range(self.n_parts)
+                   if not lane.parts[i].done and lane.parts[i].position > 0]
+        pending = [(<Arena>self.mapped[i]).arena.layout.shard_index for i in range(self.n_parts)
+                   if not lane.parts[i].done and lane.parts[i].position == 0]
+        if status == FPS_TIMEOUT:
+            text = f"{self.label(at)}: waited {timeout:g} s for a lock that {process_of(holder)} holds"
+            if pushes:
+                text += (f"; the push is applied on shards {applied}, on a part of shards {partial} and not on shards "
+                         f"{pending}: push the same gradients with resume=error.resume to finish it")
+            if pushes:
+                lane.resumable = True  # and out of the pool: it knows how far the push came
+                raise errors.WaitTimeoutError(text, tuple(applied), tuple(partial), tuple(pending), lane)
+        if pooled:
+            self.idle.append(lane)
+        if status == FPS_TIMEOUT:
+            raise errors.WaitTimeoutError(text)
+        if status == FPS_INTERRUPTED:
+            signal, lane.signal = lane.signal, None
+            raise signal
+        raise exception_of(status, self.label(at), c_errno)
+
+    def close(self):
+        """Gives the sessions of idle lanes back."""
+        self.idle = []
+
+    def fill(self, list values):
+        """Sets the parameters; before anybody else has opened the arenas."""
+        cdef Py_ssize_t i
+        cdef const void **buffers = <const void **>calloc(self.n_buffers, sizeof(void *))
+        if not buffers:
+            raise MemoryError("fill")
+        for i in range(self.n_buffers):
+            buffers[i] = np.PyArray_DATA(values[i])
+        for i in range(self.n_parts):
+            with nogil:
+                fps_dense_fill(self.arenas[i], self.spans[i], self.n_spans[i], buffers)
+        free(buffers)

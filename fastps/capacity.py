@@ -1,0 +1,48 @@
+"""How much memory an arena may take on this machine, asked before it is taken: the kernel would rather kill a process
+later than refuse shared memory now."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastps.errors import ArenaMemoryError
+
+
+def require(wanted_bytes: int, what: str) -> None:
+    """Raises ArenaMemoryError when `wanted_bytes` of shared memory are not there."""
+    available = available_bytes()
+    if wanted_bytes > available:
+        raise ArenaMemoryError(
+            f"{what}: asked for {wanted_bytes / 2**20:,.0f} MiB of shared memory, {available / 2**20:,.0f} MiB are "
+            f"available on this machine; use more nodes (placement=), fewer parameters or float32"
+        )
+
+
+def available_bytes() -> int:
+    """What the machine and this process's control groups have left."""
+    meminfo = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    available = int(meminfo["MemAvailable"].split()[0]) * 1024
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            available = min(available, _left(path, "/sys/fs/cgroup", "memory.max", "memory.current"))
+        elif "memory" in controllers.split(","):
+            root = "/sys/fs/cgroup/memory"
+            available = min(available, _left(path, root, "memory.limit_in_bytes", "memory.usage_in_bytes"))
+    return max(0, available)
+
+
+def _left(path: str, root: str, limit_name: str, usage_name: str) -> int:
+    """What the tightest group from `path` up to the root leaves. Caches count as used: the estimate errs low."""
+    left = 1 << 62
+    group = Path(root + path.rstrip("/"))
+    for directory in [group, *group.parents]:
+        if len(str(directory)) < len(root):
+            break
+        try:
+            limit, usage = (directory / limit_name).read_text().strip(), (directory / usage_name).read_text().strip()
+        except OSError:
+            continue
+        if limit != "max":
+            left = min(left, int(limit) - int(usage))
+    return left

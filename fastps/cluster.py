@@ -1,0 +1,172 @@
+"""Ray: starting it, finding nodes, placing shards, and translating its errors.
+
+Called by the server and by the ray transport. Nothing here knows what a shard does.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
+
+from fastps.errors import FastPSError, PlacementError, ShardDiedError, WaitTimeoutError
+
+NAMESPACE = "fastps"
+STRATEGIES = ("SPREAD", "PACK", "STRICT_SPREAD", "STRICT_PACK")
+Placement = str | Mapping[str, Any] | Sequence[Any] | None
+
+
+def start() -> None:
+    """Connects to Ray as Ray itself does: to a running cluster when there is one, otherwise to a new one."""
+    if not ray.is_initialized():
+        ray.init(log_to_driver=True)
+
+
+def this_node() -> str:
+    """Ray's id of this process's node, in hex; "" outside of Ray, where every shard is remote."""
+    if not ray.is_initialized():
+        return ""
+    node: str = ray.get_runtime_context().get_node_id()
+    return node
+
+
+def nodes() -> dict[str, dict[str, float]]:
+    """The live nodes with all their resources."""
+    return {node["NodeID"]: dict(node["Resources"]) for node in ray.nodes() if node["Alive"]}
+
+
+def resolve(value: Any, timeout: float) -> Any:
+    """Replaces Ray object references, and futures, in a (nested mapping of) values by what they stand for."""
+    if isinstance(value, ray.ObjectRef):
+        return get(value, timeout, "push: the ObjectRef")
+    if isinstance(value, Mapping):
+        return {name: resolve(item, timeout) for name, item in value.items()}
+    if callable(getattr(value, "result", None)) and callable(getattr(value, "done", None)):
+        return value.result(timeout)
+    return value
+
+
+def get(refs: Any, timeout: float | None, what: str) -> Any:
+    """ray.get with fastps's errors: what a shard raised comes as it was raised."""
+    try:
+        return ray.get(refs, timeout=timeout)
+    except ray.exceptions.GetTimeoutError:
+        raise WaitTimeoutError(f"{what}: no answer within {timeout:g} s") from None
+    except ray.exceptions.RayTaskError as error:
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, FastPSError):
+            raise cause from None
+        raise
+    except ray.exceptions.ActorUnavailableError:
+        raise
+    except ray.exceptions.RayActorError as error:
+        raise ShardDiedError(f"{what}: its process died; create the server again ({first_line(error)})") from None
+
+
+def first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n", 1)[0]
+
+
+@dataclass
+class Placed:
+    """How to start each shard's actor, and the placement group to remove when the shards are gone."""
+
+    options: list[dict[str, Any]]
+    group: Any = None
+
+    def release(self) -> None:
+        if self.group is not None:
+            remove_placement_group(self.group)
+            self.group = None
+
+
+def place(placement: Placement, num_shards: int, timeout: float) -> Placed:
+    """Turns a `placement` argument into options of Ray actors.
+
+    None puts all shards on this process's node. A strategy's name spreads or packs them by a placement group; a mapping
+    (or a sequence of them, one a shard) asks for resources, `{"num_cpus": 1, "resources": {"label": 0.1}}`; a sequence
+    of strings names nodes by id. Raises PlacementError for what no node of the cluster has, and when a placement group
+    is not ready within `timeout` seconds.
+    """
+    known = nodes()
+    if placement is None:
+        here = NodeAffinitySchedulingStrategy(this_node(), soft=True)
+        return Placed([{"num_cpus": 0, "scheduling_strategy": here} for _ in range(num_shards)])
+    if isinstance(placement, str):
+        return _by_strategy(placement, num_shards, known, timeout)
+    each = [placement] * num_shards if isinstance(placement, Mapping) else list(placement)
+    if len(each) != num_shards:
+        raise PlacementError(f"placement: expected one entry for each of {num_shards} shards, got {len(each)}")
+    return Placed([_one(entry, shard, known) for shard, entry in enumerate(each)])
+
+
+def _one(entry: Any, shard: int, known: dict[str, dict[str, float]]) -> dict[str, Any]:
+    if isinstance(entry, str):
+        if entry not in known:
+            raise PlacementError(
+                f"placement of shard {shard}: no live node has the id {entry!r}; the live nodes are {sorted(known)}"
+            )
+        return {"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(entry, soft=False)}
+    if not isinstance(entry, Mapping):
+        raise PlacementError(
+            f"placement of shard {shard}: expected one of {STRATEGIES}, a mapping of resources or node ids, got "
+            f"{type(entry).__name__} {entry!r}"
+        )
+    unknown = set(entry) - {"num_cpus", "num_gpus", "memory", "resources"}
+    if unknown:
+        raise PlacementError(
+            f"placement of shard {shard}: unknown {sorted(unknown)}; expected num_cpus, num_gpus, memory or resources"
+        )
+    options = {"num_cpus": 0, **entry}
+    wanted = {"CPU": options.get("num_cpus"), "GPU": options.get("num_gpus"), "memory": options.get("memory")}
+    wanted |= options.get("resources") or {}
+    wanted = {name: amount for name, amount in wanted.items() if amount}
+    if not any(all(has.get(name, 0) >= amount for name, amount in wanted.items()) for has in known.values()):
+        have = {node[:8]: {n: has.get(n, 0) for n in wanted} for node, has in known.items()}
+        raise PlacementError(f"placement of shard {shard}: no node has {wanted}; the live nodes have {have}")
+    return options
+
+
+def _by_strategy(strategy: str, num_shards: int, known: dict[str, dict[str, float]], timeout: float) -> Placed:
+    if strategy not in STRATEGIES:
+        raise PlacementError(f"placement: unknown strategy {strategy!r}; expected one of {STRATEGIES}")
+    if strategy == "STRICT_SPREAD" and num_shards > len(known):
+        raise PlacementError(
+            f"placement: STRICT_SPREAD puts {num_shards} shards on different nodes, but only {len(known)} live"
+        )
+    # A bundle must ask for something: a thousandth of a CPU.
+    group = placement_group([{"CPU": 0.001}] * num_shards, strategy=strategy)
+    if not group.wait(timeout):
+        remove_placement_group(group)
+        raise PlacementError(
+            f"placement: the cluster could not reserve {strategy} for {num_shards} shards within {timeout:g} s; it has "
+            f"{ray.available_resources()} left"
+        )
+    return Placed(
+        [
+            {"num_cpus": 0.001, "scheduling_strategy": PlacementGroupSchedulingStrategy(group, i)}
+            for i in range(num_shards)
+        ],
+        group,
+    )
+
+
+def named_actor(name: str) -> Any | None:
+    """The actor of this name in fastps's namespace, or None."""
+    try:
+        return ray.get_actor(name, namespace=NAMESPACE)
+    except ValueError:
+        return None
+
+
+def deadline_after(timeout: float) -> float:
+    return time.monotonic() + timeout
+
+
+def left_until(deadline: float) -> float:
+    return max(0.0, deadline - time.monotonic())

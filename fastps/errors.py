@@ -1,0 +1,151 @@
+"""Every error that fastps raises, in one tree.
+
+    FastPSError
+     +-- ParameterError          (ValueError)       parameters, gradients or out do not fit
+     |    +-- ShapeError
+     |    +-- DtypeError         (TypeError)
+     |    +-- NamesError         (KeyError)         names missing from a mapping, or unknown
+     |    +-- OutputError                           an `out` that cannot be written in place
+     |    +-- SplitError                            a view of an array that lies on several shards
+     +-- OptionError             (ValueError)       an argument of ParameterServer that cannot be
+     |    +-- PlacementError                        no node has what a shard asks for
+     |    +-- NameTakenError
+     +-- ServerNotFoundError     (LookupError)      no server of that name
+     +-- ClosedError             (ValueError)       the server, or this handle of it, was closed
+     +-- ShardDiedError          (ConnectionError)  the process of a shard is gone
+     +-- WaitTimeoutError        (TimeoutError)     an operation did not end in time
+     +-- SessionsExhaustedError  (RuntimeError)     more concurrent sessions than the arena has room for
+     +-- ArenaError              (OSError)          an arena that cannot be opened
+     |    +-- ArenaFormatError
+     +-- ArenaMemoryError        (MemoryError)      not enough memory for an arena
+     +-- CompileError            (RuntimeError)     a rule that cannot be compiled
+
+All of them survive pickling: Ray carries them between processes.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ArenaError",
+    "ArenaFormatError",
+    "ArenaMemoryError",
+    "ClosedError",
+    "CompileError",
+    "DtypeError",
+    "FastPSError",
+    "NameTakenError",
+    "NamesError",
+    "OptionError",
+    "OutputError",
+    "ParameterError",
+    "PlacementError",
+    "ServerNotFoundError",
+    "SessionsExhaustedError",
+    "ShapeError",
+    "ShardDiedError",
+    "SplitError",
+    "WaitTimeoutError",
+]
+
+
+class FastPSError(Exception):
+    """The root: catches whatever fastps raises."""
+
+
+class ParameterError(FastPSError, ValueError):
+    """Parameters, gradients or `out` do not fit the server's parameters. Nothing was applied."""
+
+
+class ShapeError(ParameterError):
+    """Another shape or length than the server's. Nothing was applied."""
+
+
+class DtypeError(ParameterError, TypeError):
+    """Another dtype than the server's, or one that fastps does not store. Nothing was applied."""
+
+
+class NamesError(ParameterError, KeyError):
+    """Names are missing from a mapping, or unknown. Nothing was applied."""
+
+    def __str__(self) -> str:  # KeyError would show the repr
+        return str(self.args[0]) if self.args else ""
+
+
+class OutputError(ParameterError):
+    """`out` is read-only, not contiguous or overlaps: it cannot be written in place. Nothing was done."""
+
+
+class SplitError(ParameterError):
+    """A view was asked for one array where the parameters lie on several shards."""
+
+
+class OptionError(FastPSError, ValueError):
+    """An argument of ParameterServer is out of its range. Nothing was created."""
+
+
+class PlacementError(OptionError):
+    """The cluster has no node for a shard. Nothing was created."""
+
+
+class NameTakenError(OptionError):
+    """A server of this name lives in the cluster already. Nothing was created."""
+
+
+class ServerNotFoundError(FastPSError, LookupError):
+    """The cluster has no server of this name."""
+
+
+class ClosedError(FastPSError, ValueError):
+    """The server, or this handle of it, was closed. Nothing was applied."""
+
+
+class ShardDiedError(FastPSError, ConnectionError):
+    """The process that owns a shard is gone, and its parameters with it."""
+
+
+class WaitTimeoutError(FastPSError, TimeoutError):
+    """An operation did not end in time.
+
+    Attributes
+    ----------
+    applied, partial, pending : tuple[int, ...]
+        The shards where the push is complete, where it has been applied to a prefix of the shard (only when the
+        process that holds a lock is stopped or debugged), and where nothing was done. A pull has no effect.
+    resume : object or None
+        Pass it to ``push(grads, resume=error.resume)`` with the same gradients to finish exactly what is missing. It
+        lives in the process that raised the error; a pickled copy has None.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        applied: tuple[int, ...] = (),
+        partial: tuple[int, ...] = (),
+        pending: tuple[int, ...] = (),
+        resume: object | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.applied, self.partial, self.pending, self.resume = applied, partial, pending, resume
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (str(self), self.applied, self.partial, self.pending)
+
+
+class SessionsExhaustedError(FastPSError, RuntimeError):
+    """More threads and processes of one node work on a shard at once than it has sessions. Nothing was done."""
+
+
+class ArenaError(FastPSError, OSError):
+    """An arena could not be opened or created; the message has the operating system's reason."""
+
+
+class ArenaFormatError(ArenaError):
+    """What was opened is no arena, is damaged, or has another format version."""
+
+
+class ArenaMemoryError(FastPSError, MemoryError):
+    """Not enough memory for the parameters. Nothing was created."""
+
+
+class CompileError(FastPSError, RuntimeError):
+    """A rule could not be compiled. Nothing was created."""

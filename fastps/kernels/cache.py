@@ -1,0 +1,107 @@
+"""Compiled kernels on disk: `~/.cache/fastps/kernels` (or $FASTPS_CACHE_DIR), one file a kernel, private to the user.
+
+Whoever needs a kernel that is not there compiles it under a file lock, so that processes which start together compile
+once. A directory that cannot be written, or belongs to somebody else, is not used: then every process compiles.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import inspect
+import os
+import tempfile
+import textwrap
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import llvmlite.binding as llvm
+
+from fastps.kernels.image import KernelImage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fastps.rules.base import Rule
+
+
+def image_of(rule: Rule, dtype: str) -> KernelImage:
+    """The kernel of `rule` for `dtype`, from disk or newly compiled. Raises CompileError."""
+    key = key_of(rule, dtype)
+    symbol = f"fastps_{type(rule).__name__}_{dtype}_{key[:16]}"
+    directory = cache_directory()
+    if directory is None:
+        return compile_now(rule, dtype, symbol)
+    path = directory / f"{key}.kernel"
+    image = read(path)
+    if image is None:
+        with locked(directory / "lock"):
+            image = read(path)  # somebody else may have compiled it while we waited
+            if image is None:
+                image = compile_now(rule, dtype, symbol)
+                write(path, image)
+    return image
+
+
+def compile_now(rule: Rule, dtype: str, symbol: str) -> KernelImage:
+    from fastps.kernels.compiler import compile_rule  # imports numba: half a second that a hit does without
+
+    return compile_rule(rule, dtype, symbol)
+
+
+def key_of(rule: Rule, dtype: str) -> str:
+    """Everything that the machine code depends on. The values of hyper-parameters are arguments, not part of it."""
+    compiler = Path(__file__).with_name("compiler.py").read_text()  # its options and its template
+    features = ",".join(sorted(name for name, on in llvm.get_host_cpu_features().items() if on))
+    parts = [
+        textwrap.dedent(inspect.getsource(rule.scalar)),
+        str(len(rule.hyper)),
+        dtype,
+        compiler,
+        metadata.version("numba"),
+        metadata.version("llvmlite"),
+        llvm.get_host_cpu_name(),
+        features,
+    ]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def cache_directory() -> Path | None:
+    """The directory, made if need be; None when there is none that is ours alone."""
+    chosen = os.environ.get("FASTPS_CACHE_DIR")
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    directory = Path(chosen) if chosen else Path(home) / "fastps" / "kernels"
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = directory.stat()
+    except OSError:
+        return None
+    private = status.st_uid == os.geteuid() and not status.st_mode & 0o022
+    return directory if private and os.access(directory, os.W_OK) else None
+
+
+def read(path: Path) -> KernelImage | None:
+    try:
+        return KernelImage.from_bytes(path.read_bytes())
+    except OSError:
+        return None
+
+
+def write(path: Path, image: KernelImage) -> None:
+    """All or nothing: a reader never sees half a file."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix="new-")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(image.to_bytes())
+        os.replace(name, path)
+    except OSError:
+        os.unlink(name)  # a full disk: the kernel is compiled again next time
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # let go when the file is closed, also by a death
+        yield

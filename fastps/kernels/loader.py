@@ -1,0 +1,44 @@
+"""Loads object code into this process, without numba: llvmlite links it and gives its address."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import llvmlite.binding as llvm
+
+from fastps.kernels.image import KernelImage
+
+
+class Loader:
+    """The kernels of this process. They stay for its life: operations of other threads may be inside them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._addresses: dict[str, int] = {}
+        self._engine: Any = None  # an llvmlite ExecutionEngine, which owns the code
+
+    def address_of(self, image: KernelImage) -> int:
+        """Where the function of `image` lies. Loads it at the first call. Cost: about 5 ms, once a kernel."""
+        digest = image.digest
+        with self._lock:
+            if digest not in self._addresses:
+                self._addresses[digest] = self._load(image)
+            return self._addresses[digest]
+
+    def _load(self, image: KernelImage) -> int:
+        if self._engine is None:
+            llvm.initialize_native_target()
+            llvm.initialize_native_asmprinter()
+            machine = llvm.Target.from_default_triple().create_target_machine()
+            self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+        self._engine.add_object_file(llvm.ObjectFileRef.from_data(image.code))
+        self._engine.finalize_object()
+        address: int = self._engine.get_function_address(image.symbol)
+        if address == 0:
+            raise ImportError(f"kernel {image.symbol}: not in its object code")
+        return address
+
+
+_process = Loader()
+address_of = _process.address_of

@@ -1,0 +1,383 @@
+"""ParameterServer: creates and places shards, and hands out handles to them."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from typing import Any
+
+import ray
+
+from fastps import cluster
+from fastps.cluster import Placement
+from fastps.errors import (
+    ClosedError,
+    FastPSError,
+    NameTakenError,
+    OptionError,
+    ServerNotFoundError,
+    ShardDiedError,
+    WaitTimeoutError,
+)
+from fastps.observe.stats import ServerStats
+from fastps.partition import ShardPlan, partition
+from fastps.rules import Add, Rule
+from fastps.session import Session
+from fastps.shard import shard_actor
+from fastps.spec import ServerSpec, ShardAddress
+from fastps.structure import Array, Structure, structure_of, zeros
+from fastps.transport import wire
+from fastps.transport.ray import RayTransport
+from fastps.view import View
+
+ISOLATIONS = ("shard", "none")
+
+
+class Attachments:
+    """The sessions of this process: a server is attached once, however many handles arrive in however many tasks.
+
+    Kept between tasks, so the next one finds the arenas mapped; those of closed servers go when another is attached.
+    """
+
+    KEPT = 16
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._sessions: OrderedDict[str, Session] = OrderedDict()
+
+    def session(self, spec: ServerSpec) -> Session:
+        with self._lock:
+            session = self._sessions.get(spec.server_id)
+            if session is None:
+                for server_id in [i for i, s in self._sessions.items() if not s.alive()]:
+                    self._sessions.pop(server_id).close()
+                session = Session(spec, cluster.this_node(), RayTransport, cluster.resolve)
+                self._sessions[spec.server_id] = session
+                while len(self._sessions) > self.KEPT:
+                    self._sessions.popitem(last=False)  # handles that use it keep it
+            return session
+
+    def drop(self, server_id: str) -> None:
+        with self._lock:
+            session = self._sessions.pop(server_id, None)
+        if session is not None:
+            session.close()
+
+
+_attachments = Attachments()
+
+
+class ParameterServer:
+    """The parameters of a model, stored in shards and served to workers.
+
+    A handle: it travels to Ray tasks and actors, and every process that holds one works on the same parameters. The
+    process that called the constructor owns the server; `close`, leaving its ``with`` block, and its end end the server.
+
+    Parameters
+    ----------
+    params : int, array or mapping
+        An int is that many float64 zeros. Otherwise a float32 or float64 array, or a mapping (nested ones included) of
+        names to such arrays: anything with the buffer protocol, ``__array_interface__``, DLPack or Arrow's C interface.
+        Copied.
+    rule : Rule
+        What a push does to the parameters. Compiled here, once a node, so no push ever compiles.
+    num_shards : int
+        Into how many shards the parameters are cut, each with its own process; equal to within one element.
+    isolation : "shard" or "none"
+        "shard": every pull sees, for each shard, the state after a whole number of pushes. "none" (Hogwild): no locks;
+        concurrent pushes may lose each other's updates of an element, and a pull may mix states.
+    placement : None, str, mapping or sequence
+        Where the shards go. None: the node of this process. "SPREAD", "PACK", "STRICT_SPREAD" or "STRICT_PACK": Ray's
+        placement strategies. A mapping: what each shard asks for, ``{"num_cpus": 1, "resources": {"label": 0.1}}``. A
+        sequence: such a mapping, or a node id, for each shard.
+    name : str, optional
+        For `fastps.get` in other drivers of the cluster.
+    timeout : float
+        Seconds that creation and any operation wait unless told otherwise.
+    max_sessions : int
+        How many threads and processes of a node may work on a shard at the same moment; each costs 4.25 KiB a shard.
+
+    Raises
+    ------
+    ParameterError, OptionError, PlacementError, NameTakenError, ArenaMemoryError, CompileError, WaitTimeoutError
+        Nothing is left behind.
+
+    Notes
+    -----
+    Cost: a Ray actor (about a quarter of a second) and a page fault per 4 KiB a shard; about a second to compile a rule
+    that this machine has not seen yet. Threads: any number may use a handle.
+
+    Examples
+    --------
+    >>> import numpy as np, fastps
+    >>> with fastps.ParameterServer(np.zeros(3, np.float32)) as ps:  # doctest: +SKIP
+    ...     ps.push(np.ones(3, np.float32))
+    ...     ps.pull()
+    array([1., 1., 1.], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        *,
+        rule: Rule | None = None,
+        num_shards: int = 1,
+        isolation: str = "shard",
+        placement: Placement = None,
+        name: str | None = None,
+        timeout: float = 60.0,
+        max_sessions: int = 128,
+    ) -> None:
+        rule = Add() if rule is None else rule
+        if not isinstance(rule, Rule):
+            raise OptionError(f"rule: expected a fastps rule such as fastps.SGD(0.1), got {type(rule).__name__}")
+        if isolation not in ISOLATIONS:
+            raise OptionError(f"isolation: expected one of {ISOLATIONS}, got {isolation!r}")
+        if not isinstance(timeout, (int, float)) or not 0 < timeout <= 1e9:
+            raise OptionError(f"timeout: expected seconds, more than 0 and at most 1e9, got {timeout!r}")
+        if not isinstance(max_sessions, int) or not 1 <= max_sessions <= 4096:
+            raise OptionError(f"max_sessions: expected an int from 1 to 4096, got {max_sessions!r}")
+        if name is not None and (not isinstance(name, str) or not name):
+            raise OptionError(f"name: expected a non-empty str, got {name!r}")
+        structure, arrays = _initial(params)
+        plans = partition(structure, num_shards)
+
+        cluster.start()
+        if name is not None and cluster.named_actor(name) is not None:
+            raise NameTakenError(f"name: a server {name!r} lives already; use fastps.get({name!r}) or another name")
+        placed = cluster.place(placement, num_shards, timeout)
+        self._placed: cluster.Placed | None = placed
+        self._session: Session | None = None
+        self._closed = False
+        self._owner_pid: int | None = os.getpid()
+        actors: list[Any] = []
+        try:
+            for plan, options in zip(plans, placed.options, strict=True):
+                named = {"name": name, "namespace": cluster.NAMESPACE} if name and plan.index == 0 else {}
+                actors.append(_start(plan, num_shards, {**options, **named}, name))
+            deadline = cluster.deadline_after(timeout)
+            addresses = [
+                _create(actor, plan, structure, rule, max_sessions, isolation == "shard", deadline)
+                for actor, plan in zip(actors, plans, strict=True)
+            ]
+            self._spec = ServerSpec(
+                os.urandom(16).hex(), structure, plans, tuple(addresses), tuple(actors), rule, float(timeout), name
+            )
+            cluster.get([a.join.remote(self._spec) for a in actors], timeout, "create: shards that meet")
+            self._session = _attachments.session(self._spec)
+            if arrays is not None:
+                _fill(self._spec, self._session, arrays, timeout)
+        except BaseException:
+            for actor in actors:
+                ray.kill(actor)
+            placed.release()
+            raise
+
+    @classmethod
+    def _handle(cls, spec: ServerSpec) -> ParameterServer:
+        handle = cls.__new__(cls)
+        handle._spec, handle._session, handle._owner_pid, handle._placed = spec, None, None, None
+        handle._closed = False
+        return handle
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self)._handle, (self._spec,)
+
+    @staticmethod
+    def remote(params: Any, **options: Any) -> Any:
+        """A server used like a Ray actor: ``ps.get_params.remote()`` and ``ps.update_params.remote(grad)`` answer Ray
+        object references. The object also has `pull` and `push`, which take no message at all."""
+        from fastps.actor_style import ActorStyleServer
+
+        return ActorStyleServer(ParameterServer(params, **options))
+
+    def _attach(self) -> Session:
+        if self._closed:
+            raise ClosedError(
+                "this handle was closed; create a new server, or take another handle with fastps.get(name)"
+            )
+        if self._session is None:
+            self._session = _attachments.session(self._spec)
+        return self._session
+
+    def pull(self, *, out: Any = None, timeout: float | None = None) -> Any:
+        """A copy of the parameters, in the structure that they came in.
+
+        Parameters
+        ----------
+        out : array or mapping, optional
+            Written in place and returned: writable, C-contiguous arrays of the parameters' shapes and dtypes.
+        timeout : float, optional
+            Seconds.
+
+        Raises
+        ------
+        ShapeError, DtypeError, NamesError, OutputError
+            `out` does not fit; nothing was done.
+        ClosedError, ShardDiedError, WaitTimeoutError
+            What `out` holds is undefined.
+
+        Notes
+        -----
+        For each shard the state after a whole number of pushes (``isolation="shard"``); NaN passes through. Cost on the
+        parameters' node: one C call that copies once; with `out` no allocation, and uncontended no system call. From
+        another node: one Ray call for each node that has shards. From 12 MiB on `out` is written past the caches.
+        """
+        return (self._session or self._attach()).pull(out, timeout)
+
+    def push(self, grads: Any, *, timeout: float | None = None, resume: Any = None) -> None:
+        """Applies the rule to every parameter with its gradient. When it returns, it has happened.
+
+        Parameters
+        ----------
+        grads : array or mapping
+            Of the parameters' shapes and dtypes; read in place where C-contiguous. Ray object references and futures
+            are waited for.
+        timeout : float, optional
+            Seconds.
+        resume : object, optional
+            ``error.resume`` of the WaitTimeoutError that an earlier push of the same gradients raised: applies what is
+            missing of it, once.
+
+        Raises
+        ------
+        ShapeError, DtypeError, NamesError
+            Nothing was applied.
+        WaitTimeoutError
+            Says on which shards the push was applied.
+        ClosedError, ShardDiedError
+            A note on the error names shards where the push was applied all the same.
+        """
+        (self._session or self._attach()).push(grads, timeout, resume)
+
+    def push_pull(self, grads: Any, *, out: Any = None, timeout: float | None = None, resume: Any = None) -> Any:
+        """A push, and the parameters as that push left them, in one pass over the memory.
+
+        Parameters, errors and threads as for `push` and `pull`; on an error the parameters may be changed as the error
+        says. Cost: at 8 MB and more about three quarters of a push and a pull.
+        """
+        return (self._session or self._attach()).push_pull(grads, out, timeout, resume)
+
+    def view(self) -> View:
+        """Read-only arrays on the parameters themselves, for a ``with`` block: live memory, no copy, no lock.
+
+        Raises SplitError when shards are on other nodes. Cost: microseconds, whatever the size.
+        """
+        return (self._session or self._attach()).view()
+
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """Per shard, how many pushes have entered it. Cost: a load a shard; a Ray call a node for shards elsewhere."""
+        return (self._session or self._attach()).versions(None)
+
+    def stats(self, *, timeout: float | None = None) -> ServerStats:
+        """Counters of every shard: operations, bytes, retries, lock waits, what deaths interrupted."""
+        return (self._session or self._attach()).stats(timeout)
+
+    @property
+    def num_shards(self) -> int:
+        return len(self._spec.plans)
+
+    @property
+    def name(self) -> str | None:
+        return self._spec.name
+
+    @property
+    def node_ids(self) -> tuple[str, ...]:
+        """Ray's id of each shard's node."""
+        return tuple(address.node_id for address in self._spec.addresses)
+
+    def close(self) -> None:
+        """Ends the server, when called by its owner: workers get ClosedError, the memory is given back, the shards'
+        processes end. Called on another handle: lets go in this process only. Twice is as good as once."""
+        session, self._session = self._session, None
+        self._closed = True
+        if self._owner_pid == os.getpid():
+            self._owner_pid = None
+            _end(self._spec, self._placed)
+        if session is not None:
+            _attachments.drop(self._spec.server_id)
+
+    def __enter__(self) -> ParameterServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = ", closed" if self._closed else ""
+        return f"<ParameterServer {self._spec.structure} on {self.num_shards} shards, {self._spec.rule!r}{state}>"
+
+
+def get(name: str) -> ParameterServer:
+    """A handle of the server that another driver of the cluster created under `name`.
+
+    Raises ServerNotFoundError when there is none. Cost: two Ray calls.
+    """
+    cluster.start()
+    actor = cluster.named_actor(name)
+    spec = None if actor is None else cluster.get(actor.spec.remote(), 60.0, f"get({name!r})")
+    if spec is None:
+        raise ServerNotFoundError(
+            f"get: no server {name!r} lives in this cluster; create it with ParameterServer(..., name={name!r}), and "
+            f"connect both drivers to one cluster (RAY_ADDRESS)"
+        )
+    return ParameterServer._handle(spec)
+
+
+def _initial(params: Any) -> tuple[Structure, list[Array] | None]:
+    if isinstance(params, int) and not isinstance(params, bool):
+        return zeros(params), None
+    return structure_of(params)
+
+
+def _start(plan: ShardPlan, num_shards: int, options: dict[str, Any], name: str | None) -> Any:
+    try:
+        return shard_actor().options(**options).remote(plan.index, num_shards)
+    except ValueError as error:
+        if name is not None and cluster.named_actor(name) is not None:
+            raise NameTakenError(f"name: a server {name!r} lives already; use fastps.get({name!r})") from error
+        raise
+
+
+def _create(
+    actor: Any,
+    plan: ShardPlan,
+    structure: Structure,
+    rule: Rule,
+    max_sessions: int,
+    isolated: bool,
+    deadline: float,
+) -> ShardAddress:
+    """One shard after the other, so that each sees what memory the one before has left."""
+    ref = actor.create.remote(structure, plan.params_bytes, rule, max_sessions, isolated)
+    what = f"create: shard {plan.index}"
+    try:
+        address: ShardAddress = cluster.get(ref, cluster.left_until(deadline), what)
+    except WaitTimeoutError as error:
+        raise WaitTimeoutError(
+            f"{what}: its process did not start in time; Ray has {ray.available_resources()} free"
+        ) from error
+    return address
+
+
+def _fill(spec: ServerSpec, session: Session, arrays: list[Array], timeout: float) -> None:
+    """The initial values: written here for shards on this node, sent to the others."""
+    if session.shm is not None:
+        session.shm.group.fill(arrays)
+    for transport in session.transports:
+        if isinstance(transport, RayTransport):
+            transport.fill(arrays, timeout)
+
+
+def _end(spec: ServerSpec, placed: cluster.Placed | None) -> None:
+    refs = [actor.close.remote() for actor in spec.actors]
+    try:
+        cluster.get(refs, 10.0, "close")
+    except (ShardDiedError, WaitTimeoutError, ray.exceptions.RayError):
+        pass  # a shard that is gone or stuck is killed below all the same
+    for actor in spec.actors:
+        ray.kill(actor)
+    if placed is not None:
+        placed.release()

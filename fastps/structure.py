@@ -1,0 +1,197 @@
+"""The structure of parameters: an array, or a nested mapping of arrays, and back. The shape that goes in comes out.
+
+Pure: no Ray, no shared memory. `Structure` is what a server is created from and what travels in a handle; the leaves of
+a tree are its arrays in the order of the mapping.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastps.errors import DtypeError, NamesError, OutputError, ShapeError
+from fastps.interchange import as_array
+
+DTYPES = ("float32", "float64")
+Path = tuple[str, ...]
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One array of the parameters.
+
+    Attributes
+    ----------
+    path : the names that lead to it; empty when the parameters are one array
+    shape : elements a dimension
+    dtype : "float32" or "float64"
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def item_bytes(self) -> int:
+        return 4 if self.dtype == "float32" else 8
+
+    @property
+    def name(self) -> str:
+        return "/".join(self.path) or "params"
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
+
+
+@dataclass(frozen=True)
+class Structure:
+    """The arrays of the parameters in order. One leaf with an empty path means a bare array."""
+
+    leaves: tuple[Leaf, ...]
+
+    @property
+    def is_array(self) -> bool:
+        return len(self.leaves) == 1 and not self.leaves[0].path
+
+    @property
+    def size(self) -> int:
+        """Elements in all."""
+        return sum(leaf.size for leaf in self.leaves)
+
+    def __str__(self) -> str:
+        if self.is_array:
+            return str(self.leaves[0])
+        return "{" + ", ".join(f"{leaf.name}: {leaf}" for leaf in self.leaves) + "}"
+
+    def empty(self) -> list[Array]:
+        """A new uninitialised array per leaf."""
+        return [np.empty(leaf.shape, leaf.dtype) for leaf in self.leaves]
+
+    def assemble(self, arrays: list[Any]) -> Any:
+        """The leaves' values in the structure that the parameters came in: a bare one, or nested dicts."""
+        if self.is_array:
+            return arrays[0]
+        tree: dict[str, Any] = {}
+        for leaf, array in zip(self.leaves, arrays, strict=True):
+            node = tree
+            for name in leaf.path[:-1]:
+                node = node.setdefault(name, {})
+            node[leaf.path[-1]] = array
+        return tree
+
+    def grads(self, value: Any, verb: str) -> list[Array]:
+        """The arrays of `value`, checked against the leaves, C-contiguous; copied only where they are not."""
+        return [np.ascontiguousarray(array) for array in self._match(value, verb)]
+
+    def outs(self, value: Any, verb: str) -> list[Array]:
+        """The arrays of `value`, checked to be writable in place."""
+        arrays = self._match(value, verb)
+        for leaf, array in zip(self.leaves, arrays, strict=True):
+            problem = (
+                "is read-only"
+                if not array.flags.writeable
+                else "is not C-contiguous"
+                if not array.flags.c_contiguous
+                else "is not aligned"
+                if not array.flags.aligned
+                else None
+            )
+            if problem:
+                raise OutputError(
+                    f"{verb} out of `{leaf.name}`: expected a writable, C-contiguous {leaf}, got one that {problem}; "
+                    f"pass np.empty({leaf.shape}, np.{leaf.dtype}) or leave out= away"
+                )
+        for i, one in enumerate(arrays):
+            for k in range(i):
+                if np.may_share_memory(one, arrays[k]):
+                    raise OutputError(
+                        f"{verb} out: `{self.leaves[i].name}` and `{self.leaves[k].name}` share memory; pass separate "
+                        f"arrays"
+                    )
+        return arrays
+
+    def _match(self, value: Any, verb: str) -> list[Array]:
+        found = [((), value)] if self.is_array else _walk(value, (), verb)
+        values = dict(found)
+        names = [leaf.path for leaf in self.leaves]
+        if values.keys() != set(names):
+            missing = ["/".join(path) for path in names if path not in values]
+            unknown = ["/".join(path) for path in values if path not in set(names)]
+            raise NamesError(
+                f"{verb}: expected {self}, "
+                + " and ".join([*([f"missing {missing}"] * bool(missing)), *([f"unknown {unknown}"] * bool(unknown))])
+                + "; pass exactly the names of the parameters"
+            )
+        arrays = []
+        for leaf in self.leaves:
+            array = as_array(values[leaf.path], f"{verb} `{leaf.name}`")
+            if array.dtype != leaf.dtype:
+                raise DtypeError(
+                    f"{verb} `{leaf.name}`: expected {leaf}, got {describe(array)}; convert it with "
+                    f".astype(np.{leaf.dtype})"
+                )
+            if array.shape != leaf.shape:
+                raise ShapeError(f"{verb} `{leaf.name}`: expected {leaf}, got {describe(array)}; reshape it")
+            arrays.append(array)
+        return arrays
+
+
+def describe(array: Array) -> str:
+    return f"{array.dtype}[{', '.join(map(str, array.shape))}]"
+
+
+def structure_of(params: Any) -> tuple[Structure, list[Array]]:
+    """The structure of initial parameters and their arrays. Raises a ParameterError for what fastps cannot store."""
+    if isinstance(params, Mapping):
+        found = _walk(params, (), "create")
+        if not found:
+            raise ShapeError("create: expected at least one array, got an empty mapping")
+    else:
+        found = [((), params)]
+    leaves, arrays = [], []
+    for path, value in found:
+        name = "/".join(path) or "params"
+        array = as_array(value, f"create `{name}`")
+        if array.dtype.name not in DTYPES or not array.dtype.isnative:
+            raise DtypeError(
+                f"create `{name}`: expected float32 or float64, got {describe(array)}; convert it with "
+                f".astype(np.float32)"
+            )
+        leaf = Leaf(path, array.shape, array.dtype.name)
+        if leaf.size == 0:
+            raise ShapeError(f"create `{name}`: expected at least one element, got {leaf}")
+        leaves.append(leaf)
+        arrays.append(np.ascontiguousarray(array).reshape(array.shape))
+    return Structure(tuple(leaves)), arrays
+
+
+def zeros(length: int) -> Structure:
+    """The structure of `length` float64 zeros."""
+    if length <= 0:
+        raise ShapeError(f"create: expected at least one element, got {length}")
+    return Structure((Leaf((), (length,), "float64"),))
+
+
+def _walk(value: Any, path: Path, verb: str) -> list[tuple[Path, Any]]:
+    if not isinstance(value, Mapping):
+        if not path:
+            raise NamesError(f"{verb}: expected a mapping of names to arrays, got {type(value).__name__}")
+        return [(path, value)]
+    found = []
+    for name, item in value.items():
+        if not isinstance(name, str):
+            raise NamesError(
+                f"{verb}: expected names to be str, got {type(name).__name__} {name!r} - at "
+                f"`{'/'.join(path) or 'the top'}`"
+            )
+        found += _walk(item, (*path, name), verb)
+    return found

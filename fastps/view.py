@@ -1,0 +1,114 @@
+"""Read-only arrays on the arenas themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastps.errors import ClosedError, SplitError
+
+if TYPE_CHECKING:
+    from fastps._core import Arena
+    from fastps.spec import ServerSpec
+    from fastps.structure import Array, Leaf
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Part of one array of the parameters, on one shard.
+
+    Attributes
+    ----------
+    name : the names that lead to the array, joined by "/"; "params" for a bare array
+    shard : where it lies
+    start : its first element in the flattened array
+    array : read-only, one-dimensional, live
+    """
+
+    name: str
+    shard: int
+    start: int
+    array: Array
+
+
+class View:
+    """The parameters on this node without a copy: read-only arrays on the memory that pushes change.
+
+    Live: a push of anybody shows while you look, and what you read may mix the states before and after it. Copy with
+    `ps.pull()` when you need one state. The memory stays mapped for as long as an array refers to it; when the server is
+    closed it reads as zeros.
+
+    An array that lies on one shard comes in its own shape from `params`, from `view[name]` and from ``np.asarray(view)``;
+    one that is split over shards comes in `pieces`.
+    """
+
+    def __init__(self, spec: ServerSpec, arenas: dict[int, Arena]) -> None:
+        self._spec, self._arenas = spec, arenas
+        self._open = True
+
+    def __enter__(self) -> View:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open = False
+        self._arenas = {}
+
+    def _array(self, shard: int, position: int, leaf: Leaf, count: int) -> Array:
+        if not self._open:
+            raise ClosedError("view: it was left; take a new one with `with ps.view() as view:`")
+        return np.frombuffer(self._arenas[shard].window(position, count * leaf.item_bytes), leaf.dtype)
+
+    def _whole(self, number: int) -> Array:
+        leaf = self._spec.structure.leaves[number]
+        for plan in self._spec.plans:
+            for run in plan.runs:
+                if run.leaf == number and run.count == leaf.size:
+                    return self._array(plan.index, run.position, leaf, run.count).reshape(leaf.shape)
+        raise SplitError(
+            f"view of `{leaf.name}`: it lies on several of the {len(self._spec.plans)} shards, so no single array is on "
+            f"its memory; use view.pieces, or copy with pull()"
+        )
+
+    @property
+    def params(self) -> Any:
+        """All parameters in the structure that they came in. Raises SplitError when an array is split over shards."""
+        structure = self._spec.structure
+        return structure.assemble([self._whole(i) for i in range(len(structure.leaves))])
+
+    @property
+    def pieces(self) -> list[Piece]:
+        """Everything, shard by shard, in order."""
+        leaves = self._spec.structure.leaves
+        return [
+            Piece(
+                leaves[run.leaf].name,
+                plan.index,
+                run.start,
+                self._array(plan.index, run.position, leaves[run.leaf], run.count),
+            )
+            for plan in self._spec.plans
+            for run in plan.runs
+        ]
+
+    def to_arrow(self) -> Any:
+        """The parameters as Arrow tensors on the same memory, in the structure that they came in.
+
+        Raises SplitError when an array is split over shards.
+        """
+        from fastps import arrow  # pyarrow is loaded only where Arrow is spoken
+
+        structure = self._spec.structure
+        return structure.assemble([arrow.tensor(self._whole(i)) for i in range(len(structure.leaves))])
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.params[key]
+
+    def __len__(self) -> int:
+        return len(self.params)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        if not self._spec.structure.is_array:
+            raise TypeError("view: a mapping of arrays is no single array; use view.params or view[name]")
+        return np.array(self.params, dtype=dtype, copy=copy)
