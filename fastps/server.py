@@ -13,7 +13,6 @@ from fastps import cluster
 from fastps.cluster import Placement
 from fastps.errors import (
     ClosedError,
-    FastPSError,
     NameTakenError,
     OptionError,
     ServerNotFoundError,
@@ -27,7 +26,6 @@ from fastps.session import Session
 from fastps.shard import shard_actor
 from fastps.spec import ServerSpec, ShardAddress
 from fastps.structure import Array, Structure, structure_of, zeros
-from fastps.transport import wire
 from fastps.transport.ray import RayTransport
 from fastps.view import View
 
