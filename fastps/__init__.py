@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fastps import _core, errors
+from fastps import _core as _core
+from fastps import errors
 from fastps.errors import *  # noqa: F403  # the exception tree is public as a whole
 from fastps.rules import SGD, Add, Rule
 

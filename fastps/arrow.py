@@ -21,12 +21,14 @@ def to_numpy(value: Any, where: str) -> np.ndarray[Any, np.dtype[Any]]:
         if pa.types.is_fixed_size_list(array.type):
             if array.null_count:
                 raise pa.ArrowInvalid("null rows")
-            return array.flatten().to_numpy(zero_copy_only=True).reshape(len(array), array.type.list_size)
-        return array.to_numpy(zero_copy_only=True)
+            flat: np.ndarray[Any, np.dtype[Any]] = array.flatten().to_numpy(zero_copy_only=True)
+            return flat.reshape(len(array), array.type.list_size)
+        whole: np.ndarray[Any, np.dtype[Any]] = array.to_numpy(zero_copy_only=True)
+        return whole
     except (pa.ArrowException, ValueError) as error:
         raise DtypeError(
-            f"{where}: this Arrow data cannot be read as one array ({error}); pass float32 or float64 without nulls, in "
-            f"one chunk"
+            f"{where}: this Arrow data cannot be read as one array ({error}); pass float32 or float64 without nulls, "
+            f"in one chunk"
         ) from error
 
 

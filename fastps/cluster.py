@@ -62,10 +62,24 @@ def get(refs: Any, timeout: float | None, what: str) -> Any:
         if isinstance(cause, FastPSError):
             raise cause from None
         raise
-    except ray.exceptions.ActorUnavailableError:
-        raise
+    except ray.exceptions.ActorUnavailableError as error:
+        raise UnavailableError(f"{what}: the connection was lost ({first_line(error)}); try again") from None
     except ray.exceptions.RayActorError as error:
         raise ShardDiedError(f"{what}: its process died; create the server again ({first_line(error)})") from None
+
+
+def kill(actor: Any) -> None:
+    """Ends the process of an actor."""
+    ray.kill(actor)
+
+
+def available() -> dict[str, float]:
+    """The resources that the cluster has free."""
+    return dict(ray.available_resources())
+
+
+class UnavailableError(ShardDiedError):
+    """The connection to a shard's process was lost; the process may be alive."""
 
 
 def first_line(error: BaseException) -> str:
@@ -123,9 +137,13 @@ def _one(entry: Any, shard: int, known: dict[str, dict[str, float]]) -> dict[str
             f"placement of shard {shard}: unknown {sorted(unknown)}; expected num_cpus, num_gpus, memory or resources"
         )
     options = {"num_cpus": 0, **entry}
-    wanted = {"CPU": options.get("num_cpus"), "GPU": options.get("num_gpus"), "memory": options.get("memory")}
+    wanted: dict[str, Any] = {
+        "CPU": options.get("num_cpus"),
+        "GPU": options.get("num_gpus"),
+        "memory": options.get("memory"),
+    }
     wanted |= options.get("resources") or {}
-    wanted = {name: amount for name, amount in wanted.items() if amount}
+    wanted = {name: float(amount) for name, amount in wanted.items() if amount}
     if not any(all(has.get(name, 0) >= amount for name, amount in wanted.items()) for has in known.values()):
         have = {node[:8]: {n: has.get(n, 0) for n in wanted} for node, has in known.items()}
         raise PlacementError(f"placement of shard {shard}: no node has {wanted}; the live nodes have {have}")
@@ -145,7 +163,7 @@ def _by_strategy(strategy: str, num_shards: int, known: dict[str, dict[str, floa
         remove_placement_group(group)
         raise PlacementError(
             f"placement: the cluster could not reserve {strategy} for {num_shards} shards within {timeout:g} s; it has "
-            f"{ray.available_resources()} left"
+            f"{available()} left"
         )
     return Placed(
         [

@@ -1,4 +1,4 @@
-"""Arrays from other libraries, without a copy: the buffer protocol, __array_interface__, DLPack, Arrow's C interface."""
+"""Arrays of other libraries, without a copy: buffer protocol, __array_interface__, DLPack, Arrow's C interface."""
 
 from __future__ import annotations
 
@@ -40,6 +40,6 @@ def _from_dlpack(value: Any, where: str) -> np.ndarray[Any, np.dtype[Any]]:
         return np.from_dlpack(value)
     except (BufferError, RuntimeError, TypeError) as error:
         raise DtypeError(
-            f"{where}: {type(value).__name__} does not give its memory to numpy ({error}); detach it and move it to the "
-            f"CPU"
+            f"{where}: {type(value).__name__} does not give its memory to numpy ({error}); detach it and move it to "
+            f"the CPU"
         ) from error

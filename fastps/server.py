@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections import OrderedDict
 from typing import Any
 
-import ray
-
 from fastps import cluster
 from fastps.cluster import Placement
 from fastps.errors import (
     ClosedError,
+    FastPSError,
     NameTakenError,
     OptionError,
     ServerNotFoundError,
-    ShardDiedError,
     WaitTimeoutError,
 )
 from fastps.observe.stats import ServerStats
@@ -70,7 +69,8 @@ class ParameterServer:
     """The parameters of a model, stored in shards and served to workers.
 
     A handle: it travels to Ray tasks and actors, and every process that holds one works on the same parameters. The
-    process that called the constructor owns the server; `close`, leaving its ``with`` block, and its end end the server.
+    process that called the constructor owns the server, which lives until `close`, the end of a ``with`` block, or the
+    end of that process.
 
     Parameters
     ----------
@@ -168,7 +168,7 @@ class ParameterServer:
                 _fill(self._spec, self._session, arrays, timeout)
         except BaseException:
             for actor in actors:
-                ray.kill(actor)
+                cluster.kill(actor)
             placed.release()
             raise
 
@@ -193,7 +193,7 @@ class ParameterServer:
     def _attach(self) -> Session:
         if self._closed:
             raise ClosedError(
-                "this handle was closed; create a new server, or take another handle with fastps.get(name)"
+                "this handle was closed; create a new server, or get another handle with fastps.get(name)"
             )
         if self._session is None:
             self._session = _attachments.session(self._spec)
@@ -355,7 +355,7 @@ def _create(
         address: ShardAddress = cluster.get(ref, cluster.left_until(deadline), what)
     except WaitTimeoutError as error:
         raise WaitTimeoutError(
-            f"{what}: its process did not start in time; Ray has {ray.available_resources()} free"
+            f"{what}: its process did not start in time; Ray has {cluster.available()} free"
         ) from error
     return address
 
@@ -371,11 +371,9 @@ def _fill(spec: ServerSpec, session: Session, arrays: list[Array], timeout: floa
 
 def _end(spec: ServerSpec, placed: cluster.Placed | None) -> None:
     refs = [actor.close.remote() for actor in spec.actors]
-    try:
+    with contextlib.suppress(FastPSError):  # a shard that is gone or stuck is killed all the same
         cluster.get(refs, 10.0, "close")
-    except (ShardDiedError, WaitTimeoutError, ray.exceptions.RayError):
-        pass  # a shard that is gone or stuck is killed below all the same
     for actor in spec.actors:
-        ray.kill(actor)
+        cluster.kill(actor)
     if placed is not None:
         placed.release()

@@ -116,6 +116,7 @@ class Shard:
         from fastps.server import ParameterServer
 
         if self._handle is None:
+            assert self._spec is not None
             self._handle = ParameterServer._handle(self._spec)
         return self._handle
 

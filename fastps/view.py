@@ -37,11 +37,11 @@ class View:
     """The parameters on this node without a copy: read-only arrays on the memory that pushes change.
 
     Live: a push of anybody shows while you look, and what you read may mix the states before and after it. Copy with
-    `ps.pull()` when you need one state. The memory stays mapped for as long as an array refers to it; when the server is
-    closed it reads as zeros.
+    `ps.pull()` when you need one state. The memory stays mapped for as long as an array refers to it; when the server
+    is closed it reads as zeros.
 
-    An array that lies on one shard comes in its own shape from `params`, from `view[name]` and from ``np.asarray(view)``;
-    one that is split over shards comes in `pieces`.
+    An array that lies on one shard comes in its own shape from `params`, `view[name]` and ``np.asarray(view)``; one
+    that is split over shards comes in `pieces`.
     """
 
     def __init__(self, spec: ServerSpec, arenas: dict[int, Arena]) -> None:
@@ -58,7 +58,8 @@ class View:
     def _array(self, shard: int, position: int, leaf: Leaf, count: int) -> Array:
         if not self._open:
             raise ClosedError("view: it was left; take a new one with `with ps.view() as view:`")
-        return np.frombuffer(self._arenas[shard].window(position, count * leaf.item_bytes), leaf.dtype)
+        window = self._arenas[shard].window(position, count * leaf.item_bytes)
+        return np.frombuffer(memoryview(window), np.dtype(leaf.dtype))
 
     def _whole(self, number: int) -> Array:
         leaf = self._spec.structure.leaves[number]
@@ -67,8 +68,8 @@ class View:
                 if run.leaf == number and run.count == leaf.size:
                     return self._array(plan.index, run.position, leaf, run.count).reshape(leaf.shape)
         raise SplitError(
-            f"view of `{leaf.name}`: it lies on several of the {len(self._spec.plans)} shards, so no single array is on "
-            f"its memory; use view.pieces, or copy with pull()"
+            f"view of `{leaf.name}`: it lies on several of the {len(self._spec.plans)} shards, so no single array is "
+            f"on its memory; use view.pieces, or copy with pull()"
         )
 
     @property

@@ -1,1 +1,1 @@
-"""The rule compiler: from a rule to machine code (`compiler`), kept on disk (`cache`), loaded without numba (`loader`)."""
+"""The rule compiler: a rule becomes machine code (`compiler`), kept on disk (`cache`), loaded anywhere (`loader`)."""

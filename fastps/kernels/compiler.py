@@ -83,4 +83,5 @@ def to_object_code(ir: str, inner: str, symbol: str, what: str) -> bytes:
     missing = [f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.")]
     if missing:
         raise CompileError(f"{what}: its step calls {missing}, which a process without numba does not have")
-    return machine.emit_object(module)
+    code: bytes = machine.emit_object(module)
+    return code

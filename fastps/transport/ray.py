@@ -12,7 +12,6 @@ import threading
 from typing import Any
 
 import numpy as np
-import ray
 
 from fastps import cluster
 from fastps.errors import WaitTimeoutError
@@ -79,6 +78,7 @@ class Operation:
         self._deadline = cluster.deadline_after(timeout)
         self._pushes = grads is not None
         self._parts: list[np.ndarray[Any, Any]] = []
+        self._worker = self._seq = 0
         if grads is not None:
             self._parts = wire.split(wire.gather(transport._layout, grads))
             self._worker, self._seq = resume or transport._numbers.take()
@@ -103,7 +103,7 @@ class Operation:
         while True:
             try:
                 return cluster.get(self._ref, cluster.left_until(self._deadline), what)
-            except ray.exceptions.ActorUnavailableError as error:
+            except cluster.UnavailableError as error:
                 # The call may or may not have arrived: sent again under its number, it is applied once.
                 if cluster.left_until(self._deadline) == 0:
                     raise self._timed_out(f"{what}: the connection was lost and did not come back") from error

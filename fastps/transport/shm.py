@@ -42,7 +42,7 @@ def open_arena(address: ShardAddress, label: str) -> Arena:
 
 
 def group_of(spec: ServerSpec, arenas: dict[int, Arena], *, buffers: int, offset: Any, direct: bool = False) -> Group:
-    """The arenas with their spans and compiled rules. `offset(shard, number of the run)` gives (buffer, byte offset)."""
+    """The arenas with their spans and rules. `offset(shard, number of the run)` gives (buffer, byte offset)."""
     spans = []
     for shard in arenas:
         rows = []
