@@ -137,13 +137,9 @@ def _one(entry: Any, shard: int, known: dict[str, dict[str, float]]) -> dict[str
             f"placement of shard {shard}: unknown {sorted(unknown)}; expected num_cpus, num_gpus, memory or resources"
         )
     options = {"num_cpus": 0, **entry}
-    wanted: dict[str, Any] = {
-        "CPU": options.get("num_cpus"),
-        "GPU": options.get("num_gpus"),
-        "memory": options.get("memory"),
-    }
-    wanted |= options.get("resources") or {}
-    wanted = {name: float(amount) for name, amount in wanted.items() if amount}
+    asked = {"CPU": options["num_cpus"], "GPU": options.get("num_gpus"), "memory": options.get("memory")}
+    asked |= options.get("resources") or {}
+    wanted = {name: float(amount) for name, amount in asked.items() if amount}
     if not any(all(has.get(name, 0) >= amount for name, amount in wanted.items()) for has in known.values()):
         have = {node[:8]: {n: has.get(n, 0) for n in wanted} for node, has in known.items()}
         raise PlacementError(f"placement of shard {shard}: no node has {wanted}; the live nodes have {have}")
