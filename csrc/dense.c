@@ -77,16 +77,14 @@ static void run_range(walk *w, uint64_t from, uint64_t to)
 /* Says in the session's record that a push begins or goes on, and counts it where it enters the shard. */
 static void begin_push(walk *w, uint32_t stripe)
 {
-    fps_stripe *s = &w->arena->stripes[stripe];
     fps_part *part = w->part;
+    bool again = fps_load_relaxed(&w->slot->begun_seq) == part->seq;
     fps_store_relaxed(&w->slot->cursor, FPS_CURSOR(part->position, 0));
-    atomic_signal_fence(
-        memory_order_seq_cst); /* a death never leaves this number beside the cursor of the push before */
+    atomic_signal_fence(memory_order_seq_cst); /* never this number beside the cursor of the push before */
     fps_store_relaxed(&w->slot->begun_seq, part->seq);
-    atomic_signal_fence(
-        memory_order_seq_cst); /* a death sees the record of this push before the mark that points to it */
-    fps_store32_relaxed(&s->writer, w->part->session->index + 1);
-    if (part->position == 0) {
+    atomic_signal_fence(memory_order_seq_cst); /* never the mark without the record that it points to */
+    fps_store32_relaxed(&w->arena->stripes[stripe].writer, w->part->session->index + 1);
+    if (part->position == 0 && !again) {
         fps_word *version = &w->arena->header->version;
         fps_store_relaxed(version, fps_load_relaxed(version) + 1);
     }
@@ -117,9 +115,9 @@ static fps_status run_stripes(walk *w, uint32_t stripe)
     const fps_arena *arena = w->arena;
     fps_part *part = w->part;
     bool pushes = w->call->grads != NULL, readers_do_not_lock = arena->layout.n_stripes == 1;
+    if (pushes && readers_do_not_lock) sequence_begin(&arena->stripes[0]);
     if (pushes) begin_push(w, stripe);
     if (part->position == 0 || part->version == 0) part->version = fps_load_relaxed(&arena->header->version);
-    if (pushes && readers_do_not_lock) sequence_begin(&arena->stripes[0]);
     for (;;) {
         uint64_t stop = (stripe + UINT64_C(1)) * arena->layout.stripe_bytes;
         if (stop > w->end) stop = w->end;
@@ -210,15 +208,17 @@ static fps_status number_push(walk *w)
     if (part->seq == 0) {
         part->seq = ++part->session->seq;
     } else if (part->position == 0) {
-        if (fps_load_relaxed(&w->slot->applied_seq) == part->seq) return FPS_ALREADY;
-        if (fps_load_relaxed(&w->slot->begun_seq) == part->seq)
-            part->position = FPS_CURSOR_POSITION(fps_load_relaxed(&w->slot->cursor));
+        if (fps_load_relaxed(&w->slot->applied_seq) >= part->seq) return FPS_ALREADY;
+        if (fps_load_relaxed(&w->slot->begun_seq) == part->seq) {
+            uint64_t position = FPS_CURSOR_POSITION(fps_load_relaxed(&w->slot->cursor));
+            part->position = position < w->end ? position : w->end;
+        }
         if (part->seq > part->session->seq) part->session->seq = part->seq;
     }
     return FPS_OK;
 }
 
-static fps_status run_part(fps_call *call, fps_part *part, const fps_wait *entry, bool streaming)
+static fps_status run_part(fps_call *call, fps_part *part, const fps_wait *entry, bool streaming, bool *resumed)
 {
     const fps_arena *arena = part->session->arena;
     walk w = {
@@ -243,17 +243,29 @@ static fps_status run_part(fps_call *call, fps_part *part, const fps_wait *entry
         if (stripe == arena->layout.n_stripes) stripe--; /* an attempt that died behind its last block */
         status = fps_stripe_enter(arena, stripe, entry);
         if (status != FPS_OK) return status;
-        if (part->position > 0 && fps_load_relaxed(&w.slot->begun_seq) == part->seq) {
+        if (call->grads && fps_load_relaxed(&w.slot->begun_seq) == part->seq) {
             /* the repair may have finished a block of the attempt that died */
             uint64_t cursor = fps_load_acquire(&w.slot->cursor); /* SYNC redo-committed */
             if (FPS_CURSOR_POSITION(cursor) > part->position) part->position = FPS_CURSOR_POSITION(cursor);
         }
+        *resumed = call->grads && part->position > 0;
         status = run_stripes(&w, stripe);
         if (status != FPS_OK) return status;
     }
     part->done = 1;
     count_operation(&w);
     return FPS_OK;
+}
+
+/* What a push_pull still owes after its push went on from the middle, or had been applied before. */
+static fps_status pull_again(const fps_call *call, fps_part *part)
+{
+    fps_call pull = *call;
+    bool resumed;
+    pull.grads = NULL;
+    part->done = 0;
+    part->position = 0;
+    return run_part(&pull, part, &pull.wait, false, &resumed);
 }
 
 /* Waits for the first part that is left, once no other can go on without waiting. */
@@ -275,18 +287,19 @@ fps_status fps_dense_run(fps_call *call, uint32_t *at)
             fps_part *part = &call->parts[n];
             if (part->done) continue;
             call->wait.meters = no_wait.meters = &part->session->slot->meters;
-            status = run_part(call, part, wait_for_one ? &call->wait : &no_wait, streaming);
+            bool resumed = false;
+            status = run_part(call, part, wait_for_one ? &call->wait : &no_wait, streaming, &resumed);
             if (status == FPS_BUSY && call->wait.deadline_ns != FPS_NO_WAIT && !wait_for_one) {
                 left++;
                 status = FPS_OK;
                 continue;
             }
             *at = n;
-            if (status == FPS_ALREADY) { /* a retry is answered, not applied: what is left of it is the pull */
-                fps_call pull = *call;
-                pull.grads = NULL;
-                status = call->outs ? run_part(&pull, part, &call->wait, streaming) : FPS_OK;
-                part->done = status == FPS_OK;
+            /* A retry is answered, not applied; and one that went on in the middle has not pulled what lies before. */
+            if (call->outs && (status == FPS_ALREADY || (status == FPS_OK && resumed))) status = pull_again(call, part);
+            if (status == FPS_ALREADY) {
+                part->done = 1;
+                status = FPS_OK;
             }
             if (status != FPS_OK) goto out;
             wait_for_one = 0;

@@ -29,7 +29,7 @@ typedef struct fps_rule {
 
 /* A run of elements of one dtype: where it lies in the shard, and where in which of the caller's buffers. */
 typedef struct fps_span {
-    uint64_t position; /* bytes from the start of params; spans are sorted by it and do not overlap */
+    uint64_t position; /* bytes from the start of params, a multiple of item_bytes; sorted, without overlap */
     uint64_t bytes;
     uint64_t buffer_offset; /* bytes from the start of the buffer */
     uint32_t buffer;

@@ -34,8 +34,8 @@
 #define FPS_MAGIC UINT64_C(0x00315350545341ff) /* ff 'A' 'S' 'T' 'P' 'S' '1' 00 */
 #define FPS_FORMAT_VERSION 1u
 #define FPS_PAGE 4096u
-#define FPS_BLOCK_BYTES 4096u /* one kernel call; the unit that a death leaves whole */
-#define FPS_MAX_SESSIONS 4096u
+#define FPS_BLOCK_BYTES 4096u  /* one kernel call; the unit that a death leaves whole */
+#define FPS_MAX_SESSIONS 2048u /* the kernel hands over no more robust locks than these of one thread that dies */
 #define FPS_MAX_SLOTS 16u
 #define FPS_READY 0x52454459u
 
@@ -121,8 +121,7 @@ typedef struct fps_slot {
     pthread_mutex_t life;
     fps_word32 state;
     fps_word32 pid;
-    fps_word id;
-    uint8_t pad0[64 - sizeof(pthread_mutex_t) - 16];
+    uint8_t pad0[64 - sizeof(pthread_mutex_t) - 8];
 
     /* 64: the record of the push under way */
     fps_word begun_seq;       /* the sequence number of the last push begun */

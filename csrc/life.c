@@ -19,7 +19,6 @@ static struct {
     int answer;
     int error; /* errno after the call */
     bool running;
-    bool watching_forks;
 } mailbox;
 static _Atomic uint32_t generation;
 
@@ -57,9 +56,15 @@ static void after_fork_in_child(void)
     mailbox.call = NULL;
     pthread_cond_init(&posted, NULL);
     pthread_cond_init(&answered, NULL);
-    pthread_mutex_init(&guard, NULL);
-    pthread_mutex_init(&turn, NULL);
     atomic_fetch_add_explicit(&generation, 1, memory_order_relaxed);
+    pthread_mutex_unlock(&guard);
+    pthread_mutex_unlock(&turn);
+}
+
+/* At load time: a fork must find the handlers even while another thread starts the life thread. */
+__attribute__((constructor)) static void watch_forks(void)
+{
+    pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 }
 
 /* Signals belong to the threads of the host program. */
@@ -67,11 +72,6 @@ static int start(void)
 {
     pthread_t thread;
     sigset_t all, before;
-    if (!mailbox.watching_forks) {
-        int error = pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
-        if (error) return error;
-        mailbox.watching_forks = true;
-    }
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     int error = pthread_create(&thread, NULL, live, NULL);

@@ -57,7 +57,7 @@ static int open_slot(void *argument)
     return FPS_FULL;
 }
 
-/* The record stays; the repair of the stripes is left to the retry, which walks over them. */
+/* The record stays: the retry goes on from it. */
 static int adopt_slot(void *argument)
 {
     request *r = argument;
@@ -65,6 +65,7 @@ static int adopt_slot(void *argument)
     int error = pthread_mutex_trylock(&slot->life);
     if (error == 0) pthread_mutex_unlock(&slot->life);
     if (error != EOWNERDEAD) return FPS_NOT_ABANDONED;
+    bury(r->arena, r->index);
     pthread_mutex_consistent(&slot->life);
     fps_store32_relaxed(&slot->pid, (uint32_t)getpid());
     r->slot = slot;

@@ -134,8 +134,8 @@ class ParameterServer:
             raise OptionError(f"isolation: expected one of {ISOLATIONS}, got {isolation!r}")
         if not isinstance(timeout, (int, float)) or not 0 < timeout <= 1e9:
             raise OptionError(f"timeout: expected seconds, more than 0 and at most 1e9, got {timeout!r}")
-        if not isinstance(max_sessions, int) or not 1 <= max_sessions <= 4096:
-            raise OptionError(f"max_sessions: expected an int from 1 to 4096, got {max_sessions!r}")
+        if not isinstance(max_sessions, int) or not 1 <= max_sessions <= 2048:
+            raise OptionError(f"max_sessions: expected an int from 1 to 2048, got {max_sessions!r}")
         if name is not None and (not isinstance(name, str) or not name):
             raise OptionError(f"name: expected a non-empty str, got {name!r}")
         structure, arrays = _initial(params)
@@ -332,7 +332,7 @@ def _initial(params: Any) -> tuple[Structure, list[Array] | None]:
 
 def _start(plan: ShardPlan, num_shards: int, options: dict[str, Any], name: str | None) -> Any:
     try:
-        return shard_actor().options(**options).remote(plan.index, num_shards)
+        return shard_actor(len(cluster.nodes()) > 1).options(**options).remote(plan.index, num_shards)
     except ValueError as error:
         if name is not None and cluster.named_actor(name) is not None:
             raise NameTakenError(f"name: a server {name!r} lives already; use fastps.get({name!r})") from error

@@ -23,8 +23,16 @@ from fastps.structure import Structure
 from fastps.transport import wire
 from fastps.transport.shm import group_of, open_arena
 
-# Remote workers whose last sequence number is remembered. A worker needs it only while a push of its is under way.
+# Remote workers whose last sequence number, payload under way and answer under way are kept. A worker needs them only
+# while an operation of its is under way, so those that were not heard of for longest give way.
 REMEMBERED = 64
+
+
+def keep(table: OrderedDict[int, Any], worker: int, value: Any) -> None:
+    table[worker] = value
+    table.move_to_end(worker)
+    while len(table) > REMEMBERED:
+        table.popitem(last=False)
 
 
 class Shard:
@@ -41,6 +49,8 @@ class Shard:
         self._layout = wire.Layout((), 0)
         self._handle: Any = None
         self._lanes: OrderedDict[int, Lane] = OrderedDict()
+        self._inboxes: OrderedDict[int, wire.Inbox] = OrderedDict()
+        self._answers: OrderedDict[int, Any] = OrderedDict()
 
     def create(
         self, structure: Structure, params_bytes: int, rule: Rule, max_sessions: int, isolated: bool
@@ -73,35 +83,55 @@ class Shard:
         """What `fastps.get` makes a handle from."""
         return self._spec
 
-    def fill(self, *parts: Any) -> None:
+    def fill(self, payload: Any) -> None:
         """Sets the parameters of all shards of this node, before anybody uses them."""
         assert self._group is not None
-        self._group.fill([wire.join(parts, self._layout.nbytes)])
+        self._group.fill([payload])
 
-    def pull(self, timeout: float) -> Any:
-        """All shards of this node as bytes in wire order."""
+    def pull(self, head: bytes) -> Any:
+        """All shards of this node as bytes in wire order: the first chunk of them."""
         assert self._group is not None
+        header = wire.Header.unpack(head)
         out = np.empty(self._layout.nbytes, np.uint8)
-        self._group.run(None, [out], timeout)
-        return out
+        self._group.run(None, [out], header.timeout)
+        return self._answer(header.worker, out)
 
-    def push(self, worker: int, seq: int, pulls: bool, timeout: float, *parts: Any) -> Any:
-        """Applies a push to all shards of this node, once for each (worker, seq), and answers the result if asked."""
-        assert self._group is not None
-        grad = wire.join(parts, self._layout.nbytes)
-        out = np.empty(self._layout.nbytes, np.uint8) if pulls else None
-        self._group.run([grad], None if out is None else [out], timeout, lane=self._lane(worker), seq=seq)
-        return out
+    def push(self, head: bytes, *parts: Any) -> Any:
+        """Applies a push to all shards of this node, once for each (worker, seq), and answers the result if asked.
 
-    def _lane(self, worker: int) -> Lane:
+        A payload that comes in several messages is kept until the last one.
+        """
         assert self._group is not None
-        lane = self._lanes.pop(worker, None)
-        if lane is None:
-            while len(self._lanes) >= REMEMBERED:
-                self._lanes.popitem(last=False)
-            lane = self._group.lane()
-        self._lanes[worker] = lane
-        return lane
+        header = wire.Header.unpack(head)
+        worker = header.worker
+        inbox = self._inboxes.pop(worker, None) if header.message else None
+        if inbox is None:
+            inbox = wire.Inbox(self._layout.nbytes)
+        inbox.add(head, parts)
+        if header.message + 1 < header.messages:
+            keep(self._inboxes, worker, inbox)
+            return None
+        grad = inbox.payload()
+        out = np.empty(self._layout.nbytes, np.uint8) if header.pulls else None
+        lane = self._lanes.get(worker) or self._group.lane()
+        keep(self._lanes, worker, lane)
+        self._group.run([grad], None if out is None else [out], header.timeout, lane=lane, seq=header.seq)
+        return None if out is None else self._answer(worker, out)
+
+    def chunk(self, worker: int, number: int) -> Any:
+        """A further chunk of the answer to this worker's last pull."""
+        chunks = wire.chunks(self._layout.nbytes)
+        start, stop = chunks[number]
+        piece = self._answers[worker][start:stop]
+        if number == len(chunks) - 1:
+            del self._answers[worker]
+        return piece
+
+    def _answer(self, worker: int, out: Any) -> Any:
+        chunks = wire.chunks(out.nbytes)
+        if len(chunks) > 1:
+            keep(self._answers, worker, out)
+        return wire.reply(out[: chunks[0][1]])
 
     def get_params(self) -> Any:
         """A copy of all parameters of the server, for programs written for an actor."""
@@ -130,6 +160,7 @@ class Shard:
             self._arena.retire()
 
 
-def shard_actor() -> Any:
-    """The Ray actor class."""
-    return ray.remote(max_restarts=0, max_task_retries=0)(Shard)
+def shard_actor(reached_from_elsewhere: bool) -> Any:
+    """The Ray actor class. For workers on other nodes its process gets an environment, which costs 0.3 s to start."""
+    environment = {"runtime_env": {"env_vars": wire.SHARD_ENVIRONMENT}} if reached_from_elsewhere else {}
+    return ray.remote(max_restarts=0, max_task_retries=0, enable_task_events=False, **environment)(Shard)

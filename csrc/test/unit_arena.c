@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 #include "check.h"
 
@@ -308,6 +309,21 @@ static void a_peer_cannot_retire_the_owners_arena(void)
     fps_arena_close(&arena);
 }
 
+static void a_retired_arena_gives_its_memory_back(void)
+{
+    fps_arena arena = make_arena(1 << 20, 0, 1), peer;
+    struct stat before, after;
+    CHECK_EQ(fps_arena_open(dup(arena.fd), arena.layout.arena_id, &peer), FPS_OK);
+    memset(arena.params, 1, 1 << 20);
+    CHECK_EQ(fstat(peer.fd, &before), 0);
+    drop_arena(&arena);
+    CHECK_EQ(fstat(peer.fd, &after), 0);
+    CHECK_EQ(after.st_size, before.st_size);
+    CHECK((before.st_blocks - after.st_blocks) * 512 >= 1 << 20);
+    CHECK_EQ(peer.params[FPS_PAGE], 0); /* still mapped: nobody gets a SIGBUS */
+    fps_arena_close(&peer);
+}
+
 typedef struct owned {
     fps_word32 fd;
     fps_word32 ready;
@@ -361,6 +377,7 @@ int main(void)
         TEST(a_failed_create_leaves_nothing_behind),
         TEST(a_forked_child_cannot_retire_its_parents_arena),
         TEST(a_peer_cannot_retire_the_owners_arena),
+        TEST(a_retired_arena_gives_its_memory_back),
         TEST(the_death_of_the_owner_is_seen),
     };
     return run_tests(tests, COUNT(tests));

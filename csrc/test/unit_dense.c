@@ -634,6 +634,24 @@ static void a_number_that_was_applied_is_not_applied_again(void)
     }
 }
 
+static void a_repeated_push_pull_only_pulls(void)
+{
+    for (uint64_t stripe_bytes = 4096; stripe_bytes <= 16384; stripe_bytes *= 4) {
+        shard s;
+        whole w;
+        make_shard(&s, 3000, stripe_bytes, FPS_ISOLATION_SHARD);
+        CHECK_EQ(push(&s.mine, s.ones), FPS_OK);
+        CHECK_EQ(push(&s.other, s.ones), FPS_OK);
+        prepare(&w, &s.mine, s.ones, s.out);
+        w.part.seq = 1;
+        CHECK_EQ(run(&w), FPS_OK);
+        check_all_equal(s.out, s.n, 2);
+        CHECK_EQ(w.part.version, 2);
+        check_value(&s, 2);
+        drop_shard(&s);
+    }
+}
+
 static void an_older_number_is_not_applied_again(void)
 {
     shard s;
@@ -769,6 +787,7 @@ int main(void)
         TEST(an_operation_on_a_closed_arena_is_refused),
         TEST(an_operation_on_the_arena_of_a_dead_owner_is_refused),
         TEST(a_number_that_was_applied_is_not_applied_again),
+        TEST(a_repeated_push_pull_only_pulls),
         TEST(an_older_number_is_not_applied_again),
         TEST(a_number_that_the_caller_chose_is_followed_by_the_next),
         TEST(meters_count_finished_operations_and_their_bytes),

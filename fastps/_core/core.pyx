@@ -13,4 +13,19 @@ def life_generation():
     return fps_life_generation()
 
 
+def copy(object to, object source):
+    """Copies between two flat byte arrays of one length; past the caches when it is large."""
+    cdef size_t nbytes = np.PyArray_NBYTES(to)
+    cdef void *target = np.PyArray_DATA(to)
+    cdef const void *origin = np.PyArray_DATA(source)
+    if nbytes != <size_t>np.PyArray_NBYTES(source):
+        raise ValueError(f"copy: {np.PyArray_NBYTES(source)} bytes into {nbytes}")
+    with nogil:
+        if nbytes < FPS_STREAM_BYTES:
+            fps_copy(target, origin, nbytes)
+        else:
+            fps_copy_stream(target, origin, nbytes)
+            fps_copy_drain()
+
+
 BLOCK_BYTES = FPS_BLOCK_BYTES

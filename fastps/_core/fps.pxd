@@ -100,7 +100,14 @@ cdef extern from "session.h" nogil:
     void fps_session_close(fps_session *session)
 
 
+cdef extern from "copy.h" nogil:
+    void fps_copy(void *to, const void *source, size_t nbytes)
+    void fps_copy_stream(void *to, const void *source, size_t nbytes)
+    void fps_copy_drain()
+
+
 cdef extern from "dense.h" nogil:
+    uint64_t FPS_STREAM_BYTES
     ctypedef void (*fps_kernel)(const void *, const void *, void *, int64_t, const double *) noexcept nogil
     ctypedef struct fps_rule:
         fps_kernel kernel

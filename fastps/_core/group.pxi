@@ -130,6 +130,7 @@ cdef class Group:
                 span = &self.spans[i][k]
                 (span.position, span.bytes, span.buffer, span.buffer_offset, span.rule, span.item_bytes) = spans[i][k]
                 if (span.buffer >= n_buffers or span.rule >= <uint64_t>len(rules) or span.item_bytes not in (4, 8)
+                        or span.position % span.item_bytes or span.bytes % span.item_bytes
                         or span.position + span.bytes > arena.arena.layout.params_bytes):
                     raise ValueError(f"{arena.label}: span {spans[i][k]} is out of range")
                 self.bytes += span.bytes

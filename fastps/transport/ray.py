@@ -11,8 +11,6 @@ import os
 import threading
 from typing import Any
 
-import numpy as np
-
 from fastps import cluster
 from fastps.errors import WaitTimeoutError
 from fastps.spec import ServerSpec
@@ -56,8 +54,7 @@ class RayTransport:
 
     def fill(self, arrays: Arrays, timeout: float) -> None:
         """The initial values, before anybody uses the server."""
-        parts = wire.split(wire.gather(self._layout, arrays))
-        cluster.get(self._gateway.fill.remote(*parts), timeout, f"create: {self._what}")
+        cluster.get(self._gateway.fill.remote(wire.gather(self._layout, arrays)), timeout, f"create: {self._what}")
 
     def counters(self, timeout: float | None) -> dict[int, dict[str, int]]:
         limit = self._spec.timeout if timeout is None else timeout
@@ -69,51 +66,53 @@ class RayTransport:
 
 
 class Operation:
-    """A call under way."""
+    """A call under way, or a few that carry one payload."""
 
     def __init__(
         self, transport: RayTransport, grads: Arrays | None, outs: Arrays | None, timeout: float, resume: Any
     ) -> None:
-        self._transport, self._outs, self._timeout = transport, outs, timeout
+        self._transport, self._outs = transport, outs
         self._deadline = cluster.deadline_after(timeout)
-        self._pushes = grads is not None
-        self._parts: list[np.ndarray[Any, Any]] = []
-        self._worker = self._seq = 0
-        if grads is not None:
-            self._parts = wire.split(wire.gather(transport._layout, grads))
-            self._worker, self._seq = resume or transport._numbers.take()
-        self._ref = self._send()
+        self._payload = None if grads is None else wire.gather(transport._layout, grads)
+        self._worker, self._seq = transport._numbers.take() if resume is None else resume
+        self._chunks = [] if outs is None else wire.chunks(transport._layout.nbytes)
+        self._refs = self._send()
 
-    def _send(self) -> Any:
-        gateway, left = self._transport._gateway, cluster.left_until(self._deadline)
-        if not self._pushes:
-            return gateway.pull.remote(left)
-        return gateway.push.remote(self._worker, self._seq, self._outs is not None, left, *self._parts)
+    def _send(self) -> list[Any]:
+        """Calls of one process to one actor arrive in order, so they can all be under way at once."""
+        gateway = self._transport._gateway
+        header = wire.Header(self._worker, self._seq, cluster.left_until(self._deadline), bool(self._chunks))
+        if self._payload is None:
+            refs = [gateway.pull.remote(header.pack())]
+        else:
+            refs = [gateway.push.remote(*parts) for parts in wire.messages(self._payload, header)]
+        return refs + [gateway.chunk.remote(self._worker, number) for number in range(1, len(self._chunks))]
 
     def finish(self) -> None:
         transport = self._transport
-        answer = self._answer()
-        if self._pushes:
-            transport._numbers.give_back(self._worker, self._seq)
+        answers = self._answers()
+        transport._numbers.give_back(self._worker, self._seq)
         if self._outs is not None:
-            wire.scatter(transport._layout, answer, self._outs)
+            for (start, _), piece in zip(self._chunks, answers[-len(self._chunks) :], strict=True):
+                wire.scatter(transport._layout, start, piece, self._outs)
 
-    def _answer(self) -> Any:
-        what = f"{'push to' if self._pushes else 'pull from'} {self._transport._what}"
+    def _answers(self) -> list[Any]:
+        what = f"{'pull from' if self._payload is None else 'push to'} {self._transport._what}"
         while True:
             try:
-                return cluster.get(self._ref, cluster.left_until(self._deadline), what)
+                answers: list[Any] = cluster.get(self._refs, cluster.left_until(self._deadline), what)
+                return answers
             except cluster.UnavailableError as error:
-                # The call may or may not have arrived: sent again under its number, it is applied once.
+                # The calls may or may not have arrived: sent again under its number, a push is applied once.
                 if cluster.left_until(self._deadline) == 0:
-                    raise self._timed_out(f"{what}: the connection was lost and did not come back") from error
-                self._ref = self._send()
+                    raise self._timed_out(str(error)) from error
+                self._refs = self._send()
             except WaitTimeoutError as error:
                 raise self._timed_out(str(error)) from None
 
     def _timed_out(self, text: str) -> WaitTimeoutError:
         """Whether the push was or will be applied is not known; resuming it sends it again under the same number."""
-        if not self._pushes:
+        if self._payload is None:
             return WaitTimeoutError(text)
         return WaitTimeoutError(
             f"{text}; the push may be applied later: push the same gradients with resume=error.resume to be sure",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+import struct
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+
+from fastps._core import copy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,10 +60,6 @@ def layout(spec: ServerSpec, shards: Sequence[int]) -> Layout:
     return Layout(tuple(places), position, offsets)
 
 
-def as_bytes(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    return array.reshape(-1).view(np.uint8)
-
-
 def gather(layout: Layout, arrays: Arrays) -> np.ndarray[Any, Any]:
     """The arrays' elements as wire bytes; without a copy where they lie that way already."""
     if len(layout.places) == 1:
@@ -75,30 +74,109 @@ def gather(layout: Layout, arrays: Arrays) -> np.ndarray[Any, Any]:
     return wire
 
 
-def scatter(layout: Layout, wire: np.ndarray[Any, Any], arrays: Arrays) -> None:
-    """Wire bytes into the arrays."""
+def scatter(layout: Layout, start: int, answer: Any, arrays: Arrays) -> None:
+    """Wire bytes from `start` on into the arrays."""
+    piece = np.frombuffer(answer, np.uint8)
+    stop = start + piece.nbytes
     for place in layout.places:
-        flat = arrays[place.leaf].reshape(-1)[place.start : place.start + place.count]
-        flat.view(np.uint8)[:] = wire[place.offset : place.offset + place.nbytes]
+        low, high = max(start, place.offset), min(stop, place.offset + place.nbytes)
+        if low < high:
+            flat = arrays[place.leaf].reshape(-1)[place.start : place.start + place.count].view(np.uint8)
+            copy(flat[low - place.offset : high - place.offset], piece[low - start : high - start])
 
 
-# Ray sends an argument of up to 100 KiB with the call and puts a larger one into its object store first, which costs
-# more than the copy itself: up to EAGER_BYTES a payload travels as several arguments.
-PART_BYTES = 96 << 10
-EAGER_BYTES = 9 << 20
+# How Ray carries a payload fastest, measured between two raylets of one machine (bench/dense.py, section remote):
+# - A reply below `max_direct_call_object_size` travels with the call; a larger one is written to the object store of
+#   one node and fetched by the other. Shards are started with that limit at REPLY_BYTES. Replies much larger than that
+#   cost more than the object store, which takes over above INLINE_BYTES.
+# - An argument of up to PART_BYTES travels with the call, up to 10 MiB of them in one call. These limits are those of
+#   the worker's process, which is not ours to configure, so larger payloads are cut; above EAGER_BYTES the object store
+#   wins.
+PLAIN_BYTES = 100_000
+PART_BYTES = 102_400
+PARTS_A_CALL = 20
+EAGER_BYTES = 10_000_000
+REPLY_BYTES = 4 << 20
+INLINE_BYTES = 12 << 20
+SHARD_ENVIRONMENT = {
+    "RAY_max_direct_call_object_size": str(REPLY_BYTES + 65536),
+    "RAY_task_rpc_inlined_bytes_limit": str(64 << 20),
+    # A reply's buffers are taken from the heap again, not mapped and faulted in anew for each.
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+    "MALLOC_TOP_PAD_": str(16 << 20),
+}
 
 
-def split(payload: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
-    """The payload in the pieces in which Ray carries it fastest."""
+@dataclass(frozen=True)
+class Header:
+    """What a call says besides its payload. It travels in front of the payload's first bytes: Ray packs every argument
+    on its own, at 50 us each, and `bytes` fastest of all.
+
+    Attributes
+    ----------
+    worker, seq : who calls, and the number of its push
+    timeout : seconds left to wait for locks
+    pulls : the push answers the parameters
+    message, messages : which of how many carry this payload
+    """
+
+    worker: int
+    seq: int
+    timeout: float
+    pulls: bool = False
+    message: int = 0
+    messages: int = 1
+
+    FORMAT: ClassVar[struct.Struct] = struct.Struct("<QQdIII4x")
+
+    def pack(self) -> bytes:
+        return self.FORMAT.pack(self.worker, self.seq, self.timeout, self.pulls, self.message, self.messages)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Header:
+        worker, seq, timeout, pulls, message, messages = cls.FORMAT.unpack_from(data)
+        return cls(worker, seq, timeout, bool(pulls), message, messages)
+
+
+def messages(payload: np.ndarray[Any, Any], header: Header) -> list[list[Any]]:
+    """The arguments of the call, or of the calls in order, that carry a payload."""
+    if payload.nbytes <= PLAIN_BYTES:
+        return [[header.pack() + payload.tobytes()]]
     if payload.nbytes > EAGER_BYTES:
-        return [payload]
-    return [payload[i : i + PART_BYTES] for i in range(0, payload.nbytes, PART_BYTES)]
+        return [[header.pack(), payload]]
+    view = payload.data
+    parts = [bytes(view[i : i + PART_BYTES]) for i in range(0, payload.nbytes, PART_BYTES)]
+    calls = [parts[i : i + PARTS_A_CALL] for i in range(0, len(parts), PARTS_A_CALL)]
+    return [[replace(header, message=i, messages=len(calls)).pack(), *call] for i, call in enumerate(calls)]
 
 
-def join(parts: Sequence[np.ndarray[Any, Any]], nbytes: int) -> np.ndarray[Any, Any]:
-    """The payload again; without a copy where it came in one piece."""
-    if len(parts) == 1:
-        return parts[0]
-    payload = np.empty(nbytes, np.uint8)
-    np.concatenate(parts, out=payload)
-    return payload
+class Inbox:
+    """Puts the messages of one payload together again."""
+
+    def __init__(self, nbytes: int) -> None:
+        self._nbytes = nbytes
+        self._parts: list[Any] = []
+
+    def add(self, head: bytes, parts: Sequence[Any]) -> None:
+        rest = memoryview(head)[Header.FORMAT.size :]
+        self._parts += [rest, *parts] if rest.nbytes else parts
+
+    def payload(self) -> np.ndarray[Any, Any]:
+        """Without a copy where it came in one part."""
+        payload = np.frombuffer(self._parts[0] if len(self._parts) == 1 else b"".join(self._parts), np.uint8)
+        if payload.nbytes != self._nbytes:
+            raise ValueError(f"a payload of {self._nbytes} bytes, of which {payload.nbytes} arrived")
+        return payload
+
+
+def reply(piece: np.ndarray[Any, Any]) -> Any:
+    """What a shard answers: small pieces as bytes, which Ray does not pickle."""
+    return piece.tobytes() if piece.nbytes <= PLAIN_BYTES else piece
+
+
+def chunks(nbytes: int) -> list[tuple[int, int]]:
+    """The replies in which `nbytes` are fetched: [start, stop) of each."""
+    if nbytes <= REPLY_BYTES or nbytes > INLINE_BYTES:
+        return [(0, nbytes)]
+    return [(i, min(nbytes, i + REPLY_BYTES)) for i in range(0, nbytes, REPLY_BYTES)]

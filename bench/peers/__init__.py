@@ -1,0 +1,1 @@
+"""What fastps is measured against, one small file each."""

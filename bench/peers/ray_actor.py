@@ -1,0 +1,28 @@
+"""The floor: a parameter server as one writes it with Ray, an actor that adds what it is sent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import ray
+
+
+@ray.remote(num_cpus=0)
+class RayActorServer:
+    def __init__(self, elements: int) -> None:
+        self.params = np.zeros(elements, np.float32)
+
+    def get_params(self) -> Any:
+        return self.params
+
+    def update_params(self, grad: Any) -> None:
+        self.params += grad
+
+
+def pull(actor: Any) -> Any:
+    return ray.get(actor.get_params.remote())
+
+
+def push(actor: Any, grad: Any) -> None:
+    ray.get(actor.update_params.remote(grad))

@@ -1,0 +1,507 @@
+/* Processes that die in the middle of a push. `kill [seed]`. */
+#define _GNU_SOURCE
+#include "check.h"
+#include "stripe.h"
+
+#define N (5 * 2048 - 100) /* five stripes of two blocks, the last one short; or one stripe */
+#define BLOCK_N (FPS_BLOCK_BYTES / 4)
+#define N_BLOCKS ((N + BLOCK_N - 1) / BLOCK_N)
+#define ONE_STRIPE 65536
+#define MANY_STRIPES 8192
+
+static uint32_t seed;
+static const float *deadly; /* a kernel that comes to this parameter kills its process */
+static uint32_t turns;      /* of a kernel's busy loop per element */
+
+static void add_or_die(const void *param, const void *grad, void *result, int64_t n, const double *hyper)
+{
+    const float *p = param, *g = grad;
+    float *r = result;
+    (void)hyper;
+    for (int64_t i = 0; i < n; i++) {
+        if (p + i == deadly) die();
+        for (volatile uint32_t t = 0; t < turns; t++) {}
+        r[i] = p[i] + g[i];
+    }
+}
+
+static void die_of_signal(int signal_number)
+{
+    (void)signal_number;
+    die();
+}
+
+typedef enum way { IN_KERNEL, BEFORE_COPY, IN_COPY } way;
+
+typedef struct death {
+    fps_arena *arena;
+    way way;
+    uint32_t block;
+    uint32_t element; /* of the block, for IN_KERNEL */
+    bool first_push;  /* dies in its first push, else in its second */
+} death;
+
+static void protect(uint8_t *at)
+{
+    uint8_t *page = at - (uintptr_t)at % FPS_PAGE;
+    signal(SIGSEGV, die_of_signal);
+    CHECK_EQ(mprotect(page, FPS_PAGE, PROT_READ), 0);
+}
+
+/* A block lies over two pages: a write-protected second one stops the copy behind the commit, half-way at best. */
+static void push_and_die(void *argument)
+{
+    death *d = argument;
+    float *ones = filled(N, 1);
+    whole w;
+    fps_session s = open_session(d->arena);
+    CHECK_EQ(s.index, 1);
+    if (!d->first_push) CHECK_EQ(push(&s, ones), FPS_OK);
+    uint8_t *at = d->arena->params + (uint64_t)d->block * FPS_BLOCK_BYTES;
+    if (d->way == IN_KERNEL) deadly = (const float *)(void *)at + d->element;
+    if (d->way == BEFORE_COPY) protect(at);
+    if (d->way == IN_COPY) protect(at + FPS_PAGE / 2);
+    prepare(&w, &s, ones, NULL);
+    w.rule.kernel = add_or_die;
+    run(&w);
+    fprintf(stderr, "a push survived its death in block %u\n", d->block);
+}
+
+typedef struct scene {
+    fps_arena arena;
+    fps_session witness;
+    float *ones, *out;
+} scene;
+
+static void make_scene(scene *s, uint64_t stripe_bytes)
+{
+    s->arena = make_arena(N * 4, stripe_bytes, 2);
+    s->witness = open_session(&s->arena);
+    s->ones = filled(N, 1);
+    s->out = filled(N, -1);
+}
+
+static void drop_scene(scene *s)
+{
+    fps_session_close(&s->witness);
+    drop_arena(&s->arena);
+    free(s->ones);
+    free(s->out);
+}
+
+static void check_at_rest(const fps_arena *arena)
+{
+    for (uint32_t i = 0; i < arena->layout.n_stripes; i++) {
+        CHECK_EQ(fps_load_relaxed(&arena->stripes[i].sequence) % 2, 0);
+        CHECK_EQ(fps_load32_relaxed(&arena->stripes[i].writer), 0);
+        CHECK_EQ(fps_lock_holder(&arena->stripes[i].lock), 0);
+        CHECK(!fps_lock_abandoned(&arena->stripes[i].lock));
+    }
+}
+
+static void retry(scene *s, uint64_t seq, whole *w, bool pulls, fps_session *adopted)
+{
+    CHECK_EQ(fps_session_adopt(&s->arena, 1, adopted), FPS_OK);
+    CHECK_EQ(adopted->seq, seq);
+    prepare(w, adopted, s->ones, pulls ? s->out : NULL);
+    w->part.seq = seq;
+    for (uint64_t i = 0; i < N; i++) s->out[i] = -1;
+    CHECK_EQ(run(w), FPS_OK);
+}
+
+/* What a witness finds when it comes before the retry: whole blocks, up to where the record says. */
+static void check_partial_state(scene *s, const death *d)
+{
+    uint32_t finished = d->block + (d->way != IN_KERNEL);
+    CHECK_EQ(pull(&s->witness, s->out), FPS_OK);
+    uint64_t done = (uint64_t)finished * BLOCK_N < N ? (uint64_t)finished * BLOCK_N : N;
+    check_all_equal(s->out, done, 2);
+    check_all_equal(s->out + done, N - done, 1);
+    check_at_rest(&s->arena);
+    bool complete = done == N;
+    CHECK_EQ(fps_load_relaxed(&s->arena.header->interrupted_pushes), !complete);
+    CHECK_EQ(fps_load_relaxed(&s->arena.slots[1].interrupted_seq), complete ? 0 : 2);
+    if (complete) return;
+    CHECK_EQ(fps_load_relaxed(&s->arena.header->interrupted_at), done * 4);
+    CHECK_EQ(fps_load_relaxed(&s->arena.header->interrupted_pid), fps_load32_relaxed(&s->arena.slots[1].pid));
+}
+
+static void check_death(uint64_t stripe_bytes, death d, bool witness_first, bool pulls)
+{
+    scene s;
+    whole w;
+    fps_session adopted;
+    make_scene(&s, stripe_bytes);
+    d.arena = &s.arena;
+    expect_killed(start_process(push_and_die, &d));
+    if (witness_first) check_partial_state(&s, &d);
+    retry(&s, 2, &w, pulls, &adopted);
+    if (pulls) check_all_equal(s.out, N, 2);
+    CHECK_EQ(pull(&s.witness, s.out), FPS_OK);
+    check_all_equal(s.out, N, 2);
+    CHECK_EQ(push(&adopted, s.ones), FPS_OK);
+    CHECK_EQ(pull(&s.witness, s.out), FPS_OK);
+    check_all_equal(s.out, N, 3);
+    CHECK(fps_load_relaxed(&s.arena.header->interrupted_pushes) <= 1);
+    check_at_rest(&s.arena);
+    fps_session_close(&adopted);
+    drop_scene(&s);
+}
+
+static void check_deaths(uint64_t stripe_bytes, way how, uint32_t from_block, bool witness_first, bool pulls)
+{
+    for (uint32_t b = from_block; b < N_BLOCKS; b++)
+        check_death(stripe_bytes, (death){.way = how, .block = b, .element = b % 3 * 400}, witness_first, pulls);
+}
+
+static void a_death_in_a_kernel_changes_nothing_of_its_block(void)
+{
+    check_deaths(MANY_STRIPES, IN_KERNEL, 0, true, false);
+    check_deaths(ONE_STRIPE, IN_KERNEL, 0, true, false);
+}
+
+static void a_retry_after_a_death_in_a_kernel_applies_the_push_once(void)
+{
+    check_deaths(MANY_STRIPES, IN_KERNEL, 0, false, false);
+    check_deaths(ONE_STRIPE, IN_KERNEL, 0, false, false);
+}
+
+static void a_committed_block_is_finished_by_whoever_comes(void)
+{
+    check_deaths(MANY_STRIPES, IN_COPY, 0, true, false);
+    check_deaths(ONE_STRIPE, IN_COPY, 0, true, false);
+    check_death(ONE_STRIPE, (death){.way = BEFORE_COPY}, true, false);
+}
+
+static void a_retry_finishes_a_committed_block_and_goes_on_behind_it(void)
+{
+    check_deaths(MANY_STRIPES, IN_COPY, 1, false, false);
+    check_deaths(ONE_STRIPE, IN_COPY, 1, false, false);
+}
+
+static void a_retry_after_the_first_block_was_committed_applies_it_once(void)
+{
+    check_death(ONE_STRIPE, (death){.way = BEFORE_COPY}, false, false);
+    check_death(ONE_STRIPE, (death){.way = IN_COPY}, false, false);
+    check_death(MANY_STRIPES, (death){.way = BEFORE_COPY}, false, false);
+}
+
+static void a_retried_push_pull_pulls_all_of_the_shard(void)
+{
+    check_deaths(MANY_STRIPES, IN_KERNEL, 0, true, true);
+    check_deaths(ONE_STRIPE, IN_COPY, 1, true, true);
+}
+
+static void the_version_counts_a_retried_push_once(void)
+{
+    for (uint32_t b = 0; b < N_BLOCKS; b++) {
+        scene s;
+        whole w;
+        fps_session adopted;
+        make_scene(&s, MANY_STRIPES);
+        death d = {.arena = &s.arena, .way = IN_KERNEL, .block = N_BLOCKS - 1 - b}; /* block 0 last */
+        expect_killed(start_process(push_and_die, &d));
+        retry(&s, 2, &w, false, &adopted);
+        CHECK_EQ(fps_load_relaxed(&s.arena.header->version), 2);
+        fps_session_close(&adopted);
+        drop_scene(&s);
+    }
+}
+
+static void a_death_in_the_first_push_of_a_session_is_retried(void)
+{
+    scene s;
+    whole w;
+    fps_session adopted;
+    make_scene(&s, MANY_STRIPES);
+    death d = {.arena = &s.arena, .way = IN_KERNEL, .block = 3, .first_push = true};
+    expect_killed(start_process(push_and_die, &d));
+    retry(&s, 1, &w, false, &adopted);
+    CHECK_EQ(pull(&s.witness, s.out), FPS_OK);
+    check_all_equal(s.out, N, 1);
+    fps_session_close(&adopted);
+    drop_scene(&s);
+}
+
+static void a_push_that_passes_a_dead_one_is_kept_by_the_retry(void)
+{
+    for (uint32_t b = 1; b < N_BLOCKS; b++) {
+        scene s;
+        whole w;
+        fps_session adopted;
+        make_scene(&s, b % 2 ? MANY_STRIPES : ONE_STRIPE);
+        death d = {.arena = &s.arena, .way = b % 3 ? IN_KERNEL : IN_COPY, .block = b};
+        expect_killed(start_process(push_and_die, &d));
+        CHECK_EQ(push(&s.witness, s.ones), FPS_OK);
+        retry(&s, 2, &w, false, &adopted);
+        CHECK_EQ(pull(&s.witness, s.out), FPS_OK);
+        check_all_equal(s.out, N, 3);
+        fps_session_close(&adopted);
+        drop_scene(&s);
+    }
+}
+
+static void check_blocks(const float *out)
+{
+    for (uint32_t b = 0; b < N_BLOCKS; b++)
+        for (uint32_t i = b * BLOCK_N; i < (b + 1) * BLOCK_N && i < N; i++) CHECK_FLOAT(out[i], out[b * BLOCK_N]);
+}
+
+/* The slot's next owner uses the same redo block. */
+static void a_slot_taken_after_a_death_leaves_whole_blocks(void)
+{
+    for (uint32_t b = 0; b < N_BLOCKS; b++) {
+        scene s;
+        make_scene(&s, MANY_STRIPES);
+        death d = {.arena = &s.arena, .way = IN_COPY, .block = b};
+        expect_killed(start_process(push_and_die, &d));
+        fps_session next = open_session(&s.arena);
+        CHECK_EQ(next.index, 1);
+        CHECK_EQ(push(&next, s.ones), FPS_OK);
+        CHECK_EQ(pull(&s.witness, s.out), FPS_OK);
+        check_blocks(s.out);
+        CHECK_FLOAT(s.out[b * BLOCK_N], 3);
+        fps_session_close(&next);
+        drop_scene(&s);
+    }
+}
+
+static void an_adopter_that_does_not_retry_leaves_whole_blocks(void)
+{
+    for (uint32_t b = 0; b < N_BLOCKS; b++) {
+        scene s;
+        fps_session adopted;
+        make_scene(&s, MANY_STRIPES);
+        death d = {.arena = &s.arena, .way = IN_COPY, .block = b};
+        expect_killed(start_process(push_and_die, &d));
+        CHECK_EQ(fps_session_adopt(&s.arena, 1, &adopted), FPS_OK);
+        fps_session_close(&adopted);
+        fps_session next = open_session(&s.arena);
+        CHECK_EQ(push(&next, s.ones), FPS_OK);
+        CHECK_EQ(pull(&s.witness, s.out), FPS_OK);
+        check_blocks(s.out);
+        CHECK_FLOAT(s.out[b * BLOCK_N], 3);
+        fps_session_close(&next);
+        drop_scene(&s);
+    }
+}
+
+/* The worker dies at the lock of stripe `at`, which the witness holds, with the lock of the stripe before in its hand. */
+static void kill_at_stripe(scene *s, uint32_t at)
+{
+    fps_wait no_wait = {.deadline_ns = FPS_NO_WAIT};
+    death d = {.arena = &s->arena, .block = N_BLOCKS};
+    CHECK_EQ(fps_stripe_enter(&s->arena, at, &no_wait), FPS_OK);
+    d.first_push = true;
+    pid_t pid = start_process(push_and_die, &d);
+    while (FPS_CURSOR_POSITION(fps_load_acquire(&s->arena.slots[1].cursor)) < (uint64_t)at * MANY_STRIPES) nap_us(100);
+    kill_process(pid);
+    fps_stripe_leave(&s->arena, at);
+}
+
+static void a_death_between_two_stripes_is_retried(void)
+{
+    for (uint32_t at = 1; at < 5; at++) {
+        scene s;
+        whole w;
+        fps_session adopted;
+        make_scene(&s, MANY_STRIPES);
+        kill_at_stripe(&s, at);
+        retry(&s, 1, &w, false, &adopted);
+        CHECK_EQ(pull(&s.witness, s.out), FPS_OK);
+        check_all_equal(s.out, N, 1);
+        check_at_rest(&s.arena);
+        fps_session_close(&adopted);
+        drop_scene(&s);
+    }
+}
+
+/* The retry goes on behind the stripe that the dead worker marked, and the mark now names a session that lives. */
+static void a_live_push_is_not_recorded_as_interrupted(void)
+{
+    scene s;
+    whole w;
+    fps_session adopted;
+    make_scene(&s, MANY_STRIPES);
+    kill_at_stripe(&s, 3);
+    retry(&s, 1, &w, false, &adopted);
+    CHECK_EQ(push(&adopted, s.ones), FPS_OK);
+    CHECK(fps_load_relaxed(&adopted.slot->interrupted_seq) <= 1);
+    CHECK(fps_load_relaxed(&s.arena.header->interrupted_pid) != (uint64_t)getpid());
+    fps_session_close(&adopted);
+    drop_scene(&s);
+}
+
+/* Three workers push ones to two shards in one call, until they are told to stop or die. */
+#define N_WORKERS 3
+#define N_ARENAS 2
+#define ROUNDS 240
+
+typedef struct board {
+    fps_word32 stop;
+    fps_word32 operations[N_WORKERS];
+    fps_word longest_ns[N_WORKERS];
+} board;
+
+typedef struct crowd {
+    fps_arena arenas[N_ARENAS];
+    fps_session witness[N_ARENAS];
+    board *board;
+    uint32_t worker;
+    bool slow;
+    float *ones, *out;
+} crowd;
+
+static void check_growing_blocks(const float *out, float *last)
+{
+    check_blocks(out);
+    for (uint32_t b = 0; b < N_BLOCKS; b++) {
+        CHECK(out[b * BLOCK_N] >= last[b]);
+        last[b] = out[b * BLOCK_N];
+    }
+}
+
+static void work_until_told(void *argument)
+{
+    crowd *c = argument;
+    board *shared = c->board;
+    fps_session s[N_ARENAS];
+    fps_span spans[N_ARENAS];
+    whole w;
+    uint32_t at;
+    float last[N_ARENAS][N_BLOCKS] = {{0}};
+    const void *grads[N_ARENAS] = {c->ones, c->ones};
+    turns = c->slow ? 10 : 0;
+    for (int k = 0; k < N_ARENAS; k++) s[k] = open_session(&c->arenas[k]);
+    while (!fps_load32_acquire(&shared->stop)) {
+        fps_part parts[N_ARENAS];
+        prepare(&w, &s[0], c->ones, NULL);
+        w.rule.kernel = add_or_die;
+        for (uint32_t k = 0; k < N_ARENAS; k++) {
+            spans[k] = w.span;
+            parts[k] = (fps_part){.session = &s[k], .spans = &spans[k], .n_spans = 1};
+            spans[k].buffer = k;
+        }
+        w.call.grads = grads;
+        w.call.parts = parts;
+        w.call.n_parts = N_ARENAS;
+        w.call.first = c->worker % N_ARENAS;
+        int64_t start = fps_now_ns();
+        CHECK_EQ(fps_dense_run(&w.call, &at), FPS_OK);
+        uint64_t took = (uint64_t)(fps_now_ns() - start);
+        if (took > fps_load_relaxed(&shared->longest_ns[c->worker]))
+            fps_store_relaxed(&shared->longest_ns[c->worker], took);
+        for (int k = 0; k < N_ARENAS; k++) {
+            CHECK_EQ(pull(&s[k], c->out), FPS_OK);
+            check_growing_blocks(c->out, last[k]);
+        }
+        fps_store32_release(&shared->operations[c->worker], fps_load32_relaxed(&shared->operations[c->worker]) + 1);
+    }
+    for (int k = 0; k < N_ARENAS; k++) fps_session_close(&s[k]);
+}
+
+/* Adopts whatever the dead worker held and retries; answers how many pushes all slots have numbered. */
+static uint64_t retry_all(crowd *c, int k)
+{
+    fps_arena *arena = &c->arenas[k];
+    uint64_t pushes = 0;
+    for (uint32_t i = 0; i < arena->layout.n_sessions; i++) {
+        fps_session adopted;
+        whole w;
+        fps_status status = fps_session_adopt(arena, i, &adopted);
+        if (status == FPS_OK) {
+            prepare(&w, &adopted, c->ones, NULL);
+            w.part.seq = adopted.seq;
+            if (adopted.seq > 0) CHECK_EQ(run(&w), FPS_OK);
+            fps_session_close(&adopted);
+        } else {
+            CHECK_EQ(status, FPS_NOT_ABANDONED);
+        }
+        CHECK_EQ(fps_load_relaxed(&arena->slots[i].applied_seq), fps_load_relaxed(&arena->slots[i].begun_seq));
+        pushes += fps_load_relaxed(&arena->slots[i].begun_seq);
+    }
+    return pushes;
+}
+
+static bool check_after_death(crowd *c, int k, uint64_t interrupted_before)
+{
+    fps_arena *arena = &c->arenas[k];
+    CHECK_EQ(pull(&c->witness[k], c->out), FPS_OK);
+    check_blocks(c->out);
+    bool partial = c->out[0] > c->out[N - 1];
+    uint64_t interrupted = fps_load_relaxed(&arena->header->interrupted_pushes) - interrupted_before;
+    CHECK(interrupted <= 1);
+    if (partial) CHECK_EQ(interrupted, 1);
+    if (partial) CHECK_FLOAT(c->out[fps_load_relaxed(&arena->header->interrupted_at) / 4], c->out[N - 1]);
+    uint64_t pushes = retry_all(c, k);
+    CHECK_EQ(pull(&c->witness[k], c->out), FPS_OK);
+    check_all_equal(c->out, N, (float)pushes);
+    check_at_rest(arena);
+    return partial;
+}
+
+static void random_deaths_lose_nothing_and_stop_nobody(void)
+{
+    crowd c = {.board = share(sizeof *c.board), .ones = filled(N, 1), .out = filled(N, -1)};
+    int partial = 0;
+    uint64_t longest = 0, interrupted[N_ARENAS];
+    c.arenas[0] = make_arena(N * 4, MANY_STRIPES, N_WORKERS + 1);
+    c.arenas[1] = make_arena(N * 4, ONE_STRIPE, N_WORKERS + 1);
+    for (int k = 0; k < N_ARENAS; k++) c.witness[k] = open_session(&c.arenas[k]);
+    srandom(seed);
+    for (int round = 0; round < ROUNDS; round++) {
+        pid_t pids[N_WORKERS];
+        uint32_t before[N_WORKERS], victim = (uint32_t)random() % N_WORKERS;
+        memset(c.board, 0, sizeof *c.board);
+        c.slow = round % 2;
+        for (int k = 0; k < N_ARENAS; k++)
+            interrupted[k] = fps_load_relaxed(&c.arenas[k].header->interrupted_pushes);
+        for (c.worker = 0; c.worker < N_WORKERS; c.worker++) pids[c.worker] = start_process(work_until_told, &c);
+        await(&c.board->operations[victim], 1);
+        nap_us(random() % 2000);
+        kill_process(pids[victim]);
+        for (uint32_t i = 0; i < N_WORKERS; i++) before[i] = fps_load32_acquire(&c.board->operations[i]);
+        for (uint32_t i = 0; i < N_WORKERS; i++)
+            if (i != victim) await(&c.board->operations[i], before[i] + 2);
+        fps_store32_release(&c.board->stop, 1);
+        for (uint32_t i = 0; i < N_WORKERS; i++) {
+            if (i != victim) expect_success(pids[i]);
+            uint64_t took = fps_load_relaxed(&c.board->longest_ns[i]);
+            if (took > longest) longest = took;
+        }
+        for (int k = 0; k < N_ARENAS; k++) partial += check_after_death(&c, k, interrupted[k]);
+    }
+    printf("  seed %u: %d deaths, %d left a push half-way; the longest push took %.1f ms\n", seed, ROUNDS, partial,
+           (double)longest / 1e6);
+    CHECK(longest < 1000000000); /* no limit on speed: a lock that nobody recovers is never free again */
+    for (int k = 0; k < N_ARENAS; k++) {
+        fps_session_close(&c.witness[k]);
+        drop_arena(&c.arenas[k]);
+    }
+    free(c.ones);
+    free(c.out);
+    munmap(c.board, sizeof *c.board);
+}
+
+int main(int argc, char **argv)
+{
+    static const test tests[] = {
+        TEST(a_death_in_a_kernel_changes_nothing_of_its_block),
+        TEST(a_retry_after_a_death_in_a_kernel_applies_the_push_once),
+        TEST(a_committed_block_is_finished_by_whoever_comes),
+        TEST(a_retry_finishes_a_committed_block_and_goes_on_behind_it),
+        TEST(a_retry_after_the_first_block_was_committed_applies_it_once),
+        TEST(a_retried_push_pull_pulls_all_of_the_shard),
+        TEST(the_version_counts_a_retried_push_once),
+        TEST(a_death_in_the_first_push_of_a_session_is_retried),
+        TEST(a_push_that_passes_a_dead_one_is_kept_by_the_retry),
+        TEST(a_slot_taken_after_a_death_leaves_whole_blocks),
+        TEST(an_adopter_that_does_not_retry_leaves_whole_blocks),
+        TEST(a_death_between_two_stripes_is_retried),
+        TEST(a_live_push_is_not_recorded_as_interrupted),
+        TEST(random_deaths_lose_nothing_and_stop_nobody),
+    };
+    seed = argc > 1 ? (uint32_t)strtoul(argv[1], NULL, 10) : (uint32_t)time(NULL);
+    printf("  seed %u\n", seed);
+    return run_tests(tests, COUNT(tests));
+}

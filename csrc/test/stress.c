@@ -1,0 +1,163 @@
+/* Threads, each with a session, on one shard. `stress [operations per thread]`. */
+#define _GNU_SOURCE
+#include "check.h"
+
+#define N_THREADS 4
+
+static long operations = 2000;
+
+#ifdef __SANITIZE_THREAD__
+/* gcc 12's ThreadSanitizer does not see pthread_mutex_clocklock, and then misses that the lock is held. */
+int pthread_mutex_clocklock(pthread_mutex_t *lock, clockid_t clock, const struct timespec *until)
+{
+    struct timespec now;
+    clock_gettime(clock, &now);
+    int64_t left = (until->tv_sec - now.tv_sec) * INT64_C(1000000000) + until->tv_nsec - now.tv_nsec;
+    clock_gettime(CLOCK_REALTIME, &now);
+    int64_t end = now.tv_sec * INT64_C(1000000000) + now.tv_nsec + left;
+    return pthread_mutex_timedlock(lock, &(struct timespec){end / 1000000000, end % 1000000000});
+}
+#endif
+
+typedef struct load {
+    fps_arena *arena;
+    uint64_t n;
+    uint32_t role; /* pushes, pulls, push_pulls, or all of them in turn */
+    uint64_t pushes;
+} load;
+
+/* Pushes of ones: a state is a whole number of pushes when all its elements are equal, and the one that `version`
+ * names when they equal it. */
+static void check_state(const whole *w, const float *out, uint64_t n, float *last)
+{
+    for (uint64_t i = 1; i < n; i++) CHECK_FLOAT(out[i], out[0]);
+    CHECK(out[0] >= *last);
+    CHECK_FLOAT((double)w->part.version, out[0]);
+    *last = out[0];
+}
+
+static void *work(void *argument)
+{
+    load *l = argument;
+    float *ones = filled(l->n, 1), *out = filled(l->n, -1), last = 0;
+    fps_session s = open_session(l->arena);
+    whole w;
+    for (long i = 0; i < operations; i++) {
+        uint32_t kind = l->role == 3 ? (uint32_t)(i % 3) : l->role;
+        prepare(&w, &s, kind == 1 ? NULL : ones, kind == 0 ? NULL : out);
+        CHECK_EQ(run(&w), FPS_OK);
+        l->pushes += kind != 1;
+        if (kind != 0) check_state(&w, out, l->n, &last);
+    }
+    fps_session_close(&s);
+    free(ones);
+    free(out);
+    return NULL;
+}
+
+static void check_load(uint64_t n, uint64_t stripe_bytes)
+{
+    fps_arena arena = make_arena(n * 4, stripe_bytes, N_THREADS);
+    pthread_t threads[N_THREADS];
+    load loads[N_THREADS];
+    for (uint32_t i = 0; i < N_THREADS; i++) {
+        loads[i] = (load){.arena = &arena, .n = n, .role = i};
+        CHECK_EQ(pthread_create(&threads[i], NULL, work, &loads[i]), 0);
+    }
+    uint64_t pushes = 0;
+    for (uint32_t i = 0; i < N_THREADS; i++) {
+        pthread_join(threads[i], NULL);
+        pushes += loads[i].pushes;
+    }
+    float *out = filled(n, -1);
+    fps_session s = open_session(&arena);
+    CHECK_EQ(pull(&s, out), FPS_OK);
+    check_all_equal(out, n, (float)pushes);
+    CHECK_EQ(fps_load_relaxed(&arena.header->version), pushes);
+    CHECK_EQ(fps_load_relaxed(&arena.header->recovered_locks), 0);
+    for (uint32_t i = 0; i < arena.layout.n_stripes; i++) {
+        CHECK_EQ(fps_load32_relaxed(&arena.stripes[i].writer), 0);
+        CHECK_EQ(fps_load_relaxed(&arena.stripes[i].sequence) % 2, 0);
+    }
+    fps_session_close(&s);
+    drop_arena(&arena);
+    free(out);
+}
+
+static void one_element_is_a_whole_number_of_pushes(void) { check_load(1, 4096); }
+static void one_stripe_is_a_whole_number_of_pushes(void) { check_load(3000, 16384); }
+static void two_stripes_are_a_whole_number_of_pushes(void) { check_load(2000, 4096); }
+static void many_stripes_are_a_whole_number_of_pushes(void) { check_load(8191, 4096); }
+
+/* Shards in one call: each is consistent in itself, whichever was busy. */
+typedef struct pair {
+    fps_arena *arenas;
+    uint32_t first;
+} pair;
+
+#define PAIR_N 3000
+
+static void *push_to_both(void *argument)
+{
+    pair *p = argument;
+    float *ones = filled(PAIR_N, 1), *outs[2] = {filled(PAIR_N, 0), filled(PAIR_N, 0)}, last[2] = {0, 0};
+    fps_session s[2] = {open_session(&p->arenas[0]), open_session(&p->arenas[1])};
+    fps_span spans[2];
+    whole w;
+    uint32_t at;
+    for (long i = 0; i < operations; i++) {
+        prepare(&w, &s[0], ones, outs[0]);
+        const void *grads[2] = {ones, ones};
+        fps_part parts[2];
+        for (uint32_t k = 0; k < 2; k++) {
+            spans[k] = w.span;
+            spans[k].buffer = k;
+            parts[k] = (fps_part){.session = &s[k], .spans = &spans[k], .n_spans = 1};
+        }
+        w.call.grads = grads;
+        w.call.outs = (void *const *)outs;
+        w.call.parts = parts;
+        w.call.n_parts = 2;
+        w.call.first = p->first;
+        CHECK_EQ(fps_dense_run(&w.call, &at), FPS_OK);
+        for (uint32_t k = 0; k < 2; k++) {
+            w.part = parts[k];
+            check_state(&w, outs[k], PAIR_N, &last[k]);
+        }
+    }
+    for (int k = 0; k < 2; k++) {
+        fps_session_close(&s[k]);
+        free(outs[k]);
+    }
+    free(ones);
+    return NULL;
+}
+
+static void two_shards_in_one_call_are_each_a_whole_number_of_pushes(void)
+{
+    fps_arena arenas[2] = {make_arena(PAIR_N * 4, 4096, N_THREADS), make_arena(PAIR_N * 4, 16384, N_THREADS)};
+    pthread_t threads[N_THREADS];
+    pair pairs[N_THREADS];
+    for (uint32_t i = 0; i < N_THREADS; i++) {
+        pairs[i] = (pair){.arenas = arenas, .first = i % 2};
+        CHECK_EQ(pthread_create(&threads[i], NULL, push_to_both, &pairs[i]), 0);
+    }
+    for (uint32_t i = 0; i < N_THREADS; i++) pthread_join(threads[i], NULL);
+    for (int k = 0; k < 2; k++) {
+        CHECK_EQ(fps_load_relaxed(&arenas[k].header->version), N_THREADS * operations);
+        drop_arena(&arenas[k]);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    static const test tests[] = {
+        TEST(one_element_is_a_whole_number_of_pushes),
+        TEST(one_stripe_is_a_whole_number_of_pushes),
+        TEST(two_stripes_are_a_whole_number_of_pushes),
+        TEST(many_stripes_are_a_whole_number_of_pushes),
+        TEST(two_shards_in_one_call_are_each_a_whole_number_of_pushes),
+    };
+    if (argc > 1) operations = atol(argv[1]);
+    return run_tests(tests, COUNT(tests));
+}

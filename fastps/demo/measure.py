@@ -1,0 +1,119 @@
+"""One training run on one server: starts the workers, watches them, sums up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any, Protocol
+
+import numpy as np
+import ray
+
+from fastps.demo.client import Client
+from fastps.demo.data import Digits
+from fastps.demo.network import accuracy
+from fastps.demo.worker import Timings, Worker
+from fastps.server import ParameterServer
+
+LR = 0.1
+POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options of the demo.
+
+    Attributes
+    ----------
+    steps : of each worker
+    workers, shards : how many
+    seed : of everything random: split, initial weights, batches
+    """
+
+    steps: int
+    workers: int
+    shards: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to.
+
+    Attributes
+    ----------
+    accuracy : on the test images, from 0 to 1
+    steps_per_second : all steps by the time of the slowest worker
+    pull_us, push_us : (median, p99) over every single operation of every worker
+    nice : the highest niceness of a worker's process
+    """
+
+    accuracy: float
+    steps_per_second: float
+    pull_us: tuple[float, float]
+    push_us: tuple[float, float]
+    nice: int
+
+
+class Watcher(Protocol):
+    """Shows a run while it goes on."""
+
+    def update(self, steps: int, loss: float, steps_per_second: float) -> None:
+        """`loss` and `steps_per_second` are means since the last update."""
+
+
+def measure(connect: Callable[[], Client], digits: Digits, settings: Settings, watcher: Watcher) -> Outcome:
+    """Trains with all workers at once and reports to `watcher` ten times a second.
+
+    The workers count their steps on a small fastps server of their own, the same for both sides; so watching costs a
+    worker a microsecond every few steps, and the server that is measured nothing.
+    """
+    with ParameterServer(2) as board:
+        workers = [
+            Worker.remote(
+                connect,
+                board,
+                digits.train_x[rank :: settings.workers],
+                digits.train_y[rank :: settings.workers],
+                (settings.seed, rank),
+            )
+            for rank in range(settings.workers)
+        ]
+        try:
+            nice = max(ray.get([worker.ready.remote() for worker in workers]))
+            runs = [worker.train.remote(settings.steps) for worker in workers]
+            _watch(runs, board, watcher)
+            timings = ray.get(runs)
+        finally:
+            for worker in workers:
+                ray.kill(worker)
+    return _outcome(timings, accuracy(connect().pull(), digits.test_x, digits.test_y), nice)
+
+
+def _watch(runs: list[Any], board: ParameterServer, watcher: Watcher) -> None:
+    seen, since = np.zeros(2), perf_counter()
+    going = runs
+    while going:
+        _, going = ray.wait(going, num_returns=len(going), timeout=POLL_SECONDS)
+        tally, now = board.pull(), perf_counter()
+        steps, losses = tally - seen
+        if steps > 0:
+            watcher.update(int(tally[0]), losses / steps, steps / (now - since))
+            seen, since = tally, now
+
+
+def _outcome(timings: list[Timings], reached: float, nice: int) -> Outcome:
+    steps = sum(len(t.pull_ns) for t in timings)
+    return Outcome(
+        reached,
+        steps / max(t.elapsed_ns for t in timings) * 1e9,
+        _median_p99([t.pull_ns for t in timings]),
+        _median_p99([t.push_ns for t in timings]),
+        nice,
+    )
+
+
+def _median_p99(durations_ns: list[Any]) -> tuple[float, float]:
+    median, p99 = np.percentile(np.concatenate(durations_ns), (50, 99)) / 1e3
+    return float(median), float(p99)

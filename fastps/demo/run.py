@@ -1,0 +1,108 @@
+"""The demo from beginning to end. Called by the command line; owns Ray when it has started it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from time import perf_counter
+
+import ray
+
+from fastps import SGD, ParameterServer
+from fastps.demo import network
+from fastps.demo.client import ActorClient, FastpsClient
+from fastps.demo.data import digits
+from fastps.demo.floor import PlainActor
+from fastps.demo.measure import LR, Outcome, Settings, measure
+from fastps.demo.screen import Screen
+from fastps.demo.worker import BATCH
+
+__all__ = ["Settings", "demo"]
+
+ACCURACY = 0.95
+
+# Read by the processes that Ray starts. Ray would run workers at nice 15, behind everything else on the machine; and a
+# matrix product of this size on several threads waits longer than it computes.
+ENVIRONMENT = {"RAY_worker_niceness": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+def demo(settings: Settings, address: str | None = None) -> str | None:
+    """Trains with fastps, trains on a plain Ray actor, prints the comparison.
+
+    Parameters
+    ----------
+    settings : steps, workers, shards, seed
+    address : of a Ray cluster; None: as ``ray.init()`` decides
+
+    Returns
+    -------
+    str or None
+        What is wrong with the result; None when nothing is.
+
+    Raises
+    ------
+    KeyboardInterrupt, ConnectionError, FastPSError
+        Ray, if it was started here, is down again.
+    """
+    began = perf_counter()
+    screen = Screen()
+    data = digits(settings.seed)
+    screen.say(
+        f"[bold]Handwritten digits[/]: {len(data.train_x):,} images to train on, {len(data.test_x)} to test with.\n"
+        f"Network {'-'.join(map(str, network.LAYERS))}, {network.SIZE:,} float32 parameters "
+        f"({network.SIZE * 4 / 1e3:.0f} KB), SGD({LR}), batches of {BATCH}.\n"
+        f"{settings.workers} asynchronous workers, {settings.steps:,} steps each; seed {settings.seed} for split, "
+        f"weights and batches."
+    )
+    total = settings.workers * settings.steps
+    with _ray(screen, address):
+        params = network.initial(settings.seed)
+        with (
+            ParameterServer(network.named(params), rule=SGD(LR), num_shards=settings.shards) as server,
+            screen.run("fastps", total) as watcher,
+        ):
+            ours = measure(partial(FastpsClient, server), data, settings, watcher)
+            applied = server.versions
+        actor = PlainActor.remote(params)
+        with screen.run("Ray actor", total) as watcher:
+            floor = measure(partial(ActorClient, actor, LR), data, settings, watcher)
+    screen.compare(ours, floor, settings)
+    screen.say(
+        f"Both sides: the same worker code, every single operation timed until it has happened, workers at nice "
+        f"{max(ours.nice, floor.nice)}.\n"
+        f"fastps applied {total:,} pushes, on every shard. All of this took "
+        f"{perf_counter() - began:.0f} s."
+    )
+    if set(applied) != {total}:
+        return f"the shards applied {applied} pushes where {total} were made"
+    return _inaccurate({"fastps": ours, "the Ray actor": floor})
+
+
+def _inaccurate(outcomes: dict[str, Outcome]) -> str | None:
+    low = [f"{name} {outcome.accuracy:.1%}" for name, outcome in outcomes.items() if outcome.accuracy < ACCURACY]
+    if not low:
+        return None
+    return f"test accuracy below {ACCURACY:.0%}: {' and '.join(low)}; more --steps train longer"
+
+
+@contextmanager
+def _ray(screen: Screen, address: str | None) -> Iterator[None]:
+    """Ray for the duration of the block. One that runs in this process already is used and left alone."""
+    if ray.is_initialized():
+        yield
+        return
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        with screen.waiting("Starting Ray ..."):
+            ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        yield
+    finally:
+        # Another Ctrl-C must not leave half of Ray behind.
+        previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        ray.shutdown()
+        signal.signal(signal.SIGINT, previous)

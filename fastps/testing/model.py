@@ -1,0 +1,124 @@
+"""A perfect server: what ParameterServer promises, in one process and without anything that can go wrong.
+
+Use it as the oracle of a test, or in place of a server where a trainer is tested without Ray. Not thread-safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from fastps.errors import ClosedError, DtypeError, NamesError, OutputError, ShapeError
+from fastps.rules import Add, Rule
+from fastps.testing import naive
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Flat = dict[tuple[str, ...], Array]
+
+
+class ModelServer:
+    """The parameters and one state of them.
+
+    Parameters
+    ----------
+    params : int, array or (nested) mapping of names to numpy arrays, float32 or float64; copied
+    rule : what a push does
+    num_shards : how many versions there are to tell
+    """
+
+    def __init__(self, params: Any, *, rule: Rule | None = None, num_shards: int = 1) -> None:
+        value = np.zeros(params) if isinstance(params, int) else params
+        self._rule = Add() if rule is None else rule
+        self._bare = not isinstance(value, Mapping)
+        self._state: Flat = {path: np.array(array) for path, array in _flat(value).items()}
+        self._num_shards = num_shards
+        self._pushes = 0
+        self._closed = False
+
+    def pull(self, *, out: Any = None, timeout: float | None = None) -> Any:
+        outs = self._outs(out)
+        return self._answer(out, outs)
+
+    def push(self, grads: Any, *, timeout: float | None = None) -> None:
+        self._apply(self._fitting(grads))
+
+    def push_pull(self, grads: Any, *, out: Any = None, timeout: float | None = None) -> Any:
+        checked = {path: array.copy() for path, array in self._fitting(grads).items()}  # `out` may be the gradient
+        outs = self._outs(out)
+        self._apply(checked)
+        return self._answer(out, outs)
+
+    @property
+    def versions(self) -> tuple[int, ...]:
+        return (self._pushes,) * self._num_shards
+
+    def close(self) -> None:
+        self._closed = True
+
+    def __enter__(self) -> ModelServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _apply(self, grads: Flat) -> None:
+        for path, array in self._state.items():
+            self._state[path] = naive.apply(self._rule, array, grads[path])
+        self._pushes += 1
+
+    def _outs(self, out: Any) -> Flat | None:
+        if out is None:
+            self._fitting(_nested(self._state))
+            return None
+        outs = self._fitting(out)
+        for path, array in outs.items():
+            if not (array.flags.writeable and array.flags.c_contiguous and array.flags.aligned):
+                raise OutputError(f"out of {path}: cannot be written in place")
+        return outs
+
+    def _answer(self, out: Any, outs: Flat | None) -> Any:
+        if outs is None:
+            return _nested({path: array.copy() for path, array in self._state.items()})
+        for path, array in outs.items():
+            array[...] = self._state[path]
+        return out
+
+    def _fitting(self, value: Any) -> Flat:
+        if self._closed:
+            raise ClosedError("the model server was closed")
+        if not self._bare and not isinstance(value, Mapping):
+            raise NamesError(f"expected a mapping, got {type(value).__name__}")
+        if self._bare and isinstance(value, Mapping):
+            raise DtypeError("expected an array, got a mapping")
+        given = _flat(value)
+        if given.keys() != self._state.keys():
+            raise NamesError(f"expected {list(self._state)}, got {list(given)}")
+        for path, array in self._state.items():
+            if not isinstance(given[path], np.ndarray) or given[path].dtype != array.dtype:
+                raise DtypeError(f"{path}: expected {array.dtype}")
+            if given[path].shape != array.shape:
+                raise ShapeError(f"{path}: expected {array.shape}, got {given[path].shape}")
+        return given
+
+
+def _flat(value: Any, path: tuple[str, ...] = ()) -> Flat:
+    if not isinstance(value, Mapping):
+        return {path: value}
+    flat: Flat = {}
+    for name, item in value.items():
+        flat |= _flat(item, (*path, name))
+    return flat
+
+
+def _nested(flat: Flat) -> Any:
+    if () in flat:
+        return flat[()]
+    tree: dict[str, Any] = {}
+    for path, array in flat.items():
+        node = tree
+        for name in path[:-1]:
+            node = node.setdefault(name, {})
+        node[path[-1]] = array
+    return tree
