@@ -44,7 +44,8 @@ static inline void check_equal(const char *file, int line, const char *actual_te
                                const char *expected_text, long long expected)
 {
     if (actual == expected) return;
-    fprintf(stderr, "%s:%d: %s is %lld, expected %s = %lld\n", file, line, actual_text, actual, expected_text, expected);
+    fprintf(stderr, "%s:%d: %s is %lld, expected %s = %lld\n", file, line, actual_text, actual, expected_text,
+            expected);
     _exit(1);
 }
 
@@ -169,10 +170,7 @@ static inline void await(const fps_word32 *word, uint32_t at_least)
     while (fps_load32_acquire(word) < at_least) nap_us(100);
 }
 
-static inline fps_wait wait_ms(int64_t ms)
-{
-    return (fps_wait){.deadline_ns = fps_now_ns() + ms * 1000000};
-}
+static inline fps_wait wait_ms(int64_t ms) { return (fps_wait){.deadline_ns = fps_now_ns() + ms * 1000000}; }
 
 static inline fps_arena_spec spec_of(uint64_t params_bytes, uint64_t stripe_bytes, uint32_t n_sessions)
 {

@@ -20,7 +20,8 @@ static void add_or_die(const void *param, const void *grad, void *result, int64_
     (void)hyper;
     for (int64_t i = 0; i < n; i++) {
         if (p + i == deadly) die();
-        for (volatile uint32_t t = 0; t < turns; t++) {}
+        for (volatile uint32_t t = 0; t < turns; t++) {
+        }
         r[i] = p[i] + g[i];
     }
 }
@@ -286,7 +287,8 @@ static void an_adopter_that_does_not_retry_leaves_whole_blocks(void)
     }
 }
 
-/* The worker dies at the lock of stripe `at`, which the witness holds, with the lock of the stripe before in its hand. */
+/* The worker dies at the lock of stripe `at`, which the witness holds, with the lock of the stripe before in its hand.
+ */
 static void kill_at_stripe(scene *s, uint32_t at)
 {
     fps_wait no_wait = {.deadline_ns = FPS_NO_WAIT};
@@ -454,8 +456,7 @@ static void random_deaths_lose_nothing_and_stop_nobody(void)
         uint32_t before[N_WORKERS], victim = (uint32_t)random() % N_WORKERS;
         memset(c.board, 0, sizeof *c.board);
         c.slow = round % 2;
-        for (int k = 0; k < N_ARENAS; k++)
-            interrupted[k] = fps_load_relaxed(&c.arenas[k].header->interrupted_pushes);
+        for (int k = 0; k < N_ARENAS; k++) interrupted[k] = fps_load_relaxed(&c.arenas[k].header->interrupted_pushes);
         for (c.worker = 0; c.worker < N_WORKERS; c.worker++) pids[c.worker] = start_process(work_until_told, &c);
         await(&c.board->operations[victim], 1);
         nap_us(random() % 2000);

@@ -117,8 +117,7 @@ static void push_to_twin(world *w)
             for (uint64_t at = 0; at < span->bytes; at += span->item_bytes) {
                 uint8_t *param = w->twin[s] + span->position + at;
                 const uint8_t *grad = w->grads[span->buffer] + span->buffer_offset + at;
-                set_item(param, span->item_bytes,
-                         get_item(param, span->item_bytes) + get_item(grad, span->item_bytes));
+                set_item(param, span->item_bytes, get_item(param, span->item_bytes) + get_item(grad, span->item_bytes));
             }
         }
     }
@@ -212,7 +211,9 @@ static void random_runs_with_gaps_and_mixed_types_agree_with_the_naive_twin(void
             for (uint32_t i = 0; i < n; i++) {
                 uint32_t large = random_below(&state, 3);
                 runs[i] = (run_of){
-                    .n = 1 + random_below(&state, large == 0 ? 4 : large == 1 ? 1500 : 9000),
+                    .n = 1 + random_below(&state, large == 0   ? 4
+                                                  : large == 1 ? 1500
+                                                               : 9000),
                     .item_bytes = random_below(&state, 2) ? 8 : 4,
                     .gap_bytes = random_below(&state, 3) ? 0 : 4 * random_below(&state, 5000),
                 };
@@ -425,8 +426,7 @@ static void a_push_that_timed_out_half_way_is_completed_exactly_once(void)
     CHECK_EQ(fps_load_relaxed(&s.mine.slot->applied_seq), 1);
     CHECK_EQ(fps_load_relaxed(&s.arena.header->version), 2);
     CHECK_EQ(fps_load_relaxed(&s.arena.header->interrupted_pushes), 0);
-    for (uint32_t i = 0; i < s.arena.layout.n_stripes; i++)
-        CHECK_EQ(fps_load32_relaxed(&s.arena.stripes[i].writer), 0);
+    for (uint32_t i = 0; i < s.arena.layout.n_stripes; i++) CHECK_EQ(fps_load32_relaxed(&s.arena.stripes[i].writer), 0);
     drop_shard(&s);
 }
 

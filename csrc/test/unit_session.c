@@ -176,8 +176,7 @@ static void threads_that_open_and_close_never_share_a_slot(void)
 {
     fps_arena arena = make_arena(4096, 4096, 2);
     pthread_t threads[4];
-    for (size_t i = 0; i < COUNT(threads); i++)
-        CHECK_EQ(pthread_create(&threads[i], NULL, open_briefly, &arena), 0);
+    for (size_t i = 0; i < COUNT(threads); i++) CHECK_EQ(pthread_create(&threads[i], NULL, open_briefly, &arena), 0);
     for (size_t i = 0; i < COUNT(threads); i++) pthread_join(threads[i], NULL);
     uint64_t pushes = 0, numbers = 0;
     for (size_t i = 0; i < 2; i++) {
