@@ -172,6 +172,7 @@ fps_status fps_arena_create(const fps_arena_spec *spec, fps_arena *out)
     } else {
         status = map(&arena);
         if (status == FPS_OK) status = initialise(&arena);
+        arena.owner = status == FPS_OK;
     }
     if (status != FPS_OK) {
         error = errno;
@@ -208,6 +209,7 @@ fps_status fps_arena_open(int fd, const uint8_t arena_id[16], fps_arena *out)
 
 void fps_arena_retire(fps_arena *arena)
 {
+    arena->owner = false;
     if (fps_life_run(retire, arena->header) != 0) return;
     /* Peers may keep the arena mapped for long: its pages go back now. They read zeros, and are told so. */
     uint64_t from = page_up(arena->layout.params_offset);
@@ -218,6 +220,8 @@ void fps_arena_retire(fps_arena *arena)
 
 void fps_arena_close(fps_arena *arena)
 {
+    /* A lock that its holder unmaps without unlocking breaks the kernel's list of that thread's robust locks. */
+    if (arena->owner) fps_arena_retire(arena);
     if (arena->base) munmap(arena->base, arena->layout.total_bytes);
     if (arena->fd >= 0) close(arena->fd);
     *arena = (fps_arena){.fd = -1};

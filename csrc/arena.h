@@ -3,6 +3,7 @@
 #ifndef FPS_ARENA_H
 #define FPS_ARENA_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -26,6 +27,7 @@ typedef struct fps_arena {
     fps_layout layout;
     uint8_t *base;
     int fd;
+    bool owner; /* this process created it and has not retired it */
     fps_header *header;
     fps_slot *slots;
     fps_stripe *stripes;
@@ -45,7 +47,8 @@ fps_status fps_arena_create(const fps_arena_spec *spec, fps_arena *out);
 /* Maps the arena behind `fd`, which it takes over on success only. */
 fps_status fps_arena_open(int fd, const uint8_t arena_id[16], fps_arena *out);
 
-/* Unmaps and closes in this process. The owner says first with fps_arena_retire that nobody should go on. */
+/* Retiring tells everybody that nobody should go on, and gives the memory back. Closing unmaps in this process, after
+ * every session of it was closed; an owner retires first. */
 void fps_arena_close(fps_arena *arena);
 void fps_arena_retire(fps_arena *arena);
 

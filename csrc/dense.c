@@ -6,9 +6,11 @@
 #include "stripe.h"
 
 #define READ_TRIES 3
+#define PUSH_PULL_BYTES (UINT64_C(32) << 10) /* half a first-level cache; 64 and 128 KiB are slower */
 
 /* What stays the same while one part is run. */
-typedef struct walk {
+typedef struct walk walk;
+struct walk {
     const fps_call *call;
     fps_part *part;
     const fps_arena *arena;
@@ -17,7 +19,8 @@ typedef struct walk {
     uint64_t end;   /* of params */
     uint32_t span;  /* the first span that does not end before the position */
     bool streaming; /* outs are written past the caches */
-} walk;
+    void (*run_piece)(const walk *w, const fps_span *span, uint64_t from, uint64_t to);
+};
 
 static void out_of(const walk *w, void *to, const void *from, uint64_t bytes)
 {
@@ -43,7 +46,6 @@ static void push_piece(const walk *w, const fps_span *span, uint64_t from, uint6
 {
     const fps_rule *rule = &w->call->rules[span->rule];
     const uint8_t *grad = (const uint8_t *)w->call->grads[span->buffer] + buffer_at(span, from);
-    uint8_t *out = w->call->outs ? (uint8_t *)w->call->outs[span->buffer] + buffer_at(span, from) : NULL;
     for (uint64_t bytes; from < to; from += bytes, grad += bytes) {
         bytes = to - from < FPS_BLOCK_BYTES ? to - from : FPS_BLOCK_BYTES;
         uint8_t *params = w->arena->params + from;
@@ -53,10 +55,16 @@ static void push_piece(const walk *w, const fps_span *span, uint64_t from, uint6
         fps_copy(params, w->redo, bytes);
         atomic_signal_fence(memory_order_seq_cst);
         fps_store_release(&w->slot->cursor, FPS_CURSOR(from + bytes, 0));
-        if (out) {
-            out_of(w, out, w->redo, bytes);
-            out += bytes;
-        }
+    }
+}
+
+/* The new parameters are read again while they are in the cache, many pages at a time. */
+static void push_pull_piece(const walk *w, const fps_span *span, uint64_t from, uint64_t to)
+{
+    for (uint64_t stop; from < to; from = stop) {
+        stop = to - from < PUSH_PULL_BYTES ? to : from + PUSH_PULL_BYTES;
+        push_piece(w, span, from, stop);
+        pull_piece(w, span, from, stop);
     }
 }
 
@@ -69,7 +77,7 @@ static void run_range(walk *w, uint64_t from, uint64_t to)
         uint64_t span_end = span->position + span->bytes;
         if (span->position >= to) return;
         uint64_t lo = span->position > from ? span->position : from, hi = span_end < to ? span_end : to;
-        if (lo < hi) (w->call->grads ? push_piece : pull_piece)(w, span, lo, hi);
+        if (lo < hi) w->run_piece(w, span, lo, hi);
         if (span_end > to) return; /* the rest is the next stripe's */
     }
 }
@@ -229,6 +237,9 @@ static fps_status run_part(fps_call *call, fps_part *part, const fps_wait *entry
         .redo = arena->redo + (uint64_t)part->session->index * arena->layout.redo_bytes,
         .end = arena->layout.params_bytes,
         .streaming = streaming,
+        .run_piece = !call->grads ? pull_piece
+                     : call->outs ? push_pull_piece
+                                  : push_piece,
     };
     fps_status status = fps_arena_state(arena);
     if (status != FPS_OK) return status;
