@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -73,14 +74,31 @@ def _parser() -> argparse.ArgumentParser:
         help="train on real data, then the same on a plain Ray actor, and compare",
         description="Trains a small network on the handwritten digits of scikit-learn, asynchronously, with fastps; "
         "then the same training on a plain Ray actor; then compares. Needs the extra: pip install 'fastps[demo]'.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    demo.add_argument("--steps", type=_whole(1, 10_000_000), default=6000, help="training steps of each worker")
-    demo.add_argument("--workers", type=_whole(1, 64), default=2, help="worker processes")
-    demo.add_argument("--shards", type=_whole(1, 64), default=2, help="shards that hold the parameters")
-    demo.add_argument("--seed", type=_whole(0, 2**32 - 1), default=1, help="of the split, the weights and the batches")
-    demo.add_argument("--address", default=None, help="a running Ray cluster to use; otherwise as ray.init() decides")
+    demo.add_argument(
+        "--steps", type=_whole(1, 10_000_000), default=6000, help="training steps of each worker (%(default)s)"
+    )
+    demo.add_argument("--workers", type=_whole(1, 64), default=2, help="worker processes (%(default)s)")
+    demo.add_argument("--shards", type=_whole(1, 64), default=2, help="shards that hold the parameters (%(default)s)")
+    demo.add_argument(
+        "--seed", type=_whole(0, 2**32 - 1), default=1, help="of split, weights and batches (%(default)s)"
+    )
+    demo.add_argument(
+        "--address", type=_cluster, help="HOST:PORT of a running Ray cluster; otherwise RAY_ADDRESS, or a new one"
+    )
     return parser
+
+
+def _cluster(text: str) -> str:
+    """Asks before Ray does, which waits for minutes."""
+    host, _, port = text.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5.0).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise argparse.ArgumentTypeError(
+            f"expected HOST:PORT of a running Ray cluster, got {text!r} ({error})"
+        ) from None
+    return text
 
 
 def _whole(least: int, most: int) -> Callable[[str], int]:

@@ -46,42 +46,55 @@ class Session:
         self.transports: list[Transport] = [connect(spec, tuple(shards)) for shards in by_node.values()]
         if self.shm:
             self.transports.append(self.shm)
-        leaf = spec.structure.leaves[0]
-        self._shape, self._dtype = leaf.shape, np.dtype(leaf.dtype)
-        # One array with all its shards here: one C call checks and does everything.
-        self._direct = self.shm.group if self.shm and not by_node and spec.structure.is_array else None
+        # All shards here: one C call checks and does everything, unless an argument needs a closer look.
+        self._direct = self.shm.group if self.shm and not by_node else None
+        flat = not spec.structure.is_array and all(len(leaf.path) == 1 for leaf in spec.structure.leaves)
+        self._names = [leaf.path[0] for leaf in spec.structure.leaves] if flat else None
+
+    def _at_first_glance(self, value: Any) -> list[Any] | None:
+        """One value a leaf where that is obvious; whether they are arrays that fit is for others to check."""
+        if self.spec.structure.is_array:
+            return [value]
+        if self._names is None or type(value) is not dict or len(value) != len(self._names):
+            return None
+        try:
+            return [value[name] for name in self._names]
+        except KeyError:
+            return None
 
     def pull(self, out: Any, timeout: float | None) -> Any:
-        if self._direct is not None:
-            target = np.empty(self._shape, self._dtype) if out is None else out
-            if self._direct.pull_into(target, timeout):
-                return target
         structure = self.spec.structure
-        arrays = structure.empty() if out is None else structure.outs(out, "pull")
-        self._run(None, arrays, timeout, "pull")
-        return structure.assemble(arrays) if out is None else out
+        glance = structure.empty() if out is None else self._at_first_glance(out)
+        if self._direct is None or glance is None or not self._direct.run_if_fits(None, glance, timeout):
+            arrays = structure.empty() if out is None else structure.outs(out, "pull")
+            self._run(None, arrays, timeout, "pull")
+            glance = arrays
+        return out if out is not None else structure.assemble(glance)
 
     def push(self, grads: Any, timeout: float | None, resume: Any) -> None:
-        if self._direct is not None and resume is None and self._direct.push_from(grads, timeout):
-            return
+        if self._direct is not None and resume is None:
+            glance = self._at_first_glance(grads)
+            if glance is not None and self._direct.run_if_fits(glance, None, timeout):
+                return
         self._run(self._grads(grads, "push", timeout), None, timeout, "push", resume)
 
-    def _grads(self, grads: Any, verb: str, timeout: float | None) -> Arrays:
-        ready = self._resolve(grads, self.spec.timeout if timeout is None else timeout)
-        return self.spec.structure.grads(ready, verb)
-
     def push_pull(self, grads: Any, out: Any, timeout: float | None, resume: Any) -> Any:
-        if self._direct is not None and resume is None:
-            target = np.empty(self._shape, self._dtype) if out is None else out
-            if not overlap(grads, target) and self._direct.push_pull(grads, target, timeout):
-                return target
         structure = self.spec.structure
+        if self._direct is not None and resume is None:
+            given = self._at_first_glance(grads)
+            target = structure.empty() if out is None else self._at_first_glance(out)
+            if given is not None and target is not None and self._direct.run_if_fits(given, target, timeout):
+                return out if out is not None else structure.assemble(target)
         given = self._grads(grads, "push_pull", timeout)
         arrays = structure.empty() if out is None else structure.outs(out, "push_pull")
         # A gradient in the memory of `out` would be overwritten while it is read.
         given = [g.copy() if any(np.may_share_memory(g, o) for o in arrays) else g for g in given]
         self._run(given, arrays, timeout, "push_pull", resume)
-        return structure.assemble(arrays) if out is None else out
+        return out if out is not None else structure.assemble(arrays)
+
+    def _grads(self, grads: Any, verb: str, timeout: float | None) -> Arrays:
+        ready = self._resolve(grads, self.spec.timeout if timeout is None else timeout)
+        return self.spec.structure.grads(ready, verb)
 
     def _run(
         self, grads: Arrays | None, outs: Arrays | None, timeout: float | None, verb: str, resume: Any = None
@@ -166,7 +179,3 @@ class Resume:
 
     def __init__(self, session: Session, tokens: dict[int, Any]) -> None:
         self.session, self.tokens = session, tokens
-
-
-def overlap(a: Any, b: Any) -> bool:
-    return isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and np.may_share_memory(a, b)

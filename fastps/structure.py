@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from fastps.errors import DtypeError, NamesError, OutputError, ShapeError
 from fastps.interchange import as_array
 
 DTYPES = ("float32", "float64")
+FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 Path = tuple[str, ...]
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -74,7 +76,7 @@ class Structure:
 
     def empty(self) -> list[Array]:
         """A new uninitialised array per leaf."""
-        return [np.empty(leaf.shape, leaf.dtype) for leaf in self.leaves]
+        return [np.empty(leaf.shape, FLOAT32 if leaf.dtype == "float32" else FLOAT64) for leaf in self.leaves]
 
     def assemble(self, arrays: list[Any]) -> Any:
         """The leaves' values in the structure that the parameters came in: a bare one, or nested dicts."""
@@ -110,13 +112,10 @@ class Structure:
                     f"{verb} out of `{leaf.name}`: expected a writable, C-contiguous {leaf}, got one that {problem}; "
                     f"pass np.empty({leaf.shape}, np.{leaf.dtype}) or leave out= away"
                 )
-        for i, one in enumerate(arrays):
-            for k in range(i):
-                if np.may_share_memory(one, arrays[k]):
-                    raise OutputError(
-                        f"{verb} out: `{self.leaves[i].name}` and `{self.leaves[k].name}` share memory; pass separate "
-                        f"arrays"
-                    )
+        by_address = sorted(zip(arrays, self.leaves, strict=True), key=lambda pair: pair[0].ctypes.data)
+        for (one, leaf), (other, its) in pairwise(by_address):
+            if one.ctypes.data + one.nbytes > other.ctypes.data:
+                raise OutputError(f"{verb} out: `{leaf.name}` and `{its.name}` share memory; pass separate arrays")
         return arrays
 
     def _match(self, value: Any, verb: str) -> list[Array]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from fastps.errors import ClosedError, SplitError
 
 if TYPE_CHECKING:
     from fastps._core import Arena
+    from fastps.partition import Run
     from fastps.spec import ServerSpec
     from fastps.structure import Array, Leaf
 
@@ -61,12 +63,20 @@ class View:
         window = self._arenas[shard].window(position, count * leaf.item_bytes)
         return np.frombuffer(memoryview(window), np.dtype(leaf.dtype))
 
-    def _whole(self, number: int) -> Array:
-        leaf = self._spec.structure.leaves[number]
+    @cached_property
+    def _first_runs(self) -> dict[int, tuple[int, Run]]:
+        """Per leaf the shard on which it begins, and its run there."""
+        runs: dict[int, tuple[int, Run]] = {}
         for plan in self._spec.plans:
             for run in plan.runs:
-                if run.leaf == number and run.count == leaf.size:
-                    return self._array(plan.index, run.position, leaf, run.count).reshape(leaf.shape)
+                runs.setdefault(run.leaf, (plan.index, run))
+        return runs
+
+    def _whole(self, number: int) -> Array:
+        leaf = self._spec.structure.leaves[number]
+        shard, run = self._first_runs[number]
+        if run.count == leaf.size:
+            return self._array(shard, run.position, leaf, run.count).reshape(leaf.shape)
         raise SplitError(
             f"view of `{leaf.name}`: it lies on several of the {len(self._spec.plans)} shards, so no single array is "
             f"on its memory; use view.pieces, or copy with pull()"

@@ -7,6 +7,17 @@ from libc.stdlib cimport calloc, free
 
 np.import_array()
 
+cdef bint any_overlap(list arrays):
+    cdef size_t end = 0
+    if len(arrays) < 2:
+        return False
+    for start, nbytes in sorted([(<size_t>np.PyArray_DATA(a), <size_t>np.PyArray_NBYTES(a)) for a in arrays]):
+        if <size_t>start < end:
+            return True
+        end = start + nbytes
+    return False
+
+
 # Below this size the GIL is kept: giving it back and taking it again costs as much as the copy.
 cdef uint64_t KEEP_GIL_BYTES = 32768
 
@@ -86,7 +97,7 @@ cdef class Group:
     arenas : list of Arena
     spans : per arena a list of (position, bytes, buffer, buffer offset, rule, item bytes), sorted by position
     rules : list of (kernel address, float64 array of hyper-parameters)
-    dtype, shape : of the only buffer, for the direct calls `pull_into` and `push_from`; or None, None
+    kinds : per buffer its (dtype, shape), for `run_if_fits`; or None
 
     Threads: any number; each operation takes a lane from a pool that grows on demand.
     """
@@ -96,15 +107,13 @@ cdef class Group:
     cdef uint32_t *n_spans
     cdef fps_rule *rules
     cdef tuple mapped
-    cdef list hypers, idle
+    cdef list hypers, idle, kinds
     cdef uint64_t bytes
     cdef bint may_keep_gil
-    cdef int type_number
-    cdef tuple shape
     cdef public double timeout
 
     def __cinit__(self, list arenas, list spans, list rules, uint32_t n_buffers, double timeout,
-                  object dtype=None, object shape=None):
+                  list kinds=None):
         cdef Arena arena
         cdef fps_span *span
         cdef double[::1] hyper
@@ -140,9 +149,7 @@ cdef class Group:
             self.hypers.append(values)
             self.rules[i].kernel = <fps_kernel><size_t>address
             self.rules[i].hyper = &hyper[0] if hyper.shape[0] else NULL
-        self.type_number = -1
-        if dtype is not None and n_buffers == 1:
-            self.type_number, self.shape = dtype.num, shape
+        self.kinds = [(dtype.num, shape) for dtype, shape in kinds or ()]
 
     def __dealloc__(self):
         cdef uint32_t i
@@ -164,53 +171,47 @@ cdef class Group:
             return self.idle.pop()
         return Lane(self)
 
-    cdef bint fits(self, object array, bint writable):
+    cdef bint fits(self, list arrays, bint writable):
         cdef np.npy_intp *dims
-        cdef int i
-        if not np.PyArray_CheckExact(array) or np.PyArray_TYPE(array) != self.type_number:
+        cdef tuple shape
+        cdef uint32_t i
+        cdef int k
+        if <uint32_t>len(self.kinds) != self.n_buffers or <uint32_t>len(arrays) != self.n_buffers:
             return False
-        if not (np.PyArray_ISCARRAY(array) if writable else np.PyArray_ISCARRAY_RO(array)):
-            return False
-        if np.PyArray_NDIM(array) != len(self.shape):
-            return False
-        dims = np.PyArray_DIMS(array)
-        for i in range(np.PyArray_NDIM(array)):
-            if dims[i] != <np.npy_intp>self.shape[i]:
+        for i in range(self.n_buffers):
+            array = arrays[i]
+            number, shape = <tuple>self.kinds[i]
+            if not np.PyArray_CheckExact(array) or np.PyArray_TYPE(array) != <int>number:
                 return False
+            if not (np.PyArray_ISCARRAY(array) if writable else np.PyArray_ISCARRAY_RO(array)):
+                return False
+            if np.PyArray_NDIM(array) != len(shape):
+                return False
+            dims = np.PyArray_DIMS(array)
+            for k in range(np.PyArray_NDIM(array)):
+                if dims[k] != <np.npy_intp>shape[k]:
+                    return False
         return True
 
-    def pull_into(self, object out, object timeout=None):
-        """Pulls into the only buffer and returns True; or False, having done nothing, when `out` needs a closer look."""
-        cdef Lane lane
-        if not self.fits(out, True):
-            return False
-        lane = self.take()
-        lane.outs[0] = np.PyArray_DATA(out)
-        lane.reset(0)
-        self.finish(lane, False, True, timeout, True)
-        return True
+    def run_if_fits(self, list grads, list outs, object timeout=None):
+        """An operation on arrays that need no second look, one a buffer; or False, having done nothing.
 
-    def push_from(self, object grad, object timeout=None):
-        """Pushes the only buffer and returns True; or False, having done nothing, when `grad` needs a closer look."""
+        True only where the arrays have exactly the expected types, shapes and flags, and no two that overlap.
+        """
         cdef Lane lane
-        if not self.fits(grad, False):
+        cdef uint32_t i
+        if not ((grads is None or self.fits(grads, False)) and (outs is None or self.fits(outs, True))):
+            return False
+        if outs is not None and any_overlap(outs if grads is None else outs + grads):
             return False
         lane = self.take()
-        lane.grads[0] = np.PyArray_DATA(grad)
+        for i in range(self.n_buffers):
+            if grads is not None:
+                lane.grads[i] = np.PyArray_DATA(grads[i])
+            if outs is not None:
+                lane.outs[i] = np.PyArray_DATA(outs[i])
         lane.reset(0)
-        self.finish(lane, True, False, timeout, True)
-        return True
-
-    def push_pull(self, object grad, object out, object timeout=None):
-        """Both in one pass; returns as the two above do."""
-        cdef Lane lane
-        if not self.fits(grad, False) or not self.fits(out, True):
-            return False
-        lane = self.take()
-        lane.grads[0] = np.PyArray_DATA(grad)
-        lane.outs[0] = np.PyArray_DATA(out)
-        lane.reset(0)
-        self.finish(lane, True, True, timeout, True)
+        self.finish(lane, grads is not None, outs is not None, timeout, True)
         return True
 
     def lane(self):

@@ -60,7 +60,7 @@ class Watcher(Protocol):
     """Shows a run while it goes on."""
 
     def update(self, steps: int, loss: float, steps_per_second: float) -> None:
-        """`loss` and `steps_per_second` are means since the last update."""
+        """`loss` is the mean since the last update, `steps_per_second` since the start."""
 
 
 def measure(connect: Callable[[], Client], digits: Digits, settings: Settings, watcher: Watcher) -> Outcome:
@@ -71,7 +71,7 @@ def measure(connect: Callable[[], Client], digits: Digits, settings: Settings, w
     """
     with ParameterServer(2) as board:
         workers = [
-            Worker.remote(
+            Worker.remote(  # type: ignore[attr-defined]  # Ray's decorator adds it
                 connect,
                 board,
                 digits.train_x[rank :: settings.workers],
@@ -82,8 +82,9 @@ def measure(connect: Callable[[], Client], digits: Digits, settings: Settings, w
         ]
         try:
             nice = max(ray.get([worker.ready.remote() for worker in workers]))
+            begin = perf_counter()
             runs = [worker.train.remote(settings.steps) for worker in workers]
-            _watch(runs, board, watcher)
+            _watch(runs, board, watcher, begin)
             timings = ray.get(runs)
         finally:
             for worker in workers:
@@ -91,16 +92,15 @@ def measure(connect: Callable[[], Client], digits: Digits, settings: Settings, w
     return _outcome(timings, accuracy(connect().pull(), digits.test_x, digits.test_y), nice)
 
 
-def _watch(runs: list[Any], board: ParameterServer, watcher: Watcher) -> None:
-    seen, since = np.zeros(2), perf_counter()
-    going = runs
+def _watch(runs: list[Any], board: ParameterServer, watcher: Watcher, begin: float) -> None:
+    seen, going = np.zeros(2), runs
     while going:
         _, going = ray.wait(going, num_returns=len(going), timeout=POLL_SECONDS)
-        tally, now = board.pull(), perf_counter()
+        tally = board.pull()
         steps, losses = tally - seen
         if steps > 0:
-            watcher.update(int(tally[0]), losses / steps, steps / (now - since))
-            seen, since = tally, now
+            watcher.update(int(tally[0]), losses / steps, tally[0] / (perf_counter() - begin))
+            seen = tally
 
 
 def _outcome(timings: list[Timings], reached: float, nice: int) -> Outcome:

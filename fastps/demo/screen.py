@@ -31,10 +31,10 @@ class Plain:
 
     def __init__(self, console: Console, title: str, total: int) -> None:
         self._console, self._title, self._total = console, title, total
-        self._next = 0.0
+        self._next = total / PLAIN_LINES
 
     def update(self, steps: int, loss: float, steps_per_second: float) -> None:
-        if steps >= self._next or steps == self._total:
+        if steps >= self._next:
             self._console.print(
                 f"{self._title:<10} {steps:>7,} of {self._total:,} steps   loss {loss:.4f}   "
                 f"{steps_per_second:>7,.0f} steps/s"

@@ -74,6 +74,8 @@ class Operation:
         self._transport, self._outs = transport, outs
         self._deadline = cluster.deadline_after(timeout)
         self._payload = None if grads is None else wire.gather(transport._layout, grads)
+        self._worker: int
+        self._seq: int
         self._worker, self._seq = transport._numbers.take() if resume is None else resume
         self._chunks = [] if outs is None else wire.chunks(transport._layout.nbytes)
         self._refs = self._send()

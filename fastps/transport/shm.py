@@ -53,9 +53,8 @@ def group_of(spec: ServerSpec, arenas: dict[int, Arena], *, buffers: int, offset
         spans.append(rows)
     images = spec.addresses[next(iter(arenas))].kernels
     rules = [(address_of(image), np.array(spec.rule.hyper, np.float64)) for image in images]
-    leaf = spec.structure.leaves[0]
-    only = (np.dtype(leaf.dtype), leaf.shape) if direct else (None, None)
-    return Group(list(arenas.values()), spans, rules, buffers, spec.timeout, *only)
+    kinds = [(np.dtype(leaf.dtype), leaf.shape) for leaf in spec.structure.leaves] if direct else None
+    return Group(list(arenas.values()), spans, rules, buffers, spec.timeout, kinds)
 
 
 class Done:
@@ -76,7 +75,7 @@ class ShmTransport:
             run = spec.plans[shard].runs[number]
             return run.leaf, run.start * spec.structure.leaves[run.leaf].item_bytes
 
-        whole = len(shards) == len(spec.plans) and spec.structure.is_array
+        whole = len(shards) == len(spec.plans)
         self.group = group_of(spec, self.arenas, buffers=len(spec.structure.leaves), offset=offset, direct=whole)
 
     def start(self, grads: Arrays | None, outs: Arrays | None, timeout: float | None, resume: Any = None) -> Done:
