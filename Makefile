@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test bench lint types ctest pytest build wheel clean
+.PHONY: help demo test bench readme lint types ctest pytest build wheel clean
 
 help:  ## list the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,7 +14,11 @@ demo: $(VENV)/ready  ## train on the handwritten digits, then the same on a plai
 test: lint types ctest pytest  ## everything that must hold: linters, types, C tests, Python tests
 
 bench: $(VENV)/ready  ## the dense operations beside memcpy, numpy in place and a plain Ray actor
-	$(BIN)/python bench/dense.py
+	mkdir -p bench/results
+	$(BIN)/python bench/dense.py --json bench/results/dense.json
+
+readme: $(VENV)/ready  ## write the README's figures from bench/results
+	$(BIN)/python bench/readme.py
 
 lint: $(VENV)/ready  ## ruff and clang-format
 	$(BIN)/ruff check .

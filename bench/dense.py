@@ -80,86 +80,84 @@ def span(name: str, times: Times) -> str:
     return f"{name} {human_time(times.median)} (p99 {human_time(times.percentile(99))})"
 
 
-def single(report: Report, sizes: list[int], seconds: float) -> None:
-    """One process on the shard's node against memcpy and numpy in place. The bars allow 2 us for the call itself."""
-    report.head("one process, one shard: ratio to memcpy or numpy in place; the bar grants 2 us on top")
-    for size in sizes:
-        n = size // 4
-        with fastps.ParameterServer(np.zeros(n, FLOAT)) as ps:
-            out, grad = np.empty(n, FLOAT), np.ones(n, FLOAT)
-            source, target, params = np.ones(n, FLOAT), np.zeros(n, FLOAT), np.zeros(n, FLOAT)
+def single(report: Report, size: int, largest: bool, seconds: float) -> None:
+    """One process on the shard's node against memcpy and numpy in place. The bars grant 2 us for the call itself."""
+    n = size // 4
+    with fastps.ParameterServer(np.zeros(n, FLOAT)) as ps:
+        out, grad = np.empty(n, FLOAT), np.ones(n, FLOAT)
+        source, target, params = np.ones(n, FLOAT), np.zeros(n, FLOAT), np.zeros(n, FLOAT)
 
-            def look(ps: fastps.ParameterServer = ps) -> None:
-                with ps.view() as view:
-                    np.asarray(view)
+        def look() -> None:
+            with ps.view() as view:
+                np.asarray(view)
 
-            times = interleaved(
-                {
-                    "copyto": lambda: np.copyto(target, source),
-                    "pull": lambda: ps.pull(out=out),
-                    "add": lambda: np.add(params, grad, out=params),
-                    "push": lambda: ps.push(grad),
-                    "push_pull": lambda: ps.push_pull(grad, out=out),
-                    "view": look,
-                },
-                seconds,
-            )
-            ps.pull(out=out)
-            check(bool((out == ps.versions[0]).all()), f"{ps.versions[0]} pushes of ones at {size} bytes")
-        copy, add = times["copyto"], times["add"]
-        pull, push, both = times["pull"], times["push"], times["push_pull"]
-        slack = 2e-6
+        times = interleaved(
+            {
+                "copyto": lambda: np.copyto(target, source),
+                "pull": lambda: ps.pull(out=out),
+                "add": lambda: np.add(params, grad, out=params),
+                "push": lambda: ps.push(grad),
+                "push_pull": lambda: ps.push_pull(grad, out=out),
+                "view": look,
+            },
+            seconds,
+        )
+        ps.pull(out=out)
+        check(bool((out == ps.versions[0]).all()), f"{ps.versions[0]} pushes of ones at {size} bytes")
+    copy, add = times["copyto"], times["add"]
+    pull, push, both = times["pull"], times["push"], times["push_pull"]
+    slack = 2e-6
+    report.add(
+        "single", size, "(pull - 2 us) / copyto", f"{span('pull', pull)}, {span('copyto', copy)}",
+        max(0, pull.median - slack) / copy.median, most=1.15,
+    )  # fmt: skip
+    report.add(
+        "single", size, "(push - 2 us) / np.add", f"{span('push', push)}, {span('add', add)}",
+        max(0, push.median - slack) / add.median, most=1.3,
+    )  # fmt: skip
+    if size >= 8_000_000:
         report.add(
-            "single", size, "(pull - 2 us) / copyto", f"{span('pull', pull)}, {span('copyto', copy)}",
-            max(0, pull.median - slack) / copy.median, most=1.15,
+            "single", size, "push_pull / (push + pull)", span("push_pull", both),
+            both.median / (push.median + pull.median), most=0.85,
         )  # fmt: skip
-        report.add(
-            "single", size, "(push - 2 us) / np.add", f"{span('push', push)}, {span('add', add)}",
-            max(0, push.median - slack) / add.median, most=1.3,
-        )  # fmt: skip
-        if size >= 8_000_000:
-            report.add(
-                "single", size, "push_pull / (push + pull)", span("push_pull", both),
-                both.median / (push.median + pull.median), most=0.85,
-            )  # fmt: skip
-        if size == max(sizes):
-            report.add("single", size, "view, in us", span("view", times["view"]), times["view"].median * 1e6, most=10)
+    if largest:
+        report.add("single", size, "view, in us", span("view", times["view"]), times["view"].median * 1e6, most=10)
 
 
-def actor(report: Report, sizes: list[int], seconds: float) -> None:
+ACTOR_BARS = {80: (500.0, 500.0), 80_000: (100.0, 100.0), 80_000_000: (1.2, 2.0)}
+
+
+def actor(report: Report, size: int, seconds: float) -> None:
     """Against the plain actor on the same node."""
-    report.head("one process, one shard: how many times faster than the plain Ray actor on the same node")
-    bars = {80: (500.0, 500.0), 80_000: (100.0, 100.0), 80_000_000: (1.2, 2.0)}
-    for size in [s for s in sizes if s <= 80_000_000]:
-        n = size // 4
-        server = ray_actor.RayActorServer.remote(n)
-        with fastps.ParameterServer(np.zeros(n, FLOAT)) as ps:
-            out, grad = np.empty(n, FLOAT), np.ones(n, FLOAT)
-            pushes = 0
+    n = size // 4
+    server = ray_actor.RayActorServer.remote(n)
+    pushes = 0
+    with fastps.ParameterServer(np.zeros(n, FLOAT)) as ps:
+        out, grad = np.empty(n, FLOAT), np.ones(n, FLOAT)
 
-            def push_there(server: Any = server, grad: Any = grad) -> None:
-                nonlocal pushes
-                pushes += 1
-                ray_actor.push(server, grad)
+        def push_there() -> None:
+            nonlocal pushes
+            pushes += 1
+            ray_actor.push(server, grad)
 
-            times = interleaved(
-                {
-                    "pull": lambda: ps.pull(out=out),
-                    "actor pull": lambda: ray_actor.pull(server),
-                    "push": lambda: ps.push(grad),
-                    "actor push": push_there,
-                },
-                seconds,
-            )
-            check(bool((ps.pull() == ps.versions[0]).all()), "pushes of ones to fastps")
-            check(bool((ray_actor.pull(server) == pushes).all()), "pushes of ones to the actor")
-        ray.kill(server)
-        for name, bar in zip(("pull", "push"), bars.get(size, (1.0, 1.0)), strict=True):
-            ours, theirs = times[name], times[f"actor {name}"]
-            report.add(
-                "actor", size, f"actor {name} / {name}", f"{span(name, ours)}, {span('actor', theirs)}",
-                theirs.median / ours.median, least=bar,
-            )  # fmt: skip
+        times = interleaved(
+            {
+                "pull": lambda: ps.pull(out=out),
+                "actor pull": lambda: ray_actor.pull(server),
+                "push": lambda: ps.push(grad),
+                "actor push": push_there,
+            },
+            seconds,
+        )
+        check(bool((ps.pull() == ps.versions[0]).all()), "pushes of ones to fastps")
+        check(bool((ray_actor.pull(server) == pushes).all()), "pushes of ones to the actor")
+    ray.kill(server)
+    for name, bar in zip(("pull", "push"), ACTOR_BARS.get(size, (1.0, 1.0)), strict=True):
+        ours, theirs = times[name], times[f"actor {name}"]
+        report.add(
+            "actor", size, f"actor {name} / {name}", f"{span(name, ours)}, {span('actor', theirs)}",
+            theirs.median / ours.median, least=bar,
+        )  # fmt: skip
 
 
 @ray.remote(num_cpus=0)
@@ -319,12 +317,29 @@ def remote(report: Report, sizes: list[int], seconds: float) -> None:
         )  # fmt: skip
 
 
+def machine() -> dict[str, str]:
+    """What the figures depend on."""
+    model = next(
+        line.split(":", 1)[1] for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
+    )
+    caches = sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"))
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return {
+        "processor": f"{model.strip()}, {len(os.sched_getaffinity(0))} cores",
+        "caches": ", ".join(f"{(c / 'level').read_text().strip()}: {(c / 'size').read_text().strip()}" for c in caches),
+        "kernel": os.uname().release,
+        "versions": f"Python {sys.version.split()[0]}, numpy {np.__version__}, Ray {ray.__version__}",
+        "commit": commit.stdout.strip(),
+        "niceness": "0 for Ray's workers on both sides",
+    }
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sections", default="single,actor,scaling,attach,remote")
     parser.add_argument("--sizes", default=",".join(SIZES))
     parser.add_argument("--seconds", type=float, default=3.0, help="measuring time a point (default: %(default)s)")
-    parser.add_argument("--json", type=Path, help="write the lines here as well")
+    parser.add_argument("--json", type=Path, help="write the machine and the lines here as well")
     options = parser.parse_args()
     unknown = [s for s in options.sizes.split(",") if s not in SIZES]
     known_sections = {"single", "actor", "scaling", "attach", "remote"}
@@ -342,9 +357,13 @@ def main() -> int:
             cluster.add_node(num_cpus=4, object_store_memory=2 << 30)
         ray.init(address=cluster.address, log_to_driver=False)
         if "single" in sections:
-            single(report, sizes, options.seconds)
+            report.head("one process, one shard: ratio to memcpy or numpy in place; the bar grants 2 us on top")
+            for size in sizes:
+                single(report, size, size == max(sizes), options.seconds)
         if "actor" in sections:
-            actor(report, sizes, options.seconds)
+            report.head("one process, one shard: how many times faster than the plain Ray actor on the same node")
+            for size in [s for s in sizes if s <= 80_000_000]:
+                actor(report, size, options.seconds)
         if "scaling" in sections:
             scaling(report, sizes, options.seconds / 3)
         if "attach" in sections:
@@ -357,7 +376,8 @@ def main() -> int:
     missed = [line for line in report.lines if not line.met]
     print(f"\n{len(report.lines) - len(missed)} of {len(report.lines)} bars met")
     if options.json:
-        options.json.write_text(json.dumps([{**asdict(line), "met": line.met} for line in report.lines], indent=1))
+        lines = [{**asdict(line), "met": line.met} for line in report.lines]
+        options.json.write_text(json.dumps({"machine": machine(), "lines": lines}, indent=1) + "\n")
     return 1 if missed else 0
 
 

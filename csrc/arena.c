@@ -13,7 +13,8 @@
 
 #define REDO_RESIDUE 3072u
 #define PARAMS_RESIDUE 2048u
-#define STRIPE_MIN_BYTES (UINT64_C(128) << 10)
+#define STRIPE_MIN_BYTES (UINT64_C(64) << 10)
+#define STRIPE_ONLY_BYTES (UINT64_C(256) << 10)
 #define STRIPE_MAX_BYTES (UINT64_C(1) << 20)
 #define TOTAL_MAX_BYTES (UINT64_C(1) << 46)
 
@@ -34,6 +35,7 @@ static uint64_t residue_up(uint64_t from, uint64_t residue) { return page_up(fro
 static uint64_t choose_stripe_bytes(uint64_t params_bytes)
 {
     uint64_t bytes = STRIPE_MIN_BYTES;
+    if (params_bytes <= STRIPE_ONLY_BYTES) return STRIPE_ONLY_BYTES;
     while (bytes < STRIPE_MAX_BYTES && bytes * 8 < params_bytes) bytes *= 2;
     return bytes;
 }
@@ -41,7 +43,8 @@ static uint64_t choose_stripe_bytes(uint64_t params_bytes)
 static fps_status plan(const fps_arena_spec *spec, fps_layout *out)
 {
     uint64_t stripe_bytes = spec->stripe_bytes ? spec->stripe_bytes : choose_stripe_bytes(spec->params_bytes);
-    if (spec->params_bytes == 0 || spec->params_bytes > TOTAL_MAX_BYTES) return FPS_BAD_HEADER;
+    if (spec->params_bytes == 0) return FPS_BAD_HEADER;
+    if (spec->params_bytes > TOTAL_MAX_BYTES) return FPS_NO_MEMORY;
     if (spec->n_sessions == 0 || spec->n_sessions > FPS_MAX_SESSIONS) return FPS_BAD_HEADER;
     if (spec->n_slots > FPS_MAX_SLOTS || spec->isolation > FPS_ISOLATION_NONE) return FPS_BAD_HEADER;
     if (stripe_bytes < FPS_BLOCK_BYTES || (stripe_bytes & (stripe_bytes - 1)) != 0) return FPS_BAD_HEADER;

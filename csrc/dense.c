@@ -132,7 +132,9 @@ static fps_status run_stripes(walk *w, uint32_t stripe)
         run_range(w, part->position, stop);
         part->position = stop;
         if (stop == w->end) break;
-        fps_status status = fps_stripe_enter(arena, stripe + 1, &w->call->wait);
+        fps_wait behind = w->call->wait;
+        behind.manner = FPS_WAIT_BEHIND;
+        fps_status status = fps_stripe_enter(arena, stripe + 1, &behind);
         if (pushes) {
             fps_store_release(&w->slot->cursor, FPS_CURSOR(stop, 0)); /* behind a gap between spans, too */
             if (status == FPS_OK)
@@ -142,6 +144,7 @@ static fps_status run_stripes(walk *w, uint32_t stripe)
         }
         fps_stripe_leave(arena, stripe);
         if (status != FPS_OK) {
+            part->waited_for = stripe + 1;
             if (!pushes) part->position = 0; /* half a pull is worth nothing: others have been here when it goes on */
             return status;
         }
@@ -252,7 +255,10 @@ static fps_status run_part(fps_call *call, fps_part *part, const fps_wait *entry
     } else if (call->grads || arena->layout.n_stripes > 1 || !read_optimistically(&w)) {
         uint32_t stripe = (uint32_t)(part->position / arena->layout.stripe_bytes);
         if (stripe == arena->layout.n_stripes) stripe--; /* an attempt that died behind its last block */
-        status = fps_stripe_enter(arena, stripe, entry);
+        fps_wait wait = *entry;
+        wait.manner = arena->layout.n_stripes == 1 ? FPS_WAIT_AWAY : FPS_WAIT_SHORT;
+        part->waited_for = stripe;
+        status = fps_stripe_enter(arena, stripe, &wait);
         if (status != FPS_OK) return status;
         if (call->grads && fps_load_relaxed(&w.slot->begun_seq) == part->seq) {
             /* the repair may have finished a block of the attempt that died */

@@ -43,10 +43,11 @@ typedef struct fps_part {
     fps_session *session;
     const fps_span *spans;
     uint32_t n_spans;
-    uint32_t done;     /* 0 or 1 */
-    uint64_t position; /* bytes of params behind the operation */
-    uint64_t seq;      /* of the push; 0: not begun, a number is given */
-    uint64_t version;  /* pushes in the state that was read or written */
+    uint32_t done;       /* 0 or 1 */
+    uint64_t position;   /* bytes of params behind the operation */
+    uint64_t seq;        /* of the push; 0: not begun, a number is given */
+    uint64_t version;    /* pushes in the state that was read or written */
+    uint32_t waited_for; /* the stripe whose lock was not to be had */
 } fps_part;
 
 /* An operation. `grads` makes it a push, `outs` a pull, both a push_pull. */

@@ -6,7 +6,13 @@
 #include <string.h>
 #include <time.h>
 
+#ifndef SPIN_NS
 #define SPIN_NS 2000
+#define SPIN_BEHIND_NS 20000
+#define SPIN_AWAY_NS 300
+#define NAP_NS 100000
+#define NAPS 20
+#endif
 #define SLICE_NS (50 * INT64_C(1000000))
 
 /* glibc keeps the holder's thread id in the first word of a mutex, with the flags that the kernel's robust list
@@ -79,8 +85,13 @@ fps_status fps_lock_acquire(pthread_mutex_t *lock, const fps_wait *wait, bool *a
     fps_status status = taken(pthread_mutex_trylock(lock), abandoned);
     if (status != FPS_BUSY || wait->deadline_ns == FPS_NO_WAIT) return status;
 
+    static const int64_t spin_ns[] = {SPIN_NS, SPIN_BEHIND_NS, SPIN_AWAY_NS};
     int64_t start = fps_now_ns();
-    status = spin(lock, start + SPIN_NS, abandoned);
+    status = spin(lock, start + spin_ns[wait->manner], abandoned);
+    for (int i = 0; i < NAPS && status == FPS_BUSY && wait->manner == FPS_WAIT_AWAY; i++) {
+        clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = NAP_NS}, NULL);
+        status = taken(pthread_mutex_trylock(lock), abandoned);
+    }
     bool slept = status == FPS_BUSY;
     if (slept) status = sleep_for(lock, wait, abandoned);
     if (wait->meters) {

@@ -13,12 +13,20 @@
 #define FPS_NO_WAIT 0
 #define FPS_NEVER INT64_MAX
 
+/* How to wait at first, before sleeping until the lock is handed over. */
+typedef enum fps_manner {
+    FPS_WAIT_SHORT = 0, /* spin for a moment: the holder may be about to leave, or may need this core */
+    FPS_WAIT_BEHIND,    /* spin for longer: the holder walks the stripes in front of us, on another core */
+    FPS_WAIT_AWAY /* nap now and then: what the lock protects fits a cache, and is best left to one core for a while */
+} fps_manner;
+
 /* How long to wait, who may call it off, and what waiting cost. */
 typedef struct fps_wait {
     int64_t deadline_ns;             /* CLOCK_MONOTONIC; FPS_NO_WAIT: do not wait; FPS_NEVER: no deadline */
     int (*interrupted)(void *state); /* asked every 50 ms of sleep; nonzero ends the wait; may be NULL */
     void *state;
     fps_meters *meters; /* where waits are counted; may be NULL */
+    fps_manner manner;
 } fps_wait;
 
 int64_t fps_now_ns(void);

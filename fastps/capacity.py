@@ -8,6 +8,9 @@ from pathlib import Path
 from fastps.errors import ArenaMemoryError
 
 
+ARENA_MAX_BYTES = 1 << 45
+
+
 def require(wanted_bytes: int, what: str) -> None:
     """Raises ArenaMemoryError when `wanted_bytes` of shared memory are not there."""
     available = available_bytes()
@@ -15,6 +18,15 @@ def require(wanted_bytes: int, what: str) -> None:
         raise ArenaMemoryError(
             f"{what}: asked for {wanted_bytes / 2**20:,.0f} MiB of shared memory, {available / 2**20:,.0f} MiB are "
             f"available on this machine; use more nodes (placement=), fewer parameters or float32"
+        )
+
+
+def require_addressable(params_bytes: int) -> None:
+    """Raises ArenaMemoryError when no machine could hold a shard of this size."""
+    if params_bytes > ARENA_MAX_BYTES:
+        raise ArenaMemoryError(
+            f"create: asked for {params_bytes / 2**40:,.0f} TiB in one shard, of which an arena holds at most "
+            f"{ARENA_MAX_BYTES / 2**40:,.0f}"
         )
 
 

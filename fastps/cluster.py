@@ -14,9 +14,10 @@ import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
-from fastps.errors import FastPSError, PlacementError, ShardDiedError, WaitTimeoutError
+from fastps.errors import ClosedError, FastPSError, PlacementError, ShardDiedError, WaitTimeoutError
 
 NAMESPACE = "fastps"
+LONGEST = 1e8  # seconds; Ray counts milliseconds in 64 bits
 STRATEGIES = ("SPREAD", "PACK", "STRICT_SPREAD", "STRICT_PACK")
 Placement = str | Mapping[str, Any] | Sequence[Any] | None
 
@@ -54,7 +55,7 @@ def resolve(value: Any, timeout: float) -> Any:
 def get(refs: Any, timeout: float | None, what: str) -> Any:
     """ray.get with fastps's errors: what a shard raised comes as it was raised."""
     try:
-        return ray.get(refs, timeout=timeout)
+        return ray.get(refs, timeout=None if timeout is None else min(timeout, LONGEST))
     except ray.exceptions.GetTimeoutError:
         raise WaitTimeoutError(f"{what}: no answer within {timeout:g} s") from None
     except ray.exceptions.RayTaskError as error:
@@ -65,6 +66,8 @@ def get(refs: Any, timeout: float | None, what: str) -> Any:
     except ray.exceptions.ActorUnavailableError as error:
         raise UnavailableError(f"{what}: the connection was lost ({first_line(error)}); try again") from None
     except ray.exceptions.RayActorError as error:
+        if "ray.kill" in str(error):  # how an owner's close() ends the process
+            raise ClosedError(f"{what}: the server was closed; create a new one") from None
         raise ShardDiedError(f"{what}: its process died; create the server again ({first_line(error)})") from None
 
 
@@ -109,10 +112,15 @@ def place(placement: Placement, num_shards: int, timeout: float) -> Placed:
     """
     known = nodes()
     if placement is None:
-        here = NodeAffinitySchedulingStrategy(this_node(), soft=True)
+        here = NodeAffinitySchedulingStrategy(this_node(), soft=False)  # Ray ignores a soft one without resources
         return Placed([{"num_cpus": 0, "scheduling_strategy": here} for _ in range(num_shards)])
     if isinstance(placement, str):
         return _by_strategy(placement, num_shards, known, timeout)
+    if not isinstance(placement, (Mapping, Sequence)):
+        raise PlacementError(
+            f"placement: expected None, one of {STRATEGIES}, a mapping of resources, or a sequence with one entry a "
+            f"shard, got {type(placement).__name__} {placement!r}"
+        )
     each = [placement] * num_shards if isinstance(placement, Mapping) else list(placement)
     if len(each) != num_shards:
         raise PlacementError(f"placement: expected one entry for each of {num_shards} shards, got {len(each)}")
@@ -139,7 +147,10 @@ def _one(entry: Any, shard: int, known: dict[str, dict[str, float]]) -> dict[str
     options = {"num_cpus": 0, **entry}
     asked = {"CPU": options["num_cpus"], "GPU": options.get("num_gpus"), "memory": options.get("memory")}
     asked |= options.get("resources") or {}
-    wanted = {name: float(amount) for name, amount in asked.items() if amount}
+    try:
+        wanted = {name: float(amount) for name, amount in asked.items() if amount}
+    except (TypeError, ValueError):
+        raise PlacementError(f"placement of shard {shard}: expected numbers as amounts, got {dict(entry)}") from None
     if not any(all(has.get(name, 0) >= amount for name, amount in wanted.items()) for has in known.values()):
         have = {node[:8]: {n: has.get(n, 0) for n in wanted} for node, has in known.items()}
         raise PlacementError(f"placement of shard {shard}: no node has {wanted}; the live nodes have {have}")

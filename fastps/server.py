@@ -8,7 +8,7 @@ import threading
 from collections import OrderedDict
 from typing import Any
 
-from fastps import cluster
+from fastps import capacity, cluster
 from fastps.cluster import Placement
 from fastps.errors import (
     ClosedError,
@@ -140,6 +140,7 @@ class ParameterServer:
             raise OptionError(f"name: expected a non-empty str, got {name!r}")
         structure, arrays = _initial(params)
         plans = partition(structure, num_shards)
+        capacity.require_addressable(max(plan.params_bytes for plan in plans))
 
         cluster.start()
         if name is not None and cluster.named_actor(name) is not None:

@@ -65,7 +65,7 @@ class Session:
     def pull(self, out: Any, timeout: float | None) -> Any:
         structure = self.spec.structure
         glance = structure.empty() if out is None else self._at_first_glance(out)
-        if self._direct is None or glance is None or not self._direct.run_if_fits(None, glance, timeout):
+        if self._direct is None or glance is None or not self._run_directly(None, glance, timeout):
             arrays = structure.empty() if out is None else structure.outs(out, "pull")
             self._run(None, arrays, timeout, "pull")
             glance = arrays
@@ -74,7 +74,7 @@ class Session:
     def push(self, grads: Any, timeout: float | None, resume: Any) -> None:
         if self._direct is not None and resume is None:
             glance = self._at_first_glance(grads)
-            if glance is not None and self._direct.run_if_fits(glance, None, timeout):
+            if glance is not None and self._run_directly(glance, None, timeout):
                 return
         self._run(self._grads(grads, "push", timeout), None, timeout, "push", resume)
 
@@ -83,7 +83,7 @@ class Session:
         if self._direct is not None and resume is None:
             given = self._at_first_glance(grads)
             target = structure.empty() if out is None else self._at_first_glance(out)
-            if given is not None and target is not None and self._direct.run_if_fits(given, target, timeout):
+            if given is not None and target is not None and self._run_directly(given, target, timeout):
                 return out if out is not None else structure.assemble(target)
         given = self._grads(grads, "push_pull", timeout)
         arrays = structure.empty() if out is None else structure.outs(out, "push_pull")
@@ -91,6 +91,13 @@ class Session:
         given = [g.copy() if any(np.may_share_memory(g, o) for o in arrays) else g for g in given]
         self._run(given, arrays, timeout, "push_pull", resume)
         return out if out is not None else structure.assemble(arrays)
+
+    def _run_directly(self, grads: list[Any] | None, outs: list[Any] | None, timeout: float | None) -> bool:
+        assert self._direct is not None
+        try:
+            return self._direct.run_if_fits(grads, outs, timeout)
+        except WaitTimeoutError as error:
+            raise self._merged([(0, error)], grads is not None) from None
 
     def _grads(self, grads: Any, verb: str, timeout: float | None) -> Arrays:
         ready = self._resolve(grads, self.spec.timeout if timeout is None else timeout)
@@ -124,6 +131,11 @@ class Session:
             raise OptionError(
                 f"{verb}: expected resume= to be error.resume of a WaitTimeoutError of this server in this process"
             )
+        if resume.used:
+            raise OptionError(
+                f"{verb}: resume= was used before; the push is finished, or a newer error has the rest of it"
+            )
+        resume.used = True
         return resume.tokens
 
     def _merged(self, errors: list[tuple[int, BaseException]], pushes: bool) -> BaseException:
@@ -170,6 +182,7 @@ class Session:
         return self.shm is None or self.shm.alive()
 
     def close(self) -> None:
+        """Gives back what idle operations hold. Handles that are still in use go on."""
         for transport in self.transports:
             transport.close()
 
@@ -178,4 +191,4 @@ class Resume:
     """What is missing of a push that timed out. Belongs to the session that it was made by."""
 
     def __init__(self, session: Session, tokens: dict[int, Any]) -> None:
-        self.session, self.tokens = session, tokens
+        self.session, self.tokens, self.used = session, tokens, False

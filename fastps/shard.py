@@ -16,6 +16,7 @@ import ray
 
 from fastps import capacity
 from fastps._core import Arena, Group, Lane
+from fastps.errors import SessionsExhaustedError
 from fastps.kernels.cache import image_of
 from fastps.rules.base import Rule
 from fastps.spec import ServerSpec, ShardAddress, dtypes_of
@@ -113,10 +114,21 @@ class Shard:
             return None
         grad = inbox.payload()
         out = np.empty(self._layout.nbytes, np.uint8) if header.pulls else None
-        lane = self._lanes.get(worker) or self._group.lane()
+        lane = self._lanes.get(worker) or self._new_lane()
         keep(self._lanes, worker, lane)
         self._group.run([grad], None if out is None else [out], header.timeout, lane=lane, seq=header.seq)
         return None if out is None else self._answer(worker, out)
+
+    def _new_lane(self) -> Lane:
+        """Takes sessions from the remote worker that was not heard of for longest when none is free."""
+        assert self._group is not None
+        while True:
+            try:
+                return self._group.lane()
+            except SessionsExhaustedError:
+                if not self._lanes:
+                    raise
+                self._lanes.popitem(last=False)
 
     def chunk(self, worker: int, number: int) -> Any:
         """A further chunk of the answer to this worker's last pull."""

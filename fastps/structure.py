@@ -186,6 +186,8 @@ def _walk(value: Any, path: Path, verb: str) -> list[tuple[Path, Any]]:
             raise NamesError(f"{verb}: expected a mapping of names to arrays, got {type(value).__name__}")
         return [(path, value)]
     found = []
+    if path and not value:
+        raise ShapeError(f"{verb}: expected at least one array in `{'/'.join(path)}`, got an empty mapping")
     for name, item in value.items():
         if not isinstance(name, str):
             raise NamesError(

@@ -79,6 +79,7 @@ cdef extern from "arena.h" nogil:
 
 cdef extern from "lock.h" nogil:
     int FPS_NO_WAIT
+    int64_t FPS_NEVER
     ctypedef struct fps_wait:
         int64_t deadline_ns
         int (*interrupted)(void *state) noexcept nogil
@@ -120,6 +121,7 @@ cdef extern from "dense.h" nogil:
         const fps_span *spans
         uint32_t n_spans, done
         uint64_t position, seq, version
+        uint32_t waited_for
     ctypedef struct fps_call:
         const void *const *grads
         void *const *outs

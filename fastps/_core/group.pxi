@@ -7,6 +7,10 @@ from libc.stdlib cimport calloc, free
 
 np.import_array()
 
+cdef int64_t deadline_after(double seconds) noexcept:
+    return fps_now_ns() + <int64_t>(1e9 * max(0.0, seconds)) if seconds < 1e9 else FPS_NEVER
+
+
 cdef bint any_overlap(list arrays):
     cdef size_t end = 0
     if len(arrays) < 2:
@@ -140,7 +144,8 @@ cdef class Group:
                 (span.position, span.bytes, span.buffer, span.buffer_offset, span.rule, span.item_bytes) = spans[i][k]
                 if (span.buffer >= n_buffers or span.rule >= <uint64_t>len(rules) or span.item_bytes not in (4, 8)
                         or span.position % span.item_bytes or span.bytes % span.item_bytes
-                        or span.position + span.bytes > arena.arena.layout.params_bytes):
+                        or span.bytes > arena.arena.layout.params_bytes
+                        or span.position > arena.arena.layout.params_bytes - span.bytes):
                     raise ValueError(f"{arena.label}: span {spans[i][k]} is out of range")
                 self.bytes += span.bytes
         self.may_keep_gil &= self.bytes < KEEP_GIL_BYTES
@@ -252,7 +257,7 @@ cdef class Group:
             call.wait.deadline_ns = FPS_NO_WAIT
             status = fps_dense_run(call, &at)
         if status == FPS_BUSY:
-            call.wait.deadline_ns = fps_now_ns() + <int64_t>(1e9 * (self.timeout if timeout is None else <double>timeout))
+            call.wait.deadline_ns = deadline_after(self.timeout if timeout is None else timeout)
             with nogil:
                 status = fps_dense_run(call, &at)
         if status != FPS_OK:
@@ -262,8 +267,7 @@ cdef class Group:
 
     cdef void fail(self, Lane lane, fps_status status, uint32_t at, bint pushes, double timeout, bint pooled) except *:
         cdef const fps_arena *arena = self.arenas[at]
-        cdef uint64_t stripe = lane.parts[at].position // arena.layout.stripe_bytes
-        cdef uint32_t holder = fps_lock_holder(&arena.stripes[stripe].lock) if stripe < arena.layout.n_stripes else 0
+        cdef uint32_t holder = fps_lock_holder(&arena.stripes[lane.parts[at].waited_for].lock)
         cdef uint32_t i
         applied = [(<Arena>self.mapped[i]).arena.layout.shard_index for i in range(self.n_parts) if lane.parts[i].done]
         partial = [(<Arena>self.mapped[i]).arena.layout.shard_index for i in range(self.n_parts)

@@ -12,7 +12,7 @@ cdef str process_of(uint32_t tid):
         return "a process that has let go meanwhile"
     try:
         with open(f"/proc/{tid}/status") as file:
-            fields = dict(line.rstrip().split(":\t", 1) for line in file if ":\t" in line)
+            fields = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
     except OSError:
         return f"thread {tid}, which is gone"
     return f"process {fields['Tgid']} ({fields['Name']}, state {fields['State']})"

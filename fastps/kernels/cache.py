@@ -6,16 +6,18 @@ once. A directory that cannot be written, or belongs to somebody else, is not us
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import inspect
 import os
+import secrets
 import tempfile
 import textwrap
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import llvmlite.binding as llvm
 
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 def image_of(rule: Rule, dtype: str) -> KernelImage:
     """The kernel of `rule` for `dtype`, from disk or newly compiled. Raises CompileError."""
     key = key_of(rule, dtype)
+    if key is None:
+        return compile_now(rule, dtype, f"fastps_{type(rule).__name__}_{dtype}_{secrets.token_hex(8)}")
     symbol = f"fastps_{type(rule).__name__}_{dtype}_{key[:16]}"
     directory = cache_directory()
     if directory is None:
@@ -51,12 +55,18 @@ def compile_now(rule: Rule, dtype: str, symbol: str) -> KernelImage:
     return compile_rule(rule, dtype, symbol)
 
 
-def key_of(rule: Rule, dtype: str) -> str:
-    """Everything that the machine code depends on. The values of hyper-parameters are arguments, not part of it."""
-    compiler = Path(__file__).with_name("compiler.py").read_text()  # its options and its template
+def key_of(rule: Rule, dtype: str) -> str | None:
+    """Everything that the machine code depends on; None when that cannot be told, and nothing must be cached.
+
+    The values of hyper-parameters are arguments of a kernel, not part of it.
+    """
+    code = meaning_of(rule.scalar)
+    if code is None:
+        return None
+    compiler = Path(__file__).with_name("compiler.py").read_text()  # its options and its templates
     features = ",".join(sorted(name for name, on in llvm.get_host_cpu_features().items() if on))
     parts = [
-        textwrap.dedent(inspect.getsource(rule.scalar)),
+        code,
         str(len(rule.hyper)),
         dtype,
         compiler,
@@ -66,6 +76,29 @@ def key_of(rule: Rule, dtype: str) -> str:
         features,
     ]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def meaning_of(function: Any) -> str | None:
+    """A function's source with all that it refers to; None when some of it has no source or no plain value."""
+    try:
+        source = textwrap.dedent(inspect.getsource(function))
+        outside = inspect.getclosurevars(function)
+    except (OSError, TypeError):
+        return None
+    parts = [source]
+    for name, value in sorted({**outside.nonlocals, **outside.globals}.items()):
+        if isinstance(value, (bool, int, float)):
+            meaning: str | None = f"{type(value).__name__} {value!r}"
+        elif inspect.ismodule(value):
+            meaning = value.__name__
+        elif inspect.isfunction(value):
+            meaning = meaning_of(value)
+        else:
+            meaning = None
+        if meaning is None:
+            return None
+        parts.append(f"{name} = {meaning}")
+    return "\0".join(parts)
 
 
 def cache_directory() -> Path | None:
@@ -91,13 +124,14 @@ def read(path: Path) -> KernelImage | None:
 
 def write(path: Path, image: KernelImage) -> None:
     """All or nothing: a reader never sees half a file."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix="new-")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(image.to_bytes())
-        os.replace(name, path)
-    except OSError:
-        os.unlink(name)  # a full disk: the kernel is compiled again next time
+    with contextlib.suppress(OSError):  # a full disk: the kernel is compiled again next time
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix="new-")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(image.to_bytes())
+            os.replace(name, path)
+        except OSError:
+            os.unlink(name)
 
 
 @contextmanager

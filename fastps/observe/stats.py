@@ -46,7 +46,7 @@ class ShardStats:
 
 @dataclass(frozen=True)
 class ServerStats:
-    """What happened to a server: `shards` one by one; any counter of `ShardStats` summed as an attribute of `total`."""
+    """What happened to a server: `shards` one by one, and the counters of `ShardStats` summed by name in `total`."""
 
     shards: tuple[ShardStats, ...]
 

@@ -1,7 +1,7 @@
 """The update rules a second time, as numpy writes them: the naive twins of the compiled kernels.
 
 A twin computes in the dtype of the parameters, one rounding an operation, in the order in which the rule's `step` is
-written. So does a kernel, hence the two agree bit for bit, NaN (but not its payload), infinities and denormals included.
+written. So does a kernel, hence the two agree bit for bit: infinities and denormals included, NaN but for its payload.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ def add(p: Array, g: Array) -> Array:
 
 
 def sgd(p: Array, g: Array, lr: Any, weight_decay: Any) -> Array:
-    return p - lr * (g + weight_decay * p)
+    new: Array = p - lr * (g + weight_decay * p)
+    return new
 
 
 TWINS: dict[type[Rule], Callable[..., Array]] = {Add: add, SGD: sgd}

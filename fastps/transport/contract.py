@@ -43,4 +43,4 @@ class Transport(Protocol):
         """Per shard what its arena counted."""
 
     def close(self) -> None:
-        """Lets go in this process."""
+        """Gives back what idle operations hold. Handles that are still in use go on."""

@@ -96,4 +96,3 @@ class ShmTransport:
 
     def close(self) -> None:
         self.group.close()
-        self.arenas = {}

@@ -1,0 +1,74 @@
+"""Writes bench/results/dense.md, and the table in README.md, from bench/results/dense.json."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "bench" / "results"
+
+
+def table(lines: list[dict[str, Any]]) -> str:
+    rows = ["| size | ratio | measured | value | bar | |", "|---|---|---|---|---|---|"]
+    for line in lines:
+        sign = "at most" if line["at_most"] else "at least"
+        verdict = "met" if line["met"] else "**missed**"
+        rows.append(
+            f"| {human(line['size_bytes'])} | {line['what']} | {line['measured']} | {line['ratio']:.2f} | "
+            f"{sign} {line['bar']:.3g} | {verdict} |"
+        )
+    return "\n".join(rows)
+
+
+def human(count: int) -> str:
+    return f"{count / 1e6:g} MB" if count >= 10**6 else f"{count / 1e3:g} KB" if count >= 1000 else f"{count} B"
+
+
+SECTIONS = {
+    "single": "One process, one shard, beside memcpy and numpy in place",
+    "actor": "Beside a plain Ray actor on the same node",
+    "scaling": "Workers that push and pull by turns on one shard",
+    "attach": "A fresh process: from a handle's bytes to its first pull",
+    "remote": "A worker on another raylet, beside the plain actor there",
+}
+
+
+def report(result: dict[str, Any]) -> str:
+    parts = ["# Dense operations", "Written by `make readme` from a run of `make bench`."]
+    parts.append("\n".join(f"- {name}: {value}" for name, value in result["machine"].items()))
+    for section, title in SECTIONS.items():
+        lines = [line for line in result["lines"] if line["section"] == section]
+        if lines:
+            parts += [f"## {title}", table(lines)]
+    return "\n\n".join(parts) + "\n"
+
+
+def summary(result: dict[str, Any]) -> str:
+    """The README's table: what a call costs, and against what."""
+    rows = ["| size | pull | push | a plain Ray actor takes |", "|---|---|---|---|"]
+    by_key = {(line["section"], line["size_bytes"], line["what"]): line for line in result["lines"]}
+    for size in (80, 80_000, 8_000_000, 80_000_000):
+        cells = []
+        for name in ("pull", "push"):
+            line = by_key["actor", size, f"actor {name} / {name}"]
+            times = re.findall(r"([\d.e+]+ (?:ns|us|ms|s)) \(p99", line["measured"])
+            cells.append((times[0], line["ratio"]))
+        (pull, pull_ratio), (push, push_ratio) = cells
+        rows.append(f"| {human(size)} | {pull} | {push} | {pull_ratio:,.3g} and {push_ratio:,.3g} times as long |")
+    machine = result["machine"]
+    return "\n".join([*rows, "", f"{machine['processor']}; {machine['versions']}; medians."])
+
+
+def main() -> None:
+    result = json.loads((RESULTS / "dense.json").read_text())
+    (RESULTS / "dense.md").write_text(report(result))
+    readme = ROOT / "README.md"
+    pattern = re.compile(r"(<!-- figures: .*? -->\n).*?(<!-- end of figures -->)", re.DOTALL)
+    readme.write_text(pattern.sub(lambda m: m[1] + summary(result) + "\n" + m[2], readme.read_text()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""A driver that is killed takes everything with it."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import shm_entries, started_here, wait_until
+
+PROGRAM = """
+import time, numpy as np, ray, fastps
+from tests import workers
+ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False)
+ps = fastps.ParameterServer(np.zeros(1_000_000), num_shards=2, name="orphan")
+worker = workers.Worker.remote(ps)
+worker.push_for_ever.remote(np.ones(1_000_000))
+while ps.versions[0] < 3:
+    time.sleep(0.01)
+print(ray.get_runtime_context().gcs_address, *[a.pid for a in ps._spec.addresses], flush=True)
+time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_driver_leaves_no_process_and_no_shared_memory(how):
+    driver = subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True)
+    _, *shards = driver.stdout.readline().split()
+    assert len(shards) == 2
+    assert {int(pid) for pid in shards} <= started_here().keys()
+    os.kill(driver.pid, how)
+    driver.wait(60)
+    driver.stdout.close()
+    wait_until(lambda: all(map(is_agent, started_here().values())), 60, "the end of the driver's processes")
+    assert shm_entries() == []
+    for pid in started_here():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def is_agent(command):
+    """Ray's own agents wait for a dead cluster to come back, a minute long."""
+    return command.startswith(("ray::DashboardAgent", "ray::RuntimeEnvAgent"))

@@ -1,0 +1,165 @@
+"""A process that is stopped while it holds a lock, Ctrl-C, too few sessions: what waits says so, and can go on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import numpy as np
+import pytest
+import ray
+
+import fastps
+from tests import workers
+from tests.local_server import Holder
+
+pytestmark = pytest.mark.usefixtures("ray_local")
+
+N = 600_000
+
+
+def holder_of(ps, shard=0, stripe=0):
+    address = ps._spec.addresses[shard]
+    return Holder(address.pid, address.fd, stripe)
+
+
+ARRAY, MAPPING = np.ones(N), {"a": np.ones(N - 5), "b": np.ones(5)}
+
+
+@pytest.mark.parametrize(
+    ("grads", "shard", "stripe", "shards"),
+    [
+        (ARRAY, 0, 0, ((1, 2), (), (0,))),
+        (ARRAY, 2, 2, ((0, 1), (2,), ())),
+        (MAPPING, 1, 0, ((0, 2), (), (1,))),
+        (MAPPING, 1, 3, ((0, 2), (1,), ())),
+    ],
+    ids=["array, first stripe", "array, third stripe", "mapping, first stripe", "mapping, fourth stripe"],
+)
+def test_a_stopped_holder_is_named_at_the_timeout_and_the_push_resumes_to_exactly_once(grads, shard, stripe, shards):
+    zeros = {name: a * 0 for name, a in grads.items()} if isinstance(grads, dict) else grads * 0
+    with fastps.ParameterServer(zeros, num_shards=3) as ps:
+        ps.push(grads)
+        with holder_of(ps, shard, stripe) as holder:
+            os.kill(holder.pid, signal.SIGSTOP)
+            with pytest.raises(fastps.WaitTimeoutError) as caught:
+                ps.push(grads, timeout=0.2)
+            error = caught.value
+            assert f"process {holder.pid} " in str(error)
+            assert f"shard {shard} of 3" in str(error)
+            assert isinstance(error, TimeoutError)
+            assert (error.applied, error.partial, error.pending) == shards
+            with pytest.raises(fastps.WaitTimeoutError) as again:
+                ps.push(grads, resume=error.resume, timeout=0.1)
+            assert (again.value.applied, again.value.partial, again.value.pending) == shards
+            os.kill(holder.pid, signal.SIGCONT)
+            holder.let_go()
+        ps.push(grads, resume=again.value.resume)
+        found = ps.pull()
+        for array in found.values() if isinstance(found, dict) else [found]:
+            assert (array == 2).all()
+        assert ps.versions == (2, 2, 2)
+        for used in (error.resume, again.value.resume):
+            with pytest.raises(fastps.FastPSError):
+                ps.push(grads, resume=used)
+        assert ps.versions == (2, 2, 2)
+
+
+def test_a_push_pull_that_timed_out_is_resumed_too():
+    with fastps.ParameterServer(np.zeros(N), num_shards=2) as ps:
+        out = np.empty(N)
+        with holder_of(ps, 1, 1) as holder:
+            with pytest.raises(fastps.WaitTimeoutError) as caught:
+                ps.push_pull(np.ones(N), out=out, timeout=0.1)
+            holder.let_go()
+        ps.push(np.ones(N), resume=caught.value.resume)
+        assert (ps.pull() == 1).all()
+
+
+def test_a_pull_that_waits_for_a_lock_times_out_and_has_no_effect():
+    with fastps.ParameterServer(np.ones(N)) as ps:
+        with holder_of(ps, 0, 2) as holder:
+            with pytest.raises(fastps.WaitTimeoutError, match=f"process {holder.pid} ") as caught:
+                ps.pull(timeout=0.1)
+            assert caught.value.resume is None
+            holder.let_go()
+        assert (ps.pull() == 1).all()
+        assert ps.stats().shards[0].lock_sleeps > 0
+
+
+def test_a_resume_of_another_server_is_refused():
+    with fastps.ParameterServer(np.zeros(10)) as one, fastps.ParameterServer(np.zeros(10)) as two:
+        with holder_of(one) as holder:
+            with pytest.raises(fastps.WaitTimeoutError) as caught:
+                one.push(np.ones(10), timeout=0.1)
+            holder.let_go()
+        for wrong in (caught.value.resume, "a push", 3):
+            with pytest.raises(fastps.OptionError, match="resume"):
+                two.push(np.ones(10), resume=wrong)
+        assert two.versions == (0,)
+
+
+def test_the_timeout_of_the_server_holds_where_a_call_gives_none():
+    with fastps.ParameterServer(np.zeros(10), timeout=20) as ps:
+        with holder_of(ps) as holder:
+            timer = threading.Timer(0.3, holder.let_go)
+            timer.start()
+            ps.push(np.ones(10))  # waits for the holder, which lets go in time
+            timer.join()
+        assert ps.pull().tolist() == [1] * 10
+
+
+def test_a_push_waits_without_end_when_told_so():
+    with fastps.ParameterServer(np.zeros(10)) as ps:
+        with holder_of(ps) as holder:
+            timer = threading.Timer(0.3, holder.let_go)
+            timer.start()
+            ps.push(np.ones(10), timeout=float("inf"))
+            timer.join()
+        assert ps.pull().tolist() == [1] * 10
+
+
+@pytest.mark.parametrize("operation", [workers.push, workers.push_pull])
+def test_ctrl_c_ends_a_push_that_waits(operation):
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with fastps.ParameterServer(np.zeros(10)) as ps:
+            with holder_of(ps) as holder:
+                timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+                timer.start()
+                with pytest.raises(KeyboardInterrupt):
+                    operation(ps, np.ones(10), 50.0)
+                timer.join()
+                holder.let_go()
+            assert ps.versions == (0,)
+            ps.push(np.ones(10))
+            assert ps.pull().tolist() == [1] * 10
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def test_more_processes_than_sessions_raise_sessions_exhausted_error_and_change_nothing():
+    with fastps.ParameterServer(np.zeros(10), num_shards=2, max_sessions=1) as ps:
+        ps.push(np.ones(10))
+        worker = workers.Worker.remote(ps)
+        for function, *args in [(workers.push, np.ones(10)), (workers.pull,)]:
+            error, text, _, _ = ray.get(worker.error_of.remote(function, *args))
+            assert error is fastps.SessionsExhaustedError
+            assert "max_sessions" in text
+        ps.push(np.ones(10))
+        assert ps.pull().tolist() == [2] * 10
+        ray.kill(worker)
+
+
+def test_a_session_of_a_process_that_ended_can_be_taken_by_another():
+    with fastps.ParameterServer(np.zeros(10), max_sessions=1) as ps:
+        for count in range(1, 4):
+            worker = workers.Worker.remote(ps)
+            pid = ray.get(worker.pid.remote())
+            ray.get(worker.push.remote(np.ones(10)))
+            assert ps.versions == (count,)
+            os.kill(pid, signal.SIGKILL)
+            while os.path.exists(f"/proc/{pid}"):
+                pass
+        assert ps.pull().tolist() == [3] * 10

@@ -1,0 +1,41 @@
+"""Each example as a user runs it: a process of its own, with its own Ray."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def numbers_of(name):
+    """The numbers of each line that the example prints."""
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / name],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        env={**os.environ, "RAY_ADDRESS": "local"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return [
+        [float(number) for number in re.findall(r"\d+\.", line)] for line in done.stdout.splitlines() if "[" in line
+    ]
+
+
+def test_quickstart_ends_with_every_push_counted():
+    assert numbers_of("quickstart.py") == [[200.0] * 10]
+
+
+@pytest.mark.parametrize("name", ["post_first.py", "post_sharded.py"])
+def test_programs_written_for_an_actor_count_every_push(name):
+    *snapshots, final = numbers_of(name)
+    assert final == [40.0] * 10
+    assert len(snapshots) == 3
+    assert all(len(snapshot) == 10 for snapshot in snapshots)
+    firsts = [snapshot[0] for snapshot in snapshots]
+    assert firsts == sorted(firsts)

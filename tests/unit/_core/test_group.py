@@ -1,0 +1,300 @@
+"""Operations on arenas of this process: what a group checks, and what it keeps whole."""
+
+import gc
+import os
+import threading
+
+import numpy as np
+import pytest
+
+import fastps
+from fastps._core import Group
+from fastps.errors import ClosedError, SessionsExhaustedError, WaitTimeoutError
+from fastps.testing import naive
+from tests.local_server import Holder, LocalServer
+
+RULES = [fastps.Add(), fastps.SGD(0.1, weight_decay=0.01)]
+KIB = 1024
+
+
+def pulled(server, n, dtype=np.float64):
+    out = np.full(n, np.nan, dtype)
+    assert server.pull_into(out)
+    return out
+
+
+@pytest.mark.parametrize("rule", RULES, ids=repr)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("num_shards", [1, 2, 3, 7])
+@pytest.mark.parametrize("n", [7, 1000, 70_001])
+@pytest.mark.parametrize("isolated", [True, False])
+def test_a_push_applies_the_rule_to_every_element_once(rule, dtype, num_shards, n, isolated, rng):
+    expected = rng.normal(size=n).astype(dtype)
+    server = LocalServer.create(expected, rule=rule, num_shards=num_shards, isolated=isolated)
+    for _ in range(2):
+        grad = rng.normal(size=n).astype(dtype)
+        assert server.push_from(grad)
+        expected = naive.apply(rule, expected, grad)
+        assert np.array_equal(pulled(server, n, dtype), expected)
+    grad, out = rng.normal(size=n).astype(dtype), np.empty(n, dtype)
+    assert server.push_pull(grad, out)
+    expected = naive.apply(rule, expected, grad)
+    assert np.array_equal(out, expected)
+    assert np.array_equal(pulled(server, n, dtype), expected)
+
+
+@pytest.mark.parametrize("stripe_bytes", [4 * KIB, 64 * KIB])
+def test_stripes_of_any_size_give_the_same_result(stripe_bytes, rng):
+    n = 40_001
+    server = LocalServer.create(np.zeros(n), num_shards=3, stripe_bytes=stripe_bytes)
+    grad = rng.normal(size=n)
+    server.push_from(grad)
+    assert np.array_equal(pulled(server, n), grad)
+
+
+def test_a_pull_past_the_caches_is_the_same_pull(rng):
+    values = rng.normal(size=(13 << 20) // 4 + 3).astype(np.float32)
+    server = LocalServer.create(values, num_shards=2)
+    memory = np.empty(len(values) + 16, np.float32)
+    for offset in (0, 1, 3):
+        out = memory[offset : offset + len(values)]
+        out[:] = 0
+        assert server.pull_into(out)
+        assert np.array_equal(out, values)
+        assert server.push_pull(np.zeros_like(values), out)
+        assert np.array_equal(out, values)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros(9), np.zeros(11), np.zeros((10, 1)), np.zeros(10, np.float32), np.zeros(10, np.int64),
+        np.zeros(20)[::2], np.zeros(10, ">f8"), np.zeros(81, np.uint8)[1:].view(np.float64),
+        [0.0] * 10, None, memoryview(np.zeros(10)), np.ma.zeros(10),
+    ],
+    ids=["short", "long", "shape", "dtype", "ints", "strided", "byte order", "unaligned", "list", "None",
+         "memory", "mask"],
+)  # fmt: skip
+def test_the_direct_calls_leave_what_they_cannot_take_alone(array):
+    server = LocalServer.create(np.zeros(10))
+    fine = np.ones(10)
+    assert not server.push_from(array)
+    assert not server.pull_into(array)
+    assert not server.push_pull(array, fine)
+    assert not server.push_pull(fine, array)
+    assert server.arenas[0].version == 0
+    assert (fine == 1).all()
+
+
+def test_a_read_only_gradient_is_taken_and_a_read_only_output_is_not():
+    server = LocalServer.create(np.zeros(10))
+    frozen = np.ones(10)
+    frozen.flags.writeable = False
+    assert server.push_from(frozen)
+    assert not server.pull_into(frozen)
+    assert not server.push_pull(np.ones(10), frozen)
+    assert (frozen == 1).all()
+
+
+def test_an_array_without_dimensions_is_an_array():
+    server = LocalServer.create(np.array(3.0))
+    assert server.push_from(np.array(2.0))
+    out = np.array(0.0)
+    assert server.pull_into(out)
+    assert out == 5
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [(0, 80), (0, 2**63), (1, 88), (1, 2**64 - 8), (2, 1), (4, 1), (5, 2), (5, 0)],
+    ids=["position", "far position", "length", "wrapping length", "buffer", "rule", "item of 2", "item of 0"],
+)
+def test_spans_out_of_range_are_refused(column, value):
+    server = LocalServer.create(np.zeros(10))
+    span = list(server.spans[0][0])
+    span[column] = value
+    with pytest.raises(ValueError, match="out of range"):
+        Group(server.arenas, [[tuple(span)]], [(1, np.zeros(0))], 1, 1.0)
+
+
+def test_a_span_that_wraps_around_is_refused():
+    server = LocalServer.create(np.zeros(10))
+    with pytest.raises(ValueError, match="out of range"):
+        Group(server.arenas, [[(2**64 - 8, 16, 0, 0, 0, 8)]], [(1, np.zeros(0))], 1, 1.0)
+
+
+def test_a_resume_that_was_used_or_belongs_to_another_group_is_refused():
+    one, other = LocalServer.create(np.zeros(10)), LocalServer.create(np.zeros(10))
+    grad = np.ones(10)
+    with Holder(os.getpid(), one.arenas[0].fd) as holder:
+        with pytest.raises(WaitTimeoutError) as caught:
+            one.push_from(grad, 0.05)
+        holder.let_go()
+    resume = caught.value.resume
+    with pytest.raises(ValueError, match="resume"):
+        other.group.run([grad], None, resume=resume)
+    one.group.run([grad], None, resume=resume)
+    with pytest.raises(ValueError, match="resume"):
+        one.group.run([grad], None, resume=resume)
+    assert pulled(one, 10).tolist() == [1] * 10
+    assert pulled(other, 10).tolist() == [0] * 10
+
+
+def test_a_lane_applies_each_number_once():
+    server = LocalServer.create(np.zeros(1000), num_shards=3)
+    lane, grad, out = server.group.lane(), np.ones(1000), np.empty(1000)
+    for seq in (1, 1, 2, 2, 2, 9, 9):
+        server.group.run([grad], [out], lane=lane, seq=seq)
+        assert (out == {1: 1, 2: 2, 9: 3}[seq]).all()
+    assert {arena.version for arena in server.arenas} == {3}
+
+
+def test_a_new_lane_applies_its_first_push_whatever_its_sessions_did_before():
+    server = LocalServer.create(np.zeros(10), max_sessions=1)
+    for count in range(1, 4):
+        lane = server.group.lane()
+        server.group.run([np.ones(10)], None, lane=lane, seq=1)
+        del lane
+        gc.collect()
+        lane = server.group.lane()
+        out = np.empty(10)
+        server.group.run(None, [out], lane=lane)
+        assert out.tolist() == [count] * 10
+        del lane
+        gc.collect()
+
+
+def test_a_new_lane_applies_a_push_that_has_the_number_of_an_earlier_ordinary_push():
+    server = LocalServer.create(np.zeros(10), max_sessions=1)
+    server.push_from(np.ones(10))
+    server.group.close()
+    gc.collect()
+    lane = server.group.lane()
+    server.group.run([np.ones(10)], None, lane=lane, seq=1)
+    assert np.frombuffer(server.arenas[0].window(0, 80)).tolist() == [2] * 10
+
+
+@pytest.mark.parametrize("num_shards", [1, 3])
+def test_more_lanes_than_sessions_raise_and_lanes_given_back_can_be_taken_again(num_shards):
+    server = LocalServer.create(np.zeros(10), num_shards=num_shards, max_sessions=3)
+    lanes = [server.group.lane() for _ in range(3)]
+    for _ in range(3):
+        with pytest.raises(SessionsExhaustedError, match="max_sessions"):
+            server.group.lane()
+        with pytest.raises(SessionsExhaustedError):
+            server.push_from(np.ones(10))
+    assert [arena.counters()["sessions"] for arena in server.arenas] == [3] * num_shards
+    lanes.pop()
+    gc.collect()
+    assert server.push_from(np.ones(10))
+    assert {arena.version for arena in server.arenas} == {1}
+
+
+def test_operations_on_a_retired_arena_raise_closed_error():
+    server = LocalServer.create(np.zeros(10))
+    server.push_from(np.ones(10))
+    server.arenas[0].retire()
+    with pytest.raises(ClosedError):
+        server.push_from(np.ones(10))
+    with pytest.raises(ClosedError):
+        server.pull_into(np.ones(10))
+
+
+@pytest.mark.parametrize("operation", ["push", "pull", "push_pull"])
+def test_a_held_lock_times_out_naming_its_holder_and_leaves_nothing_half_done(operation):
+    server = LocalServer.create(np.zeros(10), num_shards=2)
+    out, ones = np.empty(10), np.ones(10)
+    run = {
+        "push": lambda: server.push_from(ones, 0.1),
+        "pull": lambda: server.pull_into(out, 0.1),
+        "push_pull": lambda: server.push_pull(ones, out, 0.1),
+    }[operation]
+    with Holder(os.getpid(), server.arenas[1].fd) as holder:
+        if operation == "pull":
+            assert run()  # one stripe, nobody writes: readers do not lock
+            return
+        with pytest.raises(WaitTimeoutError, match=f"shard 1 of 2: .*process {holder.pid} ") as caught:
+            run()
+    assert (caught.value.applied, caught.value.partial, caught.value.pending) == ((0,), (), (1,))
+
+
+def test_a_push_that_stops_between_stripes_is_partial_and_resumes_to_exactly_once():
+    n = 8 * 512
+    server = LocalServer.create(np.zeros(n), stripe_bytes=4 * KIB)
+    with Holder(os.getpid(), server.arenas[0].fd, stripe=3) as holder:
+        with pytest.raises(WaitTimeoutError) as caught:
+            server.push_from(np.ones(n), 0.1)
+        assert (caught.value.applied, caught.value.partial, caught.value.pending) == ((), (0,), ())
+        with pytest.raises(WaitTimeoutError) as again:
+            server.group.run([np.ones(n)], None, 0.1, resume=caught.value.resume)
+        assert again.value.partial == (0,)
+        holder.let_go()
+        server.group.run([np.ones(n)], None, resume=again.value.resume)
+    assert (pulled(server, n) == 1).all()
+    assert server.arenas[0].version == 1
+
+
+@pytest.mark.parametrize("timeout", [float("inf"), 1e18])
+def test_a_timeout_without_end_waits_and_does_not_expire_at_once(timeout):
+    server = LocalServer.create(np.zeros(10))
+    with Holder(os.getpid(), server.arenas[0].fd) as holder:
+        timer = threading.Timer(0.3, holder.let_go)
+        timer.start()
+        server.push_from(np.ones(10), timeout)
+        timer.join()
+    assert pulled(server, 10).tolist() == [1] * 10
+
+
+def test_a_lock_whose_holder_is_killed_is_taken_over_and_counted():
+    server = LocalServer.create(np.zeros(10))
+    with Holder(os.getpid(), server.arenas[0].fd) as holder:
+        threading.Timer(0.2, holder.kill).start()
+        server.push_from(np.ones(10), 30)
+    assert pulled(server, 10).tolist() == [1] * 10
+    found = server.arenas[0].counters()
+    assert (found["recovered_locks"], found["interrupted_pushes"]) == (1, 0)
+    assert found["lock_waits"] == found["lock_sleeps"] == 1
+    assert found["lock_wait_ns"] > 0
+
+
+def test_threads_of_one_process_neither_lose_nor_tear_pushes():
+    n, each, threads = 60_000, 60, 4
+    server = LocalServer.create(np.zeros(n), num_shards=2, stripe_bytes=16 * KIB)
+    torn = []
+
+    def work():
+        out = np.empty(n)
+        for _ in range(each):
+            server.push_from(np.ones(n))
+            server.pull_into(out)
+            torn.extend(half.copy() for half in np.split(out, 2) if not (half == half[0]).all())
+
+    workers = [threading.Thread(target=work) for _ in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not torn
+    assert (pulled(server, n) == each * threads).all()
+    assert server.arenas[0].counters()["sessions"] <= threads
+
+
+def test_a_fork_is_another_process_with_sessions_of_its_own():
+    server = LocalServer.create(np.zeros(1000), num_shards=2)
+    server.push_from(np.ones(1000))
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            server.push_from(np.ones(1000))
+            seen = pulled(server, 1000)
+            sessions = server.arenas[0].counters()["sessions"]
+            code = 0 if (seen == 2).all() and sessions == 2 else 2
+            del server
+            gc.collect()
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    server.push_from(np.ones(1000))  # the child's end has closed nothing here
+    assert (pulled(server, 1000) == 3).all()
+    assert server.arenas[0].counters()["sessions"] == 1

@@ -1,0 +1,130 @@
+"""Kernels on disk, seen by processes that start with an empty directory, a damaged file, or none at all."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fastps
+from fastps.kernels import cache
+
+# Says on stdout whether it compiled, whether numba is loaded, and what 1 + 2 is by the kernel.
+PROGRAM = """
+import sys
+import fastps
+from fastps.kernels import cache
+from fastps.kernels.loader import address_of
+compiled = []
+compile_now = cache.compile_now
+cache.compile_now = lambda *args: compiled.append(1) or compile_now(*args)
+sys.stdin.readline()
+image = cache.image_of(fastps.Add(), "float64")
+import ctypes, numpy as np
+p, g, r = np.ones(3), np.full(3, 2.0), np.zeros(3)
+kernel = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3, ctypes.c_int64, ctypes.c_void_p)(address_of(image))
+kernel(p.ctypes.data, g.ctypes.data, r.ctypes.data, 3, None)
+print(len(compiled), "numba" in sys.modules, r.tolist())
+"""
+
+
+def start(directory):
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM],
+        env={**os.environ, "FASTPS_CACHE_DIR": str(directory)},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def run(directory, count=1):
+    processes = [start(directory) for _ in range(count)]
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    answers = [process.communicate(timeout=100)[0].strip() for process in processes]
+    assert [process.returncode for process in processes] == [0] * count
+    return answers
+
+
+COMPILED, LOADED = "1 True [3.0, 3.0, 3.0]", "0 False [3.0, 3.0, 3.0]"
+
+
+@pytest.fixture
+def filled(tmp_path):
+    """A directory with one kernel in it, and the kernel's file."""
+    assert run(tmp_path) == [COMPILED]
+    (path,) = tmp_path.glob("*.kernel")
+    return path
+
+
+def test_the_second_process_loads_without_numba(filled):
+    before = filled.read_bytes()
+    assert run(filled.parent) == [LOADED]
+    assert filled.read_bytes() == before
+
+
+def test_eight_processes_that_start_together_compile_once(tmp_path):
+    directory = tmp_path / "new" / "deep"
+    answers = run(directory, 8)
+    assert sorted(answers) == [LOADED] * 7 + [COMPILED]
+    assert len(list(directory.glob("*.kernel"))) == 1
+    assert not list(directory.glob("new-*"))
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-10], lambda data: data[:300] + b"?" + data[301:], lambda data: b""]
+)
+def test_a_damaged_file_is_compiled_again(filled, damage):
+    good = filled.read_bytes()
+    filled.write_bytes(damage(good))
+    assert run(filled.parent) == [COMPILED]
+    assert run(filled.parent) == [LOADED]
+
+
+def test_a_directory_that_cannot_be_made_is_done_without(tmp_path):
+    (tmp_path / "file").touch()
+    assert run(tmp_path / "file" / "below") == [COMPILED]
+
+
+def test_a_directory_that_others_can_write_is_not_trusted(tmp_path):
+    tmp_path.chmod(0o777)
+    assert run(tmp_path) == [COMPILED]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_directory_is_private(tmp_path, monkeypatch):
+    monkeypatch.setenv("FASTPS_CACHE_DIR", str(tmp_path / "a" / "b"))
+    directory = cache.cache_directory()
+    assert directory == tmp_path / "a" / "b"
+    assert directory.stat().st_mode & 0o077 == 0
+
+
+def test_without_the_variable_the_users_cache_is_used(tmp_path, monkeypatch):
+    monkeypatch.delenv("FASTPS_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache.cache_directory() == tmp_path / "fastps" / "kernels"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache.cache_directory() == tmp_path / ".cache" / "fastps" / "kernels"
+
+
+def test_a_full_disk_costs_the_file_only(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    image = cache.image_of(fastps.Add(), "float64")
+    monkeypatch.setattr(os, "replace", full)
+    cache.write(tmp_path / "x.kernel", image)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(cache.tempfile, "mkstemp", full)
+    cache.write(tmp_path / "x.kernel", image)
+
+
+def test_the_key_tells_rules_and_dtypes_apart():
+    keys = {cache.key_of(rule, dtype) for rule in (fastps.Add(), fastps.SGD(0.1)) for dtype in ("float32", "float64")}
+    assert len(keys) == 4
+
+
+def test_the_cache_of_this_run_is_its_own():
+    assert Path(os.environ["FASTPS_CACHE_DIR"]) == cache.cache_directory()

@@ -1,0 +1,171 @@
+import array
+import mmap
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from fastps.errors import DtypeError
+from fastps.interchange import as_array
+
+VALUES = np.arange(6, dtype=np.float32)
+
+
+class ArrayInterfaceOnly:
+    def __init__(self, values):
+        self._values = values
+        self.__array_interface__ = values.__array_interface__
+
+
+class DLPackOnly:
+    def __init__(self, values):
+        self._values = values
+
+    def __dlpack__(self, **options):
+        return self._values.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self._values.__dlpack_device__()
+
+
+class RefusingDLPack:
+    def __dlpack__(self, **_):
+        raise BufferError("it requires grad")
+
+    def __dlpack_device__(self):
+        return (1, 0)
+
+
+class ArrowOnly:
+    def __init__(self, values):
+        self._values = pa.array(values)
+
+    def __arrow_c_array__(self, requested_schema=None):
+        return self._values.__arrow_c_array__(requested_schema)
+
+
+def address_of_arrow(values):
+    return values.buffers()[1].address + values.offset * 4
+
+
+@pytest.mark.parametrize("wrap", [ArrayInterfaceOnly, DLPackOnly, ArrowOnly, memoryview, lambda values: values])
+def test_memory_of_other_libraries_is_shared_and_not_copied(wrap):
+    values = VALUES.copy()
+    found = as_array(wrap(values), "push")
+    assert type(found) is np.ndarray
+    assert found.dtype == np.float32
+    assert np.array_equal(found, values)
+    assert np.shares_memory(found, values)
+
+
+def test_an_array_array_is_shared():
+    values = array.array("d", [1.0, 2.0, 3.0])
+    found = as_array(values, "push")
+    values[1] = 20.0
+    assert found.tolist() == [1.0, 20.0, 3.0]
+    assert found.dtype == np.float64
+
+
+def test_a_ctypes_array_and_a_cast_mmap_are_shared():
+    import ctypes
+
+    numbers = (ctypes.c_float * 3)(1, 2, 3)
+    found = as_array(numbers, "push")
+    numbers[0] = 9
+    assert found.tolist() == [9, 2, 3]
+    with mmap.mmap(-1, 4096) as memory:
+        found = as_array(memoryview(memory).cast("d"), "push")
+        assert (found.dtype, found.shape) == (np.float64, (512,))
+        del found
+
+
+def test_a_subclass_of_ndarray_becomes_a_plain_array_on_the_same_memory():
+    class Named(np.ndarray):
+        pass
+
+    values = VALUES.copy().view(Named)
+    found = as_array(values, "push")
+    assert type(found) is np.ndarray
+    assert np.shares_memory(found, values)
+
+
+def test_an_arrow_array_is_shared():
+    values = pa.array(VALUES)
+    found = as_array(values, "push")
+    assert found.ctypes.data == address_of_arrow(values)
+    assert np.array_equal(found, VALUES)
+
+
+def test_a_slice_of_an_arrow_array_is_shared_from_where_it_begins():
+    values = pa.array(VALUES)[2:5]
+    found = as_array(values, "push")
+    assert found.tolist() == [2, 3, 4]
+    assert found.ctypes.data == address_of_arrow(values)
+
+
+def test_a_chunked_arrow_array_of_one_chunk_is_shared():
+    values = pa.chunked_array([pa.array(VALUES)])
+    found = as_array(values, "push")
+    assert found.ctypes.data == address_of_arrow(values.chunk(0))
+
+
+def test_a_fixed_size_list_is_a_matrix_on_the_same_memory():
+    flat = pa.array(VALUES)
+    found = as_array(pa.FixedSizeListArray.from_arrays(flat, 2), "push")
+    assert found.shape == (3, 2)
+    assert np.array_equal(found, VALUES.reshape(3, 2))
+    assert found.ctypes.data == flat.buffers()[1].address
+
+
+def test_a_slice_of_a_fixed_size_list_holds_its_own_rows_only():
+    rows = pa.FixedSizeListArray.from_arrays(pa.array(VALUES), 2)[1:3]
+    assert as_array(rows, "push").tolist() == [[2, 3], [4, 5]]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pa.array([1.0, None]),
+        pa.chunked_array([[1.0], [2.0]]),
+        pa.chunked_array([], pa.float32()),
+        pa.array(["a"]),
+        pa.array([True, False]),
+        pa.array([[1.0], [2.0, 3.0]]),
+        pa.array([[1.0, 2.0], None], pa.list_(pa.float32(), 2)),
+        pa.array([[1.0, None]], pa.list_(pa.float32(), 2)),
+        pa.table({"a": [1.0]}),
+    ],
+    ids=["nulls", "two chunks", "no chunk", "text", "bits", "ragged", "null row", "null in row", "table"],
+)
+def test_arrow_data_that_is_no_single_block_of_numbers_raises_dtype_error(value):
+    with pytest.raises(DtypeError, match="push `w`"):
+        as_array(value, "push `w`")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [1.0, 2.0],
+        (1.0,),
+        "text",
+        None,
+        object(),
+        {1.0},
+        np.array([None]),
+        np.array([object()], object),
+        np.zeros(2, [("a", object)]),
+        RefusingDLPack(),
+    ],
+)
+def test_what_is_no_array_of_numbers_raises_dtype_error_that_says_where(value):
+    with pytest.raises(DtypeError, match="push `w`"):
+        as_array(value, "push `w`")
+
+
+def test_integers_pass_as_they_are_for_the_structure_to_refuse():
+    assert as_array(np.arange(3), "push").dtype == np.int64
+    assert as_array(array.array("i", [1]), "push").dtype == np.int32
+
+
+def test_a_number_becomes_an_array_without_dimensions():
+    assert as_array(2.5, "push").shape == ()

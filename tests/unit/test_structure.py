@@ -1,0 +1,147 @@
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastps.errors import DtypeError, NamesError, OutputError, ParameterError, ShapeError
+from fastps.structure import structure_of, zeros
+
+names = st.text("abc/é", min_size=1, max_size=4)
+arrays = st.tuples(st.lists(st.integers(1, 4), max_size=3).map(tuple), st.sampled_from([np.float32, np.float64])).map(
+    lambda row: np.arange(np.prod(row[0], dtype=int), dtype=row[1]).reshape(row[0])
+)
+trees = st.recursive(arrays, lambda inner: st.dictionaries(names, inner, min_size=1, max_size=4), max_leaves=8)
+
+
+def equal(a, b):
+    if isinstance(a, dict):
+        return isinstance(b, dict) and list(a) == list(b) and all(equal(a[key], b[key]) for key in a)
+    return a.dtype == b.dtype and a.shape == b.shape and np.array_equal(a, b)
+
+
+@given(trees)
+def test_the_shape_that_goes_in_comes_out(tree):
+    structure, arrays = structure_of(tree)
+    assert equal(structure.assemble(arrays), tree)
+
+
+@given(trees)
+def test_a_pulled_tree_can_be_pushed(tree):
+    structure, arrays = structure_of(tree)
+    again = structure.grads(structure.assemble(structure.empty()), "push")
+    assert [(a.size, a.dtype) for a in again] == [(a.size, a.dtype) for a in arrays]
+
+
+def test_a_mapping_may_come_in_another_order():
+    structure, _ = structure_of({"a": np.zeros(2), "b": np.zeros(3)})
+    a, b = structure.grads(OrderedDict(b=np.ones(3), a=np.zeros(2)), "push")
+    assert a.tolist() == [0, 0]
+    assert b.tolist() == [1, 1, 1]
+
+
+def test_contiguous_gradients_are_not_copied_and_others_are():
+    structure, _ = structure_of(np.zeros((4, 6), np.float32))
+    grad = np.ones((4, 6), np.float32)
+    (same,) = structure.grads(grad, "push")
+    assert same.ctypes.data == grad.ctypes.data
+    strided = np.asfortranarray(np.arange(24, dtype=np.float32).reshape(4, 6))
+    (copy,) = structure.grads(strided, "push")
+    assert copy.flags.c_contiguous
+    assert np.array_equal(copy, strided)
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "words"),
+    [
+        (np.zeros(4, np.float32), ShapeError, ["expected float32[3]", "got float32[4]"]),
+        (np.zeros((3, 1), np.float32), ShapeError, ["expected float32[3]", "got float32[3, 1]"]),
+        (np.zeros(3, np.float64), DtypeError, ["expected float32[3]", "got float64[3]", "astype(np.float32)"]),
+        (np.zeros(3, np.int32), DtypeError, ["got int32[3]"]),
+        (np.zeros(3, ">f4"), DtypeError, ["expected float32[3]"]),
+        (np.array([None] * 3), DtypeError, ["got object[3]"]),
+        ([1.0, 2.0, 3.0], DtypeError, ["got list"]),
+        (None, DtypeError, ["got NoneType"]),
+        ({"a": np.zeros(3, np.float32)}, ParameterError, []),
+        (1.0, ParameterError, []),
+    ],
+)
+def test_a_gradient_that_does_not_fit_an_array_names_what_was_expected_and_got(value, error, words):
+    structure, _ = structure_of(np.zeros(3, np.float32))
+    with pytest.raises(error) as caught:
+        structure.grads(value, "push")
+    assert isinstance(caught.value, ParameterError)
+    for word in ["push", *words]:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ({"a": np.zeros(2)}, ["missing ['b/c']"]),
+        ({"a": np.zeros(2), "b": {"c": np.zeros(1), "d": np.zeros(1)}}, ["unknown ['b/d']"]),
+        ({"a": np.zeros(2), "b": np.zeros(1)}, ["missing ['b/c']", "unknown ['b']"]),
+        ({"a": np.zeros(2), "b": {3: np.zeros(1)}}, ["int 3", "`b`"]),
+        ({}, ["missing ['a', 'b/c']"]),
+        (np.zeros(2), ["expected a mapping", "ndarray"]),
+    ],
+)
+def test_wrong_names_are_told(value, words):
+    structure, _ = structure_of({"a": np.zeros(2), "b": {"c": np.zeros(1)}})
+    with pytest.raises(NamesError) as caught:
+        structure.grads(value, "push")
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_outputs_must_be_writable_contiguous_aligned_and_separate():
+    structure, _ = structure_of({"a": np.zeros(4), "b": np.zeros(4)})
+    fine = np.zeros(4)
+    read_only = np.zeros(4)
+    read_only.flags.writeable = False
+    unaligned = np.zeros(40, np.uint8)[1:33].view(np.float64)
+    for bad, word in [(read_only, "read-only"), (np.zeros(8)[::2], "C-contiguous"), (unaligned, "aligned")]:
+        with pytest.raises(OutputError, match=word):
+            structure.outs({"a": fine, "b": bad}, "pull")
+    line = np.zeros(6)
+    with pytest.raises(OutputError, match="share memory"):
+        structure.outs({"a": line[:4], "b": line[2:]}, "pull")
+    assert [a.ctypes.data for a in structure.outs({"a": fine, "b": line[:4]}, "pull")] == [
+        fine.ctypes.data, line.ctypes.data,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("params", "error"),
+    [
+        ({}, ShapeError),
+        (np.zeros(0), ShapeError),
+        ({"a": np.zeros((3, 0))}, ShapeError),
+        (np.zeros(3, np.int64), DtypeError),
+        (np.zeros(3, np.float16), DtypeError),
+        (np.zeros(3, complex), DtypeError),
+        (np.zeros(3, ">f8"), DtypeError),
+        (np.array(["a"]), DtypeError),
+        (np.array([object()]), DtypeError),
+        ("abc", DtypeError),
+        ([1.0], DtypeError),
+        (None, DtypeError),
+        (True, DtypeError),
+        ({"a": None}, DtypeError),
+        ({1: np.zeros(3)}, NamesError),
+    ],
+)
+def test_parameters_that_cannot_be_stored_raise(params, error):
+    with pytest.raises(error):
+        structure_of(params)
+
+
+@pytest.mark.parametrize("length", [0, -1])
+def test_zeros_of_no_length_raise_shape_error(length):
+    with pytest.raises(ShapeError):
+        zeros(length)
+
+
+def test_zeros_are_float64():
+    assert str(zeros(5)) == "float64[5]"
