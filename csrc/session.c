@@ -47,10 +47,6 @@ static int open_slot(void *argument)
             bool free = fps_load32_acquire(&slot->state) == FPS_SLOT_FREE; /* SYNC slot-free */
             bool dead = fps_lock_abandoned(&slot->life);
             if (!(free || (take_dead && dead)) || !claim(r->arena, i)) continue;
-            fps_store_relaxed(&slot->begun_seq, 0); /* what its last owner pushed is no business of the new one */
-            fps_store_relaxed(&slot->applied_seq, 0);
-            fps_store_relaxed(&slot->interrupted_seq, 0);
-            fps_store_relaxed(&slot->cursor, 0);
             fps_store32_relaxed(&slot->pid, (uint32_t)getpid());
             fps_store32_relaxed(&slot->state, FPS_SLOT_LIVE);
             r->slot = slot;
@@ -92,6 +88,7 @@ static fps_status open_with(int (*call)(void *), request *r, fps_session *out)
     if (status == FPS_OK) {
         *out = (fps_session){
             .arena = r->arena, .slot = r->slot, .index = r->index, .seq = fps_load_relaxed(&r->slot->begun_seq)};
+        out->opened = out->seq;
     }
     return (fps_status)status;
 }

@@ -11,8 +11,9 @@
 typedef struct fps_session {
     const fps_arena *arena;
     fps_slot *slot;
-    uint32_t index; /* of the slot */
-    uint64_t seq;   /* the last sequence number that this session gave to a push */
+    uint32_t index;  /* of the slot */
+    uint64_t opened; /* the last sequence number of the slot's owner before */
+    uint64_t seq;    /* the last sequence number that this session gave to a push: numbers of a slot only grow */
 } fps_session;
 
 /* Takes a free slot, or one whose owner died, after repairing what that owner left. FPS_FULL when there is none. */

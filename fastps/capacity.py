@@ -7,7 +7,6 @@ from pathlib import Path
 
 from fastps.errors import ArenaMemoryError
 
-
 ARENA_MAX_BYTES = 1 << 45
 
 

@@ -90,7 +90,7 @@ cdef class Lane:
         for i in range(self.call.n_parts):
             self.parts[i].done = 0
             self.parts[i].position = self.parts[i].version = 0
-            self.parts[i].seq = seq
+            self.parts[i].seq = seq + self.sessions[i].opened if seq else 0  # the caller counts from 1
 
 
 cdef class Group:

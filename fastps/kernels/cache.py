@@ -78,8 +78,10 @@ def key_of(rule: Rule, dtype: str) -> str | None:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def meaning_of(function: Any) -> str | None:
+def meaning_of(function: Any, within: tuple[Any, ...] = ()) -> str | None:
     """A function's source with all that it refers to; None when some of it has no source or no plain value."""
+    if function in within:
+        return function.__name__  # it calls itself
     try:
         source = textwrap.dedent(inspect.getsource(function))
         outside = inspect.getclosurevars(function)
@@ -92,7 +94,7 @@ def meaning_of(function: Any) -> str | None:
         elif inspect.ismodule(value):
             meaning = value.__name__
         elif inspect.isfunction(value):
-            meaning = meaning_of(value)
+            meaning = meaning_of(value, (*within, function))
         else:
             meaning = None
         if meaning is None:
