@@ -24,15 +24,13 @@ from fastps.structure import Structure
 from fastps.transport import wire
 from fastps.transport.shm import group_of, open_arena
 
-# Remote workers whose last sequence number, payload under way and answer under way are kept. A worker needs them only
-# while an operation of its is under way, so those that were not heard of for longest give way.
-REMEMBERED = 64
 
-
-def keep(table: OrderedDict[int, Any], worker: int, value: Any) -> None:
+def keep(table: OrderedDict[int, Any], worker: int, value: Any, most: int) -> None:
+    """Adds to a table of remote workers. A worker needs its entry only while an operation of its is under way, so those
+    that were not heard of for longest give way."""
     table[worker] = value
     table.move_to_end(worker)
-    while len(table) > REMEMBERED:
+    while len(table) > most:
         table.popitem(last=False)
 
 
@@ -49,6 +47,7 @@ class Shard:
         self._arenas: dict[int, Arena] = {}
         self._layout = wire.Layout((), 0)
         self._handle: Any = None
+        self._remembered = 1  # how many remote workers are remembered
         self._lanes: OrderedDict[int, Lane] = OrderedDict()
         self._inboxes: OrderedDict[int, wire.Inbox] = OrderedDict()
         self._answers: OrderedDict[int, Any] = OrderedDict()
@@ -58,6 +57,7 @@ class Shard:
     ) -> ShardAddress:
         """Compiles the rule for this node, allocates the arena, says where it is."""
         kernels = tuple(image_of(rule, dtype) for dtype in dtypes_of(structure))
+        self._remembered = max(1, min(64, max_sessions // 2))  # the rest is for workers on this node
         arena_id = os.urandom(16)
         capacity.require(Arena.size(params_bytes, max_sessions), self._label)
         self._arena = Arena.create(
@@ -110,25 +110,26 @@ class Shard:
             inbox = wire.Inbox(self._layout.nbytes)
         inbox.add(head, parts)
         if header.message + 1 < header.messages:
-            keep(self._inboxes, worker, inbox)
+            keep(self._inboxes, worker, inbox, self._remembered)
             return None
         grad = inbox.payload()
         out = np.empty(self._layout.nbytes, np.uint8) if header.pulls else None
-        lane = self._lanes.get(worker) or self._new_lane()
-        keep(self._lanes, worker, lane)
+        lane = self._lane(worker)
+        self._lanes.move_to_end(worker)
         self._group.run([grad], None if out is None else [out], header.timeout, lane=lane, seq=header.seq)
         return None if out is None else self._answer(worker, out)
 
-    def _new_lane(self) -> Lane:
-        """Takes sessions from the remote worker that was not heard of for longest when none is free."""
+    def _lane(self, worker: int) -> Lane:
+        """The lane of a remote worker's pushes: its sessions remember what has been applied."""
         assert self._group is not None
-        while True:
+        while worker not in self._lanes:
             try:
-                return self._group.lane()
+                keep(self._lanes, worker, self._group.lane(), self._remembered)
             except SessionsExhaustedError:
                 if not self._lanes:
                     raise
                 self._lanes.popitem(last=False)
+        return self._lanes[worker]
 
     def chunk(self, worker: int, number: int) -> Any:
         """A further chunk of the answer to this worker's last pull."""
@@ -142,7 +143,7 @@ class Shard:
     def _answer(self, worker: int, out: Any) -> Any:
         chunks = wire.chunks(out.nbytes)
         if len(chunks) > 1:
-            keep(self._answers, worker, out)
+            keep(self._answers, worker, out, self._remembered)
         return wire.reply(out[: chunks[0][1]])
 
     def get_params(self) -> Any:

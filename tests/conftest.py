@@ -93,6 +93,12 @@ def wait_until(condition, seconds, what):
         time.sleep(0.02)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item):
+    """Lets go of the test's arguments before its module is torn down: pytest itself does it only after that."""
+    getattr(item, "funcargs", {}).clear()
+
+
 @pytest.fixture(scope="module", autouse=True)
 def leaves_nothing_behind(request):
     """After each module: no process, no shared memory, no arena in this process."""

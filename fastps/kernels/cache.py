@@ -81,7 +81,7 @@ def key_of(rule: Rule, dtype: str) -> str | None:
 def meaning_of(function: Any, within: tuple[Any, ...] = ()) -> str | None:
     """A function's source with all that it refers to; None when some of it has no source or no plain value."""
     if function in within:
-        return function.__name__  # it calls itself
+        return str(function.__name__)  # it calls itself
     try:
         source = textwrap.dedent(inspect.getsource(function))
         outside = inspect.getclosurevars(function)

@@ -11,6 +11,8 @@ stores, on which recovery would depend, to the optimiser.
 
 from __future__ import annotations
 
+import inspect
+
 import llvmlite.binding as llvm
 import numba
 from numba import carray, types
@@ -53,6 +55,8 @@ def compile_rule(rule: Rule, dtype: str, symbol: str) -> KernelImage:
     # The cast keeps arithmetic in the element's type: float64 hyper-parameters would halve the vector width.
     unpack = "\n    ".join(f"{name} = element(hyper[{i}])" for i, name in enumerate(hyper)) or "pass"
     source = TEMPLATE.format(unpack=unpack, arguments=", ".join(["p[i]", "g[i]", *hyper]))
+    if not inspect.isfunction(rule.scalar):
+        raise CompileError(f"{rule!r}: expected its step to be a Python function, got {type(rule.scalar).__name__}")
     step = numba.njit(error_model=ERROR_MODEL, fastmath=set(FASTMATH))(rule.scalar)
     names: dict[str, object] = {"carray": carray, "element": element, "step": step}
     exec(source, names)
