@@ -47,7 +47,7 @@ static void push_piece(const walk *w, const fps_span *span, uint64_t from, uint6
     const fps_rule *rule = &w->call->rules[span->rule];
     const uint8_t *grad = (const uint8_t *)w->call->grads[span->buffer] + buffer_at(span, from);
     for (uint64_t bytes; from < to; from += bytes, grad += bytes) {
-        bytes = to - from < FPS_BLOCK_BYTES ? to - from : FPS_BLOCK_BYTES;
+        bytes = to - from < w->arena->layout.block_bytes ? to - from : w->arena->layout.block_bytes;
         uint8_t *params = w->arena->params + from;
         rule->kernel(params, grad, w->redo, (int64_t)(bytes / span->item_bytes), rule->hyper);
         fps_store_release(&w->slot->cursor, FPS_CURSOR(from, bytes)); /* SYNC redo-committed */

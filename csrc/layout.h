@@ -41,7 +41,7 @@
 
 /* `cursor` of a session: the position of its push in params (bytes), and how many bytes from there are committed in the
  * redo block but perhaps not yet copied. One word, so that both change at once. */
-#define FPS_CURSOR_SHIFT 13u
+#define FPS_CURSOR_SHIFT 15u
 #define FPS_CURSOR(position, committed) (((uint64_t)(position) << FPS_CURSOR_SHIFT) | (uint64_t)(committed))
 #define FPS_CURSOR_POSITION(cursor) ((cursor) >> FPS_CURSOR_SHIFT)
 #define FPS_CURSOR_COMMITTED(cursor) ((cursor) & ((UINT64_C(1) << FPS_CURSOR_SHIFT) - 1))
@@ -74,6 +74,8 @@ typedef struct fps_layout {
     uint64_t slot_stride;
     uint32_t n_slots;
     uint32_t isolation;
+    uint32_t block_bytes;
+    uint32_t reserved;
     uint64_t checksum; /* FNV-1a of the bytes before it */
 } fps_layout;
 
@@ -148,7 +150,7 @@ static_assert(offsetof(fps_layout, total_bytes) == 16, "layout");
 static_assert(offsetof(fps_layout, arena_id) == 24, "layout");
 static_assert(offsetof(fps_layout, stripe_bytes) == 56, "layout");
 static_assert(offsetof(fps_layout, params_bytes) == 104, "layout");
-static_assert(offsetof(fps_layout, checksum) == 136 && sizeof(fps_layout) == 144, "layout");
+static_assert(offsetof(fps_layout, checksum) == 144 && sizeof(fps_layout) == 152, "layout");
 static_assert(offsetof(fps_header, owner_life) == 256, "header");
 static_assert(offsetof(fps_header, version) == 320, "header");
 static_assert(offsetof(fps_header, recovered_locks) == 384 && sizeof(fps_header) == 448, "header");
@@ -156,6 +158,6 @@ static_assert(sizeof(fps_header) <= FPS_PAGE, "header");
 static_assert(offsetof(fps_slot, begun_seq) == 64 && offsetof(fps_slot, meters) == 128, "slot");
 static_assert(sizeof(fps_slot) == 256, "slot");
 static_assert(offsetof(fps_stripe, sequence) == 64 && sizeof(fps_stripe) == 128, "stripe");
-static_assert(FPS_BLOCK_BYTES < (1u << FPS_CURSOR_SHIFT), "a committed block fits the cursor");
+static_assert(4 * FPS_BLOCK_BYTES < (1u << FPS_CURSOR_SHIFT), "a committed block fits the cursor");
 
 #endif

@@ -20,7 +20,8 @@ static void repair(const fps_arena *arena, uint32_t stripe)
         uint64_t position = FPS_CURSOR_POSITION(cursor), bytes = FPS_CURSOR_COMMITTED(cursor);
         uint64_t from = stripe * arena->layout.stripe_bytes, to = from + arena->layout.stripe_bytes;
         if (to > arena->layout.params_bytes) to = arena->layout.params_bytes;
-        if (bytes > 0 && bytes <= FPS_BLOCK_BYTES && position >= from && position < to && bytes <= to - position) {
+        if (bytes > 0 && bytes <= arena->layout.block_bytes && position >= from && position < to &&
+            bytes <= to - position) {
             fps_copy(arena->params + position, arena->redo + (uint64_t)(writer - 1) * arena->layout.redo_bytes, bytes);
             position += bytes;
             fps_store_release(&slot->cursor, FPS_CURSOR(position, 0));

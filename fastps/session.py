@@ -48,51 +48,32 @@ class Session:
             self.transports.append(self.shm)
         # All shards here: one C call checks and does everything, unless an argument needs a closer look.
         self._direct = self.shm.group if self.shm and not by_node else None
-        flat = not spec.structure.is_array and all(len(leaf.path) == 1 for leaf in spec.structure.leaves)
-        self._names = [leaf.path[0] for leaf in spec.structure.leaves] if flat else None
-
-    def _at_first_glance(self, value: Any) -> list[Any] | None:
-        """One value a leaf where that is obvious; whether they are arrays that fit is for others to check."""
-        if self.spec.structure.is_array:
-            return [value]
-        if self._names is None or type(value) is not dict or len(value) != len(self._names):
-            return None
-        try:
-            return [value[name] for name in self._names]
-        except KeyError:
-            return None
 
     def pull(self, out: Any, timeout: float | None) -> Any:
         structure = self.spec.structure
-        glance = structure.empty() if out is None else self._at_first_glance(out)
-        if self._direct is None or glance is None or not self._run_directly(None, glance, timeout):
-            arrays = structure.empty() if out is None else structure.outs(out, "pull")
-            self._run(None, arrays, timeout, "pull")
-            glance = arrays
-        return out if out is not None else structure.assemble(glance)
+        arrays = structure.empty() if out is None else None
+        target = structure.assemble(arrays) if arrays else out
+        if self._direct is None or not self._run_directly(None, target, timeout):
+            self._run(None, arrays or structure.outs(out, "pull"), timeout, "pull")
+        return target
 
     def push(self, grads: Any, timeout: float | None, resume: Any) -> None:
-        if self._direct is not None and resume is None:
-            glance = self._at_first_glance(grads)
-            if glance is not None and self._run_directly(glance, None, timeout):
-                return
-        self._run(self._grads(grads, "push", timeout), None, timeout, "push", resume)
+        if self._direct is None or resume is not None or not self._run_directly(grads, None, timeout):
+            self._run(self._grads(grads, "push", timeout), None, timeout, "push", resume)
 
     def push_pull(self, grads: Any, out: Any, timeout: float | None, resume: Any) -> Any:
         structure = self.spec.structure
-        if self._direct is not None and resume is None:
-            given = self._at_first_glance(grads)
-            target = structure.empty() if out is None else self._at_first_glance(out)
-            if given is not None and target is not None and self._run_directly(given, target, timeout):
-                return out if out is not None else structure.assemble(target)
-        given = self._grads(grads, "push_pull", timeout)
-        arrays = structure.empty() if out is None else structure.outs(out, "push_pull")
-        # A gradient in the memory of `out` would be overwritten while it is read.
-        given = [g.copy() if any(np.may_share_memory(g, o) for o in arrays) else g for g in given]
-        self._run(given, arrays, timeout, "push_pull", resume)
-        return out if out is not None else structure.assemble(arrays)
+        fresh = structure.empty() if out is None else None
+        target = structure.assemble(fresh) if fresh else out
+        if self._direct is None or resume is not None or not self._run_directly(grads, target, timeout):
+            given = self._grads(grads, "push_pull", timeout)
+            arrays = fresh or structure.outs(out, "push_pull")
+            # A gradient in the memory of `out` would be overwritten while it is read.
+            given = [g.copy() if any(np.may_share_memory(g, o) for o in arrays) else g for g in given]
+            self._run(given, arrays, timeout, "push_pull", resume)
+        return target
 
-    def _run_directly(self, grads: list[Any] | None, outs: list[Any] | None, timeout: float | None) -> bool:
+    def _run_directly(self, grads: Any, outs: Any, timeout: float | None) -> bool:
         assert self._direct is not None
         try:
             return self._direct.run_if_fits(grads, outs, timeout)

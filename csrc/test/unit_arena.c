@@ -107,7 +107,8 @@ static void regions_follow_each_other_at_their_residues(void)
             CHECK_EQ(l.params_offset % 4096, 2048);
             CHECK_EQ(l.slots_offset % 4096, 2048);
             CHECK_EQ(l.total_bytes % 4096, 0);
-            CHECK_EQ(l.redo_bytes, FPS_BLOCK_BYTES * (1 + n_slots));
+            CHECK_EQ(l.redo_bytes, l.block_bytes * (1 + n_slots));
+            CHECK(l.block_bytes % FPS_BLOCK_BYTES == 0 && l.block_bytes <= 4 * FPS_BLOCK_BYTES);
             CHECK_EQ(l.n_stripes, (l.params_bytes + l.stripe_bytes - 1) / l.stripe_bytes);
         }
     }

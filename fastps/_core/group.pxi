@@ -1,5 +1,7 @@
 # A group: the shards that this process has mapped, operated on by one C call for all of them.
 
+import math
+
 cimport cython
 cimport numpy as np
 from cpython.exc cimport PyErr_CheckSignals
@@ -9,17 +11,6 @@ np.import_array()
 
 cdef int64_t deadline_after(double seconds) noexcept:
     return fps_now_ns() + <int64_t>(1e9 * max(0.0, seconds)) if seconds < 1e9 else FPS_NEVER
-
-
-cdef bint any_overlap(list arrays):
-    cdef size_t end = 0
-    if len(arrays) < 2:
-        return False
-    for start, nbytes in sorted([(<size_t>np.PyArray_DATA(a), <size_t>np.PyArray_NBYTES(a)) for a in arrays]):
-        if <size_t>start < end:
-            return True
-        end = start + nbytes
-    return False
 
 
 # Below this size the GIL is kept: giving it back and taking it again costs as much as the copy.
@@ -101,7 +92,8 @@ cdef class Group:
     arenas : list of Arena
     spans : per arena a list of (position, bytes, buffer, buffer offset, rule, item bytes), sorted by position
     rules : list of (kernel address, float64 array of hyper-parameters)
-    kinds : per buffer its (dtype, shape), for `run_if_fits`; or None
+    kinds : for `run_if_fits`, per buffer its (dtype, shape)
+    names : for `run_if_fits`, the names of the buffers in a dict; None for a bare array
 
     Threads: any number; each operation takes a lane from a pool that grows on demand.
     """
@@ -111,13 +103,13 @@ cdef class Group:
     cdef uint32_t *n_spans
     cdef fps_rule *rules
     cdef tuple mapped
-    cdef list hypers, idle, kinds
+    cdef list hypers, idle, kinds, sizes, names
     cdef uint64_t bytes
     cdef bint may_keep_gil
     cdef public double timeout
 
     def __cinit__(self, list arenas, list spans, list rules, uint32_t n_buffers, double timeout,
-                  list kinds=None):
+                  list kinds=None, list names=None):
         cdef Arena arena
         cdef fps_span *span
         cdef double[::1] hyper
@@ -154,7 +146,9 @@ cdef class Group:
             self.hypers.append(values)
             self.rules[i].kernel = <fps_kernel><size_t>address
             self.rules[i].hyper = &hyper[0] if hyper.shape[0] else NULL
-        self.kinds = [(dtype.num, shape) for dtype, shape in kinds or ()]
+        self.kinds = None if kinds is None else [(dtype.num, shape) for dtype, shape in kinds]
+        self.sizes = None if kinds is None else [dtype.itemsize * math.prod(shape) for dtype, shape in kinds]
+        self.names = names
 
     def __dealloc__(self):
         cdef uint32_t i
@@ -176,15 +170,20 @@ cdef class Group:
             return self.idle.pop()
         return Lane(self)
 
-    cdef bint fits(self, list arrays, bint writable):
+    cdef bint bind(self, object value, void **pointers, bint writable):
+        """Puts the memory of one array a buffer into `pointers`; False when an array needs a closer look."""
         cdef np.npy_intp *dims
         cdef tuple shape
+        cdef object array = value
         cdef uint32_t i
         cdef int k
-        if <uint32_t>len(self.kinds) != self.n_buffers or <uint32_t>len(arrays) != self.n_buffers:
+        if self.kinds is None:
+            return False
+        if self.names is not None and (type(value) is not dict or <uint32_t>len(<dict>value) != self.n_buffers):
             return False
         for i in range(self.n_buffers):
-            array = arrays[i]
+            if self.names is not None:
+                array = (<dict>value).get(self.names[i])
             number, shape = <tuple>self.kinds[i]
             if not np.PyArray_CheckExact(array) or np.PyArray_TYPE(array) != <int>number:
                 return False
@@ -196,27 +195,38 @@ cdef class Group:
             for k in range(np.PyArray_NDIM(array)):
                 if dims[k] != <np.npy_intp>shape[k]:
                     return False
+            pointers[i] = np.PyArray_DATA(array)
         return True
 
-    def run_if_fits(self, list grads, list outs, object timeout=None):
-        """An operation on arrays that need no second look, one a buffer; or False, having done nothing.
-
-        True only where the arrays have exactly the expected types, shapes and flags, and no two that overlap.
-        """
-        cdef Lane lane
+    cdef bint any_overlap(self, Lane lane, bint pushes):
+        """Whether `outs` overlap each other, or gradients when there are any."""
         cdef uint32_t i
-        if not ((grads is None or self.fits(grads, False)) and (outs is None or self.fits(outs, True))):
+        cdef size_t end = 0
+        if self.n_buffers == 1 and not pushes:
             return False
-        if outs is not None and any_overlap(outs if grads is None else outs + grads):
+        ranges = [(<size_t>lane.outs[i], self.sizes[i]) for i in range(self.n_buffers)]
+        if pushes:
+            ranges += [(<size_t>lane.grads[i], self.sizes[i]) for i in range(self.n_buffers)]
+        for start, size in sorted(ranges):
+            if <size_t>start < end:
+                return True
+            end = start + size
+        return False
+
+    def run_if_fits(self, object grads, object outs, object timeout=None):
+        """An operation on parameters that need no second look; or False, having done nothing.
+
+        `grads` and `outs` are None, an array, or a dict of arrays. Runs only where the arrays have exactly the expected
+        types, shapes and flags, and none that is written overlaps another.
+        """
+        cdef Lane lane = self.take()
+        cdef bint pushes = grads is not None, pulls = outs is not None
+        if (pushes and not self.bind(grads, <void **>lane.grads, False)
+                or pulls and (not self.bind(outs, lane.outs, True) or self.any_overlap(lane, pushes))):
+            self.idle.append(lane)
             return False
-        lane = self.take()
-        for i in range(self.n_buffers):
-            if grads is not None:
-                lane.grads[i] = np.PyArray_DATA(grads[i])
-            if outs is not None:
-                lane.outs[i] = np.PyArray_DATA(outs[i])
         lane.reset(0)
-        self.finish(lane, grads is not None, outs is not None, timeout, True)
+        self.finish(lane, pushes, pulls, timeout, True)
         return True
 
     def lane(self):

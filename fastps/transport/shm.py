@@ -53,8 +53,12 @@ def group_of(spec: ServerSpec, arenas: dict[int, Arena], *, buffers: int, offset
         spans.append(rows)
     images = spec.addresses[next(iter(arenas))].kernels
     rules = [(address_of(image), np.array(spec.rule.hyper, np.float64)) for image in images]
-    kinds = [(np.dtype(leaf.dtype), leaf.shape) for leaf in spec.structure.leaves] if direct else None
-    return Group(list(arenas.values()), spans, rules, buffers, spec.timeout, kinds)
+    leaves = spec.structure.leaves
+    if not direct:
+        return Group(list(arenas.values()), spans, rules, buffers, spec.timeout)
+    kinds = [(np.dtype(leaf.dtype), leaf.shape) for leaf in leaves]
+    names = None if spec.structure.is_array else [leaf.path[0] for leaf in leaves]
+    return Group(list(arenas.values()), spans, rules, buffers, spec.timeout, kinds, names)
 
 
 class Done:
@@ -75,7 +79,8 @@ class ShmTransport:
             run = spec.plans[shard].runs[number]
             return run.leaf, run.start * spec.structure.leaves[run.leaf].item_bytes
 
-        whole = len(shards) == len(spec.plans)
+        # All shards here, and no mapping in a mapping: the group can take arguments as they come.
+        whole = len(shards) == len(spec.plans) and all(len(leaf.path) < 2 for leaf in spec.structure.leaves)
         self.group = group_of(spec, self.arenas, buffers=len(spec.structure.leaves), offset=offset, direct=whole)
 
     def start(self, grads: Arrays | None, outs: Arrays | None, timeout: float | None, resume: Any = None) -> Done:
