@@ -6,13 +6,11 @@
 #include <string.h>
 #include <time.h>
 
-#ifndef SPIN_NS
 #define SPIN_NS 2000
-#define SPIN_BEHIND_NS 20000
+#define SPIN_BEHIND_NS 20000 /* a stripe of 64 KiB that comes from the other core's cache takes 5 to 10 us */
 #define SPIN_AWAY_NS 300
 #define NAP_NS 100000
 #define NAPS 20
-#endif
 #define SLICE_NS (50 * INT64_C(1000000))
 
 /* glibc keeps the holder's thread id in the first word of a mutex, with the flags that the kernel's robust list
