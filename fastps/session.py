@@ -53,19 +53,19 @@ class Session:
         structure = self.spec.structure
         arrays = structure.empty() if out is None else None
         target = structure.assemble(arrays) if arrays else out
-        if self._direct is None or not self._run_directly(None, target, timeout):
+        if self._direct is None or not self._run_directly(False, None, True, target, timeout):
             self._run(None, arrays or structure.outs(out, "pull"), timeout, "pull")
         return target
 
     def push(self, grads: Any, timeout: float | None, resume: Any) -> None:
-        if self._direct is None or resume is not None or not self._run_directly(grads, None, timeout):
+        if self._direct is None or resume is not None or not self._run_directly(True, grads, False, None, timeout):
             self._run(self._grads(grads, "push", timeout), None, timeout, "push", resume)
 
     def push_pull(self, grads: Any, out: Any, timeout: float | None, resume: Any) -> Any:
         structure = self.spec.structure
         fresh = structure.empty() if out is None else None
         target = structure.assemble(fresh) if fresh else out
-        if self._direct is None or resume is not None or not self._run_directly(grads, target, timeout):
+        if self._direct is None or resume is not None or not self._run_directly(True, grads, True, target, timeout):
             given = self._grads(grads, "push_pull", timeout)
             arrays = fresh or structure.outs(out, "push_pull")
             # A gradient in the memory of `out` would be overwritten while it is read.
@@ -73,12 +73,12 @@ class Session:
             self._run(given, arrays, timeout, "push_pull", resume)
         return target
 
-    def _run_directly(self, grads: Any, outs: Any, timeout: float | None) -> bool:
+    def _run_directly(self, pushes: bool, grads: Any, pulls: bool, outs: Any, timeout: float | None) -> bool:
         assert self._direct is not None
         try:
-            return self._direct.run_if_fits(grads, outs, timeout)
+            return self._direct.run_if_fits(pushes, grads, pulls, outs, timeout)
         except WaitTimeoutError as error:
-            raise self._merged([(0, error)], grads is not None) from None
+            raise self._merged([(0, error)], pushes) from None
 
     def _grads(self, grads: Any, verb: str, timeout: float | None) -> Arrays:
         ready = self._resolve(grads, self.spec.timeout if timeout is None else timeout)

@@ -64,13 +64,13 @@ class LocalServer:
 
     def push_from(self, grad, timeout=None):
         """True; or False, having done nothing, when `grad` does not fit."""
-        return self.group.run_if_fits([grad], None, timeout)
+        return self.group.run_if_fits(True, grad, False, None, timeout)
 
     def pull_into(self, out, timeout=None):
-        return self.group.run_if_fits(None, [out], timeout)
+        return self.group.run_if_fits(False, None, True, out, timeout)
 
     def push_pull(self, grad, out, timeout=None):
-        return self.group.run_if_fits([grad], [out], timeout)
+        return self.group.run_if_fits(True, grad, True, out, timeout)
 
 
 def word(fd: int, at: int, kind: str = "Q") -> int:

@@ -213,15 +213,14 @@ cdef class Group:
             end = start + size
         return False
 
-    def run_if_fits(self, object grads, object outs, object timeout=None):
+    def run_if_fits(self, bint pushes, object grads, bint pulls, object outs, object timeout=None):
         """An operation on parameters that need no second look; or False, having done nothing.
 
-        `grads` and `outs` are None, an array, or a dict of arrays. Runs only where the arrays have exactly the expected
+        `grads`, when it pushes, and `outs`, when it pulls, may be anything. Runs only where the arrays have exactly the expected
         types, shapes and flags, and none that is written overlaps another.
         """
         cdef Lane lane = self.take()
-        cdef bint pushes = grads is not None, pulls = outs is not None
-        if (pushes and not self.bind(grads, <void **>lane.grads, False)
+        if not (pushes or pulls) or (pushes and not self.bind(grads, <void **>lane.grads, False)
                 or pulls and (not self.bind(outs, lane.outs, True) or self.any_overlap(lane, pushes))):
             self.idle.append(lane)
             return False
