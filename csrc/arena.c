@@ -175,7 +175,10 @@ fps_status fps_arena_create(const fps_arena_spec *spec, fps_arena *out)
     arena.fd = memfd_create("fastps", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (arena.fd < 0) return FPS_SYSTEM;
 
-    int error = posix_fallocate(arena.fd, 0, (off_t)arena.layout.total_bytes);
+    int error;
+    do {
+        error = posix_fallocate(arena.fd, 0, (off_t)arena.layout.total_bytes);
+    } while (error == EINTR);
     if (error) {
         status = error == ENOSPC || error == ENOMEM ? FPS_NO_MEMORY : FPS_SYSTEM;
         errno = error;
@@ -224,7 +227,8 @@ void fps_arena_retire(fps_arena *arena)
     arena->owner = false;
     if (fps_life_run(retire, arena->header) != 0) return;
     /* Peers may keep the arena mapped for long: its pages go back now. They read zeros, and are told so. */
-    uint64_t from = page_up(arena->layout.params_offset);
+    uint64_t from = page_up(arena->layout.params_offset), head = from - arena->layout.params_offset;
+    memset(arena->params, 0, head < arena->layout.params_bytes ? head : arena->layout.params_bytes);
     if (from < arena->layout.total_bytes)
         fallocate(arena->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)from,
                   (off_t)(arena->layout.total_bytes - from));

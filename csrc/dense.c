@@ -135,6 +135,7 @@ static fps_status run_stripes(walk *w, uint32_t stripe)
         if (stop == w->end) break;
         fps_wait behind = w->call->wait;
         behind.manner = FPS_WAIT_BEHIND;
+        behind.interrupted = NULL; /* nobody's signal handlers run under a lock, and no Ctrl-C leaves half a push */
         fps_status status = fps_stripe_enter(arena, stripe + 1, &behind);
         if (pushes) {
             fps_store_release(&w->slot->cursor, FPS_CURSOR(stop, 0)); /* behind a gap between spans, too */
@@ -327,6 +328,7 @@ fps_status fps_dense_run(fps_call *call, uint32_t *at)
     }
 out:
     if (streaming) fps_copy_drain();
+    atomic_thread_fence(memory_order_acquire); /* what was read was read before this look at the arenas' state */
     for (uint32_t i = 0; status == FPS_OK && i < call->n_parts; i++) {
         status = fps_arena_state(call->parts[i].session->arena); /* closed meanwhile: its memory was given back */
         *at = i;

@@ -3,10 +3,16 @@
 
 #include <errno.h>
 #include <stdbool.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "life.h"
 #include "stripe.h"
+
+#define BURY_NS 1000000000
+#define SESSIONS_A_PROCESS 1900u /* and the life locks of the arenas that it owns */
+
+static uint32_t sessions_held; /* by this process; the life thread's */
 
 /* A slot belongs to whoever holds its life lock, so all of this runs on the life thread. */
 typedef struct request {
@@ -16,14 +22,23 @@ typedef struct request {
 } request;
 
 /* Repairs every stripe that the dead owner of this slot still marks as its own, so that its redo block and its record
- * can be used again. Such a stripe's lock is abandoned too: nobody makes us wait for it long. */
-static void bury(const fps_arena *arena, uint32_t index)
+ * can be used again. Such a stripe's lock is abandoned too; it is busy only while somebody else repairs it. False when
+ * that does not end: a stopped process. */
+static bool bury(const fps_arena *arena, uint32_t index)
 {
-    fps_wait patient = {.deadline_ns = FPS_NEVER};
+    const fps_wait no_wait = {.deadline_ns = FPS_NO_WAIT};
+    const int64_t give_up = fps_now_ns() + BURY_NS;
     for (uint32_t i = 0; i < arena->layout.n_stripes; i++) {
-        if (fps_load32_relaxed(&arena->stripes[i].writer) != index + 1) continue;
-        if (fps_stripe_enter(arena, i, &patient) == FPS_OK) fps_stripe_leave(arena, i);
+        while (fps_load32_relaxed(&arena->stripes[i].writer) == index + 1) {
+            if (fps_stripe_enter(arena, i, &no_wait) == FPS_OK)
+                fps_stripe_leave(arena, i);
+            else if (fps_now_ns() > give_up)
+                return false;
+            else
+                clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = 100000}, NULL);
+        }
     }
+    return true;
 }
 
 static bool claim(const fps_arena *arena, uint32_t index)
@@ -32,15 +47,31 @@ static bool claim(const fps_arena *arena, uint32_t index)
     int error = pthread_mutex_trylock(&slot->life);
     if (error != 0 && error != EOWNERDEAD) return false;
     if (error == EOWNERDEAD) {
-        bury(arena, index);
+        bool buried = bury(arena, index);
         pthread_mutex_consistent(&slot->life);
+        if (!buried) { /* still LIVE, so nobody takes it: its record is needed by whoever repairs the stripe */
+            pthread_mutex_unlock(&slot->life);
+            return false;
+        }
     }
     return true;
+}
+
+/* The kernel hands over no more than about 2048 locks of a thread that dies, the youngest first. */
+static bool room_for_another(void)
+{
+    static uint32_t generation;
+    if (generation != fps_life_generation()) {
+        generation = fps_life_generation();
+        sessions_held = 0; /* those are the parent's */
+    }
+    return sessions_held < SESSIONS_A_PROCESS;
 }
 
 static int open_slot(void *argument)
 {
     request *r = argument;
+    if (!room_for_another()) return FPS_FULL;
     for (int take_dead = 0; take_dead < 2; take_dead++) {
         for (uint32_t i = 0; i < r->arena->layout.n_sessions; i++) {
             fps_slot *slot = &r->arena->slots[i];
@@ -49,6 +80,7 @@ static int open_slot(void *argument)
             if (!(free || (take_dead && dead)) || !claim(r->arena, i)) continue;
             fps_store32_relaxed(&slot->pid, (uint32_t)getpid());
             fps_store32_relaxed(&slot->state, FPS_SLOT_LIVE);
+            sessions_held++;
             r->slot = slot;
             r->index = i;
             return FPS_OK;
@@ -65,8 +97,13 @@ static int adopt_slot(void *argument)
     int error = pthread_mutex_trylock(&slot->life);
     if (error == 0) pthread_mutex_unlock(&slot->life);
     if (error != EOWNERDEAD) return FPS_NOT_ABANDONED;
-    bury(r->arena, r->index);
+    bool buried = bury(r->arena, r->index);
     pthread_mutex_consistent(&slot->life);
+    if (!buried) {
+        pthread_mutex_unlock(&slot->life);
+        return FPS_NOT_ABANDONED;
+    }
+    sessions_held++;
     fps_store32_relaxed(&slot->pid, (uint32_t)getpid());
     r->slot = slot;
     return FPS_OK;
@@ -76,7 +113,8 @@ static int close_slot(void *argument)
 {
     fps_slot *slot = argument;
     if (fps_lock_holder(&slot->life) != (uint32_t)gettid())
-        return EPERM;                                 /* a forked child closes nothing of its parent */
+        return EPERM; /* a forked child closes nothing of its parent */
+    sessions_held--;
     fps_store32_release(&slot->state, FPS_SLOT_FREE); /* SYNC slot-free */
     return pthread_mutex_unlock(&slot->life);
 }
@@ -88,7 +126,6 @@ static fps_status open_with(int (*call)(void *), request *r, fps_session *out)
     if (status == FPS_OK) {
         *out = (fps_session){
             .arena = r->arena, .slot = r->slot, .index = r->index, .seq = fps_load_relaxed(&r->slot->begun_seq)};
-        out->opened = out->seq;
     }
     return (fps_status)status;
 }

@@ -1,4 +1,4 @@
-/* A session: a worker's identity in one arena, and the undo information of its pushes. One operation at a time. */
+/* A session: a worker's identity in one arena, and the record of its push. One operation at a time. */
 #ifndef FPS_SESSION_H
 #define FPS_SESSION_H
 
@@ -11,9 +11,8 @@
 typedef struct fps_session {
     const fps_arena *arena;
     fps_slot *slot;
-    uint32_t index;  /* of the slot */
-    uint64_t opened; /* the last sequence number of the slot's owner before */
-    uint64_t seq;    /* the last sequence number that this session gave to a push: numbers of a slot only grow */
+    uint32_t index; /* of the slot */
+    uint64_t seq;   /* the last sequence number that this session gave to a push: numbers of a slot only grow */
 } fps_session;
 
 /* Takes a free slot, or one whose owner died, after repairing what that owner left. FPS_FULL when there is none. */

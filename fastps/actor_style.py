@@ -32,6 +32,12 @@ class ActorStyleServer:
         self.get_params = Method(server, "get_params")
         self.update_params = Method(server, "update_params")
 
+    def __enter__(self) -> ActorStyleServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.close()
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)

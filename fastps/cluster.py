@@ -14,7 +14,7 @@ import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
-from fastps.errors import ClosedError, FastPSError, PlacementError, ShardDiedError, WaitTimeoutError
+from fastps.errors import ClosedError, FastPSError, PlacementError, ShardDiedError, UnavailableError, WaitTimeoutError
 
 NAMESPACE = "fastps"
 LONGEST = 1e8  # seconds; Ray counts milliseconds in 64 bits
@@ -42,13 +42,23 @@ def nodes() -> dict[str, dict[str, float]]:
 
 
 def resolve(value: Any, timeout: float) -> Any:
-    """Replaces Ray object references, and futures, in a (nested mapping of) values by what they stand for."""
+    """Replaces Ray object references, and futures, in a (nested mapping of) values by what they stand for.
+
+    Raises WaitTimeoutError when they are not there within `timeout` seconds. What a task raised comes as Ray has it.
+    """
+    return _resolved(value, deadline_after(timeout))
+
+
+def _resolved(value: Any, deadline: float) -> Any:
     if isinstance(value, ray.ObjectRef):
-        return get(value, timeout, "push: the ObjectRef")
+        return get(value, left_until(deadline), "push: the ObjectRef")
     if isinstance(value, Mapping):
-        return {name: resolve(item, timeout) for name, item in value.items()}
+        return {name: _resolved(item, deadline) for name, item in value.items()}
     if callable(getattr(value, "result", None)) and callable(getattr(value, "done", None)):
-        return value.result(timeout)
+        try:
+            return value.result(left_until(deadline))
+        except TimeoutError:
+            raise WaitTimeoutError("push: the future had no result in time") from None
     return value
 
 
@@ -79,10 +89,6 @@ def kill(actor: Any) -> None:
 def available() -> dict[str, float]:
     """The resources that the cluster has free."""
     return dict(ray.available_resources())
-
-
-class UnavailableError(ShardDiedError):
-    """The connection to a shard's process was lost; the process may be alive."""
 
 
 def first_line(error: BaseException) -> str:
@@ -166,7 +172,12 @@ def _by_strategy(strategy: str, num_shards: int, known: dict[str, dict[str, floa
         )
     # A bundle must ask for something: a thousandth of a CPU.
     group = placement_group([{"CPU": 0.001}] * num_shards, strategy=strategy)
-    if not group.wait(timeout):
+    try:
+        ready = _wait(group, deadline_after(timeout))
+    except BaseException:
+        remove_placement_group(group)
+        raise
+    if not ready:
         remove_placement_group(group)
         raise PlacementError(
             f"placement: the cluster could not reserve {strategy} for {num_shards} shards within {timeout:g} s; it has "
@@ -179,6 +190,18 @@ def _by_strategy(strategy: str, num_shards: int, known: dict[str, dict[str, floa
         ],
         group,
     )
+
+
+def _wait(group: Any, deadline: float) -> bool:
+    """In short steps: Ray looks at signals only between them."""
+    while left_until(deadline) > 0:
+        if group.wait(min(0.5, left_until(deadline))):
+            return True
+    return False
+
+
+def connected() -> bool:
+    return bool(ray.is_initialized())
 
 
 def named_actor(name: str) -> Any | None:

@@ -13,6 +13,7 @@
      +-- ServerNotFoundError     (LookupError)      no server of that name
      +-- ClosedError             (ValueError)       the server, or this handle of it, was closed
      +-- ShardDiedError          (ConnectionError)  the process of a shard is gone
+     |    +-- UnavailableError                      or cannot be reached for the moment
      +-- WaitTimeoutError        (TimeoutError)     an operation did not end in time
      +-- SessionsExhaustedError  (RuntimeError)     more concurrent sessions than the arena has room for
      +-- ArenaError              (OSError)          an arena that cannot be opened
@@ -44,6 +45,7 @@ __all__ = [
     "ShapeError",
     "ShardDiedError",
     "SplitError",
+    "UnavailableError",
     "WaitTimeoutError",
 ]
 
@@ -96,11 +98,15 @@ class ServerNotFoundError(FastPSError, LookupError):
 
 
 class ClosedError(FastPSError, ValueError):
-    """The server, or this handle of it, was closed. Nothing was applied."""
+    """The server, or this handle of it, was closed. A note names shards where a push was applied all the same."""
 
 
 class ShardDiedError(FastPSError, ConnectionError):
     """The process that owns a shard is gone, and its parameters with it."""
+
+
+class UnavailableError(ShardDiedError):
+    """The connection to a shard's process was lost; the process may be alive. Trying again is safe."""
 
 
 class WaitTimeoutError(FastPSError, TimeoutError):

@@ -6,6 +6,7 @@ shards differ by more than one element. A leaf can lie on several shards.
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 
 from fastps.errors import OptionError
@@ -46,12 +47,16 @@ class ShardPlan:
 
 def partition(structure: Structure, num_shards: int) -> tuple[ShardPlan, ...]:
     """Raises OptionError when there are fewer elements than shards."""
-    if isinstance(num_shards, bool) or not isinstance(num_shards, int) or num_shards < 1:
+    try:
+        count = 0 if isinstance(num_shards, bool) else operator.index(num_shards)
+    except TypeError:
+        count = 0
+    if count < 1:
         raise OptionError(f"num_shards: expected an int of at least 1, got {num_shards!r}")
     size = structure.size
-    if num_shards > size:
+    if count > size:
         raise OptionError(f"num_shards: expected at most one per element, {size}, got {num_shards}")
-    return tuple(_plan(structure, i, i * size // num_shards, (i + 1) * size // num_shards) for i in range(num_shards))
+    return tuple(_plan(structure, i, i * size // count, (i + 1) * size // count) for i in range(count))
 
 
 def _plan(structure: Structure, index: int, start: int, stop: int) -> ShardPlan:

@@ -40,8 +40,12 @@ class Attachments:
     KEPT = 16
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._renew_lock()
+        os.register_at_fork(after_in_child=self._renew_lock)  # a thread that held it is not in the child
         self._sessions: OrderedDict[str, Session] = OrderedDict()
+
+    def _renew_lock(self) -> None:
+        self._lock = threading.Lock()
 
     def session(self, spec: ServerSpec) -> Session:
         with self._lock:
@@ -94,7 +98,8 @@ class ParameterServer:
     timeout : float
         Seconds that creation and any operation wait unless told otherwise.
     max_sessions : int
-        How many threads and processes of a node may work on a shard at the same moment; each costs 4.25 KiB a shard.
+        How many sessions a shard has, of 4 to 16 KiB each. Every process of its node that works on it keeps as many as
+        threads of it did so at the same moment.
 
     Raises
     ------
@@ -145,6 +150,7 @@ class ParameterServer:
         cluster.start()
         if name is not None and cluster.named_actor(name) is not None:
             raise NameTakenError(f"name: a server {name!r} lives already; use fastps.get({name!r}) or another name")
+        num_shards = len(plans)
         placed = cluster.place(placement, num_shards, timeout)
         self._placed: cluster.Placed | None = placed
         self._session: Session | None = None
@@ -167,7 +173,10 @@ class ParameterServer:
             self._session = _attachments.session(self._spec)
             if arrays is not None:
                 _fill(self._spec, self._session, arrays, timeout)
+            cluster.get(actors[0].publish.remote(), timeout, "create")
         except BaseException:
+            if self._session is not None:
+                _attachments.drop(self._spec.server_id)
             for actor in actors:
                 cluster.kill(actor)
             placed.release()
@@ -223,7 +232,7 @@ class ParameterServer:
         parameters' node: one C call that copies once; with `out` no allocation, and uncontended no system call. From
         another node: one Ray call for each node that has shards. From 12 MiB on `out` is written past the caches.
         """
-        return (self._session or self._attach()).pull(out, timeout)
+        return (self._session or self._attach()).pull(out, _seconds(timeout))
 
     def push(self, grads: Any, *, timeout: float | None = None, resume: Any = None) -> None:
         """Applies the rule to every parameter with its gradient. When it returns, it has happened.
@@ -248,7 +257,7 @@ class ParameterServer:
         ClosedError, ShardDiedError
             A note on the error names shards where the push was applied all the same.
         """
-        (self._session or self._attach()).push(grads, timeout, resume)
+        (self._session or self._attach()).push(grads, _seconds(timeout), resume)
 
     def push_pull(self, grads: Any, *, out: Any = None, timeout: float | None = None, resume: Any = None) -> Any:
         """A push, and the parameters as that push left them, in one pass over the memory.
@@ -256,7 +265,7 @@ class ParameterServer:
         Parameters, errors and threads as for `push` and `pull`; on an error the parameters may be changed as the error
         says. Cost: at 8 MB and more about three quarters of a push and a pull.
         """
-        return (self._session or self._attach()).push_pull(grads, out, timeout, resume)
+        return (self._session or self._attach()).push_pull(grads, out, _seconds(timeout), resume)
 
     def view(self) -> View:
         """Read-only arrays on the parameters themselves, for a ``with`` block: live memory, no copy, no lock.
@@ -314,6 +323,8 @@ def get(name: str) -> ParameterServer:
 
     Raises ServerNotFoundError when there is none. Cost: two Ray calls.
     """
+    if not isinstance(name, str) or not name:
+        raise OptionError(f"get: expected a non-empty str, got {name!r}")
     cluster.start()
     actor = cluster.named_actor(name)
     spec = None if actor is None else cluster.get(actor.spec.remote(), 60.0, f"get({name!r})")
@@ -323,6 +334,12 @@ def get(name: str) -> ParameterServer:
             f"connect both drivers to one cluster (RAY_ADDRESS)"
         )
     return ParameterServer._handle(spec)
+
+
+def _seconds(timeout: float | None) -> float | None:
+    if timeout is None or (isinstance(timeout, (int, float)) and timeout >= 0):
+        return timeout
+    raise OptionError(f"timeout: expected seconds, 0 or more, or None, got {timeout!r}")
 
 
 def _initial(params: Any) -> tuple[Structure, list[Array] | None]:
@@ -371,6 +388,8 @@ def _fill(spec: ServerSpec, session: Session, arrays: list[Array], timeout: floa
 
 
 def _end(spec: ServerSpec, placed: cluster.Placed | None) -> None:
+    if not cluster.connected():
+        return  # the shards went with Ray
     refs = [actor.close.remote() for actor in spec.actors]
     with contextlib.suppress(FastPSError):  # a shard that is gone or stuck is killed all the same
         cluster.get(refs, 10.0, "close")

@@ -63,14 +63,17 @@ class Session:
 
     def push_pull(self, grads: Any, out: Any, timeout: float | None, resume: Any) -> Any:
         structure = self.spec.structure
+        if resume is not None:  # what was pushed before is not in this `out`
+            self.push(grads, timeout, resume)
+            return self.pull(out, timeout)
         fresh = structure.empty() if out is None else None
         target = structure.assemble(fresh) if fresh else out
-        if self._direct is None or resume is not None or not self._run_directly(True, grads, True, target, timeout):
+        if self._direct is None or not self._run_directly(True, grads, True, target, timeout):
             given = self._grads(grads, "push_pull", timeout)
             arrays = fresh or structure.outs(out, "push_pull")
             # A gradient in the memory of `out` would be overwritten while it is read.
             given = [g.copy() if any(np.may_share_memory(g, o) for o in arrays) else g for g in given]
-            self._run(given, arrays, timeout, "push_pull", resume)
+            self._run(given, arrays, timeout, "push_pull")
         return target
 
     def _run_directly(self, pushes: bool, grads: Any, pulls: bool, outs: Any, timeout: float | None) -> bool:

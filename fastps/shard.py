@@ -15,8 +15,8 @@ import numpy as np
 import ray
 
 from fastps import capacity
-from fastps._core import Arena, Group, Lane
-from fastps.errors import SessionsExhaustedError
+from fastps._core import Arena, Group
+from fastps.errors import UnavailableError, WaitTimeoutError
 from fastps.kernels.cache import image_of
 from fastps.rules.base import Rule
 from fastps.spec import ServerSpec, ShardAddress, dtypes_of
@@ -24,10 +24,12 @@ from fastps.structure import Structure
 from fastps.transport import wire
 from fastps.transport.shm import group_of, open_arena
 
+# Remote workers whose last push is remembered, at a few bytes each; payloads and answers under way, of at most 12 MiB
+# each; pushes that timed out half-way. What is not heard of for longest gives way.
+WORKERS, PAYLOADS, STALLED = 100_000, 128, 64
+
 
 def keep(table: OrderedDict[int, Any], worker: int, value: Any, most: int) -> None:
-    """Adds to a table of remote workers. A worker needs its entry only while an operation of its is under way, so those
-    that were not heard of for longest give way."""
     table[worker] = value
     table.move_to_end(worker)
     while len(table) > most:
@@ -47,8 +49,9 @@ class Shard:
         self._arenas: dict[int, Arena] = {}
         self._layout = wire.Layout((), 0)
         self._handle: Any = None
-        self._remembered = 1  # how many remote workers are remembered
-        self._lanes: OrderedDict[int, Lane] = OrderedDict()
+        self._published = False
+        self._applied: OrderedDict[int, int] = OrderedDict()
+        self._stalled: OrderedDict[int, tuple[int, Any]] = OrderedDict()
         self._inboxes: OrderedDict[int, wire.Inbox] = OrderedDict()
         self._answers: OrderedDict[int, Any] = OrderedDict()
 
@@ -57,7 +60,6 @@ class Shard:
     ) -> ShardAddress:
         """Compiles the rule for this node, allocates the arena, says where it is."""
         kernels = tuple(image_of(rule, dtype) for dtype in dtypes_of(structure))
-        self._remembered = max(1, min(64, max_sessions // 2))  # the rest is for workers on this node
         arena_id = os.urandom(16)
         capacity.require(Arena.size(params_bytes, max_sessions), self._label)
         self._arena = Arena.create(
@@ -80,13 +82,18 @@ class Shard:
             spec, self._arenas, buffers=1, offset=lambda shard, number: (0, self._layout.offset(shard, number))
         )
 
+    def publish(self) -> None:
+        """The initial values are in place: others may find the server by its name."""
+        self._published = True
+
     def spec(self) -> ServerSpec | None:
-        """What `fastps.get` makes a handle from."""
-        return self._spec
+        """What `fastps.get` makes a handle from; None until the server is complete."""
+        return self._spec if self._published else None
 
     def fill(self, payload: Any) -> None:
         """Sets the parameters of all shards of this node, before anybody uses them."""
         assert self._group is not None
+        assert payload.nbytes == self._layout.nbytes
         self._group.fill([payload])
 
     def pull(self, head: bytes) -> Any:
@@ -105,34 +112,32 @@ class Shard:
         assert self._group is not None
         header = wire.Header.unpack(head)
         worker = header.worker
-        inbox = self._inboxes.pop(worker, None) if header.message else None
+        inbox = self._inboxes.pop(worker, None) if header.message else wire.Inbox(self._layout.nbytes)
         if inbox is None:
-            inbox = wire.Inbox(self._layout.nbytes)
+            raise UnavailableError(f"{self._label}: the first part of a push was dropped; send it again")
         inbox.add(head, parts)
         if header.message + 1 < header.messages:
-            keep(self._inboxes, worker, inbox, self._remembered)
+            keep(self._inboxes, worker, inbox, PAYLOADS)
             return None
-        grad = inbox.payload()
-        out = np.empty(self._layout.nbytes, np.uint8) if header.pulls else None
-        lane = self._lane(worker)
-        self._lanes.move_to_end(worker)
-        self._group.run([grad], None if out is None else [out], header.timeout, lane=lane, seq=header.seq)
-        return None if out is None else self._answer(worker, out)
+        if header.seq > self._applied.get(worker, 0):
+            self._apply(worker, header, inbox.payload())
+        return self.pull(head) if header.pulls else None
 
-    def _lane(self, worker: int) -> Lane:
-        """The lane of a remote worker's pushes: its sessions remember what has been applied."""
+    def _apply(self, worker: int, header: wire.Header, grad: Any) -> None:
+        """A push that stalled half-way goes on when it is sent again under its number."""
         assert self._group is not None
-        while worker not in self._lanes:
-            try:
-                keep(self._lanes, worker, self._group.lane(), self._remembered)
-            except SessionsExhaustedError:
-                if not self._lanes:
-                    raise
-                self._lanes.popitem(last=False)
-        return self._lanes[worker]
+        seq, lane = self._stalled.pop(worker, (0, None))
+        try:
+            self._group.run([grad], None, header.timeout, resume=lane if seq == header.seq else None)
+        except WaitTimeoutError as error:
+            keep(self._stalled, worker, (header.seq, error.resume), STALLED)
+            raise
+        keep(self._applied, worker, header.seq, WORKERS)
 
     def chunk(self, worker: int, number: int) -> Any:
         """A further chunk of the answer to this worker's last pull."""
+        if worker not in self._answers:
+            raise UnavailableError(f"{self._label}: the rest of an answer was dropped; ask again")
         chunks = wire.chunks(self._layout.nbytes)
         start, stop = chunks[number]
         piece = self._answers[worker][start:stop]
@@ -143,7 +148,7 @@ class Shard:
     def _answer(self, worker: int, out: Any) -> Any:
         chunks = wire.chunks(out.nbytes)
         if len(chunks) > 1:
-            keep(self._answers, worker, out, self._remembered)
+            keep(self._answers, worker, out, PAYLOADS)
         return wire.reply(out[: chunks[0][1]])
 
     def get_params(self) -> Any:

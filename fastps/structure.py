@@ -97,6 +97,8 @@ class Structure:
     def outs(self, value: Any, verb: str) -> list[Array]:
         """The arrays of `value`, checked to be writable in place."""
         arrays = self._match(value, verb)
+        if self.is_array and not hasattr(value, "__len__") and isinstance(value, (int, float, np.generic)):
+            raise OutputError(f"{verb} out: expected an array, got {type(value).__name__}; pass np.empty(())")
         for leaf, array in zip(self.leaves, arrays, strict=True):
             problem = (
                 "is read-only"

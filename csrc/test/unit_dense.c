@@ -456,7 +456,7 @@ static int stop_at_once(void *asked)
     return 1;
 }
 
-static void an_interrupted_push_is_completed_exactly_once(void)
+static void a_push_is_interrupted_before_it_begins_and_not_in_the_middle(void)
 {
     shard s;
     whole w;
@@ -464,8 +464,14 @@ static void an_interrupted_push_is_completed_exactly_once(void)
     make_shard(&s, 3000, 4096, FPS_ISOLATION_SHARD);
     prepare(&w, &s.mine, s.ones, NULL);
     w.call.wait = (fps_wait){.deadline_ns = FPS_NEVER, .interrupted = stop_at_once, .state = &asked};
-    block(&s, 1);
+    block(&s, 0);
     CHECK_EQ(run(&w), FPS_INTERRUPTED);
+    CHECK_EQ(asked, 1);
+    CHECK_EQ(w.part.position, 0);
+    unblock(&s, 0);
+    w.call.wait.deadline_ns = fps_now_ns() + 200000000;
+    block(&s, 1);
+    CHECK_EQ(run(&w), FPS_TIMEOUT);
     CHECK_EQ(asked, 1);
     CHECK_EQ(w.part.position, 4096);
     unblock(&s, 1);
@@ -780,7 +786,7 @@ int main(void)
         TEST(no_wait_is_busy_at_every_stripe_and_goes_on_when_run_again),
         TEST(a_push_that_timed_out_half_way_is_completed_exactly_once),
         TEST(a_pull_that_timed_out_half_way_starts_over),
-        TEST(an_interrupted_push_is_completed_exactly_once),
+        TEST(a_push_is_interrupted_before_it_begins_and_not_in_the_middle),
         TEST(a_busy_shard_is_passed_over_and_done_later),
         TEST(a_timeout_says_which_part_could_not_go_on),
         TEST(every_first_part_gives_the_same_result),

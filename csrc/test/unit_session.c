@@ -193,7 +193,7 @@ static void a_process_that_dies_with_many_sessions_gives_all_of_them_up(void)
 {
     fps_arena arena = make_arena(4096, 4096, FPS_MAX_SESSIONS);
     fps_word32 *ready = share(sizeof *ready);
-    worker w = {.arena = &arena, .ready = ready, .n_sessions = 2000};
+    worker w = {.arena = &arena, .ready = ready, .n_sessions = 1800};
     kill_process(start_worker(&w));
     for (uint32_t i = 0; i < w.n_sessions; i++) CHECK(fps_lock_abandoned(&arena.slots[i].life));
     munmap(ready, sizeof *ready);

@@ -96,7 +96,7 @@ cdef extern from "life.h" nogil:
 cdef extern from "session.h" nogil:
     ctypedef struct fps_session:
         uint32_t index
-        uint64_t opened, seq
+        uint64_t seq
     fps_status fps_session_open(const fps_arena *arena, fps_session *out)
     void fps_session_close(fps_session *session)
 

@@ -70,18 +70,18 @@ cdef class Lane:
         cdef uint32_t i
         if self.generation == fps_life_generation():
             for i in range(self.n_open):
-                fps_session_close(&self.sessions[i])
+                with nogil:
+                    fps_session_close(&self.sessions[i])
         free(self.sessions)
         free(self.parts)
         free(self.grads)
         free(self.outs)
 
-    cdef void reset(self, uint64_t seq) noexcept:
+    cdef void reset(self) noexcept:
         cdef uint32_t i
         for i in range(self.call.n_parts):
             self.parts[i].done = 0
-            self.parts[i].position = self.parts[i].version = 0
-            self.parts[i].seq = seq + self.sessions[i].opened if seq else 0  # the caller counts from 1
+            self.parts[i].position = self.parts[i].seq = self.parts[i].version = 0
 
 
 cdef class Group:
@@ -170,8 +170,11 @@ cdef class Group:
             return self.idle.pop()
         return Lane(self)
 
-    cdef bint bind(self, object value, void **pointers, bint writable):
-        """Puts the memory of one array a buffer into `pointers`; False when an array needs a closer look."""
+    cdef bint bind(self, object value, void **pointers, bint writable, list held):
+        """Puts the memory of one array a buffer into `pointers`; False when an array needs a closer look.
+
+        `held` gets the arrays: without the GIL, another thread may replace them in their dict.
+        """
         cdef np.npy_intp *dims
         cdef tuple shape
         cdef object array = value
@@ -196,6 +199,7 @@ cdef class Group:
                 if dims[k] != <np.npy_intp>shape[k]:
                     return False
             pointers[i] = np.PyArray_DATA(array)
+            held.append(array)
         return True
 
     cdef bint any_overlap(self, Lane lane, bint pushes):
@@ -220,43 +224,38 @@ cdef class Group:
         types, shapes and flags, and none that is written overlaps another.
         """
         cdef Lane lane = self.take()
-        if not (pushes or pulls) or (pushes and not self.bind(grads, <void **>lane.grads, False)
-                or pulls and (not self.bind(outs, lane.outs, True) or self.any_overlap(lane, pushes))):
+        cdef list held = []
+        if not (pushes or pulls) or (pushes and not self.bind(grads, <void **>lane.grads, False, held)
+                or pulls and (not self.bind(outs, lane.outs, True, held) or self.any_overlap(lane, pushes))):
             self.idle.append(lane)
             return False
-        lane.reset(0)
-        self.finish(lane, pushes, pulls, timeout, True)
+        lane.reset()
+        self.finish(lane, pushes, pulls, timeout)
         return True
 
-    def lane(self):
-        """A lane for one remote worker's pushes, kept by the caller: its sessions remember what has been applied."""
-        return Lane(self)
-
-    def run(self, list grads, list outs, object timeout=None, Lane resume=None, Lane lane=None, uint64_t seq=0):
+    def run(self, list grads, list outs, object timeout=None, Lane resume=None):
         """Any operation on any buffers, which the caller has checked: flat, contiguous, of the right dtype and length.
 
-        `resume` comes from a WaitTimeoutError. `lane` and `seq` are those of a remote worker: a push whose number was
-        applied before is not applied again.
+        `resume` comes from a WaitTimeoutError; it is good for one push.
         """
+        cdef Lane lane
         cdef Py_ssize_t i
-        cdef bint pooled = lane is None
         if resume is not None:
             if resume.group is not self or resume.generation != fps_life_generation() or not resume.resumable:
                 raise ValueError("resume: it was used already, or belongs to another server or process")
             lane, resume.resumable = resume, False
-        elif pooled:
+        else:
             lane = self.take()
-        if grads is not None:
-            for i in range(self.n_buffers):
+        for i in range(self.n_buffers):
+            if grads is not None:
                 lane.grads[i] = np.PyArray_DATA(grads[i])
-        if outs is not None:
-            for i in range(self.n_buffers):
+            if outs is not None:
                 lane.outs[i] = np.PyArray_DATA(outs[i])
         if resume is None:
-            lane.reset(seq)
-        self.finish(lane, grads is not None, outs is not None, timeout, pooled)
+            lane.reset()
+        self.finish(lane, grads is not None, outs is not None, timeout)
 
-    cdef void finish(self, Lane lane, bint pushes, bint pulls, object timeout, bint pooled) except *:
+    cdef void finish(self, Lane lane, bint pushes, bint pulls, object timeout) except *:
         cdef uint32_t at = 0
         cdef fps_status status = FPS_BUSY
         cdef fps_call *call = &lane.call
@@ -270,11 +269,11 @@ cdef class Group:
             with nogil:
                 status = fps_dense_run(call, &at)
         if status != FPS_OK:
-            self.fail(lane, status, at, pushes, self.timeout if timeout is None else timeout, pooled)
-        elif pooled:
+            self.fail(lane, status, at, pushes, self.timeout if timeout is None else timeout)
+        else:
             self.idle.append(lane)
 
-    cdef void fail(self, Lane lane, fps_status status, uint32_t at, bint pushes, double timeout, bint pooled) except *:
+    cdef void fail(self, Lane lane, fps_status status, uint32_t at, bint pushes, double timeout) except *:
         cdef const fps_arena *arena = self.arenas[at]
         cdef uint32_t holder = fps_lock_holder(&arena.stripes[lane.parts[at].waited_for].lock)
         cdef uint32_t i
@@ -291,14 +290,16 @@ cdef class Group:
             if pushes:
                 lane.resumable = True  # and out of the pool: it knows how far the push came
                 raise errors.WaitTimeoutError(text, tuple(applied), tuple(partial), tuple(pending), lane)
-        if pooled:
-            self.idle.append(lane)
+        self.idle.append(lane)
         if status == FPS_TIMEOUT:
             raise errors.WaitTimeoutError(text)
         if status == FPS_INTERRUPTED:
-            signal, lane.signal = lane.signal, None
-            raise signal
-        raise exception_of(status, self.label(at), c_errno)
+            error, lane.signal = lane.signal, None
+        else:
+            error = exception_of(status, self.label(at), c_errno)
+        if pushes and applied:
+            error.add_note(f"the push was applied on shards {applied}")
+        raise error
 
     def close(self):
         """Gives the sessions of idle lanes back."""

@@ -12,11 +12,12 @@ import hashlib
 import inspect
 import os
 import secrets
+import sys
 import tempfile
-import textwrap
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
+from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 import llvmlite.binding as llvm
@@ -78,29 +79,27 @@ def key_of(rule: Rule, dtype: str) -> str | None:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def meaning_of(function: Any, within: tuple[Any, ...] = ()) -> str | None:
-    """A function's source with all that it refers to; None when some of it has no source or no plain value."""
-    if function in within:
-        return str(function.__name__)  # it calls itself
+def meaning_of(function: Any) -> str | None:
+    """What a function does, as text: its code and all that it refers to. None when some of that is no plain value."""
     try:
-        source = textwrap.dedent(inspect.getsource(function))
         outside = inspect.getclosurevars(function)
-    except (OSError, TypeError):
+    except TypeError:
         return None
-    parts = [source]
+    parts = [sys.version, repr(function.__defaults__), meaning_of_code(function.__code__)]
     for name, value in sorted({**outside.nonlocals, **outside.globals}.items()):
         if isinstance(value, (bool, int, float)):
-            meaning: str | None = f"{type(value).__name__} {value!r}"
-        elif inspect.ismodule(value):
-            meaning = value.__name__
-        elif inspect.isfunction(value):
-            meaning = meaning_of(value, (*within, function))
+            parts.append(f"{name} = {type(value).__name__} {value!r}")
+        elif inspect.ismodule(value) and value.__name__ in ("math", "numpy"):
+            parts.append(f"{name} = {value.__name__}")
         else:
-            meaning = None
-        if meaning is None:
             return None
-        parts.append(f"{name} = {meaning}")
     return "\0".join(parts)
+
+
+def meaning_of_code(code: CodeType) -> str:
+    """The code as it is in memory: a source file may have been edited since it was read."""
+    constants = [meaning_of_code(c) if isinstance(c, CodeType) else f"{type(c).__name__} {c!r}" for c in code.co_consts]
+    return repr((code.co_code, constants, code.co_names, code.co_varnames, code.co_freevars, code.co_argcount))
 
 
 def cache_directory() -> Path | None:

@@ -12,6 +12,7 @@ stores, on which recovery would depend, to the optimiser.
 from __future__ import annotations
 
 import inspect
+import re
 
 import llvmlite.binding as llvm
 import numba
@@ -36,14 +37,15 @@ def kernel(param, grad, result, n, hyper):
 
 
 # What numba compiles takes two more arguments than `fps_kernel` and comes with wrappers that call into Python. A few
-# lines of LLVM give it the plain signature; with everything else internal, the optimiser drops what nobody calls.
+# lines of LLVM give it the plain signature, and show whether it can fail. With everything else internal, the optimiser
+# drops what nobody calls.
 BRIDGE = """
 declare i32 @"{inner}"(ptr, ptr, ptr, ptr, ptr, i64, ptr)
-define void @"{symbol}"(ptr %param, ptr %grad, ptr %result, i64 %n, ptr %hyper) {{
+define i32 @"{symbol}"(ptr %param, ptr %grad, ptr %result, i64 %n, ptr %hyper) {{
   %value = alloca ptr
   %error = alloca ptr
   %status = call i32 @"{inner}"(ptr %value, ptr %error, ptr %param, ptr %grad, ptr %result, i64 %n, ptr %hyper)
-  ret void
+  ret i32 %status
 }}
 """
 
@@ -84,6 +86,9 @@ def to_object_code(ir: str, inner: str, symbol: str, what: str) -> bytes:
             value.linkage = "internal"
     passes = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=3))
     passes.getModulePassManager().run(module, passes)
+    ends = re.findall(r"ret i32 (\S+)", str(module.get_function(symbol)))
+    if set(ends) != {"0"}:  # the core takes no answer: half a block would be committed
+        raise CompileError(f"{what}: its step can raise an exception; compute a value for every input instead")
     missing = [f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.")]
     if missing:
         raise CompileError(f"{what}: its step calls {missing}, which a process without numba does not have")

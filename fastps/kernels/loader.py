@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Any
 
@@ -14,9 +15,13 @@ class Loader:
     """The kernels of this process. They stay for its life: operations of other threads may be inside them."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._renew_lock()
+        os.register_at_fork(after_in_child=self._renew_lock)  # a thread that held it is not in the child
         self._addresses: dict[str, int] = {}
         self._engine: Any = None  # an llvmlite ExecutionEngine, which owns the code
+
+    def _renew_lock(self) -> None:
+        self._lock = threading.Lock()
 
     def address_of(self, image: KernelImage) -> int:
         """Where the function of `image` lies. Loads it at the first call. Cost: about 5 ms, once a kernel."""

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from typing import Any
 
 from fastps import cluster
-from fastps.errors import WaitTimeoutError
+from fastps.errors import UnavailableError, WaitTimeoutError
 from fastps.spec import ServerSpec
 from fastps.transport import wire
 from fastps.transport.contract import Arrays
+
+RESEND_SECONDS = 0.1
 
 
 class Numbers:
@@ -104,10 +107,11 @@ class Operation:
             try:
                 answers: list[Any] = cluster.get(self._refs, cluster.left_until(self._deadline), what)
                 return answers
-            except cluster.UnavailableError as error:
+            except UnavailableError as error:
                 # The calls may or may not have arrived: sent again under its number, a push is applied once.
                 if cluster.left_until(self._deadline) == 0:
                     raise self._timed_out(str(error)) from error
+                time.sleep(RESEND_SECONDS)
                 self._refs = self._send()
             except WaitTimeoutError as error:
                 raise self._timed_out(str(error)) from None

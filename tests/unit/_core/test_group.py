@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fastps
-from fastps._core import Group
+from fastps._core import Group, Lane
 from fastps.errors import ClosedError, SessionsExhaustedError, WaitTimeoutError
 from fastps.testing import naive
 from tests.local_server import Holder, LocalServer
@@ -140,47 +140,13 @@ def test_a_resume_that_was_used_or_belongs_to_another_group_is_refused():
     assert pulled(other, 10).tolist() == [0] * 10
 
 
-def test_a_lane_applies_each_number_once():
-    server = LocalServer.create(np.zeros(1000), num_shards=3)
-    lane, grad, out = server.group.lane(), np.ones(1000), np.empty(1000)
-    for seq in (1, 1, 2, 2, 2, 9, 9):
-        server.group.run([grad], [out], lane=lane, seq=seq)
-        assert (out == {1: 1, 2: 2, 9: 3}[seq]).all()
-    assert {arena.version for arena in server.arenas} == {3}
-
-
-def test_a_new_lane_applies_its_first_push_whatever_its_sessions_did_before():
-    server = LocalServer.create(np.zeros(10), max_sessions=1)
-    for count in range(1, 4):
-        lane = server.group.lane()
-        server.group.run([np.ones(10)], None, lane=lane, seq=1)
-        del lane
-        gc.collect()
-        lane = server.group.lane()
-        out = np.empty(10)
-        server.group.run(None, [out], lane=lane)
-        assert out.tolist() == [count] * 10
-        del lane
-        gc.collect()
-
-
-def test_a_new_lane_applies_a_push_that_has_the_number_of_an_earlier_ordinary_push():
-    server = LocalServer.create(np.zeros(10), max_sessions=1)
-    server.push_from(np.ones(10))
-    server.group.close()
-    gc.collect()
-    lane = server.group.lane()
-    server.group.run([np.ones(10)], None, lane=lane, seq=1)
-    assert np.frombuffer(server.arenas[0].window(0, 80)).tolist() == [2] * 10
-
-
 @pytest.mark.parametrize("num_shards", [1, 3])
 def test_more_lanes_than_sessions_raise_and_lanes_given_back_can_be_taken_again(num_shards):
     server = LocalServer.create(np.zeros(10), num_shards=num_shards, max_sessions=3)
-    lanes = [server.group.lane() for _ in range(3)]
+    lanes = [Lane(server.group) for _ in range(3)]
     for _ in range(3):
         with pytest.raises(SessionsExhaustedError, match="max_sessions"):
-            server.group.lane()
+            Lane(server.group)
         with pytest.raises(SessionsExhaustedError):
             server.push_from(np.ones(10))
     assert [arena.counters()["sessions"] for arena in server.arenas] == [3] * num_shards
