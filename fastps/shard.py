@@ -119,20 +119,26 @@ class Shard:
         if header.message + 1 < header.messages:
             keep(self._inboxes, worker, inbox, PAYLOADS)
             return None
+        out = None
         if header.seq > self._applied.get(worker, 0):
-            self._apply(worker, header, inbox.payload())
-        return self.pull(head) if header.pulls else None
+            out = self._apply(worker, header, inbox.payload())
+        if not header.pulls:
+            return None
+        return self.pull(head) if out is None else self._answer(worker, out)
 
-    def _apply(self, worker: int, header: wire.Header, grad: Any) -> None:
-        """A push that stalled half-way goes on when it is sent again under its number."""
+    def _apply(self, worker: int, header: wire.Header, grad: Any) -> Any:
+        """A push that stalled half-way goes on when it is sent again under its number; it then answers nothing."""
         assert self._group is not None
         seq, lane = self._stalled.pop(worker, (0, None))
+        resume = lane if seq == header.seq else None
+        out = np.empty(self._layout.nbytes, np.uint8) if header.pulls and resume is None else None
         try:
-            self._group.run([grad], None, header.timeout, resume=lane if seq == header.seq else None)
+            self._group.run([grad], None if out is None else [out], header.timeout, resume=resume)
         except WaitTimeoutError as error:
             keep(self._stalled, worker, (header.seq, error.resume), STALLED)
             raise
         keep(self._applied, worker, header.seq, WORKERS)
+        return out
 
     def chunk(self, worker: int, number: int) -> Any:
         """A further chunk of the answer to this worker's last pull."""
