@@ -353,8 +353,6 @@ def main() -> int:
     report = Report()
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "object_store_memory": 2 << 30})
     try:
-        if "remote" in sections:
-            cluster.add_node(num_cpus=4, object_store_memory=2 << 30)
         ray.init(address=cluster.address, log_to_driver=False)
         if "single" in sections:
             report.head("one process, one shard: ratio to memcpy or numpy in place; the bar grants 2 us on top")
@@ -369,6 +367,9 @@ def main() -> int:
         if "attach" in sections:
             attach(report)
         if "remote" in sections:
+            # Not before: Ray would put workers and peers of the other sections there, too.
+            cluster.add_node(num_cpus=4, object_store_memory=2 << 30)
+            cluster.wait_for_nodes()
             remote(report, sizes, options.seconds)
     finally:
         ray.shutdown()
