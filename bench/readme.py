@@ -46,6 +46,10 @@ def report(result: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def times_as_long(ratio: float) -> str:
+    return f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.1f}"
+
+
 def summary(result: dict[str, Any]) -> str:
     """The README's table: what a call costs, and against what."""
     rows = ["| size | pull | push | a plain Ray actor takes |", "|---|---|---|---|"]
@@ -57,7 +61,8 @@ def summary(result: dict[str, Any]) -> str:
             times = re.findall(r"([\d.e+]+ (?:ns|us|ms|s)) \(p99", line["measured"])
             cells.append((times[0], line["ratio"]))
         (pull, pull_ratio), (push, push_ratio) = cells
-        rows.append(f"| {human(size)} | {pull} | {push} | {pull_ratio:,.3g} and {push_ratio:,.3g} times as long |")
+        longer = f"{times_as_long(pull_ratio)} and {times_as_long(push_ratio)} times as long"
+        rows.append(f"| {human(size)} | {pull} | {push} | {longer} |")
     machine = result["machine"]
     return "\n".join([*rows, "", f"{machine['processor']}; {machine['versions']}; medians."])
 

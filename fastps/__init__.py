@@ -19,13 +19,14 @@ from fastps.errors import *  # noqa: F403  # the exception tree is public as a w
 from fastps.rules import SGD, Add, Rule
 
 if TYPE_CHECKING:
+    from fastps.future import Future
     from fastps.server import ParameterServer, get
     from fastps.view import View
 
 __version__ = "0.1.0"
-__all__ = ["SGD", "Add", "ParameterServer", "Rule", "View", "get", *errors.__all__]
+__all__ = ["SGD", "Add", "Future", "ParameterServer", "Rule", "View", "get", *errors.__all__]
 
-_LAZY = {"ParameterServer": "fastps.server", "get": "fastps.server", "View": "fastps.view"}
+_LAZY = {"Future": "fastps.future", "ParameterServer": "fastps.server", "get": "fastps.server", "View": "fastps.view"}
 
 
 def __getattr__(name: str) -> Any:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import threading
 from collections import OrderedDict
+from functools import partial
 from typing import Any
 
 from fastps import capacity, cluster
@@ -18,6 +19,7 @@ from fastps.errors import (
     ServerNotFoundError,
     WaitTimeoutError,
 )
+from fastps.future import Future
 from fastps.observe.stats import ServerStats
 from fastps.partition import ShardPlan, partition
 from fastps.rules import Add, Rule
@@ -266,6 +268,28 @@ class ParameterServer:
         says. Cost: at 8 MB and more about three quarters of a push and a pull.
         """
         return (self._session or self._attach()).push_pull(grads, out, _seconds(timeout), resume)
+
+    def pull_async(self, *, out: Any = None, timeout: float | None = None) -> Future:
+        """Starts a pull and answers a Future of its result. `out` is written until then.
+
+        Asynchronous operations of one process on one server happen one after the other, in the order in which they were
+        started, on a thread of their own; others do not wait for them. Cost: a thread switch, tens of microseconds.
+        """
+        session = self._session or self._attach()
+        return session.queue.submit(partial(session.pull, out, _seconds(timeout)))
+
+    def push_async(self, grads: Any, *, timeout: float | None = None) -> Future:
+        """Starts a push and answers a Future. `grads` must not change until it is done. See `pull_async`."""
+        session = self._session or self._attach()
+        return session.queue.submit(partial(session.push, grads, _seconds(timeout), None))
+
+    def flush(self, *, timeout: float | None = None) -> None:
+        """Waits for all asynchronous operations of this process on this server.
+
+        Raises the first error among those that were still under way; WaitTimeoutError after `timeout` seconds.
+        """
+        limit = _seconds(timeout)
+        (self._session or self._attach()).queue.flush(self._spec.timeout if limit is None else limit)
 
     def view(self) -> View:
         """Read-only arrays on the parameters themselves, for a ``with`` block: live memory, no copy, no lock.

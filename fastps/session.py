@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastps.errors import FastPSError, OptionError, SplitError, WaitTimeoutError
+from fastps.future import Queue
 from fastps.observe.stats import ServerStats, ShardStats
 from fastps.transport.shm import ShmTransport
 from fastps.view import View
@@ -37,6 +38,7 @@ class Session:
         resolve: Callable[[Any, float], Any],
     ) -> None:
         self.spec, self._resolve = spec, resolve
+        self.queue = Queue()
         by_node: dict[str, list[int]] = {}
         for address in spec.addresses:
             by_node.setdefault(address.node_id, []).append(address.index)
@@ -167,6 +169,7 @@ class Session:
 
     def close(self) -> None:
         """Gives back what idle operations hold. Handles that are still in use go on."""
+        self.queue.close()
         for transport in self.transports:
             transport.close()
 

@@ -20,7 +20,7 @@ LAYERS = [
     ["_core"],
     ["kernels"],
     ["testing"],
-    ["cluster", "transport.contract", "transport.wire", "view"],
+    ["cluster", "future", "transport.contract", "transport.wire", "view"],
     ["transport"],
     ["session", "shard"],
     ["server"],
@@ -31,7 +31,7 @@ LAYERS = [
 
 # Who may load what is heavy.
 HEAVY = {
-    "ray": ["cluster", "shard", "server", "transport.ray", "demo"],
+    "ray": ["cluster", "shard", "transport.ray", "demo"],
     "numba": ["kernels"],
     "llvmlite": ["kernels"],
     "pyarrow": ["arrow"],
