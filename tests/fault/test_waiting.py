@@ -169,3 +169,15 @@ def test_a_session_of_a_process_that_ended_can_be_taken_by_another():
             while os.path.exists(f"/proc/{pid}"):
                 pass
         assert ps.pull().tolist() == [3] * 10
+
+
+def test_a_push_pull_that_resumes_answers_all_of_the_parameters():
+    with fastps.ParameterServer(np.full(N, 7.0), num_shards=3) as ps:
+        with holder_of(ps, 2, 0) as holder:
+            with pytest.raises(fastps.WaitTimeoutError) as caught:
+                ps.push_pull(np.ones(N), timeout=0.2)
+            holder.let_go()
+        out = np.full(N, -1.0)
+        assert ps.push_pull(np.ones(N), out=out, resume=caught.value.resume) is out
+        assert (out == 8).all()
+        assert ps.versions == (1, 1, 1)

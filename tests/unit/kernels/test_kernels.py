@@ -263,3 +263,19 @@ class GlobalFactor(Rule):
     @staticmethod
     def step(p: float, g: float) -> float:
         return p + GLOBAL_FACTOR * g
+
+
+@dataclass(frozen=True)
+class Raises(Rule):
+    """A step that fails for some inputs, which the core could not notice."""
+
+    @staticmethod
+    def step(p, g):
+        if g < 0:
+            raise ValueError("negative")
+        return p + g
+
+
+def test_a_step_that_can_raise_is_refused():
+    with pytest.raises(CompileError, match="can raise"):
+        image_of(Raises(), "float32")
