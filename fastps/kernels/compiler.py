@@ -38,7 +38,7 @@ def kernel(param, grad, result, n, hyper):
 
 # What numba compiles takes two more arguments than `fps_kernel` and comes with wrappers that call into Python. A few
 # lines of LLVM give it the plain signature, and show whether it can fail. With everything else internal, the optimiser
-# drops what nobody calls.
+# drops what nobody calls. (The core declares no result: it is 0, which `to_object_code` makes sure of.)
 BRIDGE = """
 declare i32 @"{inner}"(ptr, ptr, ptr, ptr, ptr, i64, ptr)
 define i32 @"{symbol}"(ptr %param, ptr %grad, ptr %result, i64 %n, ptr %hyper) {{

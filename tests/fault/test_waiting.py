@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -181,3 +182,23 @@ def test_a_push_pull_that_resumes_answers_all_of_the_parameters():
         assert ps.push_pull(np.ones(N), out=out, resume=caught.value.resume) is out
         assert (out == 8).all()
         assert ps.versions == (1, 1, 1)
+
+
+def test_gradients_that_are_replaced_in_their_dict_during_a_push_stay_alive_until_it_ends():
+    grads = {"a": np.ones(N), "b": np.ones(5)}
+    with fastps.ParameterServer({"a": np.zeros(N), "b": np.zeros(5)}) as ps:
+        with holder_of(ps, 0, 0) as holder:
+            pushing = threading.Thread(target=ps.push, args=(grads,))
+            pushing.start()
+            time.sleep(0.2)  # it waits for the holder now
+            assert pushing.is_alive()
+            for name, array in list(grads.items()):
+                grads[name] = np.full_like(array, 1000.0)
+            other = [np.full(N, 77.0) for _ in range(8)]  # would take the memory of what was let go
+            holder.let_go()
+            pushing.join(30)
+        assert not pushing.is_alive()
+        assert len(other) == 8
+        found = ps.pull()
+        assert (found["a"] == 1).all()
+        assert (found["b"] == 1).all()
