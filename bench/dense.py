@@ -9,12 +9,10 @@ sum of all pushes is in the parameters. Ray's workers run at nice 0 for both sid
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,52 +26,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import fastps
 from bench.peers import ray_actor
+from bench.report import Report, check
 from bench.timing import Times, human_bytes, human_time, interleaved
 
 SIZES = {"80": 80, "8K": 8_000, "80K": 80_000, "800K": 800_000, "8M": 8_000_000, "80M": 80_000_000, "400M": 400_000_000}
 FLOAT = np.float32
-
-
-@dataclass(frozen=True)
-class Line:
-    """One measured ratio beside its bar."""
-
-    section: str
-    size_bytes: int
-    what: str
-    measured: str
-    ratio: float
-    bar: float
-    at_most: bool
-
-    @property
-    def met(self) -> bool:
-        return self.ratio <= self.bar if self.at_most else self.ratio >= self.bar
-
-
-class Report:
-    """Prints lines as they come and keeps them."""
-
-    def __init__(self) -> None:
-        self.lines: list[Line] = []
-
-    def head(self, text: str) -> None:
-        print(f"\n{text}")
-
-    def add(
-        self, section: str, size: int, what: str, measured: str, ratio: float, *, most: float = 0, least: float = 0
-    ) -> None:
-        line = Line(section, size, what, measured, ratio, most or least, bool(most))
-        self.lines.append(line)
-        verdict = "ok" if line.met else "MISSED"
-        sign = "<=" if line.at_most else ">="
-        size_text = human_bytes(size)
-        print(f"  {size_text:>7}  {what:<34} {measured:<58} {ratio:9.2f} {sign} {line.bar:<5g} {verdict}", flush=True)
-
-
-def check(condition: bool, what: str) -> None:
-    if not condition:
-        raise SystemExit(f"wrong answer: {what}; no times are reported")
 
 
 def span(name: str, times: Times) -> str:
@@ -317,23 +274,6 @@ def remote(report: Report, sizes: list[int], seconds: float) -> None:
         )  # fmt: skip
 
 
-def machine() -> dict[str, str]:
-    """What the figures depend on."""
-    model = next(
-        line.split(":", 1)[1] for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
-    )
-    caches = sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"))
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return {
-        "processor": f"{model.strip()}, {len(os.sched_getaffinity(0))} cores",
-        "caches": ", ".join(f"{(c / 'level').read_text().strip()}: {(c / 'size').read_text().strip()}" for c in caches),
-        "kernel": os.uname().release,
-        "versions": f"Python {sys.version.split()[0]}, numpy {np.__version__}, Ray {ray.__version__}",
-        "commit": commit.stdout.strip(),
-        "niceness": "0 for Ray's workers on both sides",
-    }
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sections", default="single,actor,scaling,attach,remote")
@@ -374,12 +314,7 @@ def main() -> int:
     finally:
         ray.shutdown()
         cluster.shutdown()
-    missed = [line for line in report.lines if not line.met]
-    print(f"\n{len(report.lines) - len(missed)} of {len(report.lines)} bars met")
-    if options.json:
-        lines = [{**asdict(line), "met": line.met} for line in report.lines]
-        options.json.write_text(json.dumps({"machine": machine(), "lines": lines}, indent=1) + "\n")
-    return 1 if missed else 0
+    return report.end(options.json)
 
 
 if __name__ == "__main__":

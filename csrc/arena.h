@@ -29,11 +29,25 @@ typedef struct fps_arena {
     int fd;
     bool owner; /* this process created it and has not retired it */
     fps_header *header;
-    fps_slot *slots;
+    fps_seat *seats;
     fps_stripe *stripes;
     uint8_t *redo;
     uint8_t *params;
+    uint8_t *slots;
 } fps_arena;
+
+/* Stream 0 is params, stream k slot k - 1. */
+static inline uint8_t *fps_arena_stream(const fps_arena *arena, uint32_t stream)
+{
+    return stream == 0 ? arena->params : arena->slots + (stream - 1) * arena->layout.slot_stride;
+}
+
+/* Where a session puts a stream's results. */
+static inline uint8_t *fps_arena_redo(const fps_arena *arena, uint32_t seat, uint32_t stream)
+{
+    return arena->redo + (uint64_t)seat * arena->layout.redo_bytes +
+           (uint64_t)stream * (arena->layout.block_bytes + FPS_STREAM_APART);
+}
 
 /* Pure: checks `layout` against the size that fstat gave. */
 fps_status fps_layout_parse(const void *bytes, size_t available, uint64_t file_bytes, fps_layout *out);

@@ -1,6 +1,7 @@
 #include "dense.h"
 
 #include <stdbool.h>
+#include <string.h>
 
 #include "copy.h"
 #include "stripe.h"
@@ -14,8 +15,7 @@ struct walk {
     const fps_call *call;
     fps_part *part;
     const fps_arena *arena;
-    fps_slot *slot;
-    uint8_t *redo;
+    fps_seat *seat;
     uint64_t end;   /* of params */
     uint32_t span;  /* the first span that does not end before the position */
     bool streaming; /* outs are written past the caches */
@@ -37,25 +37,65 @@ static uint64_t buffer_at(const fps_span *span, uint64_t position)
     return span->buffer_offset + (position - span->position);
 }
 
+static uint32_t stream_of(const walk *w, const fps_span *span)
+{
+    return w->call->streams ? w->call->streams[span->rule] : 0;
+}
+
 static void pull_piece(const walk *w, const fps_span *span, uint64_t from, uint64_t to)
 {
     uint8_t *out = w->call->outs[span->buffer];
-    out_of(w, out + buffer_at(span, from), w->arena->params + from, to - from);
+    uint32_t stream = stream_of(w, span);
+    if (stream == FPS_NO_STREAM) return;
+    out_of(w, out + buffer_at(span, from), fps_arena_stream(w->arena, stream) + from, to - from);
+}
+
+/* What is in the redo block becomes what the shard holds. */
+static void commit(const walk *w, uint64_t position, uint64_t bytes, uint32_t first, uint32_t last)
+{
+    uint32_t streams = first == 0 ? FPS_STREAMS_UP_TO(last) : FPS_STREAM_ALONE(last);
+    fps_store_release(&w->seat->cursor, FPS_CURSOR(position, streams, bytes)); /* SYNC redo-committed */
+    atomic_signal_fence(memory_order_seq_cst); /* a death cannot see the copy before the word */
+    for (uint32_t k = first; k <= last; k++)
+        fps_copy(fps_arena_stream(w->arena, k) + position, fps_arena_redo(w->arena, w->part->session->index, k), bytes);
+    atomic_signal_fence(memory_order_seq_cst);
+    fps_store_release(&w->seat->cursor, FPS_CURSOR(position + bytes, 0, 0));
+}
+
+static const uint8_t *in_buffer(const void *const *buffers, const fps_span *span, uint64_t position)
+{
+    return (const uint8_t *)buffers[span->buffer] + buffer_at(span, position);
 }
 
 static void push_piece(const walk *w, const fps_span *span, uint64_t from, uint64_t to)
 {
-    const fps_rule *rule = &w->call->rules[span->rule];
-    const uint8_t *grad = (const uint8_t *)w->call->grads[span->buffer] + buffer_at(span, from);
-    for (uint64_t bytes; from < to; from += bytes, grad += bytes) {
+    const fps_call *call = w->call;
+    const fps_rule *rule = &call->rules[span->rule];
+    const double *uniforms = w->part->uniforms + (size_t)span->rule * FPS_UNIFORMS;
+    const int64_t ahead = (int64_t)(w->arena->layout.ahead_bytes / span->item_bytes);
+    void *results[1 + FPS_MAX_SLOTS];
+    const void *state[2 + FPS_MAX_SLOTS];
+    for (uint32_t k = 0; k <= rule->n_slots; k++) results[k] = fps_arena_redo(w->arena, w->part->session->index, k);
+    for (uint64_t bytes; from < to; from += bytes) {
         bytes = to - from < w->block_bytes ? to - from : w->block_bytes;
-        uint8_t *params = w->arena->params + from;
-        rule->kernel(params, grad, w->redo, (int64_t)(bytes / span->item_bytes), rule->hyper);
-        fps_store_release(&w->slot->cursor, FPS_CURSOR(from, bytes)); /* SYNC redo-committed */
-        atomic_signal_fence(memory_order_seq_cst);                    /* a death cannot see the copy before the word */
-        fps_copy(params, w->redo, bytes);
-        atomic_signal_fence(memory_order_seq_cst);
-        fps_store_release(&w->slot->cursor, FPS_CURSOR(from + bytes, 0));
+        for (uint32_t k = 0; k <= rule->n_slots; k++) state[k] = fps_arena_stream(w->arena, k) + from;
+        if (call->pulled) state[1 + rule->n_slots] = in_buffer(call->pulled, span, from);
+        rule->kernel(state, in_buffer(call->grads, span, from), results, (int64_t)(bytes / span->item_bytes), ahead,
+                     uniforms);
+        commit(w, from, bytes, 0, rule->n_slots);
+    }
+}
+
+/* Sets a slot, or the parameters, by the same steps. */
+static void set_piece(const walk *w, const fps_span *span, uint64_t from, uint64_t to)
+{
+    uint32_t stream = stream_of(w, span);
+    if (stream == FPS_NO_STREAM) return;
+    for (uint64_t bytes; from < to; from += bytes) {
+        bytes = to - from < w->block_bytes ? to - from : w->block_bytes;
+        fps_copy(fps_arena_redo(w->arena, w->part->session->index, stream), in_buffer(w->call->grads, span, from),
+                 bytes);
+        commit(w, from, bytes, stream, stream);
     }
 }
 
@@ -83,20 +123,37 @@ static void run_range(walk *w, uint64_t from, uint64_t to)
     }
 }
 
+/* What is the same for all elements. A push that goes on keeps what it began with. */
+static void prepare(walk *w, uint64_t version)
+{
+    fps_part *part = w->part;
+    if (w->call->streams || part->prepared == part->seq) return;
+    for (uint32_t i = 0; i < w->call->n_rules; i++) {
+        const fps_rule *rule = &w->call->rules[i];
+        double hyper[FPS_MAX_HYPER], *uniforms = part->uniforms + (size_t)i * FPS_UNIFORMS;
+        fps_dense_hyper(w->arena, rule->row, hyper);
+        rule->prepare(hyper, (double)version, uniforms);
+        uniforms[FPS_MAX_UNIFORMS] = w->call->limit;
+        uniforms[FPS_MAX_UNIFORMS + 1] = w->call->scale;
+    }
+    part->prepared = part->seq;
+}
+
 /* Says in the session's record that a push begins or goes on, and counts it where it enters the shard. */
 static void begin_push(walk *w, uint32_t stripe)
 {
     fps_part *part = w->part;
-    bool again = fps_load_relaxed(&w->slot->begun_seq) == part->seq;
-    fps_store_relaxed(&w->slot->cursor, FPS_CURSOR(part->position, 0));
+    fps_word *version = &w->arena->header->version;
+    bool again = fps_load_relaxed(&w->seat->begun_seq) == part->seq;
+    uint64_t number = again ? fps_load_relaxed(&w->seat->begun_version) : fps_load_relaxed(version) + 1;
+    fps_store_relaxed(&w->seat->cursor, FPS_CURSOR(part->position, 0, 0));
+    fps_store_relaxed(&w->seat->begun_version, number);
     atomic_signal_fence(memory_order_seq_cst); /* never this number beside the cursor of the push before */
-    fps_store_relaxed(&w->slot->begun_seq, part->seq);
+    fps_store_relaxed(&w->seat->begun_seq, part->seq);
     atomic_signal_fence(memory_order_seq_cst); /* never the mark without the record that it points to */
     fps_store32_relaxed(&w->arena->stripes[stripe].writer, w->part->session->index + 1);
-    if (part->position == 0 && !again) {
-        fps_word *version = &w->arena->header->version;
-        fps_store_relaxed(version, fps_load_relaxed(version) + 1);
-    }
+    if (!w->call->streams && fps_load_relaxed(version) < number) fps_store_relaxed(version, number);
+    prepare(w, number);
 }
 
 static void move_writer(walk *w, uint32_t from, uint32_t to)
@@ -138,7 +195,7 @@ static fps_status run_stripes(walk *w, uint32_t stripe)
         behind.interrupted = NULL; /* nobody's signal handlers run under a lock, and no Ctrl-C leaves half a push */
         fps_status status = fps_stripe_enter(arena, stripe + 1, &behind);
         if (pushes) {
-            fps_store_release(&w->slot->cursor, FPS_CURSOR(stop, 0)); /* behind a gap between spans, too */
+            fps_store_release(&w->seat->cursor, FPS_CURSOR(stop, 0, 0)); /* behind a gap between spans, too */
             if (status == FPS_OK)
                 move_writer(w, stripe, stripe + 1);
             else
@@ -154,7 +211,7 @@ static fps_status run_stripes(walk *w, uint32_t stripe)
     }
     if (pushes) {
         if (readers_do_not_lock) sequence_end(&arena->stripes[0]);
-        fps_store_relaxed(&w->slot->applied_seq, part->seq);
+        fps_store_relaxed(&w->seat->applied_seq, part->seq);
         atomic_signal_fence(memory_order_seq_cst);
         fps_store32_relaxed(&arena->stripes[stripe].writer, 0);
     }
@@ -180,7 +237,7 @@ __attribute__((no_sanitize("thread"))) static bool read_optimistically(walk *w)
                 return true;
             }
         }
-        fps_count(&w->slot->meters.read_retries, 1);
+        fps_count(&w->seat->meters.read_retries, 1);
     }
     w->span = 0;
     return false;
@@ -190,21 +247,23 @@ __attribute__((no_sanitize("thread"))) static bool read_optimistically(walk *w)
 static void run_unlocked(walk *w)
 {
     fps_word *version = &w->arena->header->version;
-    if (w->call->grads) {
+    if (w->call->grads && !w->call->streams) {
         w->part->version = atomic_fetch_add_explicit(version, 1, memory_order_relaxed) + 1;
-        fps_store_relaxed(&w->slot->begun_seq, w->part->seq);
+        fps_store_relaxed(&w->seat->begun_seq, w->part->seq);
+        prepare(w, w->part->version);
     } else {
         w->part->version = fps_load_relaxed(version);
     }
     run_range(w, 0, w->end);
-    if (w->call->grads) fps_store_relaxed(&w->slot->applied_seq, w->part->seq);
+    if (w->call->grads) fps_store_relaxed(&w->seat->applied_seq, w->part->seq);
     w->part->position = w->end;
 }
 
 static void count_operation(const walk *w)
 {
-    fps_meters *m = &w->slot->meters;
+    fps_meters *m = &w->seat->meters;
     uint64_t bytes = 0;
+    if (w->call->streams) return;
     for (uint32_t i = 0; i < w->part->n_spans; i++) bytes += w->part->spans[i].bytes;
     if (!w->call->grads)
         fps_count(&m->pulls, 1);
@@ -221,9 +280,9 @@ static fps_status number_push(walk *w)
     if (part->seq == 0) {
         part->seq = ++part->session->seq;
     } else if (part->position == 0) {
-        if (fps_load_relaxed(&w->slot->applied_seq) >= part->seq) return FPS_ALREADY;
-        if (fps_load_relaxed(&w->slot->begun_seq) == part->seq) {
-            uint64_t position = FPS_CURSOR_POSITION(fps_load_relaxed(&w->slot->cursor));
+        if (fps_load_relaxed(&w->seat->applied_seq) >= part->seq) return FPS_ALREADY;
+        if (fps_load_relaxed(&w->seat->begun_seq) == part->seq) {
+            uint64_t position = FPS_CURSOR_POSITION(fps_load_relaxed(&w->seat->cursor));
             part->position = position < w->end ? position : w->end;
         }
         if (part->seq > part->session->seq) part->session->seq = part->seq;
@@ -238,15 +297,16 @@ static fps_status run_part(fps_call *call, fps_part *part, const fps_wait *entry
         .call = call,
         .part = part,
         .arena = arena,
-        .slot = part->session->slot,
-        .redo = arena->redo + (uint64_t)part->session->index * arena->layout.redo_bytes,
+        .seat = part->session->seat,
         .end = arena->layout.params_bytes,
         .streaming = streaming,
-        .block_bytes = call->outs ? FPS_BLOCK_BYTES : arena->layout.block_bytes,
-        .run_piece = !call->grads ? pull_piece
-                     : call->outs ? push_pull_piece
-                                  : push_piece,
+        .block_bytes = arena->layout.block_bytes,
+        .run_piece = !call->grads    ? pull_piece
+                     : call->streams ? set_piece
+                     : call->outs    ? push_pull_piece
+                                     : push_piece,
     };
+    if (call->outs && w.block_bytes > FPS_BLOCK_BYTES) w.block_bytes = FPS_BLOCK_BYTES;
     fps_status status = fps_arena_state(arena);
     if (status != FPS_OK) return status;
     if (call->grads) {
@@ -263,9 +323,9 @@ static fps_status run_part(fps_call *call, fps_part *part, const fps_wait *entry
         part->waited_for = stripe;
         status = fps_stripe_enter(arena, stripe, &wait);
         if (status != FPS_OK) return status;
-        if (call->grads && fps_load_relaxed(&w.slot->begun_seq) == part->seq) {
+        if (call->grads && fps_load_relaxed(&w.seat->begun_seq) == part->seq) {
             /* the repair may have finished a block of the attempt that died */
-            uint64_t cursor = fps_load_acquire(&w.slot->cursor); /* SYNC redo-committed */
+            uint64_t cursor = fps_load_acquire(&w.seat->cursor); /* SYNC redo-committed */
             if (FPS_CURSOR_POSITION(cursor) > part->position) part->position = FPS_CURSOR_POSITION(cursor);
         }
         *resumed = call->grads && part->position > 0;
@@ -306,7 +366,7 @@ fps_status fps_dense_run(fps_call *call, uint32_t *at)
             if (n >= call->n_parts) n -= call->n_parts;
             fps_part *part = &call->parts[n];
             if (part->done) continue;
-            call->wait.meters = no_wait.meters = &part->session->slot->meters;
+            call->wait.meters = no_wait.meters = &part->session->seat->meters;
             bool resumed = false;
             status = run_part(call, part, wait_for_one ? &call->wait : &no_wait, streaming, &resumed);
             if (status == FPS_BUSY && call->wait.deadline_ns != FPS_NO_WAIT && !wait_for_one) {
@@ -342,4 +402,39 @@ void fps_dense_fill(const fps_arena *arena, const fps_span *spans, uint32_t n_sp
         const fps_span *s = &spans[i];
         fps_copy(arena->params + s->position, (const uint8_t *)values[s->buffer] + s->buffer_offset, s->bytes);
     }
+}
+
+void fps_dense_begin(const fps_arena *arena, const fps_span *span, uint32_t stream, double value)
+{
+    uint8_t *to = fps_arena_stream(arena, stream) + span->position;
+    const float narrow = (float)value;
+    for (uint64_t i = 0; i < span->bytes; i += span->item_bytes) {
+        if (span->item_bytes == sizeof value)
+            memcpy(to + i, &value, sizeof value);
+        else
+            memcpy(to + i, &narrow, sizeof narrow);
+    }
+}
+
+void fps_dense_hyper(const fps_arena *arena, uint32_t row, double *values)
+{
+    for (uint32_t i = 0; i < FPS_MAX_HYPER; i++) {
+        uint64_t bits = fps_load_relaxed(&arena->header->hyper[row][i]);
+        memcpy(&values[i], &bits, sizeof bits);
+    }
+}
+
+fps_status fps_dense_configure(const fps_arena *arena, uint32_t row, uint32_t which, const double *values,
+                               const fps_wait *wait)
+{
+    fps_status status = fps_arena_state(arena);
+    if (status == FPS_OK) status = fps_stripe_enter(arena, 0, wait); /* SYNC stripe-handover */
+    if (status != FPS_OK) return status;
+    for (uint32_t i = 0; i < FPS_MAX_HYPER; i++) {
+        uint64_t bits;
+        memcpy(&bits, &values[i], sizeof bits);
+        if (which >> i & 1) fps_store_relaxed(&arena->header->hyper[row][i], bits);
+    }
+    fps_stripe_leave(arena, 0);
+    return FPS_OK;
 }

@@ -18,14 +18,29 @@
 #include "session.h"
 #include "status.h"
 
-/* result[i] = rule(param[i], grad[i]) for i < n. No two of the arrays overlap; n may be 0. */
-typedef void (*fps_kernel)(const void *param, const void *grad, void *result, int64_t n, const double *hyper);
+#define FPS_MAX_UNIFORMS 32u
+#define FPS_UNIFORMS (FPS_MAX_UNIFORMS + 2u) /* and the limit and the scale of gradients */
 
-/* A compiled rule for one dtype, with its hyper-parameters. */
+/* results[...][i] = rule(state[...][i], grad[i]) for i < n. `state` is the parameters, each slot and, when the rule
+ * wants them, the parameters that the worker had pulled; `results` the parameters and each slot. No two of the arrays
+ * overlap; n may be 0; elements up to `ahead` behind the n are prefetched, 0 for none. Answers 0: a kernel cannot
+ * fail. */
+typedef int32_t (*fps_kernel)(const void *const *state, const void *grad, void *const *results, int64_t n,
+                              int64_t ahead, const double *uniforms);
+
+/* What is the same for all elements of a push, from the hyper-parameters and the push's number in the shard. */
+typedef int32_t (*fps_prepare)(const double *hyper, double step, double *uniforms);
+
+/* A compiled rule for one dtype. */
 typedef struct fps_rule {
     fps_kernel kernel;
-    const double *hyper;
+    fps_prepare prepare;
+    uint32_t n_slots;
+    uint32_t row; /* of the arena's table of hyper-parameters */
 } fps_rule;
+
+/* Which stream an operation is about: params, or one that each rule names. */
+#define FPS_NO_STREAM UINT32_MAX
 
 /* A run of elements of one dtype: where it lies in the shard, and where in which of the caller's buffers. */
 typedef struct fps_span {
@@ -47,14 +62,21 @@ typedef struct fps_part {
     uint64_t position;   /* bytes of params behind the operation */
     uint64_t seq;        /* of the push; 0: not begun, a number is given */
     uint64_t version;    /* pushes in the state that was read or written */
+    uint64_t prepared;   /* the push whose uniforms these are */
+    double *uniforms;    /* [rules][FPS_UNIFORMS] */
     uint32_t waited_for; /* the stripe whose lock was not to be had */
 } fps_part;
 
-/* An operation. `grads` makes it a push, `outs` a pull, both a push_pull. */
+/* An operation. `grads` makes it a push, `outs` a pull, both a push_pull. With `streams` it is about slots: a pull reads
+ * them, a push sets them to `grads`; FPS_NO_STREAM passes a rule's parameters over. */
 typedef struct fps_call {
     const void *const *grads; /* per buffer, or NULL */
     void *const *outs;        /* per buffer, or NULL */
+    const void *const *pulled; /* per buffer, or NULL: for rules that want it */
+    const uint32_t *streams;  /* per rule, or NULL */
     const fps_rule *rules;
+    uint32_t n_rules;
+    double limit, scale; /* of gradients, for kernels that clip */
     fps_part *parts;
     uint32_t n_parts;
     uint32_t first; /* the part to begin with; busy shards are passed over and come later */
@@ -69,7 +91,15 @@ typedef struct fps_call {
  * before and behind it may be done. What `outs` hold is then undefined. */
 fps_status fps_dense_run(fps_call *call, uint32_t *at);
 
-/* Sets the parameters from `grads` without a rule: for an arena that nobody else has opened yet. */
+/* Sets the parameters without a rule: for an arena that nobody else has opened yet. */
 void fps_dense_fill(const fps_arena *arena, const fps_span *spans, uint32_t n_spans, const void *const *values);
+
+/* Sets a stream of one span to one value: for an arena that nobody else has opened yet. */
+void fps_dense_begin(const fps_arena *arena, const fps_span *span, uint32_t stream, double value);
+
+/* Changes hyper-parameters of a row for every push that enters from now on. Those whose bit in `which` is 0 stay. */
+fps_status fps_dense_configure(const fps_arena *arena, uint32_t row, uint32_t which, const double *values,
+                               const fps_wait *wait);
+void fps_dense_hyper(const fps_arena *arena, uint32_t row, double *values);
 
 #endif

@@ -3,20 +3,21 @@
  *      0  +------------------------------------------------------------------+
  *         | fps_header   what the arena is (immutable, checksummed)          |
  *         |              its owner's life lock, version, counters (words)    |
+ *         |              hyper[rules][hyper-parameters], by stripe 0's lock  |
  *   4096  +------------------------------------------------------------------+
- *         | fps_slot[n_sessions]      a session: life lock, record, meters   |
+ *         | fps_seat[n_sessions]      a session: life lock, record, meters   |
  *         +------------------------------------------------------------------+
  *         | fps_stripe[n_stripes]     a robust lock, who writes under it     |
  *         +------------------------------------------------------------------+ at 3072 mod 4096
- *         | redo[n_sessions][redo_bytes]    results on their way to params   |
+ *         | redo[n_sessions][redo_bytes]    results on their way into place  |
  *         +------------------------------------------------------------------+ at 2048 mod 4096
  *         | params[params_bytes]                                             |
- *         +------------------------------------------------------------------+
+ *         +------------------------------------------------------------------+ at 2304 mod 4096, each next one 256 on
  *         | slots[n_slots][slot_stride]     a rule's per-parameter state     |
  *         +------------------------------------------------------------------+ total_bytes, a multiple of 4096
  *
- * Offsets, never pointers; fixed-width integers; `ready` is written last. The offsets 3072 and 2048 keep three streams
- * (user arrays, which numpy puts at 16, parameters, redo blocks) apart modulo 4096: on some processors a store that
+ * Offsets, never pointers; fixed-width integers; `ready` is written last. The offsets 3072 and 2048 keep the
+ * streams (user arrays, which numpy puts at 16, parameters and slots, redo blocks) apart modulo 4096: on some processors a store that
  * lies a few bytes ahead of a load modulo 4096 stalls it, and such a copy runs twenty times slower.
  *
  * A pthread mutex is glibc's own layout: processes that share an arena run one architecture and one glibc generation;
@@ -32,19 +33,27 @@
 #include "sync.h"
 
 #define FPS_MAGIC UINT64_C(0x00315350545341ff) /* ff 'A' 'S' 'T' 'P' 'S' '1' 00 */
-#define FPS_FORMAT_VERSION 1u
+#define FPS_FORMAT_VERSION 2u
 #define FPS_PAGE 4096u
-#define FPS_BLOCK_BYTES 4096u  /* one kernel call; the unit that a death leaves whole */
+#define FPS_BLOCK_BYTES 4096u  /* one kernel call, the unit that a death leaves whole; layout.block_bytes decides */
+#define FPS_BLOCK_MAX_BYTES (4 * FPS_BLOCK_BYTES)
+#define FPS_STREAM_APART 256u  /* between streams of one kind, modulo 4096 */
 #define FPS_MAX_SESSIONS 2048u /* the kernel hands over no more robust locks than these of one thread that dies */
-#define FPS_MAX_SLOTS 16u
+#define FPS_MAX_SLOTS 15u
+#define FPS_MAX_RULES 16u
+#define FPS_MAX_HYPER 16u
 #define FPS_READY 0x52454459u
 
-/* `cursor` of a session: the position of its push in params (bytes), and how many bytes from there are committed in the
- * redo block but perhaps not yet copied. One word, so that both change at once. */
-#define FPS_CURSOR_SHIFT 15u
-#define FPS_CURSOR(position, committed) (((uint64_t)(position) << FPS_CURSOR_SHIFT) | (uint64_t)(committed))
-#define FPS_CURSOR_POSITION(cursor) ((cursor) >> FPS_CURSOR_SHIFT)
-#define FPS_CURSOR_COMMITTED(cursor) ((cursor) & ((UINT64_C(1) << FPS_CURSOR_SHIFT) - 1))
+/* `cursor` of a session: the position of its push in params (bytes), how many bytes from there are committed in the
+ * redo block but perhaps not yet copied, and into which streams they go: stream 0 is params, stream k slot k - 1. One
+ * word, so that all change at once. Bytes are multiples of 4. */
+#define FPS_CURSOR(position, streams, committed)                                                                       \
+    (((uint64_t)(position) / 4 << 18) | ((uint64_t)(streams) << 13) | (uint64_t)(committed) / 4)
+#define FPS_CURSOR_POSITION(cursor) (((cursor) >> 18) * 4)
+#define FPS_CURSOR_STREAMS(cursor) ((uint32_t)((cursor) >> 13) & 31u)
+#define FPS_CURSOR_COMMITTED(cursor) (((cursor) & ((UINT64_C(1) << 13) - 1)) * 4)
+#define FPS_STREAMS_UP_TO(last) (last)      /* params and the slots up to stream `last` */
+#define FPS_STREAM_ALONE(one) (16u + (one)) /* this stream and no other */
 
 typedef enum fps_isolation {
     FPS_ISOLATION_SHARD = 0, /* an operation sees and leaves a whole number of pushes */
@@ -64,7 +73,7 @@ typedef struct fps_layout {
     uint32_t n_stripes;
     uint64_t stripe_bytes;
     uint32_t mutex_bytes;
-    uint32_t redo_bytes; /* one session's redo block: a block of params and of each slot */
+    uint32_t redo_bytes; /* one session's redo block: a block of each stream */
     uint64_t sessions_offset;
     uint64_t stripes_offset;
     uint64_t redo_offset;
@@ -75,7 +84,7 @@ typedef struct fps_layout {
     uint32_t n_slots;
     uint32_t isolation;
     uint32_t block_bytes;
-    uint32_t reserved;
+    uint32_t ahead_bytes; /* kernels prefetch as far ahead as this: one block, or 0 where caches hold the shard */
     uint64_t checksum; /* FNV-1a of the bytes before it */
 } fps_layout;
 
@@ -100,9 +109,12 @@ typedef struct fps_header {
     fps_word interrupted_pid;    /* the last of them: whose, */
     fps_word interrupted_at;     /* and at which byte of params */
     uint8_t pad3[32];
+
+    /* 448: doubles, bit by bit; written and read under the lock of stripe 0 */
+    fps_word hyper[FPS_MAX_RULES][FPS_MAX_HYPER];
 } fps_header;
 
-/* What a session did, counted by itself alone; kept when the slot changes hands, so that sums only grow. */
+/* What a session did, counted by itself alone; kept when the seat changes hands, so that sums only grow. */
 typedef struct fps_meters {
     fps_word pulls;
     fps_word pushes;
@@ -113,13 +125,14 @@ typedef struct fps_meters {
     fps_word lock_waits;   /* locks that were not free at the first try */
     fps_word lock_wait_ns;
     fps_word lock_sleeps; /* waits that spinning did not end */
-    fps_word unused[7];
+    fps_word skipped;     /* pushes that were not applied because a gradient was not finite */
+    fps_word unused[6];
 } fps_meters;
 
-typedef enum fps_slot_state { FPS_SLOT_FREE = 0, FPS_SLOT_LIVE = 1 } fps_slot_state;
+typedef enum fps_seat_state { FPS_SEAT_FREE = 0, FPS_SEAT_LIVE = 1 } fps_seat_state;
 
 /* A session: one worker's identity. It belongs to whoever holds `life`. */
-typedef struct fps_slot {
+typedef struct fps_seat {
     pthread_mutex_t life;
     fps_word32 state;
     fps_word32 pid;
@@ -130,15 +143,16 @@ typedef struct fps_slot {
     fps_word applied_seq;     /* the sequence number of the last push applied to the end */
     fps_word cursor;          /* where the push stands */
     fps_word interrupted_seq; /* set by whoever recovers this session's locks */
-    uint8_t pad1[32];
+    fps_word begun_version;   /* the number in the shard of the last push begun: a rule's `step` */
+    uint8_t pad1[24];
 
     /* 128 */
     fps_meters meters;
-} fps_slot;
+} fps_seat;
 
 typedef struct fps_stripe {
     pthread_mutex_t lock;
-    fps_word32 writer; /* slot + 1 of the session whose push is in this stripe; 0: none */
+    fps_word32 writer; /* seat + 1 of the session whose push is in this stripe; 0: none */
     uint8_t pad0[64 - sizeof(pthread_mutex_t) - 4];
 
     /* 64: the sequence lock; only the stripe of a shard of one stripe uses it */
@@ -153,11 +167,12 @@ static_assert(offsetof(fps_layout, params_bytes) == 104, "layout");
 static_assert(offsetof(fps_layout, checksum) == 144 && sizeof(fps_layout) == 152, "layout");
 static_assert(offsetof(fps_header, owner_life) == 256, "header");
 static_assert(offsetof(fps_header, version) == 320, "header");
-static_assert(offsetof(fps_header, recovered_locks) == 384 && sizeof(fps_header) == 448, "header");
+static_assert(offsetof(fps_header, recovered_locks) == 384 && offsetof(fps_header, hyper) == 448, "header");
 static_assert(sizeof(fps_header) <= FPS_PAGE, "header");
-static_assert(offsetof(fps_slot, begun_seq) == 64 && offsetof(fps_slot, meters) == 128, "slot");
-static_assert(sizeof(fps_slot) == 256, "slot");
+static_assert(offsetof(fps_seat, begun_seq) == 64 && offsetof(fps_seat, meters) == 128, "seat");
+static_assert(sizeof(fps_seat) == 256, "seat");
 static_assert(offsetof(fps_stripe, sequence) == 64 && sizeof(fps_stripe) == 128, "stripe");
-static_assert(4 * FPS_BLOCK_BYTES < (1u << FPS_CURSOR_SHIFT), "a committed block fits the cursor");
+static_assert(FPS_BLOCK_MAX_BYTES / 4 < (1u << 13), "a committed block fits the cursor");
+static_assert(FPS_MAX_SLOTS < 16u, "a stream fits the cursor");
 
 #endif

@@ -14,14 +14,14 @@
 
 static uint32_t sessions_held; /* by this process; the life thread's */
 
-/* A slot belongs to whoever holds its life lock, so all of this runs on the life thread. */
+/* A seat belongs to whoever holds its life lock, so all of this runs on the life thread. */
 typedef struct request {
     const fps_arena *arena;
-    fps_slot *slot;
+    fps_seat *seat;
     uint32_t index;
 } request;
 
-/* Repairs every stripe that the dead owner of this slot still marks as its own, so that its redo block and its record
+/* Repairs every stripe that the dead owner of this seat still marks as its own, so that its redo block and its record
  * can be used again. Such a stripe's lock is abandoned too; it is busy only while somebody else repairs it. False when
  * that does not end: a stopped process. */
 static bool bury(const fps_arena *arena, uint32_t index)
@@ -43,14 +43,14 @@ static bool bury(const fps_arena *arena, uint32_t index)
 
 static bool claim(const fps_arena *arena, uint32_t index)
 {
-    fps_slot *slot = &arena->slots[index];
-    int error = pthread_mutex_trylock(&slot->life);
+    fps_seat *seat = &arena->seats[index];
+    int error = pthread_mutex_trylock(&seat->life);
     if (error != 0 && error != EOWNERDEAD) return false;
     if (error == EOWNERDEAD) {
         bool buried = bury(arena, index);
-        pthread_mutex_consistent(&slot->life);
+        pthread_mutex_consistent(&seat->life);
         if (!buried) { /* still LIVE, so nobody takes it: its record is needed by whoever repairs the stripe */
-            pthread_mutex_unlock(&slot->life);
+            pthread_mutex_unlock(&seat->life);
             return false;
         }
     }
@@ -68,20 +68,20 @@ static bool room_for_another(void)
     return sessions_held < SESSIONS_A_PROCESS;
 }
 
-static int open_slot(void *argument)
+static int open_seat(void *argument)
 {
     request *r = argument;
     if (!room_for_another()) return FPS_FULL;
     for (int take_dead = 0; take_dead < 2; take_dead++) {
         for (uint32_t i = 0; i < r->arena->layout.n_sessions; i++) {
-            fps_slot *slot = &r->arena->slots[i];
-            bool free = fps_load32_acquire(&slot->state) == FPS_SLOT_FREE; /* SYNC slot-free */
-            bool dead = fps_lock_abandoned(&slot->life);
+            fps_seat *seat = &r->arena->seats[i];
+            bool free = fps_load32_acquire(&seat->state) == FPS_SEAT_FREE; /* SYNC seat-free */
+            bool dead = fps_lock_abandoned(&seat->life);
             if (!(free || (take_dead && dead)) || !claim(r->arena, i)) continue;
-            fps_store32_relaxed(&slot->pid, (uint32_t)getpid());
-            fps_store32_relaxed(&slot->state, FPS_SLOT_LIVE);
+            fps_store32_relaxed(&seat->pid, (uint32_t)getpid());
+            fps_store32_relaxed(&seat->state, FPS_SEAT_LIVE);
             sessions_held++;
-            r->slot = slot;
+            r->seat = seat;
             r->index = i;
             return FPS_OK;
         }
@@ -90,33 +90,33 @@ static int open_slot(void *argument)
 }
 
 /* The record stays: the retry goes on from it. */
-static int adopt_slot(void *argument)
+static int adopt_seat(void *argument)
 {
     request *r = argument;
-    fps_slot *slot = &r->arena->slots[r->index];
-    int error = pthread_mutex_trylock(&slot->life);
-    if (error == 0) pthread_mutex_unlock(&slot->life);
+    fps_seat *seat = &r->arena->seats[r->index];
+    int error = pthread_mutex_trylock(&seat->life);
+    if (error == 0) pthread_mutex_unlock(&seat->life);
     if (error != EOWNERDEAD) return FPS_NOT_ABANDONED;
     bool buried = bury(r->arena, r->index);
-    pthread_mutex_consistent(&slot->life);
+    pthread_mutex_consistent(&seat->life);
     if (!buried) {
-        pthread_mutex_unlock(&slot->life);
+        pthread_mutex_unlock(&seat->life);
         return FPS_NOT_ABANDONED;
     }
     sessions_held++;
-    fps_store32_relaxed(&slot->pid, (uint32_t)getpid());
-    r->slot = slot;
+    fps_store32_relaxed(&seat->pid, (uint32_t)getpid());
+    r->seat = seat;
     return FPS_OK;
 }
 
-static int close_slot(void *argument)
+static int close_seat(void *argument)
 {
-    fps_slot *slot = argument;
-    if (fps_lock_holder(&slot->life) != (uint32_t)gettid())
+    fps_seat *seat = argument;
+    if (fps_lock_holder(&seat->life) != (uint32_t)gettid())
         return EPERM; /* a forked child closes nothing of its parent */
     sessions_held--;
-    fps_store32_release(&slot->state, FPS_SLOT_FREE); /* SYNC slot-free */
-    return pthread_mutex_unlock(&slot->life);
+    fps_store32_release(&seat->state, FPS_SEAT_FREE); /* SYNC seat-free */
+    return pthread_mutex_unlock(&seat->life);
 }
 
 static fps_status open_with(int (*call)(void *), request *r, fps_session *out)
@@ -125,24 +125,24 @@ static fps_status open_with(int (*call)(void *), request *r, fps_session *out)
     if (status < 0) return FPS_SYSTEM;
     if (status == FPS_OK) {
         *out = (fps_session){
-            .arena = r->arena, .slot = r->slot, .index = r->index, .seq = fps_load_relaxed(&r->slot->begun_seq)};
+            .arena = r->arena, .seat = r->seat, .index = r->index, .seq = fps_load_relaxed(&r->seat->begun_seq)};
     }
     return (fps_status)status;
 }
 
 fps_status fps_session_open(const fps_arena *arena, fps_session *out)
 {
-    return open_with(open_slot, &(request){.arena = arena}, out);
+    return open_with(open_seat, &(request){.arena = arena}, out);
 }
 
 fps_status fps_session_adopt(const fps_arena *arena, uint32_t index, fps_session *out)
 {
     if (index >= arena->layout.n_sessions) return FPS_NOT_ABANDONED;
-    return open_with(adopt_slot, &(request){.arena = arena, .index = index}, out);
+    return open_with(adopt_seat, &(request){.arena = arena, .index = index}, out);
 }
 
 void fps_session_close(fps_session *session)
 {
-    if (session->slot) fps_life_run(close_slot, session->slot);
+    if (session->seat) fps_life_run(close_seat, session->seat);
     *session = (fps_session){0};
 }

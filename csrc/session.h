@@ -10,18 +10,18 @@
 
 typedef struct fps_session {
     const fps_arena *arena;
-    fps_slot *slot;
-    uint32_t index; /* of the slot */
-    uint64_t seq;   /* the last sequence number that this session gave to a push: numbers of a slot only grow */
+    fps_seat *seat;
+    uint32_t index; /* of the seat */
+    uint64_t seq;   /* the last sequence number that this session gave to a push: numbers of a seat only grow */
 } fps_session;
 
-/* Takes a free slot, or one whose owner died, after repairing what that owner left. FPS_FULL when there is none. */
+/* Takes a free seat, or one whose owner died, after repairing what that owner left. FPS_FULL when there is none. */
 fps_status fps_session_open(const fps_arena *arena, fps_session *out);
 
-/* Takes over the slot of a dead owner with its record, to retry the push that its death interrupted. */
+/* Takes over the seat of a dead owner with its record, to retry the push that its death interrupted. */
 fps_status fps_session_adopt(const fps_arena *arena, uint32_t index, fps_session *out);
 
-/* Gives the slot back. No operation may be under way. */
+/* Gives the seat back. No operation may be under way. */
 void fps_session_close(fps_session *session);
 
 #endif

@@ -15,22 +15,24 @@ static void repair(const fps_arena *arena, uint32_t stripe)
     atomic_fetch_add_explicit(&header->recovered_locks, 1, memory_order_relaxed);
 
     if (writer != 0 && writer <= arena->layout.n_sessions) {
-        fps_slot *slot = &arena->slots[writer - 1];
-        uint64_t cursor = fps_load_acquire(&slot->cursor); /* SYNC redo-committed */
+        fps_seat *seat = &arena->seats[writer - 1];
+        uint64_t cursor = fps_load_acquire(&seat->cursor); /* SYNC redo-committed */
         uint64_t position = FPS_CURSOR_POSITION(cursor), bytes = FPS_CURSOR_COMMITTED(cursor);
         uint64_t from = stripe * arena->layout.stripe_bytes, to = from + arena->layout.stripe_bytes;
         if (to > arena->layout.params_bytes) to = arena->layout.params_bytes;
+        uint32_t streams = FPS_CURSOR_STREAMS(cursor), last = streams & 15u, first = streams == last ? 0 : last;
         if (bytes > 0 && bytes <= arena->layout.block_bytes && position >= from && position < to &&
-            bytes <= to - position) {
-            fps_copy(arena->params + position, arena->redo + (uint64_t)(writer - 1) * arena->layout.redo_bytes, bytes);
+            bytes <= to - position && last <= arena->layout.n_slots) {
+            for (uint32_t k = first; k <= last; k++)
+                fps_copy(fps_arena_stream(arena, k) + position, fps_arena_redo(arena, writer - 1, k), bytes);
             position += bytes;
-            fps_store_release(&slot->cursor, FPS_CURSOR(position, 0));
+            fps_store_release(&seat->cursor, FPS_CURSOR(position, 0, 0));
         }
-        uint64_t begun = fps_load_relaxed(&slot->begun_seq);
-        bool complete = fps_load_relaxed(&slot->applied_seq) == begun || position >= arena->layout.params_bytes;
-        if (!complete && atomic_exchange_explicit(&slot->interrupted_seq, begun, memory_order_relaxed) != begun) {
+        uint64_t begun = fps_load_relaxed(&seat->begun_seq);
+        bool complete = fps_load_relaxed(&seat->applied_seq) == begun || position >= arena->layout.params_bytes;
+        if (!complete && atomic_exchange_explicit(&seat->interrupted_seq, begun, memory_order_relaxed) != begun) {
             atomic_fetch_add_explicit(&header->interrupted_pushes, 1, memory_order_relaxed);
-            fps_store_relaxed(&header->interrupted_pid, fps_load32_relaxed(&slot->pid));
+            fps_store_relaxed(&header->interrupted_pid, fps_load32_relaxed(&seat->pid));
             fps_store_relaxed(&header->interrupted_at, position);
         }
         fps_store32_relaxed(&s->writer, 0);

@@ -6,7 +6,7 @@
  *                     (The robust mutex carries this one; the label marks where data relies on it.)
  *   seqlock           A reader that finds the same even number before and after its copy read one state.
  *   redo-committed    Whoever finds `cursor` naming n > 0 bytes finds all n of them in the session's redo block.
- *   slot-free         Whoever claims a slot that is FREE sees its last owner's final writes to it.
+ *   seat-free         Whoever claims a seat that is FREE sees its last owner's final writes to it.
  */
 #ifndef FPS_SYNC_H
 #define FPS_SYNC_H

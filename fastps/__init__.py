@@ -16,7 +16,10 @@ from typing import TYPE_CHECKING, Any
 from fastps import _core as _core
 from fastps import errors
 from fastps.errors import *  # noqa: F403  # the exception tree is public as a whole
-from fastps.rules import SGD, Add, Rule
+from fastps.rules import (
+    DCASGD, FTRL, SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, Add, AMSGrad, Lion, NAdam, ProximalSGD, RMSprop, Rule,
+    rule,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from fastps.future import Future
@@ -24,7 +27,10 @@ if TYPE_CHECKING:
     from fastps.view import View
 
 __version__ = "0.1.0"
-__all__ = ["SGD", "Add", "Future", "ParameterServer", "Rule", "View", "get", *errors.__all__]
+__all__ = [
+    "DCASGD", "FTRL", "SGD", "AMSGrad", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Add", "Future", "Lion",
+    "NAdam", "ParameterServer", "ProximalSGD", "RMSprop", "Rule", "View", "get", "rule", *errors.__all__,
+]  # fmt: skip
 
 _LAZY = {"Future": "fastps.future", "ParameterServer": "fastps.server", "get": "fastps.server", "View": "fastps.view"}
 

@@ -5,6 +5,7 @@
      |    +-- ShapeError
      |    +-- DtypeError         (TypeError)
      |    +-- NamesError         (KeyError)         names missing from a mapping, or unknown
+     |    +-- NonfiniteError                        gradients hold a NaN or an infinity (nonfinite="raise")
      |    +-- OutputError                           an `out` that cannot be written in place
      |    +-- SplitError                            a view of an array that lies on several shards
      +-- OptionError             (ValueError)       an argument of ParameterServer that cannot be
@@ -19,7 +20,8 @@
      +-- ArenaError              (OSError)          an arena that cannot be opened
      |    +-- ArenaFormatError
      +-- ArenaMemoryError        (MemoryError)      not enough memory for an arena
-     +-- CompileError            (RuntimeError)     a rule that cannot be compiled
+     +-- RuleError               (ValueError)       a function that is no update rule
+     |    +-- CompileError       (RuntimeError)     or one that cannot be compiled
 
 All of them survive pickling: Ray carries them between processes.
 """
@@ -36,10 +38,12 @@ __all__ = [
     "FastPSError",
     "NameTakenError",
     "NamesError",
+    "NonfiniteError",
     "OptionError",
     "OutputError",
     "ParameterError",
     "PlacementError",
+    "RuleError",
     "ServerNotFoundError",
     "SessionsExhaustedError",
     "ShapeError",
@@ -71,6 +75,10 @@ class NamesError(ParameterError, KeyError):
 
     def __str__(self) -> str:  # KeyError would show the repr
         return str(self.args[0]) if self.args else ""
+
+
+class NonfiniteError(ParameterError):
+    """A gradient is NaN or infinite, and the server was told to refuse that. Nothing was applied."""
 
 
 class OutputError(ParameterError):
@@ -153,5 +161,9 @@ class ArenaMemoryError(FastPSError, MemoryError):
     """Not enough memory for the parameters. Nothing was created."""
 
 
-class CompileError(FastPSError, RuntimeError):
-    """A rule could not be compiled. Nothing was created."""
+class RuleError(FastPSError, ValueError):
+    """A function is no update rule: its arguments, its slots or what it returns. Nothing was created."""
+
+
+class CompileError(RuleError, RuntimeError):
+    """A rule or a schedule could not be compiled; what numba said is the cause. Nothing was created."""

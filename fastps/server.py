@@ -6,6 +6,7 @@ import contextlib
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -22,10 +23,12 @@ from fastps.errors import (
 from fastps.future import Future
 from fastps.observe.stats import ServerStats
 from fastps.partition import ShardPlan, partition
-from fastps.rules import Add, Rule
+from fastps.gradients import gradient_policy
+from fastps.rules import Add, Rule, RuleFamily
+from fastps.rules.assignment import assign
 from fastps.session import Session
 from fastps.shard import shard_actor
-from fastps.spec import ServerSpec, ShardAddress
+from fastps.spec import ServerSpec, ShardAddress, infos
 from fastps.structure import Array, Structure, structure_of, zeros
 from fastps.transport.ray import RayTransport
 from fastps.view import View
@@ -84,13 +87,24 @@ class ParameterServer:
         An int is that many float64 zeros. Otherwise a float32 or float64 array, or a mapping (nested ones included) of
         names to such arrays: anything with the buffer protocol, ``__array_interface__``, DLPack or Arrow's C interface.
         Copied.
-    rule : Rule
-        What a push does to the parameters. Compiled here, once a node, so no push ever compiles.
+    rule : Rule, or mapping of patterns to rules
+        What a push does to the parameters. Compiled here, once a node, so no push ever compiles. A mapping gives each
+        array the rule of the first pattern that fits its name (``fnmatch``; names of nested mappings are joined by
+        "/"): ``{"bias*": fastps.SGD(0.1), "*": fastps.Adam(1e-3)}``. Every parameter has room for the slots of the rule
+        with the most.
     num_shards : int
         Into how many shards the parameters are cut, each with its own process; equal to within one element.
     isolation : "shard" or "none"
         "shard": every pull sees, for each shard, the state after a whole number of pushes. "none" (Hogwild): no locks;
         concurrent pushes may lose each other's updates of an element, and a pull may mix states.
+    clip_norm : float, optional
+        Gradients whose global norm, over all arrays, is larger are scaled down to it, as torch's `clip_grad_norm_` does.
+        Cost: one pass over the gradients.
+    clip_value : float, optional
+        Cuts each element of the gradients to [-clip_value, clip_value]; part of the kernel.
+    nonfinite : "apply", "skip" or "raise"
+        What happens to a push whose gradients hold a NaN or an infinity. "skip" and "raise" cost one pass over the
+        gradients; such a push changes nothing on any shard, and `stats` counts it as skipped.
     placement : None, str, mapping or sequence
         Where the shards go. None: the node of this process. "SPREAD", "PACK", "STRICT_SPREAD" or "STRICT_PACK": Ray's
         placement strategies. A mapping: what each shard asks for, ``{"num_cpus": 1, "resources": {"label": 0.1}}``. A
@@ -126,17 +140,18 @@ class ParameterServer:
         self,
         params: Any,
         *,
-        rule: Rule | None = None,
+        rule: Rule | RuleFamily | Mapping[str, Rule | RuleFamily] | None = None,
         num_shards: int = 1,
         isolation: str = "shard",
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        nonfinite: str = "apply",
         placement: Placement = None,
         name: str | None = None,
         timeout: float = 60.0,
         max_sessions: int = 128,
     ) -> None:
-        rule = Add() if rule is None else rule
-        if not isinstance(rule, Rule):
-            raise OptionError(f"rule: expected a fastps rule such as fastps.SGD(0.1), got {type(rule).__name__}")
+        gradients = gradient_policy(nonfinite, clip_norm, clip_value)
         if isolation not in ISOLATIONS:
             raise OptionError(f"isolation: expected one of {ISOLATIONS}, got {isolation!r}")
         if not isinstance(timeout, (int, float)) or not 0 < timeout <= 1e9:
@@ -146,6 +161,7 @@ class ParameterServer:
         if name is not None and (not isinstance(name, str) or not name):
             raise OptionError(f"name: expected a non-empty str, got {name!r}")
         structure, arrays = _initial(params)
+        assignment = assign(Add() if rule is None else rule, [leaf.name for leaf in structure.leaves])
         plans = partition(structure, num_shards)
         capacity.require_addressable(max(plan.params_bytes for plan in plans))
 
@@ -164,13 +180,15 @@ class ParameterServer:
                 named = {"name": name, "namespace": cluster.NAMESPACE} if name and plan.index == 0 else {}
                 actors.append(_start(plan, num_shards, {**options, **named}, name))
             deadline = cluster.deadline_after(timeout)
+            what = (assignment, gradients.clips, max_sessions, isolation == "shard")
             addresses = [
-                _create(actor, plan, structure, rule, max_sessions, isolation == "shard", deadline)
+                _create(actor, plan, deadline, structure, plan.params_bytes, *what)
                 for actor, plan in zip(actors, plans, strict=True)
             ]
             self._spec = ServerSpec(
-                os.urandom(16).hex(), structure, plans, tuple(addresses), tuple(actors), rule, float(timeout), name
-            )
+                os.urandom(16).hex(), structure, plans, tuple(addresses), tuple(actors), infos(assignment),
+                assignment.of_leaf, gradients, float(timeout), name,
+            )  # fmt: skip
             cluster.get([a.join.remote(self._spec) for a in actors], timeout, "create: shards that meet")
             self._session = _attachments.session(self._spec)
             if arrays is not None:
@@ -236,7 +254,7 @@ class ParameterServer:
         """
         return (self._session or self._attach()).pull(out, _seconds(timeout))
 
-    def push(self, grads: Any, *, timeout: float | None = None, resume: Any = None) -> None:
+    def push(self, grads: Any, *, pulled: Any = None, timeout: float | None = None, resume: Any = None) -> None:
         """Applies the rule to every parameter with its gradient. When it returns, it has happened.
 
         Parameters
@@ -244,6 +262,8 @@ class ParameterServer:
         grads : array or mapping
             Of the parameters' shapes and dtypes; read in place where C-contiguous. Ray object references and futures
             are waited for.
+        pulled : array or mapping, optional
+            The parameters with which the gradients were computed, for rules that use them (`fastps.DCASGD`).
         timeout : float, optional
             Seconds.
         resume : object, optional
@@ -254,20 +274,24 @@ class ParameterServer:
         ------
         ShapeError, DtypeError, NamesError
             Nothing was applied.
+        NonfiniteError
+            With ``nonfinite="raise"``. Nothing was applied.
         WaitTimeoutError
             Says on which shards the push was applied.
         ClosedError, ShardDiedError
             A note on the error names shards where the push was applied all the same.
         """
-        (self._session or self._attach()).push(grads, _seconds(timeout), resume)
+        (self._session or self._attach()).push(grads, pulled, _seconds(timeout), resume)
 
-    def push_pull(self, grads: Any, *, out: Any = None, timeout: float | None = None, resume: Any = None) -> Any:
+    def push_pull(
+        self, grads: Any, *, pulled: Any = None, out: Any = None, timeout: float | None = None, resume: Any = None
+    ) -> Any:
         """A push, and the parameters as that push left them, in one pass over the memory.
 
         Parameters, errors and threads as for `push` and `pull`; on an error the parameters may be changed as the error
         says. Cost: at 8 MB and more about three quarters of a push and a pull.
         """
-        return (self._session or self._attach()).push_pull(grads, out, _seconds(timeout), resume)
+        return (self._session or self._attach()).push_pull(grads, pulled, out, _seconds(timeout), resume)
 
     def pull_async(self, *, out: Any = None, timeout: float | None = None) -> Future:
         """Starts a pull and answers a Future of its result. `out` is written until then.
@@ -278,10 +302,10 @@ class ParameterServer:
         session = self._session or self._attach()
         return session.queue.submit(partial(session.pull, out, _seconds(timeout)))
 
-    def push_async(self, grads: Any, *, timeout: float | None = None) -> Future:
+    def push_async(self, grads: Any, *, pulled: Any = None, timeout: float | None = None) -> Future:
         """Starts a push and answers a Future. `grads` must not change until it is done. See `pull_async`."""
         session = self._session or self._attach()
-        return session.queue.submit(partial(session.push, grads, _seconds(timeout), None))
+        return session.queue.submit(partial(session.push, grads, pulled, _seconds(timeout), None))
 
     def flush(self, *, timeout: float | None = None) -> None:
         """Waits for all asynchronous operations of this process on this server.
@@ -290,6 +314,41 @@ class ParameterServer:
         """
         limit = _seconds(timeout)
         (self._session or self._attach()).queue.flush(self._spec.timeout if limit is None else limit)
+
+    def slots(self, name: str | None = None, *, timeout: float | None = None) -> Any:
+        """A copy of a slot of the rule, such as Adam's ``"m"``, in the structure of the parameters.
+
+        Where arrays have different rules, those whose rule has the slot. Without `name`, a dict of all slots by name,
+        one read after the other. For each shard a slot is read between two pushes. Raises OptionError for an unknown name.
+        """
+        session = self._session or self._attach()
+        if name is None:
+            return {slot: session.slots(slot, _seconds(timeout)) for slot in self._spec.slot_names()}
+        return session.slots(name, _seconds(timeout))
+
+    def set_slots(self, name: str, values: Any, *, timeout: float | None = None) -> None:
+        """Sets a slot to `values`, in the structure in which `slots` answers it: for warm starts.
+
+        For each shard it happens between two pushes; versions stay. Raises OptionError for an unknown name, ShapeError,
+        DtypeError or NamesError for values that do not fit, with nothing set; WaitTimeoutError when it may be set in part.
+        """
+        (self._session or self._attach()).set_slots(name, values, _seconds(timeout))
+
+    def configure(self, pattern: str | None = None, /, *, timeout: float | None = None, **hyper: float | None) -> None:
+        """Changes hyper-parameters: ``ps.configure(lr=0.01)``. Every push that enters a shard from then on uses them.
+
+        With different rules, those that have the hyper-parameter; or the one that was given for `pattern`:
+        ``ps.configure("bias*", lr=0.01)``. A number takes the place of a schedule, None brings it back. Shards change one
+        after the other. Raises OptionError for unknown names and values that are not finite, with nothing changed.
+        """
+        (self._session or self._attach()).configure(pattern, hyper, _seconds(timeout))
+
+    @property
+    def hyper(self) -> Any:
+        """The hyper-parameters as they are now, by name; with several rules, such a dict for each pattern. None stands
+        for a schedule. Cost: a few loads; a Ray call when no shard is on this node."""
+        by_pattern = (self._session or self._attach()).hyper(None)
+        return by_pattern if len(by_pattern) > 1 else next(iter(by_pattern.values()))
 
     def view(self) -> View:
         """Read-only arrays on the parameters themselves, for a ``with`` block: live memory, no copy, no lock.
@@ -339,7 +398,7 @@ class ParameterServer:
 
     def __repr__(self) -> str:
         state = ", closed" if self._closed else ""
-        return f"<ParameterServer {self._spec.structure} on {self.num_shards} shards, {self._spec.rule!r}{state}>"
+        return f"<ParameterServer {self._spec.structure} on {self.num_shards} shards, {self._spec.rules_label}{state}>"
 
 
 def get(name: str) -> ParameterServer:
@@ -381,17 +440,9 @@ def _start(plan: ShardPlan, num_shards: int, options: dict[str, Any], name: str 
         raise
 
 
-def _create(
-    actor: Any,
-    plan: ShardPlan,
-    structure: Structure,
-    rule: Rule,
-    max_sessions: int,
-    isolated: bool,
-    deadline: float,
-) -> ShardAddress:
+def _create(actor: Any, plan: ShardPlan, deadline: float, *arguments: Any) -> ShardAddress:
     """One shard after the other, so that each sees what memory the one before has left."""
-    ref = actor.create.remote(structure, plan.params_bytes, rule, max_sessions, isolated)
+    ref = actor.create.remote(*arguments)
     what = f"create: shard {plan.index}"
     try:
         address: ShardAddress = cluster.get(ref, cluster.left_until(deadline), what)

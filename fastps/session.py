@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastps.errors import FastPSError, OptionError, SplitError, WaitTimeoutError
+from fastps._core import all_finite, global_norm
+from fastps.errors import FastPSError, NonfiniteError, OptionError, SplitError, WaitTimeoutError
 from fastps.future import Queue
 from fastps.observe.stats import ServerStats, ShardStats
+from fastps.structure import Structure
+from fastps.transport.contract import Work
 from fastps.transport.shm import ShmTransport
 from fastps.view import View
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fastps.spec import ServerSpec
+    from fastps.spec import RuleInfo, ServerSpec
+    from fastps.structure import Array
     from fastps.transport.contract import Arrays, Pending, Transport
 
 
@@ -56,27 +61,128 @@ class Session:
         arrays = structure.empty() if out is None else None
         target = structure.assemble(arrays) if arrays else out
         if self._direct is None or not self._run_directly(False, None, True, target, timeout):
-            self._run(None, arrays or structure.outs(out, "pull"), timeout, "pull")
+            self._run(Work(outs=arrays or structure.outs(out, "pull")), timeout, "pull")
         return target
 
-    def push(self, grads: Any, timeout: float | None, resume: Any) -> None:
-        if self._direct is None or resume is not None or not self._run_directly(True, grads, False, None, timeout):
-            self._run(self._grads(grads, "push", timeout), None, timeout, "push", resume)
+    def push(self, grads: Any, pulled: Any, timeout: float | None, resume: Any) -> None:
+        plain = resume is None and pulled is None and self._direct is not None
+        if not plain or not self._run_directly(True, grads, False, None, timeout):
+            work = self._work(grads, pulled, None, "push", timeout)
+            if work is not None:
+                self._run(work, timeout, "push", resume)
 
-    def push_pull(self, grads: Any, out: Any, timeout: float | None, resume: Any) -> Any:
+    def push_pull(self, grads: Any, pulled: Any, out: Any, timeout: float | None, resume: Any) -> Any:
         structure = self.spec.structure
         if resume is not None:  # what was pushed before is not in this `out`
-            self.push(grads, timeout, resume)
+            self.push(grads, pulled, timeout, resume)
             return self.pull(out, timeout)
         fresh = structure.empty() if out is None else None
         target = structure.assemble(fresh) if fresh else out
-        if self._direct is None or not self._run_directly(True, grads, True, target, timeout):
-            given = self._grads(grads, "push_pull", timeout)
+        plain = pulled is None and self._direct is not None
+        if not plain or not self._run_directly(True, grads, True, target, timeout):
             arrays = fresh or structure.outs(out, "push_pull")
-            # A gradient in the memory of `out` would be overwritten while it is read.
-            given = [g.copy() if any(np.may_share_memory(g, o) for o in arrays) else g for g in given]
-            self._run(given, arrays, timeout, "push_pull")
+            work = self._work(grads, pulled, arrays, "push_pull", timeout)
+            self._run(work or Work(outs=arrays), timeout, "push_pull")
         return target
+
+    def _work(
+        self, grads: Any, pulled: Any, outs: Arrays | None, verb: str, timeout: float | None
+    ) -> Work | None:
+        """A push of checked gradients; None when it is to be skipped."""
+        limit = self.spec.timeout if timeout is None else timeout
+        given = self.spec.structure.grads(self._resolve(grads, limit), verb)
+        wanted = [rule.label for rule in self.spec.rules if rule.uses_pulled]
+        if wanted and pulled is None:
+            raise OptionError(f"{verb}: {wanted[0]} needs pulled=, the parameters with which grads were computed")
+        if pulled is not None and not wanted:
+            raise OptionError(f"{verb}: pulled= is for rules that use it; {self.spec.rules_label} does not")
+        had = None if pulled is None else self.spec.structure.grads(self._resolve(pulled, limit), f"{verb} pulled")
+        if outs is not None:  # what lies in the memory of `out` would be overwritten while it is read
+            given = [apart(g, outs) for g in given]
+            had = None if had is None else [apart(p, outs) for p in had]
+        policy, scale = self.spec.gradients, 1.0
+        if policy.clip_norm < math.inf:
+            norm = global_norm(given)
+            finite, scale = math.isfinite(norm), policy.scale(norm)
+        elif policy.inspects:
+            finite = all_finite(given)
+        if policy.nonfinite != "apply" and not finite:
+            for transport in self.transports:
+                transport.skipped()
+            if policy.nonfinite == "raise":
+                raise NonfiniteError(f"{verb}: {self._nonfinite(given)} is NaN or infinite; nothing was applied")
+            return None
+        return Work(given, outs, had, scale)
+
+    def _nonfinite(self, grads: Arrays) -> str:
+        for leaf, array in zip(self.spec.structure.leaves, grads, strict=True):
+            if not all_finite([array]):
+                return f"`{leaf.name}`{np.argwhere(~np.isfinite(array))[0].tolist()}"
+        return "the norm of the gradients"
+
+    def slots(self, name: str, timeout: float | None) -> Any:
+        structure, with_slot = self._slot(name, "slots")
+        arrays = structure.empty()
+        self._run(self._slot_work(name, with_slot, outs=arrays), timeout, "slots")
+        return structure.assemble(arrays)
+
+    def set_slots(self, name: str, values: Any, timeout: float | None) -> None:
+        structure, with_slot = self._slot(name, "set_slots")
+        given = structure.grads(values, "set_slots")
+        try:
+            self._run(self._slot_work(name, with_slot, grads=given), timeout, "set_slots")
+        except WaitTimeoutError as error:
+            raise WaitTimeoutError(f"set_slots: {error}; call it again to set all of it") from None
+
+    def _slot(self, name: Any, verb: str) -> tuple[Structure, list[int]]:
+        """The structure of a slot, and which arrays of the parameters it is of."""
+        if name not in self.spec.slot_names():
+            raise OptionError(f"{verb}: {self.spec.rules_label} has no slot {name!r}, only {self.spec.slot_names()}")
+        with_slot = self.spec.leaves_with(name)
+        return Structure(tuple(self.spec.structure.leaves[i] for i in with_slot)), with_slot
+
+    def _slot_work(
+        self, name: str, with_slot: list[int], grads: Arrays | None = None, outs: Arrays | None = None
+    ) -> Work:
+        nothing = np.empty(0, np.float32)
+
+        def spread(arrays: Arrays | None) -> Arrays | None:
+            if arrays is None:
+                return None
+            by_leaf = dict(zip(with_slot, arrays, strict=True))
+            return [by_leaf.get(i, nothing) for i in range(len(self.spec.structure.leaves))]
+
+        return Work(spread(grads), spread(outs), slot=name, streams=self.spec.streams(name))
+
+    def configure(self, pattern: str | None, values: dict[str, Any], timeout: float | None) -> None:
+        limit = self.spec.timeout if timeout is None else timeout
+        rules = [(row, rule) for row, rule in enumerate(self.spec.rules) if pattern is None or rule.pattern == pattern]
+        if not rules:
+            raise OptionError(f"configure: no rule has the pattern {pattern!r}; they are "
+                              f"{[rule.pattern for rule in self.spec.rules]}")
+        changes = []
+        for name in values:
+            if not any(name in rule.hyper for _, rule in rules):
+                known = list(dict.fromkeys(h for _, rule in rules for h in rule.hyper))
+                raise OptionError(f"configure: unknown hyper-parameter `{name}`; the rules have {known}")
+        for row, rule in rules:
+            numbers = {rule.hyper.index(n): _number(rule, n, v) for n, v in values.items() if n in rule.hyper}
+            if numbers:
+                changes.append((row, numbers))
+        for row, numbers in changes:
+            for transport in self.transports:
+                transport.configure(row, numbers, limit)
+
+    def hyper(self, timeout: float | None) -> dict[str, dict[str, float | None]]:
+        limit = self.spec.timeout if timeout is None else timeout
+        transport = self.shm or self.transports[0]
+        return {
+            rule.pattern: {
+                name: None if math.isnan(value) else value
+                for name, value in zip(rule.hyper, transport.hyper(row, len(rule.hyper), limit), strict=True)
+            }
+            for row, rule in enumerate(self.spec.rules)
+        }
 
     def _run_directly(self, pushes: bool, grads: Any, pulls: bool, outs: Any, timeout: float | None) -> bool:
         assert self._direct is not None
@@ -85,13 +191,7 @@ class Session:
         except WaitTimeoutError as error:
             raise self._merged([(0, error)], pushes) from None
 
-    def _grads(self, grads: Any, verb: str, timeout: float | None) -> Arrays:
-        ready = self._resolve(grads, self.spec.timeout if timeout is None else timeout)
-        return self.spec.structure.grads(ready, verb)
-
-    def _run(
-        self, grads: Arrays | None, outs: Arrays | None, timeout: float | None, verb: str, resume: Any = None
-    ) -> None:
+    def _run(self, work: Work, timeout: float | None, verb: str, resume: Any = None) -> None:
         resumes = self._resumes(resume, verb)
         pending: list[tuple[int, Pending]] = []
         errors: list[tuple[int, BaseException]] = []
@@ -99,7 +199,7 @@ class Session:
             if resumes is not None and i not in resumes:
                 continue  # this part of the push was applied before
             try:
-                pending.append((i, transport.start(grads, outs, timeout, resumes[i] if resumes else None)))
+                pending.append((i, transport.start(work, timeout, resumes[i] if resumes else None)))
             except (FastPSError, KeyboardInterrupt) as error:
                 errors.append((i, error))
         for i, operation in pending:
@@ -108,7 +208,7 @@ class Session:
             except (FastPSError, KeyboardInterrupt) as error:
                 errors.append((i, error))
         if errors:
-            raise self._merged(errors, grads is not None)
+            raise self._merged(errors, work.grads is not None)
 
     def _resumes(self, resume: Any, verb: str) -> dict[int, Any] | None:
         if resume is None:
@@ -172,6 +272,19 @@ class Session:
         self.queue.close()
         for transport in self.transports:
             transport.close()
+
+
+def apart(array: Array, outs: Arrays) -> Array:
+    return array.copy() if any(np.may_share_memory(array, out) for out in outs) else array
+
+
+def _number(rule: RuleInfo, name: str, value: Any) -> float:
+    if value is None and name in rule.scheduled:
+        return math.nan
+    if isinstance(value, (int, float, np.number)) and math.isfinite(value):
+        return float(value)
+    schedule = ", or None for its schedule" if name in rule.scheduled else ""
+    raise OptionError(f"configure: expected a finite number{schedule} as {name}, got {value!r}")
 
 
 class Resume:

@@ -7,6 +7,7 @@ run one at a time on the actor's main thread.
 
 from __future__ import annotations
 
+import math
 import os
 from collections import OrderedDict
 from typing import Any
@@ -18,8 +19,8 @@ from fastps import capacity
 from fastps._core import Arena, Group
 from fastps.errors import UnavailableError, WaitTimeoutError
 from fastps.kernels.cache import image_of
-from fastps.rules.base import Rule
-from fastps.spec import ServerSpec, ShardAddress, dtypes_of
+from fastps.rules.assignment import Assignment
+from fastps.spec import ServerSpec, ShardAddress, kernels_of
 from fastps.structure import Structure
 from fastps.transport import wire
 from fastps.transport.shm import group_of, open_arena
@@ -48,6 +49,7 @@ class Shard:
         self._group: Group | None = None
         self._arenas: dict[int, Arena] = {}
         self._layout = wire.Layout((), 0)
+        self._initial: list[list[float]] = []  # of the slots, per kernel
         self._handle: Any = None
         self._published = False
         self._applied: OrderedDict[int, int] = OrderedDict()
@@ -56,15 +58,21 @@ class Shard:
         self._answers: OrderedDict[int, Any] = OrderedDict()
 
     def create(
-        self, structure: Structure, params_bytes: int, rule: Rule, max_sessions: int, isolated: bool
+        self, structure: Structure, params_bytes: int, assignment: Assignment, clips: bool, max_sessions: int, isolated: bool
     ) -> ShardAddress:
-        """Compiles the rule for this node, allocates the arena, says where it is."""
-        kernels = tuple(image_of(rule, dtype) for dtype in dtypes_of(structure))
+        """Compiles the rules for this node, allocates the arena, says where it is."""
+        needed = kernels_of(structure, assignment.of_leaf)
+        kernels = tuple(image_of(assignment.rules[rule], dtype, clips=clips) for rule, dtype in needed)
+        self._initial = [list(assignment.rules[rule].slots.values()) for rule, _ in needed]
         arena_id = os.urandom(16)
-        capacity.require(Arena.size(params_bytes, max_sessions), self._label)
+        capacity.require(Arena.size(params_bytes, max_sessions, assignment.n_slots), self._label)
         self._arena = Arena.create(
-            arena_id, self._label, self._index, self._count, params_bytes, max_sessions, isolated
-        )
+            arena_id, self._label, self._index, self._count, params_bytes, max_sessions, isolated,
+            n_slots=assignment.n_slots,
+        )  # fmt: skip
+        for row, rule in enumerate(assignment.rules):
+            values = enumerate(rule.values)
+            self._arena.configure(row, {i: v if isinstance(v, float) else math.nan for i, v in values}, 1.0)
         node = ray.get_runtime_context().get_node_id()
         return ShardAddress(self._index, node, os.getpid(), self._arena.fd, arena_id, kernels)
 
@@ -81,6 +89,7 @@ class Shard:
         self._group = group_of(
             spec, self._arenas, buffers=1, offset=lambda shard, number: (0, self._layout.offset(shard, number))
         )
+        self._group.begin(list(self._arenas).index(self._index), self._initial)
 
     def publish(self) -> None:
         """The initial values are in place: others may find the server by its name."""
@@ -112,7 +121,7 @@ class Shard:
         assert self._group is not None
         header = wire.Header.unpack(head)
         worker = header.worker
-        inbox = self._inboxes.pop(worker, None) if header.message else wire.Inbox(self._layout.nbytes)
+        inbox = self._inboxes.pop(worker, None) if header.message else wire.Inbox(self._layout.nbytes * (1 + header.pulled))
         if inbox is None:
             raise UnavailableError(f"{self._label}: the first part of a push was dropped; send it again")
         inbox.add(head, parts)
@@ -126,14 +135,17 @@ class Shard:
             return None
         return self.pull(head) if out is None else self._answer(worker, out)
 
-    def _apply(self, worker: int, header: wire.Header, grad: Any) -> Any:
+    def _apply(self, worker: int, header: wire.Header, payload: Any) -> Any:
         """A push that stalled half-way goes on when it is sent again under its number; it then answers nothing."""
         assert self._group is not None
         seq, lane = self._stalled.pop(worker, (0, None))
         resume = lane if seq == header.seq else None
         out = np.empty(self._layout.nbytes, np.uint8) if header.pulls and resume is None else None
+        pulled = [payload[self._layout.nbytes :]] if header.pulled else None
         try:
-            self._group.run([grad], None if out is None else [out], header.timeout, resume=resume)
+            self._group.run(
+                [payload], None if out is None else [out], header.timeout, resume, pulled, header.scale
+            )
         except WaitTimeoutError as error:
             keep(self._stalled, worker, (header.seq, error.resume), STALLED)
             raise
@@ -156,6 +168,33 @@ class Shard:
         if len(chunks) > 1:
             keep(self._answers, worker, out, PAYLOADS)
         return wire.reply(out[: chunks[0][1]])
+
+    def slot(self, name: str, timeout: float) -> Any:
+        """A slot of all shards of this node as bytes in wire order; what has no such slot is undefined."""
+        assert self._group is not None
+        assert self._spec is not None
+        out = np.zeros(self._layout.nbytes, np.uint8)
+        self._group.run(None, [out], timeout, streams=self._spec.streams(name))
+        return out
+
+    def set_slot(self, name: str, timeout: float, payload: Any) -> None:
+        assert self._group is not None
+        assert self._spec is not None
+        self._group.run([payload], None, timeout, streams=self._spec.streams(name))
+
+    def configure(self, row: int, values: dict[int, float], timeout: float) -> None:
+        """Of all shards of this node."""
+        for arena in self._arenas.values():
+            arena.configure(row, values, timeout)
+
+    def hyper(self, row: int, count: int) -> list[float]:
+        assert self._arena is not None
+        return self._arena.hyper(row, count)
+
+    def skipped(self) -> None:
+        """A worker on another node has not applied a push."""
+        assert self._group is not None
+        self._group.count_skipped()
 
     def get_params(self) -> Any:
         """A copy of all parameters of the server, for programs written for an actor."""

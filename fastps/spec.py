@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from fastps.gradients import GradientPolicy
 from fastps.kernels.image import KernelImage
 from fastps.partition import ShardPlan
-from fastps.rules.base import Rule
 from fastps.structure import Structure
+
+if TYPE_CHECKING:
+    from fastps.rules.assignment import Assignment
+    from fastps.rules.base import Rule
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,7 @@ class ShardAddress:
     node_id : Ray's id of its node, in hex
     pid, fd : its process, and the file descriptor of the arena there
     arena_id : 16 random bytes that name the arena
-    kernels : object code for its node, one a dtype in `ServerSpec.dtypes`
+    kernels : object code for its node, in the order of `ServerSpec.kernels`
     """
 
     index: int
@@ -33,6 +37,33 @@ class ShardAddress:
 
 
 @dataclass(frozen=True)
+class RuleInfo:
+    """What a worker knows of a rule: not its code, which may need modules that the worker has not got.
+
+    Attributes
+    ----------
+    pattern : the names that it was given for
+    label : how it prints
+    hyper : the names of its hyper-parameters, in the order of the arena's table
+    scheduled : those that follow a schedule
+    slots : the names of its slots, in the order of the arena's streams
+    uses_pulled : it wants the parameters that the worker had
+    """
+
+    pattern: str
+    label: str
+    hyper: tuple[str, ...]
+    scheduled: frozenset[str]
+    slots: tuple[str, ...]
+    uses_pulled: bool
+
+    @classmethod
+    def of(cls, pattern: str, rule: Rule) -> RuleInfo:
+        uses_pulled = rule.family.uses_pulled
+        return cls(pattern, repr(rule), tuple(rule.hyper), frozenset(rule.schedules), tuple(rule.slots), uses_pulled)
+
+
+@dataclass(frozen=True)
 class ServerSpec:
     """What every handle of a server shares.
 
@@ -41,7 +72,9 @@ class ServerSpec:
     server_id : 16 random bytes in hex
     structure : the arrays that went in
     plans, addresses, actors : per shard what it holds, where it lives, and its Ray actor
-    rule : the update rule
+    rules : the update rules; a rule's index is its row in the arenas' table of hyper-parameters
+    rule_of_leaf : for each array, the index of its rule
+    gradients : what happens to gradients first
     timeout : seconds that an operation waits unless told otherwise
     name : as given to ParameterServer, or None
     """
@@ -51,19 +84,45 @@ class ServerSpec:
     plans: tuple[ShardPlan, ...]
     addresses: tuple[ShardAddress, ...]
     actors: tuple[Any, ...]
-    rule: Rule
+    rules: tuple[RuleInfo, ...]
+    rule_of_leaf: tuple[int, ...]
+    gradients: GradientPolicy
     timeout: float
     name: str | None
 
     @property
-    def dtypes(self) -> tuple[str, ...]:
-        return dtypes_of(self.structure)
+    def kernels(self) -> tuple[tuple[int, str], ...]:
+        return kernels_of(self.structure, self.rule_of_leaf)
+
+    @property
+    def rules_label(self) -> str:
+        if len(self.rules) == 1:
+            return self.rules[0].label
+        return "{" + ", ".join(f"{rule.pattern!r}: {rule.label}" for rule in self.rules) + "}"
 
     def label(self, shard: int) -> str:
         """Names a shard in messages."""
         return f"shard {shard} of {len(self.plans)} on node {self.addresses[shard].node_id[:8]}"
 
+    def slot_names(self) -> list[str]:
+        """Every slot of any rule."""
+        return list(dict.fromkeys(slot for rule in self.rules for slot in rule.slots))
 
-def dtypes_of(structure: Structure) -> tuple[str, ...]:
-    """The dtypes that occur, in the order of the kernels."""
-    return tuple(sorted({leaf.dtype for leaf in structure.leaves}))
+    def leaves_with(self, slot: str) -> list[int]:
+        """The arrays whose rule has this slot."""
+        return [i for i, rule in enumerate(self.rule_of_leaf) if slot in self.rules[rule].slots]
+
+    def streams(self, slot: str) -> list[int | None]:
+        """For each kernel, the stream in which its rule keeps a slot; None when it has none of that name."""
+        rules = [self.rules[rule] for rule, _ in self.kernels]
+        return [rule.slots.index(slot) + 1 if slot in rule.slots else None for rule in rules]
+
+
+def kernels_of(structure: Structure, rule_of_leaf: tuple[int, ...]) -> tuple[tuple[int, str], ...]:
+    """The kernels that a server needs: (rule, dtype) in order."""
+    return tuple(sorted({(r, leaf.dtype) for r, leaf in zip(rule_of_leaf, structure.leaves, strict=True)}))
+
+
+def infos(assignment: Assignment) -> tuple[RuleInfo, ...]:
+    pairs = zip(assignment.patterns, assignment.rules, strict=True)
+    return tuple(RuleInfo.of(pattern, rule) for pattern, rule in pairs)

@@ -191,6 +191,16 @@ static inline fps_arena make_arena(uint64_t params_bytes, uint64_t stripe_bytes,
     return arena;
 }
 
+static inline fps_arena make_arena_with_slots(uint64_t params_bytes, uint64_t stripe_bytes, uint32_t n_sessions,
+                                              uint32_t n_slots)
+{
+    fps_arena arena;
+    fps_arena_spec spec = spec_of(params_bytes, stripe_bytes, n_sessions);
+    spec.n_slots = n_slots;
+    CHECK_EQ(fps_arena_create(&spec, &arena), FPS_OK);
+    return arena;
+}
+
 static inline void drop_arena(fps_arena *arena)
 {
     fps_arena_retire(arena);
@@ -204,20 +214,48 @@ static inline fps_session open_session(const fps_arena *arena)
     return session;
 }
 
-static inline void add_f32(const void *param, const void *grad, void *result, int64_t n, const double *hyper)
+/* Stream k grows by k + 1 gradients: every stream tells how many pushes it has seen, and none passes for another. */
+#define ADDS(name, type, n_streams)                                                                                    \
+    static inline int32_t name(const void *const *state, const void *grad, void *const *results, int64_t n,            \
+                               int64_t ahead, const double *uniforms)                                                  \
+    {                                                                                                                  \
+        const type *g = grad;                                                                                          \
+        (void)ahead, (void)uniforms;                                                                                   \
+        for (int k = 0; k < (n_streams); k++)                                                                          \
+            for (int64_t i = 0; i < n; i++)                                                                            \
+                ((type *)results[k])[i] = ((const type *)state[k])[i] + (type)(k + 1) * g[i];                          \
+        return 0;                                                                                                      \
+    }
+
+ADDS(add_f32, float, 1)
+ADDS(add_f64, double, 1)
+ADDS(add_1_f32, float, 2) /* and one slot */
+ADDS(add_1_f64, double, 2)
+ADDS(add_2_f32, float, 3)
+ADDS(add_2_f64, double, 3)
+ADDS(add_15_f32, float, 16)
+
+static inline int32_t prepare_nothing(const double *hyper, double step, double *uniforms)
 {
-    const float *p = param, *g = grad;
-    float *r = result;
-    (void)hyper;
-    for (int64_t i = 0; i < n; i++) r[i] = p[i] + g[i];
+    (void)hyper, (void)step, (void)uniforms;
+    return 0;
 }
 
-static inline void add_f64(const void *param, const void *grad, void *result, int64_t n, const double *hyper)
+static inline fps_rule rule_of(fps_kernel kernel, uint32_t n_slots)
 {
-    const double *p = param, *g = grad;
-    double *r = result;
-    (void)hyper;
-    for (int64_t i = 0; i < n; i++) r[i] = p[i] + g[i];
+    return (fps_rule){.kernel = kernel, .prepare = prepare_nothing, .n_slots = n_slots};
+}
+
+/* The rule that adds to all streams of an arena. */
+static inline fps_rule adding_rule(const fps_arena *arena)
+{
+    uint32_t n_slots = arena->layout.n_slots;
+    CHECK(n_slots <= 2 || n_slots == FPS_MAX_SLOTS);
+    return rule_of(n_slots == 0   ? add_f32
+                   : n_slots == 1 ? add_1_f32
+                   : n_slots == 2 ? add_2_f32
+                                  : add_15_f32,
+                   n_slots);
 }
 
 /* An operation on one shard that is one run of float32. It is filled in place: it points into itself. */
@@ -227,6 +265,8 @@ typedef struct whole {
     fps_rule rule;
     const void *grads[1];
     void *outs[1];
+    uint32_t streams[1];
+    double uniforms[FPS_UNIFORMS];
     fps_part part;
     fps_call call;
     uint32_t at;
@@ -235,16 +275,26 @@ typedef struct whole {
 static inline void prepare(whole *w, fps_session *session, const float *grad, float *out)
 {
     uint64_t bytes = session->arena->layout.params_bytes;
-    *w = (whole){.session = session, .span = {.bytes = bytes, .item_bytes = 4}, .rule = {.kernel = add_f32}};
+    *w =
+        (whole){.session = session, .span = {.bytes = bytes, .item_bytes = 4}, .rule = adding_rule(session->arena)};
     w->grads[0] = grad;
     w->outs[0] = out;
-    w->part = (fps_part){.session = session, .spans = &w->span, .n_spans = 1};
+    w->part = (fps_part){.session = session, .spans = &w->span, .n_spans = 1, .uniforms = w->uniforms};
     w->call = (fps_call){.grads = grad ? w->grads : NULL,
                          .outs = out ? w->outs : NULL,
                          .rules = &w->rule,
+                         .n_rules = 1,
                          .parts = &w->part,
                          .n_parts = 1,
                          .wait = {.deadline_ns = FPS_NEVER}};
+}
+
+/* The operation is about one stream: a pull of it, or a set to what would be the gradients. */
+static inline void prepare_stream(whole *w, fps_session *session, uint32_t stream, const float *values, float *out)
+{
+    prepare(w, session, values, out);
+    w->streams[0] = stream;
+    w->call.streams = w->streams;
 }
 
 static inline fps_status run(whole *w) { return fps_dense_run(&w->call, &w->at); }
@@ -260,6 +310,20 @@ static inline fps_status pull(fps_session *session, float *out)
 {
     whole w;
     prepare(&w, session, NULL, out);
+    return run(&w);
+}
+
+static inline fps_status pull_stream(fps_session *session, uint32_t stream, float *out)
+{
+    whole w;
+    prepare_stream(&w, session, stream, NULL, out);
+    return run(&w);
+}
+
+static inline fps_status set_stream(fps_session *session, uint32_t stream, const float *values)
+{
+    whole w;
+    prepare_stream(&w, session, stream, values, NULL);
     return run(&w);
 }
 

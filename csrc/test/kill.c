@@ -11,19 +11,32 @@
 
 static uint32_t seed;
 static const float *deadly; /* a kernel that comes to this parameter kills its process */
-static uint32_t turns;      /* of a kernel's busy loop per element */
+static uint8_t *trap;       /* or lets the copy behind it die: of a write to this page */
+static uint32_t slots_of_kernel;
+static uint32_t slots_written = FPS_NO_STREAM; /* fewer than the arena has */
+static uint32_t turns; /* of a kernel's busy loop per element */
 
-static void add_or_die(const void *param, const void *grad, void *result, int64_t n, const double *hyper)
+static void protect(uint8_t *at);
+
+/* The trap is set behind the kernel: its own results may lie on the same page. */
+static int32_t add_or_die(const void *const *state, const void *grad, void *const *results, int64_t n, int64_t ahead,
+                          const double *uniforms)
 {
-    const float *p = param, *g = grad;
-    float *r = result;
-    (void)hyper;
-    for (int64_t i = 0; i < n; i++) {
-        if (p + i == deadly) die();
-        for (volatile uint32_t t = 0; t < turns; t++) {
+    const float *g = grad;
+    bool here = deadly >= (const float *)state[0] && deadly < (const float *)state[0] + n;
+    (void)ahead, (void)uniforms;
+    for (uint32_t k = 0; k <= slots_of_kernel; k++) {
+        const float *p = state[k];
+        float *r = results[k];
+        for (int64_t i = 0; i < n; i++) {
+            if (here && !trap && k == slots_of_kernel && (const float *)state[0] + i == deadly) die();
+            for (volatile uint32_t t = 0; t < turns; t++) {
+            }
+            r[i] = p[i] + (float)(k + 1) * g[i];
         }
-        r[i] = p[i] + g[i];
     }
+    if (here && trap) protect(trap);
+    return 0;
 }
 
 static void die_of_signal(int signal_number)
@@ -39,6 +52,7 @@ typedef struct death {
     way way;
     uint32_t block;
     uint32_t element; /* of the block, for IN_KERNEL */
+    uint32_t stream;  /* whose copy it is, for the others: those before it have been copied */
     bool first_push;  /* dies in its first push, else in its second */
 } death;
 
@@ -50,6 +64,13 @@ static void protect(uint8_t *at)
 }
 
 /* A block lies over two pages: a write-protected second one stops the copy behind the commit, half-way at best. */
+static uint8_t *trap_of(const death *d, uint64_t at)
+{
+    uint8_t *block = fps_arena_stream(d->arena, d->stream) + at;
+    if (d->way == IN_KERNEL) return NULL;
+    return d->way == BEFORE_COPY ? block : block - (uintptr_t)block % FPS_PAGE + FPS_PAGE;
+}
+
 static void push_and_die(void *argument)
 {
     death *d = argument;
@@ -58,12 +79,12 @@ static void push_and_die(void *argument)
     fps_session s = open_session(d->arena);
     CHECK_EQ(s.index, 1);
     if (!d->first_push) CHECK_EQ(push(&s, ones), FPS_OK);
-    uint8_t *at = d->arena->params + (uint64_t)d->block * FPS_BLOCK_BYTES;
-    if (d->way == IN_KERNEL) deadly = (const float *)(void *)at + d->element;
-    if (d->way == BEFORE_COPY) protect(at);
-    if (d->way == IN_COPY) protect(at + FPS_PAGE / 2);
+    uint64_t at = (uint64_t)d->block * FPS_BLOCK_BYTES;
+    deadly = (const float *)(void *)(d->arena->params + at) + d->element;
+    trap = trap_of(d, at);
+    slots_of_kernel = slots_written != FPS_NO_STREAM ? slots_written : d->arena->layout.n_slots;
     prepare(&w, &s, ones, NULL);
-    w.rule.kernel = add_or_die;
+    w.rule = (fps_rule){.kernel = add_or_die, .prepare = prepare_nothing, .n_slots = slots_of_kernel};
     run(&w);
     fprintf(stderr, "a push survived its death in block %u\n", d->block);
 }
@@ -74,13 +95,16 @@ typedef struct scene {
     float *ones, *out;
 } scene;
 
-static void make_scene(scene *s, uint64_t stripe_bytes)
+static void make_scene_with_slots(scene *s, uint64_t stripe_bytes, uint32_t n_sessions, uint32_t n_slots)
 {
-    s->arena = make_arena(N * 4, stripe_bytes, 2);
+    s->arena = make_arena_with_slots(N * 4, stripe_bytes, n_sessions, n_slots);
+    CHECK_EQ(s->arena.layout.block_bytes, FPS_BLOCK_BYTES);
     s->witness = open_session(&s->arena);
     s->ones = filled(N, 1);
     s->out = filled(N, -1);
 }
+
+static void make_scene(scene *s, uint64_t stripe_bytes) { make_scene_with_slots(s, stripe_bytes, 2, 0); }
 
 static void drop_scene(scene *s)
 {
@@ -88,6 +112,16 @@ static void drop_scene(scene *s)
     drop_arena(&s->arena);
     free(s->ones);
     free(s->out);
+}
+
+/* Every stream tells of `before` pushes up to element n, of `behind` from there on. */
+static void check_streams(scene *s, uint64_t n, uint32_t before, uint32_t behind)
+{
+    for (uint32_t k = 0; k <= s->arena.layout.n_slots; k++) {
+        CHECK_EQ(pull_stream(&s->witness, k, s->out), FPS_OK);
+        check_all_equal(s->out, n, (float)((k + 1) * before));
+        check_all_equal(s->out + n, N - n, (float)((k + 1) * behind));
+    }
 }
 
 static void check_at_rest(const fps_arena *arena)
@@ -118,35 +152,40 @@ static void check_partial_state(scene *s, const death *d)
     uint64_t done = (uint64_t)finished * BLOCK_N < N ? (uint64_t)finished * BLOCK_N : N;
     check_all_equal(s->out, done, 2);
     check_all_equal(s->out + done, N - done, 1);
+    check_streams(s, done, 2, 1);
     check_at_rest(&s->arena);
     bool complete = done == N;
     CHECK_EQ(fps_load_relaxed(&s->arena.header->interrupted_pushes), !complete);
-    CHECK_EQ(fps_load_relaxed(&s->arena.slots[1].interrupted_seq), complete ? 0 : 2);
+    CHECK_EQ(fps_load_relaxed(&s->arena.seats[1].interrupted_seq), complete ? 0 : 2);
     if (complete) return;
     CHECK_EQ(fps_load_relaxed(&s->arena.header->interrupted_at), done * 4);
-    CHECK_EQ(fps_load_relaxed(&s->arena.header->interrupted_pid), fps_load32_relaxed(&s->arena.slots[1].pid));
+    CHECK_EQ(fps_load_relaxed(&s->arena.header->interrupted_pid), fps_load32_relaxed(&s->arena.seats[1].pid));
 }
 
-static void check_death(uint64_t stripe_bytes, death d, bool witness_first, bool pulls)
+static void check_death_with_slots(uint64_t stripe_bytes, uint32_t n_slots, death d, bool witness_first, bool pulls)
 {
     scene s;
     whole w;
     fps_session adopted;
-    make_scene(&s, stripe_bytes);
+    make_scene_with_slots(&s, stripe_bytes, 2, n_slots);
     d.arena = &s.arena;
     expect_killed(start_process(push_and_die, &d));
     if (witness_first) check_partial_state(&s, &d);
     retry(&s, 2, &w, pulls, &adopted);
     if (pulls) check_all_equal(s.out, N, 2);
-    CHECK_EQ(pull(&s.witness, s.out), FPS_OK);
-    check_all_equal(s.out, N, 2);
+    check_streams(&s, N, 2, 2);
+    CHECK_EQ(fps_load_relaxed(&s.arena.header->version), 2);
     CHECK_EQ(push(&adopted, s.ones), FPS_OK);
-    CHECK_EQ(pull(&s.witness, s.out), FPS_OK);
-    check_all_equal(s.out, N, 3);
+    check_streams(&s, N, 3, 3);
     CHECK(fps_load_relaxed(&s.arena.header->interrupted_pushes) <= 1);
     check_at_rest(&s.arena);
     fps_session_close(&adopted);
     drop_scene(&s);
+}
+
+static void check_death(uint64_t stripe_bytes, death d, bool witness_first, bool pulls)
+{
+    check_death_with_slots(stripe_bytes, 0, d, witness_first, pulls);
 }
 
 static void check_deaths(uint64_t stripe_bytes, way how, uint32_t from_block, bool witness_first, bool pulls)
@@ -185,6 +224,244 @@ static void a_retry_after_the_first_block_was_committed_applies_it_once(void)
     check_death(ONE_STRIPE, (death){.way = BEFORE_COPY}, false, false);
     check_death(ONE_STRIPE, (death){.way = IN_COPY}, false, false);
     check_death(MANY_STRIPES, (death){.way = BEFORE_COPY}, false, false);
+}
+
+static void check_deaths_with_slots(way how, uint32_t stream, bool witness_first, bool pulls)
+{
+    for (uint32_t b = 0; b < N_BLOCKS; b++) {
+        death d = {.way = how, .block = b, .stream = stream, .element = b % 3 * 400};
+        check_death_with_slots(b % 2 ? ONE_STRIPE : MANY_STRIPES, 2, d, witness_first, pulls);
+        check_death_with_slots(b % 2 ? MANY_STRIPES : ONE_STRIPE, 2, d, !witness_first, pulls);
+    }
+}
+
+static void a_death_in_a_kernel_changes_nothing_of_its_block_in_any_stream(void)
+{
+    check_deaths_with_slots(IN_KERNEL, 0, true, false);
+}
+
+static void a_block_that_is_committed_but_not_copied_is_finished_in_all_streams(void)
+{
+    check_deaths_with_slots(BEFORE_COPY, 0, true, false);
+    check_deaths_with_slots(IN_COPY, 0, true, false);
+}
+
+static void a_death_between_the_copies_of_two_streams_is_finished_in_all_of_them(void)
+{
+    check_deaths_with_slots(BEFORE_COPY, 1, true, false);
+    check_deaths_with_slots(BEFORE_COPY, 2, true, false);
+}
+
+static void a_death_in_the_copy_of_a_slot_is_finished_in_all_streams(void)
+{
+    check_deaths_with_slots(IN_COPY, 1, true, false);
+    check_deaths_with_slots(IN_COPY, 2, true, false);
+}
+
+static void a_retried_push_pull_with_slots_pulls_all_of_the_shard(void)
+{
+    check_deaths_with_slots(IN_KERNEL, 0, true, true);
+    check_deaths_with_slots(BEFORE_COPY, 2, true, true);
+}
+
+/* The rule of fifteen slots has the longest redo block, and the largest stream number that a cursor holds. */
+static void a_death_in_the_copy_of_the_last_of_all_slots_is_finished(void)
+{
+    for (uint32_t b = 0; b < N_BLOCKS; b += 3) {
+        death d = {.way = IN_COPY, .block = b, .stream = FPS_MAX_SLOTS};
+        check_death_with_slots(MANY_STRIPES, FPS_MAX_SLOTS, d, true, false);
+        d.stream = 7;
+        check_death_with_slots(ONE_STRIPE, FPS_MAX_SLOTS, d, false, false);
+    }
+}
+
+/* Blocks of a shard whose rule has fewer slots than the arena: the repair may not touch the other streams. */
+static void a_repair_leaves_streams_alone_that_the_push_did_not_write(void)
+{
+    for (uint32_t b = 0; b < N_BLOCKS; b++) {
+        scene s;
+        make_scene_with_slots(&s, b % 2 ? ONE_STRIPE : MANY_STRIPES, 2, 2);
+        slots_written = 1;
+        death d = {.arena = &s.arena, .way = IN_COPY, .block = b, .stream = b % 3 % 2};
+        expect_killed(start_process(push_and_die, &d));
+        slots_written = FPS_NO_STREAM;
+        uint64_t done = (uint64_t)(b + 1) * BLOCK_N < N ? (uint64_t)(b + 1) * BLOCK_N : N;
+        const uint32_t after_death[] = {2, 2, 1};
+        for (uint32_t k = 0; k <= 2; k++) {
+            CHECK_EQ(pull_stream(&s.witness, k, s.out), FPS_OK);
+            check_all_equal(s.out, done, (float)((k + 1) * after_death[k]));
+            check_all_equal(s.out + done, N - done, (float)(k + 1));
+        }
+        drop_scene(&s);
+    }
+}
+
+/* Sets a stream to nines and dies in it. Before that it pushed, and after that somebody else: the other streams of its
+ * redo block hold what was true once. */
+static void set_and_die(void *argument)
+{
+    death *d = argument;
+    float *ones = filled(N, 1), *nines = filled(N, 9);
+    fps_session s = open_session(d->arena), other = open_session(d->arena);
+    CHECK_EQ(s.index, 1);
+    CHECK_EQ(push(&s, ones), FPS_OK);
+    CHECK_EQ(push(&other, ones), FPS_OK);
+    fps_session_close(&other);
+    protect(trap_of(d, (uint64_t)d->block * FPS_BLOCK_BYTES));
+    set_stream(&s, d->stream, nines);
+    fprintf(stderr, "a set survived its death in block %u\n", d->block);
+}
+
+static void check_set_streams(scene *s, uint32_t stream, uint64_t done)
+{
+    for (uint32_t k = 0; k <= 2; k++) {
+        CHECK_EQ(pull_stream(&s->witness, k, s->out), FPS_OK);
+        check_all_equal(s->out, done, k == stream ? 9 : (float)(2 * (k + 1)));
+        check_all_equal(s->out + done, N - done, (float)(2 * (k + 1)));
+    }
+}
+
+static void check_death_in_set(uint64_t stripe_bytes, death d, bool witness_first)
+{
+    scene s;
+    whole w;
+    fps_session adopted;
+    make_scene_with_slots(&s, stripe_bytes, 3, 2);
+    d.arena = &s.arena;
+    expect_killed(start_process(set_and_die, &d));
+    uint64_t done = (uint64_t)(d.block + 1) * BLOCK_N < N ? (uint64_t)(d.block + 1) * BLOCK_N : N;
+    if (witness_first) {
+        check_set_streams(&s, d.stream, done);
+        check_at_rest(&s.arena);
+        CHECK_EQ(fps_load_relaxed(&s.arena.header->interrupted_pushes), done < N);
+        CHECK_EQ(fps_load_relaxed(&s.arena.header->version), 2);
+    }
+    CHECK_EQ(fps_session_adopt(&s.arena, 1, &adopted), FPS_OK);
+    CHECK_EQ(adopted.seq, 2);
+    float *nines = filled(N, 9);
+    prepare_stream(&w, &adopted, d.stream, nines, NULL);
+    w.part.seq = 2;
+    CHECK_EQ(run(&w), FPS_OK);
+    free(nines);
+    check_set_streams(&s, d.stream, N);
+    CHECK_EQ(fps_load_relaxed(&s.arena.header->version), 2);
+    CHECK_EQ(push(&adopted, s.ones), FPS_OK);
+    CHECK_EQ(fps_load_relaxed(&s.arena.header->version), 3);
+    check_at_rest(&s.arena);
+    fps_session_close(&adopted);
+    drop_scene(&s);
+}
+
+static void a_death_while_a_stream_is_set_leaves_whole_blocks_and_is_retried(void)
+{
+    for (uint32_t stream = 0; stream <= 2; stream++) {
+        check_death_in_set(ONE_STRIPE, (death){.way = BEFORE_COPY, .stream = stream}, true);
+        check_death_in_set(MANY_STRIPES, (death){.way = BEFORE_COPY, .stream = stream}, false);
+        for (uint32_t b = 0; b < N_BLOCKS; b++) {
+            death d = {.way = IN_COPY, .block = b, .stream = stream};
+            check_death_in_set(MANY_STRIPES, d, b % 2);
+            check_death_in_set(ONE_STRIPE, d, b % 2 == 0);
+        }
+    }
+}
+
+/* Parameters count pushes, and the slot keeps the step of the last one. */
+static int32_t stamp(const void *const *state, const void *grad, void *const *results, int64_t n, int64_t ahead,
+                     const double *uniforms)
+{
+    bool here = deadly >= (const float *)state[0] && deadly < (const float *)state[0] + n;
+    add_f32(state, grad, results, n, ahead, uniforms);
+    for (int64_t i = 0; i < n; i++) ((float *)results[1])[i] = (float)uniforms[0];
+    if (here && !trap) die();
+    if (here) protect(trap);
+    return 0;
+}
+
+static int32_t prepare_stamp(const double *hyper, double step, double *uniforms)
+{
+    (void)hyper;
+    uniforms[0] = step;
+    return 0;
+}
+
+static void prepare_stamping(whole *w, fps_session *session, const float *grad)
+{
+    prepare(w, session, grad, NULL);
+    w->rule.kernel = stamp;
+    w->rule.prepare = prepare_stamp;
+}
+
+static void stamp_and_die(void *argument)
+{
+    death *d = argument;
+    whole w;
+    float *ones = filled(N, 1);
+    fps_session s = open_session(d->arena);
+    for (int i = 0; i < 2; i++) {
+        if (i == 1) {
+            uint64_t at = (uint64_t)d->block * FPS_BLOCK_BYTES;
+            deadly = (const float *)(void *)(d->arena->params + at);
+            trap = trap_of(d, at);
+        }
+        prepare_stamping(&w, &s, ones);
+        run(&w);
+    }
+    fprintf(stderr, "a push survived its death in block %u\n", d->block);
+}
+
+static void a_retry_has_the_step_that_the_push_began_with(void)
+{
+    for (uint32_t i = 0; i < 4 * N_BLOCKS; i++) {
+        scene s;
+        whole w;
+        fps_session adopted;
+        uint32_t b = i / 4, passing = i % 2 ? 3 : 0, finished = b + (i % 4 >= 2);
+        make_scene_with_slots(&s, b % 2 ? ONE_STRIPE : MANY_STRIPES, 2, 1);
+        death d = {.arena = &s.arena, .way = i % 4 >= 2 ? BEFORE_COPY : IN_KERNEL, .block = b, .stream = 1};
+        expect_killed(start_process(stamp_and_die, &d));
+        for (uint32_t k = 0; k < passing; k++) {
+            prepare_stamping(&w, &s.witness, s.ones);
+            CHECK_EQ(run(&w), FPS_OK);
+            CHECK_EQ(w.part.version, 3 + k);
+        }
+        CHECK_EQ(fps_session_adopt(&s.arena, 1, &adopted), FPS_OK);
+        CHECK_EQ(fps_load_relaxed(&adopted.seat->begun_version), 2);
+        prepare_stamping(&w, &adopted, s.ones);
+        w.part.seq = adopted.seq;
+        CHECK_EQ(run(&w), FPS_OK);
+        uint64_t done = (uint64_t)finished * BLOCK_N < N ? (uint64_t)finished * BLOCK_N : N;
+        if (done < N) CHECK_FLOAT(w.uniforms[0], 2.0);
+        CHECK_EQ(fps_load_relaxed(&s.arena.header->version), 2 + passing);
+        CHECK_EQ(pull(&s.witness, s.out), FPS_OK);
+        check_all_equal(s.out, N, (float)(2 + passing));
+        CHECK_EQ(pull_stream(&s.witness, 1, s.out), FPS_OK);
+        check_all_equal(s.out, done, passing ? 5 : 2); /* who came later stamped it last */
+        check_all_equal(s.out + done, N - done, 2);
+        prepare_stamping(&w, &adopted, s.ones);
+        CHECK_EQ(run(&w), FPS_OK);
+        CHECK_FLOAT(w.uniforms[0], 3.0 + passing);
+        check_at_rest(&s.arena);
+        fps_session_close(&adopted);
+        drop_scene(&s);
+    }
+}
+
+/* Whoever comes first repairs, and that may be somebody who changes a hyper-parameter. */
+static void configure_repairs_the_stripe_that_a_dead_push_was_in(void)
+{
+    for (uint32_t stream = 0; stream <= 2; stream++) {
+        scene s;
+        const fps_wait no_wait = {.deadline_ns = FPS_NO_WAIT};
+        make_scene_with_slots(&s, ONE_STRIPE, 2, 2);
+        death d = {.arena = &s.arena, .way = IN_COPY, .block = 3, .stream = stream};
+        expect_killed(start_process(push_and_die, &d));
+        CHECK_EQ(fps_dense_configure(&s.arena, 0, 1, (double[FPS_MAX_HYPER]){1}, &no_wait), FPS_OK);
+        check_at_rest(&s.arena);
+        CHECK_EQ(fps_load_relaxed(&s.arena.header->recovered_locks), 1);
+        CHECK_EQ(fps_load_relaxed(&s.arena.header->interrupted_pushes), 1);
+        check_streams(&s, 4 * BLOCK_N, 2, 1);
+        drop_scene(&s);
+    }
 }
 
 static void a_retried_push_pull_pulls_all_of_the_shard(void)
@@ -248,8 +525,8 @@ static void check_blocks(const float *out)
         for (uint32_t i = b * BLOCK_N; i < (b + 1) * BLOCK_N && i < N; i++) CHECK_FLOAT(out[i], out[b * BLOCK_N]);
 }
 
-/* The slot's next owner uses the same redo block. */
-static void a_slot_taken_after_a_death_leaves_whole_blocks(void)
+/* The seat's next owner uses the same redo block. */
+static void a_seat_taken_after_a_death_leaves_whole_blocks(void)
 {
     for (uint32_t b = 0; b < N_BLOCKS; b++) {
         scene s;
@@ -296,7 +573,7 @@ static void kill_at_stripe(scene *s, uint32_t at)
     CHECK_EQ(fps_stripe_enter(&s->arena, at, &no_wait), FPS_OK);
     d.first_push = true;
     pid_t pid = start_process(push_and_die, &d);
-    while (FPS_CURSOR_POSITION(fps_load_acquire(&s->arena.slots[1].cursor)) < (uint64_t)at * MANY_STRIPES) nap_us(100);
+    while (FPS_CURSOR_POSITION(fps_load_acquire(&s->arena.seats[1].cursor)) < (uint64_t)at * MANY_STRIPES) nap_us(100);
     kill_process(pid);
     fps_stripe_leave(&s->arena, at);
 }
@@ -328,7 +605,7 @@ static void a_live_push_is_not_recorded_as_interrupted(void)
     kill_at_stripe(&s, 3);
     retry(&s, 1, &w, false, &adopted);
     CHECK_EQ(push(&adopted, s.ones), FPS_OK);
-    CHECK(fps_load_relaxed(&adopted.slot->interrupted_seq) <= 1);
+    CHECK(fps_load_relaxed(&adopted.seat->interrupted_seq) <= 1);
     CHECK(fps_load_relaxed(&s.arena.header->interrupted_pid) != (uint64_t)getpid());
     fps_session_close(&adopted);
     drop_scene(&s);
@@ -336,7 +613,8 @@ static void a_live_push_is_not_recorded_as_interrupted(void)
 
 /* Three workers push ones to two shards in one call, until they are told to stop or die. */
 #define N_WORKERS 3
-#define N_ARENAS 2
+#define N_ARENAS 4 /* of many stripes and of one, without slots and with two */
+#define SLOTS_OF_ARENA(k) ((k) / 2 * 2)
 #define ROUNDS 240
 
 typedef struct board {
@@ -372,7 +650,8 @@ static void work_until_told(void *argument)
     whole w;
     uint32_t at;
     float last[N_ARENAS][N_BLOCKS] = {{0}};
-    const void *grads[N_ARENAS] = {c->ones, c->ones};
+    const void *grads[N_ARENAS];
+    double uniforms[N_ARENAS][2 * FPS_UNIFORMS];
     turns = c->slow ? 10 : 0;
     for (int k = 0; k < N_ARENAS; k++) s[k] = open_session(&c->arenas[k]);
     while (!fps_load32_acquire(&shared->stop)) {
@@ -402,7 +681,7 @@ static void work_until_told(void *argument)
     for (int k = 0; k < N_ARENAS; k++) fps_session_close(&s[k]);
 }
 
-/* Adopts whatever the dead worker held and retries; answers how many pushes all slots have numbered. */
+/* Adopts whatever the dead worker held and retries; answers how many pushes all seats have numbered. */
 static uint64_t retry_all(crowd *c, int k)
 {
     fps_arena *arena = &c->arenas[k];
@@ -419,8 +698,8 @@ static uint64_t retry_all(crowd *c, int k)
         } else {
             CHECK_EQ(status, FPS_NOT_ABANDONED);
         }
-        CHECK_EQ(fps_load_relaxed(&arena->slots[i].applied_seq), fps_load_relaxed(&arena->slots[i].begun_seq));
-        pushes += fps_load_relaxed(&arena->slots[i].begun_seq);
+        CHECK_EQ(fps_load_relaxed(&arena->seats[i].applied_seq), fps_load_relaxed(&arena->seats[i].begun_seq));
+        pushes += fps_load_relaxed(&arena->seats[i].begun_seq);
     }
     return pushes;
 }
@@ -496,7 +775,7 @@ int main(int argc, char **argv)
         TEST(the_version_counts_a_retried_push_once),
         TEST(a_death_in_the_first_push_of_a_session_is_retried),
         TEST(a_push_that_passes_a_dead_one_is_kept_by_the_retry),
-        TEST(a_slot_taken_after_a_death_leaves_whole_blocks),
+        TEST(a_seat_taken_after_a_death_leaves_whole_blocks),
         TEST(an_adopter_that_does_not_retry_leaves_whole_blocks),
         TEST(a_death_between_two_stripes_is_retried),
         TEST(a_live_push_is_not_recorded_as_interrupted),

@@ -96,7 +96,7 @@ static void regions_follow_each_other_at_their_residues(void)
             fps_layout l = layout_of(&spec);
             CHECK_EQ(l.total_bytes, fps_arena_bytes(&spec));
             CHECK_EQ(l.sessions_offset, 4096);
-            CHECK(l.stripes_offset >= l.sessions_offset + l.n_sessions * sizeof(fps_slot));
+            CHECK(l.stripes_offset >= l.sessions_offset + l.n_sessions * sizeof(fps_seat));
             CHECK(l.redo_offset >= l.stripes_offset + l.n_stripes * sizeof(fps_stripe));
             CHECK(l.params_offset >= l.redo_offset + (uint64_t)l.n_sessions * l.redo_bytes);
             CHECK(l.slots_offset >= l.params_offset + l.params_bytes);
@@ -105,13 +105,138 @@ static void regions_follow_each_other_at_their_residues(void)
             CHECK_EQ(l.stripes_offset % 64, 0);
             CHECK_EQ(l.redo_offset % 4096, 3072);
             CHECK_EQ(l.params_offset % 4096, 2048);
-            CHECK_EQ(l.slots_offset % 4096, 2048);
+            CHECK_EQ(l.slots_offset % 4096, 2304);
+            CHECK_EQ(l.slot_stride % 4096, 256); /* so no stream lies where another one does, modulo a page */
             CHECK_EQ(l.total_bytes % 4096, 0);
-            CHECK_EQ(l.redo_bytes, l.block_bytes * (1 + n_slots));
-            CHECK(l.block_bytes % FPS_BLOCK_BYTES == 0 && l.block_bytes <= 4 * FPS_BLOCK_BYTES);
+            CHECK_EQ(l.redo_bytes, n_slots == 0 ? l.block_bytes : (l.block_bytes + 256) * (1 + n_slots));
+            CHECK_EQ(l.block_bytes & (l.block_bytes - 1), 0);
+            CHECK(l.block_bytes >= FPS_BLOCK_BYTES / 2 && l.block_bytes <= FPS_BLOCK_MAX_BYTES);
+            CHECK(l.ahead_bytes == 0 || l.ahead_bytes == l.block_bytes);
             CHECK_EQ(l.n_stripes, (l.params_bytes + l.stripe_bytes - 1) / l.stripe_bytes);
         }
     }
+}
+
+typedef struct range {
+    const uint8_t *from;
+    uint64_t bytes;
+} range;
+
+static void check_apart(const range *ranges, size_t n, const fps_arena *arena)
+{
+    for (size_t i = 0; i < n; i++) {
+        CHECK(ranges[i].from >= arena->base);
+        CHECK(ranges[i].from + ranges[i].bytes <= arena->base + arena->layout.total_bytes);
+        CHECK_EQ((uintptr_t)ranges[i].from % 8, 0);
+        for (size_t j = 0; j < i; j++)
+            CHECK(ranges[i].from + ranges[i].bytes <= ranges[j].from ||
+                  ranges[j].from + ranges[j].bytes <= ranges[i].from);
+    }
+}
+
+static void streams_and_redo_blocks_of_all_sessions_lie_apart(void)
+{
+    static const uint32_t slots[] = {0, 1, 2, 7, FPS_MAX_SLOTS};
+    static const uint64_t sizes[] = {4, 4096, 12288, 131076, 1000004};
+    for (size_t i = 0; i < COUNT(slots) * COUNT(sizes); i++) {
+        uint32_t n_slots = slots[i / COUNT(sizes)], n_sessions = 1 + (uint32_t)i % 4;
+        fps_arena arena = make_arena_with_slots(sizes[i % COUNT(sizes)], 4096, n_sessions, n_slots);
+        range ranges[3 + 4 * (1 + FPS_MAX_SLOTS) + 1 + FPS_MAX_SLOTS];
+        size_t n = 0;
+        ranges[n++] = (range){arena.base, sizeof(fps_header)};
+        ranges[n++] = (range){(uint8_t *)arena.seats, n_sessions * sizeof(fps_seat)};
+        ranges[n++] = (range){(uint8_t *)arena.stripes, arena.layout.n_stripes * sizeof(fps_stripe)};
+        for (uint32_t k = 0; k <= n_slots; k++)
+            ranges[n++] = (range){fps_arena_stream(&arena, k), arena.layout.params_bytes};
+        for (uint32_t seat = 0; seat < n_sessions; seat++) {
+            const uint8_t *own = arena.redo + seat * arena.layout.redo_bytes;
+            for (uint32_t k = 0; k <= n_slots; k++, n++) {
+                ranges[n] = (range){fps_arena_redo(&arena, seat, k), arena.layout.block_bytes};
+                CHECK(ranges[n].from >= own);
+                CHECK(ranges[n].from + ranges[n].bytes <= own + arena.layout.redo_bytes);
+            }
+        }
+        check_apart(ranges, n, &arena);
+        drop_arena(&arena);
+    }
+}
+
+static void streams_of_a_push_differ_modulo_a_page(void)
+{
+    fps_arena arena = make_arena_with_slots(1000004, 0, 1, FPS_MAX_SLOTS);
+    for (uint32_t a = 0; a <= FPS_MAX_SLOTS; a++) {
+        uint64_t residue = (2048 + a * FPS_STREAM_APART) % FPS_PAGE;
+        CHECK_EQ((uintptr_t)fps_arena_stream(&arena, a) % FPS_PAGE, residue);
+        CHECK_EQ((uintptr_t)fps_arena_redo(&arena, 0, a) % FPS_STREAM_APART, 0);
+    }
+    drop_arena(&arena);
+}
+
+/* Measured: blocks of a shard that no cache holds are half as long when there are slots, and their kernels prefetch. */
+static void a_large_shard_with_slots_has_short_blocks_and_prefetches(void)
+{
+    static const struct {
+        uint64_t params_bytes;
+        uint32_t n_slots, block_bytes, ahead_bytes;
+    } cases[] = {
+        {4096, 0, 4096, 0},           {(256 << 10) - 4, 0, 4096, 0},  {256 << 10, 0, 8192, 0},
+        {(16 << 20) - 4, 0, 8192, 0}, {16 << 20, 0, 16384, 0},        {4096, 1, 4096, 0},
+        {(4 << 20) - 4, 1, 4096, 0},  {4 << 20, 1, 2048, 2048},       {(3 << 20) - 4, 2, 4096, 0},
+        {3 << 20, 2, 2048, 2048},     {4096, FPS_MAX_SLOTS, 4096, 0}, {1 << 20, FPS_MAX_SLOTS, 2048, 2048},
+    };
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        fps_arena_spec spec = spec_of(cases[i].params_bytes, 0, 1);
+        spec.n_slots = cases[i].n_slots;
+        fps_layout l = layout_of(&spec);
+        CHECK_EQ(l.block_bytes, cases[i].block_bytes);
+        CHECK_EQ(l.ahead_bytes, cases[i].ahead_bytes);
+    }
+}
+
+static void a_cursor_holds_every_position_stream_and_length(void)
+{
+    static const uint64_t positions[] = {
+        0, 4, 8, 4092, 4096, (UINT64_C(1) << 32) - 4, UINT64_C(1) << 32, (UINT64_C(1) << 45) - 4, UINT64_C(1) << 45};
+    static const uint64_t committed[] = {0, 4, 8, 2048, 4092, 4096, FPS_BLOCK_MAX_BYTES - 4, FPS_BLOCK_MAX_BYTES};
+    for (size_t p = 0; p < COUNT(positions); p++) {
+        for (size_t c = 0; c < COUNT(committed); c++) {
+            for (uint32_t k = 0; k < 2 * (1 + FPS_MAX_SLOTS); k++) {
+                uint32_t stream = k / 2, streams = k % 2 ? FPS_STREAM_ALONE(stream) : FPS_STREAMS_UP_TO(stream);
+                uint64_t cursor = FPS_CURSOR(positions[p], streams, committed[c]);
+                CHECK_EQ(FPS_CURSOR_POSITION(cursor), positions[p]);
+                CHECK_EQ(FPS_CURSOR_STREAMS(cursor), streams);
+                CHECK_EQ(FPS_CURSOR_COMMITTED(cursor), committed[c]);
+            }
+        }
+    }
+    CHECK_EQ(FPS_CURSOR(0, 0, 0), 0); /* a new seat's */
+    CHECK(FPS_STREAM_ALONE(0) != FPS_STREAMS_UP_TO(FPS_MAX_SLOTS));
+}
+
+static void the_format_version_is_the_third_word(void)
+{
+    fps_layout layout = some_layout();
+    uint32_t version;
+    memcpy(&version, (const uint8_t *)&layout + 8, sizeof version);
+    CHECK_EQ(version, FPS_FORMAT_VERSION);
+    CHECK_EQ(version, 2); /* 1 had one redo block a session, and no hyper-parameters */
+    layout.format_version = 1;
+    layout.checksum = fnv1a(&layout, offsetof(fps_layout, checksum));
+    CHECK_EQ(parse(&layout), FPS_BAD_VERSION);
+}
+
+static void as_many_slots_as_a_rule_may_have_are_there(void)
+{
+    fps_arena arena = make_arena_with_slots(4100, 4096, 1, FPS_MAX_SLOTS);
+    CHECK_EQ(arena.layout.n_slots, 15);
+    for (uint32_t k = 0; k <= FPS_MAX_SLOTS; k++) {
+        uint8_t *stream = fps_arena_stream(&arena, k);
+        for (uint32_t i = 0; i < 4100; i++) CHECK_EQ(stream[i], 0);
+        memset(stream, (int)k + 1, 4100);
+    }
+    for (uint32_t k = 0; k <= FPS_MAX_SLOTS; k++)
+        for (uint32_t i = 0; i < 4100; i++) CHECK_EQ(fps_arena_stream(&arena, k)[i], k + 1);
+    drop_arena(&arena);
 }
 
 static void the_chosen_stripe_is_a_power_of_two_within_its_limits(void)
@@ -155,6 +280,11 @@ static void a_new_arena_is_zeroed_and_open(void)
     CHECK_EQ(fps_arena_state(&arena), FPS_OK);
     CHECK_EQ(fps_load_relaxed(&arena.header->version), 0);
     CHECK_EQ(fps_load32_relaxed(&arena.header->owner_pid), getpid());
+    for (uint32_t row = 0; row < FPS_MAX_RULES; row++) {
+        double values[FPS_MAX_HYPER];
+        fps_dense_hyper(&arena, row, values);
+        for (uint32_t i = 0; i < FPS_MAX_HYPER; i++) CHECK_FLOAT(values[i], 0.0);
+    }
     drop_arena(&arena);
 }
 
@@ -326,6 +456,21 @@ static void a_retired_arena_gives_its_memory_back(void)
     fps_arena_close(&peer);
 }
 
+static void a_retired_arena_gives_the_memory_of_its_slots_back(void)
+{
+    fps_arena arena = make_arena_with_slots(1 << 20, 0, 1, 2), peer;
+    struct stat before, after;
+    CHECK_EQ(fps_arena_open(dup(arena.fd), arena.layout.arena_id, &peer), FPS_OK);
+    for (uint32_t k = 0; k < 3; k++) memset(fps_arena_stream(&arena, k), 1, 1 << 20);
+    CHECK_EQ(fstat(peer.fd, &before), 0);
+    drop_arena(&arena);
+    CHECK_EQ(fstat(peer.fd, &after), 0);
+    CHECK((before.st_blocks - after.st_blocks) * 512 >= 3 << 20);
+    for (uint32_t k = 0; k < 3; k++)
+        for (uint32_t i = 0; i < 1 << 20; i++) CHECK_EQ(fps_arena_stream(&peer, k)[i], 0);
+    fps_arena_close(&peer);
+}
+
 typedef struct owned {
     fps_word32 fd;
     fps_word32 ready;
@@ -367,6 +512,12 @@ int main(void)
         TEST(another_format_version_is_told_apart_from_damage),
         TEST(a_short_file_is_truncated),
         TEST(regions_follow_each_other_at_their_residues),
+        TEST(streams_and_redo_blocks_of_all_sessions_lie_apart),
+        TEST(streams_of_a_push_differ_modulo_a_page),
+        TEST(a_large_shard_with_slots_has_short_blocks_and_prefetches),
+        TEST(a_cursor_holds_every_position_stream_and_length),
+        TEST(the_format_version_is_the_third_word),
+        TEST(as_many_slots_as_a_rule_may_have_are_there),
         TEST(the_chosen_stripe_is_a_power_of_two_within_its_limits),
         TEST(nonsense_is_refused_and_has_no_size),
         TEST(a_new_arena_is_zeroed_and_open),
@@ -380,6 +531,7 @@ int main(void)
         TEST(a_forked_child_cannot_retire_its_parents_arena),
         TEST(a_peer_cannot_retire_the_owners_arena),
         TEST(a_retired_arena_gives_its_memory_back),
+        TEST(a_retired_arena_gives_the_memory_of_its_slots_back),
         TEST(the_death_of_the_owner_is_seen),
     };
     return run_tests(tests, COUNT(tests));

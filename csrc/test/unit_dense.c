@@ -9,7 +9,8 @@
 #define MAX_SPANS 8
 #define GUARD 0x5a
 
-static const fps_rule rules[] = {{.kernel = add_f32}, {.kernel = add_f64}};
+static const fps_rule rules[] = {{.kernel = add_f32, .prepare = prepare_nothing},
+                                 {.kernel = add_f64, .prepare = prepare_nothing}};
 
 static uint32_t random_below(uint32_t *state, uint32_t n)
 {
@@ -30,6 +31,7 @@ typedef struct world {
     uint8_t *grads[2];
     uint8_t *outs[2]; /* one item further than malloc gave, and guarded */
     fps_part parts[MAX_SHARDS];
+    double uniforms[MAX_SHARDS][COUNT(rules) * FPS_UNIFORMS];
     fps_call call;
 } world;
 
@@ -91,10 +93,12 @@ static void finish_world(world *w)
 static void prepare_call(world *w, bool pushes, bool pulls)
 {
     for (uint32_t i = 0; i < w->n_shards; i++)
-        w->parts[i] = (fps_part){.session = &w->session[i], .spans = w->spans[i], .n_spans = w->n_spans[i]};
+        w->parts[i] = (fps_part){
+            .session = &w->session[i], .spans = w->spans[i], .n_spans = w->n_spans[i], .uniforms = w->uniforms[i]};
     w->call = (fps_call){.grads = pushes ? (const void *const *)w->grads : NULL,
                          .outs = pulls ? (void *const *)w->outs : NULL,
                          .rules = rules,
+                         .n_rules = COUNT(rules),
                          .parts = w->parts,
                          .n_parts = w->n_shards,
                          .wait = {.deadline_ns = FPS_NEVER}};
@@ -366,8 +370,8 @@ static void versions_count_pushes(void)
         }
         CHECK_EQ(fps_load_relaxed(&s.arena.header->version), 5);
         CHECK_EQ(s.mine.seq, 3);
-        CHECK_EQ(fps_load_relaxed(&s.mine.slot->begun_seq), 3);
-        CHECK_EQ(fps_load_relaxed(&s.mine.slot->applied_seq), 3);
+        CHECK_EQ(fps_load_relaxed(&s.mine.seat->begun_seq), 3);
+        CHECK_EQ(fps_load_relaxed(&s.mine.seat->applied_seq), 3);
         CHECK_EQ(s.other.seq, 2);
         drop_shard(&s);
     }
@@ -417,13 +421,13 @@ static void a_push_that_timed_out_half_way_is_completed_exactly_once(void)
     CHECK_EQ(run(&w), FPS_TIMEOUT);
     CHECK(fps_now_ns() >= deadline);
     CHECK_EQ(w.part.position, 8192);
-    CHECK_EQ(FPS_CURSOR_POSITION(fps_load_relaxed(&s.mine.slot->cursor)), 8192);
+    CHECK_EQ(FPS_CURSOR_POSITION(fps_load_relaxed(&s.mine.seat->cursor)), 8192);
     unblock(&s, 2);
     CHECK_EQ(push(&s.other, s.ones), FPS_OK); /* another push passes in between */
     w.call.wait.deadline_ns = FPS_NEVER;
     CHECK_EQ(run(&w), FPS_OK);
     check_value(&s, 2);
-    CHECK_EQ(fps_load_relaxed(&s.mine.slot->applied_seq), 1);
+    CHECK_EQ(fps_load_relaxed(&s.mine.seat->applied_seq), 1);
     CHECK_EQ(fps_load_relaxed(&s.arena.header->version), 2);
     CHECK_EQ(fps_load_relaxed(&s.arena.header->interrupted_pushes), 0);
     for (uint32_t i = 0; i < s.arena.layout.n_stripes; i++) CHECK_EQ(fps_load32_relaxed(&s.arena.stripes[i].writer), 0);
@@ -492,7 +496,7 @@ static void *let_go_when_others_are_done(void *argument)
     block(p->busy, 0);
     fps_store32_release(&p->held, 1);
     for (int i = 0; i < 2; i++)
-        while (fps_load_relaxed(&p->others[i].mine.slot->applied_seq) == 0) nap_us(100);
+        while (fps_load_relaxed(&p->others[i].mine.seat->applied_seq) == 0) nap_us(100);
     unblock(p->busy, 0);
     return NULL;
 }
@@ -635,7 +639,7 @@ static void a_number_that_was_applied_is_not_applied_again(void)
         }
         check_value(&s, 1);
         CHECK_EQ(fps_load_relaxed(&s.arena.header->version), 1);
-        CHECK_EQ(fps_load_relaxed(&s.mine.slot->meters.pushes), 1);
+        CHECK_EQ(fps_load_relaxed(&s.mine.seat->meters.pushes), 1);
         drop_shard(&s);
     }
 }
@@ -680,7 +684,7 @@ static void a_number_that_the_caller_chose_is_followed_by_the_next(void)
     w.part.seq = 7;
     CHECK_EQ(run(&w), FPS_OK);
     CHECK_EQ(push(&s.mine, s.ones), FPS_OK);
-    CHECK_EQ(fps_load_relaxed(&s.mine.slot->applied_seq), 8);
+    CHECK_EQ(fps_load_relaxed(&s.mine.seat->applied_seq), 8);
     check_value(&s, 2);
     drop_shard(&s);
 }
@@ -691,7 +695,7 @@ static void meters_count_finished_operations_and_their_bytes(void)
         shard s;
         whole w;
         make_shard(&s, 3000, stripe_bytes, FPS_ISOLATION_SHARD);
-        fps_meters *m = &s.mine.slot->meters;
+        fps_meters *m = &s.mine.seat->meters;
         for (int i = 0; i < 3; i++) CHECK_EQ(push(&s.mine, s.ones), FPS_OK);
         for (int i = 0; i < 2; i++) CHECK_EQ(pull(&s.mine, s.out), FPS_OK);
         prepare(&w, &s.mine, s.ones, s.out);
@@ -709,7 +713,7 @@ static void meters_count_finished_operations_and_their_bytes(void)
         CHECK_EQ(fps_load_relaxed(&m->lock_waits), 1);
         CHECK_EQ(fps_load_relaxed(&m->lock_sleeps), 1);
         CHECK(fps_load_relaxed(&m->lock_wait_ns) > 0);
-        CHECK_EQ(fps_load_relaxed(&s.other.slot->meters.pushes), 0);
+        CHECK_EQ(fps_load_relaxed(&s.other.seat->meters.pushes), 0);
         drop_shard(&s);
     }
 }
@@ -740,7 +744,7 @@ static void a_reader_of_one_stripe_waits_for_a_writer_in_the_middle(void)
     prepare(&w, &s.mine, NULL, s.out);
     w.call.wait = wait_ms(5);
     CHECK_EQ(run(&w), FPS_TIMEOUT);
-    CHECK(fps_load_relaxed(&s.mine.slot->meters.read_retries) > 0);
+    CHECK(fps_load_relaxed(&s.mine.seat->meters.read_retries) > 0);
     check_all_equal(s.out, s.n, -1);
     fps_store_release(sequence, fps_load_relaxed(sequence) + 1);
     unblock(&s, 0);
@@ -766,8 +770,8 @@ static void without_isolation_nobody_waits_for_a_lock(void)
     CHECK_EQ(run(&w), FPS_OK);
     CHECK_EQ(w.part.version, 3);
     check_all_equal(s.out, s.n, 3);
-    CHECK_EQ(fps_load_relaxed(&s.mine.slot->applied_seq), 3);
-    CHECK_EQ(fps_load_relaxed(&s.mine.slot->meters.lock_waits), 0);
+    CHECK_EQ(fps_load_relaxed(&s.mine.seat->applied_seq), 3);
+    CHECK_EQ(fps_load_relaxed(&s.mine.seat->meters.lock_waits), 0);
     for (uint32_t i = 0; i < s.arena.layout.n_stripes; i++) unblock(&s, i);
     drop_shard(&s);
 }

@@ -24,7 +24,7 @@ static pid_t start_worker(worker *w)
     return pid;
 }
 
-static void sessions_take_the_free_slots_in_order(void)
+static void sessions_take_the_free_seats_in_order(void)
 {
     fps_arena arena = make_arena(4096, 4096, 3);
     fps_session s[3];
@@ -32,23 +32,23 @@ static void sessions_take_the_free_slots_in_order(void)
         s[i] = open_session(&arena);
         CHECK_EQ(s[i].index, i);
         CHECK_EQ(s[i].seq, 0);
-        CHECK(s[i].slot == &arena.slots[i]);
-        CHECK_EQ(fps_load32_relaxed(&s[i].slot->state), FPS_SLOT_LIVE);
-        CHECK_EQ(fps_load32_relaxed(&s[i].slot->pid), getpid());
+        CHECK(s[i].seat == &arena.seats[i]);
+        CHECK_EQ(fps_load32_relaxed(&s[i].seat->state), FPS_SEAT_LIVE);
+        CHECK_EQ(fps_load32_relaxed(&s[i].seat->pid), getpid());
     }
     for (uint32_t i = 0; i < 3; i++) fps_session_close(&s[i]);
     drop_arena(&arena);
 }
 
-static void no_slot_left_is_full_and_a_closed_one_is_used_again(void)
+static void no_seat_left_is_full_and_a_closed_one_is_used_again(void)
 {
     fps_arena arena = make_arena(4096, 4096, 2);
     fps_session a = open_session(&arena), b = open_session(&arena), c;
     CHECK_EQ(fps_session_open(&arena, &c), FPS_FULL);
     fps_session_close(&a);
-    CHECK(a.slot == NULL);
+    CHECK(a.seat == NULL);
     fps_session_close(&a); /* a second close is harmless */
-    CHECK_EQ(fps_load32_relaxed(&arena.slots[0].state), FPS_SLOT_FREE);
+    CHECK_EQ(fps_load32_relaxed(&arena.seats[0].state), FPS_SEAT_FREE);
     c = open_session(&arena);
     CHECK_EQ(c.index, 0);
     fps_session_close(&b);
@@ -56,7 +56,7 @@ static void no_slot_left_is_full_and_a_closed_one_is_used_again(void)
     drop_arena(&arena);
 }
 
-static void a_reused_slot_goes_on_with_its_numbers_and_meters(void)
+static void a_reused_seat_goes_on_with_its_numbers_and_meters(void)
 {
     fps_arena arena = make_arena(4096, 4096, 1);
     float *ones = filled(1024, 1);
@@ -65,14 +65,14 @@ static void a_reused_slot_goes_on_with_its_numbers_and_meters(void)
         CHECK_EQ(s.seq, i);
         CHECK_EQ(push(&s, ones), FPS_OK);
         CHECK_EQ(s.seq, i + 1);
-        CHECK_EQ(fps_load_relaxed(&s.slot->meters.pushes), i + 1);
+        CHECK_EQ(fps_load_relaxed(&s.seat->meters.pushes), i + 1);
         fps_session_close(&s);
     }
     free(ones);
     drop_arena(&arena);
 }
 
-static void a_dead_sessions_slot_is_taken_when_no_other_is_free(void)
+static void a_dead_sessions_seat_is_taken_when_no_other_is_free(void)
 {
     fps_arena arena = make_arena(4096, 4096, 3);
     fps_word32 *ready = share(sizeof *ready);
@@ -82,13 +82,13 @@ static void a_dead_sessions_slot_is_taken_when_no_other_is_free(void)
     CHECK_EQ(a.index, 2);
     CHECK_EQ(fps_session_open(&arena, &b), FPS_FULL);
     kill_process(pid);
-    CHECK_EQ(fps_load32_relaxed(&arena.slots[0].state), FPS_SLOT_LIVE);
+    CHECK_EQ(fps_load32_relaxed(&arena.seats[0].state), FPS_SEAT_LIVE);
     fps_session_close(&a);
     a = open_session(&arena);
-    CHECK_EQ(a.index, 2); /* a free slot comes first: the dead one may still be adopted */
+    CHECK_EQ(a.index, 2); /* a free seat comes first: the dead one may still be adopted */
     b = open_session(&arena);
     CHECK_EQ(b.index, 0);
-    CHECK_EQ(fps_load32_relaxed(&b.slot->pid), getpid());
+    CHECK_EQ(fps_load32_relaxed(&b.seat->pid), getpid());
     fps_session_close(&a);
     fps_session_close(&b);
     munmap(ready, sizeof *ready);
@@ -108,7 +108,7 @@ static void only_a_dead_owners_session_is_adopted_and_only_once(void)
     kill_process(pid);
     CHECK_EQ(fps_session_adopt(&arena, 0, &s), FPS_OK);
     CHECK_EQ(s.index, 0);
-    CHECK_EQ(fps_load32_relaxed(&s.slot->pid), getpid());
+    CHECK_EQ(fps_load32_relaxed(&s.seat->pid), getpid());
     fps_session again;
     CHECK_EQ(fps_session_adopt(&arena, 0, &again), FPS_NOT_ABANDONED);
     fps_session_close(&s);
@@ -121,7 +121,7 @@ static void close_inherited(void *argument)
 {
     worker *w = argument;
     fps_session_close(w->session);
-    CHECK(w->session->slot == NULL);
+    CHECK(w->session->seat == NULL);
 }
 
 static void a_forked_child_that_closes_its_parents_session_changes_nothing(void)
@@ -129,11 +129,11 @@ static void a_forked_child_that_closes_its_parents_session_changes_nothing(void)
     fps_arena arena = make_arena(4096, 4096, 1);
     fps_session s = open_session(&arena), other;
     worker w = {.session = &s};
-    uint32_t holder = fps_lock_holder(&s.slot->life);
+    uint32_t holder = fps_lock_holder(&s.seat->life);
     expect_success(start_process(close_inherited, &w));
-    CHECK_EQ(fps_lock_holder(&s.slot->life), holder);
-    CHECK(!fps_lock_abandoned(&s.slot->life));
-    CHECK_EQ(fps_load32_relaxed(&s.slot->state), FPS_SLOT_LIVE);
+    CHECK_EQ(fps_lock_holder(&s.seat->life), holder);
+    CHECK(!fps_lock_abandoned(&s.seat->life));
+    CHECK_EQ(fps_load32_relaxed(&s.seat->state), FPS_SEAT_LIVE);
     CHECK_EQ(fps_session_open(&arena, &other), FPS_FULL);
     fps_session_close(&s);
     drop_arena(&arena);
@@ -146,7 +146,7 @@ static void open_and_return(void *argument)
     CHECK_EQ(s.index, 1);
 }
 
-static void a_process_that_exits_without_closing_gives_its_slot_up(void)
+static void a_process_that_exits_without_closing_gives_its_seat_up(void)
 {
     fps_arena arena = make_arena(4096, 4096, 2);
     fps_session a = open_session(&arena);
@@ -172,7 +172,7 @@ static void *open_briefly(void *argument)
     return NULL;
 }
 
-static void threads_that_open_and_close_never_share_a_slot(void)
+static void threads_that_open_and_close_never_share_a_seat(void)
 {
     fps_arena arena = make_arena(4096, 4096, 2);
     pthread_t threads[4];
@@ -180,8 +180,8 @@ static void threads_that_open_and_close_never_share_a_slot(void)
     for (size_t i = 0; i < COUNT(threads); i++) pthread_join(threads[i], NULL);
     uint64_t pushes = 0, numbers = 0;
     for (size_t i = 0; i < 2; i++) {
-        pushes += fps_load_relaxed(&arena.slots[i].meters.pushes);
-        numbers += fps_load_relaxed(&arena.slots[i].applied_seq);
+        pushes += fps_load_relaxed(&arena.seats[i].meters.pushes);
+        numbers += fps_load_relaxed(&arena.seats[i].applied_seq);
     }
     CHECK_EQ(pushes, numbers);
     CHECK_EQ(pushes, fps_load_relaxed(&arena.header->version));
@@ -195,7 +195,7 @@ static void a_process_that_dies_with_many_sessions_gives_all_of_them_up(void)
     fps_word32 *ready = share(sizeof *ready);
     worker w = {.arena = &arena, .ready = ready, .n_sessions = 1800};
     kill_process(start_worker(&w));
-    for (uint32_t i = 0; i < w.n_sessions; i++) CHECK(fps_lock_abandoned(&arena.slots[i].life));
+    for (uint32_t i = 0; i < w.n_sessions; i++) CHECK(fps_lock_abandoned(&arena.seats[i].life));
     munmap(ready, sizeof *ready);
     drop_arena(&arena);
 }
@@ -203,14 +203,14 @@ static void a_process_that_dies_with_many_sessions_gives_all_of_them_up(void)
 int main(void)
 {
     static const test tests[] = {
-        TEST(sessions_take_the_free_slots_in_order),
-        TEST(no_slot_left_is_full_and_a_closed_one_is_used_again),
-        TEST(a_reused_slot_goes_on_with_its_numbers_and_meters),
-        TEST(a_dead_sessions_slot_is_taken_when_no_other_is_free),
+        TEST(sessions_take_the_free_seats_in_order),
+        TEST(no_seat_left_is_full_and_a_closed_one_is_used_again),
+        TEST(a_reused_seat_goes_on_with_its_numbers_and_meters),
+        TEST(a_dead_sessions_seat_is_taken_when_no_other_is_free),
         TEST(only_a_dead_owners_session_is_adopted_and_only_once),
         TEST(a_forked_child_that_closes_its_parents_session_changes_nothing),
-        TEST(a_process_that_exits_without_closing_gives_its_slot_up),
-        TEST(threads_that_open_and_close_never_share_a_slot),
+        TEST(a_process_that_exits_without_closing_gives_its_seat_up),
+        TEST(threads_that_open_and_close_never_share_a_seat),
         TEST(a_process_that_dies_with_many_sessions_gives_all_of_them_up),
     };
     return run_tests(tests, COUNT(tests));

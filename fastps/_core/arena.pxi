@@ -20,16 +20,16 @@ cdef class Arena:
         raise TypeError("use Arena.create or Arena.open")
 
     @staticmethod
-    def size(uint64_t params_bytes, uint32_t max_sessions):
+    def size(uint64_t params_bytes, uint32_t max_sessions, uint32_t n_slots=0):
         """The bytes of shared memory that an arena takes; 0 when it cannot be."""
         cdef fps_arena_spec spec
         memset(&spec, 0, sizeof(spec))
-        spec.params_bytes, spec.n_sessions = params_bytes, max_sessions
+        spec.params_bytes, spec.n_sessions, spec.n_slots = params_bytes, max_sessions, n_slots
         return fps_arena_bytes(&spec)
 
     @staticmethod
     def create(bytes arena_id, str label, uint32_t shard_index, uint32_t shard_count, uint64_t params_bytes,
-               uint32_t max_sessions, bint isolated, uint64_t stripe_bytes=0):
+               uint32_t max_sessions, bint isolated, uint64_t stripe_bytes=0, uint32_t n_slots=0):
         """Allocates, pre-faults and seals the memory; this process owns it. Cost: a page fault per 4 KiB."""
         cdef Arena self = Arena.__new__(Arena)
         cdef fps_arena_spec spec
@@ -40,6 +40,7 @@ cdef class Arena:
         memcpy(spec.arena_id, <const char *>arena_id, 16)
         spec.shard_index, spec.shard_count = shard_index, shard_count
         spec.params_bytes, spec.n_sessions, spec.stripe_bytes = params_bytes, max_sessions, stripe_bytes
+        spec.n_slots = n_slots
         spec.isolation = FPS_ISOLATION_SHARD if isolated else FPS_ISOLATION_NONE
         with nogil:
             status = fps_arena_create(&spec, &self.arena)
@@ -97,17 +98,46 @@ cdef class Arena:
     def stripe_bytes(self):
         return self.arena.layout.stripe_bytes
 
+    def configure(self, uint32_t row, dict values, double timeout):
+        """Changes hyper-parameters, by their index in a row, for every push that enters the shard from now on."""
+        cdef double numbers[16]
+        cdef uint32_t which = 0
+        cdef fps_wait wait
+        cdef fps_status status
+        memset(numbers, 0, sizeof(numbers))
+        memset(&wait, 0, sizeof(wait))
+        if row >= <uint32_t>FPS_MAX_RULES:
+            raise IndexError(f"{self.label}: row {row} of {FPS_MAX_RULES}")
+        for index, value in values.items():
+            if not 0 <= index < FPS_MAX_HYPER:
+                raise IndexError(f"{self.label}: hyper-parameter {index} of {FPS_MAX_HYPER}")
+            numbers[<size_t>index] = value
+            which |= 1u << <uint32_t>index
+        wait.deadline_ns = deadline_after(timeout)
+        with nogil:
+            status = fps_dense_configure(&self.arena, row, which, numbers, &wait)
+        if status != FPS_OK:
+            raise exception_of(status, f"{self.label}, configure within {timeout:g} s", c_errno)
+
+    def hyper(self, uint32_t row, uint32_t count):
+        """The first `count` hyper-parameters of a row."""
+        cdef double numbers[16]
+        if row >= <uint32_t>FPS_MAX_RULES or count > <uint32_t>FPS_MAX_HYPER:
+            raise IndexError(f"{self.label}: row {row} of {FPS_MAX_RULES}")
+        fps_dense_hyper(&self.arena, row, numbers)
+        return [numbers[i] for i in range(count)]
+
     def counters(self):
         """What all sessions counted, summed, with what recovery found: a new dict of integers."""
         cdef fps_meters *m
-        cdef fps_slot *slot
+        cdef fps_seat *seat
         cdef fps_header *header = self.arena.header
         cdef uint64_t pulls = 0, pushes = 0, push_pulls = 0, read = 0, written = 0
-        cdef uint64_t retries = 0, waits = 0, wait_ns = 0, sleeps = 0, live = 0
+        cdef uint64_t retries = 0, waits = 0, wait_ns = 0, sleeps = 0, live = 0, skipped = 0
         cdef uint32_t i
         for i in range(self.arena.layout.n_sessions):
-            slot = &self.arena.slots[i]
-            m = &slot.meters
+            seat = &self.arena.seats[i]
+            m = &seat.meters
             pulls += fps_load_relaxed(&m.pulls)
             pushes += fps_load_relaxed(&m.pushes)
             push_pulls += fps_load_relaxed(&m.push_pulls)
@@ -117,11 +147,13 @@ cdef class Arena:
             waits += fps_load_relaxed(&m.lock_waits)
             wait_ns += fps_load_relaxed(&m.lock_wait_ns)
             sleeps += fps_load_relaxed(&m.lock_sleeps)
-            live += fps_load32_relaxed(&slot.state) == FPS_SLOT_LIVE and not fps_lock_abandoned(&slot.life)
+            skipped += fps_load_relaxed(&m.skipped)
+            live += fps_load32_relaxed(&seat.state) == FPS_SEAT_LIVE and not fps_lock_abandoned(&seat.life)
         return {
             "version": fps_load_relaxed(&header.version),
             "pulls": pulls, "pushes": pushes, "push_pulls": push_pulls, "bytes_read": read, "bytes_written": written,
             "read_retries": retries, "lock_waits": waits, "lock_wait_ns": wait_ns, "lock_sleeps": sleeps,
+            "skipped": skipped,
             "sessions": live,
             "recovered_locks": fps_load_relaxed(&header.recovered_locks),
             "interrupted_pushes": fps_load_relaxed(&header.interrupted_pushes),

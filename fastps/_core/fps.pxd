@@ -33,17 +33,18 @@ cdef extern from "status.h" nogil:
 cdef extern from "layout.h" nogil:
     ctypedef uint64_t fps_word
     ctypedef uint32_t fps_word32
-    int FPS_ISOLATION_SHARD, FPS_ISOLATION_NONE, FPS_FORMAT_VERSION, FPS_SLOT_LIVE, FPS_BLOCK_BYTES
+    int FPS_ISOLATION_SHARD, FPS_ISOLATION_NONE, FPS_FORMAT_VERSION, FPS_SEAT_LIVE, FPS_BLOCK_BYTES
+    int FPS_MAX_SLOTS, FPS_MAX_RULES, FPS_MAX_HYPER
     ctypedef struct fps_layout:
         uint64_t total_bytes, stripe_bytes, params_bytes
-        uint32_t n_sessions, n_stripes, isolation, shard_index, shard_count
+        uint32_t n_sessions, n_stripes, n_slots, isolation, shard_index, shard_count
     ctypedef struct fps_header:
         fps_word version, recovered_locks, interrupted_pushes, interrupted_pid, interrupted_at
         fps_word32 owner_pid
     ctypedef struct fps_meters:
         fps_word pulls, pushes, push_pulls, bytes_read, bytes_written
-        fps_word read_retries, lock_waits, lock_wait_ns, lock_sleeps
-    ctypedef struct fps_slot:
+        fps_word read_retries, lock_waits, lock_wait_ns, lock_sleeps, skipped
+    ctypedef struct fps_seat:
         pthread_mutex_t life
         fps_word32 state, pid
         fps_meters meters
@@ -54,6 +55,7 @@ cdef extern from "layout.h" nogil:
 cdef extern from "sync.h" nogil:
     uint64_t fps_load_relaxed(const fps_word *w)
     uint32_t fps_load32_relaxed(const fps_word32 *w)
+    void fps_count(fps_word *w, uint64_t by)
 
 
 cdef extern from "arena.h" nogil:
@@ -66,7 +68,7 @@ cdef extern from "arena.h" nogil:
         uint8_t *base
         int fd
         fps_header *header
-        fps_slot *slots
+        fps_seat *seats
         fps_stripe *stripes
         uint8_t *params
     uint64_t fps_arena_bytes(const fps_arena_spec *spec)
@@ -95,6 +97,7 @@ cdef extern from "life.h" nogil:
 
 cdef extern from "session.h" nogil:
     ctypedef struct fps_session:
+        fps_seat *seat
         uint32_t index
         uint64_t seq
     fps_status fps_session_open(const fps_arena *arena, fps_session *out)
@@ -109,10 +112,15 @@ cdef extern from "copy.h" nogil:
 
 cdef extern from "dense.h" nogil:
     uint64_t FPS_STREAM_BYTES
-    ctypedef void (*fps_kernel)(const void *, const void *, void *, int64_t, const double *) noexcept nogil
+    uint32_t FPS_NO_STREAM
+    int FPS_UNIFORMS
+    ctypedef int (*fps_kernel)(
+        const void *const *, const void *, void *const *, int64_t, int64_t, const double *) noexcept nogil
+    ctypedef int (*fps_prepare)(const double *, double, double *) noexcept nogil
     ctypedef struct fps_rule:
         fps_kernel kernel
-        const double *hyper
+        fps_prepare prepare
+        uint32_t n_slots, row
     ctypedef struct fps_span:
         uint64_t position, bytes, buffer_offset
         uint32_t buffer, rule, item_bytes
@@ -120,14 +128,28 @@ cdef extern from "dense.h" nogil:
         fps_session *session
         const fps_span *spans
         uint32_t n_spans, done
-        uint64_t position, seq, version
+        uint64_t position, seq, version, prepared
+        double *uniforms
         uint32_t waited_for
     ctypedef struct fps_call:
         const void *const *grads
         void *const *outs
+        const void *const *pulled
+        const uint32_t *streams
         const fps_rule *rules
+        uint32_t n_rules
+        double limit, scale
         fps_part *parts
         uint32_t n_parts, first
         fps_wait wait
     fps_status fps_dense_run(fps_call *call, uint32_t *at)
     void fps_dense_fill(const fps_arena *arena, const fps_span *spans, uint32_t n_spans, const void *const *values)
+    void fps_dense_begin(const fps_arena *arena, const fps_span *span, uint32_t stream, double value)
+    fps_status fps_dense_configure(const fps_arena *arena, uint32_t row, uint32_t which, const double *values,
+                                   const fps_wait *wait)
+    void fps_dense_hyper(const fps_arena *arena, uint32_t row, double *values)
+
+
+cdef extern from "gradient.h" nogil:
+    double fps_sum_squares(const void *values, size_t n, uint32_t item_bytes)
+    bint fps_all_finite(const void *values, size_t n, uint32_t item_bytes)

@@ -35,7 +35,10 @@ cdef class Lane:
     cdef fps_session *sessions
     cdef fps_part *parts
     cdef const void **grads
+    cdef const void **pulled
     cdef void **outs
+    cdef double *uniforms
+    cdef uint32_t *streams
     cdef fps_call call
     cdef uint32_t generation
     cdef uint32_t n_open
@@ -50,8 +53,12 @@ cdef class Lane:
         self.sessions = <fps_session *>calloc(group.n_parts, sizeof(fps_session))
         self.parts = <fps_part *>calloc(group.n_parts, sizeof(fps_part))
         self.grads = <const void **>calloc(group.n_buffers, sizeof(void *))
+        self.pulled = <const void **>calloc(group.n_buffers, sizeof(void *))
         self.outs = <void **>calloc(group.n_buffers, sizeof(void *))
-        if not (self.sessions and self.parts and self.grads and self.outs):
+        self.uniforms = <double *>calloc(<size_t>group.n_parts * group.n_rules * FPS_UNIFORMS, sizeof(double))
+        self.streams = <uint32_t *>calloc(group.n_rules, sizeof(uint32_t))
+        if not (self.sessions and self.parts and self.grads and self.pulled and self.outs and self.uniforms
+                and self.streams):
             raise MemoryError("a lane")
         for i in range(group.n_parts):
             session = &self.sessions[i]
@@ -62,7 +69,9 @@ cdef class Lane:
             self.n_open = i + 1
             self.parts[i].session = session
             self.parts[i].spans, self.parts[i].n_spans = group.spans[i], group.n_spans[i]
+            self.parts[i].uniforms = self.uniforms + <size_t>i * group.n_rules * FPS_UNIFORMS
         self.call.rules, self.call.parts, self.call.n_parts = group.rules, self.parts, group.n_parts
+        self.call.n_rules, self.call.limit, self.call.scale = group.n_rules, group.limit, 1.0
         self.call.first = self.sessions[0].index % group.n_parts
         self.call.wait.interrupted, self.call.wait.state = ask_for_signals, <void *>self
 
@@ -75,13 +84,16 @@ cdef class Lane:
         free(self.sessions)
         free(self.parts)
         free(self.grads)
+        free(self.pulled)
         free(self.outs)
+        free(self.uniforms)
+        free(self.streams)
 
     cdef void reset(self) noexcept:
         cdef uint32_t i
         for i in range(self.call.n_parts):
             self.parts[i].done = 0
-            self.parts[i].position = self.parts[i].seq = self.parts[i].version = 0
+            self.parts[i].position = self.parts[i].seq = self.parts[i].version = self.parts[i].prepared = 0
 
 
 cdef class Group:
@@ -91,31 +103,33 @@ cdef class Group:
     ----------
     arenas : list of Arena
     spans : per arena a list of (position, bytes, buffer, buffer offset, rule, item bytes), sorted by position
-    rules : list of (kernel address, float64 array of hyper-parameters)
+    rules : list of (address of the kernel, of `prepare`, slots, row of the table of hyper-parameters)
+    limit : of the gradients' absolute values, for kernels that clip
     kinds : for `run_if_fits`, per buffer its (dtype, shape)
     names : for `run_if_fits`, the names of the buffers in a dict; None for a bare array
 
     Threads: any number; each operation takes a lane from a pool that grows on demand.
     """
-    cdef uint32_t n_parts, n_buffers, generation
+    cdef uint32_t n_parts, n_buffers, n_rules, generation
+    cdef double limit
     cdef const fps_arena **arenas
     cdef fps_span **spans
     cdef uint32_t *n_spans
     cdef fps_rule *rules
     cdef tuple mapped
-    cdef list hypers, idle, kinds, sizes, names
+    cdef list idle, kinds, sizes, names
     cdef uint64_t bytes
     cdef bint may_keep_gil
     cdef public double timeout
 
     def __cinit__(self, list arenas, list spans, list rules, uint32_t n_buffers, double timeout,
-                  list kinds=None, list names=None):
+                  list kinds=None, list names=None, double limit=math.inf):
         cdef Arena arena
         cdef fps_span *span
-        cdef double[::1] hyper
         cdef Py_ssize_t i, k
         self.n_parts, self.n_buffers = <uint32_t>len(arenas), n_buffers
-        self.mapped, self.idle, self.hypers, self.timeout = tuple(arenas), [], [], timeout
+        self.n_rules, self.limit = <uint32_t>len(rules), limit
+        self.mapped, self.idle, self.timeout = tuple(arenas), [], timeout
         self.generation = fps_life_generation()
         self.arenas = <const fps_arena **>calloc(self.n_parts, sizeof(void *))
         self.spans = <fps_span **>calloc(self.n_parts, sizeof(void *))
@@ -141,11 +155,11 @@ cdef class Group:
                     raise ValueError(f"{arena.label}: span {spans[i][k]} is out of range")
                 self.bytes += span.bytes
         self.may_keep_gil &= self.bytes < KEEP_GIL_BYTES
-        for i, (address, values) in enumerate(rules):
-            hyper = values
-            self.hypers.append(values)
-            self.rules[i].kernel = <fps_kernel><size_t>address
-            self.rules[i].hyper = &hyper[0] if hyper.shape[0] else NULL
+        for i, (kernel, prepare, n_slots, row) in enumerate(rules):
+            if row >= FPS_MAX_RULES or any(n_slots > (<Arena>a).arena.layout.n_slots for a in arenas):
+                raise ValueError(f"rule {i}: {n_slots} slots and row {row} are out of range")
+            self.rules[i].kernel, self.rules[i].prepare = <fps_kernel><size_t>kernel, <fps_prepare><size_t>prepare
+            self.rules[i].n_slots, self.rules[i].row = n_slots, row
         self.kinds = None if kinds is None else [(dtype.num, shape) for dtype, shape in kinds]
         self.sizes = None if kinds is None else [dtype.itemsize * math.prod(shape) for dtype, shape in kinds]
         self.names = names
@@ -233,10 +247,13 @@ cdef class Group:
         self.finish(lane, pushes, pulls, timeout)
         return True
 
-    def run(self, list grads, list outs, object timeout=None, Lane resume=None):
+    def run(self, list grads, list outs, object timeout=None, Lane resume=None, list pulled=None, double scale=1.0,
+            list streams=None):
         """Any operation on any buffers, which the caller has checked: flat, contiguous, of the right dtype and length.
 
-        `resume` comes from a WaitTimeoutError; it is good for one push.
+        `resume` comes from a WaitTimeoutError; it is good for one push. `scale` multiplies gradients, for kernels that
+        clip. `streams`, per rule the slot's number from 1 or None, makes it an operation on slots: buffers of rules
+        with None are not looked at.
         """
         cdef Lane lane
         cdef Py_ssize_t i
@@ -249,11 +266,24 @@ cdef class Group:
         for i in range(self.n_buffers):
             if grads is not None:
                 lane.grads[i] = np.PyArray_DATA(grads[i])
+            if pulled is not None:
+                lane.pulled[i] = np.PyArray_DATA(pulled[i])
             if outs is not None:
                 lane.outs[i] = np.PyArray_DATA(outs[i])
         if resume is None:
             lane.reset()
-        self.finish(lane, grads is not None, outs is not None, timeout)
+        lane.call.scale = scale
+        lane.call.pulled = lane.pulled if pulled is not None else NULL
+        if streams is not None:
+            for i in range(self.n_rules):
+                lane.streams[i] = FPS_NO_STREAM if streams[i] is None else streams[i]
+                if streams[i] is not None and streams[i] > self.rules[i].n_slots:
+                    raise IndexError(f"slot {streams[i]} of {self.rules[i].n_slots}")
+            lane.call.streams = lane.streams
+        try:
+            self.finish(lane, grads is not None, outs is not None, timeout)
+        finally:
+            lane.call.pulled, lane.call.streams, lane.call.scale = NULL, NULL, 1.0
 
     cdef void finish(self, Lane lane, bint pushes, bint pulls, object timeout) except *:
         cdef uint32_t at = 0
@@ -300,6 +330,22 @@ cdef class Group:
         if pushes and applied:
             error.add_note(f"the push was applied on shards {applied}")
         raise error
+
+    def count_skipped(self):
+        """Notes in every shard that a push was not applied."""
+        cdef Lane lane = self.take()
+        cdef uint32_t i
+        for i in range(self.n_parts):
+            fps_count(&lane.sessions[i].seat.meters.skipped, 1)
+        self.idle.append(lane)
+
+    def begin(self, Py_ssize_t part, list values):
+        """Sets the slots of one shard to their initial values, per rule a list of them; before anybody else opens it."""
+        cdef uint32_t i
+        for i in range(self.n_spans[part]):
+            for stream, value in enumerate(values[self.spans[part][i].rule], 1):
+                if value != 0:
+                    fps_dense_begin(self.arenas[part], &self.spans[part][i], stream, value)
 
     def close(self):
         """Gives the sessions of idle lanes back."""

@@ -14,13 +14,15 @@ import os
 import secrets
 import sys
 import tempfile
+import time
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from types import CodeType
+from types import BuiltinFunctionType, CodeType, FunctionType
 from typing import TYPE_CHECKING, Any
 
 import llvmlite.binding as llvm
+import numpy as np
 
 from fastps.kernels.image import KernelImage
 
@@ -29,48 +31,50 @@ if TYPE_CHECKING:
 
     from fastps.rules.base import Rule
 
+LOCK_TRIES, LOCK_PAUSE = 1200, 0.05
 
-def image_of(rule: Rule, dtype: str) -> KernelImage:
-    """The kernel of `rule` for `dtype`, from disk or newly compiled. Raises CompileError."""
-    key = key_of(rule, dtype)
+
+def image_of(rule: Rule, dtype: str, shape: str = "dense", clips: bool = False) -> KernelImage:
+    """The kernel of `rule` (see `compiler.compile_rule`), from disk or newly compiled. Raises CompileError."""
+    key = key_of(rule, dtype, shape, clips)
     if key is None:
-        return compile_now(rule, dtype, f"fastps_{type(rule).__name__}_{dtype}_{secrets.token_hex(8)}")
-    symbol = f"fastps_{type(rule).__name__}_{dtype}_{key[:16]}"
+        return compile_now(rule, dtype, shape, clips, f"fastps_{rule.name}_{dtype}_{secrets.token_hex(8)}")
+    symbol = f"fastps_{rule.name}_{dtype}_{key[:16]}"
     directory = cache_directory()
     if directory is None:
-        return compile_now(rule, dtype, symbol)
+        return compile_now(rule, dtype, shape, clips, symbol)
     path = directory / f"{key}.kernel"
     image = read(path)
     if image is None:
         with locked(directory / "lock"):
             image = read(path)  # somebody else may have compiled it while we waited
             if image is None:
-                image = compile_now(rule, dtype, symbol)
+                image = compile_now(rule, dtype, shape, clips, symbol)
                 write(path, image)
     return image
 
 
-def compile_now(rule: Rule, dtype: str, symbol: str) -> KernelImage:
+def compile_now(rule: Rule, dtype: str, shape: str, clips: bool, symbol: str) -> KernelImage:
     from fastps.kernels.compiler import compile_rule  # imports numba: half a second that a hit does without
 
-    return compile_rule(rule, dtype, symbol)
+    return compile_rule(rule, dtype, shape, clips, symbol)
 
 
-def key_of(rule: Rule, dtype: str) -> str | None:
+def key_of(rule: Rule, dtype: str, shape: str = "dense", clips: bool = False) -> str | None:
     """Everything that the machine code depends on; None when that cannot be told, and nothing must be cached.
 
-    The values of hyper-parameters are arguments of a kernel, not part of it.
+    The numbers of hyper-parameters are arguments of a kernel, not part of it; schedules are compiled into it.
     """
-    code = meaning_of(rule.scalar)
-    if code is None:
+    code = [meaning_of(rule.family.function)]
+    code += [meaning_of(schedule.function) for schedule in rule.schedules.values()]
+    if None in code:
         return None
-    compiler = Path(__file__).with_name("compiler.py").read_text()  # its options and its templates
+    ours = sorted(Path(__file__).parent.glob("*.py"))  # options and templates
     features = ",".join(sorted(name for name, on in llvm.get_host_cpu_features().items() if on))
     parts = [
-        code,
-        str(len(rule.hyper)),
-        dtype,
-        compiler,
+        *map(str, code),
+        repr((rule.family.slot_order, list(rule.hyper), list(rule.schedules), dtype, shape, clips)),
+        *(path.read_text() for path in ours),
         metadata.version("numba"),
         metadata.version("llvmlite"),
         llvm.get_host_cpu_name(),
@@ -79,27 +83,45 @@ def key_of(rule: Rule, dtype: str) -> str | None:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def meaning_of(function: Any) -> str | None:
-    """What a function does, as text: its code and all that it refers to. None when some of that is no plain value."""
-    try:
-        outside = inspect.getclosurevars(function)
-    except TypeError:
+def meaning_of(function: Any, above: tuple[Any, ...] = ()) -> str | None:
+    """What a function does, as text: its code and all that it refers to, functions that it calls included. None when
+    some of that is neither a number, nor such a function, nor of `math` or `numpy`."""
+    function = getattr(function, "py_func", function)  # numba's dispatchers
+    if not isinstance(function, FunctionType) or function in above:
         return None
-    parts = [sys.version, repr(function.__defaults__), meaning_of_code(function.__code__)]
-    for name, value in sorted({**outside.nonlocals, **outside.globals}.items()):
-        if isinstance(value, (bool, int, float)):
+    parts = [sys.version, repr((function.__defaults__, function.__kwdefaults__)), meaning_of_code(function.__code__)]
+    try:
+        cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    except ValueError:  # not filled yet
+        return None
+    outside = dict(zip(function.__code__.co_freevars, cells, strict=True))
+    outside |= {name: function.__globals__[name] for name in names_in(function.__code__) if name in function.__globals__}
+    for name, value in sorted(outside.items()):
+        if isinstance(value, (bool, int, float, np.number)):
             parts.append(f"{name} = {type(value).__name__} {value!r}")
         elif inspect.ismodule(value) and value.__name__ in ("math", "numpy"):
             parts.append(f"{name} = {value.__name__}")
+        elif isinstance(value, (BuiltinFunctionType, np.ufunc)) or getattr(np, name, None) is value:
+            home = getattr(value, "__module__", None) or "numpy"
+            parts.append(f"{name} = {home}.{value.__name__}")
         else:
-            return None
+            meaning = meaning_of(value, (*above, function))
+            if meaning is None:
+                return None
+            parts.append(f"{name} = {meaning}")
     return "\0".join(parts)
 
 
 def meaning_of_code(code: CodeType) -> str:
     """The code as it is in memory: a source file may have been edited since it was read."""
     constants = [meaning_of_code(c) if isinstance(c, CodeType) else f"{type(c).__name__} {c!r}" for c in code.co_consts]
-    return repr((code.co_code, constants, code.co_names, code.co_varnames, code.co_freevars, code.co_argcount))
+    counts = (code.co_argcount, code.co_kwonlyargcount)
+    return repr((code.co_code, constants, code.co_names, code.co_varnames, code.co_freevars, counts))
+
+
+def names_in(code: CodeType) -> set[str]:
+    """The names that a function and those inside of it look up."""
+    return set(code.co_names).union(*(names_in(c) for c in code.co_consts if isinstance(c, CodeType)))
 
 
 def cache_directory() -> Path | None:
@@ -137,6 +159,12 @@ def write(path: Path, image: KernelImage) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
+    """One process compiles at a time. One that waits for a minute goes ahead: the other may be stopped."""
     with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # let go when the file is closed, also by a death
+        for _ in range(LOCK_TRIES):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go when the file is closed, also by a death
+                break
+            except BlockingIOError:
+                time.sleep(LOCK_PAUSE)
         yield

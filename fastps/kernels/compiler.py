@@ -1,96 +1,252 @@
-"""Turns a rule into machine code. The only place that imports numba, and the only one that sets its options.
+"""Turns a rule into machine code: the one place that runs numba's compiler and sets its options.
 
-A kernel has one shape, `fps_kernel` in csrc/dense.h: it reads parameters and gradients and writes the new values to a
-third array. The core calls it a block at a time with a buffer that stays in the first-level cache and then copies the
-result into place (and, in a push_pull, also to the puller), so nothing else has to be compiled.
-
-Measured (bench/dense.py shows the sum): computing to the side and copying costs 1.05 of an update in place at 80 MB and
-1.2 at 80 KB; writing the old values to an undo block in the same loop cost 1.12 and 1.4, and left the order of the two
-stores, on which recovery would depend, to the optimiser.
+A rule becomes two functions in one object file. `prepare` computes what is the same for all elements of a push; a kernel
+(shapes.py) goes over elements. Both are arithmetic alone: no allocation, no check, no Python object.
 """
 
 from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import CellType, FunctionType
+from typing import Any
 
-import llvmlite.binding as llvm
 import numba
+import numpy as np
 from numba import carray, types
+from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.compiler_machinery import FunctionPass, register_pass
+from numba.core.registry import CPUDispatcher
+from numba.core.untyped_passes import TranslateByteCode
 
 from fastps.errors import CompileError
+from fastps.kernels import functions, llvmir
+from fastps.kernels.hoist import Split, is_function, split
 from fastps.kernels.image import KernelImage
-from fastps.rules.base import Rule
+from fastps.kernels.shapes import SHAPES, Shape
+from fastps.rules.base import PULLED, Rule
+from fastps.rules.source import at_line, at_line_of
 
-# Without the numpy error model a division is checked for zero and the loop is not vectorised.
-ERROR_MODEL = "numpy"
-# None: every rule so far waits for memory, and without contraction the results equal numpy's bit for bit.
-FASTMATH: frozenset[str] = frozenset()
-
-TEMPLATE = """
-def kernel(param, grad, result, n, hyper):
-    p, g, r = carray(param, n), carray(grad, n), carray(result, n)
-    {unpack}
-    for i in range(n):
-        r[i] = step({arguments})
-"""
+# Without the numpy error model a division is checked for zero and the loop is not vectorised. No fastmath: the set that
+# would matter hides NaN, and what is left (contraction) is not what rules wait for.
+OPTIONS: dict[str, Any] = {"error_model": "numpy", "fastmath": False}
+MAX_UNIFORMS = 32  # FPS_MAX_UNIFORMS in csrc/dense.h; behind them the limit and the scale of gradients
+ELEMENTS: dict[str, tuple[Any, type]] = {
+    "float32": (types.float32, np.float32),
+    "float64": (types.float64, np.float64),
+}
 
 
-# What numba compiles takes two more arguments than `fps_kernel` and comes with wrappers that call into Python. A few
-# lines of LLVM give it the plain signature, and show whether it can fail. With everything else internal, the optimiser
-# drops what nobody calls. (The core declares no result: it is 0, which `to_object_code` makes sure of.)
-BRIDGE = """
-declare i32 @"{inner}"(ptr, ptr, ptr, ptr, ptr, i64, ptr)
-define i32 @"{symbol}"(ptr %param, ptr %grad, ptr %result, i64 %n, ptr %hyper) {{
-  %value = alloca ptr
-  %error = alloca ptr
-  %status = call i32 @"{inner}"(ptr %value, ptr %error, ptr %param, ptr %grad, ptr %result, i64 %n, ptr %hyper)
-  ret i32 %status
-}}
-"""
+@register_pass(mutates_CFG=True, analysis_only=False)
+class TakeSplit(FunctionPass):  # type: ignore[misc]
+    """Goes on with the representation that a function brings along instead of the one of its bytecode."""
+
+    _name = "fastps_take_split"
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def run_pass(self, state: Any) -> bool:
+        state["func_ir"] = state.func_id.func.fastps_ir.copy()
+        return True
 
 
-def compile_rule(rule: Rule, dtype: str, symbol: str) -> KernelImage:
-    """Compiles `rule` for float32 or float64. Raises CompileError. Cost: about a second, once."""
-    element = {"float32": types.float32, "float64": types.float64}[dtype]
-    hyper = [f"h{i}" for i in range(len(rule.hyper))]
-    # The cast keeps arithmetic in the element's type: float64 hyper-parameters would halve the vector width.
-    unpack = "\n    ".join(f"{name} = element(hyper[{i}])" for i, name in enumerate(hyper)) or "pass"
-    source = TEMPLATE.format(unpack=unpack, arguments=", ".join(["p[i]", "g[i]", *hyper]))
-    if not inspect.isfunction(rule.scalar):
-        raise CompileError(f"{rule!r}: expected its step to be a Python function, got {type(rule.scalar).__name__}")
-    step = numba.njit(error_model=ERROR_MODEL, fastmath=set(FASTMATH))(rule.scalar)
-    names: dict[str, object] = {"carray": carray, "element": element, "step": step}
-    exec(source, names)
-    array = types.CPointer(element)
-    signature = types.void(array, array, array, types.int64, types.CPointer(types.float64))
-    to_cfunc = numba.cfunc(signature, nopython=True, error_model=ERROR_MODEL, fastmath=set(FASTMATH))
+class SplitCompiler(CompilerBase):  # type: ignore[misc]
+    def define_pipelines(self) -> list[Any]:
+        passes = DefaultPassBuilder.define_nopython_pipeline(self.state)
+        passes.add_pass_after(TakeSplit, TranslateByteCode)
+        passes.finalize()
+        return [passes]
+
+
+def compile_rule(rule: Rule, dtype: str, shape: str, clips: bool, symbol: str) -> KernelImage:
+    """Object code of `rule` for elements of `dtype`.
+
+    Parameters
+    ----------
+    dtype : "float32" or "float64"
+    shape : a key of SHAPES
+    clips : gradients are scaled, then clipped, by the two values behind the uniforms
+    symbol : the name of the kernel; that of `prepare` is ``{symbol}_prepare``
+
+    Raises CompileError. Cost: about a second and a half, and a second to import numba.
+    """
+    return Compilation(rule, dtype, SHAPES[shape], clips, symbol).image()
+
+
+class Compilation:
+    """One rule for one dtype in one shape, on its way to machine code.
+
+    Attributes
+    ----------
+    step : numba's dispatcher of the rule on elements
+    """
+
+    def __init__(self, rule: Rule, dtype: str, shape: Shape, clips: bool, symbol: str) -> None:
+        self.rule, self.dtype, self.shape, self.clips, self.symbol = rule, dtype, shape, clips, symbol
+        self.type, self.element = ELEMENTS[dtype]
+        self.what = f"rule {rule.name} for {dtype}"
+        self.function = rule.family.function
+        self.elemental: dict[Any, Any] = {}  # functions, as they are called on elements
+        n_slots = len(rule.family.slot_order)
+        self.results = [f"r{i}" for i in range(1 + n_slots)]
+        self.reads = [f"p{i}" for i in range(1 + n_slots)]  # the parameter, then the slots
+        self.state = [*self.reads, *(["pulled"] if rule.family.uses_pulled else [])]
+        with explained(self.what, self.function):
+            names = inspect.signature(self.function).parameters.values()
+            self.variable = [p.name for p in names if p.kind is not p.KEYWORD_ONLY]
+            self.parts = split(self.function, self.variable, self.element, self.callee)
+            self.step = self._step()
+            self._check()
+
+    def image(self) -> KernelImage:
+        with explained(self.what, self.function):
+            kernel = self._kernel()
+        with explained(self.what, self.function):
+            prepare = self._prepare()
+        code = llvmir.link(self.what, self.symbol, self._bridge(), {"kernel_inner": kernel, "prepare_inner": prepare})
+        return KernelImage(self.symbol, code)
+
+    # The rule on elements
+
+    def callee(self, function: Any) -> Any:
+        """What to call on elements in place of a function."""
+        function = functions.on_elements(function, self.dtype)
+        if not is_function(function) or function in functions.EXP.values():
+            return function
+        if function not in self.elemental:
+            inner = function.py_func if isinstance(function, CPUDispatcher) else function
+            clone = copied(inner, inner.__globals__, inner.__closure__)
+            split_inner = split(inner, list(inspect.signature(inner).parameters), self.element, self.callee)
+            clone.fastps_ir = split_inner.scalar  # type: ignore[attr-defined]
+            self.elemental[function] = numba.njit(pipeline_class=SplitCompiler, **OPTIONS)(clone)
+        return self.elemental[function]
+
+    def _step(self) -> Any:
+        """The rule as a function of its variable arguments and the uniforms, one after the other."""
+        names: dict[str, Any] = {}
+        arguments = [name.replace(".", "_") for name in self.parts.arguments]
+        exec(f"def {self.rule.name}({', '.join(arguments)}): pass", names)
+        stand_in = names[self.rule.name]
+        stand_in.fastps_ir = self.parts.scalar
+        return numba.njit(pipeline_class=SplitCompiler, **OPTIONS)(stand_in)
+
+    def _check(self) -> None:
+        """Compiles the rule by itself, where errors are about the user's lines, and looks at what it returns."""
+        if self.parts.uniforms > MAX_UNIFORMS:
+            raise CompileError(
+                f"{self.what}: at most {MAX_UNIFORMS} values can be the same for all elements, got "
+                f"{self.parts.uniforms}; combine hyper-parameters before they meet elements{at_line_of(self.function)}"
+            )
+        arguments = (self.type,) * len(self.parts.arguments)
+        self.step.compile(arguments)
+        returned = self.step.overloads[arguments].signature.return_type
+        values = list(returned) if isinstance(returned, types.BaseTuple) else [returned]
+        slots = self.rule.family.slot_order
+        if len(values) != 1 + len(slots):
+            raise CompileError(
+                f"{self.what}: expected it to return {', '.join(['the new parameter', *slots])}, got {len(values)} "
+                f"value{'s' * (len(values) > 1)}{self._at_return()}"
+            )
+        for value in values:
+            if not isinstance(value, (types.Float, types.Integer, types.Boolean)):
+                raise CompileError(f"{self.what}: expected it to return numbers, got {value}{self._at_return()}")
+
+    def _at_return(self) -> str:
+        line = max((b.terminator.loc.line for b in self.parts.scalar.blocks.values()), default=0)
+        return at_line(self.function.__code__.co_filename, line)  # type: ignore[attr-defined]
+
+    # The functions of the object file
+
+    def _kernel(self) -> Any:
+        shape, gradient = self.shape, f"g[{self.shape.given}]"
+        lines = [f"{name} = carray({name}_, 1)" for name in [*self.state, "g", *self.results]]
+        lines += [f"u{i} = element(uniforms[{i}])" for i in range(self.parts.uniforms)]
+        if self.clips:
+            lines += [f"limit = element(uniforms[{MAX_UNIFORMS}])", f"scale = element(uniforms[{MAX_UNIFORMS + 1}])"]
+            gradient = f"clip({gradient} * scale, -limit, limit)"
+        at = {name: f"{name}[{shape.state if name in self.reads else shape.given}]" for name in self.state}
+        slots = iter(self.reads[1:])
+        variable = [
+            at["p0"], gradient, *(at["pulled"] if name == PULLED else at[next(slots)] for name in self.variable[2:])
+        ]  # fmt: skip
+        source = f"def kernel({', '.join(self._arguments('_'))}):\n    " + "\n    ".join(lines or ["pass"])
+        source += shape.loop.format(
+            fetch="; ".join(f"prefetch({name}, i + ahead)" for name in [*self.state, "g"]),
+            stores=", ".join(f"{name}[{shape.given}]" for name in self.results),
+            call=f"step({', '.join([*variable, *(f'u{i}' for i in range(self.parts.uniforms))])})",
+        )
+        names = {
+            "carray": carray, "element": self.element, "step": self.step, "prefetch": functions.prefetch,
+            "clip": numba.njit(**OPTIONS)(functions.clip), "line": 64 // np.dtype(self.dtype).itemsize,
+        }  # fmt: skip
+        exec(source, names)
+        own = {"ptr": types.CPointer(types.int64), "i64": types.int64}
+        arrays = len(self.state) + 1 + len(self.results)
+        signature = types.void(
+            *[types.CPointer(self.type)] * arrays, *(own[kind] for _, kind in shape.arguments),
+            types.CPointer(types.float64),
+        )  # fmt: skip
+        return numba.cfunc(signature, **OPTIONS)(names["kernel"])
+
+    def _arguments(self, suffix: str = "") -> list[str]:
+        arrays = [f"{name}{suffix}" for name in [*self.state, "g", *self.results]]
+        return [*arrays, *(name for name, _ in self.shape.arguments), "uniforms"]
+
+    def _prepare(self) -> Any:
+        """`prepare(hyper, step, s)` fills in the uniforms."""
+        names: dict[str, Any] = {name: jitted(thing) for name, thing in self.parts.names.items()}
+        lines = ["version = step - 1.0"]
+        for i, name in enumerate(self.rule.hyper):
+            lines.append(f"{name} = hyper[{i}]")
+            if name in self.rule.schedules:  # NaN: nobody has configured a number
+                names[f"schedule_{name}"] = jitted(self.rule.schedules[name].function)
+                lines.append(f"if {name} != {name}:\n        {name} = schedule_{name}(version)")
+        exec("def prepare(hyper, step, s):\n    " + "\n    ".join([*lines, *self.parts.prepare]), names)
+        doubles = types.CPointer(types.float64)
+        return numba.cfunc(types.void(doubles, types.float64, doubles), **OPTIONS)(names["prepare"])
+
+    def _bridge(self) -> str:
+        own = [(kind, name) for name, kind in self.shape.arguments]
+        return llvmir.bridge(self.symbol, self.state, self.results, own)
+
+
+@contextmanager
+def explained(what: str, function: Callable[..., Any]) -> Iterator[None]:
+    """Turns numba's errors into ones that quote the user's line; numba's own stays attached as the cause."""
     try:
-        compiled = to_cfunc(names["kernel"])
+        yield
     except numba.core.errors.NumbaError as error:
-        raise CompileError(f"{rule!r} for {dtype}: its step cannot be compiled: {error}") from error
-    ir = compiled._library.get_llvm_str()
-    return KernelImage(symbol, to_object_code(ir, compiled.native_name.removeprefix("cfunc."), symbol, repr(rule)))
+        text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+        filename = function.__code__.co_filename  # type: ignore[attr-defined]
+        loc = getattr(error, "loc", None)
+        line = loc.line if loc is not None and loc.filename == filename else None
+        if line is None:
+            found = re.findall(rf'File "{re.escape(filename)}", line (\d+)', text)
+            line = int(found[-1]) if found else None
+        where = at_line_of(function) if line is None else at_line(filename, line)
+        lines = [t.strip() for t in text.splitlines()]
+        reason = next((t for t in lines if t and not t.startswith(("Failed in", "No implementation of"))), "")
+        reason = reason.replace(">>> ", "no implementation of ")
+        raise CompileError(f"{what} cannot be compiled: {reason}{where}") from error
 
 
-def to_object_code(ir: str, inner: str, symbol: str, what: str) -> bytes:
-    """Object code that exports `symbol` and needs nothing from outside."""
-    machine = llvm.Target.from_default_triple().create_target_machine(
-        cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=3, reloc="default",
-        codemodel="large",
-    )  # fmt: skip
-    module = llvm.parse_assembly(ir)
-    module.link_in(llvm.parse_assembly(BRIDGE.format(inner=inner, symbol=symbol)))
-    for value in [*module.functions, *module.global_variables]:
-        if not value.is_declaration and value.name != symbol:
-            value.linkage = "internal"
-    passes = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=3))
-    passes.getModulePassManager().run(module, passes)
-    ends = re.findall(r"ret i32 (\S+)", str(module.get_function(symbol)))
-    if set(ends) != {"0"}:  # the core takes no answer: half a block would be committed
-        raise CompileError(f"{what}: its step can raise an exception; compute a value for every input instead")
-    missing = [f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.")]
-    if missing:
-        raise CompileError(f"{what}: its step calls {missing}, which a process without numba does not have")
-    code: bytes = machine.emit_object(module)
-    return code
+def jitted(thing: Any) -> Any:
+    """A plain function compiled in float64, with the functions that it calls; anything else as it is."""
+    if thing is np.clip or thing is np.sign:
+        thing = {np.clip: functions.clip, np.sign: functions.sign}[thing]
+    if isinstance(thing, CPUDispatcher):
+        thing = thing.py_func
+    if not inspect.isfunction(thing):
+        return thing
+    outside = {name: jitted(value) for name, value in thing.__globals__.items() if name in thing.__code__.co_names}
+    cells = tuple(CellType(jitted(cell.cell_contents)) for cell in thing.__closure__ or ())
+    return numba.njit(**OPTIONS)(copied(thing, {**thing.__globals__, **outside}, cells))
+
+
+def copied(function: Any, outside: dict[str, Any], cells: tuple[Any, ...] | None) -> FunctionType:
+    clone = FunctionType(function.__code__, outside, function.__name__, function.__defaults__, cells or None)
+    clone.__kwdefaults__ = function.__kwdefaults__
+    return clone

@@ -17,21 +17,21 @@ class Loader:
     def __init__(self) -> None:
         self._renew_lock()
         os.register_at_fork(after_in_child=self._renew_lock)  # a thread that held it is not in the child
-        self._addresses: dict[str, int] = {}
+        self._addresses: dict[str, tuple[int, int]] = {}
         self._engine: Any = None  # an llvmlite ExecutionEngine, which owns the code
 
     def _renew_lock(self) -> None:
         self._lock = threading.Lock()
 
-    def address_of(self, image: KernelImage) -> int:
-        """Where the function of `image` lies. Loads it at the first call. Cost: about 5 ms, once a kernel."""
+    def addresses_of(self, image: KernelImage) -> tuple[int, int]:
+        """Where the kernel of `image` and its `prepare` lie. Loads them at the first call. Cost: about 5 ms, once."""
         digest = image.digest
         with self._lock:
             if digest not in self._addresses:
                 self._addresses[digest] = self._load(image)
             return self._addresses[digest]
 
-    def _load(self, image: KernelImage) -> int:
+    def _load(self, image: KernelImage) -> tuple[int, int]:
         if self._engine is None:
             llvm.initialize_native_target()
             llvm.initialize_native_asmprinter()
@@ -39,11 +39,11 @@ class Loader:
             self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
         self._engine.add_object_file(llvm.ObjectFileRef.from_data(image.code))
         self._engine.finalize_object()
-        address: int = self._engine.get_function_address(image.symbol)
-        if address == 0:
+        kernel, prepare = (self._engine.get_function_address(image.symbol + end) for end in ("", "_prepare"))
+        if kernel == 0 or prepare == 0:
             raise ImportError(f"kernel {image.symbol}: not in its object code")
-        return address
+        return kernel, prepare
 
 
 _process = Loader()
-address_of = _process.address_of
+addresses_of = _process.addresses_of

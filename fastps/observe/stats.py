@@ -14,6 +14,7 @@ class ShardStats:
     shard, node_id : which one, and Ray's id of its node
     version : pushes that have entered the shard
     pulls, pushes, push_pulls : operations that completed
+    skipped : pushes that were not applied because a gradient was not finite
     bytes_read, bytes_written : of parameters, by them
     read_retries : optimistic reads that met a writer and were repeated
     lock_waits : locks that were not free at the first try
@@ -31,6 +32,7 @@ class ShardStats:
     pulls: int
     pushes: int
     push_pulls: int
+    skipped: int
     bytes_read: int
     bytes_written: int
     read_retries: int

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from fastps.rules.base import Rule
+from fastps.rules.base import rule
 
 
-@dataclass(frozen=True)
-class Add(Rule):
+@rule
+def Add(p, g):
     """Adds what is pushed: ``p + g``.
 
     The rule for updates that are already scaled by a learning rate, for counters and for sums. No slots, no
@@ -16,10 +14,7 @@ class Add(Rule):
 
     Examples
     --------
-    >>> Add.step(2.0, 0.5)
+    >>> Add.function(2.0, 0.5)
     2.5
     """
-
-    @staticmethod
-    def step(p: float, g: float) -> float:  # type: ignore[override]  # a rule names its own hyper-parameters
-        return p + g
+    return p + g

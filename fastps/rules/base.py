@@ -1,49 +1,244 @@
-"""What an update rule is: a scalar function of one parameter and its gradient, and its hyper-parameters.
+"""What an update rule is: a scalar function of one parameter, its gradient and its slots, and hyper-parameters.
 
-A rule is a frozen dataclass whose fields are the hyper-parameters, all of them numbers, and whose static method `step`
-takes the parameter, the gradient and the hyper-parameters in the order of the fields and returns the new parameter. It
-is compiled to a loop over arrays (`fastps.kernels`) and is also plain Python, to be read and tested as such.
+`@rule` turns the function into a `RuleFamily`; calling that with hyper-parameters makes a `Rule`, which is a value: it
+can be compared, printed and pickled. `fastps.kernels` compiles it. Nothing here compiles or loads numba.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import inspect
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, overload
 
-from fastps.errors import OptionError
+from fastps.errors import OptionError, RuleError
+from fastps.rules.schedule import Schedule
+from fastps.rules.source import at_line_of
+
+PULLED = "pulled"  # the argument that is neither slot nor hyper-parameter
+MAX_HYPER, MAX_SLOTS = 16, 15  # what an arena and a session's record have room for
 
 
-@dataclasses.dataclass(frozen=True)
-class Rule(ABC):
-    """The base of all rules."""
+class RuleFamily:
+    """An update rule without values for its hyper-parameters. Made by `rule`; call it with them to get a `Rule`.
 
-    @staticmethod
-    @abstractmethod
-    def step(p: float, g: float, *hyper: float) -> float:
-        """The new value of one parameter `p` with gradient `g`."""
+    Attributes
+    ----------
+    name : of the function
+    function : as it was written; `family.function(p, g, ..., lr=0.1)` computes one element in plain Python
+    slots : each slot's initial value: a number, or the name of the hyper-parameter that holds it
+    defaults : each hyper-parameter's default; `REQUIRED` for those without one
+    uses_step, uses_pulled : whether the function asks for `step`, for `pulled`
+    """
 
-    def __post_init__(self) -> None:
-        for field, value in zip(dataclasses.fields(self), self.hyper, strict=True):
-            if not math.isfinite(value):
-                raise OptionError(f"{self!r}: expected a finite {field.name}, got {value}")
+    REQUIRED = inspect.Parameter.empty
+
+    def __init__(self, function: Callable[..., Any], slots: Mapping[str, float | str]) -> None:
+        self.name, self.function = function.__name__, function
+        self.__name__, self.__qualname__, self.__doc__ = function.__name__, function.__qualname__, function.__doc__
+        self.__module__ = function.__module__
+        self.slots: Mapping[str, float | str] = MappingProxyType(dict(slots))
+        positional, keywords = _parameters(function)
+        self.uses_step, self.uses_pulled = "step" in keywords, PULLED in positional
+        self.defaults = MappingProxyType({n: p.default for n, p in keywords.items() if n != "step"})
+        self._check(positional)
+
+    def _check(self, positional: list[str]) -> None:
+        def refuse(text: str) -> None:
+            raise RuleError(f"rule {self.name}: {text}{at_line_of(self.function)}")
+
+        if len(positional) < 2:
+            refuse(f"expected a parameter, its gradient and the slots as arguments, got {positional}")
+        order = [name for name in positional[2:] if name != PULLED]
+        for slot in order:
+            if slot not in self.slots:
+                refuse(f"the argument `{slot}` is a slot without an initial value; add it to @rule(slots={{...}})")
+        for slot in self.slots:
+            if slot not in order:
+                refuse(f"slots names `{slot}`, which is no argument; write def {self.name}(p, g, {slot}, *, ...)")
+        if len(self.slots) > MAX_SLOTS or len(self.defaults) > MAX_HYPER:
+            refuse(f"expected at most {MAX_SLOTS} slots and {MAX_HYPER} hyper-parameters")
+        for slot, initial in self.slots.items():
+            if isinstance(initial, str) and initial not in self.defaults:
+                refuse(f"slot `{slot}` begins as `{initial}`, which is no hyper-parameter")
+            if not isinstance(initial, str) and not isinstance(initial, (int, float)):
+                refuse(f"slot `{slot}`: expected a number or a hyper-parameter's name, got {type(initial).__name__}")
+        for name, default in self.defaults.items():
+            if default is not self.REQUIRED:
+                _number(self.name, name, default)
 
     @property
-    def hyper(self) -> tuple[float, ...]:
-        """The hyper-parameters in the order in which `step` takes them."""
-        values = []
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            try:
-                values.append(float(value))
-            except (TypeError, ValueError):
-                raise OptionError(
-                    f"{type(self).__name__}: expected a number as {field.name}, got {type(value).__name__} {value!r}"
-                ) from None
-        return tuple(values)
+    def slot_order(self) -> tuple[str, ...]:
+        """The slots as the function takes and returns them."""
+        return tuple(name for name in _parameters(self.function)[0][2:] if name != PULLED)
+
+    def __call__(self, *values: Any, **named: Any) -> Rule:
+        names = list(self.defaults)
+        if len(values) > len(names):
+            raise OptionError(f"{self.name}: expected at most {len(names)} hyper-parameters {names}, got {len(values)}")
+        given = dict(zip(names, values, strict=False))
+        for name, value in named.items():
+            if name not in self.defaults:
+                raise OptionError(f"{self.name}: unknown hyper-parameter `{name}`; it has {names}")
+            if name in given:
+                raise OptionError(f"{self.name}: hyper-parameter `{name}` was given twice")
+            given[name] = value
+        missing = [n for n, d in self.defaults.items() if d is self.REQUIRED and n not in given]
+        if missing:
+            raise OptionError(f"{self.name}: missing hyper-parameters {missing}")
+        hyper = {n: _value(self.name, n, given.get(n, d)) for n, d in self.defaults.items()}
+        return Rule(self, tuple(hyper.values()))
+
+    def __reduce__(self) -> Any:
+        if self.__module__.split(".")[0] == "fastps":
+            return self.__qualname__  # by reference
+        return type(self), (self.function, dict(self.slots))
+
+    def __eq__(self, other: object) -> bool:
+        """Equal when they come from equal code, as after pickling."""
+        if not isinstance(other, RuleFamily):
+            return NotImplemented
+        mine, its = self.function, other.function
+        return mine is its or (
+            (mine.__code__, self.slots, mine.__kwdefaults__) == (its.__code__, other.slots, its.__kwdefaults__)
+            and [c.cell_contents for c in mine.__closure__ or ()] == [c.cell_contents for c in its.__closure__ or ()]
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __repr__(self) -> str:
+        return f"<update rule {self.name}({', '.join(self.defaults)})>"
+
+
+@dataclass(frozen=True, repr=False)
+class Rule:
+    """An update rule with its hyper-parameters.
+
+    Attributes
+    ----------
+    family : the rule without them
+    values : one a hyper-parameter, in the order of the family's: a number or a Schedule
+    """
+
+    family: RuleFamily
+    values: tuple[float | Schedule, ...]
 
     @property
-    def scalar(self) -> Callable[..., float]:
-        """The function to compile."""
-        return type(self).step
+    def name(self) -> str:
+        return self.family.name
+
+    @property
+    def hyper(self) -> dict[str, float | Schedule]:
+        """The hyper-parameters by name."""
+        return dict(zip(self.family.defaults, self.values, strict=True))
+
+    @property
+    def slots(self) -> dict[str, float]:
+        """The initial value of each slot, in the order in which the function takes them."""
+        return {name: self._initial(name) for name in self.family.slot_order}
+
+    def _initial(self, slot: str) -> float:
+        value = self.family.slots[slot]
+        number = self.hyper[value] if isinstance(value, str) else value
+        if isinstance(number, Schedule):
+            raise RuleError(f"{self.name}: slot `{slot}` begins as `{value}`, which must be a number, not a schedule")
+        return float(number)
+
+    @property
+    def schedules(self) -> dict[str, Schedule]:
+        """The hyper-parameters that follow a schedule."""
+        return {name: value for name, value in self.hyper.items() if isinstance(value, Schedule)}
+
+    def __repr__(self) -> str:
+        return f"{self.name}({', '.join(f'{name}={value!r}' for name, value in self.hyper.items())})"
+
+
+@overload
+def rule(function: Callable[..., Any], /) -> RuleFamily: ...
+@overload
+def rule(*, slots: Mapping[str, float | str] = ...) -> Callable[[Callable[..., Any]], RuleFamily]: ...
+
+
+def rule(function: Callable[..., Any] | None = None, /, *, slots: Mapping[str, float | str] | None = None) -> Any:
+    """Makes an update rule from a scalar function.
+
+    The function takes a parameter, its gradient and the slots, and, after a ``*``, hyper-parameters and, if it asks for
+    it, `step`: the number of this push in the shard, from 1. It returns the new parameter, followed by the new slots in
+    the order of the arguments. An argument called `pulled` is the parameter as the worker had it when it computed the
+    gradient, which it then passes to `push`. The function may use arithmetic, comparisons, ``if``, `abs`, `min`, `max`, the functions of `math`,
+    `numpy.sign`, `numpy.clip`, and call other such functions. docs/rules.md says more.
+
+    What depends on hyper-parameters and `step` alone is computed in float64, once a push; what depends on an element, in
+    the dtype of the parameters. A division by the former is a multiplication by its reciprocal.
+
+    Parameters
+    ----------
+    slots : mapping of names to numbers, or to names of hyper-parameters
+        State that a rule keeps for each parameter, and what it is at first.
+
+    Raises
+    ------
+    RuleError
+        The signature is none of a rule. What the compiler cannot do is found when a server is created.
+
+    Examples
+    --------
+    >>> import fastps
+    >>> @fastps.rule(slots={"velocity": 0.0})
+    ... def heavy_ball(p, g, velocity, *, lr, momentum=0.9):
+    ...     velocity = momentum * velocity + g
+    ...     return p - lr * velocity, velocity
+    >>> heavy_ball(lr=0.1)
+    heavy_ball(lr=0.1, momentum=0.9)
+    """
+    if function is not None:
+        return _family(function, {})
+    given = {} if slots is None else slots
+    if not isinstance(given, Mapping):
+        raise RuleError(f"rule: expected slots to be a mapping of names to initial values, got {type(slots).__name__}")
+    return lambda function: _family(function, given)
+
+
+def _family(function: Callable[..., Any], slots: Mapping[str, float | str]) -> RuleFamily:
+    if not inspect.isfunction(function):
+        raise RuleError(f"rule: expected a Python function, got {type(function).__name__} {function!r}")
+    return RuleFamily(function, slots)
+
+
+def _parameters(function: Callable[..., Any]) -> tuple[list[str], dict[str, inspect.Parameter]]:
+    """The names of the positional arguments, and the keyword-only ones."""
+    positional, keywords = [], {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise RuleError(f"rule {function.__name__}: `*{name}` is not supported{at_line_of(function)}")
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            keywords[name] = parameter
+        elif parameter.default is not parameter.empty:
+            raise RuleError(
+                f"rule {function.__name__}: `{name}` has a default, so it is a hyper-parameter; write a `*` before it"
+                f"{at_line_of(function)}"
+            )
+        else:
+            positional.append(name)
+    return positional, keywords
+
+
+def _number(what: str, name: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise OptionError(f"{what}: expected a number as {name}, got {type(value).__name__} {value!r}") from None
+    if not math.isfinite(number):
+        raise OptionError(f"{what}: expected a finite {name}, got {number}")
+    return number
+
+
+def _value(what: str, name: str, value: Any) -> float | Schedule:
+    if isinstance(value, Schedule):
+        return value
+    if inspect.isfunction(value):
+        return Schedule(value)
+    return _number(what, name, value)

@@ -1,32 +1,121 @@
-"""Stochastic gradient descent."""
+"""Stochastic gradient descent, with and without momentum."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
-from fastps.rules.base import Rule
+from fastps.errors import OptionError
+from fastps.rules.base import Rule, rule
+from fastps.rules.schedule import Schedule
 
 
-@dataclass(frozen=True)
-class SGD(Rule):
-    """Stochastic gradient descent with weight decay: ``p - lr * (g + weight_decay * p)``.
+def SGD(
+    lr: Any,
+    momentum: Any = 0.0,
+    dampening: Any = 0.0,
+    weight_decay: Any = 0.0,
+    nesterov: Any = False,
+) -> Rule:
+    """Stochastic gradient descent: `PlainSGD`, or `MomentumSGD` if there is momentum.
+
+    A function that chooses a rule: without momentum there is nothing to keep, and a push reads and writes half as much.
+
+    Parameters
+    ----------
+    lr, momentum, dampening, weight_decay : numbers or schedules
+    nesterov : bool
+        Needs a momentum above 0 and no dampening. All five as in torch.optim.SGD, but `lr` has no default.
+
+    Raises
+    ------
+    OptionError
+        A hyper-parameter is no finite number, or `nesterov` comes with the wrong ones.
+
+    Examples
+    --------
+    >>> SGD(0.1)
+    PlainSGD(lr=0.1, weight_decay=0.0)
+    >>> SGD(0.1, momentum=0.9, nesterov=True)
+    MomentumSGD(lr=0.1, momentum=0.9, dampening=0.0, weight_decay=0.0, nesterov=1.0)
+    """
+    chosen = MomentumSGD(lr, momentum, dampening, weight_decay, nesterov)
+    momentum, dampening = chosen.hyper["momentum"], chosen.hyper["dampening"]
+    some_momentum = isinstance(momentum, Schedule) or momentum > 0
+    if chosen.hyper["nesterov"] != 0 and (not some_momentum or dampening != 0):
+        raise OptionError(
+            "SGD: nesterov=True needs momentum above 0 and no dampening, "
+            f"got momentum={momentum!r}, dampening={dampening!r}"
+        )
+    return PlainSGD(lr, weight_decay) if momentum == 0 else chosen
+
+
+@rule
+def PlainSGD(p, g, *, lr, weight_decay=0.0):
+    """Stochastic gradient descent: ``p - lr * (g + weight_decay * p)``.
 
     Parameters
     ----------
     lr : float
         Learning rate.
     weight_decay : float
-        Factor of an L2 penalty that is added to the gradient. As in torch.optim.SGD; no momentum, no slots.
+        Factor of an L2 penalty, which is added to the gradient.
+
+    Slots: none.
 
     Examples
     --------
-    >>> SGD.step(1.0, 0.5, lr=0.1, weight_decay=0.0)
+    >>> PlainSGD.function(1.0, 0.5, lr=0.1)
     0.95
+
+    Notes
+    -----
+    As torch.optim.SGD. optax.sgd has no weight decay; it is optax.add_decayed_weights before it.
     """
+    return p - lr * (g + weight_decay * p)
 
-    lr: float
-    weight_decay: float = 0.0
 
-    @staticmethod
-    def step(p: float, g: float, lr: float, weight_decay: float) -> float:  # type: ignore[override]  # see Add
-        return p - lr * (g + weight_decay * p)
+@rule(slots={"velocity": 0.0})
+def MomentumSGD(p, g, velocity, *, step, lr, momentum, dampening=0.0, weight_decay=0.0, nesterov=False):
+    """Stochastic gradient descent with momentum.
+
+    ::
+
+        g = g + weight_decay * p
+        velocity = g                                         at the first push
+        velocity = momentum * velocity + (1 - dampening) * g     from then on
+        p = p - lr * velocity                    or, with nesterov,    p - lr * (g + momentum * velocity)
+
+    Parameters
+    ----------
+    lr : float
+        Learning rate.
+    momentum : float
+        What is left of the velocity after a push.
+    dampening : float
+        The part of the gradient that does not go into the velocity.
+    weight_decay : float
+        Factor of an L2 penalty, which is added to the gradient.
+    nesterov : bool
+        Looks ahead by a push.
+
+    Slots: `velocity`, torch's `momentum_buffer`.
+
+    Examples
+    --------
+    >>> MomentumSGD.function(1.0, 0.5, 1.0, step=2, lr=0.5, momentum=0.5)
+    (0.5, 1.0)
+
+    References
+    ----------
+    Sutskever, Martens, Dahl and Hinton, On the importance of initialization and momentum in deep learning, ICML 2013.
+
+    Notes
+    -----
+    As torch.optim.SGD: `lr` is outside of the velocity, which matters when it follows a schedule, and the first gradient
+    is not dampened. The paper has `lr` inside. optax.sgd has no dampening and is otherwise the same.
+    """
+    g = g + weight_decay * p
+    velocity = momentum * velocity + (1 - dampening * (step > 1)) * g
+    if nesterov:
+        return p - lr * (g + momentum * velocity), velocity
+    return p - lr * velocity, velocity

@@ -6,13 +6,14 @@ Use it as the oracle of a test, or in place of a server where a trainer is teste
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
 
-from fastps.errors import ClosedError, DtypeError, NamesError, OutputError, ShapeError
+from fastps.errors import ClosedError, DtypeError, NamesError, OptionError, OutputError, ShapeError
 from fastps.rules import Add, Rule
-from fastps.testing import naive
+from fastps.testing.naive import Naive
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Flat = dict[tuple[str, ...], Array]
@@ -24,15 +25,16 @@ class ModelServer:
     Parameters
     ----------
     params : int, array or (nested) mapping of names to numpy arrays, float32 or float64; copied
-    rule : what a push does
+    rule : what a push does; or a mapping of patterns, as in `fnmatch`, to rules: the first one that fits a leaf's path,
+        its names joined by "/", is the leaf's
     num_shards : how many versions there are to tell
     """
 
-    def __init__(self, params: Any, *, rule: Rule | None = None, num_shards: int = 1) -> None:
+    def __init__(self, params: Any, *, rule: Rule | Mapping[str, Rule] | None = None, num_shards: int = 1) -> None:
         value = np.zeros(params) if isinstance(params, int) else params
-        self._rule = Add() if rule is None else rule
+        rules = rule if isinstance(rule, Mapping) else {"*": Add() if rule is None else rule}
         self._bare = not isinstance(value, Mapping)
-        self._state: Flat = {path: np.array(array) for path, array in _flat(value).items()}
+        self._leaves = {path: Naive(_rule_of(path, rules), array) for path, array in _flat(value).items()}
         self._num_shards = num_shards
         self._pushes = 0
         self._closed = False
@@ -41,13 +43,13 @@ class ModelServer:
         outs = self._outs(out)
         return self._answer(out, outs)
 
-    def push(self, grads: Any, *, timeout: float | None = None) -> None:
-        self._apply(self._fitting(grads))
+    def push(self, grads: Any, *, pulled: Any = None, timeout: float | None = None) -> None:
+        self._apply(self._fitting(grads), pulled)
 
-    def push_pull(self, grads: Any, *, out: Any = None, timeout: float | None = None) -> Any:
+    def push_pull(self, grads: Any, *, pulled: Any = None, out: Any = None, timeout: float | None = None) -> Any:
         checked = {path: array.copy() for path, array in self._fitting(grads).items()}  # `out` may be the gradient
         outs = self._outs(out)
-        self._apply(checked)
+        self._apply(checked, pulled)
         return self._answer(out, outs)
 
     @property
@@ -63,9 +65,14 @@ class ModelServer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _apply(self, grads: Flat) -> None:
-        for path, array in self._state.items():
-            self._state[path] = naive.apply(self._rule, array, grads[path])
+    @property
+    def _state(self) -> Flat:
+        return {path: leaf.params for path, leaf in self._leaves.items()}
+
+    def _apply(self, grads: Flat, pulled: Any) -> None:
+        seen = {} if pulled is None else self._fitting(pulled)
+        for path, leaf in self._leaves.items():
+            leaf.push(grads[path], seen.get(path))
         self._pushes += 1
 
     def _outs(self, out: Any) -> Flat | None:
@@ -101,6 +108,14 @@ class ModelServer:
             if given[path].shape != array.shape:
                 raise ShapeError(f"{path}: expected {array.shape}, got {given[path].shape}")
         return given
+
+
+def _rule_of(path: tuple[str, ...], rules: Mapping[str, Rule]) -> Rule:
+    name = "/".join(path)
+    for pattern, rule in rules.items():
+        if fnmatchcase(name, pattern):
+            return rule
+    raise OptionError(f"no rule for `{name}`; the patterns are {list(rules)}")
 
 
 def _flat(value: Any, path: tuple[str, ...] = ()) -> Flat:

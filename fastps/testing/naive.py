@@ -1,43 +1,66 @@
-"""The update rules a second time, as numpy writes them: the naive twins of the compiled kernels.
+"""Update rules as they are written: the oracle of the compiled kernels.
 
-A twin computes in the dtype of the parameters, one rounding an operation, in the order in which the rule's `step` is
-written. So does a kernel, hence the two agree bit for bit: infinities and denormals included, NaN but for its payload.
+The rule's own Python function is called for one element after the other. Elements are numpy scalars of the parameters'
+dtype, hyper-parameters and `step` are Python's floats: so what elements do not enter is computed in float64, as in a
+kernel, and the rest in the elements' dtype.
+
+A kernel agrees bit for bit where a rule only adds, subtracts, multiplies and compares, as `Add` and `SGD` without
+momentum do. Elsewhere it agrees to a few units in the last place, for two reasons: functions of `math` return a Python
+float, so that a float32 is not rounded after a root; and a kernel multiplies by the reciprocal of a uniform divisor. And
+where Python raises (a division of two of its own floats by zero, `math.sqrt` of a negative number), a kernel has inf or
+NaN; a rule of which that is expected takes these functions from numpy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+import math
 from typing import Any
 
 import numpy as np
 
-from fastps.rules import SGD, Add, Rule
+from fastps.errors import OptionError
+from fastps.rules.base import PULLED, Rule
+from fastps.rules.schedule import Schedule
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-def add(p: Array, g: Array) -> Array:
-    return p + g
+class Naive:
+    """Parameters and the slots of a rule.
 
-
-def sgd(p: Array, g: Array, lr: Any, weight_decay: Any) -> Array:
-    new: Array = p - lr * (g + weight_decay * p)
-    return new
-
-
-TWINS: dict[type[Rule], Callable[..., Array]] = {Add: add, SGD: sgd}
-
-
-def apply(rule: Rule, params: Array, grads: Array) -> Array:
-    """The parameters after one push: a new array of the same shape and dtype.
-
-    A rule without a twin is computed element by element by its own `step`, on numpy scalars.
+    Attributes
+    ----------
+    params : the parameters, a copy of those given
+    slots : each slot's values by its name, in the parameters' shape and dtype
+    step : the pushes so far
     """
-    params = np.asarray(params)
-    hyper = [params.dtype.type(value) for value in rule.hyper]
-    with np.errstate(all="ignore"):
-        if type(rule) in TWINS:
-            return np.asarray(TWINS[type(rule)](params, grads, *hyper), params.dtype)
-        pairs = zip(params.ravel(), np.asarray(grads).ravel(), strict=True)
-        new = [type(rule).step(p, g, *hyper) for p, g in pairs]
-    return np.array(new, params.dtype).reshape(params.shape)
+
+    def __init__(self, rule: Rule, params: Any) -> None:
+        self.rule, self.params, self.step = rule, np.array(params), 0
+        self.slots: dict[str, Array] = {name: np.full_like(self.params, at) for name, at in rule.slots.items()}
+
+    def push(self, grads: Any, pulled: Any = None, scale: float = 1.0, limit: float = math.inf) -> None:
+        """One push of `grads`, which are multiplied by `scale` and then clipped to [-limit, limit]."""
+        family, number = self.rule.family, self.params.dtype.type
+        if family.uses_pulled and pulled is None:
+            raise OptionError(f"{self.rule.name}: needs `pulled`")
+        self.step += 1
+        uniform = {name: self._at_this_push(value) for name, value in self.rule.hyper.items()}
+        if family.uses_step:
+            uniform["step"] = float(self.step)
+        with np.errstate(all="ignore"):
+            clipped = np.clip(grads * number(scale), -number(limit), number(limit))
+            named = {**self.slots, PULLED: pulled}
+            arguments = list(inspect.signature(family.function).parameters)[
+                2 : 2 + len(self.slots) + family.uses_pulled
+            ]
+            arrays = [self.params, clipped, *(named[name] for name in arguments)]
+            elements = zip(*(np.ravel(array) for array in arrays), strict=True)
+            new = [family.function(*element, **uniform) for element in elements]
+        results = zip(*new, strict=True) if self.slots else [new]
+        for array, values in zip([self.params, *self.slots.values()], results, strict=bool(new)):
+            array[...] = np.array(values, array.dtype).reshape(array.shape)
+
+    def _at_this_push(self, value: float | Schedule) -> float:
+        return float(value(self.step - 1.0) if isinstance(value, Schedule) else value)

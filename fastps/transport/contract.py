@@ -7,11 +7,34 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 Arrays = list[np.ndarray[Any, np.dtype[Any]]]
+
+
+@dataclass(frozen=True)
+class Work:
+    """One operation. The arrays are one a leaf, checked, C-contiguous; they stay untouched and alive until `finish`.
+
+    Attributes
+    ----------
+    grads : makes it a push
+    outs : makes it a pull, or a push_pull
+    pulled : the parameters that the worker had, for rules that want them
+    scale : of the gradients, by their global norm
+    slot : makes it about this slot: `grads` are its new values; arrays of leaves without the slot are not looked at
+    streams : where each kernel's rule keeps the slot
+    """
+
+    grads: Arrays | None = None
+    outs: Arrays | None = None
+    pulled: Arrays | None = None
+    scale: float = 1.0
+    slot: str | None = None
+    streams: list[int | None] | None = None
 
 
 class Pending(Protocol):
@@ -32,12 +55,18 @@ class Transport(Protocol):
     @property
     def shards(self) -> tuple[int, ...]: ...
 
-    def start(self, grads: Arrays | None, outs: Arrays | None, timeout: float | None, resume: Any = None) -> Pending:
-        """Begins a push (`grads`), a pull (`outs`) or both.
+    def start(self, work: Work, timeout: float | None, resume: Any = None) -> Pending:
+        """Begins an operation. `timeout` is in seconds, None for the server's. `resume` comes from a WaitTimeoutError of
+        this transport."""
 
-        The arrays are one a leaf, checked, C-contiguous; they stay untouched and alive until `finish`. `timeout` is in
-        seconds, None for the server's. `resume` comes from a WaitTimeoutError of this transport.
-        """
+    def skipped(self) -> None:
+        """Counts a push that was not applied."""
+
+    def configure(self, row: int, values: dict[int, float], timeout: float) -> None:
+        """Changes hyper-parameters on all of its shards."""
+
+    def hyper(self, row: int, count: int, timeout: float) -> list[float]:
+        """Hyper-parameters as one of its shards has them."""
 
     def counters(self, timeout: float | None) -> dict[int, dict[str, int]]:
         """Per shard what its arena counted."""

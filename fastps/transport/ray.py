@@ -12,11 +12,13 @@ import threading
 import time
 from typing import Any
 
+import numpy as np
+
 from fastps import cluster
 from fastps.errors import UnavailableError, WaitTimeoutError
 from fastps.spec import ServerSpec
 from fastps.transport import wire
-from fastps.transport.contract import Arrays
+from fastps.transport.contract import Arrays, Work
 
 RESEND_SECONDS = 0.1
 
@@ -51,9 +53,21 @@ class RayTransport:
         self._numbers = Numbers()
         self._what = f"shards {list(shards)} on node {spec.addresses[shards[0]].node_id[:8]}"
 
-    def start(self, grads: Arrays | None, outs: Arrays | None, timeout: float | None, resume: Any = None) -> Operation:
+    def start(self, work: Work, timeout: float | None, resume: Any = None) -> Operation | SlotOperation:
         limit = self._spec.timeout if timeout is None else timeout
-        return Operation(self, grads, outs, limit, resume)
+        if work.slot is not None:
+            return SlotOperation(self, work, limit)
+        return Operation(self, work, limit, resume)
+
+    def skipped(self) -> None:
+        self._gateway.skipped.remote()
+
+    def configure(self, row: int, values: dict[int, float], timeout: float) -> None:
+        cluster.get(self._gateway.configure.remote(row, values, timeout), timeout, f"configure {self._what}")
+
+    def hyper(self, row: int, count: int, timeout: float) -> list[float]:
+        values: list[float] = cluster.get(self._gateway.hyper.remote(row, count), timeout, f"hyper of {self._what}")
+        return values
 
     def fill(self, arrays: Arrays, timeout: float) -> None:
         """The initial values, before anybody uses the server."""
@@ -68,25 +82,48 @@ class RayTransport:
         pass
 
 
+class SlotOperation:
+    """A pull or a set of one slot: rare, one call, whatever the size. Setting twice is setting once."""
+
+    def __init__(self, transport: RayTransport, work: Work, timeout: float) -> None:
+        assert work.slot is not None
+        self._what = f"slot `{work.slot}` of {transport._what}"
+        self._deadline, self._outs = cluster.deadline_after(timeout), work.outs
+        self._layout = wire.only(transport._layout, transport._spec.leaves_with(work.slot))
+        if work.grads is None:
+            self._ref = transport._gateway.slot.remote(work.slot, timeout)
+        else:
+            payload = wire.gather_some(self._layout, work.grads)
+            self._ref = transport._gateway.set_slot.remote(work.slot, timeout, payload)
+
+    def finish(self) -> None:
+        answer = cluster.get(self._ref, cluster.left_until(self._deadline), self._what)
+        if self._outs is not None:
+            wire.scatter(self._layout, 0, answer, self._outs)
+
+
 class Operation:
     """A call under way, or a few that carry one payload."""
 
-    def __init__(
-        self, transport: RayTransport, grads: Arrays | None, outs: Arrays | None, timeout: float, resume: Any
-    ) -> None:
-        self._transport, self._outs = transport, outs
+    def __init__(self, transport: RayTransport, work: Work, timeout: float, resume: Any) -> None:
+        self._transport, self._work, self._outs = transport, work, work.outs
         self._deadline = cluster.deadline_after(timeout)
-        self._payload = None if grads is None else wire.gather(transport._layout, grads)
+        self._payload = None if work.grads is None else wire.gather(transport._layout, work.grads)
+        if self._payload is not None and work.pulled is not None:
+            self._payload = np.concatenate([self._payload, wire.gather(transport._layout, work.pulled)])
         self._worker: int
         self._seq: int
         self._worker, self._seq = transport._numbers.take() if resume is None else resume
-        self._chunks = [] if outs is None else wire.chunks(transport._layout.nbytes)
+        self._chunks = [] if work.outs is None else wire.chunks(transport._layout.nbytes)
         self._refs = self._send()
 
     def _send(self) -> list[Any]:
         """Calls of one process to one actor arrive in order, so they can all be under way at once."""
         gateway = self._transport._gateway
-        header = wire.Header(self._worker, self._seq, cluster.left_until(self._deadline), bool(self._chunks))
+        header = wire.Header(
+            self._worker, self._seq, cluster.left_until(self._deadline), bool(self._chunks),
+            pulled=self._work.pulled is not None, scale=self._work.scale,
+        )  # fmt: skip
         if self._payload is None:
             refs = [gateway.pull.remote(header.pack())]
         else:

@@ -13,9 +13,9 @@ import numpy as np
 
 from fastps._core import Arena, Group
 from fastps.errors import ArenaError, ClosedError, ShardDiedError
-from fastps.kernels.loader import address_of
+from fastps.kernels.loader import addresses_of
 from fastps.spec import ServerSpec, ShardAddress
-from fastps.transport.contract import Arrays
+from fastps.transport.contract import Work
 
 
 def open_arena(address: ShardAddress, label: str) -> Arena:
@@ -43,22 +43,24 @@ def open_arena(address: ShardAddress, label: str) -> Arena:
 
 def group_of(spec: ServerSpec, arenas: dict[int, Arena], *, buffers: int, offset: Any, direct: bool = False) -> Group:
     """The arenas with their spans and rules. `offset(shard, number of the run)` gives (buffer, byte offset)."""
-    spans = []
+    spans, kernels = [], spec.kernels
     for shard in arenas:
         rows = []
         for number, run in enumerate(spec.plans[shard].runs):
             leaf = spec.structure.leaves[run.leaf]
-            rule = spec.dtypes.index(leaf.dtype)
-            rows.append((run.position, run.count * leaf.item_bytes, *offset(shard, number), rule, leaf.item_bytes))
+            kernel = kernels.index((spec.rule_of_leaf[run.leaf], leaf.dtype))
+            rows.append((run.position, run.count * leaf.item_bytes, *offset(shard, number), kernel, leaf.item_bytes))
         spans.append(rows)
     images = spec.addresses[next(iter(arenas))].kernels
-    rules = [(address_of(image), np.array(spec.rule.hyper, np.float64)) for image in images]
+    rules = [
+        (*addresses_of(image), len(spec.rules[rule].slots), rule)
+        for image, (rule, _) in zip(images, kernels, strict=True)
+    ]
     leaves = spec.structure.leaves
-    if not direct:
-        return Group(list(arenas.values()), spans, rules, buffers, spec.timeout)
-    kinds = [(np.dtype(leaf.dtype), leaf.shape) for leaf in leaves]
-    names = None if spec.structure.is_array else [leaf.path[0] for leaf in leaves]
-    return Group(list(arenas.values()), spans, rules, buffers, spec.timeout, kinds, names)
+    kinds = [(np.dtype(leaf.dtype), leaf.shape) for leaf in leaves] if direct else None
+    names = [leaf.path[0] for leaf in leaves] if direct and not spec.structure.is_array else None
+    limit = spec.gradients.clip_value
+    return Group(list(arenas.values()), spans, rules, buffers, spec.timeout, kinds, names, limit)
 
 
 class Done:
@@ -79,13 +81,25 @@ class ShmTransport:
             run = spec.plans[shard].runs[number]
             return run.leaf, run.start * spec.structure.leaves[run.leaf].item_bytes
 
-        # All shards here, and no mapping in a mapping: the group can take arguments as they come.
+        # All shards here, no mapping in a mapping, nothing to do with gradients before: the group can take arguments as
+        # they come.
         whole = len(shards) == len(spec.plans) and all(len(leaf.path) < 2 for leaf in spec.structure.leaves)
+        whole = whole and not spec.gradients.inspects and not any(rule.uses_pulled for rule in spec.rules)
         self.group = group_of(spec, self.arenas, buffers=len(spec.structure.leaves), offset=offset, direct=whole)
 
-    def start(self, grads: Arrays | None, outs: Arrays | None, timeout: float | None, resume: Any = None) -> Done:
-        self.group.run(grads, outs, timeout, resume)
+    def start(self, work: Work, timeout: float | None, resume: Any = None) -> Done:
+        self.group.run(work.grads, work.outs, timeout, resume, work.pulled, work.scale, work.streams)
         return Done()
+
+    def skipped(self) -> None:
+        self.group.count_skipped()
+
+    def configure(self, row: int, values: dict[int, float], timeout: float) -> None:
+        for arena in self.arenas.values():
+            arena.configure(row, values, timeout)
+
+    def hyper(self, row: int, count: int, timeout: float) -> list[float]:
+        return next(iter(self.arenas.values())).hyper(row, count)
 
     def counters(self, timeout: float | None) -> dict[int, dict[str, int]]:
         return {shard: arena.counters() for shard, arena in self.arenas.items()}

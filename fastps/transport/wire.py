@@ -67,11 +67,22 @@ def gather(layout: Layout, arrays: Arrays) -> np.ndarray[Any, Any]:
         flat = arrays[place.leaf].reshape(-1)[place.start : place.start + place.count]
         if place.nbytes == layout.nbytes:
             return flat.view(np.uint8)
+    return gather_some(layout, arrays)
+
+
+def gather_some(layout: Layout, arrays: Arrays) -> np.ndarray[Any, Any]:
+    """The same for places that need not cover everything: what they leave out is undefined."""
     wire = np.empty(layout.nbytes, np.uint8)
     for place in layout.places:
         flat = arrays[place.leaf].reshape(-1)[place.start : place.start + place.count]
         wire[place.offset : place.offset + place.nbytes] = flat.view(np.uint8)
     return wire
+
+
+def only(layout: Layout, leaves: Sequence[int]) -> Layout:
+    """The places of some leaves, where they are in the whole."""
+    wanted = set(leaves)
+    return replace(layout, places=tuple(place for place in layout.places if place.leaf in wanted))
 
 
 def scatter(layout: Layout, start: int, answer: Any, arrays: Arrays) -> None:
@@ -118,6 +129,8 @@ class Header:
     worker, seq : who calls, and the number of its push
     timeout : seconds left to wait for locks
     pulls : the push answers the parameters
+    pulled : behind the gradients come the parameters that the worker had
+    scale : of the gradients
     message, messages : which of how many carry this payload
     """
 
@@ -127,16 +140,20 @@ class Header:
     pulls: bool = False
     message: int = 0
     messages: int = 1
+    pulled: bool = False
+    scale: float = 1.0
 
-    FORMAT: ClassVar[struct.Struct] = struct.Struct("<QQdIII4x")
+    FORMAT: ClassVar[struct.Struct] = struct.Struct("<QQdIIIId")
 
     def pack(self) -> bytes:
-        return self.FORMAT.pack(self.worker, self.seq, self.timeout, self.pulls, self.message, self.messages)
+        return self.FORMAT.pack(
+            self.worker, self.seq, self.timeout, self.pulls, self.message, self.messages, self.pulled, self.scale
+        )
 
     @classmethod
     def unpack(cls, data: bytes) -> Header:
-        worker, seq, timeout, pulls, message, messages = cls.FORMAT.unpack_from(data)
-        return cls(worker, seq, timeout, bool(pulls), message, messages)
+        worker, seq, timeout, pulls, message, messages, pulled, scale = cls.FORMAT.unpack_from(data)
+        return cls(worker, seq, timeout, bool(pulls), message, messages, bool(pulled), scale)
 
 
 def messages(payload: np.ndarray[Any, Any], header: Header) -> list[list[Any]]:

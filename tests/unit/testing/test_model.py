@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 import fastps
-from fastps.testing import ModelServer, naive
+from fastps.rules import DCASGD, SGD, Add
+from fastps.testing import ModelServer
 
 
 def test_the_model_adds_what_is_pushed_and_answers_copies():
@@ -40,9 +41,19 @@ def test_a_closed_model_raises_closed_error():
         model.pull()
 
 
-@pytest.mark.parametrize("rule", [fastps.Add(), fastps.SGD(0.1, 0.01)])
-def test_a_twin_equals_its_rule_applied_element_by_element(rule, rng):
-    p, g = rng.normal(size=(2, 50)).astype(np.float32)
-    hyper = [np.float32(value) for value in rule.hyper]
-    expected = [type(rule).step(a, b, *hyper) for a, b in zip(p, g, strict=True)]
-    assert naive.apply(rule, p, g).tolist() == [float(value) for value in expected]
+def test_every_leaf_of_the_model_follows_the_first_rule_whose_pattern_fits():
+    start = {"a": {"bias": np.ones(2), "weight": np.ones(2)}}
+    model = ModelServer(start, rule={"*bias": SGD(0.5), "*": Add()})
+    model.push(start)
+    assert model.pull()["a"]["bias"].tolist() == [0.5, 0.5]
+    assert model.pull()["a"]["weight"].tolist() == [2, 2]
+    with pytest.raises(fastps.OptionError, match="no rule for `a/weight`"):
+        ModelServer(start, rule={"*bias": SGD(0.5)})
+
+
+def test_the_model_passes_on_what_the_worker_had_pulled():
+    model = ModelServer(np.array([2.0]), rule=DCASGD(0.5, 0.5))
+    model.push(np.array([1.0]), pulled=np.array([1.0]))
+    assert model.pull().tolist() == [1.25]
+    with pytest.raises(fastps.OptionError, match="pulled"):
+        model.push(np.array([1.0]))

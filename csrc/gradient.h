@@ -1,0 +1,15 @@
+/* What is asked of a gradient as a whole, before a push. One pass over it each, no memory. */
+#ifndef FPS_GRADIENT_H
+#define FPS_GRADIENT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* The sum of the squares of n floats (item_bytes 4) or doubles (8), in double. Infinite or NaN when an element is; for
+ * doubles also when a square overflows. */
+double fps_sum_squares(const void *values, size_t n, uint32_t item_bytes);
+
+bool fps_all_finite(const void *values, size_t n, uint32_t item_bytes);
+
+#endif

@@ -1,0 +1,56 @@
+"""What is done with gradients before the rule sees them: clipping, and the refusal of what is not finite. Pure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from fastps.errors import OptionError
+
+NONFINITE = ("apply", "skip", "raise")
+
+
+@dataclass(frozen=True)
+class GradientPolicy:
+    """How gradients are treated, in this order.
+
+    Attributes
+    ----------
+    nonfinite : "apply", "skip" or "raise" pushes that hold a NaN or an infinity
+    clip_norm : gradients whose global norm, over all arrays, is larger are scaled down to it; inf: never
+    clip_value : each element is cut to [-clip_value, clip_value]; inf: never
+    """
+
+    nonfinite: str = "apply"
+    clip_norm: float = math.inf
+    clip_value: float = math.inf
+
+    @property
+    def clips(self) -> bool:
+        """Whether kernels scale and cut."""
+        return self.clip_norm < math.inf or self.clip_value < math.inf
+
+    @property
+    def inspects(self) -> bool:
+        """Whether a push begins with a pass over the gradients."""
+        return self.nonfinite != "apply" or self.clip_norm < math.inf
+
+    def scale(self, norm: float) -> float:
+        """The factor for gradients of this global norm, as torch.nn.utils.clip_grad_norm_ has it."""
+        return min(1.0, self.clip_norm / (norm + 1e-6)) if self.clip_norm < math.inf else 1.0
+
+
+def gradient_policy(nonfinite: Any, clip_norm: Any, clip_value: Any) -> GradientPolicy:
+    """Raises OptionError."""
+    if nonfinite not in NONFINITE:
+        raise OptionError(f"nonfinite: expected one of {NONFINITE}, got {nonfinite!r}")
+    return GradientPolicy(nonfinite, _limit("clip_norm", clip_norm), _limit("clip_value", clip_value))
+
+
+def _limit(name: str, value: Any) -> float:
+    if value is None:
+        return math.inf
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0:
+        return float(value)
+    raise OptionError(f"{name}: expected a number above 0, or None, got {value!r}")

@@ -1,0 +1,99 @@
+"""Hyper-parameters that change with the version: learning-rate schedules.
+
+A schedule is a function of the version before a push, 0 at the first one. It is compiled with the rule and evaluated
+once a push, under the shard's lock: every push is computed with the value for its own version, whoever pushes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fastps.errors import OptionError
+
+
+@dataclass(frozen=True, repr=False)
+class Schedule:
+    """A function of the version that takes the place of a hyper-parameter's value.
+
+    Attributes
+    ----------
+    function : takes the version, a float, and returns the value; compiled like a rule, so it may use arithmetic, `if`,
+        the functions of `math`, constants, and functions of that kind
+    label : how it prints
+    """
+
+    function: Callable[[float], float]
+    label: str = ""
+
+    def __call__(self, version: float) -> float:
+        return self.function(version)
+
+    def __repr__(self) -> str:
+        return self.label or f"<schedule {self.function.__name__}>"
+
+
+def constant(value: float) -> Schedule:
+    """Always `value`."""
+    value = _finite("constant", "value", value)
+    return Schedule(lambda version: value, f"constant({value!r})")
+
+
+def step_decay(value: float, *, every: int, factor: float = 0.1) -> Schedule:
+    """`value`, multiplied by `factor` after each `every` pushes, as torch's StepLR.
+
+    >>> [step_decay(1.0, every=10, factor=0.5)(version) for version in (0, 9, 10, 25)]
+    [1.0, 1.0, 0.5, 0.25]
+    """
+    value, factor = _finite("step_decay", "value", value), _finite("step_decay", "factor", factor)
+    period = _positive("step_decay", "every", every)
+    return Schedule(
+        lambda version: value * factor ** math.floor(version / period),
+        f"step_decay({value!r}, every={every}, factor={factor!r})",
+    )
+
+
+def cosine(value: float, *, steps: int, floor: float = 0.0) -> Schedule:
+    """From `value` down to `floor` in `steps` pushes along half a cosine, then `floor` (Loshchilov and Hutter, SGDR,
+    2017, without restarts).
+
+    >>> [round(cosine(1.0, steps=100)(version), 6) for version in (0, 50, 100, 1000)]
+    [1.0, 0.5, 0.0, 0.0]
+    """
+    value, floor = _finite("cosine", "value", value), _finite("cosine", "floor", floor)
+    period = _positive("cosine", "steps", steps)
+    return Schedule(
+        lambda version: floor + 0.5 * (value - floor) * (1 + math.cos(math.pi * min(version / period, 1.0))),
+        f"cosine({value!r}, steps={steps}, floor={floor!r})",
+    )
+
+
+def warmup(then: float | Schedule | Callable[[float], float], *, steps: int) -> Schedule:
+    """Linearly up in `steps` pushes to `then`, a number or a schedule, which begins when the warm-up ends.
+
+    The first push is made with 1 / `steps` of `then`'s first value.
+
+    >>> [warmup(1.0, steps=4)(version) for version in (0, 1, 3, 4, 9)]
+    [0.25, 0.5, 1.0, 1.0, 1.0]
+    """
+    period = _positive("warmup", "steps", steps)
+    schedule = then if isinstance(then, Schedule) else Schedule(then) if callable(then) else constant(then)
+    after = schedule.function
+    return Schedule(
+        lambda version: after(0.0) * (version + 1) / period if version < period else after(version - period),
+        f"warmup({then!r}, steps={steps})",
+    )
+
+
+def _finite(what: str, name: str, value: Any) -> float:
+    if isinstance(value, (int, float)) and math.isfinite(value):
+        return float(value)
+    raise OptionError(f"{what}: expected a finite number as {name}, got {value!r}")
+
+
+def _positive(what: str, name: str, value: Any) -> float:
+    if isinstance(value, (int, float)) and math.isfinite(value) and value > 0:
+        return float(value)
+    raise OptionError(f"{what}: expected a number above 0 as {name}, got {value!r}")
