@@ -36,7 +36,7 @@
 #define FPS_FORMAT_VERSION 2u
 #define FPS_PAGE 4096u
 #define FPS_BLOCK_BYTES 4096u  /* one kernel call, the unit that a death leaves whole; layout.block_bytes decides */
-#define FPS_BLOCK_MAX_BYTES (4 * FPS_BLOCK_BYTES)
+#define FPS_BLOCK_MAX_BYTES (2 * FPS_BLOCK_BYTES)
 #define FPS_STREAM_APART 256u  /* between streams of one kind, modulo 4096 */
 #define FPS_MAX_SESSIONS 2048u /* the kernel hands over no more robust locks than these of one thread that dies */
 #define FPS_MAX_SLOTS 15u

@@ -17,9 +17,24 @@ from fastps import _core as _core
 from fastps import errors
 from fastps.errors import *  # noqa: F403  # the exception tree is public as a whole
 from fastps.rules import (
-    DCASGD, FTRL, SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, Add, AMSGrad, Lion, NAdam, ProximalSGD, RMSprop, Rule,
+    DCASGD,
+    FTRL,
+    SGD,
+    Adadelta,
+    Adagrad,
+    Adam,
+    Adamax,
+    AdamW,
+    Add,
+    AMSGrad,
+    Lion,
+    NAdam,
+    ProximalSGD,
+    RMSprop,
+    Rule,
     rule,
 )  # fmt: skip
+from fastps.rules import schedule as schedules
 
 if TYPE_CHECKING:
     from fastps.future import Future
@@ -29,7 +44,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "DCASGD", "FTRL", "SGD", "AMSGrad", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Add", "Future", "Lion",
-    "NAdam", "ParameterServer", "ProximalSGD", "RMSprop", "Rule", "View", "get", "rule", *errors.__all__,
+    "NAdam", "ParameterServer", "ProximalSGD", "RMSprop", "Rule", "View", "get", "rule", "schedules", *errors.__all__,
 ]  # fmt: skip
 
 _LAZY = {"Future": "fastps.future", "ParameterServer": "fastps.server", "get": "fastps.server", "View": "fastps.view"}

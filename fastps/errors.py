@@ -5,7 +5,7 @@
      |    +-- ShapeError
      |    +-- DtypeError         (TypeError)
      |    +-- NamesError         (KeyError)         names missing from a mapping, or unknown
-     |    +-- NonfiniteError                        gradients hold a NaN or an infinity (nonfinite="raise")
+     |    +-- NonfiniteError                        gradients hold a NaN or an infinity
      |    +-- OutputError                           an `out` that cannot be written in place
      |    +-- SplitError                            a view of an array that lies on several shards
      +-- OptionError             (ValueError)       an argument of ParameterServer that cannot be

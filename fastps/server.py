@@ -21,9 +21,9 @@ from fastps.errors import (
     WaitTimeoutError,
 )
 from fastps.future import Future
+from fastps.gradients import gradient_policy
 from fastps.observe.stats import ServerStats
 from fastps.partition import ShardPlan, partition
-from fastps.gradients import gradient_policy
 from fastps.rules import Add, Rule, RuleFamily
 from fastps.rules.assignment import assign
 from fastps.session import Session
@@ -98,7 +98,7 @@ class ParameterServer:
         "shard": every pull sees, for each shard, the state after a whole number of pushes. "none" (Hogwild): no locks;
         concurrent pushes may lose each other's updates of an element, and a pull may mix states.
     clip_norm : float, optional
-        Gradients whose global norm, over all arrays, is larger are scaled down to it, as torch's `clip_grad_norm_` does.
+        Gradients whose global norm, over all arrays, is larger are scaled down to it, as by torch's `clip_grad_norm_`.
         Cost: one pass over the gradients.
     clip_value : float, optional
         Cuts each element of the gradients to [-clip_value, clip_value]; part of the kernel.
@@ -319,7 +319,8 @@ class ParameterServer:
         """A copy of a slot of the rule, such as Adam's ``"m"``, in the structure of the parameters.
 
         Where arrays have different rules, those whose rule has the slot. Without `name`, a dict of all slots by name,
-        one read after the other. For each shard a slot is read between two pushes. Raises OptionError for an unknown name.
+        one read after the other. For each shard a slot is read between two pushes. Raises OptionError for an unknown
+        name.
         """
         session = self._session or self._attach()
         if name is None:
@@ -330,7 +331,8 @@ class ParameterServer:
         """Sets a slot to `values`, in the structure in which `slots` answers it: for warm starts.
 
         For each shard it happens between two pushes; versions stay. Raises OptionError for an unknown name, ShapeError,
-        DtypeError or NamesError for values that do not fit, with nothing set; WaitTimeoutError when it may be set in part.
+        DtypeError or NamesError for values that do not fit, with nothing set; WaitTimeoutError when it may be set in
+        part.
         """
         (self._session or self._attach()).set_slots(name, values, _seconds(timeout))
 
@@ -338,8 +340,8 @@ class ParameterServer:
         """Changes hyper-parameters: ``ps.configure(lr=0.01)``. Every push that enters a shard from then on uses them.
 
         With different rules, those that have the hyper-parameter; or the one that was given for `pattern`:
-        ``ps.configure("bias*", lr=0.01)``. A number takes the place of a schedule, None brings it back. Shards change one
-        after the other. Raises OptionError for unknown names and values that are not finite, with nothing changed.
+        ``ps.configure("bias*", lr=0.01)``. A number takes the place of a schedule, None brings it back. Shards change
+        one after the other. Raises OptionError for unknown names and values that are not finite, with nothing changed.
         """
         (self._session or self._attach()).configure(pattern, hyper, _seconds(timeout))
 

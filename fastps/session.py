@@ -85,9 +85,7 @@ class Session:
             self._run(work or Work(outs=arrays), timeout, "push_pull")
         return target
 
-    def _work(
-        self, grads: Any, pulled: Any, outs: Arrays | None, verb: str, timeout: float | None
-    ) -> Work | None:
+    def _work(self, grads: Any, pulled: Any, outs: Arrays | None, verb: str, timeout: float | None) -> Work | None:
         """A push of checked gradients; None when it is to be skipped."""
         limit = self.spec.timeout if timeout is None else timeout
         given = self.spec.structure.grads(self._resolve(grads, limit), verb)
@@ -158,8 +156,9 @@ class Session:
         limit = self.spec.timeout if timeout is None else timeout
         rules = [(row, rule) for row, rule in enumerate(self.spec.rules) if pattern is None or rule.pattern == pattern]
         if not rules:
-            raise OptionError(f"configure: no rule has the pattern {pattern!r}; they are "
-                              f"{[rule.pattern for rule in self.spec.rules]}")
+            raise OptionError(
+                f"configure: no rule has the pattern {pattern!r}; they are {[rule.pattern for rule in self.spec.rules]}"
+            )
         changes = []
         for name in values:
             if not any(name in rule.hyper for _, rule in rules):

@@ -58,7 +58,13 @@ class Shard:
         self._answers: OrderedDict[int, Any] = OrderedDict()
 
     def create(
-        self, structure: Structure, params_bytes: int, assignment: Assignment, clips: bool, max_sessions: int, isolated: bool
+        self,
+        structure: Structure,
+        params_bytes: int,
+        assignment: Assignment,
+        clips: bool,
+        max_sessions: int,
+        isolated: bool,
     ) -> ShardAddress:
         """Compiles the rules for this node, allocates the arena, says where it is."""
         needed = kernels_of(structure, assignment.of_leaf)
@@ -121,7 +127,9 @@ class Shard:
         assert self._group is not None
         header = wire.Header.unpack(head)
         worker = header.worker
-        inbox = self._inboxes.pop(worker, None) if header.message else wire.Inbox(self._layout.nbytes * (1 + header.pulled))
+        inbox = (
+            self._inboxes.pop(worker, None) if header.message else wire.Inbox(self._layout.nbytes * (1 + header.pulled))
+        )
         if inbox is None:
             raise UnavailableError(f"{self._label}: the first part of a push was dropped; send it again")
         inbox.add(head, parts)
@@ -143,9 +151,7 @@ class Shard:
         out = np.empty(self._layout.nbytes, np.uint8) if header.pulls and resume is None else None
         pulled = [payload[self._layout.nbytes :]] if header.pulled else None
         try:
-            self._group.run(
-                [payload], None if out is None else [out], header.timeout, resume, pulled, header.scale
-            )
+            self._group.run([payload], None if out is None else [out], header.timeout, resume, pulled, header.scale)
         except WaitTimeoutError as error:
             keep(self._stalled, worker, (header.seq, error.resume), STALLED)
             raise

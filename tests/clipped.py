@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from fastps.rules import Rule
+import fastps
 
 
-@dataclass(frozen=True)
-class Clipped(Rule):
+@fastps.rule
+def clipped(p, g, *, lr, limit):
     """Gradient descent with every element of the gradient clipped."""
-
-    lr: float
-    limit: float
-
-    @staticmethod
-    def step(p: float, g: float, lr: float, limit: float) -> float:
-        return p - lr * min(max(g, -limit), limit)
+    return p - lr * min(max(g, -limit), limit)

@@ -16,7 +16,7 @@ import numpy as np
 
 from fastps._core import Arena, Group
 from fastps.kernels.cache import image_of
-from fastps.kernels.loader import address_of
+from fastps.kernels.loader import addresses_of
 from fastps.partition import partition
 from fastps.rules import Add
 from fastps.structure import structure_of
@@ -48,18 +48,29 @@ class LocalServer:
             label = f"shard {plan.index} of {num_shards}"
             arenas.append(
                 Arena.create(
-                    ids[-1], label, plan.index, num_shards, plan.params_bytes, max_sessions, isolated, stripe_bytes
+                    ids[-1],
+                    label,
+                    plan.index,
+                    num_shards,
+                    plan.params_bytes,
+                    max_sessions,
+                    isolated,
+                    stripe_bytes,
+                    len(rule.slots),
                 )
             )
+            arenas[-1].configure(0, dict(enumerate(rule.values)), 1.0)
             spans.append(
                 [
                     (r.position, r.count * leaf.item_bytes, 0, r.start * leaf.item_bytes, 0, leaf.item_bytes)
                     for r in plan.runs
                 ]
             )
-        rules = [(address_of(image_of(rule, leaf.dtype)), np.array(rule.hyper, np.float64))]
+        rules = [(*addresses_of(image_of(rule, leaf.dtype)), len(rule.slots), 0)]
         group = Group(arenas, spans, rules, 1, timeout, [(np.dtype(leaf.dtype), leaf.shape)])
         group.fill([array])
+        for part in range(num_shards):
+            group.begin(part, [list(rule.slots.values())])
         return cls(arenas, ids, group, spans)
 
     def push_from(self, grad, timeout=None):

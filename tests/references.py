@@ -1,7 +1,7 @@
 """Every rule of the library with somebody else's word on what it computes: torch's, or the paper's formula in numpy.
 
-`CASES` is the one table. A case's `final` goes from parameters and gradients to the parameters after the last push; what
-a test does in between, on one shard or seven, with push or push_pull, is its own.
+`CASES` is the one table. A case's `final` goes from parameters and gradients to the parameters after the last push;
+what a test does in between, on one shard or seven, with push or push_pull, is its own.
 """
 
 from __future__ import annotations
@@ -14,8 +14,22 @@ import numpy as np
 import pytest
 
 from fastps.rules import (
-    DCASGD, FTRL, SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, Add, AMSGrad, Lion, NAdam, ProximalSGD, RMSprop, Rule,
-)  # fmt: skip
+    DCASGD,
+    FTRL,
+    SGD,
+    Adadelta,
+    Adagrad,
+    Adam,
+    Adamax,
+    AdamW,
+    Add,
+    AMSGrad,
+    Lion,
+    NAdam,
+    ProximalSGD,
+    RMSprop,
+    Rule,
+)
 
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
 

@@ -614,7 +614,7 @@ static void a_live_push_is_not_recorded_as_interrupted(void)
 /* Three workers push ones to two shards in one call, until they are told to stop or die. */
 #define N_WORKERS 3
 #define N_ARENAS 4 /* of many stripes and of one, without slots and with two */
-#define SLOTS_OF_ARENA(k) ((k) / 2 * 2)
+#define SLOTS_OF_ARENA(k) ((uint32_t)(k) / 2 * 2)
 #define ROUNDS 240
 
 typedef struct board {
@@ -641,6 +641,20 @@ static void check_growing_blocks(const float *out, float *last)
     }
 }
 
+static int32_t add_0_or_die(const void *const *state, const void *grad, void *const *results, int64_t n, int64_t ahead,
+                            const double *uniforms)
+{
+    slots_of_kernel = 0;
+    return add_or_die(state, grad, results, n, ahead, uniforms);
+}
+
+static int32_t add_2_or_die(const void *const *state, const void *grad, void *const *results, int64_t n, int64_t ahead,
+                            const double *uniforms)
+{
+    slots_of_kernel = 2;
+    return add_or_die(state, grad, results, n, ahead, uniforms);
+}
+
 static void work_until_told(void *argument)
 {
     crowd *c = argument;
@@ -649,7 +663,9 @@ static void work_until_told(void *argument)
     fps_span spans[N_ARENAS];
     whole w;
     uint32_t at;
-    float last[N_ARENAS][N_BLOCKS] = {{0}};
+    float last[N_ARENAS][3][N_BLOCKS] = {{{0}}};
+    const fps_rule rules[] = {{.kernel = add_0_or_die, .prepare = prepare_nothing},
+                              {.kernel = add_2_or_die, .prepare = prepare_nothing, .n_slots = 2}};
     const void *grads[N_ARENAS];
     double uniforms[N_ARENAS][2 * FPS_UNIFORMS];
     turns = c->slow ? 10 : 0;
@@ -657,12 +673,15 @@ static void work_until_told(void *argument)
     while (!fps_load32_acquire(&shared->stop)) {
         fps_part parts[N_ARENAS];
         prepare(&w, &s[0], c->ones, NULL);
-        w.rule.kernel = add_or_die;
         for (uint32_t k = 0; k < N_ARENAS; k++) {
             spans[k] = w.span;
-            parts[k] = (fps_part){.session = &s[k], .spans = &spans[k], .n_spans = 1};
+            parts[k] = (fps_part){.session = &s[k], .spans = &spans[k], .n_spans = 1, .uniforms = uniforms[k]};
             spans[k].buffer = k;
+            spans[k].rule = SLOTS_OF_ARENA(k) > 0;
+            grads[k] = c->ones;
         }
+        w.call.rules = rules;
+        w.call.n_rules = COUNT(rules);
         w.call.grads = grads;
         w.call.parts = parts;
         w.call.n_parts = N_ARENAS;
@@ -672,9 +691,11 @@ static void work_until_told(void *argument)
         uint64_t took = (uint64_t)(fps_now_ns() - start);
         if (took > fps_load_relaxed(&shared->longest_ns[c->worker]))
             fps_store_relaxed(&shared->longest_ns[c->worker], took);
-        for (int k = 0; k < N_ARENAS; k++) {
-            CHECK_EQ(pull(&s[k], c->out), FPS_OK);
-            check_growing_blocks(c->out, last[k]);
+        for (uint32_t k = 0; k < N_ARENAS; k++) {
+            for (uint32_t stream = 0; stream <= SLOTS_OF_ARENA(k); stream++) {
+                CHECK_EQ(pull_stream(&s[k], stream, c->out), FPS_OK);
+                check_growing_blocks(c->out, last[k][stream]);
+            }
         }
         fps_store32_release(&shared->operations[c->worker], fps_load32_relaxed(&shared->operations[c->worker]) + 1);
     }
@@ -704,11 +725,21 @@ static uint64_t retry_all(crowd *c, int k)
     return pushes;
 }
 
+/* Nobody pushes: what one pull finds the next one finds, too. */
+static void check_that_streams_agree(const fps_arena *arena)
+{
+    const float *params = (const float *)(const void *)arena->params;
+    for (uint32_t k = 1; k <= arena->layout.n_slots; k++)
+        for (uint64_t i = 0; i < N; i++)
+            CHECK_FLOAT(((const float *)(const void *)fps_arena_stream(arena, k))[i], (float)(k + 1) * params[i]);
+}
+
 static bool check_after_death(crowd *c, int k, uint64_t interrupted_before)
 {
     fps_arena *arena = &c->arenas[k];
     CHECK_EQ(pull(&c->witness[k], c->out), FPS_OK);
     check_blocks(c->out);
+    check_that_streams_agree(arena);
     bool partial = c->out[0] > c->out[N - 1];
     uint64_t interrupted = fps_load_relaxed(&arena->header->interrupted_pushes) - interrupted_before;
     CHECK(interrupted <= 1);
@@ -717,6 +748,7 @@ static bool check_after_death(crowd *c, int k, uint64_t interrupted_before)
     uint64_t pushes = retry_all(c, k);
     CHECK_EQ(pull(&c->witness[k], c->out), FPS_OK);
     check_all_equal(c->out, N, (float)pushes);
+    check_that_streams_agree(arena);
     check_at_rest(arena);
     return partial;
 }
@@ -726,9 +758,11 @@ static void random_deaths_lose_nothing_and_stop_nobody(void)
     crowd c = {.board = share(sizeof *c.board), .ones = filled(N, 1), .out = filled(N, -1)};
     int partial = 0;
     uint64_t longest = 0, interrupted[N_ARENAS];
-    c.arenas[0] = make_arena(N * 4, MANY_STRIPES, N_WORKERS + 1);
-    c.arenas[1] = make_arena(N * 4, ONE_STRIPE, N_WORKERS + 1);
-    for (int k = 0; k < N_ARENAS; k++) c.witness[k] = open_session(&c.arenas[k]);
+    for (uint32_t k = 0; k < N_ARENAS; k++) {
+        c.arenas[k] =
+            make_arena_with_slots(N * 4, k % 2 ? ONE_STRIPE : MANY_STRIPES, N_WORKERS + 1, SLOTS_OF_ARENA(k));
+        c.witness[k] = open_session(&c.arenas[k]);
+    }
     srandom(seed);
     for (int round = 0; round < ROUNDS; round++) {
         pid_t pids[N_WORKERS];
@@ -772,6 +806,16 @@ int main(int argc, char **argv)
         TEST(a_retry_finishes_a_committed_block_and_goes_on_behind_it),
         TEST(a_retry_after_the_first_block_was_committed_applies_it_once),
         TEST(a_retried_push_pull_pulls_all_of_the_shard),
+        TEST(a_death_in_a_kernel_changes_nothing_of_its_block_in_any_stream),
+        TEST(a_block_that_is_committed_but_not_copied_is_finished_in_all_streams),
+        TEST(a_death_between_the_copies_of_two_streams_is_finished_in_all_of_them),
+        TEST(a_death_in_the_copy_of_a_slot_is_finished_in_all_streams),
+        TEST(a_retried_push_pull_with_slots_pulls_all_of_the_shard),
+        TEST(a_death_in_the_copy_of_the_last_of_all_slots_is_finished),
+        TEST(a_repair_leaves_streams_alone_that_the_push_did_not_write),
+        TEST(a_death_while_a_stream_is_set_leaves_whole_blocks_and_is_retried),
+        TEST(a_retry_has_the_step_that_the_push_began_with),
+        TEST(configure_repairs_the_stripe_that_a_dead_push_was_in),
         TEST(the_version_counts_a_retried_push_once),
         TEST(a_death_in_the_first_push_of_a_session_is_retried),
         TEST(a_push_that_passes_a_dead_one_is_kept_by_the_retry),

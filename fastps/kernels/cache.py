@@ -95,7 +95,9 @@ def meaning_of(function: Any, above: tuple[Any, ...] = ()) -> str | None:
     except ValueError:  # not filled yet
         return None
     outside = dict(zip(function.__code__.co_freevars, cells, strict=True))
-    outside |= {name: function.__globals__[name] for name in names_in(function.__code__) if name in function.__globals__}
+    outside |= {
+        name: function.__globals__[name] for name in names_in(function.__code__) if name in function.__globals__
+    }
     for name, value in sorted(outside.items()):
         if isinstance(value, (bool, int, float, np.number)):
             parts.append(f"{name} = {type(value).__name__} {value!r}")

@@ -1,7 +1,7 @@
 """Turns a rule into machine code: the one place that runs numba's compiler and sets its options.
 
-A rule becomes two functions in one object file. `prepare` computes what is the same for all elements of a push; a kernel
-(shapes.py) goes over elements. Both are arithmetic alone: no allocation, no check, no Python object.
+A rule becomes two functions in one object file. `prepare` computes what is the same for all elements of a push; a
+kernel (shapes.py) goes over elements. Both are arithmetic alone: no allocation, no check, no Python object.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from numba.core.untyped_passes import TranslateByteCode
 
 from fastps.errors import CompileError
 from fastps.kernels import functions, llvmir
-from fastps.kernels.hoist import Split, is_function, split
+from fastps.kernels.hoist import is_function, split
 from fastps.kernels.image import KernelImage
 from fastps.kernels.shapes import SHAPES, Shape
 from fastps.rules.base import PULLED, Rule

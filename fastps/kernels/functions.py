@@ -23,8 +23,8 @@ def to_int(typing: Any, value: Any) -> Any:
 
 @intrinsic
 def powers_of_two(typing: Any, n: Any) -> Any:
-    """Two powers of two whose product is 2**n: n may be one more or, for subnormal results, far less than an exponent has
-    room for. In LLVM, because numba's integers grow to 64 bits."""
+    """Two powers of two whose product is 2**n: n may be one more or, for subnormal results, far less than an exponent
+    has room for. In LLVM, because numba's integers grow to 64 bits."""
     to, shift, bias = (types.float32, 23, 127) if n == types.int32 else (types.float64, 52, 1023)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

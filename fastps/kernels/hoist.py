@@ -193,7 +193,8 @@ class _Splitter:
         """Uniform values may be needed in any block: they are there from the start."""
         first = self.ir.blocks[min(self.ir.blocks)]
         first.body[:0] = [
-            ir.Assign(value, first.scope.get_or_define(name, self.ir.loc), self.ir.loc) for name, value in needed.items()
+            ir.Assign(value, first.scope.get_or_define(name, self.ir.loc), self.ir.loc)
+            for name, value in needed.items()
         ]
 
     def _rewrite(self, statement: Any, needed: dict[str, Any]) -> None:

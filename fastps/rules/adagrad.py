@@ -39,7 +39,8 @@ def Adagrad(p, g, sum, *, step, lr=1e-2, lr_decay=0.0, weight_decay=0.0, initial
 
     References
     ----------
-    Duchi, Hazan and Singer, Adaptive Subgradient Methods for Online Learning and Stochastic Optimization, JMLR 12, 2011.
+    Duchi, Hazan and Singer, Adaptive Subgradient Methods for Online Learning and Stochastic Optimization, JMLR 12,
+    2011.
 
     Notes
     -----

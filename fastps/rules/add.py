@@ -9,8 +9,10 @@ from fastps.rules.base import rule
 def Add(p, g):
     """Adds what is pushed: ``p + g``.
 
-    The rule for updates that are already scaled by a learning rate, for counters and for sums. No slots, no
+    The rule for updates that are already scaled by a learning rate, for counters and for sums. No
     hyper-parameters.
+
+    Slots: none.
 
     Examples
     --------

@@ -40,7 +40,7 @@ class Assignment:
 
 
 def assign(rule: Any, names: list[str]) -> Assignment:
-    """Gives each name a rule: the one rule, or that of the first pattern which fits (`fnmatch`: ``*``, ``?``, ``[a-z]``).
+    """Gives each name a rule: the one rule, or that of the first pattern which fits (``*``, ``?``, ``[a-z]``).
 
     Raises RuleError when a name fits no pattern, or a pattern no name.
     """

@@ -92,7 +92,7 @@ class RuleFamily:
         return Rule(self, tuple(hyper.values()))
 
     def __reduce__(self) -> Any:
-        if self.__module__.split(".")[0] == "fastps":
+        if str(self.__module__).split(".")[0] == "fastps":  # None in an `exec` without `__name__`
             return self.__qualname__  # by reference
         return type(self), (self.function, dict(self.slots))
 
@@ -168,11 +168,11 @@ def rule(function: Callable[..., Any] | None = None, /, *, slots: Mapping[str, f
     The function takes a parameter, its gradient and the slots, and, after a ``*``, hyper-parameters and, if it asks for
     it, `step`: the number of this push in the shard, from 1. It returns the new parameter, followed by the new slots in
     the order of the arguments. An argument called `pulled` is the parameter as the worker had it when it computed the
-    gradient, which it then passes to `push`. The function may use arithmetic, comparisons, ``if``, `abs`, `min`, `max`, the functions of `math`,
-    `numpy.sign`, `numpy.clip`, and call other such functions. docs/rules.md says more.
+    gradient, which it then passes to `push`. The function may use arithmetic, comparisons, ``if``, `abs`, `min`, `max`,
+    the functions of `math`, `numpy.sign`, `numpy.clip`, and call other such functions. docs/rules.md says more.
 
-    What depends on hyper-parameters and `step` alone is computed in float64, once a push; what depends on an element, in
-    the dtype of the parameters. A division by the former is a multiplication by its reciprocal.
+    What depends on hyper-parameters and `step` alone is computed in float64, once a push; what depends on an element,
+    in the dtype of the parameters. A division by the former is a multiplication by its reciprocal.
 
     Parameters
     ----------

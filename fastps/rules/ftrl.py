@@ -38,12 +38,12 @@ def FTRL(p, g, z, n, *, lr, beta=1.0, l1=0.0, l2=0.0):
 
     Examples
     --------
-    >>> FTRL.function(0.0, 2.0, 0.0, 0.0, lr=1.5)
-    (-1.0, 2.0, 4.0)
-    >>> FTRL.function(0.0, 2.0, 0.0, 0.0, lr=1.5, l1=3.0)
-    (0.0, 2.0, 4.0)
-    >>> FTRL.function(5.0, 2.0, 0.0, 0.0, lr=1.5)
-    (4.0, -8.0, 4.0)
+    >>> [float(x) for x in FTRL.function(0.0, 2.0, 0.0, 0.0, lr=1.0, beta=2.0)]
+    [-0.5, 2.0, 4.0]
+    >>> [float(x) for x in FTRL.function(0.0, 2.0, 0.0, 0.0, lr=1.0, beta=2.0, l1=1.5)]
+    [-0.125, 2.0, 4.0]
+    >>> [float(x) for x in FTRL.function(5.0, 2.0, 0.0, 0.0, lr=1.0, beta=2.0)]
+    [4.5, -18.0, 4.0]
 
     References
     ----------

@@ -31,8 +31,8 @@ def Lion(p, g, m, *, lr=1e-4, beta1=0.9, beta2=0.99, weight_decay=0.0):
 
     Examples
     --------
-    >>> Lion.function(1.0, 3.0, -1.0, lr=0.25, beta1=0.5, beta2=0.75)
-    (0.75, 0.0)
+    >>> [float(x) for x in Lion.function(1.0, 3.0, -1.0, lr=0.25, beta1=0.5, beta2=0.75)]
+    [0.75, 0.0]
 
     References
     ----------

@@ -111,8 +111,8 @@ def MomentumSGD(p, g, velocity, *, step, lr, momentum, dampening=0.0, weight_dec
 
     Notes
     -----
-    As torch.optim.SGD: `lr` is outside of the velocity, which matters when it follows a schedule, and the first gradient
-    is not dampened. The paper has `lr` inside. optax.sgd has no dampening and is otherwise the same.
+    As torch.optim.SGD: `lr` is outside of the velocity, which matters when it follows a schedule, and the first
+    gradient is not dampened. The paper has `lr` inside. optax.sgd has no dampening and is otherwise the same.
     """
     g = g + weight_decay * p
     velocity = momentum * velocity + (1 - dampening * (step > 1)) * g

@@ -6,13 +6,13 @@ Use it as the oracle of a test, or in place of a server where a trainer is teste
 from __future__ import annotations
 
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
 
-from fastps.errors import ClosedError, DtypeError, NamesError, OptionError, OutputError, ShapeError
+from fastps.errors import ClosedError, DtypeError, NamesError, OutputError, ShapeError
 from fastps.rules import Add, Rule
+from fastps.rules.assignment import assign
 from fastps.testing.naive import Naive
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -25,16 +25,20 @@ class ModelServer:
     Parameters
     ----------
     params : int, array or (nested) mapping of names to numpy arrays, float32 or float64; copied
-    rule : what a push does; or a mapping of patterns, as in `fnmatch`, to rules: the first one that fits a leaf's path,
-        its names joined by "/", is the leaf's
+    rule : what a push does; or a mapping of patterns to rules: the first pattern that fits a leaf's names, joined by
+        "/", says which rule is the leaf's
     num_shards : how many versions there are to tell
     """
 
     def __init__(self, params: Any, *, rule: Rule | Mapping[str, Rule] | None = None, num_shards: int = 1) -> None:
         value = np.zeros(params) if isinstance(params, int) else params
-        rules = rule if isinstance(rule, Mapping) else {"*": Add() if rule is None else rule}
         self._bare = not isinstance(value, Mapping)
-        self._leaves = {path: Naive(_rule_of(path, rules), array) for path, array in _flat(value).items()}
+        flat = _flat(value)
+        assigned = assign(Add() if rule is None else rule, ["/".join(path) for path in flat])
+        self._leaves = {
+            path: Naive(assigned.rules[which], array)
+            for (path, array), which in zip(flat.items(), assigned.of_leaf, strict=True)
+        }
         self._num_shards = num_shards
         self._pushes = 0
         self._closed = False
@@ -108,14 +112,6 @@ class ModelServer:
             if given[path].shape != array.shape:
                 raise ShapeError(f"{path}: expected {array.shape}, got {given[path].shape}")
         return given
-
-
-def _rule_of(path: tuple[str, ...], rules: Mapping[str, Rule]) -> Rule:
-    name = "/".join(path)
-    for pattern, rule in rules.items():
-        if fnmatchcase(name, pattern):
-            return rule
-    raise OptionError(f"no rule for `{name}`; the patterns are {list(rules)}")
 
 
 def _flat(value: Any, path: tuple[str, ...] = ()) -> Flat:

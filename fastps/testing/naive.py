@@ -6,9 +6,9 @@ kernel, and the rest in the elements' dtype.
 
 A kernel agrees bit for bit where a rule only adds, subtracts, multiplies and compares, as `Add` and `SGD` without
 momentum do. Elsewhere it agrees to a few units in the last place, for two reasons: functions of `math` return a Python
-float, so that a float32 is not rounded after a root; and a kernel multiplies by the reciprocal of a uniform divisor. And
-where Python raises (a division of two of its own floats by zero, `math.sqrt` of a negative number), a kernel has inf or
-NaN; a rule of which that is expected takes these functions from numpy.
+float, so that a float32 is not rounded after a root; and a kernel multiplies by the reciprocal of a uniform divisor.
+And where Python raises (a division of two of its own floats by zero, `math.sqrt` of a negative number), a kernel has
+inf or NaN; a rule of which that is expected takes these functions from numpy.
 """
 
 from __future__ import annotations
@@ -51,11 +51,9 @@ class Naive:
             uniform["step"] = float(self.step)
         with np.errstate(all="ignore"):
             clipped = np.clip(grads * number(scale), -number(limit), number(limit))
-            named = {**self.slots, PULLED: pulled}
-            arguments = list(inspect.signature(family.function).parameters)[
-                2 : 2 + len(self.slots) + family.uses_pulled
-            ]
-            arrays = [self.params, clipped, *(named[name] for name in arguments)]
+            named = {**self.slots, PULLED: pulled} if family.uses_pulled else self.slots
+            behind = [name for name in inspect.signature(family.function).parameters if name in named]
+            arrays = [self.params, clipped, *(named[name] for name in behind)]
             elements = zip(*(np.ravel(array) for array in arrays), strict=True)
             new = [family.function(*element, **uniform) for element in elements]
         results = zip(*new, strict=True) if self.slots else [new]

@@ -56,8 +56,8 @@ class Transport(Protocol):
     def shards(self) -> tuple[int, ...]: ...
 
     def start(self, work: Work, timeout: float | None, resume: Any = None) -> Pending:
-        """Begins an operation. `timeout` is in seconds, None for the server's. `resume` comes from a WaitTimeoutError of
-        this transport."""
+        """Begins an operation. `timeout` is in seconds, None for the server's; `resume` comes from a WaitTimeoutError
+        of this transport."""
 
     def skipped(self) -> None:
         """Counts a push that was not applied."""

@@ -327,9 +327,9 @@ def test_a_rule_of_the_users_own_is_applied():
 
 
 def workers_rule():
-    from tests.clipped import Clipped
+    from tests.clipped import clipped
 
-    return Clipped(1.0, 1.0)
+    return clipped(1.0, 1.0)
 
 
 def test_what_repr_says():

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[2] / "fastps"
 # A name stands for the module or the whole package; the longest name that fits decides.
 LAYERS = [
     ["errors"],
-    ["arrow", "capacity", "interchange", "kernels.image", "rules", "observe"],
+    ["arrow", "capacity", "gradients", "interchange", "kernels.image", "rules", "observe"],
     ["structure"],
     ["partition"],
     ["spec"],

@@ -8,19 +8,27 @@ import pytest
 
 from fastps._core import Arena, Group
 from fastps.errors import ClosedError, SplitError
+from fastps.gradients import GradientPolicy
 from fastps.partition import partition
 from fastps.rules import Add
-from fastps.spec import ServerSpec
+from fastps.rules.assignment import assign
+from fastps.spec import ServerSpec, infos
 from fastps.structure import structure_of
 from fastps.view import View
 from tests.conftest import own_arenas
+
+
+def rules_of(structure):
+    """What a server with the rule Add has in its spec."""
+    assignment = assign(Add(), [leaf.name for leaf in structure.leaves])
+    return infos(assignment), assignment.of_leaf
 
 
 def view_of(params, num_shards=1):
     """A view on new arenas that hold `params`."""
     structure, arrays = structure_of(params)
     plans = partition(structure, num_shards)
-    spec = ServerSpec("id", structure, plans, (), (), Add(), 1.0, None)
+    spec = ServerSpec("id", structure, plans, (), (), *rules_of(structure), GradientPolicy(), 1.0, None)
     arenas = {
         plan.index: Arena.create(bytes(16), f"shard {plan.index}", plan.index, num_shards, plan.params_bytes, 2, True)
         for plan in plans
@@ -34,7 +42,7 @@ def view_of(params, num_shards=1):
         ]
         for plan in plans
     ]  # fmt: skip
-    group = Group(list(arenas.values()), spans, [(1, np.zeros(0))], len(leaves), 1.0)  # never runs a kernel
+    group = Group(list(arenas.values()), spans, [(1, 1, 0, 0)], len(leaves), 1.0)  # never runs a kernel
     group.fill(arrays)
     return View(spec, arenas)
 

@@ -1,21 +1,25 @@
 """Kernels on disk, seen by processes that start with an empty directory, a damaged file, or none at all."""
 
+import math
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numba
+import numpy as np
 import pytest
 
 import fastps
 from fastps.kernels import cache
+from fastps.rules.schedule import cosine
 
 # Says on stdout whether it compiled, whether numba is loaded, and what 1 + 2 is by the kernel.
 PROGRAM = """
 import sys
 import fastps
 from fastps.kernels import cache
-from fastps.kernels.loader import address_of
+from fastps.kernels.loader import addresses_of
 compiled = []
 compile_now = cache.compile_now
 cache.compile_now = lambda *args: compiled.append(1) or compile_now(*args)
@@ -23,8 +27,9 @@ sys.stdin.readline()
 image = cache.image_of(fastps.Add(), "float64")
 import ctypes, numpy as np
 p, g, r = np.ones(3), np.full(3, 2.0), np.zeros(3)
-kernel = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3, ctypes.c_int64, ctypes.c_void_p)(address_of(image))
-kernel(p.ctypes.data, g.ctypes.data, r.ctypes.data, 3, None)
+pointer, number = ctypes.c_void_p, ctypes.c_int64
+kernel = ctypes.CFUNCTYPE(None, pointer, pointer, pointer, number, number, pointer)(addresses_of(image)[0])
+kernel((pointer * 1)(p.ctypes.data), g.ctypes.data, (pointer * 1)(r.ctypes.data), 3, 0, None)
 print(len(compiled), "numba" in sys.modules, r.tolist())
 """
 
@@ -64,10 +69,10 @@ def test_the_second_process_loads_without_numba(filled):
     assert filled.read_bytes() == before
 
 
-def test_eight_processes_that_start_together_compile_once(tmp_path):
+def test_twenty_processes_that_start_together_compile_once(tmp_path):
     directory = tmp_path / "new" / "deep"
-    answers = run(directory, 8)
-    assert sorted(answers) == [LOADED] * 7 + [COMPILED]
+    answers = run(directory, 20)
+    assert sorted(answers) == [LOADED] * 19 + [COMPILED]
     assert len(list(directory.glob("*.kernel"))) == 1
     assert not list(directory.glob("new-*"))
 
@@ -122,8 +127,59 @@ def test_a_full_disk_costs_the_file_only(tmp_path, monkeypatch):
 
 
 def test_the_key_tells_rules_and_dtypes_apart():
-    keys = {cache.key_of(rule, dtype) for rule in (fastps.Add(), fastps.SGD(0.1)) for dtype in ("float32", "float64")}
-    assert len(keys) == 4
+    keys = {
+        cache.key_of(rule, dtype, shape, clips)
+        for rule in (
+            fastps.Add(),
+            fastps.SGD(0.1),
+            fastps.SGD(cosine(0.1, steps=10)),
+            fastps.SGD(cosine(0.2, steps=10)),
+        )
+        for dtype in ("float32", "float64")
+        for shape in ("dense", "rows")
+        for clips in (False, True)
+    }
+    assert len(keys) == 32
+    assert None not in keys
+
+
+FACTOR = 2.0
+
+
+def scaled(x, by=1.0):
+    return x * by * FACTOR
+
+
+def calls(function):
+    @fastps.rule
+    def calling(p, g, *, lr=0.1):
+        return p - lr * function(g)
+
+    return calling()
+
+
+def test_the_key_follows_what_a_rule_calls_and_refers_to(monkeypatch):
+    def inner(x):
+        return scaled(x)
+
+    keys = [cache.key_of(calls(f), "float32") for f in (scaled, inner, math.sqrt, np.sqrt, math.exp)]
+    keys += [cache.key_of(calls(numba.njit(scaled)), "float32")]
+    assert keys[0] == keys[-1]  # compiled anew all the same
+    monkeypatch.setitem(globals(), "FACTOR", 3.0)
+    keys += [cache.key_of(calls(f), "float32") for f in (scaled, inner)]
+    monkeypatch.setattr(scaled, "__defaults__", (2.0,))
+    keys += [cache.key_of(calls(scaled), "float32")]
+    assert len(set(keys)) == 8
+    assert None not in keys
+
+
+def test_what_a_rule_refers_to_and_cannot_be_told_is_not_cached():
+    table = np.ones(3)
+    assert cache.key_of(calls(lambda x: x * table[0]), "float32") is None
+    assert cache.key_of(calls(lambda x: [x][0] * len(CALLED)), "float32") is None
+
+
+CALLED = "text"
 
 
 def test_the_cache_of_this_run_is_its_own():

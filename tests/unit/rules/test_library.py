@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fastps import rules
-from fastps.rules import FTRL, SGD, Adam, AdamW, Adamax, AMSGrad, Lion, NAdam, ProximalSGD, RMSprop, Rule
+from fastps.rules import FTRL, SGD, Adam, Adamax, AdamW, AMSGrad, Lion, NAdam, ProximalSGD, RMSprop, Rule
 from fastps.rules.nadam import momentum_product
 from fastps.rules.schedule import Schedule, cosine
 from fastps.testing import Naive
@@ -144,7 +144,7 @@ def test_ftrl_with_l1_makes_parameters_exactly_zero():
 
 
 def test_ftrl_goes_on_from_parameters_that_are_not_zero():
-    """The second way to say what is in its docstring: from w, it does what it does from 0, were all parameters w less."""
+    """From w it does what it does from 0, plus w."""
     machine = Compiled(FTRL(0.1), np.full(3, 5.0))
     machine.push(np.array([0.0, 1.0, -1.0]))
     shift = Compiled(FTRL(0.1), np.zeros(3))

@@ -19,6 +19,7 @@ from fastps.rules import SGD, Adagrad, Adam, Add, Rule, RuleFamily, rule
 from fastps.rules.schedule import Schedule, cosine
 
 MODULES = [importlib.import_module(f"fastps.rules.{module.name}") for module in pkgutil.iter_modules(rules.__path__)]
+DOCUMENTED = [m for m in MODULES if m.__name__.rpartition(".")[2] not in ("source", "assignment")]
 LIBRARY = [thing for module in MODULES for thing in vars(module).values() if isinstance(thing, RuleFamily)]
 
 
@@ -31,7 +32,7 @@ def heavy_ball(p, g, velocity, first, *, step, lr, momentum=0.9, start=0.5):
 # The library
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if not m.__name__.endswith("source")], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("module", DOCUMENTED, ids=lambda m: m.__name__)
 def test_the_examples_in_the_docstrings_hold(module):
     finder, runner = doctest.DocTestFinder(), doctest.DocTestRunner()
     tests = finder.find(module)
@@ -107,7 +108,9 @@ def test_a_schedule_or_a_function_takes_the_place_of_a_number():
 
 
 def test_a_slot_cannot_begin_as_a_schedule():
-    with pytest.raises(RuleError, match="Adagrad: slot `sum` begins as `initial_accumulator_value`, which must be a number"):
+    with pytest.raises(
+        RuleError, match="Adagrad: slot `sum` begins as `initial_accumulator_value`, which must be a number"
+    ):
         Adagrad(initial_accumulator_value=cosine(0.1, steps=10)).slots  # noqa: B018
 
 
@@ -317,14 +320,13 @@ def test_a_default_that_is_no_finite_number_raises_option_error():
     with pytest.raises(OptionError, match="odd: expected a number as lr, got str"):
 
         @rule
-        def odd(p, g, *, lr="0.1"):
+        def odd(p, g, *, lr="fast"):
             return p
 
 
 def test_rule_errors_survive_pickling():
-    try:
+    with pytest.raises(RuleError) as caught:
         rule(3)
-    except RuleError as error:
-        assert str(pickle.loads(pickle.dumps(error))) == str(error)
-        assert isinstance(error, fastps.FastPSError)
-        assert isinstance(error, ValueError)
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+    assert isinstance(caught.value, fastps.FastPSError)
+    assert isinstance(caught.value, ValueError)

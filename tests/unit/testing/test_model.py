@@ -47,7 +47,7 @@ def test_every_leaf_of_the_model_follows_the_first_rule_whose_pattern_fits():
     model.push(start)
     assert model.pull()["a"]["bias"].tolist() == [0.5, 0.5]
     assert model.pull()["a"]["weight"].tolist() == [2, 2]
-    with pytest.raises(fastps.OptionError, match="no rule for `a/weight`"):
+    with pytest.raises(fastps.RuleError, match="fits `a/weight`"):
         ModelServer(start, rule={"*bias": SGD(0.5)})
 
 
