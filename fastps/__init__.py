@@ -34,7 +34,7 @@ from fastps.rules import (
     Rule,
     rule,
 )  # fmt: skip
-from fastps.rules import schedule as schedules
+from fastps import schedules as schedules
 
 if TYPE_CHECKING:
     from fastps.future import Future

@@ -251,11 +251,7 @@ static inline fps_rule adding_rule(const fps_arena *arena)
 {
     uint32_t n_slots = arena->layout.n_slots;
     CHECK(n_slots <= 2 || n_slots == FPS_MAX_SLOTS);
-    return rule_of(n_slots == 0   ? add_f32
-                   : n_slots == 1 ? add_1_f32
-                   : n_slots == 2 ? add_2_f32
-                                  : add_15_f32,
-                   n_slots);
+    return rule_of(n_slots == 0 ? add_f32 : n_slots == 1 ? add_1_f32 : n_slots == 2 ? add_2_f32 : add_15_f32, n_slots);
 }
 
 /* An operation on one shard that is one run of float32. It is filled in place: it points into itself. */
@@ -275,8 +271,7 @@ typedef struct whole {
 static inline void prepare(whole *w, fps_session *session, const float *grad, float *out)
 {
     uint64_t bytes = session->arena->layout.params_bytes;
-    *w =
-        (whole){.session = session, .span = {.bytes = bytes, .item_bytes = 4}, .rule = adding_rule(session->arena)};
+    *w = (whole){.session = session, .span = {.bytes = bytes, .item_bytes = 4}, .rule = adding_rule(session->arena)};
     w->grads[0] = grad;
     w->outs[0] = out;
     w->part = (fps_part){.session = session, .spans = &w->span, .n_spans = 1, .uniforms = w->uniforms};

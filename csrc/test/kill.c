@@ -14,7 +14,7 @@ static const float *deadly; /* a kernel that comes to this parameter kills its p
 static uint8_t *trap;       /* or lets the copy behind it die: of a write to this page */
 static uint32_t slots_of_kernel;
 static uint32_t slots_written = FPS_NO_STREAM; /* fewer than the arena has */
-static uint32_t turns; /* of a kernel's busy loop per element */
+static uint32_t turns;                         /* of a kernel's busy loop per element */
 
 static void protect(uint8_t *at);
 
@@ -759,8 +759,7 @@ static void random_deaths_lose_nothing_and_stop_nobody(void)
     int partial = 0;
     uint64_t longest = 0, interrupted[N_ARENAS];
     for (uint32_t k = 0; k < N_ARENAS; k++) {
-        c.arenas[k] =
-            make_arena_with_slots(N * 4, k % 2 ? ONE_STRIPE : MANY_STRIPES, N_WORKERS + 1, SLOTS_OF_ARENA(k));
+        c.arenas[k] = make_arena_with_slots(N * 4, k % 2 ? ONE_STRIPE : MANY_STRIPES, N_WORKERS + 1, SLOTS_OF_ARENA(k));
         c.witness[k] = open_session(&c.arenas[k]);
     }
     srandom(seed);

@@ -90,7 +90,8 @@ static void two_stripes_are_a_whole_number_of_pushes(void) { check_load(2000, 40
 static void many_stripes_are_a_whole_number_of_pushes(void) { check_load(8191, 4096); }
 
 /* Two slots, whose pulls are checked like those of parameters, and somebody who changes all hyper-parameters of the row
- * at once, again and again: a push finds all of them from one change, and none from an earlier one than the push before.
+ * at once, again and again: a push finds all of them from one change, and none from an earlier one than the push
+ * before.
  */
 typedef struct slotted_load {
     load load;
@@ -175,8 +176,7 @@ static void check_load_with_slots(uint64_t n, uint64_t stripe_bytes)
     fps_word latest = 0;
     fps_word32 done = 0;
     for (uint32_t i = 0; i < N_THREADS; i++) {
-        loads[i] =
-            (slotted_load){.load = {.arena = &arena, .n = n, .role = i}, .latest = &latest, .done = &done};
+        loads[i] = (slotted_load){.load = {.arena = &arena, .n = n, .role = i}, .latest = &latest, .done = &done};
         CHECK_EQ(pthread_create(&threads[i], NULL, work_with_slots, &loads[i]), 0);
     }
     CHECK_EQ(pthread_create(&configuring, NULL, configure_until_done, &loads[0]), 0);

@@ -8,7 +8,7 @@
 #define MAX_N 67u /* four times the partial sums and a rest */
 
 /* Every length around the number of partial sums, at every alignment of an element. */
-static const size_t lengths[] = {0,  1,  2,  7,  15, 16, 17, 18, 19, 20, 21, 22, 23,
+static const size_t lengths[] = {0,  1,  2,  7,  15, 16, 17, 18, 19, 20, 21, 22,   23,
                                  24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 48, MAX_N};
 
 typedef struct vectors {

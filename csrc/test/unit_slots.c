@@ -84,8 +84,7 @@ static void finish_world(world *w, uint64_t tail_bytes, uint64_t stripe_bytes, u
 static fps_status run_world(world *w, bool pushes, bool pulls, const uint32_t *streams)
 {
     uint32_t at;
-    w->part =
-        (fps_part){.session = &w->session, .spans = w->spans, .n_spans = w->n, .uniforms = w->uniforms};
+    w->part = (fps_part){.session = &w->session, .spans = w->spans, .n_spans = w->n, .uniforms = w->uniforms};
     w->call = (fps_call){.grads = pushes ? (const void *const *)w->grads : NULL,
                          .outs = pulls ? (void *const *)w->outs : NULL,
                          .streams = streams,
@@ -244,8 +243,8 @@ static void each_slot_is_pulled_through_streams(void)
 }
 
 /* The second slot of rule 2 is stream 2; rule 6 means its first; the others have none of that name. */
-static const uint32_t named[N_RULES] = {FPS_NO_STREAM, FPS_NO_STREAM, 2, FPS_NO_STREAM, FPS_NO_STREAM,
-                                        FPS_NO_STREAM, 1};
+static const uint32_t named[N_RULES] = {FPS_NO_STREAM, FPS_NO_STREAM, 2, FPS_NO_STREAM,
+                                        FPS_NO_STREAM, FPS_NO_STREAM, 1};
 
 static void make_named_world(world *w, uint64_t stripe_bytes)
 {
@@ -284,8 +283,9 @@ static void a_set_of_streams_changes_those_and_no_others(void)
                     bool set = named[s->rule] == k;
                     const uint8_t *at = fps_arena_stream(&w.arena, k) + s->position + i * s->item_bytes;
                     CHECK_FLOAT(item(at, s->item_bytes), set ? gradient_of(i) : expected(&w, run, k, i));
-                    if (set) put(fps_arena_stream(&w.arena, k) + s->position + i * s->item_bytes, s->item_bytes,
-                                 expected(&w, run, k, i));
+                    if (set)
+                        put(fps_arena_stream(&w.arena, k) + s->position + i * s->item_bytes, s->item_bytes,
+                            expected(&w, run, k, i));
                 }
             }
         }

@@ -103,9 +103,8 @@ def meaning_of(function: Any, above: tuple[Any, ...] = ()) -> str | None:
             parts.append(f"{name} = {type(value).__name__} {value!r}")
         elif inspect.ismodule(value) and value.__name__ in ("math", "numpy"):
             parts.append(f"{name} = {value.__name__}")
-        elif isinstance(value, (BuiltinFunctionType, np.ufunc)) or getattr(np, name, None) is value:
-            home = getattr(value, "__module__", None) or "numpy"
-            parts.append(f"{name} = {home}.{value.__name__}")
+        elif isinstance(value, (BuiltinFunctionType, np.ufunc)) or any(value is f for f in (np.clip, np.sign)):
+            parts.append(f"{name} = {getattr(value, '__module__', '')}.{value.__name__}")
         else:
             meaning = meaning_of(value, (*above, function))
             if meaning is None:

@@ -23,7 +23,7 @@ from numba.core.untyped_passes import TranslateByteCode
 
 from fastps.errors import CompileError
 from fastps.kernels import functions, llvmir
-from fastps.kernels.hoist import is_function, split
+from fastps.kernels.hoist import ARGUMENT, is_function, split
 from fastps.kernels.image import KernelImage
 from fastps.kernels.shapes import SHAPES, Shape
 from fastps.rules.base import PULLED, Rule
@@ -128,8 +128,8 @@ class Compilation:
         """The rule as a function of its variable arguments and the uniforms, one after the other."""
         names: dict[str, Any] = {}
         arguments = [name.replace(".", "_") for name in self.parts.arguments]
-        exec(f"def {self.rule.name}({', '.join(arguments)}): pass", names)
-        stand_in = names[self.rule.name]
+        exec(f"def rule({', '.join(arguments)}): pass", names)
+        stand_in = names["rule"]
         stand_in.fastps_ir = self.parts.scalar
         return numba.njit(pipeline_class=SplitCompiler, **OPTIONS)(stand_in)
 
@@ -156,7 +156,7 @@ class Compilation:
 
     def _at_return(self) -> str:
         line = max((b.terminator.loc.line for b in self.parts.scalar.blocks.values()), default=0)
-        return at_line(self.function.__code__.co_filename, line)  # type: ignore[attr-defined]
+        return at_line(self.function.__code__.co_filename, line)
 
     # The functions of the object file
 
@@ -198,12 +198,13 @@ class Compilation:
     def _prepare(self) -> Any:
         """`prepare(hyper, step, s)` fills in the uniforms."""
         names: dict[str, Any] = {name: jitted(thing) for name, thing in self.parts.names.items()}
-        lines = ["version = step - 1.0"]
+        lines = [f"{ARGUMENT}step = step"]
         for i, name in enumerate(self.rule.hyper):
-            lines.append(f"{name} = hyper[{i}]")
+            value = ARGUMENT + name
+            lines.append(f"{value} = hyper[{i}]")
             if name in self.rule.schedules:  # NaN: nobody has configured a number
-                names[f"schedule_{name}"] = jitted(self.rule.schedules[name].function)
-                lines.append(f"if {name} != {name}:\n        {name} = schedule_{name}(version)")
+                names[f"schedule{i}"] = jitted(self.rule.schedules[name].function)
+                lines.append(f"if {value} != {value}:\n        {value} = schedule{i}(step - 1.0)")
         exec("def prepare(hyper, step, s):\n    " + "\n    ".join([*lines, *self.parts.prepare]), names)
         doubles = types.CPointer(types.float64)
         return numba.cfunc(types.void(doubles, types.float64, doubles), **OPTIONS)(names["prepare"])
@@ -218,9 +219,11 @@ def explained(what: str, function: Callable[..., Any]) -> Iterator[None]:
     """Turns numba's errors into ones that quote the user's line; numba's own stays attached as the cause."""
     try:
         yield
+    except RecursionError as error:
+        raise CompileError(f"{what} cannot be compiled: it calls a function that calls itself{at_line_of(function)}") from error
     except numba.core.errors.NumbaError as error:
         text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
-        filename = function.__code__.co_filename  # type: ignore[attr-defined]
+        filename = function.__code__.co_filename
         loc = getattr(error, "loc", None)
         line = loc.line if loc is not None and loc.filename == filename else None
         if line is None:

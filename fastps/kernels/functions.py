@@ -91,6 +91,8 @@ TERMS64 = [1 / math.factorial(k) for k in range(14)]
 
 
 def _exp(dtype: str) -> Any:
+    element: Any
+    terms: list[Any]
     if dtype == "float32":
         element, terms, upper, lower, least, most = np.float32, TERMS32, HIGH32, LOW32, -110.0, 89.0
     else:

@@ -25,6 +25,7 @@ from numba.core.registry import CPUDispatcher
 
 DIVISIONS = {operator.truediv: operator.mul, operator.itruediv: operator.imul}
 POWERS = {operator.pow, operator.ipow}
+ARGUMENT = "h_"  # before the names of arguments in `prepare`: it has others of its own
 # What a loop counts with stays an integer.
 TAKES_INTEGERS = (range, int, round, len)
 
@@ -38,7 +39,7 @@ class Split:
     scalar : the rule's representation with arguments (p, g, slots..., uniforms...)
     arguments : the names of these
     uniforms : how many there are
-    prepare : lines of Python that set `s[0]`, `s[1]`, ... from the hyper-parameters by name
+    prepare : lines of Python that set `s[0]`, `s[1]`, ... from the uniform arguments, `h_` before their names
     names : what those lines refer to
     """
 
@@ -92,8 +93,8 @@ class _Splitter:
         if isinstance(value, ir.Var):
             return self.is_uniform(value.name)
         if isinstance(value, ir.Expr) and value.op in ("binop", "inplace_binop", "unary", "call", "getattr"):
-            if value.op == "call" and (value.vararg or value.varkwarg or self.object_of(value.func) is bool):
-                return False  # the truth of a branch is looked at where the branch is
+            if value.op == "call" and (value.vararg or value.varkwarg or self.object_of(value.func) in (bool, range)):
+                return False  # the truth of a branch is looked at where the branch is; a range is no number
             return all(self.is_uniform(v.name) for v in value.list_vars())
         return False
 
@@ -131,7 +132,7 @@ class _Splitter:
 
     def _text(self, value: Any) -> str:
         if isinstance(value, ir.Arg):
-            return str(value.name)
+            return ARGUMENT + str(value.name)
         if isinstance(value, ir.Var):
             return self.python(value)
         if isinstance(value, (ir.Const, ir.Global, ir.FreeVar)):
@@ -203,7 +204,7 @@ class _Splitter:
             if value.name in self.variable:
                 statement.value = ir.Arg(value.name, self.variable.index(value.name), value.loc)
             else:  # a hyper-parameter that is assigned to again
-                statement.value = self.pass_in(value.name)
+                statement.value = self.pass_in(ARGUMENT + value.name)
             return
         if isinstance(value, (ir.Const, ir.Global, ir.FreeVar)):  # a variable with several values
             statement.value = self._constant(value.value, value)

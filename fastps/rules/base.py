@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, overload
 
 from fastps.errors import OptionError, RuleError
-from fastps.rules.schedule import Schedule
+from fastps.schedules import Schedule
 from fastps.rules.source import at_line_of
 
 PULLED = "pulled"  # the argument that is neither slot nor hyper-parameter

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastps.errors import OptionError
 from fastps.rules.base import Rule, rule
-from fastps.rules.schedule import Schedule
+from fastps.schedules import Schedule
 
 
 def SGD(

@@ -9,7 +9,7 @@ from typing import Any
 
 def at_line_of(function: Callable[..., Any]) -> str:
     """Where a function begins, and its text if there is any."""
-    code = function.__code__  # type: ignore[attr-defined]  # of Python functions, which is all that is asked for
+    code = function.__code__
     lines = [linecache.getline(code.co_filename, code.co_firstlineno + i) for i in range(8)]
     ahead = next((i for i, line in enumerate(lines) if line.lstrip().startswith(("def ", "async def "))), 0)
     return at_line(code.co_filename, code.co_firstlineno + ahead)

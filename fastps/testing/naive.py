@@ -21,7 +21,7 @@ import numpy as np
 
 from fastps.errors import OptionError
 from fastps.rules.base import PULLED, Rule
-from fastps.rules.schedule import Schedule
+from fastps.schedules import Schedule
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -13,7 +13,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 import fastps
 from fastps.testing import ModelServer
 
-RULES = [fastps.Add(), fastps.SGD(0.5), fastps.SGD(0.1, weight_decay=0.25)]
+RULES = [
+    fastps.Add(),
+    fastps.SGD(0.5),
+    fastps.SGD(0.1, weight_decay=0.25),
+    fastps.Lion(0.1),
+    {"*a": fastps.SGD(0.5), "*": fastps.Lion(0.25, beta1=0.5, beta2=0.75)},
+]
 
 
 def array(shape, dtype):
@@ -51,6 +57,7 @@ class Servers(RuleBasedStateMachine):
     def create(self, shape, update, shards, seed):
         self.make = SHAPES[shape]
         initial = self.make(seed)
+        update = fastps.Add() if isinstance(update, dict) and shape != "mapping" else update
         shards = 1 if shape == "scalar" else shards
         self.real = fastps.ParameterServer(initial, rule=update, num_shards=shards)
         self.handles = [self.real, *(pickle.loads(pickle.dumps(self.real)) for _ in range(2))]

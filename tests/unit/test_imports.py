@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[2] / "fastps"
 # A name stands for the module or the whole package; the longest name that fits decides.
 LAYERS = [
     ["errors"],
+    ["schedules"],
     ["arrow", "capacity", "gradients", "interchange", "kernels.image", "rules", "observe"],
     ["structure"],
     ["partition"],

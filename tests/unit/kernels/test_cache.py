@@ -12,7 +12,7 @@ import pytest
 
 import fastps
 from fastps.kernels import cache
-from fastps.rules.schedule import cosine
+from fastps.schedules import cosine
 
 # Says on stdout whether it compiled, whether numba is loaded, and what 1 + 2 is by the kernel.
 PROGRAM = """

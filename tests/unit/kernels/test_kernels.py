@@ -288,6 +288,36 @@ def test_hyper_parameters_are_arguments_and_not_part_of_the_code():
     assert image_of(fastps.SGD(0.1), "float32") == image_of(fastps.SGD(0.2, weight_decay=3.0), "float32")
 
 
+@fastps.rule
+def names_of_our_own(p, g, *, step, version=7.0, v0=3.0, k0=5.0, s=2.0, hyper=0.5, h_s=1.5, lr=0.1):
+    return p - lr * (v0 * 2 + 1) * g + (k0 * s - 1) * g / (hyper + h_s) + version * step
+
+
+@fastps.rule
+def with_a_loop(p, g, *, lr=0.1):
+    total = p * 0
+    for i in range(3):
+        total = total + g / (i + 1)
+    return p - lr * total
+
+
+@pytest.mark.parametrize("family", [names_of_our_own, with_a_loop], ids=lambda family: family.name)
+def test_a_rule_may_use_any_names_and_count(family, rng):
+    p, *grads = rng.normal(size=(4, 100))
+    assert close(after(Compiled, family(), p, grads).params, after(Naive, family(), p, grads).params)
+
+
+def test_a_schedule_gets_the_version_whatever_hyper_parameters_are_called(rng):
+    rule = names_of_our_own(lr=lambda version: 1 / (version + 1))
+    p, *grads = rng.normal(size=(4, 10))
+    assert close(after(Compiled, rule, p, grads).params, after(Naive, rule, p, grads).params)
+
+
+def test_a_lambda_is_a_rule():
+    found = after(Compiled, fastps.rule(lambda p, g: p + 2 * g)(), np.zeros(3), [np.ones(3)])
+    assert found.params.tolist() == [2.0] * 3
+
+
 # What is refused, with the user's line
 
 
@@ -326,7 +356,17 @@ def raises(p, g):
     return p + g
 
 
+def endless(x):
+    return endless(x)
+
+
+@fastps.rule
+def calls_itself(p, g):
+    return p - endless(g)
+
+
 REFUSED = [
+    (calls_itself, "def calls_itself", "calls itself"),
     (adds_text, 'return p + "g"', "no implementation"),
     (unknown_name, "return q + nowhere", "nowhere"),
     (calls_python, "print(p)", ""),

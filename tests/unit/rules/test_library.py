@@ -9,7 +9,7 @@ import pytest
 from fastps import rules
 from fastps.rules import FTRL, SGD, Adam, Adamax, AdamW, AMSGrad, Lion, NAdam, ProximalSGD, RMSprop, Rule
 from fastps.rules.nadam import momentum_product
-from fastps.rules.schedule import Schedule, cosine
+from fastps.schedules import Schedule, cosine
 from fastps.testing import Naive
 from tests.kernels import Compiled
 from tests.references import CASES, TOLERANCE, difference, problem

@@ -16,7 +16,7 @@ import fastps
 from fastps import rules
 from fastps.errors import OptionError, RuleError
 from fastps.rules import SGD, Adagrad, Adam, Add, Rule, RuleFamily, rule
-from fastps.rules.schedule import Schedule, cosine
+from fastps.schedules import Schedule, cosine
 
 MODULES = [importlib.import_module(f"fastps.rules.{module.name}") for module in pkgutil.iter_modules(rules.__path__)]
 DOCUMENTED = [m for m in MODULES if m.__name__.rpartition(".")[2] not in ("source", "assignment")]

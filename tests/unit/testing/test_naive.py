@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fastps.rules import SGD, Adagrad, Adam, Add, rule
-from fastps.rules.schedule import Schedule
+from fastps.schedules import Schedule
 from fastps.testing import Naive
 
 

@@ -7,8 +7,8 @@ import cloudpickle
 import pytest
 
 from fastps.errors import OptionError
-from fastps.rules import schedule
-from fastps.rules.schedule import Schedule, constant, cosine, step_decay, warmup
+from fastps import schedules as schedule
+from fastps.schedules import Schedule, constant, cosine, step_decay, warmup
 
 
 def test_a_constant_does_not_change():
