@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test bench readme lint types ctest pytest build wheel clean
+.PHONY: help demo test bench bench-rules readme lint types ctest pytest build wheel clean
 
 help:  ## list the verbs
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/ready  ## train on the handwritten digits, then the same on a plain Ray actor, and compare
 	$(BIN)/python -m fastps demo
@@ -16,6 +16,10 @@ test: lint types ctest pytest  ## everything that must hold: linters, types, C t
 bench: $(VENV)/ready  ## the dense operations beside memcpy, numpy in place and a plain Ray actor
 	mkdir -p bench/results
 	$(BIN)/python bench/dense.py --json bench/results/dense.json
+
+bench-rules: $(VENV)/ready  ## every update rule beside its bytes at the speed of SGD; and torch, where installed
+	mkdir -p bench/results
+	$(BIN)/python bench/rules.py --json bench/results/rules.json
 
 readme: $(VENV)/ready  ## write the README's figures from bench/results
 	$(BIN)/python bench/readme.py

@@ -1,4 +1,4 @@
-"""Writes bench/results/dense.md, and the table in README.md, from bench/results/dense.json."""
+"""Writes bench/results/*.md, and the table in README.md, from bench/results/*.json."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def table(lines: list[dict[str, Any]]) -> str:
     for line in lines:
         sign = "at most" if line["at_most"] else "at least"
         verdict = "met" if line["met"] else "**missed**"
+        bar = f"{sign} {line['bar']:.3g} | {verdict}" if line["bar"] else " | "
         rows.append(
-            f"| {human(line['size_bytes'])} | {line['what']} | {line['measured']} | {line['ratio']:.2f} | "
-            f"{sign} {line['bar']:.3g} | {verdict} |"
+            f"| {human(line['size_bytes'])} | {line['what']} | {line['measured']} | {line['ratio']:.2f} | {bar} |"
         )
     return "\n".join(rows)
 
@@ -27,22 +27,26 @@ def human(count: int) -> str:
     return f"{count / 1e6:g} MB" if count >= 10**6 else f"{count / 1e3:g} KB" if count >= 1000 else f"{count} B"
 
 
-SECTIONS = {
+DENSE = {
     "single": "One process, one shard, beside memcpy and numpy in place",
     "actor": "Beside a plain Ray actor on the same node",
     "scaling": "Workers that push and pull by turns on one shard",
     "attach": "A fresh process: from a handle's bytes to its first pull",
     "remote": "A worker on another raylet, beside the plain actor there",
 }
+RULES = {
+    "rules": "A push of every rule, float32, one process and thread",
+    "attach": "A fresh process: from a handle's bytes to its first push with Adam",
+}
 
 
-def report(result: dict[str, Any]) -> str:
-    parts = ["# Dense operations", "Written by `make readme` from a run of `make bench`."]
+def report(title: str, verb: str, sections: dict[str, str], result: dict[str, Any]) -> str:
+    parts = [f"# {title}", f"Written by `make readme` from a run of `make {verb}`."]
     parts.append("\n".join(f"- {name}: {value}" for name, value in result["machine"].items()))
-    for section, title in SECTIONS.items():
+    for section, what in sections.items():
         lines = [line for line in result["lines"] if line["section"] == section]
         if lines:
-            parts += [f"## {title}", table(lines)]
+            parts += [f"## {what}", table(lines)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -69,7 +73,9 @@ def summary(result: dict[str, Any]) -> str:
 
 def main() -> None:
     result = json.loads((RESULTS / "dense.json").read_text())
-    (RESULTS / "dense.md").write_text(report(result))
+    (RESULTS / "dense.md").write_text(report("Dense operations", "bench", DENSE, result))
+    rules = json.loads((RESULTS / "rules.json").read_text())
+    (RESULTS / "rules.md").write_text(report("Update rules", "bench-rules", RULES, rules))
     readme = ROOT / "README.md"
     pattern = re.compile(r"(<!-- figures: .*? -->\n).*?(<!-- end of figures -->)", re.DOTALL)
     readme.write_text(pattern.sub(lambda m: m[1] + summary(result) + "\n" + m[2], readme.read_text()))

@@ -17,7 +17,7 @@ from bench.timing import human_bytes
 
 @dataclass(frozen=True)
 class Line:
-    """One measured ratio beside its bar."""
+    """One measured ratio beside its bar; a bar of 0 is none."""
 
     section: str
     size_bytes: int
@@ -29,7 +29,7 @@ class Line:
 
     @property
     def met(self) -> bool:
-        return self.ratio <= self.bar if self.at_most else self.ratio >= self.bar
+        return not self.bar or (self.ratio <= self.bar if self.at_most else self.ratio >= self.bar)
 
 
 class Report:
@@ -46,15 +46,15 @@ class Report:
     ) -> None:
         line = Line(section, size, what, measured, ratio, most or least, bool(most))
         self.lines.append(line)
-        verdict = "ok" if line.met else "MISSED"
-        sign = "<=" if line.at_most else ">="
-        size_text = human_bytes(size)
-        print(f"  {size_text:>7}  {what:<34} {measured:<58} {ratio:9.2f} {sign} {line.bar:<5g} {verdict}", flush=True)
+        verdict = (
+            f"{'<=' if line.at_most else '>='} {line.bar:<5g} {'ok' if line.met else 'MISSED'}" if line.bar else ""
+        )
+        print(f"  {human_bytes(size):>7}  {what:<34} {measured:<58} {ratio:9.2f} {verdict}", flush=True)
 
     def end(self, path: Path | None) -> int:
         """The sum, and the file; answers what a program returns to the shell."""
-        missed = [line for line in self.lines if not line.met]
-        print(f"\n{len(self.lines) - len(missed)} of {len(self.lines)} bars met")
+        missed, barred = [line for line in self.lines if not line.met], [line for line in self.lines if line.bar]
+        print(f"\n{len(barred) - len(missed)} of {len(barred)} bars met")
         if path:
             lines = [{**asdict(line), "met": line.met} for line in self.lines]
             path.write_text(json.dumps({"machine": machine(), "lines": lines}, indent=1) + "\n")

@@ -120,8 +120,7 @@ def show(report: Report, name: str, n: int, times: dict[str, Times]) -> None:
     speed = f"{moved} B an element, {moved * n / push.median / 1e9:5.1f} GB/s, {human_time(push.median)}"
     limit = sgd.median * moved / bytes_an_element(RULES["SGD"])
     size = n * FLOAT().nbytes
-    no_bar = float("inf")
-    report.add("rules", size, f"{name} / its bytes", speed, push.median / limit, most=BYTES_BARS.get(name, no_bar))
+    report.add("rules", size, f"{name} / its bytes", speed, push.median / limit, most=BYTES_BARS.get(name, 0))
     if name in ("Add", "SGD"):
         report.add(
             "rules", size, f"{name} / np.add in place", human_time(add.median), push.median / add.median, most=1.3
@@ -130,7 +129,7 @@ def show(report: Report, name: str, n: int, times: dict[str, Times]) -> None:
         theirs = times["torch"]
         report.add(
             "rules", size, f"{name} / torch", human_time(theirs.median), push.median / theirs.median,
-            most=TORCH_BARS.get(name, no_bar),
+            most=TORCH_BARS.get(name, 0),
         )  # fmt: skip
     if "push Adam" in times and name != "Adam":
         ours = times["push Adam"]

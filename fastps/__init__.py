@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastps import _core as _core
 from fastps import errors
+from fastps import schedules as schedules
 from fastps.errors import *  # noqa: F403  # the exception tree is public as a whole
 from fastps.rules import (
     DCASGD,
@@ -34,7 +35,6 @@ from fastps.rules import (
     Rule,
     rule,
 )  # fmt: skip
-from fastps import schedules as schedules
 
 if TYPE_CHECKING:
     from fastps.future import Future

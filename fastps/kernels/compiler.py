@@ -220,7 +220,9 @@ def explained(what: str, function: Callable[..., Any]) -> Iterator[None]:
     try:
         yield
     except RecursionError as error:
-        raise CompileError(f"{what} cannot be compiled: it calls a function that calls itself{at_line_of(function)}") from error
+        raise CompileError(
+            f"{what} cannot be compiled: it calls a function that calls itself{at_line_of(function)}"
+        ) from error
     except numba.core.errors.NumbaError as error:
         text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
         filename = function.__code__.co_filename

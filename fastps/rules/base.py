@@ -14,8 +14,8 @@ from types import MappingProxyType
 from typing import Any, overload
 
 from fastps.errors import OptionError, RuleError
-from fastps.schedules import Schedule
 from fastps.rules.source import at_line_of
+from fastps.schedules import Schedule
 
 PULLED = "pulled"  # the argument that is neither slot nor hyper-parameter
 MAX_HYPER, MAX_SLOTS = 16, 15  # what an arena and a session's record have room for

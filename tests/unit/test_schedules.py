@@ -6,8 +6,8 @@ import pickle
 import cloudpickle
 import pytest
 
-from fastps.errors import OptionError
 from fastps import schedules as schedule
+from fastps.errors import OptionError
 from fastps.schedules import Schedule, constant, cosine, step_decay, warmup
 
 
