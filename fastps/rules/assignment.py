@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from fastps.errors import RuleError
+from fastps.errors import OptionError, RuleError
 from fastps.rules.base import Rule, RuleFamily
 
 MAX_RULES = 16  # rows of an arena's table of hyper-parameters
@@ -69,4 +69,4 @@ def _rule(value: Any, what: str) -> Rule:
         return value
     if isinstance(value, RuleFamily):
         return value()  # all of its hyper-parameters have defaults, or it says which are missing
-    raise RuleError(f"{what}: expected a fastps rule such as fastps.SGD(0.1), got {type(value).__name__}")
+    raise OptionError(f"{what}: expected a fastps rule such as fastps.SGD(0.1), got {type(value).__name__}")

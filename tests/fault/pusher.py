@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 
+from fastps.transport.contract import Work
 from fastps.transport.shm import ShmTransport
 
 
@@ -23,7 +24,7 @@ def main():
         pid = os.fork()
         if pid == 0:
             while True:
-                transport.start(ones, None, None).finish()
+                transport.start(Work(grads=ones), None).finish()
         print(pid, flush=True)
 
 

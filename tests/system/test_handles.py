@@ -260,7 +260,7 @@ def test_views_are_live_and_follow_pushes_of_other_processes(worker):
         ({"num_shards": 11}, fastps.OptionError),
         ({"num_shards": 1.5}, fastps.OptionError),
         ({"rule": "add"}, fastps.OptionError),
-        ({"rule": fastps.Add}, fastps.OptionError),
+        ({"rule": {"a*": fastps.Add()}}, fastps.RuleError),
         ({"isolation": "maybe"}, fastps.OptionError),
         ({"timeout": 0}, fastps.OptionError),
         ({"timeout": -1.0}, fastps.OptionError),
