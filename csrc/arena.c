@@ -41,9 +41,9 @@ static uint64_t choose_stripe_bytes(uint64_t params_bytes)
     return bytes;
 }
 
-/* A block and its results share the first-level cache. Without slots, against numpy in place at 40 MB: 4 KiB 1.16, 8 KiB
- * 1.10, 16 KiB 1.14 (Zen 3), and 1.18, 1.11, 1.07 at 80 MB (Sapphire Rapids). With the seven streams of Adam at 40 MB,
- * against torch's fused step: 1 KiB 0.95, 2 KiB 0.93, 4 KiB 1.25, 16 KiB 1.6; at 800 KB 4 KiB is best. */
+/* A block and its results share the first-level cache. Without slots, against numpy in place at 40 MB: 4 KiB 1.16, 8
+ * KiB 1.10, 16 KiB 1.14 (Zen 3), and 1.18, 1.11, 1.07 at 80 MB (Sapphire Rapids). With the seven streams of Adam at 40
+ * MB, against torch's fused step: 1 KiB 0.95, 2 KiB 0.93, 4 KiB 1.25, 16 KiB 1.6; at 800 KB 4 KiB is best. */
 static uint32_t choose_block_bytes(uint64_t params_bytes, uint32_t n_slots)
 {
     if (n_slots > 0) return params_bytes * (2 + n_slots) < CACHED_BYTES ? FPS_BLOCK_BYTES : FPS_BLOCK_BYTES / 2;

@@ -145,14 +145,18 @@ static void begin_push(walk *w, uint32_t stripe)
     fps_part *part = w->part;
     fps_word *version = &w->arena->header->version;
     bool again = fps_load_relaxed(&w->seat->begun_seq) == part->seq;
-    uint64_t number = again ? fps_load_relaxed(&w->seat->begun_version) : fps_load_relaxed(version) + 1;
+    uint64_t number = again                ? fps_load_relaxed(&w->seat->begun_version)
+                      : part->position > 0 ? part->version /* the session did something else meanwhile */
+                                           : fps_load_relaxed(version) + 1;
+    if (w->call->streams) number = 0; /* a set is none of the shard's pushes */
     fps_store_relaxed(&w->seat->cursor, FPS_CURSOR(part->position, 0, 0));
-    fps_store_relaxed(&w->seat->begun_version, number);
-    atomic_signal_fence(memory_order_seq_cst); /* never this number beside the cursor of the push before */
-    fps_store_relaxed(&w->seat->begun_seq, part->seq);
-    atomic_signal_fence(memory_order_seq_cst); /* never the mark without the record that it points to */
+    atomic_signal_fence(memory_order_seq_cst); /* never the mark beside the cursor of the push before */
     fps_store32_relaxed(&w->arena->stripes[stripe].writer, w->part->session->index + 1);
-    if (!w->call->streams && fps_load_relaxed(version) < number) fps_store_relaxed(version, number);
+    fps_store_relaxed(&w->seat->begun_version, number);
+    atomic_signal_fence(memory_order_seq_cst); /* never begun without a mark: the repair counts what died uncounted */
+    fps_store_relaxed(&w->seat->begun_seq, part->seq);
+    atomic_signal_fence(memory_order_seq_cst);
+    if (fps_load_relaxed(version) < number) fps_store_relaxed(version, number);
     prepare(w, number);
 }
 
@@ -253,6 +257,7 @@ static void run_unlocked(walk *w)
         prepare(w, w->part->version);
     } else {
         w->part->version = fps_load_relaxed(version);
+        if (w->call->grads) fps_store_relaxed(&w->seat->begun_seq, w->part->seq);
     }
     run_range(w, 0, w->end);
     if (w->call->grads) fps_store_relaxed(&w->seat->applied_seq, w->part->seq);
@@ -430,11 +435,12 @@ fps_status fps_dense_configure(const fps_arena *arena, uint32_t row, uint32_t wh
     fps_status status = fps_arena_state(arena);
     if (status == FPS_OK) status = fps_stripe_enter(arena, 0, wait); /* SYNC stripe-handover */
     if (status != FPS_OK) return status;
-    for (uint32_t i = 0; i < FPS_MAX_HYPER; i++) {
+    status = fps_arena_state(arena); /* closed while we waited */
+    for (uint32_t i = 0; status == FPS_OK && i < FPS_MAX_HYPER; i++) {
         uint64_t bits;
         memcpy(&bits, &values[i], sizeof bits);
         if (which >> i & 1) fps_store_relaxed(&arena->header->hyper[row][i], bits);
     }
     fps_stripe_leave(arena, 0);
-    return FPS_OK;
+    return status;
 }

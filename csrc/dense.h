@@ -67,13 +67,13 @@ typedef struct fps_part {
     uint32_t waited_for; /* the stripe whose lock was not to be had */
 } fps_part;
 
-/* An operation. `grads` makes it a push, `outs` a pull, both a push_pull. With `streams` it is about slots: a pull reads
- * them, a push sets them to `grads`; FPS_NO_STREAM passes a rule's parameters over. */
+/* An operation. `grads` makes it a push, `outs` a pull, both a push_pull. With `streams` it is about slots: a pull
+ * reads them, a push sets them to `grads`; FPS_NO_STREAM passes a rule's parameters over. */
 typedef struct fps_call {
-    const void *const *grads; /* per buffer, or NULL */
-    void *const *outs;        /* per buffer, or NULL */
+    const void *const *grads;  /* per buffer, or NULL */
+    void *const *outs;         /* per buffer, or NULL */
     const void *const *pulled; /* per buffer, or NULL: for rules that want it */
-    const uint32_t *streams;  /* per rule, or NULL */
+    const uint32_t *streams;   /* per rule, or NULL */
     const fps_rule *rules;
     uint32_t n_rules;
     double limit, scale; /* of gradients, for kernels that clip */

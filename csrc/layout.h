@@ -17,8 +17,9 @@
  *         +------------------------------------------------------------------+ total_bytes, a multiple of 4096
  *
  * Offsets, never pointers; fixed-width integers; `ready` is written last. The offsets 3072 and 2048 keep the
- * streams (user arrays, which numpy puts at 16, parameters and slots, redo blocks) apart modulo 4096: on some processors a store that
- * lies a few bytes ahead of a load modulo 4096 stalls it, and such a copy runs twenty times slower.
+ * streams (user arrays, which numpy puts at 16, parameters and slots, redo blocks) apart modulo 4096: on some
+ * processors a store that lies a few bytes ahead of a load modulo 4096 stalls it, and such a copy runs twenty times
+ * slower.
  *
  * A pthread mutex is glibc's own layout: processes that share an arena run one architecture and one glibc generation;
  * `mutex_bytes` in the header refuses others. */
@@ -35,7 +36,7 @@
 #define FPS_MAGIC UINT64_C(0x00315350545341ff) /* ff 'A' 'S' 'T' 'P' 'S' '1' 00 */
 #define FPS_FORMAT_VERSION 2u
 #define FPS_PAGE 4096u
-#define FPS_BLOCK_BYTES 4096u  /* one kernel call, the unit that a death leaves whole; layout.block_bytes decides */
+#define FPS_BLOCK_BYTES 4096u /* one kernel call, the unit that a death leaves whole; layout.block_bytes decides */
 #define FPS_BLOCK_MAX_BYTES (2 * FPS_BLOCK_BYTES)
 #define FPS_STREAM_APART 256u  /* between streams of one kind, modulo 4096 */
 #define FPS_MAX_SESSIONS 2048u /* the kernel hands over no more robust locks than these of one thread that dies */
@@ -85,7 +86,7 @@ typedef struct fps_layout {
     uint32_t isolation;
     uint32_t block_bytes;
     uint32_t ahead_bytes; /* kernels prefetch as far ahead as this: one block, or 0 where caches hold the shard */
-    uint64_t checksum; /* FNV-1a of the bytes before it */
+    uint64_t checksum;    /* FNV-1a of the bytes before it */
 } fps_layout;
 
 typedef struct fps_header {

@@ -29,7 +29,11 @@ static void repair(const fps_arena *arena, uint32_t stripe)
             fps_store_release(&seat->cursor, FPS_CURSOR(position, 0, 0));
         }
         uint64_t begun = fps_load_relaxed(&seat->begun_seq);
-        bool complete = fps_load_relaxed(&seat->applied_seq) == begun || position >= arena->layout.params_bytes;
+        bool applied = fps_load_relaxed(&seat->applied_seq) == begun;
+        bool complete = applied || position >= arena->layout.params_bytes;
+        /* It entered the shard, and nobody may enter under its number, though it had not been counted yet. */
+        if (stripe == 0 && !applied && fps_load_relaxed(&seat->begun_version) == fps_load_relaxed(&header->version) + 1)
+            fps_store_relaxed(&header->version, fps_load_relaxed(&header->version) + 1);
         if (!complete && atomic_exchange_explicit(&seat->interrupted_seq, begun, memory_order_relaxed) != begun) {
             atomic_fetch_add_explicit(&header->interrupted_pushes, 1, memory_order_relaxed);
             fps_store_relaxed(&header->interrupted_pid, fps_load32_relaxed(&seat->pid));

@@ -578,6 +578,52 @@ static void kill_at_stripe(scene *s, uint32_t at)
     fps_stripe_leave(&s->arena, at);
 }
 
+/* Dies of the write that counts it: its record says that it began, and the shard's version does not know of it. */
+static void push_and_die_uncounted(void *argument)
+{
+    death *d = argument;
+    float *ones = filled(N, 1);
+    whole w;
+    fps_session s = open_session(d->arena);
+    CHECK_EQ(s.index, 1);
+    prepare_stamping(&w, &s, ones);
+    CHECK_EQ(run(&w), FPS_OK);
+    protect((uint8_t *)d->arena->header);
+    prepare_stamping(&w, &s, ones);
+    run(&w);
+    fprintf(stderr, "a push survived its death at the entry\n");
+}
+
+static void a_push_that_died_while_it_was_counted_has_a_number_of_its_own(void)
+{
+    for (int i = 0; i < 4; i++) {
+        scene s;
+        whole w;
+        fps_session adopted;
+        make_scene_with_slots(&s, i % 2 ? ONE_STRIPE : MANY_STRIPES, 2, 1);
+        death d = {.arena = &s.arena};
+        expect_killed(start_process(push_and_die_uncounted, &d));
+        CHECK_EQ(fps_load_relaxed(&s.arena.seats[1].begun_seq), 2);
+        uint64_t passing = i < 2 ? 0 : 2;
+        for (uint64_t k = 0; k < passing; k++) {
+            prepare_stamping(&w, &s.witness, s.ones);
+            CHECK_EQ(run(&w), FPS_OK);
+            CHECK_EQ(w.part.version, 3 + k);
+        }
+        CHECK_EQ(fps_session_adopt(&s.arena, 1, &adopted), FPS_OK);
+        prepare_stamping(&w, &adopted, s.ones);
+        w.part.seq = adopted.seq;
+        CHECK_EQ(run(&w), FPS_OK);
+        CHECK_FLOAT(w.uniforms[0], 2.0);
+        CHECK_EQ(fps_load_relaxed(&s.arena.header->version), 2 + passing);
+        CHECK_EQ(pull(&s.witness, s.out), FPS_OK);
+        check_all_equal(s.out, N, (float)(2 + passing));
+        check_at_rest(&s.arena);
+        fps_session_close(&adopted);
+        drop_scene(&s);
+    }
+}
+
 static void a_death_between_two_stripes_is_retried(void)
 {
     for (uint32_t at = 1; at < 5; at++) {
@@ -820,6 +866,7 @@ int main(int argc, char **argv)
         TEST(a_push_that_passes_a_dead_one_is_kept_by_the_retry),
         TEST(a_seat_taken_after_a_death_leaves_whole_blocks),
         TEST(an_adopter_that_does_not_retry_leaves_whole_blocks),
+        TEST(a_push_that_died_while_it_was_counted_has_a_number_of_its_own),
         TEST(a_death_between_two_stripes_is_retried),
         TEST(a_live_push_is_not_recorded_as_interrupted),
         TEST(random_deaths_lose_nothing_and_stop_nobody),

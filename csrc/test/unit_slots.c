@@ -614,6 +614,24 @@ static void a_push_that_goes_on_keeps_its_uniforms_and_its_step(void)
     }
 }
 
+static void a_push_that_goes_on_behind_a_later_one_of_its_session_is_counted_once(void)
+{
+    shard s;
+    whole w;
+    make_shard(&s, 5000, MANY_STRIPES, 1);
+    prepare(&w, &s.mine, s.ones, NULL);
+    w.call.wait.deadline_ns = FPS_NO_WAIT;
+    block(&s, 2);
+    CHECK_EQ(run(&w), FPS_BUSY);
+    unblock(&s, 2);
+    CHECK_EQ(push(&s.mine, s.ones), FPS_OK);
+    CHECK_EQ(run(&w), FPS_OK);
+    CHECK_EQ(w.part.version, 1);
+    CHECK_EQ(fps_load_relaxed(&s.arena.header->version), 2);
+    for (uint32_t k = 0; k <= 1; k++) check_stream(&s, k, 2 * (float)(k + 1));
+    drop_shard(&s);
+}
+
 static void a_push_has_the_hyper_parameters_of_the_moment_it_enters(void)
 {
     for (uint64_t stripe_bytes = MANY_STRIPES; stripe_bytes <= ONE_STRIPE; stripe_bytes <<= 8) {
@@ -894,6 +912,8 @@ static void without_isolation_slots_and_steps_are_the_same(void)
     CHECK_EQ(set_stream(&s.mine, 1, s.ones), FPS_OK);
     check_stream(&s, 1, 1);
     CHECK_EQ(fps_load_relaxed(&s.arena.header->version), 3);
+    CHECK_EQ(fps_load_relaxed(&s.mine.seat->begun_seq), 2); /* else the next owner would give this number to a push */
+    CHECK_EQ(fps_load_relaxed(&s.mine.seat->applied_seq), 2);
     drop_shard(&s);
 }
 
@@ -917,6 +937,7 @@ int main(void)
         TEST(every_rule_of_a_part_has_uniforms_of_its_own),
         TEST(parts_of_a_call_have_the_steps_of_their_shards),
         TEST(a_push_that_goes_on_keeps_its_uniforms_and_its_step),
+        TEST(a_push_that_goes_on_behind_a_later_one_of_its_session_is_counted_once),
         TEST(a_push_has_the_hyper_parameters_of_the_moment_it_enters),
         TEST(configure_does_not_wait_for_a_push_that_is_further_in),
         TEST(configure_waits_at_the_entry_of_the_shard),
