@@ -114,7 +114,7 @@ class ParameterServer:
     timeout : float
         Seconds that creation and any operation wait unless told otherwise.
     max_sessions : int
-        How many sessions a shard has, of 4 to 16 KiB each. Every process of its node that works on it keeps as many as
+        How many sessions a shard has, of 4 to 8 KiB for parameters and each slot. Every process of its node that works on it keeps as many as
         threads of it did so at the same moment.
 
     Raises

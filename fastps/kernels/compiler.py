@@ -118,6 +118,7 @@ class Compilation:
             return function
         if function not in self.elemental:
             inner = function.py_func if isinstance(function, CPUDispatcher) else function
+            require_plain(inner)
             clone = copied(inner, inner.__globals__, inner.__closure__)
             split_inner = split(inner, list(inspect.signature(inner).parameters), self.element, self.callee)
             clone.fastps_ir = split_inner.scalar  # type: ignore[attr-defined]
@@ -246,9 +247,20 @@ def jitted(thing: Any) -> Any:
         thing = thing.py_func
     if not inspect.isfunction(thing):
         return thing
+    require_plain(thing)
     outside = {name: jitted(value) for name, value in thing.__globals__.items() if name in thing.__code__.co_names}
     cells = tuple(CellType(jitted(cell.cell_contents)) for cell in thing.__closure__ or ())
     return numba.njit(**OPTIONS)(copied(thing, {**thing.__globals__, **outside}, cells))
+
+
+def require_plain(function: Any) -> None:
+    """numba takes keyword-only arguments of a function that is called for others, without a word."""
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is not parameter.POSITIONAL_OR_KEYWORD:
+            raise CompileError(
+                f"function {function.__name__}, which a rule calls: expected `{name}` to be a plain argument, neither "
+                f"`*` nor `/`{at_line_of(function)}"
+            )
 
 
 def copied(function: Any, outside: dict[str, Any], cells: tuple[Any, ...] | None) -> FunctionType:

@@ -138,7 +138,8 @@ class _Splitter:
         if isinstance(value, (ir.Const, ir.Global, ir.FreeVar)):
             return self._named(value.value)
         if value.op == "getattr":
-            return f"{self.python(value.value)}.{value.attr}"
+            thing = getattr(self.object_of(value.value), value.attr, None)
+            return f"{self.python(value.value)}.{value.attr}" if thing is None else self._named(thing)
         if value.op == "call":
             arguments = [self.python(a) for a in value.args] + [f"{k}={self.python(a)}" for k, a in value.kws]
             return f"{self.python(value.func)}({', '.join(arguments)})"

@@ -313,6 +313,35 @@ def test_a_schedule_gets_the_version_whatever_hyper_parameters_are_called(rng):
     assert close(after(Compiled, rule, p, grads).params, after(Naive, rule, p, grads).params)
 
 
+def keyword_only(x, *, c=0.5):
+    return x + c
+
+
+def keyword(x, k=2.0, c=0.5):
+    return x * k + c
+
+
+@fastps.rule
+def calls_with_keywords(p, g, *, lr=0.1):
+    return p - lr * keyword(g, lr, c=lr * 2) - keyword(c=g, x=lr) + np.clip(lr, 0, 0.05)
+
+
+def test_functions_are_called_with_keywords_and_defaults(rng):
+    p, *grads = rng.normal(size=(4, 100))
+    found, expected = (after(kind, calls_with_keywords(), p, grads) for kind in (Compiled, Naive))
+    assert close(found.params, expected.params)
+
+
+@pytest.mark.parametrize("on_elements", [True, False])
+def test_a_keyword_only_argument_of_a_function_that_is_called_is_refused(on_elements):
+    @fastps.rule
+    def calls(p, g, *, lr=0.1):
+        return p - (keyword_only(g, c=lr) if on_elements else keyword_only(lr, c=lr) * g)
+
+    with pytest.raises(CompileError, match=r"(?s)expected `c` to be a plain argument.*def keyword_only"):
+        image_of(calls(), "float64")
+
+
 def test_a_lambda_is_a_rule():
     found = after(Compiled, fastps.rule(lambda p, g: p + 2 * g)(), np.zeros(3), [np.ones(3)])
     assert found.params.tolist() == [2.0] * 3
