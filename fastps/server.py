@@ -114,8 +114,8 @@ class ParameterServer:
     timeout : float
         Seconds that creation and any operation wait unless told otherwise.
     max_sessions : int
-        How many sessions a shard has, of 4 to 8 KiB for parameters and each slot. Every process of its node that works on it keeps as many as
-        threads of it did so at the same moment.
+        How many sessions a shard has, of 4 to 8 KiB for parameters and each slot. Every process of its node that works
+        on it keeps as many as threads of it did so at the same moment.
 
     Raises
     ------
