@@ -220,11 +220,13 @@ def explained(what: str, function: Callable[..., Any]) -> Iterator[None]:
     """Turns numba's errors into ones that quote the user's line; numba's own stays attached as the cause."""
     try:
         yield
+    except CompileError as error:
+        raise error if str(error).startswith(what) else CompileError(f"{what}: {error}") from None
     except RecursionError as error:
         raise CompileError(
             f"{what} cannot be compiled: it calls a function that calls itself{at_line_of(function)}"
         ) from error
-    except numba.core.errors.NumbaError as error:
+    except Exception as error:  # numba's, and what its front end raises for bytecode that it does not know
         text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
         filename = function.__code__.co_filename
         loc = getattr(error, "loc", None)
