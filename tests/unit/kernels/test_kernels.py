@@ -367,15 +367,6 @@ def calls_python(p, g):
     return p
 
 
-def merges_dicts(x):
-    return dict(x=x, y=x)["x"]
-
-
-@fastps.rule
-def calls_what_the_front_end_does_not_know(p, g):
-    return p - merges_dicts(g)
-
-
 @fastps.rule(slots={"m": 0.0})
 def forgets_a_slot(p, g, m, *, lr=0.1):
     m = m + g
@@ -405,7 +396,6 @@ def calls_itself(p, g):
 
 REFUSED = [
     (calls_itself, "def calls_itself", "calls itself"),
-    (calls_what_the_front_end_does_not_know, "def calls_what", "DICT_MERGE"),
     (adds_text, 'return p + "g"', "no implementation"),
     (unknown_name, "return q + nowhere", "nowhere"),
     (calls_python, "print(p)", ""),
