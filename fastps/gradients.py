@@ -38,7 +38,10 @@ class GradientPolicy:
 
     def scale(self, norm: float) -> float:
         """The factor for gradients of this global norm, as torch.nn.utils.clip_grad_norm_ has it."""
-        return min(1.0, self.clip_norm / (norm + 1e-6)) if self.clip_norm < math.inf else 1.0
+        if self.clip_norm == math.inf:
+            return 1.0
+        factor = self.clip_norm / (norm + 1e-6)
+        return 1.0 if factor > 1 else factor  # NaN stays NaN
 
 
 def gradient_policy(nonfinite: Any, clip_norm: Any, clip_value: Any) -> GradientPolicy:

@@ -50,7 +50,7 @@ def step_decay(value: float, *, every: int, factor: float = 0.1) -> Schedule:
     value, factor = _finite("step_decay", "value", value), _finite("step_decay", "factor", factor)
     period = _positive("step_decay", "every", every)
     return Schedule(
-        lambda version: value * factor ** math.floor(version / period),
+        lambda version: value * factor ** float(math.floor(version / period)),
         f"step_decay({value!r}, every={every}, factor={factor!r})",
     )
 

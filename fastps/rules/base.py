@@ -97,7 +97,7 @@ class RuleFamily:
         return type(self), (self.function, dict(self.slots))
 
     def __eq__(self, other: object) -> bool:
-        """Equal when they come from equal code, as after pickling."""
+        """Equal code, slots, defaults and closure. A copy that holds a helper function of its own is not equal."""
         if not isinstance(other, RuleFamily):
             return NotImplemented
         mine, its = self.function, other.function

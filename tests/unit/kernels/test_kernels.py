@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 
 import fastps
+from fastps import schedules
 from fastps.errors import CompileError
+from fastps.gradients import gradient_policy
 from fastps.kernels import functions
 from fastps.kernels.cache import image_of
 from fastps.kernels.compiler import SHAPES, Compilation
@@ -340,6 +342,30 @@ def test_a_keyword_only_argument_of_a_function_that_is_called_is_refused(on_elem
 
     with pytest.raises(CompileError, match=r"(?s)expected `c` to be a plain argument.*def keyword_only"):
         image_of(calls(), "float64")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        schedules.constant(0.1),
+        schedules.step_decay(1.0, every=2, factor=0.5),
+        schedules.cosine(0.1, steps=5),
+        schedules.warmup(schedules.step_decay(1.0, every=2), steps=3),
+        schedules.warmup(schedules.cosine(0.1, steps=3), steps=2),
+    ],
+    ids=repr,
+)
+def test_a_schedule_is_compiled_and_gives_what_it_gives_in_python(schedule, dtype):
+    p, grads = np.zeros(3, dtype), [np.ones(3, dtype)] * 8
+    rule = fastps.SGD(schedule)
+    assert close(after(Compiled, rule, p, grads).params, after(Naive, rule, p, grads).params)
+
+
+def test_the_scale_of_gradients_is_nan_when_their_norm_is():
+    assert math.isnan(gradient_policy("apply", 1.0, None).scale(math.nan))
+    assert gradient_policy("apply", 1.0, None).scale(0.5) == 1
+    assert gradient_policy("apply", None, None).scale(math.nan) == 1
 
 
 def test_a_lambda_is_a_rule():
