@@ -102,6 +102,8 @@ class Session:
         if policy.clip_norm < math.inf:
             norm = global_norm(given)
             finite, scale = math.isfinite(norm), policy.scale(norm)
+            if not finite and policy.nonfinite != "apply":
+                finite = all_finite(given)  # squares of float64 may overflow
         elif policy.inspects:
             finite = all_finite(given)
         if policy.nonfinite != "apply" and not finite:

@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import inspect
 import os
+import re
 import secrets
 import sys
 import tempfile
@@ -37,9 +38,10 @@ LOCK_TRIES, LOCK_PAUSE = 1200, 0.05
 def image_of(rule: Rule, dtype: str, shape: str = "dense", clips: bool = False) -> KernelImage:
     """The kernel of `rule` (see `compiler.compile_rule`), from disk or newly compiled. Raises CompileError."""
     key = key_of(rule, dtype, shape, clips)
+    word = re.sub(r"\W", "_", rule.name, flags=re.ASCII)  # lambdas, letters of other alphabets
     if key is None:
-        return compile_now(rule, dtype, shape, clips, f"fastps_{rule.name}_{dtype}_{secrets.token_hex(8)}")
-    symbol = f"fastps_{rule.name}_{dtype}_{key[:16]}"
+        return compile_now(rule, dtype, shape, clips, f"fastps_{word}_{dtype}_{secrets.token_hex(8)}")
+    symbol = f"fastps_{word}_{dtype}_{key[:16]}"
     directory = cache_directory()
     if directory is None:
         return compile_now(rule, dtype, shape, clips, symbol)

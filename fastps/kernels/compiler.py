@@ -120,6 +120,10 @@ class Compilation:
             inner = function.py_func if isinstance(function, CPUDispatcher) else function
             require_plain(inner)
             clone = copied(inner, inner.__globals__, inner.__closure__)
+            clone.__defaults__ = tuple(
+                self.element(d) if isinstance(d, (int, float, np.number)) and not isinstance(d, bool) else d
+                for d in inner.__defaults__ or ()
+            )
             split_inner = split(inner, list(inspect.signature(inner).parameters), self.element, self.callee)
             clone.fastps_ir = split_inner.scalar  # type: ignore[attr-defined]
             self.elemental[function] = numba.njit(pipeline_class=SplitCompiler, **OPTIONS)(clone)
@@ -129,7 +133,7 @@ class Compilation:
         """The rule as a function of its variable arguments and the uniforms, one after the other."""
         names: dict[str, Any] = {}
         arguments = [name.replace(".", "_") for name in self.parts.arguments]
-        exec(f"def rule({', '.join(arguments)}): pass", names)
+        exec(compile(f"def rule({', '.join(arguments)}): pass", "<fastps rule>", "exec"), names)
         stand_in = names["rule"]
         stand_in.fastps_ir = self.parts.scalar
         return numba.njit(pipeline_class=SplitCompiler, **OPTIONS)(stand_in)
@@ -183,7 +187,7 @@ class Compilation:
             "carray": carray, "element": self.element, "step": self.step, "prefetch": functions.prefetch,
             "clip": numba.njit(**OPTIONS)(functions.clip), "line": 64 // np.dtype(self.dtype).itemsize,
         }  # fmt: skip
-        exec(source, names)
+        exec(compile(source, "<fastps kernel>", "exec"), names)
         own = {"ptr": types.CPointer(types.int64), "i64": types.int64}
         arrays = len(self.state) + 1 + len(self.results)
         signature = types.void(
@@ -206,7 +210,8 @@ class Compilation:
             if name in self.rule.schedules:  # NaN: nobody has configured a number
                 names[f"schedule{i}"] = jitted(self.rule.schedules[name].function)
                 lines.append(f"if {value} != {value}:\n        {value} = schedule{i}(step - 1.0)")
-        exec("def prepare(hyper, step, s):\n    " + "\n    ".join([*lines, *self.parts.prepare]), names)
+        source = "def prepare(hyper, step, s):\n    " + "\n    ".join([*lines, *self.parts.prepare])
+        exec(compile(source, "<fastps prepare>", "exec"), names)
         doubles = types.CPointer(types.float64)
         return numba.cfunc(types.void(doubles, types.float64, doubles), **OPTIONS)(names["prepare"])
 

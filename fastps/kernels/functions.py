@@ -117,7 +117,7 @@ def exp(x):
     one, other = powers_of_two(n)
     return {series} * one * other if x == x else x
 """
-    exec(source, names)
+    exec(compile(source, "<fastps exp>", "exec"), names)
     return names["exp"]
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from numba.core import compiler, errors, ir
+from numba.core.analysis import compute_cfg_from_blocks
 from numba.core.registry import CPUDispatcher
 
 DIVISIONS = {operator.truediv: operator.mul, operator.itruediv: operator.imul}
@@ -64,9 +65,16 @@ class _Splitter:
     ) -> None:
         self.ir, self.variable, self.element, self.callee = function, variable, element, callee
         self.assigned: dict[str, list[ir.Assign]] = {}
-        for statement in self._statements():
-            if isinstance(statement, ir.Assign):
-                self.assigned.setdefault(statement.target.name, []).append(statement)
+        # A function that is called in a branch may be made for what the branch lets through, and not end for the rest.
+        graph = compute_cfg_from_blocks(self.ir.blocks)
+        always = graph.post_dominators()[graph.entry_point()]
+        self.guarded: set[str] = set()  # what is assigned in a branch
+        for label, block in self.ir.blocks.items():
+            for statement in block.body:
+                if isinstance(statement, ir.Assign):
+                    self.assigned.setdefault(statement.target.name, []).append(statement)
+                    if label not in always:
+                        self.guarded.add(statement.target.name)
         self.uniform: dict[str, bool] = {}
         self.split = Split(function, list(variable))
         self.lines: dict[str, str] = {}  # how `prepare` names a uniform variable
@@ -82,7 +90,11 @@ class _Splitter:
         if name not in self.uniform:
             self.uniform[name] = False  # a variable that depends on itself is not
             statements = self.assigned.get(name, [])
-            self.uniform[name] = len(statements) == 1 and self._is_uniform_value(statements[0].value)
+            self.uniform[name] = (
+                len(statements) == 1
+                and self._is_uniform_value(statements[0].value)
+                and not (name in self.guarded and self._calls_a_function(statements[0].value))
+            )
         return self.uniform[name]
 
     def _is_uniform_value(self, value: Any) -> bool:
@@ -97,6 +109,9 @@ class _Splitter:
                 return False  # the truth of a branch is looked at where the branch is; a range is no number
             return all(self.is_uniform(v.name) for v in value.list_vars())
         return False
+
+    def _calls_a_function(self, value: Any) -> bool:
+        return isinstance(value, ir.Expr) and value.op == "call" and is_function(self.object_of(value.func))
 
     def object_of(self, variable: ir.Var) -> Any:
         """The Python object that a variable is known to hold, or None."""
@@ -126,7 +141,9 @@ class _Splitter:
         """Adds a line to `prepare`; answers the name of its value."""
         name = f"v{len(self.split.prepare)}"
         self.split.prepare.append(f"{name} = {text}")
-        with suppress(NameError, ArithmeticError):  # it depends on an argument; or on what only float64 can say
+        with suppress(
+            NameError, ArithmeticError, ValueError
+        ):  # it depends on an argument; or on what only float64 can say
             self.known[name] = eval(text, {"__builtins__": {}}, self.known)
         return name
 
@@ -195,8 +212,7 @@ class _Splitter:
         """Uniform values may be needed in any block: they are there from the start."""
         first = self.ir.blocks[min(self.ir.blocks)]
         first.body[:0] = [
-            ir.Assign(value, first.scope.get_or_define(name, self.ir.loc), self.ir.loc)
-            for name, value in needed.items()
+            ir.Assign(value, exact(first.scope, name, self.ir.loc), self.ir.loc) for name, value in needed.items()
         ]
 
     def _rewrite(self, statement: Any, needed: dict[str, Any]) -> None:
@@ -218,7 +234,8 @@ class _Splitter:
             if value.fn in DIVISIONS and self.is_uniform(value.rhs.name):
                 self._multiply_instead(statement, needed)
                 return
-            if value.fn in POWERS and isinstance(self.object_of(value.rhs), int):
+            exponent = self.object_of(value.rhs)
+            if value.fn in POWERS and isinstance(exponent, int) and exponent >= 0:
                 keep_exponent = value.rhs.name  # x**2 is x * x
         for variable in statement.list_vars():
             if self.is_uniform(variable.name) and not isinstance(statement, ir.Del):
@@ -265,6 +282,14 @@ class _Splitter:
     def _constant(self, thing: Any, value: Any) -> Any:
         number = isinstance(thing, (int, float, np.number)) and not isinstance(thing, bool)
         return ir.Const(self.element(thing), value.loc) if number else value
+
+
+def exact(scope: Any, name: str, loc: Any) -> ir.Var:
+    """The variable of this very name: `get_or_define` answers the newest version of one that is assigned to again."""
+    try:
+        return scope.get_exact(name)
+    except errors.NotDefinedError:
+        return scope.define(name, loc)
 
 
 def is_function(thing: Any) -> bool:

@@ -303,10 +303,62 @@ def with_a_loop(p, g, *, lr=0.1):
     return p - lr * total
 
 
-@pytest.mark.parametrize("family", [names_of_our_own, with_a_loop], ids=lambda family: family.name)
-def test_a_rule_may_use_any_names_and_count(family, rng):
-    p, *grads = rng.normal(size=(4, 100))
-    assert close(after(Compiled, family(), p, grads).params, after(Naive, family(), p, grads).params)
+def doubled_to_one(a):
+    """Does not end for 0."""
+    while a < 1:
+        a = a * 2
+    return a
+
+
+@fastps.rule
+def guarded_call(p, g, *, lr=0.0):
+    if lr > 0:
+        return p - doubled_to_one(lr) * g
+    return p - g
+
+
+@fastps.rule
+def uniform_assigned_twice(p, g, *, lr=0.9):
+    x = lr
+    p = p - x * g
+    x = lr * 2
+    return p - x * g
+
+
+@fastps.rule
+def hyper_parameter_in_a_branch(p, g, *, lr=0.9):
+    lr = lr if g > 0 else 0.0
+    p = p - lr * g
+    lr = lr / 2
+    return p - lr * g
+
+
+@fastps.rule
+def constant_assigned_twice(p, g):
+    x = 2
+    p = p * x
+    x = 3
+    return p * x - g**-2
+
+
+@fastps.rule
+def été(p, g):
+    return p + keyword(g)
+
+
+ANY = [
+    names_of_our_own, with_a_loop, guarded_call, uniform_assigned_twice, hyper_parameter_in_a_branch,
+    constant_assigned_twice, été,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("family", ANY, ids=lambda family: family.name)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_rule_may_be_written_in_many_ways(family, dtype, rng):
+    p, *grads = rng.normal(size=(4, 100)).astype(dtype)
+    found, expected = (after(kind, family(), p, grads).params for kind in (Compiled, Naive))
+    assert np.allclose(found, expected, rtol=64 * np.finfo(dtype).eps, atol=64 * np.finfo(dtype).eps)
+    assert image_of(family(), dtype)
 
 
 def test_a_schedule_gets_the_version_whatever_hyper_parameters_are_called(rng):
