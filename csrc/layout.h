@@ -111,7 +111,8 @@ typedef struct fps_header {
     fps_word interrupted_at;     /* and at which byte of params */
     uint8_t pad3[32];
 
-    /* 448: doubles, bit by bit; written and read under the lock of stripe 0 */
+    /* 448: doubles, bit by bit; written and read under the lock of stripe 0. Hogwild reads them without it, and a death
+     * in the middle of a change leaves a part of it done: each word is whole, a set of them need not be. */
     fps_word hyper[FPS_MAX_RULES][FPS_MAX_HYPER];
 } fps_header;
 
