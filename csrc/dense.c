@@ -148,7 +148,10 @@ static void begin_push(walk *w, uint32_t stripe)
     uint64_t number = again                ? fps_load_relaxed(&w->seat->begun_version)
                       : part->position > 0 ? part->version /* the session did something else meanwhile */
                                            : fps_load_relaxed(version) + 1;
-    if (w->call->streams) number = 0; /* a set is none of the shard's pushes */
+    if (w->call->streams)
+        number = 0; /* a set is none of the shard's pushes */
+    else
+        part->version = number;
     fps_store_relaxed(&w->seat->cursor, FPS_CURSOR(part->position, 0, 0));
     atomic_signal_fence(memory_order_seq_cst); /* never the mark beside the cursor of the push before */
     fps_store32_relaxed(&w->arena->stripes[stripe].writer, w->part->session->index + 1);
@@ -187,7 +190,7 @@ static fps_status run_stripes(walk *w, uint32_t stripe)
     bool pushes = w->call->grads != NULL, readers_do_not_lock = arena->layout.n_stripes == 1;
     if (pushes && readers_do_not_lock) sequence_begin(&arena->stripes[0]);
     if (pushes) begin_push(w, stripe);
-    if (part->position == 0 || part->version == 0) part->version = fps_load_relaxed(&arena->header->version);
+    if (!pushes || w->call->streams) part->version = fps_load_relaxed(&arena->header->version);
     for (;;) {
         uint64_t stop = (stripe + UINT64_C(1)) * arena->layout.stripe_bytes;
         if (stop > w->end) stop = w->end;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,7 +68,7 @@ class Session:
     def push(self, grads: Any, pulled: Any, timeout: float | None, resume: Any) -> None:
         plain = resume is None and pulled is None and self._direct is not None
         if not plain or not self._run_directly(True, grads, False, None, timeout):
-            work = self._work(grads, pulled, None, "push", timeout)
+            work = self._work(grads, pulled, None, "push", timeout, resume)
             if work is not None:
                 self._run(work, timeout, "push", resume)
 
@@ -85,7 +86,9 @@ class Session:
             self._run(work or Work(outs=arrays), timeout, "push_pull")
         return target
 
-    def _work(self, grads: Any, pulled: Any, outs: Arrays | None, verb: str, timeout: float | None) -> Work | None:
+    def _work(
+        self, grads: Any, pulled: Any, outs: Arrays | None, verb: str, timeout: float | None, resume: Any = None
+    ) -> Work | None:
         """A push of checked gradients; None when it is to be skipped."""
         limit = self.spec.timeout if timeout is None else timeout
         given = self.spec.structure.grads(self._resolve(grads, limit), verb)
@@ -100,13 +103,16 @@ class Session:
             had = None if had is None else [apart(p, outs) for p in had]
         policy, scale = self.spec.gradients, 1.0
         if policy.clip_norm < math.inf:
-            norm = global_norm(given)
+            norm = norm_of(given)
             finite, scale = math.isfinite(norm), policy.scale(norm)
-            if not finite and policy.nonfinite != "apply":
-                finite = all_finite(given)  # squares of float64 may overflow
         elif policy.inspects:
             finite = all_finite(given)
         if policy.nonfinite != "apply" and not finite:
+            if resume is not None:
+                raise OptionError(
+                    f"{verb}: resume= is for the gradients of the push that timed out, and {self._nonfinite(given)} is "
+                    f"NaN or infinite now; nothing more was applied, pass them as they were"
+                )
             for transport in self.transports:
                 transport.skipped()
             if policy.nonfinite == "raise":
@@ -273,6 +279,15 @@ class Session:
         self.queue.close()
         for transport in self.transports:
             transport.close()
+
+
+def norm_of(arrays: Arrays) -> float:
+    """The global norm; in a second pass where squares of finite elements are too large for float64."""
+    norm = global_norm(arrays)
+    if math.isinf(norm) and all_finite(arrays):
+        most = max(float(np.abs(array).max()) for array in arrays)
+        norm = min(most * global_norm([array / most for array in arrays]), sys.float_info.max)
+    return norm
 
 
 def apart(array: Array, outs: Arrays) -> Array:

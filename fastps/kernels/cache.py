@@ -91,7 +91,7 @@ def meaning_of(function: Any, above: tuple[Any, ...] = ()) -> str | None:
     function = getattr(function, "py_func", function)  # numba's dispatchers
     if not isinstance(function, FunctionType) or function in above:
         return None
-    parts = [sys.version, repr((function.__defaults__, function.__kwdefaults__)), meaning_of_code(function.__code__)]
+    parts = [sys.version, meaning_of_code(function.__code__)]
     try:
         cells = [cell.cell_contents for cell in function.__closure__ or ()]
     except ValueError:  # not filled yet
@@ -100,6 +100,7 @@ def meaning_of(function: Any, above: tuple[Any, ...] = ()) -> str | None:
     outside |= {
         name: function.__globals__[name] for name in names_in(function.__code__) if name in function.__globals__
     }
+    outside |= {f"default {i}": value for i, value in enumerate(function.__defaults__ or ())}
     for name, value in sorted(outside.items()):
         if isinstance(value, (bool, int, float, np.number)):
             parts.append(f"{name} = {type(value).__name__} {value!r}")
@@ -119,7 +120,8 @@ def meaning_of_code(code: CodeType) -> str:
     """The code as it is in memory: a source file may have been edited since it was read."""
     constants = [meaning_of_code(c) if isinstance(c, CodeType) else f"{type(c).__name__} {c!r}" for c in code.co_consts]
     counts = (code.co_argcount, code.co_kwonlyargcount)
-    return repr((code.co_code, constants, code.co_names, code.co_varnames, code.co_freevars, counts))
+    names = (code.co_names, code.co_varnames, code.co_freevars)
+    return repr((code.co_code, code.co_exceptiontable, constants, names, counts))
 
 
 def names_in(code: CodeType) -> set[str]:

@@ -10,7 +10,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import CellType, FunctionType
+from types import BuiltinFunctionType, CellType, FunctionType
 from typing import Any
 
 import numba
@@ -18,12 +18,12 @@ import numpy as np
 from numba import carray, types
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import FunctionPass, register_pass
-from numba.core.registry import CPUDispatcher
+from numba.core.registry import CPUDispatcher, cpu_target
 from numba.core.untyped_passes import TranslateByteCode
 
 from fastps.errors import CompileError
 from fastps.kernels import functions, llvmir
-from fastps.kernels.hoist import ARGUMENT, is_function, split
+from fastps.kernels.hoist import ARGUMENT, is_function, is_number, split
 from fastps.kernels.image import KernelImage
 from fastps.kernels.shapes import SHAPES, Shape
 from fastps.rules.base import PULLED, Rule
@@ -104,9 +104,9 @@ class Compilation:
     def image(self) -> KernelImage:
         with explained(self.what, self.function):
             kernel = self._kernel()
-        with explained(self.what, self.function):
             prepare = self._prepare()
-        code = llvmir.link(self.what, self.symbol, self._bridge(), {"kernel_inner": kernel, "prepare_inner": prepare})
+        parts = {"kernel_inner": kernel, "prepare_inner": prepare}
+        code = llvmir.link(self.what, at_line_of(self.function), self.symbol, self._bridge(), parts)
         return KernelImage(self.symbol, code)
 
     # The rule on elements
@@ -114,6 +114,7 @@ class Compilation:
     def callee(self, function: Any) -> Any:
         """What to call on elements in place of a function."""
         function = functions.on_elements(function, self.dtype)
+        require_known(function)
         if not is_function(function) or function in functions.EXP.values():
             return function
         if function not in self.elemental:
@@ -121,8 +122,7 @@ class Compilation:
             require_plain(inner)
             clone = copied(inner, inner.__globals__, inner.__closure__)
             clone.__defaults__ = tuple(
-                self.element(d) if isinstance(d, (int, float, np.number)) and not isinstance(d, bool) else d
-                for d in inner.__defaults__ or ()
+                self.element(value) if is_number(value) else value for value in inner.__defaults__ or ()
             )
             split_inner = split(inner, list(inspect.signature(inner).parameters), self.element, self.callee)
             clone.fastps_ir = split_inner.scalar  # type: ignore[attr-defined]
@@ -202,6 +202,8 @@ class Compilation:
 
     def _prepare(self) -> Any:
         """`prepare(hyper, step, s)` fills in the uniforms."""
+        for thing in self.parts.names.values():
+            require_known(thing)
         names: dict[str, Any] = {name: jitted(thing) for name, thing in self.parts.names.items()}
         lines = [f"{ARGUMENT}step = step"]
         for i, name in enumerate(self.rule.hyper):
@@ -258,6 +260,18 @@ def jitted(thing: Any) -> Any:
     outside = {name: jitted(value) for name, value in thing.__globals__.items() if name in thing.__code__.co_names}
     cells = tuple(CellType(jitted(cell.cell_contents)) for cell in thing.__closure__ or ())
     return numba.njit(**OPTIONS)(copied(thing, {**thing.__globals__, **outside}, cells))
+
+
+def require_known(thing: Any) -> None:
+    """Of the functions of `math` and numpy, some are unknown to numba, which then complains of names of ours."""
+    if isinstance(thing, (BuiltinFunctionType, np.ufunc)):
+        cpu_target.typing_context.refresh()
+        try:
+            cpu_target.typing_context.resolve_value_type(thing)
+        except ValueError:
+            raise CompileError(
+                f"it calls `{thing.__name__}`, which numba does not have; write it with other functions"
+            ) from None
 
 
 def require_plain(function: Any) -> None:

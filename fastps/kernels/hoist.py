@@ -16,7 +16,7 @@ import operator
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from types import FunctionType, ModuleType
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -141,9 +141,9 @@ class _Splitter:
         """Adds a line to `prepare`; answers the name of its value."""
         name = f"v{len(self.split.prepare)}"
         self.split.prepare.append(f"{name} = {text}")
-        with suppress(
-            NameError, ArithmeticError, ValueError
-        ):  # it depends on an argument; or on what only float64 can say
+        # The text is our own: names given here, and calls. A NameError says that it depends on an argument; what else
+        # Python raises is left to float64 at run time, which has inf and NaN.
+        with suppress(NameError, ArithmeticError, ValueError):
             self.known[name] = eval(text, {"__builtins__": {}}, self.known)
         return name
 
@@ -170,7 +170,7 @@ class _Splitter:
 
     def pass_in(self, text: str) -> Any:
         """A constant, or the argument by which the rule gets a value that `prepare` has under this name."""
-        if isinstance(self.known.get(text), (bool, int, float, np.number)):
+        if is_number(self.known.get(text)) or isinstance(self.known.get(text), bool):
             return ir.Const(self.element(self.known[text]), self.ir.loc)
         if text not in self.passed:
             self.passed[text] = f"uniform.{self.split.uniforms}"
@@ -236,7 +236,7 @@ class _Splitter:
                 return
             exponent = self.object_of(value.rhs)
             if value.fn in POWERS and isinstance(exponent, int) and exponent >= 0:
-                keep_exponent = value.rhs.name  # x**2 is x * x
+                keep_exponent = value.rhs.name  # x**2 is x * x; numba's power with a negative one can raise
         for variable in statement.list_vars():
             if self.is_uniform(variable.name) and not isinstance(statement, ir.Del):
                 needed[variable.name] = (
@@ -246,7 +246,8 @@ class _Splitter:
     def _rewrite_call(self, call: ir.Expr, needed: dict[str, Any]) -> None:
         function = self.object_of(call.func)
         if self.is_uniform(call.func.name):
-            needed[call.func.name] = ir.Global(f"callee.{call.func.name}", self.callee(function), call.loc)
+            name = getattr(function, "__name__", call.func.name)
+            needed[call.func.name] = ir.Global(name, self.callee(function), call.loc)
         for variable in [*call.args, *(v for _, v in call.kws)]:
             if self.is_uniform(variable.name):
                 as_it_is = function in TAKES_INTEGERS
@@ -269,9 +270,9 @@ class _Splitter:
 
     def _element(self, variable: ir.Var) -> Any:
         thing = self.object_of(variable)
-        if isinstance(thing, (int, float, np.number)) and not isinstance(thing, bool):
+        if is_number(thing):
             return ir.Const(self.element(thing), variable.loc)
-        if thing is not None or isinstance(thing, (ModuleType, FunctionType)):
+        if thing is not None:
             return ir.Global(variable.name, thing, variable.loc)
         return self.pass_in(self.python(variable))
 
@@ -280,8 +281,7 @@ class _Splitter:
         return self._element(variable) if thing is None else ir.Const(thing, variable.loc)
 
     def _constant(self, thing: Any, value: Any) -> Any:
-        number = isinstance(thing, (int, float, np.number)) and not isinstance(thing, bool)
-        return ir.Const(self.element(thing), value.loc) if number else value
+        return ir.Const(self.element(thing), value.loc) if is_number(thing) else value
 
 
 def exact(scope: Any, name: str, loc: Any) -> ir.Var:
@@ -290,6 +290,10 @@ def exact(scope: Any, name: str, loc: Any) -> ir.Var:
         return scope.get_exact(name)
     except errors.NotDefinedError:
         return scope.define(name, loc)
+
+
+def is_number(thing: Any) -> bool:
+    return isinstance(thing, (int, float, np.number)) and not isinstance(thing, bool)
 
 
 def is_function(thing: Any) -> bool:

@@ -94,7 +94,7 @@ def bridge(symbol: str, state: list[str], results: list[str], own: list[tuple[st
     )
 
 
-def link(what: str, symbol: str, bridge: str, parts: dict[str, Any]) -> bytes:
+def link(what: str, where: str, symbol: str, bridge: str, parts: dict[str, Any]) -> bytes:
     """Object code that exports `symbol` and ``{symbol}_prepare`` and needs the C library's mathematics at most."""
     machine = llvm.Target.from_default_triple().create_target_machine(
         cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=3, reloc="default",
@@ -113,12 +113,12 @@ def link(what: str, symbol: str, bridge: str, parts: dict[str, Any]) -> bytes:
     for name in exported:
         if set(re.findall(r"ret i32 (\S+)", str(module.get_function(name)))) != {"0"}:
             # the core takes no answer: half a block would be committed
-            raise CompileError(f"{what}: it can raise an exception; compute a value for every input instead")
+            raise CompileError(f"{what}: it can raise an exception; compute a value for every input instead{where}")
     missing = [
         f.name for f in module.functions
         if f.is_declaration and not f.name.startswith("llvm.") and f.name not in LIBM
     ]  # fmt: skip
     if missing:
-        raise CompileError(f"{what}: it calls {missing}, which a process without numba does not have")
+        raise CompileError(f"{what}: it calls {missing}, which a process without numba does not have{where}")
     code: bytes = machine.emit_object(module)
     return code
