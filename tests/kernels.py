@@ -6,19 +6,18 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 import math
 
-import llvmlite.binding as llvm
 import numpy as np
 
-from fastps.kernels.compiler import MAX_UNIFORMS, compile_rule
+from fastps.kernels.cache import image_of
+from fastps.kernels.compiler import MAX_UNIFORMS
+from fastps.kernels.loader import addresses_of
 from fastps.rules import Rule
 
 POINTER, INT, DOUBLE = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
 KERNEL = ctypes.CFUNCTYPE(None, POINTER, POINTER, POINTER, INT, INT, POINTER)  # fps_kernel in csrc/dense.h
 PREPARE = ctypes.CFUNCTYPE(None, POINTER, DOUBLE, POINTER)
-COMPILED = {}
 
 
 class Compiled:
@@ -57,24 +56,7 @@ def addresses(arrays):
     return (POINTER * len(arrays))(*(array.ctypes.data for array in arrays))
 
 
-@functools.cache
-def engine():
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    machine = llvm.Target.from_default_triple().create_target_machine()
-    return llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
-
-
 def functions_of(rule: Rule, dtype: str, clips: bool):
-    """The kernel and its `prepare`. Rules that differ in numbers alone share them."""
-    key = (rule.family, tuple(rule.schedules.items()), dtype, clips)
-    if key not in COMPILED:
-        symbol = f"kernel_for_tests_{len(COMPILED)}"
-        image = compile_rule(rule, dtype, "dense", clips, symbol)
-        engine().add_object_file(llvm.ObjectFileRef.from_data(image.code))
-        engine().finalize_object()
-        kernel, prepare = (engine().get_function_address(name) for name in (symbol, f"{symbol}_prepare"))
-        assert kernel != 0
-        assert prepare != 0
-        COMPILED[key] = KERNEL(kernel), PREPARE(prepare)
-    return COMPILED[key]
+    """The kernel and its `prepare`, from this run's cache where another test has had them compiled."""
+    kernel, prepare = addresses_of(image_of(rule, dtype, "dense", clips))
+    return KERNEL(kernel), PREPARE(prepare)
