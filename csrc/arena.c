@@ -58,6 +58,13 @@ static fps_status plan(const fps_arena_spec *spec, fps_layout *out)
     if (spec->n_sessions == 0 || spec->n_sessions > FPS_MAX_SESSIONS) return FPS_BAD_HEADER;
     if (spec->n_slots > FPS_MAX_SLOTS || spec->isolation > FPS_ISOLATION_NONE) return FPS_BAD_HEADER;
     if (stripe_bytes < FPS_BLOCK_BYTES || (stripe_bytes & (stripe_bytes - 1)) != 0) return FPS_BAD_HEADER;
+    bool rounds = spec->policy.kind == FPS_BSP;
+    if (spec->n_members > FPS_MAX_MEMBERS || spec->policy.kind > FPS_BSP || spec->policy.straggler_ns < 0)
+        return FPS_BAD_HEADER;
+    if (rounds && spec->isolation != FPS_ISOLATION_SHARD) return FPS_BAD_HEADER;
+    if (rounds) { /* one lock: a round is applied by one process, and nobody else changes anything */
+        while (stripe_bytes < spec->params_bytes) stripe_bytes *= 2;
+    }
     uint64_t n_stripes = (spec->params_bytes + stripe_bytes - 1) / stripe_bytes;
     if (n_stripes > UINT32_MAX) return FPS_BAD_HEADER;
 
@@ -82,11 +89,20 @@ static fps_status plan(const fps_arena_spec *spec, fps_layout *out)
     out->ahead_bytes = cached ? 0 : out->block_bytes;
     out->redo_bytes = out->n_slots == 0 ? out->block_bytes : (out->block_bytes + FPS_STREAM_APART) * (1 + out->n_slots);
     out->stripes_offset = out->sessions_offset + (uint64_t)out->n_sessions * sizeof(fps_seat);
-    out->redo_offset = residue_up(out->stripes_offset + n_stripes * sizeof(fps_stripe), REDO_RESIDUE);
+    out->n_members = spec->n_members;
+    out->n_versions = rounds ? FPS_MAX_VERSIONS : 1;
+    out->policy = spec->policy;
+    out->board_offset = out->stripes_offset + n_stripes * sizeof(fps_stripe);
+    uint64_t board_end = out->board_offset + sizeof(fps_board) + out->n_members * sizeof(fps_member);
+    out->redo_offset = residue_up(board_end, REDO_RESIDUE);
     out->params_offset = residue_up(out->redo_offset + (uint64_t)out->n_sessions * out->redo_bytes, PARAMS_RESIDUE);
     out->slot_stride = page_up(out->params_bytes) + FPS_STREAM_APART;
     out->slots_offset = residue_up(out->params_offset + out->params_bytes, PARAMS_RESIDUE + FPS_STREAM_APART);
-    out->total_bytes = page_up(out->slots_offset + out->n_slots * out->slot_stride);
+    out->fixed_bytes = page_up(out->slots_offset + out->n_slots * out->slot_stride);
+    out->version_stride = page_up(out->fixed_bytes - out->params_offset);
+    out->rows_offset = residue_up(out->fixed_bytes + (out->n_versions - 1) * out->version_stride, PARAMS_RESIDUE);
+    out->row_stride = page_up(out->params_bytes);
+    out->total_bytes = rounds ? page_up(out->rows_offset + out->n_members * out->row_stride) : out->fixed_bytes;
     out->checksum = checksum(out);
     return FPS_OK;
 }
@@ -94,7 +110,7 @@ static fps_status plan(const fps_arena_spec *spec, fps_layout *out)
 uint64_t fps_arena_bytes(const fps_arena_spec *spec)
 {
     fps_layout layout;
-    return plan(spec, &layout) == FPS_OK ? layout.total_bytes : 0;
+    return plan(spec, &layout) == FPS_OK ? layout.fixed_bytes : 0;
 }
 
 /* The layout is a function of a few of its fields: what differs from that function's answer is not ours to map. */
@@ -112,6 +128,8 @@ fps_status fps_layout_parse(const void *bytes, size_t available, uint64_t file_b
         .n_sessions = found.n_sessions,
         .n_slots = found.n_slots,
         .isolation = found.isolation,
+        .n_members = found.n_members,
+        .policy = found.policy,
         .params_bytes = found.params_bytes,
         .stripe_bytes = found.stripe_bytes,
     };
@@ -128,14 +146,24 @@ static void locate(fps_arena *arena)
     arena->header = (fps_header *)(void *)arena->base;
     arena->seats = (fps_seat *)(void *)(arena->base + arena->layout.sessions_offset);
     arena->stripes = (fps_stripe *)(void *)(arena->base + arena->layout.stripes_offset);
+    arena->board = (fps_board *)(void *)(arena->base + arena->layout.board_offset);
+    arena->members = (fps_member *)(void *)(arena->board + 1);
     arena->redo = arena->base + arena->layout.redo_offset;
     arena->params = arena->base + arena->layout.params_offset;
     arena->slots = arena->base + arena->layout.slots_offset;
 }
 
+/* Holes stay holes: only what is allocated is mapped with its pages. */
 static fps_status map(fps_arena *arena)
 {
-    void *base = mmap(NULL, arena->layout.total_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, arena->fd, 0);
+    const uint64_t total = arena->layout.total_bytes, fixed = arena->layout.fixed_bytes;
+    const int access = PROT_READ | PROT_WRITE;
+    void *base = mmap(NULL, total, access, MAP_SHARED | (total == fixed ? MAP_POPULATE : 0), arena->fd, 0);
+    if (base != MAP_FAILED && total > fixed &&
+        mmap(base, fixed, access, MAP_SHARED | MAP_FIXED | MAP_POPULATE, arena->fd, 0) == MAP_FAILED) {
+        munmap(base, total);
+        base = MAP_FAILED;
+    }
     if (base == MAP_FAILED) return errno == ENOMEM ? FPS_NO_MEMORY : FPS_SYSTEM;
     arena->base = base;
     locate(arena);
@@ -162,6 +190,9 @@ static fps_status initialise(fps_arena *arena)
     int error = fps_lock_init(&arena->header->owner_life);
     for (uint32_t i = 0; !error && i < arena->layout.n_sessions; i++) error = fps_lock_init(&arena->seats[i].life);
     for (uint32_t i = 0; !error && i < arena->layout.n_stripes; i++) error = fps_lock_init(&arena->stripes[i].lock);
+    if (!error) error = fps_lock_init(&arena->board->lock);
+    for (uint32_t i = 0; !error && i < arena->layout.n_members; i++) error = fps_lock_init(&arena->members[i].life);
+    fps_store32_relaxed(&arena->header->backed, 1);
     if (!error && fps_life_run(lock_owner_life, arena->header) != 0) error = errno ? errno : EAGAIN;
     if (error) {
         errno = error;
@@ -182,8 +213,9 @@ fps_status fps_arena_create(const fps_arena_spec *spec, fps_arena *out)
 
     int error;
     do {
-        error = posix_fallocate(arena.fd, 0, (off_t)arena.layout.total_bytes);
+        error = posix_fallocate(arena.fd, 0, (off_t)arena.layout.fixed_bytes);
     } while (error == EINTR);
+    if (!error && ftruncate(arena.fd, (off_t)arena.layout.total_bytes) != 0) error = errno;
     if (error) {
         status = error == ENOSPC || error == ENOMEM ? FPS_NO_MEMORY : FPS_SYSTEM;
         errno = error;

@@ -18,6 +18,8 @@ typedef struct fps_arena_spec {
     uint32_t n_sessions;
     uint32_t n_slots;
     uint32_t isolation;
+    uint32_t n_members;
+    fps_policy policy;
     uint64_t params_bytes;
     uint64_t stripe_bytes; /* 0: chosen from params_bytes; else a power of two, at least one block */
 } fps_arena_spec;
@@ -31,6 +33,8 @@ typedef struct fps_arena {
     fps_header *header;
     fps_seat *seats;
     fps_stripe *stripes;
+    fps_board *board;
+    fps_member *members;
     uint8_t *redo;
     uint8_t *params;
     uint8_t *slots;
@@ -40,6 +44,11 @@ typedef struct fps_arena {
 static inline uint8_t *fps_arena_stream(const fps_arena *arena, uint32_t stream)
 {
     return stream == 0 ? arena->params : arena->slots + (stream - 1) * arena->layout.slot_stride;
+}
+
+static inline uint8_t *fps_arena_row(const fps_arena *arena, uint32_t rank)
+{
+    return arena->base + arena->layout.rows_offset + rank * arena->layout.row_stride;
 }
 
 /* Where a session puts a stream's results. */
@@ -52,7 +61,7 @@ static inline uint8_t *fps_arena_redo(const fps_arena *arena, uint32_t seat, uin
 /* Pure: checks `layout` against the size that fstat gave. */
 fps_status fps_layout_parse(const void *bytes, size_t available, uint64_t file_bytes, fps_layout *out);
 
-/* Pure: how large the file for `spec` is; 0 when it cannot be. */
+/* Pure: how much memory the arena for `spec` takes at first; 0 when it cannot be. */
 uint64_t fps_arena_bytes(const fps_arena_spec *spec);
 
 /* Allocates, pre-faults, seals, initialises and locks the owner's life lock. Nothing is left behind on an error. */

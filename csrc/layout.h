@@ -8,13 +8,22 @@
  *         | fps_seat[n_sessions]      a session: life lock, record, meters   |
  *         +------------------------------------------------------------------+
  *         | fps_stripe[n_stripes]     a robust lock, who writes under it     |
+ *         +------------------------------------------------------------------+
+ *         | fps_board, fps_member[n_members]    clocks and rounds (shard 0)  |
  *         +------------------------------------------------------------------+ at 3072 mod 4096
  *         | redo[n_sessions][redo_bytes]    results on their way into place  |
  *         +------------------------------------------------------------------+ at 2048 mod 4096
  *         | params[params_bytes]                                             |
  *         +------------------------------------------------------------------+ at 2304 mod 4096, each next one 256 on
  *         | slots[n_slots][slot_stride]     a rule's per-parameter state     |
+ *         +------------------------------------------------------------------+ fixed_bytes, a multiple of 4096
+ *         | further versions of params and slots, version_stride apart       |
+ *         | rows[n_members][row_stride]     gradients of a round             |
  *         +------------------------------------------------------------------+ total_bytes, a multiple of 4096
+ *
+ * What lies behind fixed_bytes exists only where updates are applied in rounds, and is a hole in the file until it is
+ * needed: the second version when the first round closes, a third when a view holds the first, a row when a worker
+ * joins.
  *
  * Offsets, never pointers; fixed-width integers; `ready` is written last. The offsets 3072 and 2048 keep the
  * streams (user arrays, which numpy puts at 16, parameters and slots, redo blocks) apart modulo 4096: on some
@@ -34,7 +43,7 @@
 #include "sync.h"
 
 #define FPS_MAGIC UINT64_C(0x00315350545341ff) /* ff 'A' 'S' 'T' 'P' 'S' '1' 00 */
-#define FPS_FORMAT_VERSION 2u
+#define FPS_FORMAT_VERSION 3u
 #define FPS_PAGE 4096u
 #define FPS_BLOCK_BYTES 4096u /* one kernel call, the unit that a death leaves whole; layout.block_bytes decides */
 #define FPS_BLOCK_MAX_BYTES (2 * FPS_BLOCK_BYTES)
@@ -43,6 +52,8 @@
 #define FPS_MAX_SLOTS 15u
 #define FPS_MAX_RULES 16u
 #define FPS_MAX_HYPER 16u
+#define FPS_MAX_MEMBERS 256u
+#define FPS_MAX_VERSIONS 8u
 #define FPS_READY 0x52454459u
 
 /* `cursor` of a session: the position of its push in params (bytes), how many bytes from there are committed in the
@@ -56,10 +67,30 @@
 #define FPS_STREAMS_UP_TO(last) (last)      /* params and the slots up to stream `last` */
 #define FPS_STREAM_ALONE(one) (16u + (one)) /* this stream and no other */
 
+/* `current`: one word, so that readers get both at once. */
+#define FPS_CURRENT(round, version) ((uint64_t)(round) << 8 | (version))
+#define FPS_CURRENT_ROUND(current) ((current) >> 8)
+#define FPS_CURRENT_VERSION(current) ((uint32_t)(current) & 255u)
+
 typedef enum fps_isolation {
     FPS_ISOLATION_SHARD = 0, /* an operation sees and leaves a whole number of pushes */
     FPS_ISOLATION_NONE = 1   /* Hogwild: no locks, elements are whole, nothing else is */
 } fps_isolation;
+
+/* When a worker may begin a step. */
+typedef enum fps_consistency {
+    FPS_ASYNC = 0, /* at any time */
+    FPS_SSP = 1,   /* when the slowest live worker is at most `staleness` clocks behind */
+    FPS_BSP = 2    /* when the round before has closed; updates are applied once a round, out of place */
+} fps_consistency;
+
+typedef struct fps_policy {
+    uint32_t kind;
+    uint32_t staleness;
+    uint32_t backup;      /* a round closes without the last so many gradients */
+    uint32_t quorum;      /* nobody is ahead of anybody, and no round closes, before so many workers have been there */
+    int64_t straggler_ns; /* a worker that others wait for and that is not heard of for so long is out; 0: never */
+} fps_policy;
 
 /* What an arena is. Written once, checksummed, copied into private memory by fps_layout_parse. */
 typedef struct fps_layout {
@@ -86,7 +117,15 @@ typedef struct fps_layout {
     uint32_t isolation;
     uint32_t block_bytes;
     uint32_t ahead_bytes; /* kernels prefetch as far ahead as this: one block, or 0 where caches hold the shard */
-    uint64_t checksum;    /* FNV-1a of the bytes before it */
+    uint32_t n_members;
+    uint32_t n_versions; /* of params and slots: 1 where pushes are applied in place */
+    fps_policy policy;
+    uint64_t board_offset;
+    uint64_t fixed_bytes;
+    uint64_t version_stride;
+    uint64_t rows_offset;
+    uint64_t row_stride;
+    uint64_t checksum; /* FNV-1a of the bytes before it */
 } fps_layout;
 
 typedef struct fps_header {
@@ -101,8 +140,10 @@ typedef struct fps_header {
     uint8_t pad1[64 - sizeof(pthread_mutex_t) - 12];
 
     /* 320: written by every push, under the lock of stripe 0 */
-    fps_word version; /* pushes that have entered the shard */
-    uint8_t pad2[56];
+    fps_word version;  /* pushes that have entered the shard; of rounds, those that have been applied */
+    fps_word current;  /* FPS_CURRENT: the rounds that are applied, and in which version's memory */
+    fps_word32 backed; /* bit v: version v has memory; under the lock of stripe 0 */
+    uint8_t pad2[44];
 
     /* 384: written by recovery only */
     fps_word recovered_locks;    /* locks found abandoned by a dead process */
@@ -146,7 +187,8 @@ typedef struct fps_seat {
     fps_word cursor;          /* where the push stands */
     fps_word interrupted_seq; /* set by whoever recovers this session's locks */
     fps_word begun_version;   /* the number in the shard of the last push begun: a rule's `step` */
-    uint8_t pad1[24];
+    fps_word pins;            /* bit v: this session reads version v, which nobody may write meanwhile */
+    uint8_t pad1[16];
 
     /* 128 */
     fps_meters meters;
@@ -162,11 +204,58 @@ typedef struct fps_stripe {
     uint8_t pad1[56];
 } fps_stripe;
 
+/* A worker that takes part in clocks and rounds. Its number in the table is its rank. */
+typedef enum fps_member_state {
+    FPS_MEMBER_FREE = 0,
+    FPS_MEMBER_HERE = 1, /* on this node: it lives while it holds `life` */
+    FPS_MEMBER_AWAY = 2, /* on another node: it lives until `lease_ns` */
+    FPS_MEMBER_OUT = 3   /* put out; it still holds `life`, or died with it */
+} fps_member_state;
+
+typedef struct fps_member {
+    pthread_mutex_t life;
+    fps_word32 state;
+    fps_word32 pid;
+    uint8_t pad0[64 - sizeof(pthread_mutex_t) - 8];
+
+    /* 64: under the board's lock */
+    fps_word clock;      /* steps ended */
+    fps_word given[2];   /* FPS_GIVEN by round modulo 2: what it gave to that round */
+    fps_word generation; /* grows with every worker that has this rank */
+    fps_word heard_ns;   /* when it was last heard of, where the policy asks for that; CLOCK_MONOTONIC */
+    fps_word lease_ns;
+    uint8_t pad1[16];
+} fps_member;
+
+/* The round, and how many gradients are in the member's row for it. The one before stays readable until this one
+ * closes. */
+#define FPS_GIVEN(round, weight) (((uint64_t)(round) + 1) << 16 | (weight))
+#define FPS_GIVEN_MAX 65535u
+
+typedef struct fps_board {
+    pthread_mutex_t lock;
+    uint8_t pad0[64 - sizeof(pthread_mutex_t)];
+
+    /* 64: read by whoever waits */
+    fps_word progress; /* SSP and async: the clock of the slowest live worker; BSP: rounds closed. Only grows. */
+    fps_word32 bell;   /* a futex: changes after progress has */
+    fps_word32 sleepers;
+    uint8_t pad1[48];
+
+    /* 128: under the lock */
+    fps_word32 started; /* as many workers as the quorum have been live at once */
+    uint8_t pad2[4];
+    fps_word progressed_ns; /* when progress last changed */
+    fps_word put_out;       /* workers that died, were stopped, or whose lease ended */
+    fps_word dropped;       /* gradients that came late */
+    uint8_t pad3[32];
+} fps_board;
+
 static_assert(offsetof(fps_layout, total_bytes) == 16, "layout");
 static_assert(offsetof(fps_layout, arena_id) == 24, "layout");
 static_assert(offsetof(fps_layout, stripe_bytes) == 56, "layout");
 static_assert(offsetof(fps_layout, params_bytes) == 104, "layout");
-static_assert(offsetof(fps_layout, checksum) == 144 && sizeof(fps_layout) == 152, "layout");
+static_assert(offsetof(fps_layout, checksum) == 216 && sizeof(fps_layout) == 224, "layout");
 static_assert(offsetof(fps_header, owner_life) == 256, "header");
 static_assert(offsetof(fps_header, version) == 320, "header");
 static_assert(offsetof(fps_header, recovered_locks) == 384 && offsetof(fps_header, hyper) == 448, "header");
@@ -174,6 +263,9 @@ static_assert(sizeof(fps_header) <= FPS_PAGE, "header");
 static_assert(offsetof(fps_seat, begun_seq) == 64 && offsetof(fps_seat, meters) == 128, "seat");
 static_assert(sizeof(fps_seat) == 256, "seat");
 static_assert(offsetof(fps_stripe, sequence) == 64 && sizeof(fps_stripe) == 128, "stripe");
+static_assert(offsetof(fps_member, clock) == 64 && sizeof(fps_member) == 128, "member");
+static_assert(offsetof(fps_board, progress) == 64 && offsetof(fps_board, started) == 128, "board");
+static_assert(sizeof(fps_board) == 192, "board");
 static_assert(FPS_BLOCK_MAX_BYTES / 4 < (1u << 13), "a committed block fits the cursor");
 static_assert(FPS_MAX_SLOTS < 16u, "a stream fits the cursor");
 

@@ -79,6 +79,7 @@ static int open_seat(void *argument)
             bool dead = fps_lock_abandoned(&seat->life);
             if (!(free || (take_dead && dead)) || !claim(r->arena, i)) continue;
             fps_store32_relaxed(&seat->pid, (uint32_t)getpid());
+            fps_store_relaxed(&seat->pins, 0);
             fps_store32_relaxed(&seat->state, FPS_SEAT_LIVE);
             sessions_held++;
             r->seat = seat;

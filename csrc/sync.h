@@ -6,6 +6,8 @@
  *                     (The robust mutex carries this one; the label marks where data relies on it.)
  *   seqlock           A reader that finds the same even number before and after its copy read one state.
  *   redo-committed    Whoever finds `cursor` naming n > 0 bytes finds all n of them in the session's redo block.
+ *   progress          Whoever sees that progress has reached n sees all that was pushed, and given, before it did.
+ *   bell              A sleeper that was not counted when the bell rang sees the progress that it rang for.
  *   seat-free         Whoever claims a seat that is FREE sees its last owner's final writes to it.
  */
 #ifndef FPS_SYNC_H

@@ -81,6 +81,13 @@ def get(refs: Any, timeout: float | None, what: str) -> Any:
         raise ShardDiedError(f"{what}: its process died; create the server again ({first_line(error)})") from None
 
 
+def start_on(node_id: str, cls: type, concurrency: int) -> Any:
+    """What starts an actor of a class with coroutines on a node; it lives as long as the process that starts it."""
+    here = NodeAffinitySchedulingStrategy(node_id, soft=False)
+    options = {"num_cpus": 0, "max_restarts": 0, "max_task_retries": 0, "enable_task_events": False}
+    return ray.remote(cls).options(max_concurrency=concurrency, scheduling_strategy=here, **options).remote
+
+
 def kill(actor: Any) -> None:
     """Ends the process of an actor."""
     ray.kill(actor)

@@ -11,11 +11,14 @@
      +-- OptionError             (ValueError)       an argument of ParameterServer that cannot be
      |    +-- PlacementError                        no node has what a shard asks for
      |    +-- NameTakenError
+     |    +-- RankError                             a rank that is taken, or that there is not
      +-- ServerNotFoundError     (LookupError)      no server of that name
      +-- ClosedError             (ValueError)       the server, or this handle of it, was closed
      +-- ShardDiedError          (ConnectionError)  the process of a shard is gone
      |    +-- UnavailableError                      or cannot be reached for the moment
      +-- WaitTimeoutError        (TimeoutError)     an operation did not end in time
+     +-- WorkerRequiredError     (RuntimeError)     this consistency needs `with ps.worker() as w:`
+     +-- PutOutError             (RuntimeError)     the others went on without this worker
      +-- SessionsExhaustedError  (RuntimeError)     more concurrent sessions than the arena has room for
      +-- ArenaError              (OSError)          an arena that cannot be opened
      |    +-- ArenaFormatError
@@ -43,6 +46,8 @@ __all__ = [
     "OutputError",
     "ParameterError",
     "PlacementError",
+    "PutOutError",
+    "RankError",
     "RuleError",
     "ServerNotFoundError",
     "SessionsExhaustedError",
@@ -51,6 +56,7 @@ __all__ = [
     "SplitError",
     "UnavailableError",
     "WaitTimeoutError",
+    "WorkerRequiredError",
 ]
 
 
@@ -101,6 +107,10 @@ class NameTakenError(OptionError):
     """A server of this name lives in the cluster already. Nothing was created."""
 
 
+class RankError(OptionError):
+    """A rank that a live worker has, or that the server has no room for. Nothing was changed."""
+
+
 class ServerNotFoundError(FastPSError, LookupError):
     """The cluster has no server of this name."""
 
@@ -143,6 +153,14 @@ class WaitTimeoutError(FastPSError, TimeoutError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (str(self), self.applied, self.partial, self.pending)
+
+
+class WorkerRequiredError(FastPSError, RuntimeError):
+    """A push without a worker's session to a server whose consistency needs to know who pushes. Nothing was applied."""
+
+
+class PutOutError(FastPSError, RuntimeError):
+    """The others went on without this worker. Its session takes part again by itself: see `fastps.worker.Worker`."""
 
 
 class SessionsExhaustedError(FastPSError, RuntimeError):

@@ -7,18 +7,20 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from fastps import capacity, cluster
 from fastps.cluster import Placement
+from fastps.consistency import Async, Consistency
 from fastps.errors import (
     ClosedError,
     FastPSError,
     NameTakenError,
     OptionError,
+    RankError,
     ServerNotFoundError,
     WaitTimeoutError,
+    WorkerRequiredError,
 )
 from fastps.future import Future
 from fastps.gradients import gradient_policy
@@ -30,8 +32,9 @@ from fastps.session import Session
 from fastps.shard import shard_actor
 from fastps.spec import ServerSpec, ShardAddress, infos
 from fastps.structure import Array, Structure, structure_of, zeros
-from fastps.transport.ray import RayTransport
+from fastps.transport.ray import RayMembership, RayTransport
 from fastps.view import View
+from fastps.worker import Worker
 
 ISOLATIONS = ("shard", "none")
 
@@ -58,7 +61,7 @@ class Attachments:
             if session is None:
                 for server_id in [i for i, s in self._sessions.items() if not s.alive()]:
                     self._sessions.pop(server_id).close()
-                session = Session(spec, cluster.this_node(), RayTransport, cluster.resolve)
+                session = Session(spec, cluster.this_node(), RayTransport, cluster.resolve, RayMembership)
                 self._sessions[spec.server_id] = session
                 while len(self._sessions) > self.KEPT:
                     self._sessions.popitem(last=False)  # handles that use it keep it
@@ -94,6 +97,9 @@ class ParameterServer:
         with the most.
     num_shards : int
         Into how many shards the parameters are cut, each with its own process; equal to within one element.
+    consistency : Consistency
+        `Async()`, the default: nobody waits for anybody. `SSP(staleness=s)`: no worker begins a step more than s clocks
+        ahead of the slowest live one; pushes then need a worker's session, see `worker`.
     isolation : "shard" or "none"
         "shard": every pull sees, for each shard, the state after a whole number of pushes. "none" (Hogwild): no locks;
         concurrent pushes may lose each other's updates of an element, and a pull may mix states.
@@ -116,6 +122,8 @@ class ParameterServer:
     max_sessions : int
         How many sessions a shard has, of 4 to 8 KiB for parameters and each slot. Every process of its node that works
         on it keeps as many as threads of it did so at the same moment.
+    max_workers : int
+        How many `worker` sessions there can be at once, at most 256.
 
     Raises
     ------
@@ -142,6 +150,7 @@ class ParameterServer:
         *,
         rule: Rule | RuleFamily | Mapping[str, Rule | RuleFamily] | None = None,
         num_shards: int = 1,
+        consistency: Consistency | None = None,
         isolation: str = "shard",
         clip_norm: float | None = None,
         clip_value: float | None = None,
@@ -150,6 +159,7 @@ class ParameterServer:
         name: str | None = None,
         timeout: float = 60.0,
         max_sessions: int = 128,
+        max_workers: int = 64,
     ) -> None:
         gradients = gradient_policy(nonfinite, clip_norm, clip_value)
         if isolation not in ISOLATIONS:
@@ -158,6 +168,11 @@ class ParameterServer:
             raise OptionError(f"timeout: expected seconds, more than 0 and at most 1e9, got {timeout!r}")
         if not isinstance(max_sessions, int) or not 1 <= max_sessions <= 2048:
             raise OptionError(f"max_sessions: expected an int from 1 to 2048, got {max_sessions!r}")
+        if consistency is not None and not isinstance(consistency, Consistency):
+            raise OptionError(f"consistency: expected fastps.Async() or fastps.SSP(staleness=...), got {consistency!r}")
+        policy = Async() if consistency is None else consistency
+        if not isinstance(max_workers, int) or not policy.workers <= max_workers <= 256:
+            raise OptionError(f"max_workers: expected an int from {policy.workers} to 256, got {max_workers!r}")
         if name is not None and (not isinstance(name, str) or not name):
             raise OptionError(f"name: expected a non-empty str, got {name!r}")
         structure, arrays = _initial(params)
@@ -180,16 +195,17 @@ class ParameterServer:
                 named = {"name": name, "namespace": cluster.NAMESPACE} if name and plan.index == 0 else {}
                 actors.append(_start(plan, num_shards, {**options, **named}, name))
             deadline = cluster.deadline_after(timeout)
-            what = (assignment, gradients.clips, max_sessions, isolation == "shard")
+            what = (assignment, gradients.clips, max_sessions, isolation == "shard", max_workers, policy)
             addresses = [
                 _create(actor, plan, deadline, structure, plan.params_bytes, *what)
                 for actor, plan in zip(actors, plans, strict=True)
             ]
             self._spec = ServerSpec(
                 os.urandom(16).hex(), structure, plans, tuple(addresses), tuple(actors), infos(assignment),
-                assignment.of_leaf, gradients, float(timeout), name,
+                assignment.of_leaf, gradients, policy, float(timeout), name,
             )  # fmt: skip
             cluster.get([a.join.remote(self._spec) for a in actors], timeout, "create: shards that meet")
+            self._free = policy.bound is None
             self._session = _attachments.session(self._spec)
             if arrays is not None:
                 _fill(self._spec, self._session, arrays, timeout)
@@ -206,7 +222,7 @@ class ParameterServer:
     def _handle(cls, spec: ServerSpec) -> ParameterServer:
         handle = cls.__new__(cls)
         handle._spec, handle._session, handle._owner_pid, handle._placed = spec, None, None, None
-        handle._closed = False
+        handle._closed, handle._free = False, spec.consistency.bound is None
         return handle
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -252,7 +268,7 @@ class ParameterServer:
         parameters' node: one C call that copies once; with `out` no allocation, and uncontended no system call. From
         another node: one Ray call for each node that has shards. From 12 MiB on `out` is written past the caches.
         """
-        return (self._session or self._attach()).pull(out, _seconds(timeout))
+        return (self._session or self._attach()).pull(out, _seconds(timeout))[0]
 
     def push(self, grads: Any, *, pulled: Any = None, timeout: float | None = None, resume: Any = None) -> None:
         """Applies the rule to every parameter with its gradient. When it returns, it has happened.
@@ -281,6 +297,8 @@ class ParameterServer:
         ClosedError, ShardDiedError
             A note on the error names shards where the push was applied all the same.
         """
+        if not self._free:
+            self._refuse("push")
         (self._session or self._attach()).push(grads, pulled, _seconds(timeout), resume)
 
     def push_pull(
@@ -291,7 +309,42 @@ class ParameterServer:
         Parameters, errors and threads as for `push` and `pull`; on an error the parameters may be changed as the error
         says. Cost: at 8 MB and more about three quarters of a push and a pull.
         """
-        return (self._session or self._attach()).push_pull(grads, pulled, out, _seconds(timeout), resume)
+        if not self._free:
+            self._refuse("push_pull")
+        return (self._session or self._attach()).push_pull(grads, pulled, out, _seconds(timeout), resume)[0]
+
+    def _refuse(self, verb: str) -> None:
+        raise WorkerRequiredError(
+            f"{verb}: under {self._spec.consistency} the server must know who pushes; use "
+            f"`with ps.worker() as w:` and w.{verb}(...); nothing was applied"
+        )
+
+    def worker(self, rank: int | None = None, *, timeout: float | None = None) -> Worker:
+        """A worker's session, for a ``with`` block: an identity and a clock. See `fastps.worker.Worker`.
+
+        Parameters
+        ----------
+        rank : int, optional
+            Its number, from 0 to max_workers - 1; None for the first that is free.
+        timeout : float, optional
+            Seconds.
+
+        Raises
+        ------
+        RankError
+            A live worker has this rank, or all are taken.
+
+        Notes
+        -----
+        The session dies with its process: on the node of shard 0 the others see that within 10 ms, elsewhere after the
+        lease of the consistency. Cost: microseconds on the node of shard 0; elsewhere a few Ray calls, and for the
+        first such worker of a server the start of an actor.
+        """
+        session = self._session or self._attach()
+        limit = _seconds(timeout)
+        if rank is not None and (not isinstance(rank, int) or isinstance(rank, bool) or rank < 0):
+            raise RankError(f"worker: expected a rank of 0 or more, or None, got {rank!r}")
+        return Worker(session, session.join(rank, limit))
 
     def pull_async(self, *, out: Any = None, timeout: float | None = None) -> Future:
         """Starts a pull and answers a Future of its result. `out` is written until then.
@@ -300,12 +353,16 @@ class ParameterServer:
         started, on a thread of their own; others do not wait for them. Cost: a thread switch, tens of microseconds.
         """
         session = self._session or self._attach()
-        return session.queue.submit(partial(session.pull, out, _seconds(timeout)))
+        limit = _seconds(timeout)
+        return session.queue.submit(lambda: session.pull(out, limit)[0])
 
     def push_async(self, grads: Any, *, pulled: Any = None, timeout: float | None = None) -> Future:
         """Starts a push and answers a Future. `grads` must not change until it is done. See `pull_async`."""
+        if not self._free:
+            self._refuse("push")
         session = self._session or self._attach()
-        return session.queue.submit(partial(session.push, grads, pulled, _seconds(timeout), None))
+        limit = _seconds(timeout)
+        return session.queue.submit(lambda: session.push(grads, pulled, limit, None) and None)
 
     def flush(self, *, timeout: float | None = None) -> None:
         """Waits for all asynchronous operations of this process on this server.

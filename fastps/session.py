@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastps._core import all_finite, global_norm
+from fastps._core import Member, all_finite, global_norm
 from fastps.errors import FastPSError, NonfiniteError, OptionError, SplitError, WaitTimeoutError
 from fastps.future import Queue
 from fastps.observe.stats import ServerStats, ShardStats
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from fastps.spec import RuleInfo, ServerSpec
     from fastps.structure import Array
-    from fastps.transport.contract import Arrays, Pending, Transport
+    from fastps.transport.contract import Arrays, Membership, Pending, Transport
 
 
 class Session:
@@ -34,6 +34,7 @@ class Session:
     node_id : of this process
     connect : makes the transport to the shards of one other node
     resolve : replaces object references and futures in gradients by their values
+    enrol : makes a place among the workers of a server whose shard 0 is on another node
     """
 
     def __init__(
@@ -42,8 +43,9 @@ class Session:
         node_id: str,
         connect: Callable[[ServerSpec, tuple[int, ...]], Transport],
         resolve: Callable[[Any, float], Any],
+        enrol: Callable[[ServerSpec, int | None, float], Membership],
     ) -> None:
-        self.spec, self._resolve = spec, resolve
+        self.spec, self._resolve, self._enrol = spec, resolve, enrol
         self.queue = Queue()
         by_node: dict[str, list[int]] = {}
         for address in spec.addresses:
@@ -57,34 +59,45 @@ class Session:
         # All shards here: one C call checks and does everything, unless an argument needs a closer look.
         self._direct = self.shm.group if self.shm and not by_node else None
 
-    def pull(self, out: Any, timeout: float | None) -> Any:
+    def pull(self, out: Any, timeout: float | None) -> tuple[Any, tuple[int, ...]]:
+        """The parameters, and per shard their version."""
         structure = self.spec.structure
         arrays = structure.empty() if out is None else None
         target = structure.assemble(arrays) if arrays else out
-        if self._direct is None or not self._run_directly(False, None, True, target, timeout):
-            self._run(Work(outs=arrays or structure.outs(out, "pull")), timeout, "pull")
-        return target
+        versions = None if self._direct is None else self._run_directly(False, None, True, target, timeout)
+        if versions is None:
+            versions = self._run(Work(outs=arrays or structure.outs(out, "pull")), timeout, "pull")
+        return target, versions
 
-    def push(self, grads: Any, pulled: Any, timeout: float | None, resume: Any) -> None:
+    def push(self, grads: Any, pulled: Any, timeout: float | None, resume: Any) -> tuple[int, ...] | None:
+        """Per shard the version that it made; None when it was skipped. Of shards that an earlier attempt had finished,
+        0."""
         plain = resume is None and pulled is None and self._direct is not None
-        if not plain or not self._run_directly(True, grads, False, None, timeout):
+        versions = self._run_directly(True, grads, False, None, timeout) if plain else None
+        if versions is None:
             work = self._work(grads, pulled, None, "push", timeout, resume)
-            if work is not None:
-                self._run(work, timeout, "push", resume)
+            if work is None:
+                return None
+            versions = self._run(work, timeout, "push", resume)
+        return versions
 
-    def push_pull(self, grads: Any, pulled: Any, out: Any, timeout: float | None, resume: Any) -> Any:
+    def push_pull(
+        self, grads: Any, pulled: Any, out: Any, timeout: float | None, resume: Any
+    ) -> tuple[Any, tuple[int, ...], bool]:
+        """The parameters, their versions, and whether the push was applied, not skipped."""
         structure = self.spec.structure
         if resume is not None:  # what was pushed before is not in this `out`
-            self.push(grads, pulled, timeout, resume)
-            return self.pull(out, timeout)
+            applied = self.push(grads, pulled, timeout, resume) is not None
+            return *self.pull(out, timeout), applied
         fresh = structure.empty() if out is None else None
         target = structure.assemble(fresh) if fresh else out
         plain = pulled is None and self._direct is not None
-        if not plain or not self._run_directly(True, grads, True, target, timeout):
-            arrays = fresh or structure.outs(out, "push_pull")
-            work = self._work(grads, pulled, arrays, "push_pull", timeout)
-            self._run(work or Work(outs=arrays), timeout, "push_pull")
-        return target
+        versions = self._run_directly(True, grads, True, target, timeout) if plain else None
+        if versions is not None:
+            return target, versions, True
+        arrays = fresh or structure.outs(out, "push_pull")
+        work = self._work(grads, pulled, arrays, "push_pull", timeout)
+        return target, self._run(work or Work(outs=arrays), timeout, "push_pull"), work is not None
 
     def _work(
         self, grads: Any, pulled: Any, outs: Arrays | None, verb: str, timeout: float | None, resume: Any = None
@@ -191,17 +204,20 @@ class Session:
             for row, rule in enumerate(self.spec.rules)
         }
 
-    def _run_directly(self, pushes: bool, grads: Any, pulls: bool, outs: Any, timeout: float | None) -> bool:
+    def _run_directly(
+        self, pushes: bool, grads: Any, pulls: bool, outs: Any, timeout: float | None
+    ) -> tuple[int, ...] | None:
         assert self._direct is not None
         try:
             return self._direct.run_if_fits(pushes, grads, pulls, outs, timeout)
         except WaitTimeoutError as error:
             raise self._merged([(0, error)], pushes) from None
 
-    def _run(self, work: Work, timeout: float | None, verb: str, resume: Any = None) -> None:
+    def _run(self, work: Work, timeout: float | None, verb: str, resume: Any = None) -> tuple[int, ...]:
         resumes = self._resumes(resume, verb)
         pending: list[tuple[int, Pending]] = []
         errors: list[tuple[int, BaseException]] = []
+        versions: dict[int, int] = {}
         for i, transport in enumerate(self.transports):
             if resumes is not None and i not in resumes:
                 continue  # this part of the push was applied before
@@ -211,11 +227,12 @@ class Session:
                 errors.append((i, error))
         for i, operation in pending:
             try:
-                operation.finish()
+                versions |= operation.finish()
             except (FastPSError, KeyboardInterrupt) as error:
                 errors.append((i, error))
         if errors:
             raise self._merged(errors, work.grads is not None)
+        return tuple([versions.get(i, 0) for i in range(len(self.spec.plans))])
 
     def _resumes(self, resume: Any, verb: str) -> dict[int, Any] | None:
         if resume is None:
@@ -250,6 +267,13 @@ class Session:
             tuple(sorted(s for _, e in timeouts for s in e.pending)),
             Resume(self, {i: e.resume for i, e in timeouts}),
         )
+
+    def join(self, rank: int | None, timeout: float | None) -> Membership:
+        """A place among the workers that share clocks."""
+        limit = self.spec.timeout if timeout is None else timeout
+        if self.shm is not None and 0 in self.shm.arenas:
+            return Member(self.shm.arenas[0], rank, 0.0, limit)
+        return self._enrol(self.spec, rank, limit)
 
     def view(self) -> View:
         if self.shm is None or len(self.shm.shards) < len(self.spec.plans):

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 import ray
 
-from fastps import capacity
+from fastps import capacity, cluster
 from fastps._core import Arena, Group
+from fastps.consistency import Consistency
+from fastps.coordinator import MAX_PARKED, Coordinator
 from fastps.errors import UnavailableError, WaitTimeoutError
 from fastps.kernels.cache import image_of
 from fastps.rules.assignment import Assignment
@@ -48,11 +50,12 @@ class Shard:
         self._spec: ServerSpec | None = None
         self._group: Group | None = None
         self._arenas: dict[int, Arena] = {}
-        self._layout = wire.Layout((), 0)
+        self._layout = wire.Layout((), (), 0)
         self._initial: list[list[float]] = []  # of the slots, per kernel
         self._handle: Any = None
         self._published = False
-        self._applied: OrderedDict[int, int] = OrderedDict()
+        self._applied: OrderedDict[int, tuple[int, bytes]] = OrderedDict()  # (seq, versions) by worker
+        self._coordinator: Any = None
         self._stalled: OrderedDict[int, tuple[int, Any]] = OrderedDict()
         self._inboxes: OrderedDict[int, wire.Inbox] = OrderedDict()
         self._answers: OrderedDict[int, Any] = OrderedDict()
@@ -65,6 +68,8 @@ class Shard:
         clips: bool,
         max_sessions: int,
         isolated: bool,
+        max_workers: int,
+        consistency: Consistency,
     ) -> ShardAddress:
         """Compiles the rules for this node, allocates the arena, says where it is."""
         needed = kernels_of(structure, assignment.of_leaf)
@@ -74,7 +79,7 @@ class Shard:
         capacity.require(Arena.size(params_bytes, max_sessions, assignment.n_slots), self._label)
         self._arena = Arena.create(
             arena_id, self._label, self._index, self._count, params_bytes, max_sessions, isolated,
-            n_slots=assignment.n_slots,
+            n_slots=assignment.n_slots, max_workers=max_workers, policy=consistency.policy,
         )  # fmt: skip
         for row, rule in enumerate(assignment.rules):
             values = enumerate(rule.values)
@@ -115,9 +120,20 @@ class Shard:
         """All shards of this node as bytes in wire order: the first chunk of them."""
         assert self._group is not None
         header = wire.Header.unpack(head)
-        out = np.empty(self._layout.nbytes, np.uint8)
-        self._group.run(None, [out], header.timeout)
-        return self._answer(header.worker, out)
+        answer, out = self._room()
+        self._head(answer, self._group.run(None, [out], header.timeout))
+        return self._answer(header.worker, answer)
+
+    def _room(self) -> tuple[Any, Any]:
+        """For an answer, and the part of it where parameters go."""
+        answer = np.empty(self._layout.head_nbytes + self._layout.nbytes, np.uint8)
+        return answer, answer[self._layout.head_nbytes :]
+
+    def _head(self, answer: Any, versions: tuple[int, ...]) -> bytes:
+        head = wire.packed(versions)
+        if answer is not None:
+            answer[: len(head)] = np.frombuffer(head, np.uint8)
+        return head
 
     def push(self, head: bytes, *parts: Any) -> Any:
         """Applies a push to all shards of this node, once for each (worker, seq), and answers the result if asked.
@@ -136,33 +152,34 @@ class Shard:
         if header.message + 1 < header.messages:
             keep(self._inboxes, worker, inbox, PAYLOADS)
             return None
-        out = None
-        if header.seq > self._applied.get(worker, 0):
-            out = self._apply(worker, header, inbox.payload())
+        answer = None
+        if header.seq > self._applied.get(worker, (0, b""))[0]:
+            answer = self._apply(worker, header, inbox.payload())
         if not header.pulls:
-            return None
-        return self.pull(head) if out is None else self._answer(worker, out)
+            return self._applied[worker][1]
+        return self.pull(head) if answer is None else self._answer(worker, answer)
 
     def _apply(self, worker: int, header: wire.Header, payload: Any) -> Any:
         """A push that stalled half-way goes on when it is sent again under its number; it then answers nothing."""
         assert self._group is not None
         seq, lane = self._stalled.pop(worker, (0, None))
         resume = lane if seq == header.seq else None
-        out = np.empty(self._layout.nbytes, np.uint8) if header.pulls and resume is None else None
+        answer, out = self._room() if header.pulls and resume is None else (None, None)
         pulled = [payload[self._layout.nbytes :]] if header.pulled else None
         try:
-            self._group.run([payload], None if out is None else [out], header.timeout, resume, pulled, header.scale)
+            outs = None if out is None else [out]
+            versions = self._group.run([payload], outs, header.timeout, resume, pulled, header.scale)
         except WaitTimeoutError as error:
             keep(self._stalled, worker, (header.seq, error.resume), STALLED)
             raise
-        keep(self._applied, worker, header.seq, WORKERS)
-        return out
+        keep(self._applied, worker, (header.seq, self._head(answer, versions)), WORKERS)
+        return answer
 
     def chunk(self, worker: int, number: int) -> Any:
         """A further chunk of the answer to this worker's last pull."""
         if worker not in self._answers:
             raise UnavailableError(f"{self._label}: the rest of an answer was dropped; ask again")
-        chunks = wire.chunks(self._layout.nbytes)
+        chunks = wire.chunks(self._layout.head_nbytes + self._layout.nbytes)
         start, stop = chunks[number]
         piece = self._answers[worker][start:stop]
         if number == len(chunks) - 1:
@@ -201,6 +218,15 @@ class Shard:
         """A worker on another node has not applied a push."""
         assert self._group is not None
         self._group.count_skipped()
+
+    def coordinator(self) -> Any:
+        """The actor that speaks for workers of other nodes, started when the first of them comes."""
+        assert self._spec is not None
+        if self._coordinator is None:
+            self._coordinator = cluster.start_on(ray.get_runtime_context().get_node_id(), Coordinator, MAX_PARKED)(
+                self._spec.addresses[0], self._spec.label(0)
+            )
+        return self._coordinator
 
     def get_params(self) -> Any:
         """A copy of all parameters of the server, for programs written for an actor."""

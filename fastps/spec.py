@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fastps.consistency import Consistency
 from fastps.gradients import GradientPolicy
 from fastps.kernels.image import KernelImage
 from fastps.partition import ShardPlan
@@ -75,6 +76,7 @@ class ServerSpec:
     rules : the update rules; a rule's index is its row in the arenas' table of hyper-parameters
     rule_of_leaf : for each array, the index of its rule
     gradients : what happens to gradients first
+    consistency : how far workers may be apart
     timeout : seconds that an operation waits unless told otherwise
     name : as given to ParameterServer, or None
     """
@@ -87,6 +89,7 @@ class ServerSpec:
     rules: tuple[RuleInfo, ...]
     rule_of_leaf: tuple[int, ...]
     gradients: GradientPolicy
+    consistency: Consistency
     timeout: float
     name: str | None
 

@@ -23,7 +23,7 @@ from fastps.structure import structure_of
 
 # csrc/layout.h: where the words of fps_layout lie, and how large a stripe's record is.
 FORMAT_VERSION_AT, TOTAL_BYTES_AT, ARENA_ID_AT, N_SESSIONS_AT, STRIPE_BYTES_AT = 8, 16, 24, 48, 56
-STRIPES_OFFSET_AT, PARAMS_OFFSET_AT, PARAMS_BYTES_AT, CHECKSUM_AT = 80, 96, 104, 144
+STRIPES_OFFSET_AT, PARAMS_OFFSET_AT, PARAMS_BYTES_AT, CHECKSUM_AT = 80, 96, 104, 216
 STRIPE_RECORD_BYTES = 128
 READY_AT = 256 + 40
 

@@ -62,7 +62,8 @@ static void every_field_that_does_not_add_up_is_refused(void)
 {
     fps_layout layout = some_layout();
     for (size_t i = 12; i < offsetof(fps_layout, checksum); i++) {
-        bool free = i >= offsetof(fps_layout, arena_id) && i < offsetof(fps_layout, n_sessions);
+        bool free = (i >= offsetof(fps_layout, arena_id) && i < offsetof(fps_layout, n_sessions)) ||
+                    (i >= offsetof(fps_layout, policy.staleness) && i < offsetof(fps_layout, board_offset));
         fps_layout broken = layout;
         ((uint8_t *)&broken)[i] ^= 0x40;
         broken.checksum = fnv1a(&broken, offsetof(fps_layout, checksum));
@@ -93,16 +94,21 @@ static void regions_follow_each_other_at_their_residues(void)
         for (uint32_t n_slots = 0; n_slots <= FPS_MAX_SLOTS; n_slots += 4) {
             fps_arena_spec spec = spec_of(sizes[i], i % 2 ? 4096 : 0, 1 + (uint32_t)i * 3);
             spec.n_slots = n_slots;
+            spec.n_members = n_slots * 17; /* as many as there may be, at most */
             fps_layout l = layout_of(&spec);
             CHECK_EQ(l.total_bytes, fps_arena_bytes(&spec));
             CHECK_EQ(l.sessions_offset, 4096);
             CHECK(l.stripes_offset >= l.sessions_offset + l.n_sessions * sizeof(fps_seat));
-            CHECK(l.redo_offset >= l.stripes_offset + l.n_stripes * sizeof(fps_stripe));
+            CHECK(l.board_offset >= l.stripes_offset + l.n_stripes * sizeof(fps_stripe));
+            CHECK(l.redo_offset >= l.board_offset + sizeof(fps_board) + l.n_members * sizeof(fps_member));
             CHECK(l.params_offset >= l.redo_offset + (uint64_t)l.n_sessions * l.redo_bytes);
             CHECK(l.slots_offset >= l.params_offset + l.params_bytes);
             CHECK(l.slot_stride >= l.params_bytes);
             CHECK(l.total_bytes >= l.slots_offset + l.n_slots * l.slot_stride);
             CHECK_EQ(l.stripes_offset % 64, 0);
+            CHECK_EQ(l.board_offset % 64, 0);
+            CHECK_EQ(l.n_versions, 1);
+            CHECK_EQ(l.total_bytes, l.fixed_bytes);
             CHECK_EQ(l.redo_offset % 4096, 3072);
             CHECK_EQ(l.params_offset % 4096, 2048);
             CHECK_EQ(l.slots_offset % 4096, 2304);
@@ -219,10 +225,11 @@ static void the_format_version_is_the_third_word(void)
     uint32_t version;
     memcpy(&version, (const uint8_t *)&layout + 8, sizeof version);
     CHECK_EQ(version, FPS_FORMAT_VERSION);
-    CHECK_EQ(version, 2); /* 1 had one redo block a session, and no hyper-parameters */
-    layout.format_version = 1;
-    layout.checksum = fnv1a(&layout, offsetof(fps_layout, checksum));
-    CHECK_EQ(parse(&layout), FPS_BAD_VERSION);
+    CHECK_EQ(version, 3); /* 1 had one redo block a session and no hyper-parameters, 2 no members and no rounds */
+    for (layout.format_version = 1; layout.format_version < FPS_FORMAT_VERSION; layout.format_version++) {
+        layout.checksum = fnv1a(&layout, offsetof(fps_layout, checksum));
+        CHECK_EQ(parse(&layout), FPS_BAD_VERSION);
+    }
 }
 
 static void as_many_slots_as_a_rule_may_have_are_there(void)
@@ -471,6 +478,162 @@ static void a_retired_arena_gives_the_memory_of_its_slots_back(void)
     fps_arena_close(&peer);
 }
 
+static fps_arena_spec spec_of_rounds(uint64_t params_bytes, uint32_t n_members, uint32_t n_slots)
+{
+    fps_arena_spec spec = spec_of(params_bytes, 4096, 3);
+    spec.n_members = n_members;
+    spec.n_slots = n_slots;
+    spec.policy = (fps_policy){.kind = FPS_BSP, .backup = 1, .quorum = 2, .straggler_ns = 1000};
+    return spec;
+}
+
+static void an_arena_of_rounds_has_one_stripe_and_room_for_versions_and_rows(void)
+{
+    static const uint64_t sizes[] = {4, 4096, 12288, 131076, 1000004};
+    for (size_t i = 0; i < COUNT(sizes); i++) {
+        for (uint32_t n_members = 0; n_members <= 256; n_members = n_members * 4 + 1) {
+            fps_arena_spec spec = spec_of_rounds(sizes[i], n_members, (uint32_t)i % 3);
+            fps_layout l = layout_of(&spec);
+            CHECK_EQ(l.n_stripes, 1);
+            CHECK(l.stripe_bytes >= l.params_bytes);
+            CHECK_EQ(l.n_versions, FPS_MAX_VERSIONS);
+            CHECK_EQ(l.n_members, n_members);
+            CHECK_EQ(memcmp(&l.policy, &spec.policy, sizeof l.policy), 0);
+            CHECK_EQ(l.fixed_bytes, fps_arena_bytes(&spec));
+            CHECK(l.fixed_bytes < l.total_bytes);
+            CHECK_EQ(l.fixed_bytes % FPS_PAGE, 0);
+            CHECK_EQ(l.total_bytes % FPS_PAGE, 0);
+            CHECK_EQ(l.version_stride % FPS_PAGE, 0); /* so a stream keeps its residue in every version */
+            CHECK_EQ(l.rows_offset % FPS_PAGE, 2048);
+            CHECK_EQ(l.row_stride % FPS_PAGE, 0);
+        }
+    }
+}
+
+static void versions_and_rows_lie_apart(void)
+{
+    static const uint64_t sizes[] = {4, 2044, 2048, 2052, 4096, 12288, 131076, 1000004};
+    for (size_t i = 0; i < COUNT(sizes) * 3; i++) {
+        uint32_t n_slots = (uint32_t)i % 3, n_members = 5;
+        fps_arena_spec spec = spec_of_rounds(sizes[i / 3], n_members, n_slots);
+        fps_arena arena;
+        CHECK_EQ(fps_arena_create(&spec, &arena), FPS_OK);
+        const fps_layout *l = &arena.layout;
+        range ranges[6 + FPS_MAX_VERSIONS * 3 + 5];
+        size_t n = 0;
+        ranges[n++] = (range){arena.base, sizeof(fps_header)};
+        ranges[n++] = (range){(uint8_t *)arena.seats, l->n_sessions * sizeof(fps_seat)};
+        ranges[n++] = (range){(uint8_t *)arena.stripes, sizeof(fps_stripe)};
+        ranges[n++] = (range){(uint8_t *)arena.board, sizeof(fps_board)};
+        ranges[n++] = (range){(uint8_t *)arena.members, n_members * sizeof(fps_member)};
+        ranges[n++] = (range){arena.redo, (uint64_t)l->n_sessions * l->redo_bytes};
+        for (uint32_t version = 0; version < l->n_versions; version++) {
+            for (uint32_t k = 0; k <= n_slots; k++, n++) {
+                ranges[n] = (range){fps_arena_stream(&arena, k) + version * l->version_stride, l->params_bytes};
+                bool fixed = ranges[n].from + ranges[n].bytes <= arena.base + l->fixed_bytes;
+                CHECK_EQ(fixed, version == 0);
+                CHECK(fixed || ranges[n].from >= arena.base + l->fixed_bytes);
+            }
+        }
+        for (uint32_t rank = 0; rank < n_members; rank++, n++) {
+            ranges[n] = (range){fps_arena_row(&arena, rank), l->params_bytes};
+            CHECK(ranges[n].from >= arena.base + l->fixed_bytes);
+        }
+        CHECK_EQ(n, 6 + l->n_versions * (1 + n_slots) + n_members);
+        check_apart(ranges, n, &arena);
+        for (size_t k = 6; k < n; k++) memset((uint8_t *)(uintptr_t)ranges[k].from, (int)k, ranges[k].bytes);
+        for (size_t k = 6; k < n; k++) {
+            CHECK_EQ(ranges[k].from[0], k);
+            CHECK_EQ(ranges[k].from[ranges[k].bytes - 1], k);
+        }
+        drop_arena(&arena);
+    }
+}
+
+static fps_status parse_again(fps_layout layout)
+{
+    layout.checksum = fnv1a(&layout, offsetof(fps_layout, checksum));
+    return parse(&layout);
+}
+
+static void a_layout_of_rounds_parses_and_one_that_was_tampered_with_does_not(void)
+{
+    fps_arena_spec spec = spec_of_rounds(98304, 3, 2);
+    const fps_layout layout = layout_of(&spec);
+    CHECK_EQ(parse(&layout), FPS_OK);
+    CHECK_EQ(parse_again(layout), FPS_OK);
+
+    fps_layout broken[20];
+    size_t n = 0;
+    for (; n < COUNT(broken); n++) broken[n] = layout;
+    n = 0;
+    broken[n++].n_members = 0;
+    broken[n++].n_members = 2;
+    broken[n++].n_members = 4;
+    broken[n++].n_members = FPS_MAX_MEMBERS + 1;
+    broken[n++].n_members = UINT32_MAX;
+    broken[n++].policy.kind = FPS_ASYNC;
+    broken[n++].policy.kind = FPS_SSP;
+    broken[n++].policy.kind = FPS_BSP + 1;
+    broken[n++].policy.straggler_ns = -1;
+    broken[n++].n_versions = 0;
+    broken[n++].n_versions = 1;
+    broken[n++].n_versions = FPS_MAX_VERSIONS - 1;
+    broken[n++].n_versions = FPS_MAX_VERSIONS + 1;
+    broken[n++].isolation = FPS_ISOLATION_NONE;
+    broken[n++].version_stride += FPS_PAGE;
+    broken[n++].rows_offset -= FPS_PAGE;
+    broken[n++].row_stride -= FPS_PAGE;
+    broken[n++].fixed_bytes = layout.total_bytes;
+    broken[n++].stripe_bytes = 4096;
+    broken[n++].total_bytes += FPS_PAGE;
+    CHECK_EQ(n, COUNT(broken));
+    while (n-- > 0) CHECK_EQ(parse_again(broken[n]), FPS_BAD_HEADER);
+
+    fps_layout other = layout; /* what decides about waiting only is free */
+    other.policy = (fps_policy){.kind = FPS_BSP, .staleness = 9, .backup = 9, .quorum = 9, .straggler_ns = 9};
+    CHECK_EQ(parse_again(other), FPS_OK);
+}
+
+/* What rounds need beyond one version takes memory only when it is touched. */
+static void an_arena_of_rounds_takes_memory_for_its_fixed_part_only(void)
+{
+    fps_arena_spec spec = spec_of_rounds(4 << 20, 4, 1);
+    fps_arena arena, peer;
+    struct stat file;
+    CHECK_EQ(fps_arena_create(&spec, &arena), FPS_OK);
+    CHECK_EQ(fps_arena_open(dup(arena.fd), arena.layout.arena_id, &peer), FPS_OK);
+    int64_t fixed = (int64_t)arena.layout.fixed_bytes, total = (int64_t)arena.layout.total_bytes;
+    CHECK(total > 8 * fixed);
+    CHECK_EQ(fstat(arena.fd, &file), 0);
+    CHECK_EQ(file.st_size, total);
+    CHECK(file.st_blocks * 512 >= fixed && file.st_blocks * 512 < fixed + (1 << 20));
+    memset(fps_arena_row(&arena, 3), 5, 4 << 20);
+    CHECK_EQ(fps_arena_row(&peer, 3)[(4 << 20) - 1], 5);
+    CHECK_EQ(fps_arena_row(&peer, 2)[(4 << 20) - 1], 0);
+    CHECK_EQ(fstat(arena.fd, &file), 0);
+    CHECK(file.st_blocks * 512 >= fixed + (4 << 20));
+    drop_arena(&arena);
+    CHECK_EQ(fstat(peer.fd, &file), 0);
+    CHECK(file.st_blocks * 512 < 1 << 20);
+    fps_arena_close(&peer);
+}
+
+static void rounds_of_nonsense_are_refused(void)
+{
+    fps_arena arena;
+    fps_arena_spec specs[4];
+    for (size_t i = 0; i < COUNT(specs); i++) specs[i] = spec_of_rounds(4096, 2, 0);
+    specs[0].isolation = FPS_ISOLATION_NONE;
+    specs[1].n_members = FPS_MAX_MEMBERS + 1;
+    specs[2].policy.kind = FPS_BSP + 1;
+    specs[3].policy.straggler_ns = -1;
+    for (size_t i = 0; i < COUNT(specs); i++) {
+        CHECK_EQ(fps_arena_bytes(&specs[i]), 0);
+        CHECK_EQ(fps_arena_create(&specs[i], &arena), FPS_BAD_HEADER);
+    }
+}
+
 typedef struct owned {
     fps_word32 fd;
     fps_word32 ready;
@@ -532,6 +695,11 @@ int main(void)
         TEST(a_peer_cannot_retire_the_owners_arena),
         TEST(a_retired_arena_gives_its_memory_back),
         TEST(a_retired_arena_gives_the_memory_of_its_slots_back),
+        TEST(an_arena_of_rounds_has_one_stripe_and_room_for_versions_and_rows),
+        TEST(versions_and_rows_lie_apart),
+        TEST(a_layout_of_rounds_parses_and_one_that_was_tampered_with_does_not),
+        TEST(an_arena_of_rounds_takes_memory_for_its_fixed_part_only),
+        TEST(rounds_of_nonsense_are_refused),
         TEST(the_death_of_the_owner_is_seen),
     };
     return run_tests(tests, COUNT(tests));

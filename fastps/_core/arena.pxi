@@ -5,6 +5,13 @@ from libc.errno cimport errno as c_errno
 from libc.string cimport memcpy, memset
 
 
+cdef fps_policy policy_of(tuple policy):
+    cdef fps_policy out
+    out.kind, out.staleness, out.backup, out.quorum = policy[:4]
+    out.straggler_ns = <int64_t>(1e9 * <double>policy[4])
+    return out
+
+
 cdef class Arena:
     """The shared memory of one shard, mapped into this process. Created with `create` or `open` only."""
     cdef fps_arena arena
@@ -29,8 +36,12 @@ cdef class Arena:
 
     @staticmethod
     def create(bytes arena_id, str label, uint32_t shard_index, uint32_t shard_count, uint64_t params_bytes,
-               uint32_t max_sessions, bint isolated, uint64_t stripe_bytes=0, uint32_t n_slots=0):
-        """Allocates, pre-faults and seals the memory; this process owns it. Cost: a page fault per 4 KiB."""
+               uint32_t max_sessions, bint isolated, uint64_t stripe_bytes=0, uint32_t n_slots=0,
+               uint32_t max_workers=0, tuple policy=(0, 0, 0, 1, 0.0)):
+        """Allocates, pre-faults and seals the memory; this process owns it. Cost: a page fault per 4 KiB.
+
+        `policy` is that of `Consistency.policy`.
+        """
         cdef Arena self = Arena.__new__(Arena)
         cdef fps_arena_spec spec
         cdef fps_status status
@@ -41,6 +52,7 @@ cdef class Arena:
         spec.shard_index, spec.shard_count = shard_index, shard_count
         spec.params_bytes, spec.n_sessions, spec.stripe_bytes = params_bytes, max_sessions, stripe_bytes
         spec.n_slots = n_slots
+        spec.n_members, spec.policy = max_workers, policy_of(policy)
         spec.isolation = FPS_ISOLATION_SHARD if isolated else FPS_ISOLATION_NONE
         with nogil:
             status = fps_arena_create(&spec, &self.arena)

@@ -3,6 +3,10 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 
+cdef extern from "<stdbool.h>" nogil:
+    ctypedef bint bool_c "bool"
+
+
 cdef extern from "<pthread.h>" nogil:
     ctypedef struct pthread_mutex_t:
         pass
@@ -18,6 +22,7 @@ cdef extern from "status.h" nogil:
         FPS_CLOSED
         FPS_OWNER_DIED
         FPS_FULL
+        FPS_PUT_OUT
         FPS_NOT_ABANDONED
         FPS_NO_MEMORY
         FPS_TRUNCATED
@@ -35,8 +40,21 @@ cdef extern from "layout.h" nogil:
     ctypedef uint32_t fps_word32
     int FPS_ISOLATION_SHARD, FPS_ISOLATION_NONE, FPS_FORMAT_VERSION, FPS_SEAT_LIVE, FPS_BLOCK_BYTES
     int FPS_MAX_SLOTS, FPS_MAX_RULES, FPS_MAX_HYPER
+    int FPS_MAX_MEMBERS, FPS_MEMBER_FREE, FPS_MEMBER_HERE, FPS_MEMBER_OUT, FPS_BSP, FPS_GIVEN_MAX
+    ctypedef struct fps_policy:
+        uint32_t kind, staleness, backup, quorum
+        int64_t straggler_ns
+    ctypedef struct fps_member:
+        pthread_mutex_t life
+        fps_word32 state, pid
+        fps_word clock
+    ctypedef struct fps_board:
+        fps_word progress, put_out, dropped
+        fps_word32 started
     ctypedef struct fps_layout:
-        uint64_t total_bytes, stripe_bytes, params_bytes
+        uint64_t total_bytes, fixed_bytes, stripe_bytes, params_bytes
+        fps_policy policy
+        uint32_t n_members
         uint32_t n_sessions, n_stripes, n_slots, isolation, shard_index, shard_count
     ctypedef struct fps_header:
         fps_word version, recovered_locks, interrupted_pushes, interrupted_pid, interrupted_at
@@ -61,7 +79,8 @@ cdef extern from "sync.h" nogil:
 cdef extern from "arena.h" nogil:
     ctypedef struct fps_arena_spec:
         uint8_t arena_id[16]
-        uint32_t shard_index, shard_count, n_sessions, n_slots, isolation
+        uint32_t shard_index, shard_count, n_sessions, n_slots, isolation, n_members
+        fps_policy policy
         uint64_t params_bytes, stripe_bytes
     ctypedef struct fps_arena:
         fps_layout layout
@@ -70,6 +89,8 @@ cdef extern from "arena.h" nogil:
         fps_header *header
         fps_seat *seats
         fps_stripe *stripes
+        fps_board *board
+        fps_member *members
         uint8_t *params
     uint64_t fps_arena_bytes(const fps_arena_spec *spec)
     fps_status fps_arena_create(const fps_arena_spec *spec, fps_arena *out)
@@ -153,3 +174,40 @@ cdef extern from "dense.h" nogil:
 cdef extern from "gradient.h" nogil:
     double fps_sum_squares(const void *values, size_t n, uint32_t item_bytes)
     bint fps_all_finite(const void *values, size_t n, uint32_t item_bytes)
+
+
+cdef extern from "clock.h" nogil:
+    ctypedef struct fps_roster:
+        fps_policy policy
+        uint32_t n_members
+        fps_board *board
+        fps_member *members
+    ctypedef struct fps_decision:
+        uint64_t round
+        uint32_t n_given
+        uint32_t ranks[256]
+        uint32_t weights[256]
+    bint fps_member_lives(const fps_member *m)
+    bint fps_clock_enter(const fps_roster *r, uint32_t rank, int state)
+    bint fps_clock_exit(const fps_roster *r, uint32_t rank, int state)
+    bint fps_clock_end_step(const fps_roster *r, uint32_t rank)
+    bint fps_clock_give(const fps_roster *r, uint32_t rank, uint32_t weight, bool_c *counted)
+    uint64_t fps_clock_needs(const fps_policy *policy, uint64_t clock)
+    void fps_clock_decision(const fps_roster *r, fps_decision *out)
+
+
+cdef extern from "member.h" nogil:
+    uint32_t FPS_ANY_RANK
+    ctypedef struct fps_worker:
+        const fps_arena *arena
+        fps_roster roster
+        uint32_t rank
+        uint64_t generation
+    fps_status fps_worker_join(const fps_arena *arena, uint32_t rank, int64_t lease_ns, const fps_wait *wait,
+                               fps_worker *out)
+    void fps_worker_leave(fps_worker *worker)
+    fps_status fps_worker_return(fps_worker *worker, const fps_wait *wait)
+    fps_status fps_worker_begin(fps_worker *worker, const fps_wait *wait, uint64_t *clock, uint64_t *progress)
+    fps_status fps_worker_end_step(fps_worker *worker, const fps_wait *wait)
+    fps_status fps_worker_renew(fps_worker *worker, const fps_wait *wait)
+    uint32_t fps_board_blocker(const fps_roster *r)

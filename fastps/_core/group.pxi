@@ -232,7 +232,7 @@ cdef class Group:
         return False
 
     def run_if_fits(self, bint pushes, object grads, bint pulls, object outs, object timeout=None):
-        """An operation on parameters that need no second look; or False, having done nothing.
+        """An operation on parameters that need no second look: the versions, as of `run`; or None, having done nothing.
 
         `grads`, when it pushes, and `outs`, when it pulls, may be anything. Runs only where the arrays have exactly the expected
         types, shapes and flags, and none that is written overlaps another.
@@ -242,10 +242,9 @@ cdef class Group:
         if not (pushes or pulls) or (pushes and not self.bind(grads, <void **>lane.grads, False, held)
                 or pulls and (not self.bind(outs, lane.outs, True, held) or self.any_overlap(lane, pushes))):
             self.idle.append(lane)
-            return False
+            return None
         lane.reset()
-        self.finish(lane, pushes, pulls, timeout)
-        return True
+        return self.finish(lane, pushes, pulls, timeout)
 
     def run(self, list grads, list outs, object timeout=None, Lane resume=None, list pulled=None, double scale=1.0,
             list streams=None):
@@ -253,7 +252,7 @@ cdef class Group:
 
         `resume` comes from a WaitTimeoutError; it is good for one push. `scale` multiplies gradients, for kernels that
         clip. `streams`, per rule the slot's number from 1 or None, makes it an operation on slots: buffers of rules
-        with None are not looked at.
+        with None are not looked at. Answers, per arena, the version that was read or made.
         """
         cdef Lane lane
         cdef Py_ssize_t i
@@ -281,12 +280,12 @@ cdef class Group:
                     raise IndexError(f"slot {streams[i]} of {self.rules[i].n_slots}")
             lane.call.streams = lane.streams
         try:
-            self.finish(lane, grads is not None, outs is not None, timeout)
+            return self.finish(lane, grads is not None, outs is not None, timeout)
         finally:
             lane.call.pulled, lane.call.streams, lane.call.scale = NULL, NULL, 1.0
 
-    cdef void finish(self, Lane lane, bint pushes, bint pulls, object timeout) except *:
-        cdef uint32_t at = 0
+    cdef tuple finish(self, Lane lane, bint pushes, bint pulls, object timeout):
+        cdef uint32_t at = 0, i
         cdef fps_status status = FPS_BUSY
         cdef fps_call *call = &lane.call
         call.grads = lane.grads if pushes else NULL
@@ -300,8 +299,9 @@ cdef class Group:
                 status = fps_dense_run(call, &at)
         if status != FPS_OK:
             self.fail(lane, status, at, pushes, self.timeout if timeout is None else timeout)
-        else:
-            self.idle.append(lane)
+        versions = tuple([lane.parts[i].version for i in range(self.n_parts)])
+        self.idle.append(lane)
+        return versions
 
     cdef void fail(self, Lane lane, fps_status status, uint32_t at, bint pushes, double timeout) except *:
         cdef const fps_arena *arena = self.arenas[at]

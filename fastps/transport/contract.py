@@ -40,8 +40,35 @@ class Work:
 class Pending(Protocol):
     """An operation under way."""
 
-    def finish(self) -> None:
-        """Waits for the end. Raises WaitTimeoutError, ShardDiedError or ClosedError."""
+    def finish(self) -> dict[int, int]:
+        """Waits for the end. Answers, per shard, the version that was read, or made. Raises WaitTimeoutError,
+        ShardDiedError or ClosedError."""
+
+
+class Membership(Protocol):
+    """A worker's place among those that share clocks. Raises PutOutError when the others went on without it.
+
+    Attributes
+    ----------
+    rank : its number
+    """
+
+    @property
+    def rank(self) -> int: ...
+
+    def begin(self, timeout: float) -> tuple[int, int]:
+        """Waits until the worker may begin its step: (its clock, the clock of the slowest live worker)."""
+
+    def end_step(self, timeout: float) -> None: ...
+
+    def state(self) -> tuple[int, int]:
+        """(its clock, the clock of the slowest live worker), as they were last heard of."""
+
+    def rejoin(self, timeout: float) -> None:
+        """Back among the others, at their clock."""
+
+    def leave(self) -> None:
+        """Twice is as good as once."""
 
 
 class Transport(Protocol):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+import weakref
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from fastps.transport import wire
 from fastps.transport.contract import Arrays, Work
 
 RESEND_SECONDS = 0.1
+GRACE_SECONDS = 1.0  # the coordinator keeps to the timeout; its answer takes a moment
 
 
 class Numbers:
@@ -82,6 +84,68 @@ class RayTransport:
         pass
 
 
+class RayMembership:
+    """A worker's place, kept by the coordinator on the node of shard 0. See contract.Membership.
+
+    A thread sends a word three times a lease, so that a worker that computes for long counts as alive. What is known of
+    the others' progress can only have grown: no call is made for a step that it allows.
+    """
+
+    def __init__(self, spec: ServerSpec, rank: int | None, timeout: float) -> None:
+        self._spec, self._bound = spec, spec.consistency.bound
+        deadline = cluster.deadline_after(timeout)
+        self._coordinator = cluster.get(spec.actors[0].coordinator.remote(), timeout, "worker")
+        self._stop = threading.Event()
+        self._join(rank, cluster.left_until(deadline))
+        # The thread knows the membership by a weak reference: one that is dropped ends with its lease at the latest.
+        arguments = (weakref.ref(self), self._stop, spec.consistency.lease / 3)
+        threading.Thread(target=_stay, args=arguments, name="fastps lease", daemon=True).start()
+
+    def _join(self, rank: int | None, timeout: float) -> None:
+        ref = self._coordinator.join.remote(rank, self._spec.consistency.lease, timeout)
+        self._token, self.rank, self._clock, self._progress = self._ask(ref, timeout)
+
+    def _ask(self, ref: Any, timeout: float) -> Any:
+        return cluster.get(ref, timeout + GRACE_SECONDS, f"worker on {self._spec.label(0)}")
+
+    def renew(self) -> None:
+        self._coordinator.renew.remote(self._token)
+
+    def begin(self, timeout: float) -> tuple[int, int]:
+        if self._bound is not None and self._clock - self._bound > self._progress:
+            self._clock, self._progress = self._ask(self._coordinator.begin.remote(self._token, timeout), timeout)
+        return self._clock, self._progress
+
+    def end_step(self, timeout: float) -> None:
+        self._clock, self._progress = self._ask(self._coordinator.end_step.remote(self._token, timeout), timeout)
+
+    def state(self) -> tuple[int, int]:
+        return self._clock, self._progress
+
+    def rejoin(self, timeout: float) -> None:
+        self._join(self.rank, timeout)
+
+    def leave(self) -> None:
+        if not self._stop.is_set():
+            self._stop.set()
+            if cluster.connected():
+                self._coordinator.leave.remote(self._token)
+
+    def __del__(self) -> None:
+        stop = getattr(self, "_stop", None)
+        if stop is not None:
+            stop.set()
+
+
+def _stay(membership: weakref.ref[RayMembership], stop: threading.Event, interval: float) -> None:
+    while not stop.wait(interval):
+        here = membership()
+        if here is None or not cluster.connected():
+            return
+        here.renew()
+        del here
+
+
 class SlotOperation:
     """A pull or a set of one slot: rare, one call, whatever the size. Setting twice is setting once."""
 
@@ -96,10 +160,11 @@ class SlotOperation:
             payload = wire.gather_some(self._layout, work.grads)
             self._ref = transport._gateway.set_slot.remote(work.slot, timeout, payload)
 
-    def finish(self) -> None:
+    def finish(self) -> dict[int, int]:
         answer = cluster.get(self._ref, cluster.left_until(self._deadline), self._what)
         if self._outs is not None:
             wire.scatter(self._layout, 0, answer, self._outs)
+        return {}
 
 
 class Operation:
@@ -114,7 +179,9 @@ class Operation:
         self._worker: int
         self._seq: int
         self._worker, self._seq = transport._numbers.take() if resume is None else resume
-        self._chunks = [] if work.outs is None else wire.chunks(transport._layout.nbytes)
+        self._chunks = (
+            [] if work.outs is None else wire.chunks(transport._layout.head_nbytes + transport._layout.nbytes)
+        )
         self._refs = self._send()
 
     def _send(self) -> list[Any]:
@@ -130,13 +197,17 @@ class Operation:
             refs = [gateway.push.remote(*parts) for parts in wire.messages(self._payload, header)]
         return refs + [gateway.chunk.remote(self._worker, number) for number in range(1, len(self._chunks))]
 
-    def finish(self) -> None:
-        transport = self._transport
+    def finish(self) -> dict[int, int]:
+        transport, layout = self._transport, self._transport._layout
         answers = self._answers()
         transport._numbers.give_back(self._worker, self._seq)
-        if self._outs is not None:
-            for (start, _), piece in zip(self._chunks, answers[-len(self._chunks) :], strict=True):
-                wire.scatter(transport._layout, start, piece, self._outs)
+        if self._outs is None:
+            return layout.versions(answers[-1])
+        first, *rest = answers[-len(self._chunks) :]
+        wire.scatter(layout, 0, memoryview(first)[layout.head_nbytes :], self._outs)
+        for (start, _), piece in zip(self._chunks[1:], rest, strict=True):
+            wire.scatter(layout, start - layout.head_nbytes, piece, self._outs)
+        return layout.versions(first)
 
     def _answers(self) -> list[Any]:
         what = f"{'pull from' if self._payload is None else 'push to'} {self._transport._what}"

@@ -7,6 +7,7 @@ mapped for as long as a view refers to them.
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -63,11 +64,14 @@ def group_of(spec: ServerSpec, arenas: dict[int, Arena], *, buffers: int, offset
     return Group(list(arenas.values()), spans, rules, buffers, spec.timeout, kinds, names, limit)
 
 
+@dataclass(frozen=True)
 class Done:
     """An operation that ended before `start` returned."""
 
-    def finish(self) -> None:
-        pass
+    versions: dict[int, int]
+
+    def finish(self) -> dict[int, int]:
+        return self.versions
 
 
 class ShmTransport:
@@ -88,8 +92,8 @@ class ShmTransport:
         self.group = group_of(spec, self.arenas, buffers=len(spec.structure.leaves), offset=offset, direct=whole)
 
     def start(self, work: Work, timeout: float | None, resume: Any = None) -> Done:
-        self.group.run(work.grads, work.outs, timeout, resume, work.pulled, work.scale, work.streams)
-        return Done()
+        versions = self.group.run(work.grads, work.outs, timeout, resume, work.pulled, work.scale, work.streams)
+        return Done(dict(zip(self.shards, versions, strict=True)))
 
     def skipped(self) -> None:
         self.group.count_skipped()

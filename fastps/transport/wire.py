@@ -38,8 +38,12 @@ class Place:
 
 @dataclass(frozen=True)
 class Layout:
-    """The order of a node's runs on the wire. Both ends compute it from the spec."""
+    """The order of a node's runs on the wire. Both ends compute it from the spec.
 
+    An answer begins with a version for each of `shards`.
+    """
+
+    shards: tuple[int, ...]
     places: tuple[Place, ...]
     nbytes: int
     offsets: dict[tuple[int, int], int] = field(default_factory=dict)
@@ -47,6 +51,18 @@ class Layout:
     def offset(self, shard: int, number: int) -> int:
         """Where the run `number` of `shard` begins."""
         return self.offsets[shard, number]
+
+    @property
+    def head_nbytes(self) -> int:
+        return 8 * len(self.shards)
+
+    def versions(self, answer: Any) -> dict[int, int]:
+        """From the first bytes of an answer."""
+        return dict(zip(self.shards, struct.unpack_from(f"<{len(self.shards)}Q", answer), strict=True))
+
+
+def packed(versions: Sequence[int]) -> bytes:
+    return struct.pack(f"<{len(versions)}Q", *versions)
 
 
 def layout(spec: ServerSpec, shards: Sequence[int]) -> Layout:
@@ -57,7 +73,7 @@ def layout(spec: ServerSpec, shards: Sequence[int]) -> Layout:
             places.append(Place(position, nbytes, run.leaf, run.start, run.count))
             offsets[shard, number] = position
             position += -(-nbytes // ALIGNMENT) * ALIGNMENT
-    return Layout(tuple(places), position, offsets)
+    return Layout(tuple(sorted(shards)), tuple(places), position, offsets)
 
 
 def gather(layout: Layout, arrays: Arrays) -> np.ndarray[Any, Any]:

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[2] / "fastps"
 LAYERS = [
     ["errors"],
     ["schedules"],
-    ["arrow", "capacity", "gradients", "interchange", "kernels.image", "rules", "observe"],
+    ["arrow", "capacity", "consistency", "gradients", "interchange", "kernels.image", "rules", "observe"],
     ["structure"],
     ["partition"],
     ["spec"],
@@ -23,10 +23,11 @@ LAYERS = [
     ["testing"],
     ["cluster", "future", "transport.contract", "transport.wire", "view"],
     ["transport"],
-    ["session", "shard"],
+    ["coordinator", "session"],
+    ["shard", "worker"],
     ["server"],
     ["actor_style"],
-    ["adapters", "checkpoint", "consistency", "tables"],
+    ["adapters", "checkpoint", "tables"],
     ["cli", "demo", "__main__"],
 ]
 

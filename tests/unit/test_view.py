@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from fastps._core import Arena, Group
+from fastps.consistency import Async
 from fastps.errors import ClosedError, SplitError
 from fastps.gradients import GradientPolicy
 from fastps.partition import partition
@@ -28,7 +29,7 @@ def view_of(params, num_shards=1):
     """A view on new arenas that hold `params`."""
     structure, arrays = structure_of(params)
     plans = partition(structure, num_shards)
-    spec = ServerSpec("id", structure, plans, (), (), *rules_of(structure), GradientPolicy(), 1.0, None)
+    spec = ServerSpec("id", structure, plans, (), (), *rules_of(structure), GradientPolicy(), Async(), 1.0, None)
     arenas = {
         plan.index: Arena.create(bytes(16), f"shard {plan.index}", plan.index, num_shards, plan.params_bytes, 2, True)
         for plan in plans

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastps.consistency import Async
 from fastps.gradients import GradientPolicy
 from fastps.partition import partition
 from fastps.rules import Add
@@ -29,7 +30,9 @@ def cases(draw):
     structure = Structure(tuple(Leaf((f"leaf{i}",), (n,), dtype) for i, (n, dtype) in enumerate(leaves)))
     num_shards = draw(st.integers(1, min(structure.size, 5)))
     shards = draw(st.lists(st.integers(0, num_shards - 1), min_size=1, unique=True))
-    spec = ServerSpec("id", structure, partition(structure, num_shards), (), (), *rules_of(structure), 1.0, None)
+    spec = ServerSpec(
+        "id", structure, partition(structure, num_shards), (), (), *rules_of(structure), Async(), 1.0, None
+    )
     values = [np.arange(1, leaf.size + 1).astype(leaf.dtype) + 1000 * i for i, leaf in enumerate(structure.leaves)]
     return spec, shards, values
 
@@ -77,7 +80,7 @@ def test_places_are_aligned_and_apart(case):
 
 def test_one_run_is_gathered_without_a_copy():
     structure = Structure((Leaf((), (4, 8), "float64"),))
-    spec = ServerSpec("id", structure, partition(structure, 2), (), (), *rules_of(structure), 1.0, None)
+    spec = ServerSpec("id", structure, partition(structure, 2), (), (), *rules_of(structure), Async(), 1.0, None)
     value = np.arange(32.0).reshape(4, 8)
     payload = wire.gather(wire.layout(spec, [1]), [value])
     assert np.shares_memory(payload, value)

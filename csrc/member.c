@@ -1,0 +1,286 @@
+#define _GNU_SOURCE
+#include "member.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "life.h"
+
+#define SPIN_NS 20000 /* two workers that take turns hand over within the time of a small operation */
+#define LEAVE_NS 1000000000
+#define SLICE_NS (INT64_C(10) * 1000000) /* how often a sleeper looks after the others */
+
+fps_roster fps_board_roster(const fps_arena *arena)
+{
+    return (fps_roster){.policy = arena->layout.policy,
+                        .n_members = arena->layout.n_members,
+                        .board = arena->board,
+                        .members = arena->members};
+}
+
+static void ring(fps_board *board)
+{
+    atomic_fetch_add_explicit(&board->bell, 1, memory_order_seq_cst); /* SYNC bell */
+    if (atomic_load_explicit(&board->sleepers, memory_order_seq_cst) == 0) return;
+    syscall(SYS_futex, &board->bell, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
+}
+
+static fps_status enter_board(const fps_roster *r, const fps_wait *wait)
+{
+    bool abandoned;
+    fps_status status = fps_lock_acquire(&r->board->lock, wait, &abandoned);
+    if (status != FPS_OK || !abandoned) return status;
+    bool grew = fps_clock_settle(r);
+    fps_store_relaxed(&r->board->progressed_ns, (uint64_t)fps_now_ns());
+    fps_lock_repaired(&r->board->lock);
+    if (grew) ring(r->board);
+    return FPS_OK;
+}
+
+/* `grew`: progress did, under the lock that is given back here. */
+static void leave_board(const fps_roster *r, bool grew)
+{
+    if (grew && r->policy.straggler_ns > 0) fps_store_relaxed(&r->board->progressed_ns, (uint64_t)fps_now_ns());
+    fps_lock_release(&r->board->lock);
+    if (grew) ring(r->board);
+}
+
+/* Do others wait for this one? */
+static bool blocks(const fps_roster *r, const fps_member *m)
+{
+    uint64_t progress = fps_load_relaxed(&r->board->progress);
+    if (!fps_load32_relaxed(&r->board->started)) return false; /* all wait for those who have not come yet */
+    return r->policy.kind != FPS_ASYNC && fps_load_relaxed(&m->clock) == progress;
+}
+
+uint32_t fps_board_blocker(const fps_roster *r)
+{
+    uint32_t i = 0;
+    while (i < r->n_members && !(fps_member_lives(&r->members[i]) && blocks(r, &r->members[i]))) i++;
+    return i;
+}
+
+static bool is_gone(const fps_roster *r, const fps_member *m, int64_t now)
+{
+    bool away = fps_load32_relaxed(&m->state) == FPS_MEMBER_AWAY;
+    /* Nobody holds the lock of one that died, nor of one that left while the board's lock was not to be had. */
+    if (away ? (int64_t)fps_load_relaxed(&m->lease_ns) < now : fps_lock_holder(&m->life) == 0) return true;
+    if (r->policy.straggler_ns == 0 || !blocks(r, m)) return false;
+    uint64_t heard = fps_load_relaxed(&m->heard_ns), progressed = fps_load_relaxed(&r->board->progressed_ns);
+    return now - (int64_t)(heard > progressed ? heard : progressed) > r->policy.straggler_ns;
+}
+
+static bool put_out(const fps_roster *r, uint32_t rank)
+{
+    fps_member *m = &r->members[rank];
+    fps_count(&r->board->put_out, 1);
+    if (fps_load32_relaxed(&m->state) == FPS_MEMBER_HERE) return fps_clock_exit(r, rank, FPS_MEMBER_OUT);
+    fps_count(&m->generation, 1); /* nothing holds the rank of a worker elsewhere: whoever comes next may have it */
+    return fps_clock_exit(r, rank, FPS_MEMBER_FREE);
+}
+
+/* Puts out who died, is stopped or has not been heard of. Under the lock. */
+static bool sweep(const fps_roster *r, const fps_member *self)
+{
+    int64_t now = fps_now_ns();
+    bool grew = false;
+    for (uint32_t i = 0; i < r->n_members; i++) {
+        const fps_member *m = &r->members[i];
+        if (m != self && fps_member_lives(m) && is_gone(r, m, now)) grew |= put_out(r, i);
+    }
+    return grew;
+}
+
+/* On the life thread. */
+static int take_life(void *argument)
+{
+    fps_member *m = argument;
+    int error = pthread_mutex_trylock(&m->life);
+    if (error == EOWNERDEAD) error = pthread_mutex_consistent(&m->life);
+    return error == 0 ? FPS_OK : FPS_BUSY;
+}
+
+static int give_life(void *argument)
+{
+    fps_member *m = argument;
+    if (fps_lock_holder(&m->life) != (uint32_t)gettid()) return EPERM; /* a forked child is not its parent */
+    return pthread_mutex_unlock(&m->life);
+}
+
+static void heard(fps_member *m, const fps_worker *worker)
+{
+    if (worker->roster.policy.straggler_ns == 0 && worker->lease_ns == 0) return;
+    uint64_t now = (uint64_t)fps_now_ns();
+    fps_store_relaxed(&m->heard_ns, now);
+    fps_store_relaxed(&m->lease_ns, now + (uint64_t)worker->lease_ns);
+}
+
+/* A rank whose life lock is held by a live process is not free, though it may have been put out. */
+static bool take_rank(const fps_roster *r, fps_worker *w, uint32_t rank)
+{
+    fps_member *m = &r->members[rank];
+    if (fps_member_lives(m)) return false;
+    if (w->lease_ns == 0) {
+        if (fps_life_run(take_life, m) != FPS_OK) return false;
+    } else if (fps_lock_holder(&m->life) != 0) {
+        return false;
+    }
+    fps_count(&m->generation, 1);
+    fps_store32_relaxed(&m->pid, (uint32_t)getpid());
+    w->rank = rank;
+    w->generation = fps_load_relaxed(&m->generation);
+    heard(m, w);
+    return true;
+}
+
+fps_status fps_worker_join(const fps_arena *arena, uint32_t rank, int64_t lease_ns, const fps_wait *wait,
+                           fps_worker *out)
+{
+    fps_worker w = {
+        .arena = arena, .roster = fps_board_roster(arena), .lease_ns = lease_ns, .process = fps_life_generation()};
+    const fps_roster *r = &w.roster;
+    fps_status status = fps_arena_state(arena);
+    if (status == FPS_OK && rank != FPS_ANY_RANK && rank >= r->n_members) return FPS_FULL;
+    if (status == FPS_OK) status = enter_board(r, wait);
+    if (status != FPS_OK) return status;
+    bool grew = sweep(r, NULL), taken = false;
+    for (uint32_t i = 0; i < r->n_members && !taken; i++) {
+        if (rank == FPS_ANY_RANK || rank == i) taken = take_rank(r, &w, i);
+    }
+    if (taken) grew |= fps_clock_enter(r, w.rank, lease_ns == 0 ? FPS_MEMBER_HERE : FPS_MEMBER_AWAY);
+    leave_board(r, grew);
+    if (!taken) return rank == FPS_ANY_RANK ? FPS_FULL : FPS_BUSY;
+    *out = w;
+    return FPS_OK;
+}
+
+static bool is_mine(const fps_worker *w)
+{
+    const fps_member *m = &w->roster.members[w->rank];
+    return fps_load_relaxed(&m->generation) == w->generation;
+}
+
+void fps_worker_leave(fps_worker *worker)
+{
+    const fps_worker w = *worker;
+    *worker = (fps_worker){0};
+    if (!w.arena || w.process != fps_life_generation()) return; /* a forked child is not its parent */
+    const fps_roster *r = &w.roster;
+    const fps_wait wait = {.deadline_ns = fps_now_ns() + LEAVE_NS};
+    bool entered = enter_board(r, &wait) == FPS_OK;
+    bool grew = entered && is_mine(&w) && fps_clock_exit(r, w.rank, FPS_MEMBER_FREE);
+    if (w.lease_ns == 0) fps_life_run(give_life, &r->members[w.rank]); /* without the lock, whoever sweeps sees that */
+    if (entered) leave_board(r, grew);
+}
+
+/* The lock, with the worker still a member; or an answer without the lock. */
+static fps_status enter_as(fps_worker *w, const fps_wait *wait)
+{
+    const fps_roster *r = &w->roster;
+    fps_status status = fps_arena_state(w->arena);
+    if (status == FPS_OK) status = enter_board(r, wait);
+    if (status != FPS_OK) return status;
+    if (is_mine(w) && fps_member_lives(&r->members[w->rank])) {
+        heard(&r->members[w->rank], w);
+        return FPS_OK;
+    }
+    leave_board(r, false);
+    return FPS_PUT_OUT;
+}
+
+fps_status fps_worker_return(fps_worker *w, const fps_wait *wait)
+{
+    const fps_roster *r = &w->roster;
+    if (w->lease_ns > 0) {
+        fps_worker again;
+        fps_status status = fps_worker_join(w->arena, w->rank, w->lease_ns, wait, &again);
+        if (status == FPS_OK) *w = again;
+        return status;
+    }
+    fps_status status = fps_arena_state(w->arena);
+    if (status == FPS_OK) status = enter_board(r, wait);
+    if (status != FPS_OK) return status;
+    heard(&r->members[w->rank], w);
+    bool lives = fps_member_lives(&r->members[w->rank]);
+    leave_board(r, lives ? false : fps_clock_enter(r, w->rank, FPS_MEMBER_HERE));
+    return FPS_OK;
+}
+
+fps_status fps_worker_end_step(fps_worker *w, const fps_wait *wait)
+{
+    fps_status status = enter_as(w, wait);
+    if (status == FPS_OK) leave_board(&w->roster, fps_clock_end_step(&w->roster, w->rank));
+    return status;
+}
+
+fps_status fps_worker_give(fps_worker *w, uint32_t weight, const fps_wait *wait, bool *counted)
+{
+    fps_status status = enter_as(w, wait);
+    if (status == FPS_OK) leave_board(&w->roster, fps_clock_give(&w->roster, w->rank, weight, counted));
+    return status;
+}
+
+fps_status fps_worker_renew(fps_worker *w, const fps_wait *wait)
+{
+    fps_status status = enter_as(w, wait);
+    if (status == FPS_OK) leave_board(&w->roster, false);
+    return status;
+}
+
+/* Sleeps until the bell rings or a slice is over. The count and the second look at progress are in one order with the
+ * ringer's: either it sees the sleeper, or the sleeper sees the progress. */
+static void sleep_once(fps_board *board, uint64_t needs, int64_t until)
+{
+    uint32_t heard_last = atomic_load_explicit(&board->bell, memory_order_seq_cst); /* SYNC bell */
+    int64_t left = until - fps_now_ns();
+    if (left > SLICE_NS) left = SLICE_NS;
+    if (left <= 0) return;
+    atomic_fetch_add_explicit(&board->sleepers, 1, memory_order_seq_cst);
+    if (atomic_load_explicit(&board->progress, memory_order_seq_cst) < needs) {
+        struct timespec t = {.tv_sec = 0, .tv_nsec = left};
+        syscall(SYS_futex, &board->bell, FUTEX_WAIT, heard_last, &t, NULL, 0);
+    }
+    atomic_fetch_sub_explicit(&board->sleepers, 1, memory_order_seq_cst);
+}
+
+static bool spin(const fps_board *board, uint64_t needs)
+{
+    int64_t until = fps_now_ns() + SPIN_NS;
+    do {
+        for (int i = 0; i < 16; i++) {
+            if (fps_load_acquire(&board->progress) >= needs) return true; /* SYNC progress */
+            fps_pause();
+        }
+    } while (fps_now_ns() < until);
+    return false;
+}
+
+fps_status fps_worker_begin(fps_worker *w, const fps_wait *wait, uint64_t *clock, uint64_t *progress)
+{
+    const fps_roster *r = &w->roster;
+    fps_member *self = &r->members[w->rank];
+    for (bool spun = false;; spun = true) {
+        fps_status status = fps_arena_state(w->arena);
+        if (status != FPS_OK) return status;
+        if (!is_mine(w) || !fps_member_lives(self)) return FPS_PUT_OUT;
+        *clock = fps_load_relaxed(&self->clock);
+        uint64_t needs = fps_clock_needs(&r->policy, *clock);
+        *progress = fps_load_acquire(&r->board->progress); /* SYNC progress */
+        if (*progress >= needs) {
+            heard(self, w);
+            return FPS_OK;
+        }
+        if (!spun && spin(r->board, needs)) continue;
+        status = enter_board(r, wait);
+        if (status != FPS_OK) return status;
+        bool grew = sweep(r, self);
+        leave_board(r, grew);
+        if (grew) continue;
+        if (fps_now_ns() >= wait->deadline_ns) return FPS_TIMEOUT;
+        if (wait->interrupted && wait->interrupted(wait->state)) return FPS_INTERRUPTED;
+        sleep_once(r->board, needs, wait->deadline_ns);
+    }
+}

@@ -1,0 +1,214 @@
+# Workers that take part in clocks and rounds, and the state machine of that by itself.
+
+cdef int ask_member_for_signals(void *state) noexcept with gil:
+    cdef Member member = <Member>state
+    try:
+        PyErr_CheckSignals()
+        return 0
+    except BaseException as error:
+        member.signal = error
+        return 1
+
+
+cdef class Member:
+    """A worker of this node in the table of the arena of shard 0, or one elsewhere for whom this process speaks.
+
+    Parameters
+    ----------
+    arena : of shard 0
+    rank : None for the first that is free
+    lease : seconds that a worker elsewhere lives without a word; 0 for one of this process
+    timeout : seconds
+
+    Threads: one at a time. Raises RankError; PutOutError when the others went on without it.
+    """
+    cdef Arena mapped
+    cdef fps_worker worker
+    cdef fps_wait wait
+    cdef uint32_t generation
+    cdef bint joined
+    cdef object signal
+
+    def __init__(self, Arena arena, object rank, double lease, double timeout):
+        cdef fps_status status
+        cdef uint32_t wanted = FPS_ANY_RANK if rank is None else rank
+        cdef int64_t lease_ns = <int64_t>(1e9 * lease)
+        cdef uint32_t most = arena.arena.layout.n_members
+        self.mapped, self.generation = arena, fps_life_generation()
+        self.wait.interrupted, self.wait.state = ask_member_for_signals, <void *>self
+        self.wait.deadline_ns = deadline_after(timeout)
+        if rank is not None and wanted >= most:
+            raise errors.RankError(f"worker: expected a rank from 0 to {most - 1}, got {rank}; create the server with a "
+                                   f"larger max_workers")
+        with nogil:
+            status = fps_worker_join(&self.mapped.arena, wanted, lease_ns, &self.wait, &self.worker)
+        if status == FPS_FULL:
+            raise errors.RankError(f"worker: all {most} ranks are taken by live workers; create the server with a larger "
+                                   f"max_workers")
+        if status == FPS_BUSY:
+            holder = fps_load32_relaxed(&arena.arena.members[wanted].pid)
+            raise errors.RankError(f"worker: rank {rank} is taken by {process_of(holder)}; let it leave, or take another")
+        self.check(status, "worker", timeout)
+        self.joined = True
+
+    def __dealloc__(self):
+        self.leave()
+
+    cpdef leave(self):
+        """Twice is as good as once."""
+        if self.joined and self.generation == fps_life_generation():
+            self.joined = False
+            with nogil:
+                fps_worker_leave(&self.worker)
+
+    cdef check(self, fps_status status, str verb, double timeout):
+        cdef uint32_t blocker
+        if status == FPS_OK:
+            return
+        if status == FPS_INTERRUPTED:
+            error, self.signal = self.signal, None
+            raise error
+        if status == FPS_TIMEOUT:
+            blocker = fps_board_blocker(&self.worker.roster)
+            who = "a lock"
+            if blocker < self.worker.roster.n_members:
+                pid = fps_load32_relaxed(&self.mapped.arena.members[blocker].pid)
+                who = f"the worker of rank {blocker}, {process_of(pid)}"
+            elif not fps_load32_relaxed(&self.mapped.arena.board.started):
+                who = f"{self.worker.roster.policy.quorum} workers to join"
+            raise errors.WaitTimeoutError(f"{verb}: waited {timeout:g} s for {who}")
+        raise exception_of(status, f"{verb} on {self.mapped.label}", c_errno)
+
+    cdef fps_wait *until(self, double timeout) except NULL:
+        if not self.joined:
+            raise errors.ClosedError("worker: it has left; open another with `with ps.worker() as w:`")
+        if self.generation != fps_life_generation():
+            raise errors.ClosedError("worker: it is the parent process's; open one here with `with ps.worker() as w:`")
+        self.wait.deadline_ns = deadline_after(timeout)
+        return &self.wait
+
+    @property
+    def rank(self):
+        return self.worker.rank
+
+    def begin(self, double timeout):
+        """Waits until the worker may begin its step: (its clock, what the others have reached)."""
+        cdef uint64_t clock = 0, progress = 0
+        cdef fps_status status
+        cdef fps_wait *wait = self.until(timeout)
+        with nogil:
+            status = fps_worker_begin(&self.worker, wait, &clock, &progress)
+        self.check(status, "worker", timeout)
+        return clock, progress
+
+    def state(self):
+        """(clock of the worker, what the others have reached), without waiting."""
+        cdef fps_roster *r = &self.worker.roster
+        return fps_load_relaxed(&r.members[self.worker.rank].clock), fps_load_relaxed(&r.board.progress)
+
+    def end_step(self, double timeout):
+        cdef fps_status status
+        cdef fps_wait *wait = self.until(timeout)
+        with nogil:
+            status = fps_worker_end_step(&self.worker, wait)
+        self.check(status, "end of a step", timeout)
+
+    def renew(self, double timeout):
+        """Says that the worker lives."""
+        cdef fps_status status
+        cdef fps_wait *wait = self.until(timeout)
+        with nogil:
+            status = fps_worker_renew(&self.worker, wait)
+        self.check(status, "worker", timeout)
+
+    def rejoin(self, double timeout):
+        """Back among the others, at their clock, after a PutOutError."""
+        cdef fps_status status
+        cdef fps_wait *wait = self.until(timeout)
+        with nogil:
+            status = fps_worker_return(&self.worker, wait)
+        self.check(status, "worker", timeout)
+
+
+cdef class Board:
+    """The state machine of clocks and rounds by itself, in private memory: no process, no waiting.
+
+    Parameters
+    ----------
+    kind, staleness, backup, workers : as in `Consistency.policy`
+    members : how many ranks there are
+    """
+    cdef fps_roster roster
+
+    def __cinit__(self, uint32_t kind, uint32_t staleness, uint32_t backup, uint32_t workers, uint32_t members):
+        if members > <uint32_t>FPS_MAX_MEMBERS:
+            raise ValueError(f"members: at most {FPS_MAX_MEMBERS}")
+        self.roster.policy = policy_of((kind, staleness, backup, workers, 0.0))
+        self.roster.n_members = members
+        self.roster.board = <fps_board *>calloc(1, sizeof(fps_board))
+        self.roster.members = <fps_member *>calloc(members, sizeof(fps_member))
+        if not (self.roster.board and self.roster.members):
+            raise MemoryError("a board")
+
+    def __dealloc__(self):
+        free(self.roster.board)
+        free(self.roster.members)
+
+    cdef fps_member *member(self, uint32_t rank, tuple states) except NULL:
+        if rank >= self.roster.n_members or fps_load32_relaxed(&self.roster.members[rank].state) not in states:
+            raise ValueError(f"rank {rank}: not one of {self.roster.n_members} that this can happen to")
+        return &self.roster.members[rank]
+
+    def join(self, uint32_t rank):
+        cdef fps_member *m = self.member(rank, (FPS_MEMBER_FREE, FPS_MEMBER_OUT))
+        fps_clock_enter(&self.roster, rank, FPS_MEMBER_HERE)
+        return fps_load_relaxed(&m.clock)
+
+    def rejoin(self, uint32_t rank):
+        self.member(rank, (FPS_MEMBER_OUT,))
+        return self.join(rank)
+
+    def leave(self, uint32_t rank):
+        self.member(rank, (FPS_MEMBER_HERE, FPS_MEMBER_OUT))
+        fps_clock_exit(&self.roster, rank, FPS_MEMBER_FREE)
+
+    def evict(self, uint32_t rank):
+        self.member(rank, (FPS_MEMBER_HERE,))
+        fps_clock_exit(&self.roster, rank, FPS_MEMBER_OUT)
+
+    def end_step(self, uint32_t rank):
+        cdef fps_member *m = self.member(rank, (FPS_MEMBER_HERE,))
+        fps_clock_end_step(&self.roster, rank)
+        return fps_load_relaxed(&m.clock)
+
+    def arrive(self, uint32_t rank, uint32_t weight):
+        cdef fps_member *m = self.member(rank, (FPS_MEMBER_HERE,))
+        cdef bool_c counted = False
+        if fps_load_relaxed(&m.clock) > self.progress:
+            raise ValueError(f"rank {rank}: it has given to the open round")
+        fps_clock_give(&self.roster, rank, weight, &counted)
+        return bool(counted)
+
+    def may_go(self, uint32_t rank):
+        return self.progress >= fps_clock_needs(&self.roster.policy, self.clock(rank))
+
+    def clock(self, uint32_t rank):
+        return fps_load_relaxed(&self.member(rank, (FPS_MEMBER_FREE, FPS_MEMBER_HERE, FPS_MEMBER_OUT)).clock)
+
+    def decision(self):
+        """The last round that closed: (rounds closed with it, ((rank, weight), ...))."""
+        cdef fps_decision d
+        fps_clock_decision(&self.roster, &d)
+        return d.round, tuple((d.ranks[i], d.weights[i]) for i in range(d.n_given))
+
+    @property
+    def progress(self):
+        return fps_load_relaxed(&self.roster.board.progress)
+
+    @property
+    def started(self):
+        return fps_load32_relaxed(&self.roster.board.started) != 0
+
+    @property
+    def live(self):
+        return [i for i in range(self.roster.n_members) if fps_member_lives(&self.roster.members[i])]

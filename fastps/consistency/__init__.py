@@ -1,0 +1,10 @@
+"""Policies of consistency: when a worker may begin its next step, and when its update counts. One a file.
+
+What they say is decided by csrc/clock.c, a state machine without processes, time or waiting; here are its settings.
+"""
+
+from fastps.consistency.asynchronous import Async
+from fastps.consistency.base import Consistency
+from fastps.consistency.ssp import SSP
+
+__all__ = ["SSP", "Async", "Consistency"]

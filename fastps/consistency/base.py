@@ -1,0 +1,55 @@
+"""What every policy has."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fastps.errors import OptionError
+
+ASYNC, SSP_KIND = 0, 1  # fps_consistency in csrc/layout.h
+
+
+@dataclass(frozen=True, kw_only=True)
+class Consistency:
+    """How far workers may be apart.
+
+    Attributes
+    ----------
+    workers : how many workers must have been there at once before anybody is ahead of anybody; until then the missing
+        ones count as being at the start
+    straggler_timeout : seconds without a word after which a worker that the others wait for is put out; None: never,
+        as long as it lives. A word is any operation of its session
+    lease : seconds without a word after which a worker on another node than shard 0 counts as dead. Its session sends
+        a word three times in that time by itself
+    """
+
+    workers: int = 1
+    straggler_timeout: float | None = None
+    lease: float = 10.0
+
+    kind: ClassVar[int]
+
+    def __post_init__(self) -> None:
+        require_count("workers", self.workers, 1, 256)
+        for name, value in (("straggler_timeout", self.straggler_timeout), ("lease", self.lease)):
+            if value is None and name == "straggler_timeout":
+                continue
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
+                raise OptionError(f"{name}: expected seconds, more than 0, got {value!r}")
+
+    @property
+    def bound(self) -> int | None:
+        """Clocks that a worker may be ahead of the slowest; None: any number."""
+        return None
+
+    @property
+    def policy(self) -> tuple[int, int, int, int, float]:
+        """(kind, staleness, backup, workers, straggler timeout or 0), as fps_policy has them."""
+        return self.kind, self.bound or 0, 0, self.workers, float(self.straggler_timeout or 0.0)
+
+
+def require_count(name: str, value: object, least: int, most: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise OptionError(f"{name}: expected an int from {least} to {most}, got {value!r}")

@@ -1,0 +1,39 @@
+"""Bounded staleness."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fastps.consistency.base import SSP_KIND, Consistency, require_count
+
+
+@dataclass(frozen=True)
+class SSP(Consistency):
+    """Stale synchronous parallel: pushes are applied when they come, and a worker at clock c begins its step when every
+    live worker has ended its steps up to c - staleness. So its pull sees all their updates of clocks below that, and
+    those of later ones that happen to be there.
+
+    ``SSP(0)`` is lock-step: nobody begins a step before everybody has ended the one before.
+
+    Parameters
+    ----------
+    staleness : int
+        Clocks that a worker may be ahead of the slowest live one, 0 or more.
+
+    References
+    ----------
+    Ho et al., More Effective Distributed ML via a Stale Synchronous Parallel Parameter Server, NIPS 2013.
+    """
+
+    staleness: int
+
+    kind: ClassVar[int] = SSP_KIND
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_count("staleness", self.staleness, 0, 2**31 - 1)
+
+    @property
+    def bound(self) -> int:
+        return self.staleness

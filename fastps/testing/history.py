@@ -1,0 +1,286 @@
+"""What workers saw and did, and whether their consistency allows it.
+
+`Recorder` stands in for a worker's session and notes its operations; `check_ssp` and `check_bsp` find in the events of
+all workers what cannot have happened. They rely on the versions that operations report and on the order of times in one
+machine. Events that are missing (a killed worker's last) make them demand less, never more.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import secrets
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from fastps.worker import Worker
+
+OPERATIONS = ("pull", "push", "push_pull", "end_step")
+LIMIT = 100  # violations that are told one by one
+
+
+@dataclass(frozen=True)
+class Event:
+    """An operation of a worker, or its coming or going.
+
+    Attributes
+    ----------
+    rank : of the worker
+    member : number of its session; another one after it was put out and came back
+    kind : join, pull, push, push_pull, end_step, leave; failed: an operation that raised, what it did is unknown
+    clock, staleness, versions, counted : as in the worker's reply
+    began_ns, ended_ns : time.monotonic_ns, the same for all processes of a machine
+    step : whether it was to end the step
+    """
+
+    rank: int
+    member: int
+    kind: str
+    clock: int
+    staleness: int = 0
+    versions: tuple[int, ...] = ()
+    counted: bool = True
+    began_ns: int = 0
+    ended_ns: int = 0
+    step: bool = False
+
+    @property
+    def gives(self) -> bool:
+        return self.kind in ("push", "push_pull") and self.counted and self.versions != ()
+
+    @property
+    def reads(self) -> bool:
+        return self.kind == "pull" or (self.kind == "push_pull" and self.gives)
+
+    def __str__(self) -> str:
+        return f"{self.kind} of rank {self.rank} (member {self.member:016x}) at clock {self.clock}"
+
+
+@dataclass(frozen=True)
+class Violation:
+    """What the consistency rules out: a sentence, and the events in it."""
+
+    text: str
+    events: tuple[Event, ...] = ()
+
+
+class Recorder:
+    """A worker's session that notes what it does: ``with Recorder(ps.worker()) as w:``.
+
+    What is not noted goes to the session directly. With `path`, a file of this recorder's own gets each of `events` as
+    a line with one write, so that a kill loses nothing that had ended.
+    """
+
+    def __init__(self, worker: Worker, *, path: str | os.PathLike[str] | None = None) -> None:
+        self._worker, self._returns, self.member = worker, worker.returns, secrets.randbits(64)
+        self.events: list[Event] = []
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        self._file = None if path is None else os.open(path, flags, 0o644)
+
+    def pull(self, **options: Any) -> Any:
+        return self._run("pull", False, lambda: self._worker.pull(**options))
+
+    def push(self, grads: Any, *, step: bool = True, **options: Any) -> Any:
+        return self._run("push", step, lambda: self._worker.push(grads, step=step, **options))
+
+    def push_pull(self, grads: Any, *, step: bool = True, **options: Any) -> Any:
+        return self._run("push_pull", step, lambda: self._worker.push_pull(grads, step=step, **options))
+
+    def end_step(self, **options: Any) -> None:
+        self._run("end_step", True, lambda: self._worker.end_step(**options))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._worker, name)
+
+    def __enter__(self) -> Recorder:
+        self._worker.__enter__()
+        self._note(time.monotonic_ns(), kind="join", clock=self._worker.clock)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        began = time.monotonic_ns()
+        try:
+            self._worker.__exit__(*error)
+            self._note(began, kind="leave", clock=self._worker.clock)
+        finally:
+            if self._file is not None:
+                os.close(self._file)
+                self._file = None
+
+    def _run(self, kind: str, step: bool, call: Callable[[], Any]) -> Any:
+        worker, began = self._worker, time.monotonic_ns()
+        event: dict[str, Any] = {"kind": "failed", "clock": worker.clock}
+        try:
+            answer = call()
+            event |= {"kind": kind, "step": step}
+            if kind != "end_step" and worker.reply is not None:
+                event |= {name: getattr(worker.reply, name) for name in ("clock", "staleness", "versions", "counted")}
+            return answer
+        finally:
+            # Nobody waits for a worker that is put out, so its push may come late. Whether this operation came before
+            # its return or after cannot be told: it belongs to a member that joins when all of it is over.
+            came_back = worker.returns != self._returns
+            if came_back:
+                self._returns, self.member = worker.returns, secrets.randbits(64)
+            self._note(began, **event)
+            if came_back:
+                self._note(time.monotonic_ns(), kind="join", clock=worker.clock)
+
+    def _note(self, began: int, **known: Any) -> None:
+        known |= {"began_ns": began, "ended_ns": time.monotonic_ns()}
+        event = Event(rank=self._worker.rank, member=self.member, **known)
+        self.events.append(event)
+        if self._file is not None:
+            os.write(self._file, json.dumps(vars(event)).encode() + b"\n")
+
+
+def load(path: str | os.PathLike[str]) -> list[Event]:
+    """The events in a recorder's file. A last line that was cut off is not one."""
+    with open(path, "rb") as file:
+        *lines, _ = file.read().split(b"\n")
+    told = [json.loads(line) for line in lines]
+    return [Event(**{**event, "versions": tuple(event["versions"])}) for event in told]
+
+
+def check_ssp(events: Iterable[Event], staleness: int) -> list[Violation]:
+    """What `SSP(staleness)` rules out in the events of all workers, those of each member in their order.
+
+    A pull at clock c sees the pushes of clocks below c - staleness of every worker that had joined before, and all
+    earlier ones of its own; what a worker reads never goes back, its clock grows by one a step, it is told a staleness
+    within the bound, and a version is made by one push. A push_pull is both.
+
+    Cost: linear in the events, and in the members for each pull.
+    """
+    return _limited(_against_ssp(list(events), staleness))
+
+
+def check_bsp(events: Iterable[Event], backup: int = 0) -> list[Violation]:
+    """What `BSP(backup=backup)` rules out in the events of all workers, those of each member in their order.
+
+    A pull reads one round of all shards: that of its clock, or with backup workers that or a later one. A push that
+    counts goes to the round of its clock, and no other that ends a step of this rank goes to the same.
+    """
+    return _limited(_against_bsp(events, backup))
+
+
+def _limited(found: Iterator[Violation]) -> list[Violation]:
+    kept, more = list(islice(found, LIMIT)), sum(1 for _ in found)
+    return [*kept, Violation(f"and {more} more")] if more else kept
+
+
+def _by_member(events: Iterable[Event]) -> dict[int, list[Event]]:
+    members = defaultdict(list)
+    for event in events:
+        members[event.member].append(event)
+    return members
+
+
+def _against_ssp(events: Sequence[Event], staleness: int) -> Iterator[Violation]:
+    members, made = _by_member(events), dict[tuple[int, int], Event]()
+    for history in members.values():
+        yield from _against_clocks(history, staleness)
+        yield from _against_order(history)
+    for event in events:
+        for shard, version in enumerate(event.versions if event.gives else ()):
+            before = made.setdefault((shard, version), event)
+            if before is not event and version > 0:
+                yield Violation(f"{event} made version {version} of shard {shard}, as {before} did", (event, before))
+    yield from _against_bound(events, members, staleness)
+
+
+def _against_clocks(history: Sequence[Event], staleness: int) -> Iterator[Violation]:
+    least, most, last = 0, math.inf, history[0]
+    for event in history:
+        if event.kind == "failed":
+            most = math.inf  # it may have ended its step, or the next operation does it for it
+        elif event.kind != "leave":
+            if event.kind != "join" and not least <= event.clock <= most:
+                yield Violation(f"{event} should be at clock {least}, after {last}", (event, last))
+            if event.staleness > staleness:
+                yield Violation(f"{event} was told a staleness of {event.staleness}, more than {staleness}", (event,))
+            least = most = event.clock + event.step
+            last = event
+
+
+def _against_order(history: Sequence[Event]) -> Iterator[Violation]:
+    newest: dict[int, tuple[int, Event]] = {}  # by shard, what this member has read or made, and when
+    for event in history:
+        for shard, version in enumerate(event.versions if event.reads or event.gives else ()):
+            before, by = newest.get(shard, (0, event))
+            if version >= before:
+                newest[shard] = version, event
+            elif event.kind == "pull" or (event.reads and version > 0):
+                text = f"{event} read version {version} of shard {shard} after version {before} of {by}"
+                yield Violation(text, (event, by))
+
+
+def _against_bound(events: Iterable[Event], members: dict[int, list[Event]], staleness: int) -> Iterator[Violation]:
+    reads = [event for event in events if event.reads]
+    if not reads:
+        return
+    reader = np.array([event.member for event in reads], np.uint64)
+    began = np.array([event.began_ns for event in reads])
+    due = np.array([event.clock for event in reads]) - staleness - 1
+    versions = np.array([event.versions for event in reads])
+    both = np.array([event.kind == "push_pull" for event in reads])
+    versions[(versions == 0) & both[:, None]] = np.iinfo(np.int64).max  # resumed: what it read is not known
+    for member, history in members.items():
+        joined = min((event.ended_ns for event in history if event.kind == "join"), default=None)
+        pushes = sorted(_ended(history), key=lambda push: push.clock)
+        if joined is None or not pushes:
+            continue
+        # For each push, the newest versions of all up to its clock, and which of them made each.
+        made = np.array([push.versions for push in pushes])
+        newest = np.maximum.accumulate(made)
+        by = np.maximum.accumulate(np.where(made == newest, np.arange(len(pushes))[:, None], 0))
+        last = np.searchsorted([push.clock for push in pushes], due, side="right") - 1
+        rows = np.flatnonzero((last >= 0) & (began >= joined) & (reader != np.uint64(member)))
+        missing = newest[last[rows]] > versions[rows]
+        for at in np.flatnonzero(missing.any(axis=1)):
+            shard, read = int(missing[at].argmax()), reads[rows[at]]
+            push = pushes[by[last[rows[at]], shard]]
+            text = f"{read} read version {read.versions[shard]} of shard {shard}, before version {push.versions[shard]}"
+            yield Violation(f"{text} of {push}", (read, push))
+
+
+def _ended(history: Iterable[Event]) -> Iterator[Event]:
+    """The pushes whose step the member has ended: before that it could be put out, and the push come late."""
+    in_step: list[Event] = []
+    for event in history:
+        if event.gives:
+            in_step.append(event)
+        if event.kind in OPERATIONS and event.step:
+            yield from in_step
+            in_step = []
+
+
+def _against_bsp(events: Iterable[Event], backup: int) -> Iterator[Violation]:
+    ended: dict[tuple[int, int], Event] = {}
+    for history in _by_member(events).values():
+        yield from _against_order(history)
+        # One that was put out while it read may find a later round. It then goes on as another member, or not at all.
+        sure = max((at for at, event in enumerate(history) if event.kind in (*OPERATIONS, "leave")), default=0)
+        for at, event in enumerate(history):
+            if not (event.reads or event.gives):
+                continue
+            number = event.versions[0]
+            ahead = number - event.clock
+            if event.versions != (number,) * len(event.versions):
+                yield Violation(f"{event} has different rounds on its shards, {event.versions}", (event,))
+            if event.reads and ahead < 0:
+                yield Violation(f"{event} read round {number}, an earlier one", (event,))
+            if event.kind == "pull" and ahead > 0 and not backup and at < sure:
+                yield Violation(f"{event} read round {number}, which closed without it", (event,))
+            if event.gives and (ahead not in (0, 1) or event.staleness):
+                yield Violation(f"{event} counts in round {number} with staleness {event.staleness}", (event,))
+            before = ended.setdefault((event.rank, number), event) if event.gives and event.step else event
+            if before is not event:
+                yield Violation(f"{event} counts in round {number}, and so does {before}", (event, before))

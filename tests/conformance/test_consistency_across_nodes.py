@@ -1,0 +1,84 @@
+"""The same promises with workers and shards on three nodes."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+import ray
+
+import fastps
+from tests import workers
+from tests.conformance.test_consistency import WORKERS, check, histories
+
+
+@pytest.mark.parametrize("bound", [0, 1, 4])
+@pytest.mark.parametrize("shards_on", [(0, 1, 2), (2,)])
+def test_no_pull_is_staler_than_the_bound_on_three_nodes(cluster3, rng, bound, shards_on):
+    placement = [cluster3.ids[i] for i in shards_on]
+    with fastps.ParameterServer(
+        np.zeros(6, np.float32),
+        num_shards=len(shards_on),
+        placement=placement,
+        consistency=fastps.SSP(bound, workers=WORKERS),
+    ) as ps:
+        check(histories(ps, cluster3.ids, int(rng.integers(2**31)), count=40), bound, ps)
+
+
+def hold(ps, seconds):
+    with ps.worker() as w:
+        w.pull()
+        time.sleep(seconds)
+        return w.clock
+
+
+def join_and_stay(ps):
+    ps.kept = ps.worker()
+    ps.kept.pull()
+    return ps.kept.rank
+
+
+def test_a_worker_elsewhere_that_computes_for_long_keeps_its_lease(cluster3):
+    with fastps.ParameterServer(np.zeros(6), consistency=fastps.SSP(0, workers=2, lease=0.6)) as ps:
+        away = workers.Worker.options(resources={"node1": 0.001}).remote(ps)
+        with ps.worker(1) as w:
+            holding = away.do.remote(hold, 2.5)
+            w.pull()
+            w.push(np.ones(6))
+            began = time.monotonic()
+            w.pull(timeout=20)
+            assert time.monotonic() - began > 1  # it waited until the other one left, for longer than a lease
+            assert ray.get(holding) == 0
+        ray.kill(away)
+
+
+def drop(ps):
+    ps.kept = None
+
+
+def test_a_worker_elsewhere_that_is_dropped_keeps_no_lease(cluster3):
+    with fastps.ParameterServer(np.zeros(6), consistency=fastps.SSP(0, workers=2, lease=0.6)) as ps:
+        away = workers.Worker.options(resources={"node1": 0.001}).remote(ps)
+        with ps.worker(1) as w:
+            ray.get(away.do.remote(join_and_stay))
+            w.push(np.ones(6))
+            ray.get(away.do.remote(drop))
+            w.pull(timeout=30)
+        ray.kill(away)
+
+
+def test_a_killed_worker_elsewhere_is_waited_for_no_longer_than_its_lease(cluster3):
+    with fastps.ParameterServer(np.zeros(6), consistency=fastps.SSP(0, workers=2, lease=1.0)) as ps:
+        away = workers.Worker.options(resources={"node1": 0.001}).remote(ps)
+        with ps.worker(1) as w:
+            assert ray.get(away.do.remote(join_and_stay)) == 0
+            w.pull()
+            w.push(np.ones(6))
+            with pytest.raises(fastps.WaitTimeoutError, match="rank 0"):
+                w.pull(timeout=0.2)
+            ray.kill(away)
+            w.pull(timeout=30)
+            assert w.reply.staleness == 0
+            with ps.worker(0) as next_one:
+                assert next_one.clock == w.clock

@@ -1,0 +1,49 @@
+"""A program that takes part in a server's clocks without Ray: it forks workers that step until they are killed.
+
+Reads a pickled ServerSpec, then lines: "<path> <seconds to sleep in a step> <steps, 0 for ever>" answers the pid of a
+new worker, whose history goes to the file. Ends with its input.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+import time
+
+import numpy as np
+
+from fastps.session import Session
+from fastps.testing.history import Recorder
+from fastps.worker import Worker
+
+
+def step(spec, path, pause, steps):
+    session = Session(spec, spec.addresses[0].node_id, None, lambda grads, timeout: grads, None)
+    ones = np.ones(spec.structure.leaves[0].shape, spec.structure.leaves[0].dtype)
+    with Recorder(Worker(session, session.join(None, None)), path=path) as w:
+        while steps == 0 or len(w.events) <= 2 * steps:
+            w.pull(out=np.empty_like(ones))
+            if pause:
+                time.sleep(pause)
+            w.push(ones)
+
+
+def main():
+    spec = pickle.load(sys.stdin.buffer)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that are killed
+    print("ready", flush=True)
+    for line in sys.stdin.buffer:
+        path, pause, steps = line.decode().split()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                step(spec, path, float(pause), int(steps))
+            finally:
+                os._exit(0)
+        print(pid, flush=True)
+
+
+if __name__ == "__main__":
+    main()
