@@ -20,7 +20,7 @@ cdef class Member:
     lease : seconds that a worker elsewhere lives without a word; 0 for one of this process
     timeout : seconds
 
-    Threads: one at a time. Raises RankError; PutOutError when the others went on without it.
+    Threads: one at a time, but for `renew`. Raises RankError; PutOutError when the others went on without it.
     """
     cdef Arena mapped
     cdef fps_worker worker
@@ -79,13 +79,14 @@ cdef class Member:
             raise errors.WaitTimeoutError(f"{verb}: waited {timeout:g} s for {who}")
         raise exception_of(status, f"{verb} on {self.mapped.label}", c_errno)
 
-    cdef fps_wait *until(self, double timeout) except NULL:
+    cdef fps_wait until(self, double timeout) except *:
         if not self.joined:
             raise errors.ClosedError("worker: it has left; open another with `with ps.worker() as w:`")
         if self.generation != fps_life_generation():
             raise errors.ClosedError("worker: it is the parent process's; open one here with `with ps.worker() as w:`")
-        self.wait.deadline_ns = deadline_after(timeout)
-        return &self.wait
+        cdef fps_wait wait = self.wait  # each call its own: a word for a lease may come while another call is parked
+        wait.deadline_ns = deadline_after(timeout)
+        return wait
 
     @property
     def rank(self):
@@ -95,9 +96,9 @@ cdef class Member:
         """Waits until the worker may begin its step: (its clock, what the others have reached)."""
         cdef uint64_t clock = 0, progress = 0
         cdef fps_status status
-        cdef fps_wait *wait = self.until(timeout)
+        cdef fps_wait wait = self.until(timeout)
         with nogil:
-            status = fps_worker_begin(&self.worker, wait, &clock, &progress)
+            status = fps_worker_begin(&self.worker, &wait, &clock, &progress)
         self.check(status, "worker", timeout)
         return clock, progress
 
@@ -108,25 +109,25 @@ cdef class Member:
 
     def end_step(self, double timeout):
         cdef fps_status status
-        cdef fps_wait *wait = self.until(timeout)
+        cdef fps_wait wait = self.until(timeout)
         with nogil:
-            status = fps_worker_end_step(&self.worker, wait)
+            status = fps_worker_end_step(&self.worker, &wait)
         self.check(status, "end of a step", timeout)
 
     def renew(self, double timeout):
         """Says that the worker lives."""
         cdef fps_status status
-        cdef fps_wait *wait = self.until(timeout)
+        cdef fps_wait wait = self.until(timeout)
         with nogil:
-            status = fps_worker_renew(&self.worker, wait)
+            status = fps_worker_renew(&self.worker, &wait)
         self.check(status, "worker", timeout)
 
     def rejoin(self, double timeout):
         """Back among the others, at their clock, after a PutOutError."""
         cdef fps_status status
-        cdef fps_wait *wait = self.until(timeout)
+        cdef fps_wait wait = self.until(timeout)
         with nogil:
-            status = fps_worker_return(&self.worker, wait)
+            status = fps_worker_return(&self.worker, &wait)
         self.check(status, "worker", timeout)
 
 

@@ -53,6 +53,25 @@ def test_a_worker_elsewhere_that_computes_for_long_keeps_its_lease(cluster3):
         ray.kill(away)
 
 
+def wait_for_the_other(ps):
+    with ps.worker(1) as w:
+        w.push(np.ones(6))
+        began = time.monotonic()
+        w.pull(timeout=30)
+        return time.monotonic() - began
+
+
+def test_a_call_that_is_parked_outlasts_the_words_that_keep_its_lease(cluster3):
+    with fastps.ParameterServer(np.zeros(6), consistency=fastps.SSP(0, workers=2, lease=0.6)) as ps:
+        away = workers.Worker.options(resources={"node1": 0.001}).remote(ps)
+        with ps.worker(0) as w:
+            waiting = away.do.remote(wait_for_the_other)
+            time.sleep(3)
+            w.push(np.ones(6))
+            assert ray.get(waiting) > 1.2  # the word that it sends every 0.2 s has a deadline of one second
+        ray.kill(away)
+
+
 def drop(ps):
     ps.kept = None
 
