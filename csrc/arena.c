@@ -61,6 +61,7 @@ static fps_status plan(const fps_arena_spec *spec, fps_layout *out)
     bool rounds = spec->policy.kind == FPS_BSP;
     if (spec->n_members > FPS_MAX_MEMBERS || spec->policy.kind > FPS_BSP || spec->policy.straggler_ns < 0)
         return FPS_BAD_HEADER;
+    if (spec->policy.reduce > FPS_REDUCE_PARAMS || spec->policy.unused != 0) return FPS_BAD_HEADER;
     if (rounds && spec->isolation != FPS_ISOLATION_SHARD) return FPS_BAD_HEADER;
     if (rounds) { /* one lock: a round is applied by one process, and nobody else changes anything */
         while (stripe_bytes < spec->params_bytes) stripe_bytes *= 2;
@@ -94,6 +95,7 @@ static fps_status plan(const fps_arena_spec *spec, fps_layout *out)
     out->policy = spec->policy;
     out->board_offset = out->stripes_offset + n_stripes * sizeof(fps_stripe);
     uint64_t board_end = out->board_offset + sizeof(fps_board) + out->n_members * sizeof(fps_member);
+    if (rounds) board_end += out->n_members * sizeof(fps_row);
     out->redo_offset = residue_up(board_end, REDO_RESIDUE);
     out->params_offset = residue_up(out->redo_offset + (uint64_t)out->n_sessions * out->redo_bytes, PARAMS_RESIDUE);
     out->slot_stride = page_up(out->params_bytes) + FPS_STREAM_APART;
@@ -110,7 +112,10 @@ static fps_status plan(const fps_arena_spec *spec, fps_layout *out)
 uint64_t fps_arena_bytes(const fps_arena_spec *spec)
 {
     fps_layout layout;
-    return plan(spec, &layout) == FPS_OK ? layout.fixed_bytes : 0;
+    if (plan(spec, &layout) != FPS_OK) return 0;
+    if (layout.n_versions == 1) return layout.fixed_bytes;
+    uint32_t rows = spec->policy.quorum < spec->n_members ? spec->policy.quorum : spec->n_members;
+    return layout.fixed_bytes + layout.version_stride + rows * layout.row_stride;
 }
 
 /* The layout is a function of a few of its fields: what differs from that function's answer is not ours to map. */
@@ -148,6 +153,7 @@ static void locate(fps_arena *arena)
     arena->stripes = (fps_stripe *)(void *)(arena->base + arena->layout.stripes_offset);
     arena->board = (fps_board *)(void *)(arena->base + arena->layout.board_offset);
     arena->members = (fps_member *)(void *)(arena->board + 1);
+    arena->rows = (fps_row *)(void *)(arena->members + arena->layout.n_members);
     arena->redo = arena->base + arena->layout.redo_offset;
     arena->params = arena->base + arena->layout.params_offset;
     arena->slots = arena->base + arena->layout.slots_offset;
@@ -168,6 +174,34 @@ static fps_status map(fps_arena *arena)
     arena->base = base;
     locate(arena);
     return FPS_OK;
+}
+
+static fps_status back(const fps_arena *arena, const uint8_t *from, uint64_t bytes)
+{
+    int error;
+    do {
+        error = posix_fallocate(arena->fd, (off_t)(from - arena->base), (off_t)bytes);
+    } while (error == EINTR);
+    errno = error;
+    return error == 0 ? FPS_OK : error == ENOSPC || error == ENOMEM ? FPS_NO_MEMORY : FPS_SYSTEM;
+}
+
+fps_status fps_arena_back_version(const fps_arena *arena, uint32_t version)
+{
+    const fps_layout *l = &arena->layout;
+    if (fps_load32_relaxed(&arena->header->backed) >> version & 1) return FPS_OK;
+    uint64_t bytes = l->slots_offset - l->params_offset + l->n_slots * l->slot_stride;
+    fps_status status = back(arena, fps_arena_version(arena, version, 0), bytes);
+    if (status == FPS_OK) atomic_fetch_or_explicit(&arena->header->backed, 1u << version, memory_order_relaxed);
+    return status;
+}
+
+fps_status fps_arena_back_row(const fps_arena *arena, uint32_t rank)
+{
+    if (fps_load32_relaxed(&arena->rows[rank].backed)) return FPS_OK;
+    fps_status status = back(arena, fps_arena_row(arena, rank), arena->layout.params_bytes);
+    if (status == FPS_OK) fps_store32_relaxed(&arena->rows[rank].backed, 1);
+    return status;
 }
 
 static int lock_owner_life(void *argument)
@@ -192,6 +226,9 @@ static fps_status initialise(fps_arena *arena)
     for (uint32_t i = 0; !error && i < arena->layout.n_stripes; i++) error = fps_lock_init(&arena->stripes[i].lock);
     if (!error) error = fps_lock_init(&arena->board->lock);
     for (uint32_t i = 0; !error && i < arena->layout.n_members; i++) error = fps_lock_init(&arena->members[i].life);
+    bool rounds = arena->layout.n_versions > 1;
+    for (uint32_t i = 0; rounds && !error && i < arena->layout.n_members; i++)
+        error = fps_lock_init(&arena->rows[i].lock);
     fps_store32_relaxed(&arena->header->backed, 1);
     if (!error && fps_life_run(lock_owner_life, arena->header) != 0) error = errno ? errno : EAGAIN;
     if (error) {
@@ -225,6 +262,7 @@ fps_status fps_arena_create(const fps_arena_spec *spec, fps_arena *out)
         status = map(&arena);
         if (status == FPS_OK) status = initialise(&arena);
         arena.owner = status == FPS_OK;
+        if (status == FPS_OK && arena.layout.n_versions > 1) status = fps_arena_back_version(&arena, 1);
     }
     if (status != FPS_OK) {
         error = errno;

@@ -35,6 +35,7 @@ typedef struct fps_arena {
     fps_stripe *stripes;
     fps_board *board;
     fps_member *members;
+    fps_row *rows;
     uint8_t *redo;
     uint8_t *params;
     uint8_t *slots;
@@ -44,6 +45,11 @@ typedef struct fps_arena {
 static inline uint8_t *fps_arena_stream(const fps_arena *arena, uint32_t stream)
 {
     return stream == 0 ? arena->params : arena->slots + (stream - 1) * arena->layout.slot_stride;
+}
+
+static inline uint8_t *fps_arena_version(const fps_arena *arena, uint32_t version, uint32_t stream)
+{
+    return fps_arena_stream(arena, stream) + version * arena->layout.version_stride;
 }
 
 static inline uint8_t *fps_arena_row(const fps_arena *arena, uint32_t rank)
@@ -61,7 +67,7 @@ static inline uint8_t *fps_arena_redo(const fps_arena *arena, uint32_t seat, uin
 /* Pure: checks `layout` against the size that fstat gave. */
 fps_status fps_layout_parse(const void *bytes, size_t available, uint64_t file_bytes, fps_layout *out);
 
-/* Pure: how much memory the arena for `spec` takes at first; 0 when it cannot be. */
+/* Pure: how much memory the arena for `spec` takes with as many workers as its quorum; 0 when it cannot be. */
 uint64_t fps_arena_bytes(const fps_arena_spec *spec);
 
 /* Allocates, pre-faults, seals, initialises and locks the owner's life lock. Nothing is left behind on an error. */
@@ -74,6 +80,10 @@ fps_status fps_arena_open(int fd, const uint8_t arena_id[16], fps_arena *out);
  * every session of it was closed; an owner retires first. */
 void fps_arena_close(fps_arena *arena);
 void fps_arena_retire(fps_arena *arena);
+
+/* Gives memory to a version or a row that has none yet. Twice is as good as once. */
+fps_status fps_arena_back_version(const fps_arena *arena, uint32_t version);
+fps_status fps_arena_back_row(const fps_arena *arena, uint32_t rank);
 
 /* FPS_OK, FPS_CLOSED or FPS_OWNER_DIED, for the price of two loads from one cache line. */
 fps_status fps_arena_state(const fps_arena *arena);

@@ -87,6 +87,13 @@ bool fps_clock_give(const fps_roster *r, uint32_t rank, uint32_t weight, bool *c
     return fps_clock_settle(r);
 }
 
+void fps_clock_catch_up(const fps_roster *r, uint32_t rank, uint64_t round)
+{
+    fps_member *m = &r->members[rank];
+    if (fps_load_relaxed(&m->clock) >= round) return;
+    fps_store_relaxed(&m->clock, round == progress_of(r) && given_to(m, round) != 0 ? round + 1 : round);
+}
+
 uint64_t fps_clock_needs(const fps_policy *policy, uint64_t clock)
 {
     if (policy->kind == FPS_ASYNC) return 0;

@@ -49,6 +49,9 @@ bool fps_clock_end_step(const fps_roster *r, uint32_t rank);
  * its clock moves on to the open one. */
 bool fps_clock_give(const fps_roster *r, uint32_t rank, uint32_t weight, bool *counted);
 
+/* BSP: a worker has read what `round` rounds have made: its next gradient is one for the round behind them. */
+void fps_clock_catch_up(const fps_roster *r, uint32_t rank, uint64_t round);
+
 /* The progress that lets a worker of this clock begin. */
 uint64_t fps_clock_needs(const fps_policy *policy, uint64_t clock);
 

@@ -129,10 +129,8 @@ static void prepare(walk *w, uint64_t version)
     fps_part *part = w->part;
     if (w->call->streams || part->prepared == part->seq) return;
     for (uint32_t i = 0; i < w->call->n_rules; i++) {
-        const fps_rule *rule = &w->call->rules[i];
-        double hyper[FPS_MAX_HYPER], *uniforms = part->uniforms + (size_t)i * FPS_UNIFORMS;
-        fps_dense_hyper(w->arena, rule->row, hyper);
-        rule->prepare(hyper, (double)version, uniforms);
+        double *uniforms = part->uniforms + (size_t)i * FPS_UNIFORMS;
+        fps_dense_prepare(w->arena, &w->call->rules[i], version, uniforms);
         uniforms[FPS_MAX_UNIFORMS] = w->call->limit;
         uniforms[FPS_MAX_UNIFORMS + 1] = w->call->scale;
     }
@@ -267,18 +265,18 @@ static void run_unlocked(walk *w)
     w->part->position = w->end;
 }
 
-static void count_operation(const walk *w)
+void fps_dense_count(const fps_call *call, const fps_part *part)
 {
-    fps_meters *m = &w->seat->meters;
+    fps_meters *m = &part->session->seat->meters;
     uint64_t bytes = 0;
-    if (w->call->streams) return;
-    for (uint32_t i = 0; i < w->part->n_spans; i++) bytes += w->part->spans[i].bytes;
-    if (!w->call->grads)
+    if (call->streams) return;
+    for (uint32_t i = 0; i < part->n_spans; i++) bytes += part->spans[i].bytes;
+    if (!call->grads)
         fps_count(&m->pulls, 1);
     else
-        fps_count(w->call->outs ? &m->push_pulls : &m->pushes, 1);
-    if (w->call->grads) fps_count(&m->bytes_written, bytes);
-    if (w->call->outs) fps_count(&m->bytes_read, bytes);
+        fps_count(call->outs ? &m->push_pulls : &m->pushes, 1);
+    if (call->grads) fps_count(&m->bytes_written, bytes);
+    if (call->outs) fps_count(&m->bytes_read, bytes);
 }
 
 /* Gives the push its number, or finds out how far an earlier attempt under the same number came. */
@@ -341,7 +339,7 @@ static fps_status run_part(fps_call *call, fps_part *part, const fps_wait *entry
         if (status != FPS_OK) return status;
     }
     part->done = 1;
-    count_operation(&w);
+    fps_dense_count(call, part);
     return FPS_OK;
 }
 
@@ -430,6 +428,13 @@ void fps_dense_hyper(const fps_arena *arena, uint32_t row, double *values)
         uint64_t bits = fps_load_relaxed(&arena->header->hyper[row][i]);
         memcpy(&values[i], &bits, sizeof bits);
     }
+}
+
+void fps_dense_prepare(const fps_arena *arena, const fps_rule *rule, uint64_t step, double *uniforms)
+{
+    double hyper[FPS_MAX_HYPER];
+    fps_dense_hyper(arena, rule->row, hyper);
+    rule->prepare(hyper, (double)step, uniforms);
 }
 
 fps_status fps_dense_configure(const fps_arena *arena, uint32_t row, uint32_t which, const double *values,

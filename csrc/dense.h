@@ -102,4 +102,10 @@ fps_status fps_dense_configure(const fps_arena *arena, uint32_t row, uint32_t wh
                                const fps_wait *wait);
 void fps_dense_hyper(const fps_arena *arena, uint32_t row, double *values);
 
+/* The uniforms of a rule for the push of this number. */
+void fps_dense_prepare(const fps_arena *arena, const fps_rule *rule, uint64_t step, double *uniforms);
+
+/* Counts what a part did in its session's meters. */
+void fps_dense_count(const fps_call *call, const fps_part *part);
+
 #endif

@@ -10,6 +10,7 @@
  *         | fps_stripe[n_stripes]     a robust lock, who writes under it     |
  *         +------------------------------------------------------------------+
  *         | fps_board, fps_member[n_members]    clocks and rounds (shard 0)  |
+ *         | fps_row[n_rows]           what is known of each row of a round   |
  *         +------------------------------------------------------------------+ at 3072 mod 4096
  *         | redo[n_sessions][redo_bytes]    results on their way into place  |
  *         +------------------------------------------------------------------+ at 2048 mod 4096
@@ -21,9 +22,9 @@
  *         | rows[n_members][row_stride]     gradients of a round             |
  *         +------------------------------------------------------------------+ total_bytes, a multiple of 4096
  *
- * What lies behind fixed_bytes exists only where updates are applied in rounds, and is a hole in the file until it is
- * needed: the second version when the first round closes, a third when a view holds the first, a row when a worker
- * joins.
+ * What lies behind fixed_bytes exists only where updates are applied in rounds. Of it the second version has memory
+ * from the beginning; the rest is a hole in the file until it is needed: a third version when somebody holds the one
+ * before the last, a row when its worker's first gradient comes.
  *
  * Offsets, never pointers; fixed-width integers; `ready` is written last. The offsets 3072 and 2048 keep the
  * streams (user arrays, which numpy puts at 16, parameters and slots, redo blocks) apart modulo 4096: on some
@@ -43,7 +44,7 @@
 #include "sync.h"
 
 #define FPS_MAGIC UINT64_C(0x00315350545341ff) /* ff 'A' 'S' 'T' 'P' 'S' '1' 00 */
-#define FPS_FORMAT_VERSION 3u
+#define FPS_FORMAT_VERSION 4u
 #define FPS_PAGE 4096u
 #define FPS_BLOCK_BYTES 4096u /* one kernel call, the unit that a death leaves whole; layout.block_bytes decides */
 #define FPS_BLOCK_MAX_BYTES (2 * FPS_BLOCK_BYTES)
@@ -53,7 +54,7 @@
 #define FPS_MAX_RULES 16u
 #define FPS_MAX_HYPER 16u
 #define FPS_MAX_MEMBERS 256u
-#define FPS_MAX_VERSIONS 8u
+#define FPS_MAX_VERSIONS 16u
 #define FPS_READY 0x52454459u
 
 /* `cursor` of a session: the position of its push in params (bytes), how many bytes from there are committed in the
@@ -84,12 +85,21 @@ typedef enum fps_consistency {
     FPS_BSP = 2    /* when the round before has closed; updates are applied once a round, out of place */
 } fps_consistency;
 
+/* What becomes of the gradients of a round. */
+typedef enum fps_reduce {
+    FPS_REDUCE_SUM = 0,
+    FPS_REDUCE_MEAN = 1,  /* over the gradients, not over the workers */
+    FPS_REDUCE_PARAMS = 2 /* they are no gradients: their mean is the new parameters */
+} fps_reduce;
+
 typedef struct fps_policy {
     uint32_t kind;
     uint32_t staleness;
     uint32_t backup;      /* a round closes without the last so many gradients */
     uint32_t quorum;      /* nobody is ahead of anybody, and no round closes, before so many workers have been there */
     int64_t straggler_ns; /* a worker that others wait for and that is not heard of for so long is out; 0: never */
+    uint32_t reduce;
+    uint32_t unused;
 } fps_policy;
 
 /* What an arena is. Written once, checksummed, copied into private memory by fps_layout_parse. */
@@ -139,10 +149,10 @@ typedef struct fps_header {
     fps_word32 owner_pid;
     uint8_t pad1[64 - sizeof(pthread_mutex_t) - 12];
 
-    /* 320: written by every push, under the lock of stripe 0 */
-    fps_word version;  /* pushes that have entered the shard; of rounds, those that have been applied */
+    /* 320: written by every push, under the lock of stripe 0; `current` and `backed` by whoever applies a round */
+    fps_word version;  /* pushes that have entered the shard */
     fps_word current;  /* FPS_CURRENT: the rounds that are applied, and in which version's memory */
-    fps_word32 backed; /* bit v: version v has memory; under the lock of stripe 0 */
+    fps_word32 backed; /* bit v: version v has memory */
     uint8_t pad2[44];
 
     /* 384: written by recovery only */
@@ -155,6 +165,10 @@ typedef struct fps_header {
     /* 448: doubles, bit by bit; written and read under the lock of stripe 0. Hogwild reads them without it, and a death
      * in the middle of a change leaves a part of it done: each word is whole, a set of them need not be. */
     fps_word hyper[FPS_MAX_RULES][FPS_MAX_HYPER];
+
+    /* of the versions, where updates are applied in rounds */
+    fps_word updates[FPS_MAX_VERSIONS];  /* how many are in each: a rule's `step`; rounds without a gradient are none */
+    fps_word32 claims[FPS_MAX_VERSIONS]; /* seat + 1 of the session that writes it; 0: none */
 } fps_header;
 
 /* What a session did, counted by itself alone; kept when the seat changes hands, so that sums only grow. */
@@ -232,6 +246,20 @@ typedef struct fps_member {
 #define FPS_GIVEN(round, weight) (((uint64_t)(round) + 1) << 16 | (weight))
 #define FPS_GIVEN_MAX 65535u
 
+/* What is in a worker's row of gradients, or on its way there. */
+typedef struct fps_row {
+    pthread_mutex_t lock;
+    uint8_t pad0[64 - sizeof(pthread_mutex_t)];
+
+    /* 64: under the lock; readers of the row rely on the board's decision instead */
+    fps_word generation; /* of the rank, when it wrote; what an older one sends is refused */
+    fps_word attempt;    /* the last of that generation that was made whole */
+    fps_word round;
+    fps_word number; /* gradients in it */
+    fps_word32 backed;
+    uint8_t pad1[28];
+} fps_row;
+
 typedef struct fps_board {
     pthread_mutex_t lock;
     uint8_t pad0[64 - sizeof(pthread_mutex_t)];
@@ -255,15 +283,17 @@ static_assert(offsetof(fps_layout, total_bytes) == 16, "layout");
 static_assert(offsetof(fps_layout, arena_id) == 24, "layout");
 static_assert(offsetof(fps_layout, stripe_bytes) == 56, "layout");
 static_assert(offsetof(fps_layout, params_bytes) == 104, "layout");
-static_assert(offsetof(fps_layout, checksum) == 216 && sizeof(fps_layout) == 224, "layout");
+static_assert(offsetof(fps_layout, checksum) == 224 && sizeof(fps_layout) == 232, "layout");
 static_assert(offsetof(fps_header, owner_life) == 256, "header");
 static_assert(offsetof(fps_header, version) == 320, "header");
 static_assert(offsetof(fps_header, recovered_locks) == 384 && offsetof(fps_header, hyper) == 448, "header");
-static_assert(sizeof(fps_header) <= FPS_PAGE, "header");
+static_assert(offsetof(fps_header, updates) == 2496 && sizeof(fps_header) <= FPS_PAGE, "header");
 static_assert(offsetof(fps_seat, begun_seq) == 64 && offsetof(fps_seat, meters) == 128, "seat");
 static_assert(sizeof(fps_seat) == 256, "seat");
 static_assert(offsetof(fps_stripe, sequence) == 64 && sizeof(fps_stripe) == 128, "stripe");
 static_assert(offsetof(fps_member, clock) == 64 && sizeof(fps_member) == 128, "member");
+static_assert(offsetof(fps_row, generation) == 64 && sizeof(fps_row) == 128, "row");
+static_assert(FPS_MAX_VERSIONS <= 32, "versions fit the words of bits");
 static_assert(offsetof(fps_board, progress) == 64 && offsetof(fps_board, started) == 128, "board");
 static_assert(sizeof(fps_board) == 192, "board");
 static_assert(FPS_BLOCK_MAX_BYTES / 4 < (1u << 13), "a committed block fits the cursor");

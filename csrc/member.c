@@ -223,6 +223,15 @@ fps_status fps_worker_give(fps_worker *w, uint32_t weight, const fps_wait *wait,
     return status;
 }
 
+fps_status fps_worker_catch_up(fps_worker *w, uint64_t round, const fps_wait *wait)
+{
+    fps_status status = enter_as(w, wait);
+    if (status != FPS_OK) return status;
+    fps_clock_catch_up(&w->roster, w->rank, round);
+    leave_board(&w->roster, false);
+    return FPS_OK;
+}
+
 fps_status fps_worker_renew(fps_worker *w, const fps_wait *wait)
 {
     fps_status status = enter_as(w, wait);

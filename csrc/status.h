@@ -13,6 +13,8 @@ typedef enum fps_status {
     FPS_OWNER_DIED,    /* the process that owns the arena is gone */
     FPS_FULL,          /* every session seat, or every rank, is held by a live process */
     FPS_PUT_OUT,       /* the others went on without this worker */
+    FPS_MIXED,         /* shards are at different rounds: look again which round has closed */
+    FPS_HELD,          /* every version of the parameters is held by somebody */
     FPS_NOT_ABANDONED, /* the session to adopt still has a live owner */
     FPS_NO_MEMORY,     /* the kernel could not allocate the arena */
     FPS_TRUNCATED,     /* the file is smaller than its header says */
