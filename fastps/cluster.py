@@ -5,7 +5,6 @@ Called by the server and by the ray transport. Nothing here knows what a shard d
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
+from fastps.deadline import deadline_after, left_until
 from fastps.errors import ClosedError, FastPSError, PlacementError, ShardDiedError, UnavailableError, WaitTimeoutError
 
 NAMESPACE = "fastps"
@@ -217,11 +217,3 @@ def named_actor(name: str) -> Any | None:
         return ray.get_actor(name, namespace=NAMESPACE)
     except ValueError:
         return None
-
-
-def deadline_after(timeout: float) -> float:
-    return time.monotonic() + timeout
-
-
-def left_until(deadline: float) -> float:
-    return max(0.0, deadline - time.monotonic())

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fastps.spec import ShardAddress
 
 MAX_PARKED = 1000  # calls at a time, more than there can be workers
+Reached = tuple[int, int, bytes]  # a worker's clock, the progress of the others, the last decision
 
 
 class Coordinator:
@@ -28,32 +29,53 @@ class Coordinator:
     def __init__(self, address: ShardAddress, label: str) -> None:
         self._arena = open_arena(address, label)
         self._members: dict[int, Member] = {}
+        self._given: dict[int, tuple[int, bool]] = {}  # (clock, whether it counted) of each one's last
         self._waiting = ThreadPoolExecutor(256, thread_name_prefix="fastps parked")
 
-    async def join(self, rank: int | None, lease: float, timeout: float) -> tuple[int, int, int, int]:
-        """(token of the worker, its rank, its clock, the progress of the others)."""
+    async def join(self, rank: int | None, lease: float, timeout: float) -> tuple[int, int, int, Reached]:
+        """(token of the worker, its rank, how many have had that, where it stands)."""
         member = await self._aside(partial(Member, self._arena, rank, lease, timeout))
         token = int.from_bytes(os.urandom(7), "big")
         self._members[token] = member
-        return token, member.rank, *member.state()
+        return token, member.rank, member.generation, self._reached(member)
 
-    async def begin(self, token: int, timeout: float) -> tuple[int, int]:
+    async def begin(self, token: int, timeout: float) -> Reached:
         member = self._member(token)
         try:
-            return member.begin(0.0)
+            member.begin(0.0)
         except WaitTimeoutError:
-            reached: tuple[int, int] = await self._aside(partial(member.begin, timeout))
-            return reached
+            await self._aside(partial(member.begin, timeout))
+        return self._reached(member)
 
-    async def end_step(self, token: int, timeout: float) -> tuple[int, int]:
+    async def end_step(self, token: int, timeout: float) -> Reached:
         member = self._member(token)
         member.end_step(timeout)
-        return member.state()
+        return self._reached(member)
+
+    async def give(self, token: int, clock: int, weight: int, timeout: float) -> tuple[bool, Reached]:
+        """(whether it counts, where the worker stands then). One that comes twice is given once."""
+        member = self._member(token)
+        last, counted = self._given.get(token, (-1, False))
+        if last != clock:
+            counted = member.give(weight, timeout)
+            self._given[token] = clock, counted
+        return counted, self._reached(member)
+
+    async def catch_up(self, token: int, round: int, timeout: float) -> Reached:
+        member = self._member(token)
+        member.catch_up(round, timeout)
+        return self._reached(member)
+
+    @staticmethod
+    def _reached(member: Member) -> Reached:
+        decision = member.decision()
+        return *member.state(), decision.pack()
 
     async def renew(self, token: int) -> None:
         self._member(token).renew(1.0)
 
     async def leave(self, token: int) -> None:
+        self._given.pop(token, None)
         self._members.pop(token).leave()
 
     def _member(self, token: int) -> Member:

@@ -11,7 +11,8 @@ from typing import Any
 
 from fastps import capacity, cluster
 from fastps.cluster import Placement
-from fastps.consistency import Async, Consistency
+from fastps.consistency import BSP, Async, Consistency
+from fastps.deadline import deadline_after, left_until
 from fastps.errors import (
     ClosedError,
     FastPSError,
@@ -26,6 +27,7 @@ from fastps.future import Future
 from fastps.gradients import gradient_policy
 from fastps.observe.stats import ServerStats
 from fastps.partition import ShardPlan, partition
+from fastps.round_worker import RoundWorker
 from fastps.rules import Add, Rule, RuleFamily
 from fastps.rules.assignment import assign
 from fastps.session import Session
@@ -99,7 +101,8 @@ class ParameterServer:
         Into how many shards the parameters are cut, each with its own process; equal to within one element.
     consistency : Consistency
         `Async()`, the default: nobody waits for anybody. `SSP(staleness=s)`: no worker begins a step more than s clocks
-        ahead of the slowest live one; pushes then need a worker's session, see `worker`.
+        ahead of the slowest live one. `BSP()`: the gradients of all workers are applied as one update. But for `Async`
+        pushes need a worker's session, see `worker`.
     isolation : "shard" or "none"
         "shard": every pull sees, for each shard, the state after a whole number of pushes. "none" (Hogwild): no locks;
         concurrent pushes may lose each other's updates of an element, and a pull may mix states.
@@ -169,14 +172,23 @@ class ParameterServer:
         if not isinstance(max_sessions, int) or not 1 <= max_sessions <= 2048:
             raise OptionError(f"max_sessions: expected an int from 1 to 2048, got {max_sessions!r}")
         if consistency is not None and not isinstance(consistency, Consistency):
-            raise OptionError(f"consistency: expected fastps.Async() or fastps.SSP(staleness=...), got {consistency!r}")
+            raise OptionError(
+                f"consistency: expected fastps.Async(), fastps.SSP(...) or fastps.BSP(), got {consistency!r}"
+            )
         policy = Async() if consistency is None else consistency
+        if policy.rounds and isolation != "shard":
+            raise OptionError(
+                f"isolation: {policy} applies updates in rounds, so there is nothing to relax; leave it away"
+            )
         if not isinstance(max_workers, int) or not policy.workers <= max_workers <= 256:
             raise OptionError(f"max_workers: expected an int from {policy.workers} to 256, got {max_workers!r}")
         if name is not None and (not isinstance(name, str) or not name):
             raise OptionError(f"name: expected a non-empty str, got {name!r}")
         structure, arrays = _initial(params)
         assignment = assign(Add() if rule is None else rule, [leaf.name for leaf in structure.leaves])
+        late = [repr(rule) for rule in assignment.rules if rule.family.uses_pulled]
+        if policy.rounds and late:
+            raise OptionError(f"rule: {late[0]} makes up for delay, of which there is none in rounds; use SGD")
         plans = partition(structure, num_shards)
         capacity.require_addressable(max(plan.params_bytes for plan in plans))
 
@@ -194,7 +206,7 @@ class ParameterServer:
             for plan, options in zip(plans, placed.options, strict=True):
                 named = {"name": name, "namespace": cluster.NAMESPACE} if name and plan.index == 0 else {}
                 actors.append(_start(plan, num_shards, {**options, **named}, name))
-            deadline = cluster.deadline_after(timeout)
+            deadline = deadline_after(timeout)
             what = (assignment, gradients.clips, max_sessions, isolation == "shard", max_workers, policy)
             addresses = [
                 _create(actor, plan, deadline, structure, plan.params_bytes, *what)
@@ -344,7 +356,10 @@ class ParameterServer:
         limit = _seconds(timeout)
         if rank is not None and (not isinstance(rank, int) or isinstance(rank, bool) or rank < 0):
             raise RankError(f"worker: expected a rank of 0 or more, or None, got {rank!r}")
-        return Worker(session, session.join(rank, limit))
+        policy = self._spec.consistency
+        if rank is None and isinstance(policy, BSP) and policy.deterministic:
+            raise RankError("worker: deterministic=True needs to be told who is who: pass rank=")
+        return (RoundWorker if policy.rounds else Worker)(session, session.join(rank, limit))
 
     def pull_async(self, *, out: Any = None, timeout: float | None = None) -> Future:
         """Starts a pull and answers a Future of its result. `out` is written until then.
@@ -410,7 +425,8 @@ class ParameterServer:
         return by_pattern if len(by_pattern) > 1 else next(iter(by_pattern.values()))
 
     def view(self) -> View:
-        """Read-only arrays on the parameters themselves, for a ``with`` block: live memory, no copy, no lock.
+        """Read-only arrays on the parameters themselves, for a ``with`` block: no copy, no lock. Live memory; under
+        `BSP` the newest round's version, which does not change. See `fastps.View`.
 
         Raises SplitError when shards are on other nodes. Cost: microseconds, whatever the size.
         """
@@ -418,7 +434,7 @@ class ParameterServer:
 
     @property
     def versions(self) -> tuple[int, ...]:
-        """Per shard, how many pushes have entered it. Cost: a load a shard; a Ray call a node for shards elsewhere."""
+        """Per shard, how many pushes have entered it, or how many rounds have been applied. Cost: a load a shard; a Ray call a node for shards elsewhere."""
         return (self._session or self._attach()).versions(None)
 
     def stats(self, *, timeout: float | None = None) -> ServerStats:
@@ -504,7 +520,7 @@ def _create(actor: Any, plan: ShardPlan, deadline: float, *arguments: Any) -> Sh
     ref = actor.create.remote(*arguments)
     what = f"create: shard {plan.index}"
     try:
-        address: ShardAddress = cluster.get(ref, cluster.left_until(deadline), what)
+        address: ShardAddress = cluster.get(ref, left_until(deadline), what)
     except WaitTimeoutError as error:
         raise WaitTimeoutError(
             f"{what}: its process did not start in time; Ray has {cluster.available()} free"

@@ -12,14 +12,17 @@ from fastps._core import Member, all_finite, global_norm
 from fastps.errors import FastPSError, NonfiniteError, OptionError, SplitError, WaitTimeoutError
 from fastps.future import Queue
 from fastps.observe.stats import ServerStats, ShardStats
+from fastps.rounds import Rounds
 from fastps.structure import Structure
-from fastps.transport.contract import Work
+from fastps.transport.contract import MIXED, Work
 from fastps.transport.shm import ShmTransport
 from fastps.view import View
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fastps._core import Arena, Decision
+    from fastps._core.core import Deposit
     from fastps.spec import RuleInfo, ServerSpec
     from fastps.structure import Array
     from fastps.transport.contract import Arrays, Membership, Pending, Transport
@@ -58,27 +61,33 @@ class Session:
             self.transports.append(self.shm)
         # All shards here: one C call checks and does everything, unless an argument needs a closer look.
         self._direct = self.shm.group if self.shm and not by_node else None
+        self.rounds = Rounds(self) if spec.consistency.rounds else None
+
+    def limit(self, timeout: float | None) -> float:
+        return self.spec.timeout if timeout is None else timeout
 
     def pull(self, out: Any, timeout: float | None) -> tuple[Any, tuple[int, ...]]:
         """The parameters, and per shard their version."""
+        if self.rounds is not None:
+            return self.rounds.pull(out, timeout, None)
         structure = self.spec.structure
         arrays = structure.empty() if out is None else None
         target = structure.assemble(arrays) if arrays else out
-        versions = None if self._direct is None else self._run_directly(False, None, True, target, timeout)
+        versions = self.run_directly(False, None, True, target, timeout)
         if versions is None:
-            versions = self._run(Work(outs=arrays or structure.outs(out, "pull")), timeout, "pull")
+            versions = self.run(Work(outs=arrays or structure.outs(out, "pull")), timeout, "pull")
         return target, versions
 
     def push(self, grads: Any, pulled: Any, timeout: float | None, resume: Any) -> tuple[int, ...] | None:
         """Per shard the version that it made; None when it was skipped. Of shards that an earlier attempt had finished,
         0."""
-        plain = resume is None and pulled is None and self._direct is not None
-        versions = self._run_directly(True, grads, False, None, timeout) if plain else None
+        plain = resume is None and pulled is None
+        versions = self.run_directly(True, grads, False, None, timeout) if plain else None
         if versions is None:
-            work = self._work(grads, pulled, None, "push", timeout, resume)
+            work = self.work(grads, pulled, None, "push", timeout, resume)
             if work is None:
                 return None
-            versions = self._run(work, timeout, "push", resume)
+            versions = self.run(work, timeout, "push", resume)
         return versions
 
     def push_pull(
@@ -91,19 +100,18 @@ class Session:
             return *self.pull(out, timeout), applied
         fresh = structure.empty() if out is None else None
         target = structure.assemble(fresh) if fresh else out
-        plain = pulled is None and self._direct is not None
-        versions = self._run_directly(True, grads, True, target, timeout) if plain else None
+        versions = self.run_directly(True, grads, True, target, timeout) if pulled is None else None
         if versions is not None:
             return target, versions, True
         arrays = fresh or structure.outs(out, "push_pull")
-        work = self._work(grads, pulled, arrays, "push_pull", timeout)
-        return target, self._run(work or Work(outs=arrays), timeout, "push_pull"), work is not None
+        work = self.work(grads, pulled, arrays, "push_pull", timeout)
+        return target, self.run(work or Work(outs=arrays), timeout, "push_pull"), work is not None
 
-    def _work(
+    def work(
         self, grads: Any, pulled: Any, outs: Arrays | None, verb: str, timeout: float | None, resume: Any = None
     ) -> Work | None:
         """A push of checked gradients; None when it is to be skipped."""
-        limit = self.spec.timeout if timeout is None else timeout
+        limit = self.limit(timeout)
         given = self.spec.structure.grads(self._resolve(grads, limit), verb)
         wanted = [rule.label for rule in self.spec.rules if rule.uses_pulled]
         if wanted and pulled is None:
@@ -140,23 +148,25 @@ class Session:
         return "the norm of the gradients"
 
     def slots(self, name: str, timeout: float | None) -> Any:
-        structure, with_slot = self._slot(name, "slots")
+        structure, with_slot = self._slot(name, "slots", timeout)
         arrays = structure.empty()
-        self._run(self._slot_work(name, with_slot, outs=arrays), timeout, "slots")
+        self.run(self._slot_work(name, with_slot, outs=arrays), timeout, "slots")
         return structure.assemble(arrays)
 
     def set_slots(self, name: str, values: Any, timeout: float | None) -> None:
-        structure, with_slot = self._slot(name, "set_slots")
+        structure, with_slot = self._slot(name, "set_slots", timeout)
         given = structure.grads(values, "set_slots")
         try:
-            self._run(self._slot_work(name, with_slot, grads=given), timeout, "set_slots")
+            self.run(self._slot_work(name, with_slot, grads=given), timeout, "set_slots")
         except WaitTimeoutError as error:
             raise WaitTimeoutError(f"set_slots: {error}; call it again to set all of it") from None
 
-    def _slot(self, name: Any, verb: str) -> tuple[Structure, list[int]]:
+    def _slot(self, name: Any, verb: str, timeout: float | None) -> tuple[Structure, list[int]]:
         """The structure of a slot, and which arrays of the parameters it is of."""
         if name not in self.spec.slot_names():
             raise OptionError(f"{verb}: {self.spec.rules_label} has no slot {name!r}, only {self.spec.slot_names()}")
+        if self.rounds is not None:
+            self.rounds.reach(self.limit(timeout))  # what has closed is there before slots are read or set
         with_slot = self.spec.leaves_with(name)
         return Structure(tuple(self.spec.structure.leaves[i] for i in with_slot)), with_slot
 
@@ -174,7 +184,7 @@ class Session:
         return Work(spread(grads), spread(outs), slot=name, streams=self.spec.streams(name))
 
     def configure(self, pattern: str | None, values: dict[str, Any], timeout: float | None) -> None:
-        limit = self.spec.timeout if timeout is None else timeout
+        limit = self.limit(timeout)
         rules = [(row, rule) for row, rule in enumerate(self.spec.rules) if pattern is None or rule.pattern == pattern]
         if not rules:
             raise OptionError(
@@ -189,12 +199,14 @@ class Session:
             numbers = {rule.hyper.index(n): _number(rule, n, v) for n, v in values.items() if n in rule.hyper}
             if numbers:
                 changes.append((row, numbers))
+        if self.rounds is not None:
+            self.rounds.reach(limit)  # what has closed is applied with what there was
         for row, numbers in changes:
             for transport in self.transports:
                 transport.configure(row, numbers, limit)
 
     def hyper(self, timeout: float | None) -> dict[str, dict[str, float | None]]:
-        limit = self.spec.timeout if timeout is None else timeout
+        limit = self.limit(timeout)
         transport = self.shm or self.transports[0]
         return {
             rule.pattern: {
@@ -204,16 +216,26 @@ class Session:
             for row, rule in enumerate(self.spec.rules)
         }
 
-    def _run_directly(
-        self, pushes: bool, grads: Any, pulls: bool, outs: Any, timeout: float | None
+    def run_directly(
+        self,
+        pushes: bool,
+        grads: Any,
+        pulls: bool,
+        outs: Any,
+        timeout: float | None,
+        decision: Decision | None = None,
+        deposit: Deposit | None = None,
     ) -> tuple[int, ...] | None:
-        assert self._direct is not None
+        """The versions, when one C call could check the arguments and do everything; None when it could not."""
+        if self._direct is None:
+            return None
         try:
-            return self._direct.run_if_fits(pushes, grads, pulls, outs, timeout)
+            versions = self._direct.run_if_fits(pushes, grads, pulls, outs, timeout, decision, deposit)
         except WaitTimeoutError as error:
-            raise self._merged([(0, error)], pushes) from None
+            raise self._merged([(0, error)], pushes and deposit is None) from None
+        return (MIXED,) if versions == () else versions
 
-    def _run(self, work: Work, timeout: float | None, verb: str, resume: Any = None) -> tuple[int, ...]:
+    def run(self, work: Work, timeout: float | None, verb: str, resume: Any = None) -> tuple[int, ...]:
         resumes = self._resumes(resume, verb)
         pending: list[tuple[int, Pending]] = []
         errors: list[tuple[int, BaseException]] = []
@@ -231,7 +253,7 @@ class Session:
             except (FastPSError, KeyboardInterrupt) as error:
                 errors.append((i, error))
         if errors:
-            raise self._merged(errors, work.grads is not None)
+            raise self._merged(errors, work.grads is not None and work.deposit is None)
         return tuple([versions.get(i, 0) for i in range(len(self.spec.plans))])
 
     def _resumes(self, resume: Any, verb: str) -> dict[int, Any] | None:
@@ -270,17 +292,24 @@ class Session:
 
     def join(self, rank: int | None, timeout: float | None) -> Membership:
         """A place among the workers that share clocks."""
-        limit = self.spec.timeout if timeout is None else timeout
+        limit = self.limit(timeout)
         if self.shm is not None and 0 in self.shm.arenas:
             return Member(self.shm.arenas[0], rank, 0.0, limit)
         return self._enrol(self.spec, rank, limit)
 
     def view(self) -> View:
+        if self.rounds is not None:
+            return self.rounds.view(None, None)[0]
+        arenas = self.arenas_of_all("view")
+        return View(self.spec, lambda shard, position, nbytes: arenas[shard].window(position, nbytes))
+
+    def arenas_of_all(self, verb: str) -> dict[int, Arena]:
+        """The arenas by shard. Raises SplitError when some are on other nodes."""
         if self.shm is None or len(self.shm.shards) < len(self.spec.plans):
             here = set(self.shm.shards if self.shm else ())
             away = [plan.index for plan in self.spec.plans if plan.index not in here]
-            raise SplitError(f"view: shards {away} are on other nodes, whose memory cannot be viewed; use pull()")
-        return View(self.spec, self.shm.arenas)
+            raise SplitError(f"{verb}: shards {away} are on other nodes, whose memory cannot be viewed; use pull()")
+        return self.shm.arenas
 
     def stats(self, timeout: float | None) -> ServerStats:
         counted: dict[int, dict[str, int]] = {}

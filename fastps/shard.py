@@ -16,7 +16,7 @@ import numpy as np
 import ray
 
 from fastps import capacity, cluster
-from fastps._core import Arena, Group
+from fastps._core import Arena, Decision, Group
 from fastps.consistency import Consistency
 from fastps.coordinator import MAX_PARKED, Coordinator
 from fastps.errors import UnavailableError, WaitTimeoutError
@@ -25,6 +25,7 @@ from fastps.rules.assignment import Assignment
 from fastps.spec import ServerSpec, ShardAddress, kernels_of
 from fastps.structure import Structure
 from fastps.transport import wire
+from fastps.transport.contract import MIXED
 from fastps.transport.shm import group_of, open_arena
 
 # Remote workers whose last push is remembered, at a few bytes each; payloads and answers under way, of at most 12 MiB
@@ -76,7 +77,8 @@ class Shard:
         kernels = tuple(image_of(assignment.rules[rule], dtype, clips=clips) for rule, dtype in needed)
         self._initial = [list(assignment.rules[rule].slots.values()) for rule, _ in needed]
         arena_id = os.urandom(16)
-        capacity.require(Arena.size(params_bytes, max_sessions, assignment.n_slots), self._label)
+        size = Arena.size(params_bytes, max_sessions, assignment.n_slots, max_workers, consistency.policy)
+        capacity.require(size, self._label)
         self._arena = Arena.create(
             arena_id, self._label, self._index, self._count, params_bytes, max_sessions, isolated,
             n_slots=assignment.n_slots, max_workers=max_workers, policy=consistency.policy,
@@ -121,8 +123,28 @@ class Shard:
         assert self._group is not None
         header = wire.Header.unpack(head)
         answer, out = self._room()
-        self._head(answer, self._group.run(None, [out], header.timeout))
+        decision = self._decision(header.decision)
+        if decision is None and self._rounds and 0 in self._arenas:
+            decision = self._arenas[0].decision()
+        self._head(answer, self._group.run(None, [out], header.timeout, decision=decision))
         return self._answer(header.worker, answer)
+
+    @property
+    def _rounds(self) -> bool:
+        return self._spec is not None and self._spec.consistency.rounds
+
+    @staticmethod
+    def _decision(packed: bytes) -> Decision | None:
+        return Decision.unpack(packed) if packed else None
+
+    def reach(self, packed: bytes, timeout: float) -> None:
+        """Brings all shards of this node to a round that has closed."""
+        assert self._group is not None
+        self._group.run(None, None, timeout, decision=self._decision(packed))
+
+    def decision(self) -> bytes:
+        """The last round that closed. On the node of shard 0."""
+        return self._arenas[0].decision().pack()
 
     def _room(self) -> tuple[Any, Any]:
         """For an answer, and the part of it where parameters go."""
@@ -130,7 +152,7 @@ class Shard:
         return answer, answer[self._layout.head_nbytes :]
 
     def _head(self, answer: Any, versions: tuple[int, ...]) -> bytes:
-        head = wire.packed(versions)
+        head = wire.packed(versions or [MIXED] * len(self._layout.shards))
         if answer is not None:
             answer[: len(head)] = np.frombuffer(head, np.uint8)
         return head
@@ -148,7 +170,7 @@ class Shard:
         )
         if inbox is None:
             raise UnavailableError(f"{self._label}: the first part of a push was dropped; send it again")
-        inbox.add(head, parts)
+        inbox.add(header, head, parts)
         if header.message + 1 < header.messages:
             keep(self._inboxes, worker, inbox, PAYLOADS)
             return None
@@ -168,7 +190,10 @@ class Shard:
         pulled = [payload[self._layout.nbytes :]] if header.pulled else None
         try:
             outs = None if out is None else [out]
-            versions = self._group.run([payload], outs, header.timeout, resume, pulled, header.scale)
+            versions = self._group.run(
+                [payload], outs, header.timeout, resume, pulled, header.scale,
+                decision=self._decision(header.decision), deposit=header.deposit,
+            )  # fmt: skip
         except WaitTimeoutError as error:
             keep(self._stalled, worker, (header.seq, error.resume), STALLED)
             raise

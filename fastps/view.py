@@ -11,7 +11,9 @@ import numpy as np
 from fastps.errors import ClosedError, SplitError
 
 if TYPE_CHECKING:
-    from fastps._core import Arena
+    from collections.abc import Callable
+
+    from fastps._core.core import Window
     from fastps.partition import Run
     from fastps.spec import ServerSpec
     from fastps.structure import Array, Leaf
@@ -36,31 +38,33 @@ class Piece:
 
 
 class View:
-    """The parameters on this node without a copy: read-only arrays on the memory that pushes change.
+    """The parameters on this node without a copy: read-only arrays on the memory of the shards.
 
-    Live: a push of anybody shows while you look, and what you read may mix the states before and after it. Copy with
-    `ps.pull()` when you need one state. The memory stays mapped for as long as an array refers to it; when the server
-    is closed it reads as zeros.
+    Where pushes are applied as they come (`Async`, `SSP`) the memory is live: a push of anybody shows while you look,
+    and what you read may mix the states before and after it. Copy with `ps.pull()` when you need one state. Where they
+    are applied in rounds (`BSP`) it is one round's version of all shards: nobody writes to it for as long as the view
+    is open or an array of it is kept.
+
+    The memory stays mapped for as long as an array refers to it; when the server is closed it reads as zeros.
 
     An array that lies on one shard comes in its own shape from `params`, `view[name]` and ``np.asarray(view)``; one
     that is split over shards comes in `pieces`.
     """
 
-    def __init__(self, spec: ServerSpec, arenas: dict[int, Arena]) -> None:
-        self._spec, self._arenas = spec, arenas
-        self._open = True
+    def __init__(self, spec: ServerSpec, window: Callable[[int, int, int], Window]) -> None:
+        self._spec = spec
+        self._window: Callable[[int, int, int], Window] | None = window  # of (shard, position, bytes)
 
     def __enter__(self) -> View:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._open = False
-        self._arenas = {}
+        self._window = None
 
     def _array(self, shard: int, position: int, leaf: Leaf, count: int) -> Array:
-        if not self._open:
+        if self._window is None:
             raise ClosedError("view: it was left; take a new one with `with ps.view() as view:`")
-        window = self._arenas[shard].window(position, count * leaf.item_bytes)
+        window = self._window(shard, position, count * leaf.item_bytes)
         return np.frombuffer(memoryview(window), np.dtype(leaf.dtype))
 
     @cached_property

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fastps.deadline import deadline_after, left_until
 from fastps.errors import ClosedError, OptionError, PutOutError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Reply:
     staleness : clocks by which it was ahead of the slowest live worker then, 0 for the slowest itself. From another
         node than that of shard 0 it may be reported larger than it was, never smaller
     versions : per shard, the version that a pull read or a push made; 0 where a resumed push had been applied before
-    counted : False for a push that was not applied, because its gradients were not finite
+    counted : False for a push that was not applied: its gradients were not finite, or its round had closed without it
     """
 
     clock: int
@@ -131,7 +131,7 @@ class Worker:
         limit = self._session.spec.timeout if timeout is None else timeout
         if not isinstance(limit, (int, float)) or not limit >= 0:
             raise OptionError(f"timeout: expected seconds, 0 or more, or None, got {timeout!r}")
-        deadline = time.monotonic() + limit
+        deadline = deadline_after(limit)
         if self._owes_end:
             self._end_step(deadline)
         while True:
@@ -170,7 +170,3 @@ class Worker:
 
     def __repr__(self) -> str:
         return f"<Worker of rank {self.rank} at clock {self.clock}{'' if self._open else ', which has left'}>"
-
-
-def left_until(deadline: float) -> float:
-    return max(0.0, deadline - time.monotonic())

@@ -63,7 +63,7 @@ static void every_field_that_does_not_add_up_is_refused(void)
     fps_layout layout = some_layout();
     for (size_t i = 12; i < offsetof(fps_layout, checksum); i++) {
         bool free = (i >= offsetof(fps_layout, arena_id) && i < offsetof(fps_layout, n_sessions)) ||
-                    (i >= offsetof(fps_layout, policy.staleness) && i < offsetof(fps_layout, board_offset));
+                    (i >= offsetof(fps_layout, policy.staleness) && i < offsetof(fps_layout, policy.reduce));
         fps_layout broken = layout;
         ((uint8_t *)&broken)[i] ^= 0x40;
         broken.checksum = fnv1a(&broken, offsetof(fps_layout, checksum));
@@ -225,7 +225,7 @@ static void the_format_version_is_the_third_word(void)
     uint32_t version;
     memcpy(&version, (const uint8_t *)&layout + 8, sizeof version);
     CHECK_EQ(version, FPS_FORMAT_VERSION);
-    CHECK_EQ(version, 3); /* 1 had one redo block a session and no hyper-parameters, 2 no members and no rounds */
+    CHECK_EQ(version, 4); /* 1 had one redo block a session and no hyper-parameters, 2 no members, 3 no rows */
     for (layout.format_version = 1; layout.format_version < FPS_FORMAT_VERSION; layout.format_version++) {
         layout.checksum = fnv1a(&layout, offsetof(fps_layout, checksum));
         CHECK_EQ(parse(&layout), FPS_BAD_VERSION);
@@ -487,6 +487,8 @@ static fps_arena_spec spec_of_rounds(uint64_t params_bytes, uint32_t n_members, 
     return spec;
 }
 
+static uint64_t page_up(uint64_t bytes) { return (bytes + FPS_PAGE - 1) / FPS_PAGE * FPS_PAGE; }
+
 static void an_arena_of_rounds_has_one_stripe_and_room_for_versions_and_rows(void)
 {
     static const uint64_t sizes[] = {4, 4096, 12288, 131076, 1000004};
@@ -496,10 +498,15 @@ static void an_arena_of_rounds_has_one_stripe_and_room_for_versions_and_rows(voi
             fps_layout l = layout_of(&spec);
             CHECK_EQ(l.n_stripes, 1);
             CHECK(l.stripe_bytes >= l.params_bytes);
-            CHECK_EQ(l.n_versions, FPS_MAX_VERSIONS);
+            CHECK_EQ(l.n_versions, 16);
             CHECK_EQ(l.n_members, n_members);
             CHECK_EQ(memcmp(&l.policy, &spec.policy, sizeof l.policy), 0);
-            CHECK_EQ(l.fixed_bytes, fps_arena_bytes(&spec));
+            uint64_t board_bytes = sizeof(fps_board) + n_members * (sizeof(fps_member) + sizeof(fps_row));
+            CHECK(l.redo_offset >= l.board_offset + board_bytes);
+            CHECK(l.version_stride >= l.slots_offset - l.params_offset + l.n_slots * l.slot_stride);
+            CHECK_EQ(l.rows_offset, page_up(l.fixed_bytes + 15 * l.version_stride - 2048) + 2048);
+            CHECK_EQ(l.total_bytes, page_up(l.rows_offset + n_members * l.row_stride));
+            CHECK(l.row_stride >= l.params_bytes);
             CHECK(l.fixed_bytes < l.total_bytes);
             CHECK_EQ(l.fixed_bytes % FPS_PAGE, 0);
             CHECK_EQ(l.total_bytes % FPS_PAGE, 0);
@@ -507,6 +514,21 @@ static void an_arena_of_rounds_has_one_stripe_and_room_for_versions_and_rows(voi
             CHECK_EQ(l.rows_offset % FPS_PAGE, 2048);
             CHECK_EQ(l.row_stride % FPS_PAGE, 0);
         }
+    }
+}
+
+/* Its fixed part, the version that has memory from the beginning, and a row for each worker that it waits for. */
+static void an_arena_of_rounds_counts_the_rows_of_its_quorum(void)
+{
+    static const uint32_t quorums[] = {0, 1, 2, 7, 8, 9, UINT32_MAX};
+    for (size_t i = 0; i < COUNT(quorums); i++) {
+        fps_arena_spec spec = spec_of_rounds(131076, 8, (uint32_t)i % 3);
+        spec.policy.quorum = quorums[i];
+        fps_layout l = layout_of(&spec);
+        uint64_t rows = quorums[i] < 8 ? quorums[i] : 8;
+        CHECK_EQ(fps_arena_bytes(&spec), l.fixed_bytes + l.version_stride + rows * l.row_stride);
+        spec.policy.kind = FPS_SSP;
+        CHECK_EQ(fps_arena_bytes(&spec), layout_of(&spec).fixed_bytes);
     }
 }
 
@@ -519,17 +541,20 @@ static void versions_and_rows_lie_apart(void)
         fps_arena arena;
         CHECK_EQ(fps_arena_create(&spec, &arena), FPS_OK);
         const fps_layout *l = &arena.layout;
-        range ranges[6 + FPS_MAX_VERSIONS * 3 + 5];
+        range ranges[7 + FPS_MAX_VERSIONS * 3 + 5];
         size_t n = 0;
         ranges[n++] = (range){arena.base, sizeof(fps_header)};
         ranges[n++] = (range){(uint8_t *)arena.seats, l->n_sessions * sizeof(fps_seat)};
         ranges[n++] = (range){(uint8_t *)arena.stripes, sizeof(fps_stripe)};
         ranges[n++] = (range){(uint8_t *)arena.board, sizeof(fps_board)};
         ranges[n++] = (range){(uint8_t *)arena.members, n_members * sizeof(fps_member)};
+        ranges[n++] = (range){(uint8_t *)arena.rows, n_members * sizeof(fps_row)};
+        CHECK_EQ((uintptr_t)arena.rows % 64, 0);
         ranges[n++] = (range){arena.redo, (uint64_t)l->n_sessions * l->redo_bytes};
         for (uint32_t version = 0; version < l->n_versions; version++) {
             for (uint32_t k = 0; k <= n_slots; k++, n++) {
-                ranges[n] = (range){fps_arena_stream(&arena, k) + version * l->version_stride, l->params_bytes};
+                ranges[n] = (range){fps_arena_version(&arena, version, k), l->params_bytes};
+                CHECK(ranges[n].from == fps_arena_stream(&arena, k) + version * l->version_stride);
                 bool fixed = ranges[n].from + ranges[n].bytes <= arena.base + l->fixed_bytes;
                 CHECK_EQ(fixed, version == 0);
                 CHECK(fixed || ranges[n].from >= arena.base + l->fixed_bytes);
@@ -539,10 +564,10 @@ static void versions_and_rows_lie_apart(void)
             ranges[n] = (range){fps_arena_row(&arena, rank), l->params_bytes};
             CHECK(ranges[n].from >= arena.base + l->fixed_bytes);
         }
-        CHECK_EQ(n, 6 + l->n_versions * (1 + n_slots) + n_members);
+        CHECK_EQ(n, 7 + l->n_versions * (1 + n_slots) + n_members);
         check_apart(ranges, n, &arena);
-        for (size_t k = 6; k < n; k++) memset((uint8_t *)(uintptr_t)ranges[k].from, (int)k, ranges[k].bytes);
-        for (size_t k = 6; k < n; k++) {
+        for (size_t k = 7; k < n; k++) memset((uint8_t *)(uintptr_t)ranges[k].from, (int)k, ranges[k].bytes);
+        for (size_t k = 7; k < n; k++) {
             CHECK_EQ(ranges[k].from[0], k);
             CHECK_EQ(ranges[k].from[ranges[k].bytes - 1], k);
         }
@@ -563,7 +588,7 @@ static void a_layout_of_rounds_parses_and_one_that_was_tampered_with_does_not(vo
     CHECK_EQ(parse(&layout), FPS_OK);
     CHECK_EQ(parse_again(layout), FPS_OK);
 
-    fps_layout broken[20];
+    fps_layout broken[23];
     size_t n = 0;
     for (; n < COUNT(broken); n++) broken[n] = layout;
     n = 0;
@@ -576,6 +601,9 @@ static void a_layout_of_rounds_parses_and_one_that_was_tampered_with_does_not(vo
     broken[n++].policy.kind = FPS_SSP;
     broken[n++].policy.kind = FPS_BSP + 1;
     broken[n++].policy.straggler_ns = -1;
+    broken[n++].policy.reduce = FPS_REDUCE_PARAMS + 1;
+    broken[n++].policy.reduce = UINT32_MAX;
+    broken[n++].policy.unused = 1;
     broken[n++].n_versions = 0;
     broken[n++].n_versions = 1;
     broken[n++].n_versions = FPS_MAX_VERSIONS - 1;
@@ -593,41 +621,72 @@ static void a_layout_of_rounds_parses_and_one_that_was_tampered_with_does_not(vo
     fps_layout other = layout; /* what decides about waiting only is free */
     other.policy = (fps_policy){.kind = FPS_BSP, .staleness = 9, .backup = 9, .quorum = 9, .straggler_ns = 9};
     CHECK_EQ(parse_again(other), FPS_OK);
+    for (; other.policy.reduce <= FPS_REDUCE_PARAMS; other.policy.reduce++) CHECK_EQ(parse_again(other), FPS_OK);
 }
 
-/* What rounds need beyond one version takes memory only when it is touched. */
-static void an_arena_of_rounds_takes_memory_for_its_fixed_part_only(void)
+static int64_t memory_of(const fps_arena *arena)
+{
+    struct stat file;
+    CHECK_EQ(fstat(arena->fd, &file), 0);
+    CHECK_EQ(file.st_size, (int64_t)arena->layout.total_bytes);
+    return file.st_blocks * 512;
+}
+
+/* A page table of the file and the ends of regions that share a page are what memory may be off by. */
+static void check_memory(const fps_arena *arena, uint64_t expected)
+{
+    int64_t memory = memory_of(arena);
+    CHECK(memory >= (int64_t)expected && memory < (int64_t)expected + (1 << 20));
+}
+
+/* What rounds need beyond two versions takes memory only when it is asked for. */
+static void an_arena_of_rounds_takes_memory_for_two_versions_only(void)
 {
     fps_arena_spec spec = spec_of_rounds(4 << 20, 4, 1);
     fps_arena arena, peer;
-    struct stat file;
     CHECK_EQ(fps_arena_create(&spec, &arena), FPS_OK);
     CHECK_EQ(fps_arena_open(dup(arena.fd), arena.layout.arena_id, &peer), FPS_OK);
-    int64_t fixed = (int64_t)arena.layout.fixed_bytes, total = (int64_t)arena.layout.total_bytes;
-    CHECK(total > 8 * fixed);
-    CHECK_EQ(fstat(arena.fd, &file), 0);
-    CHECK_EQ(file.st_size, total);
-    CHECK(file.st_blocks * 512 >= fixed && file.st_blocks * 512 < fixed + (1 << 20));
+    uint64_t fixed = arena.layout.fixed_bytes, stride = arena.layout.version_stride, row = arena.layout.row_stride;
+    CHECK(arena.layout.total_bytes > 8 * (fixed + stride));
+    CHECK_EQ(fps_load32_relaxed(&arena.header->backed), 3);
+    check_memory(&arena, fixed + stride);
+    for (uint32_t k = 0; k <= 1; k++) memset(fps_arena_version(&arena, 1, k), 5, 4 << 20);
+    check_memory(&arena, fixed + stride); /* it was there */
+    for (int twice = 0; twice < 2; twice++) {
+        CHECK_EQ(fps_arena_back_version(&peer, 0), FPS_OK);
+        CHECK_EQ(fps_arena_back_version(&peer, 1), FPS_OK);
+        CHECK_EQ(fps_arena_back_row(&peer, 3), FPS_OK);
+        CHECK_EQ(fps_arena_back_row(&peer, 0), FPS_OK);
+    }
+    check_memory(&arena, fps_arena_bytes(&spec));
+    check_memory(&arena, fixed + stride + 2 * row);
+    for (uint32_t rank = 0; rank < 4; rank++)
+        CHECK_EQ(fps_load32_relaxed(&arena.rows[rank].backed), rank == 0 || rank == 3);
+    CHECK_EQ(fps_arena_back_version(&peer, 15), FPS_OK);
+    CHECK_EQ(fps_load32_relaxed(&arena.header->backed), 0x8003);
+    check_memory(&arena, fixed + 2 * stride + 2 * row);
     memset(fps_arena_row(&arena, 3), 5, 4 << 20);
+    for (uint32_t k = 0; k <= 1; k++) memset(fps_arena_version(&arena, 15, k), 5, 4 << 20);
+    check_memory(&arena, fixed + 2 * stride + 2 * row);
     CHECK_EQ(fps_arena_row(&peer, 3)[(4 << 20) - 1], 5);
     CHECK_EQ(fps_arena_row(&peer, 2)[(4 << 20) - 1], 0);
-    CHECK_EQ(fstat(arena.fd, &file), 0);
-    CHECK(file.st_blocks * 512 >= fixed + (4 << 20));
+    CHECK_EQ(fps_arena_version(&peer, 15, 1)[(4 << 20) - 1], 5);
     drop_arena(&arena);
-    CHECK_EQ(fstat(peer.fd, &file), 0);
-    CHECK(file.st_blocks * 512 < 1 << 20);
+    CHECK(memory_of(&peer) < 1 << 20);
     fps_arena_close(&peer);
 }
 
 static void rounds_of_nonsense_are_refused(void)
 {
     fps_arena arena;
-    fps_arena_spec specs[4];
+    fps_arena_spec specs[6];
     for (size_t i = 0; i < COUNT(specs); i++) specs[i] = spec_of_rounds(4096, 2, 0);
     specs[0].isolation = FPS_ISOLATION_NONE;
     specs[1].n_members = FPS_MAX_MEMBERS + 1;
     specs[2].policy.kind = FPS_BSP + 1;
     specs[3].policy.straggler_ns = -1;
+    specs[4].policy.reduce = FPS_REDUCE_PARAMS + 1;
+    specs[5].policy.unused = 1;
     for (size_t i = 0; i < COUNT(specs); i++) {
         CHECK_EQ(fps_arena_bytes(&specs[i]), 0);
         CHECK_EQ(fps_arena_create(&specs[i], &arena), FPS_BAD_HEADER);
@@ -696,9 +755,10 @@ int main(void)
         TEST(a_retired_arena_gives_its_memory_back),
         TEST(a_retired_arena_gives_the_memory_of_its_slots_back),
         TEST(an_arena_of_rounds_has_one_stripe_and_room_for_versions_and_rows),
+        TEST(an_arena_of_rounds_counts_the_rows_of_its_quorum),
         TEST(versions_and_rows_lie_apart),
         TEST(a_layout_of_rounds_parses_and_one_that_was_tampered_with_does_not),
-        TEST(an_arena_of_rounds_takes_memory_for_its_fixed_part_only),
+        TEST(an_arena_of_rounds_takes_memory_for_two_versions_only),
         TEST(rounds_of_nonsense_are_refused),
         TEST(the_death_of_the_owner_is_seen),
     };

@@ -285,6 +285,73 @@ static void rounds_close_and_late_gradients_are_told(void)
     drop_arena(&arena);
 }
 
+static fps_status catch_up(fps_worker *worker, uint64_t round)
+{
+    fps_wait wait = wait_ms(LONG_MS);
+    return fps_worker_catch_up(worker, round, &wait);
+}
+
+static void who_catches_up_gives_to_the_open_round(void)
+{
+    fps_arena arena = make_board((fps_policy){.kind = FPS_BSP, .backup = 1}, 3);
+    fps_worker a = join(&arena, 0), b = join(&arena, 1), c = join(&arena, 2);
+    for (int i = 0; i < 3; i++) {
+        CHECK_EQ(give(&a, 1), FPS_OK);
+        CHECK_EQ(give(&b, 1), FPS_OK);
+    }
+    CHECK_EQ(clock_of(&arena, 2), 0);
+    CHECK_EQ(catch_up(&c, 3), FPS_OK);
+    CHECK_EQ(clock_of(&arena, 2), 3);
+    CHECK_EQ(progress_of(&arena), 3);
+    CHECK_EQ(catch_up(&c, 1), FPS_OK);
+    CHECK_EQ(clock_of(&arena, 2), 3);
+    CHECK_EQ(begin(&c), FPS_OK);
+    CHECK_EQ(give(&c, 2), FPS_OK); /* which counts */
+    CHECK_EQ(give(&a, 1), FPS_OK);
+    CHECK_EQ(progress_of(&arena), 4);
+    fps_worker_leave(&a);
+    fps_worker_leave(&b);
+    fps_worker_leave(&c);
+    drop_arena(&arena);
+}
+
+static void who_catches_up_is_heard_of(void)
+{
+    fps_arena arena = make_board((fps_policy){.kind = FPS_BSP, .straggler_ns = 3 * SECOND}, 2);
+    fps_worker a = join(&arena, 0), b = join(&arena, 1);
+    int64_t before = fps_now_ns();
+    fps_store_relaxed(&arena.members[1].heard_ns, 0);
+    CHECK_EQ(catch_up(&b, 0), FPS_OK);
+    CHECK((int64_t)fps_load_relaxed(&arena.members[1].heard_ns) >= before);
+    fps_worker_leave(&a);
+    fps_worker_leave(&b);
+    drop_arena(&arena);
+}
+
+static void who_is_put_out_does_not_catch_up(void)
+{
+    fps_arena arena = make_board(bsp, 2);
+    fps_worker a = join(&arena, 0), b = join(&arena, 1);
+    CHECK_EQ(give(&a, 1), FPS_OK);
+    CHECK_EQ(give(&b, 1), FPS_OK);
+    fps_store_relaxed(&arena.members[1].clock, 0);
+    fps_store32_relaxed(&arena.members[1].state, FPS_MEMBER_OUT);
+    CHECK_EQ(catch_up(&b, 1), FPS_PUT_OUT);
+    CHECK_EQ(clock_of(&arena, 1), 0);
+    CHECK_EQ(come_back(&b), FPS_OK);
+    CHECK_EQ(catch_up(&b, 1), FPS_OK);
+    CHECK_EQ(clock_of(&arena, 1), 1);
+    fps_store_relaxed(&arena.members[1].generation, b.generation + 1); /* somebody else has its rank */
+    CHECK_EQ(catch_up(&b, 2), FPS_PUT_OUT);
+    CHECK_EQ(clock_of(&arena, 1), 1);
+    fps_store_relaxed(&arena.members[1].generation, b.generation);
+    fps_arena_retire(&arena);
+    CHECK_EQ(catch_up(&a, 2), FPS_CLOSED);
+    fps_worker_leave(&a);
+    fps_worker_leave(&b);
+    fps_arena_close(&arena);
+}
+
 static void a_killed_member_is_put_out_by_who_waits_for_it(void)
 {
     fps_arena arena = make_board(lockstep, 2);
@@ -1001,6 +1068,9 @@ int main(void)
         TEST(without_bounds_nobody_waits),
         TEST(the_blocker_is_the_first_that_others_wait_for),
         TEST(rounds_close_and_late_gradients_are_told),
+        TEST(who_catches_up_gives_to_the_open_round),
+        TEST(who_catches_up_is_heard_of),
+        TEST(who_is_put_out_does_not_catch_up),
         TEST(a_killed_member_is_put_out_by_who_waits_for_it),
         TEST(a_death_is_seen_by_who_waits_already),
         TEST(a_killed_members_rank_is_taken_at_once),

@@ -4,7 +4,9 @@ from fastps._core.core import (
     BLOCK_BYTES,
     Arena,
     Board,
+    Decision,
     Group,
+    Held,
     Lane,
     Member,
     all_finite,
@@ -14,5 +16,6 @@ from fastps._core.core import (
 )
 
 __all__ = [
-    "BLOCK_BYTES", "Arena", "Board", "Group", "Lane", "Member", "all_finite", "copy", "global_norm", "life_generation",
+    "BLOCK_BYTES", "Arena", "Board", "Decision", "Group", "Held", "Lane", "Member", "all_finite", "copy", "global_norm",
+    "life_generation",
 ]  # fmt: skip

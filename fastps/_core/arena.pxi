@@ -5,10 +5,15 @@ from libc.errno cimport errno as c_errno
 from libc.string cimport memcpy, memset
 
 
+ANY_TIME = (0, 0, 0, 1, 0.0, 0)
+
+
 cdef fps_policy policy_of(tuple policy):
     cdef fps_policy out
+    memset(&out, 0, sizeof(out))
     out.kind, out.staleness, out.backup, out.quorum = policy[:4]
     out.straggler_ns = <int64_t>(1e9 * <double>policy[4])
+    out.reduce = policy[5]
     return out
 
 
@@ -27,17 +32,19 @@ cdef class Arena:
         raise TypeError("use Arena.create or Arena.open")
 
     @staticmethod
-    def size(uint64_t params_bytes, uint32_t max_sessions, uint32_t n_slots=0):
+    def size(uint64_t params_bytes, uint32_t max_sessions, uint32_t n_slots=0, uint32_t max_workers=0,
+             tuple policy=ANY_TIME):
         """The bytes of shared memory that an arena takes; 0 when it cannot be."""
         cdef fps_arena_spec spec
         memset(&spec, 0, sizeof(spec))
         spec.params_bytes, spec.n_sessions, spec.n_slots = params_bytes, max_sessions, n_slots
+        spec.n_members, spec.policy = max_workers, policy_of(policy)
         return fps_arena_bytes(&spec)
 
     @staticmethod
     def create(bytes arena_id, str label, uint32_t shard_index, uint32_t shard_count, uint64_t params_bytes,
                uint32_t max_sessions, bint isolated, uint64_t stripe_bytes=0, uint32_t n_slots=0,
-               uint32_t max_workers=0, tuple policy=(0, 0, 0, 1, 0.0)):
+               uint32_t max_workers=0, tuple policy=ANY_TIME):
         """Allocates, pre-faults and seals the memory; this process owns it. Cost: a page fault per 4 KiB.
 
         `policy` is that of `Consistency.policy`.
@@ -99,8 +106,17 @@ cdef class Arena:
 
     @property
     def version(self):
-        """Pushes that have entered the shard."""
+        """Pushes that have entered the shard, or the rounds that have been applied to it."""
+        if self.arena.layout.n_versions > 1:
+            return FPS_CURRENT_ROUND(fps_load_relaxed(&self.arena.header.current))
         return fps_load_relaxed(&self.arena.header.version)
+
+    def decision(self):
+        """What the board of this arena, that of shard 0, says of the last round that closed."""
+        cdef Decision decision = Decision.__new__(Decision)
+        cdef fps_roster roster = fps_board_roster(&self.arena)
+        fps_clock_decision(&roster, &decision.decision)
+        return decision
 
     @property
     def total_bytes(self):
@@ -162,10 +178,12 @@ cdef class Arena:
             skipped += fps_load_relaxed(&m.skipped)
             live += fps_load32_relaxed(&seat.state) == FPS_SEAT_LIVE and not fps_lock_abandoned(&seat.life)
         return {
-            "version": fps_load_relaxed(&header.version),
+            "version": self.version,
             "pulls": pulls, "pushes": pushes, "push_pulls": push_pulls, "bytes_read": read, "bytes_written": written,
             "read_retries": retries, "lock_waits": waits, "lock_wait_ns": wait_ns, "lock_sleeps": sleeps,
             "skipped": skipped,
+            "dropped": fps_load_relaxed(&self.arena.board.dropped),
+            "put_out": fps_load_relaxed(&self.arena.board.put_out),
             "sessions": live,
             "recovered_locks": fps_load_relaxed(&header.recovered_locks),
             "interrupted_pushes": fps_load_relaxed(&header.interrupted_pushes),
@@ -178,13 +196,13 @@ cdef class Arena:
         cdef Window window = Window.__new__(Window)
         if position > self.arena.layout.params_bytes or nbytes > self.arena.layout.params_bytes - position:
             raise IndexError(f"{self.label}: [{position}, {position + nbytes}) is outside of the parameters")
-        window.arena, window.start, window.nbytes = self, self.arena.params + position, <Py_ssize_t>nbytes
+        window.owner, window.start, window.nbytes = self, self.arena.params + position, <Py_ssize_t>nbytes
         return window
 
 
 cdef class Window:
-    """A read-only buffer on an arena's parameters, which it keeps mapped."""
-    cdef Arena arena
+    """A read-only buffer on an arena's parameters, which its owner keeps mapped."""
+    cdef object owner
     cdef uint8_t *start
     cdef Py_ssize_t nbytes
 

@@ -23,6 +23,8 @@ cdef extern from "status.h" nogil:
         FPS_OWNER_DIED
         FPS_FULL
         FPS_PUT_OUT
+        FPS_MIXED
+        FPS_HELD
         FPS_NOT_ABANDONED
         FPS_NO_MEMORY
         FPS_TRUNCATED
@@ -40,24 +42,28 @@ cdef extern from "layout.h" nogil:
     ctypedef uint32_t fps_word32
     int FPS_ISOLATION_SHARD, FPS_ISOLATION_NONE, FPS_FORMAT_VERSION, FPS_SEAT_LIVE, FPS_BLOCK_BYTES
     int FPS_MAX_SLOTS, FPS_MAX_RULES, FPS_MAX_HYPER
-    int FPS_MAX_MEMBERS, FPS_MEMBER_FREE, FPS_MEMBER_HERE, FPS_MEMBER_OUT, FPS_BSP, FPS_GIVEN_MAX
+    int FPS_MAX_MEMBERS, FPS_MAX_VERSIONS, FPS_MEMBER_FREE, FPS_MEMBER_HERE, FPS_MEMBER_OUT, FPS_BSP, FPS_GIVEN_MAX
+    uint64_t FPS_CURRENT_ROUND(uint64_t current)
+    uint32_t FPS_CURRENT_VERSION(uint64_t current)
     ctypedef struct fps_policy:
-        uint32_t kind, staleness, backup, quorum
+        uint32_t kind, staleness, backup, quorum, reduce
         int64_t straggler_ns
     ctypedef struct fps_member:
         pthread_mutex_t life
         fps_word32 state, pid
         fps_word clock
+    ctypedef struct fps_row:
+        pthread_mutex_t lock
     ctypedef struct fps_board:
         fps_word progress, put_out, dropped
         fps_word32 started
     ctypedef struct fps_layout:
         uint64_t total_bytes, fixed_bytes, stripe_bytes, params_bytes
         fps_policy policy
-        uint32_t n_members
+        uint32_t n_members, n_versions
         uint32_t n_sessions, n_stripes, n_slots, isolation, shard_index, shard_count
     ctypedef struct fps_header:
-        fps_word version, recovered_locks, interrupted_pushes, interrupted_pid, interrupted_at
+        fps_word version, current, recovered_locks, interrupted_pushes, interrupted_pid, interrupted_at
         fps_word32 owner_pid
     ctypedef struct fps_meters:
         fps_word pulls, pushes, push_pulls, bytes_read, bytes_written
@@ -91,7 +97,9 @@ cdef extern from "arena.h" nogil:
         fps_stripe *stripes
         fps_board *board
         fps_member *members
+        fps_row *rows
         uint8_t *params
+    uint8_t *fps_arena_version(const fps_arena *arena, uint32_t version, uint32_t stream)
     uint64_t fps_arena_bytes(const fps_arena_spec *spec)
     fps_status fps_arena_create(const fps_arena_spec *spec, fps_arena *out)
     fps_status fps_arena_open(int fd, const uint8_t *arena_id, fps_arena *out)
@@ -191,6 +199,7 @@ cdef extern from "clock.h" nogil:
     bint fps_clock_enter(const fps_roster *r, uint32_t rank, int state)
     bint fps_clock_exit(const fps_roster *r, uint32_t rank, int state)
     bint fps_clock_end_step(const fps_roster *r, uint32_t rank)
+    void fps_clock_catch_up(const fps_roster *r, uint32_t rank, uint64_t round)
     bint fps_clock_give(const fps_roster *r, uint32_t rank, uint32_t weight, bool_c *counted)
     uint64_t fps_clock_needs(const fps_policy *policy, uint64_t clock)
     void fps_clock_decision(const fps_roster *r, fps_decision *out)
@@ -209,5 +218,17 @@ cdef extern from "member.h" nogil:
     fps_status fps_worker_return(fps_worker *worker, const fps_wait *wait)
     fps_status fps_worker_begin(fps_worker *worker, const fps_wait *wait, uint64_t *clock, uint64_t *progress)
     fps_status fps_worker_end_step(fps_worker *worker, const fps_wait *wait)
+    fps_status fps_worker_give(fps_worker *worker, uint32_t weight, const fps_wait *wait, bool_c *counted)
+    fps_status fps_worker_catch_up(fps_worker *worker, uint64_t round, const fps_wait *wait)
     fps_status fps_worker_renew(fps_worker *worker, const fps_wait *wait)
     uint32_t fps_board_blocker(const fps_roster *r)
+    fps_roster fps_board_roster(const fps_arena *arena)
+
+
+cdef extern from "rounds.h" nogil:
+    ctypedef struct fps_deposit:
+        uint32_t rank, number
+        uint64_t generation, attempt, round
+    fps_status fps_rounds_run(fps_call *call, const fps_decision *decision, const fps_deposit *deposit, uint32_t *at)
+    uint64_t fps_rounds_pin(const fps_session *session)
+    void fps_rounds_unpin(const fps_session *session, uint32_t version)

@@ -7,7 +7,12 @@ cimport numpy as np
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdlib cimport calloc, free
 
+from numpy import array as np_array
+from numpy import frombuffer as np_frombuffer
+
 np.import_array()
+
+cdef uint64_t MIXED_ROUND = 0xffffffffffffffff
 
 cdef int64_t deadline_after(double seconds) noexcept:
     return fps_now_ns() + <int64_t>(1e9 * max(0.0, seconds)) if seconds < 1e9 else FPS_NEVER
@@ -44,6 +49,8 @@ cdef class Lane:
     cdef uint32_t n_open
     cdef object signal
     cdef bint resumable  # it holds a push that timed out
+    cdef fps_deposit deposit
+    cdef bint deposits
 
     def __cinit__(self, Group group):
         cdef uint32_t i
@@ -119,7 +126,8 @@ cdef class Group:
     cdef tuple mapped
     cdef list idle, kinds, sizes, names
     cdef uint64_t bytes
-    cdef bint may_keep_gil
+    cdef bint may_keep_gil, rounds
+    cdef Pins pins
     cdef public double timeout
 
     def __cinit__(self, list arenas, list spans, list rules, uint32_t n_buffers, double timeout,
@@ -141,6 +149,7 @@ cdef class Group:
         for i, arena in enumerate(arenas):
             self.arenas[i] = &arena.arena
             self.may_keep_gil &= arena.arena.layout.n_stripes == 1
+            self.rounds |= arena.arena.layout.n_versions > 1
             self.spans[i] = <fps_span *>calloc(max(1, len(spans[i])), sizeof(fps_span))
             if not self.spans[i]:
                 raise MemoryError("a group")
@@ -179,7 +188,7 @@ cdef class Group:
 
     cdef Lane take(self):
         if self.generation != fps_life_generation():  # a fork: these sessions are the parent's
-            self.idle, self.generation = [], fps_life_generation()
+            self.idle, self.pins, self.generation = [], None, fps_life_generation()
         if self.idle:
             return self.idle.pop()
         return Lane(self)
@@ -231,7 +240,8 @@ cdef class Group:
             end = start + size
         return False
 
-    def run_if_fits(self, bint pushes, object grads, bint pulls, object outs, object timeout=None):
+    def run_if_fits(self, bint pushes, object grads, bint pulls, object outs, object timeout=None,
+                    Decision decision=None, tuple deposit=None):
         """An operation on parameters that need no second look: the versions, as of `run`; or None, having done nothing.
 
         `grads`, when it pushes, and `outs`, when it pulls, may be anything. Runs only where the arrays have exactly the expected
@@ -244,15 +254,19 @@ cdef class Group:
             self.idle.append(lane)
             return None
         lane.reset()
-        return self.finish(lane, pushes, pulls, timeout)
+        return self.finish(lane, pushes, pulls, timeout, decision, deposit)
 
     def run(self, list grads, list outs, object timeout=None, Lane resume=None, list pulled=None, double scale=1.0,
-            list streams=None):
+            list streams=None, Decision decision=None, tuple deposit=None):
         """Any operation on any buffers, which the caller has checked: flat, contiguous, of the right dtype and length.
 
         `resume` comes from a WaitTimeoutError; it is good for one push. `scale` multiplies gradients, for kernels that
         clip. `streams`, per rule the slot's number from 1 or None, makes it an operation on slots: buffers of rules
         with None are not looked at. Answers, per arena, the version that was read or made.
+
+        Where updates are applied in rounds, `decision` is brought about first, and `grads` go to a worker's row by
+        `deposit`, the fields of fps_deposit. Versions are rounds; an empty tuple, having read nothing, when the shards
+        are at others than the decision's.
         """
         cdef Lane lane
         cdef Py_ssize_t i
@@ -280,23 +294,36 @@ cdef class Group:
                     raise IndexError(f"slot {streams[i]} of {self.rules[i].n_slots}")
             lane.call.streams = lane.streams
         try:
-            return self.finish(lane, grads is not None, outs is not None, timeout)
+            return self.finish(lane, grads is not None, outs is not None, timeout, decision, deposit)
         finally:
             lane.call.pulled, lane.call.streams, lane.call.scale = NULL, NULL, 1.0
 
-    cdef tuple finish(self, Lane lane, bint pushes, bint pulls, object timeout):
+    cdef fps_status execute(self, Lane lane, const fps_decision *decision, uint32_t *at) noexcept nogil:
+        if not self.rounds:
+            return fps_dense_run(&lane.call, at)
+        return fps_rounds_run(&lane.call, decision, &lane.deposit if lane.deposits else NULL, at)
+
+    cdef tuple finish(self, Lane lane, bint pushes, bint pulls, object timeout, Decision decision, tuple deposit):
         cdef uint32_t at = 0, i
         cdef fps_status status = FPS_BUSY
         cdef fps_call *call = &lane.call
+        cdef const fps_decision *closed = NULL if decision is None else &decision.decision
+        cdef fps_deposit *d = &lane.deposit
         call.grads = lane.grads if pushes else NULL
         call.outs = lane.outs if pulls else NULL
+        lane.deposits = deposit is not None
+        if lane.deposits:
+            d.rank, d.number, d.generation, d.attempt, d.round = deposit
         if self.may_keep_gil:
             call.wait.deadline_ns = FPS_NO_WAIT
-            status = fps_dense_run(call, &at)
-        if status == FPS_BUSY:
+            status = self.execute(lane, closed, &at)
+        if status == FPS_BUSY or (status == FPS_HELD and self.may_keep_gil):
             call.wait.deadline_ns = deadline_after(self.timeout if timeout is None else timeout)
             with nogil:
-                status = fps_dense_run(call, &at)
+                status = self.execute(lane, closed, &at)
+        if status == FPS_MIXED:
+            self.idle.append(lane)
+            return ()
         if status != FPS_OK:
             self.fail(lane, status, at, pushes, self.timeout if timeout is None else timeout)
         versions = tuple([lane.parts[i].version for i in range(self.n_parts)])
@@ -312,6 +339,10 @@ cdef class Group:
                    if not lane.parts[i].done and lane.parts[i].position > 0]
         pending = [(<Arena>self.mapped[i]).arena.layout.shard_index for i in range(self.n_parts)
                    if not lane.parts[i].done and lane.parts[i].position == 0]
+        if self.rounds:
+            pushes = False  # what has come into rows is not given yet
+            if lane.deposits:
+                holder = fps_lock_holder(&arena.rows[lane.deposit.rank].lock)
         if status == FPS_TIMEOUT:
             text = f"{self.label(at)}: waited {timeout:g} s for a lock that {process_of(holder)} holds"
             if pushes:
@@ -347,9 +378,19 @@ cdef class Group:
                 if value != 0:
                     fps_dense_begin(self.arenas[part], &self.spans[part][i], stream, value)
 
+    def hold(self):
+        """The version that is current, kept as it is; None when the shards are at different rounds."""
+        cdef Held held
+        if self.generation != fps_life_generation():
+            self.idle, self.pins, self.generation = [], None, fps_life_generation()
+        if self.pins is None:
+            self.pins = Pins(self)
+        held = Held(self.pins)
+        return None if held.round == MIXED_ROUND else held
+
     def close(self):
         """Gives the sessions of idle lanes back."""
-        self.idle = []
+        self.idle, self.pins = [], None
 
     def fill(self, list values):
         """Sets the parameters; before anybody else has opened the arenas."""

@@ -114,6 +114,33 @@ cdef class Member:
             status = fps_worker_end_step(&self.worker, &wait)
         self.check(status, "end of a step", timeout)
 
+    def give(self, uint32_t weight, double timeout):
+        """Gives what is in the worker's rows, `weight` gradients, to the open round; False when its round has closed."""
+        cdef fps_status status
+        cdef bool_c counted = False
+        cdef fps_wait wait = self.until(timeout)
+        with nogil:
+            status = fps_worker_give(&self.worker, weight, &wait, &counted)
+        self.check(status, "end of a step", timeout)
+        return bool(counted)
+
+    def catch_up(self, uint64_t round, double timeout):
+        """The worker has read what `round` rounds have made."""
+        cdef fps_status status
+        cdef fps_wait wait = self.until(timeout)
+        with nogil:
+            status = fps_worker_catch_up(&self.worker, round, &wait)
+        self.check(status, "worker", timeout)
+
+    def decision(self):
+        """The last round that closed."""
+        return self.mapped.decision()
+
+    @property
+    def generation(self):
+        """How many workers have had this rank, this one included."""
+        return self.worker.generation
+
     def renew(self, double timeout):
         """Says that the worker lives."""
         cdef fps_status status
@@ -144,7 +171,7 @@ cdef class Board:
     def __cinit__(self, uint32_t kind, uint32_t staleness, uint32_t backup, uint32_t workers, uint32_t members):
         if members > <uint32_t>FPS_MAX_MEMBERS:
             raise ValueError(f"members: at most {FPS_MAX_MEMBERS}")
-        self.roster.policy = policy_of((kind, staleness, backup, workers, 0.0))
+        self.roster.policy = policy_of((kind, staleness, backup, workers, 0.0, 0))
         self.roster.n_members = members
         self.roster.board = <fps_board *>calloc(1, sizeof(fps_board))
         self.roster.members = <fps_member *>calloc(members, sizeof(fps_member))
@@ -190,6 +217,13 @@ cdef class Board:
         fps_clock_give(&self.roster, rank, weight, &counted)
         return bool(counted)
 
+    def catch_up(self, uint32_t rank, uint64_t round):
+        self.member(rank, (FPS_MEMBER_HERE,))
+        if round > self.progress:
+            raise ValueError(f"round {round} has not closed")
+        fps_clock_catch_up(&self.roster, rank, round)
+        return self.clock(rank)
+
     def may_go(self, uint32_t rank):
         return self.progress >= fps_clock_needs(&self.roster.policy, self.clock(rank))
 
@@ -198,9 +232,9 @@ cdef class Board:
 
     def decision(self):
         """The last round that closed: (rounds closed with it, ((rank, weight), ...))."""
-        cdef fps_decision d
-        fps_clock_decision(&self.roster, &d)
-        return d.round, tuple((d.ranks[i], d.weights[i]) for i in range(d.n_given))
+        cdef Decision decision = Decision.__new__(Decision)
+        fps_clock_decision(&self.roster, &decision.decision)
+        return decision.round, decision.given
 
     @property
     def progress(self):

@@ -8,7 +8,8 @@ from typing import ClassVar
 
 from fastps.errors import OptionError
 
-ASYNC, SSP_KIND = 0, 1  # fps_consistency in csrc/layout.h
+ASYNC, SSP_KIND, BSP_KIND = 0, 1, 2  # fps_consistency in csrc/layout.h
+REDUCTIONS = {"sum": 0, "mean": 1, "params": 2}  # fps_reduce
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +46,14 @@ class Consistency:
         return None
 
     @property
-    def policy(self) -> tuple[int, int, int, int, float]:
-        """(kind, staleness, backup, workers, straggler timeout or 0), as fps_policy has them."""
-        return self.kind, self.bound or 0, 0, self.workers, float(self.straggler_timeout or 0.0)
+    def rounds(self) -> bool:
+        """Whether updates are applied in rounds, out of place."""
+        return self.kind == BSP_KIND
+
+    @property
+    def policy(self) -> tuple[int, int, int, int, float, int]:
+        """(kind, staleness, backup, workers, straggler timeout or 0, reduction), as fps_policy has them."""
+        return self.kind, self.bound or 0, 0, self.workers, float(self.straggler_timeout or 0.0), 0
 
 
 def require_count(name: str, value: object, least: int, most: int) -> None:

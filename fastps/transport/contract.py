@@ -8,11 +8,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from fastps._core import Decision
+    from fastps._core.core import Deposit
+
 Arrays = list[np.ndarray[Any, np.dtype[Any]]]
+MIXED = 2**64 - 1  # in the place of a version: nothing was read, the shards were at different rounds
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,8 @@ class Work:
     scale : of the gradients, by their global norm
     slot : makes it about this slot: `grads` are its new values; arrays of leaves without the slot are not looked at
     streams : where each kernel's rule keeps the slot
+    decision : where updates are applied in rounds: the one that is to be there first
+    deposit : makes `grads` go to a worker's rows; the fields of fps_deposit
     """
 
     grads: Arrays | None = None
@@ -35,13 +42,15 @@ class Work:
     scale: float = 1.0
     slot: str | None = None
     streams: list[int | None] | None = None
+    decision: Decision | None = None
+    deposit: Deposit | None = None
 
 
 class Pending(Protocol):
     """An operation under way."""
 
     def finish(self) -> dict[int, int]:
-        """Waits for the end. Answers, per shard, the version that was read, or made. Raises WaitTimeoutError,
+        """Waits for the end. Answers, per shard, the version that was read, or made, or MIXED. Raises WaitTimeoutError,
         ShardDiedError or ClosedError."""
 
 
@@ -51,15 +60,28 @@ class Membership(Protocol):
     Attributes
     ----------
     rank : its number
+    generation : how many workers have had that number, this one included
     """
 
     @property
     def rank(self) -> int: ...
 
+    @property
+    def generation(self) -> int: ...
+
     def begin(self, timeout: float) -> tuple[int, int]:
         """Waits until the worker may begin its step: (its clock, the clock of the slowest live worker)."""
 
     def end_step(self, timeout: float) -> None: ...
+
+    def give(self, weight: int, timeout: float) -> bool:
+        """Gives what is in the worker's rows, `weight` gradients, to its round; False when that had closed already."""
+
+    def catch_up(self, round: int, timeout: float) -> None:
+        """The worker has read what `round` rounds have made: its next gradient is for the one behind them."""
+
+    def decision(self) -> Decision:
+        """The last round that closed, as it was last heard of."""
 
     def state(self) -> tuple[int, int]:
         """(its clock, the clock of the slowest live worker), as they were last heard of."""
@@ -85,6 +107,12 @@ class Transport(Protocol):
     def start(self, work: Work, timeout: float | None, resume: Any = None) -> Pending:
         """Begins an operation. `timeout` is in seconds, None for the server's; `resume` comes from a WaitTimeoutError
         of this transport."""
+
+    def reach(self, decision: Decision, timeout: float) -> None:
+        """Brings its shards to a round that has closed."""
+
+    def decision(self, timeout: float) -> Decision:
+        """The last round that closed. Only where shard 0 is one of its shards."""
 
     def skipped(self) -> None:
         """Counts a push that was not applied."""

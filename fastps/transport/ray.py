@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 
 from fastps import cluster
+from fastps._core import Decision
+from fastps.deadline import deadline_after, left_until
 from fastps.errors import UnavailableError, WaitTimeoutError
 from fastps.spec import ServerSpec
 from fastps.transport import wire
@@ -61,6 +63,12 @@ class RayTransport:
             return SlotOperation(self, work, limit)
         return Operation(self, work, limit, resume)
 
+    def reach(self, decision: Decision, timeout: float) -> None:
+        cluster.get(self._gateway.reach.remote(decision.pack(), timeout), timeout, f"rounds of {self._what}")
+
+    def decision(self, timeout: float) -> Decision:
+        return Decision.unpack(cluster.get(self._gateway.decision.remote(), timeout, f"rounds of {self._what}"))
+
     def skipped(self) -> None:
         self._gateway.skipped.remote()
 
@@ -93,17 +101,21 @@ class RayMembership:
 
     def __init__(self, spec: ServerSpec, rank: int | None, timeout: float) -> None:
         self._spec, self._bound = spec, spec.consistency.bound
-        deadline = cluster.deadline_after(timeout)
+        deadline = deadline_after(timeout)
         self._coordinator = cluster.get(spec.actors[0].coordinator.remote(), timeout, "worker")
         self._stop = threading.Event()
-        self._join(rank, cluster.left_until(deadline))
+        self._join(rank, left_until(deadline))
         # The thread knows the membership by a weak reference: one that is dropped ends with its lease at the latest.
         arguments = (weakref.ref(self), self._stop, spec.consistency.lease / 3)
         threading.Thread(target=_stay, args=arguments, name="fastps lease", daemon=True).start()
 
     def _join(self, rank: int | None, timeout: float) -> None:
         ref = self._coordinator.join.remote(rank, self._spec.consistency.lease, timeout)
-        self._token, self.rank, self._clock, self._progress = self._ask(ref, timeout)
+        self._token, self.rank, self.generation, reached = self._ask(ref, timeout)
+        self._hear(reached)
+
+    def _hear(self, reached: tuple[int, int, bytes]) -> None:
+        self._clock, self._progress, self._decision = reached
 
     def _ask(self, ref: Any, timeout: float) -> Any:
         return cluster.get(ref, timeout + GRACE_SECONDS, f"worker on {self._spec.label(0)}")
@@ -113,11 +125,23 @@ class RayMembership:
 
     def begin(self, timeout: float) -> tuple[int, int]:
         if self._bound is not None and self._clock - self._bound > self._progress:
-            self._clock, self._progress = self._ask(self._coordinator.begin.remote(self._token, timeout), timeout)
+            self._hear(self._ask(self._coordinator.begin.remote(self._token, timeout), timeout))
         return self._clock, self._progress
 
     def end_step(self, timeout: float) -> None:
-        self._clock, self._progress = self._ask(self._coordinator.end_step.remote(self._token, timeout), timeout)
+        self._hear(self._ask(self._coordinator.end_step.remote(self._token, timeout), timeout))
+
+    def give(self, weight: int, timeout: float) -> bool:
+        ref = self._coordinator.give.remote(self._token, self._clock, weight, timeout)
+        counted, reached = self._ask(ref, timeout)
+        self._hear(reached)
+        return bool(counted)
+
+    def catch_up(self, round: int, timeout: float) -> None:
+        self._hear(self._ask(self._coordinator.catch_up.remote(self._token, round, timeout), timeout))
+
+    def decision(self) -> Decision:
+        return Decision.unpack(self._decision)
 
     def state(self) -> tuple[int, int]:
         return self._clock, self._progress
@@ -152,7 +176,7 @@ class SlotOperation:
     def __init__(self, transport: RayTransport, work: Work, timeout: float) -> None:
         assert work.slot is not None
         self._what = f"slot `{work.slot}` of {transport._what}"
-        self._deadline, self._outs = cluster.deadline_after(timeout), work.outs
+        self._deadline, self._outs = deadline_after(timeout), work.outs
         self._layout = wire.only(transport._layout, transport._spec.leaves_with(work.slot))
         if work.grads is None:
             self._ref = transport._gateway.slot.remote(work.slot, timeout)
@@ -161,7 +185,7 @@ class SlotOperation:
             self._ref = transport._gateway.set_slot.remote(work.slot, timeout, payload)
 
     def finish(self) -> dict[int, int]:
-        answer = cluster.get(self._ref, cluster.left_until(self._deadline), self._what)
+        answer = cluster.get(self._ref, left_until(self._deadline), self._what)
         if self._outs is not None:
             wire.scatter(self._layout, 0, answer, self._outs)
         return {}
@@ -172,7 +196,7 @@ class Operation:
 
     def __init__(self, transport: RayTransport, work: Work, timeout: float, resume: Any) -> None:
         self._transport, self._work, self._outs = transport, work, work.outs
-        self._deadline = cluster.deadline_after(timeout)
+        self._deadline = deadline_after(timeout)
         self._payload = None if work.grads is None else wire.gather(transport._layout, work.grads)
         if self._payload is not None and work.pulled is not None:
             self._payload = np.concatenate([self._payload, wire.gather(transport._layout, work.pulled)])
@@ -188,8 +212,9 @@ class Operation:
         """Calls of one process to one actor arrive in order, so they can all be under way at once."""
         gateway = self._transport._gateway
         header = wire.Header(
-            self._worker, self._seq, cluster.left_until(self._deadline), bool(self._chunks),
-            pulled=self._work.pulled is not None, scale=self._work.scale,
+            self._worker, self._seq, left_until(self._deadline), bool(self._chunks),
+            pulled=self._work.pulled is not None, scale=self._work.scale, deposit=self._work.deposit,
+            decision=b"" if self._work.decision is None else self._work.decision.pack(),
         )  # fmt: skip
         if self._payload is None:
             refs = [gateway.pull.remote(header.pack())]
@@ -213,11 +238,11 @@ class Operation:
         what = f"{'pull from' if self._payload is None else 'push to'} {self._transport._what}"
         while True:
             try:
-                answers: list[Any] = cluster.get(self._refs, cluster.left_until(self._deadline), what)
+                answers: list[Any] = cluster.get(self._refs, left_until(self._deadline), what)
                 return answers
             except UnavailableError as error:
                 # The calls may or may not have arrived: sent again under its number, a push is applied once.
-                if cluster.left_until(self._deadline) == 0:
+                if left_until(self._deadline) == 0:
                     raise self._timed_out(str(error)) from error
                 time.sleep(RESEND_SECONDS)
                 self._refs = self._send()
@@ -226,7 +251,7 @@ class Operation:
 
     def _timed_out(self, text: str) -> WaitTimeoutError:
         """Whether the push was or will be applied is not known; resuming it sends it again under the same number."""
-        if self._payload is None:
+        if self._payload is None or self._work.deposit is not None:
             return WaitTimeoutError(text)
         return WaitTimeoutError(
             f"{text}; the push may be applied later: push the same gradients with resume=error.resume to be sure",

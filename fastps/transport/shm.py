@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from fastps._core import Arena, Group
+from fastps._core import Arena, Decision, Group
 from fastps.errors import ArenaError, ClosedError, ShardDiedError
 from fastps.kernels.loader import addresses_of
 from fastps.spec import ServerSpec, ShardAddress
-from fastps.transport.contract import Work
+from fastps.transport.contract import MIXED, Work
 
 
 def open_arena(address: ShardAddress, label: str) -> Arena:
@@ -92,8 +92,16 @@ class ShmTransport:
         self.group = group_of(spec, self.arenas, buffers=len(spec.structure.leaves), offset=offset, direct=whole)
 
     def start(self, work: Work, timeout: float | None, resume: Any = None) -> Done:
-        versions = self.group.run(work.grads, work.outs, timeout, resume, work.pulled, work.scale, work.streams)
-        return Done(dict(zip(self.shards, versions, strict=True)))
+        versions = self.group.run(
+            work.grads, work.outs, timeout, resume, work.pulled, work.scale, work.streams, work.decision, work.deposit
+        )
+        return Done(dict(zip(self.shards, versions or [MIXED] * len(self.shards), strict=True)))
+
+    def reach(self, decision: Decision, timeout: float) -> None:
+        self.group.run(None, None, timeout, decision=decision)
+
+    def decision(self, timeout: float) -> Decision:
+        return self.arenas[0].decision()
 
     def skipped(self) -> None:
         self.group.count_skipped()

@@ -13,6 +13,7 @@ from fastps._core import copy
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from fastps._core.core import Deposit
     from fastps.spec import ServerSpec
     from fastps.transport.contract import Arrays
 
@@ -148,6 +149,8 @@ class Header:
     pulled : behind the gradients come the parameters that the worker had
     scale : of the gradients
     message, messages : which of how many carry this payload
+    deposit : into which row gradients go, where updates are applied in rounds: the fields of fps_deposit
+    decision : packed, the round that is to be there first; empty: none
     """
 
     worker: int
@@ -158,18 +161,33 @@ class Header:
     messages: int = 1
     pulled: bool = False
     scale: float = 1.0
+    deposit: Deposit | None = None
+    decision: bytes = b""
 
-    FORMAT: ClassVar[struct.Struct] = struct.Struct("<QQdIIIId")
+    FORMAT: ClassVar[struct.Struct] = struct.Struct("<QQdIIIIdIIQQQ")
+
+    @property
+    def nbytes(self) -> int:
+        return self.FORMAT.size + len(self.decision)
 
     def pack(self) -> bytes:
-        return self.FORMAT.pack(
-            self.worker, self.seq, self.timeout, self.pulls, self.message, self.messages, self.pulled, self.scale
-        )
+        rank, number, generation, attempt, round = self.deposit or (0, 0, 0, 0, 0)
+        flags = self.pulls | self.pulled << 1
+        return (
+            self.FORMAT.pack(
+                self.worker, self.seq, self.timeout, flags, self.message, self.messages, len(self.decision), self.scale,
+                rank, number, generation, attempt, round,
+            )
+            + self.decision
+        )  # fmt: skip
 
     @classmethod
     def unpack(cls, data: bytes) -> Header:
-        worker, seq, timeout, pulls, message, messages, pulled, scale = cls.FORMAT.unpack_from(data)
-        return cls(worker, seq, timeout, bool(pulls), message, messages, bool(pulled), scale)
+        worker, seq, timeout, flags, message, messages, length, scale, *place = cls.FORMAT.unpack_from(data)
+        rank, number, generation, attempt, round = place
+        deposit = (rank, number, generation, attempt, round) if number else None
+        decision = bytes(data[cls.FORMAT.size : cls.FORMAT.size + length])
+        return cls(worker, seq, timeout, bool(flags & 1), message, messages, bool(flags & 2), scale, deposit, decision)
 
 
 def messages(payload: np.ndarray[Any, Any], header: Header) -> list[list[Any]]:
@@ -191,8 +209,8 @@ class Inbox:
         self._nbytes = nbytes
         self._parts: list[Any] = []
 
-    def add(self, head: bytes, parts: Sequence[Any]) -> None:
-        rest = memoryview(head)[Header.FORMAT.size :]
+    def add(self, header: Header, head: bytes, parts: Sequence[Any]) -> None:
+        rest = memoryview(head)[header.nbytes :]
         self._parts += [rest, *parts] if rest.nbytes else parts
 
     def payload(self) -> np.ndarray[Any, Any]:

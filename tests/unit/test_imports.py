@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[2] / "fastps"
 # From the ground up. A module may import from its own layer and from those above it in this table, and from no other.
 # A name stands for the module or the whole package; the longest name that fits decides.
 LAYERS = [
-    ["errors"],
+    ["deadline", "errors"],
     ["schedules"],
     ["arrow", "capacity", "consistency", "gradients", "interchange", "kernels.image", "rules", "observe"],
     ["structure"],
@@ -23,8 +23,9 @@ LAYERS = [
     ["testing"],
     ["cluster", "future", "transport.contract", "transport.wire", "view"],
     ["transport"],
-    ["coordinator", "session"],
+    ["coordinator", "rounds", "session"],
     ["shard", "worker"],
+    ["round_worker"],
     ["server"],
     ["actor_style"],
     ["adapters", "checkpoint", "tables"],

@@ -1,0 +1,57 @@
+"""Rounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fastps.consistency.base import BSP_KIND, REDUCTIONS, Consistency, require_count
+from fastps.errors import OptionError
+
+
+@dataclass(frozen=True, kw_only=True)
+class BSP(Consistency):
+    """Bulk synchronous parallel: a round gathers one gradient of each live worker, applies the rule once, and makes a
+    new version of the parameters. A version never changes: every worker of a round reads the same one, and a view of it
+    costs no copy.
+
+    Parameters
+    ----------
+    reduce : "mean" or "sum"
+        What the rule gets: the sum of the round's gradients, in the order of ranks, or that divided by their number.
+        A worker that accumulates k gradients in a step counts k times.
+    backup : int
+        A round closes without the last so many gradients, 0 or more. A late one counts on no shard; its worker is told
+        (`Reply.counted`) and goes on with the newest version.
+    deterministic : bool
+        Refuses what would let the result depend on who comes first: backup workers, and workers without a rank of their
+        own. The sum is always in the order of ranks.
+
+    References
+    ----------
+    Valiant, A Bridging Model for Parallel Computation, CACM 1990. Chen et al., Revisiting Distributed Synchronous SGD,
+    2016 (backup workers).
+    """
+
+    reduce: str = "mean"
+    backup: int = 0
+    deterministic: bool = False
+
+    kind: ClassVar[int] = BSP_KIND
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.reduce not in ("mean", "sum"):
+            raise OptionError(f"reduce: expected 'mean' or 'sum', got {self.reduce!r}")
+        require_count("backup", self.backup, 0, 255)
+        if self.deterministic and self.backup:
+            raise OptionError("deterministic: which gradients count depends on the time with backup workers; drop one")
+
+    @property
+    def bound(self) -> int:
+        return 0
+
+    @property
+    def policy(self) -> tuple[int, int, int, int, float, int]:
+        kind, staleness, _, workers, straggler, _ = super().policy
+        return kind, staleness, self.backup, workers, straggler, REDUCTIONS[self.reduce]

@@ -1,0 +1,141 @@
+"""A worker's session where updates are applied in rounds."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from fastps.deadline import left_until
+from fastps.errors import FastPSError, OptionError, ParameterError, PutOutError
+from fastps.worker import Reply, Worker
+
+if TYPE_CHECKING:
+    from fastps.rounds import Rounds
+    from fastps.session import Session
+    from fastps.transport.contract import Membership
+    from fastps.view import View
+
+
+class RoundWorker(Worker):
+    """A worker under `BSP`. Its clock is the round that its next gradient is for.
+
+    A push gives a gradient to the round and does not wait for the others; the next operation does. With ``step=False``
+    the gradient is added to those that the worker has for the round already, and the one that ends the step gives them
+    all. Until then they count for nothing: they go with the worker, and when an operation in between raises, unless it
+    refused its arguments.
+
+    What is pulled, or viewed, is one round's version on all shards: that of the worker's clock, or with backup workers a
+    later one, to which the clock then jumps; gradients that were accumulated for a round that has closed are lost.
+
+    A push whose round has closed without it is dropped on every shard; `reply.counted` says so.
+    """
+
+    def __init__(self, session: Session, membership: Membership) -> None:
+        super().__init__(session, membership)
+        assert session.rounds is not None
+        self._rounds: Rounds = session.rounds
+        self._shards = len(session.spec.plans)
+        self._number = self._attempt = 0  # gradients in the worker's rows; deposits ever made
+        self._counted = True  # the last that was given
+
+    def pull(self, *, out: Any = None, timeout: float | None = None) -> Any:
+        """As `ParameterServer.pull`: the version of this worker's round, once the one before has closed."""
+        deadline = self._begin(timeout)
+        params, versions = self._rounds.pull(out, left_until(deadline), self._membership.decision())
+        self._has_read(versions[0], deadline)
+        self._reply(versions)
+        return params
+
+    def view(self, *, timeout: float | None = None) -> View:
+        """As `ParameterServer.view`: read-only arrays on the version of this worker's round, which does not change."""
+        deadline = self._begin(timeout)
+        view, round = self._rounds.view(left_until(deadline), self._membership.decision())
+        self._has_read(round, deadline)
+        self._reply((round,) * self._shards)
+        return view
+
+    def push(
+        self, grads: Any, *, step: bool = True, pulled: Any = None, timeout: float | None = None, resume: Any = None
+    ) -> Reply:
+        """Gives gradients to this worker's round; with ``step=False`` keeps them for the push that ends the step.
+
+        A push that raises has given nothing, but for a WaitTimeoutError that says so. There is nothing to resume: push
+        again.
+        """
+        if resume is not None or pulled is not None:
+            raise OptionError("push: in rounds there is nothing to resume, and all gradients are of one version")
+        deadline = self._begin(timeout)
+        clock, staleness = self.clock, max(0, self.clock - self._progress)
+        counted = self._deposit(grads, deadline)
+        if step:
+            self._owes_end = True
+            self._end_step(deadline)
+            counted = counted and self._counted
+        self.reply = Reply(clock, staleness, (clock + 1,) * self._shards if counted else (), counted)
+        return self.reply
+
+    def push_pull(
+        self,
+        grads: Any,
+        *,
+        step: bool = True,
+        pulled: Any = None,
+        out: Any = None,
+        timeout: float | None = None,
+        resume: Any = None,
+    ) -> Any:
+        """A push, and when the round has closed the parameters as it left them."""
+        deadline = self._begin(timeout)
+        reply = self.push(grads, step=step, pulled=pulled, timeout=left_until(deadline), resume=resume)
+        try:
+            params = self.pull(out=out, timeout=left_until(deadline))
+        except FastPSError as error:
+            error.add_note(f"the push {'counts' if reply.counted else 'came too late'} in round {reply.clock}")
+            raise
+        assert self.reply is not None
+        self.reply = Reply(reply.clock, reply.staleness, self.reply.versions, reply.counted)
+        return params
+
+    def _deposit(self, grads: Any, deadline: float) -> bool:
+        """Puts gradients into the worker's rows; False when there is no use in it."""
+        if self._progress > self.clock:
+            return False  # its round has closed: it is told so at the end of the step
+        self._attempt += 1
+        place = (self.rank, self._number + 1, self._membership.generation, self._attempt, self.clock)
+        try:
+            deposited = self._rounds.deposit(grads, place, self._membership.decision(), left_until(deadline))
+        except (ParameterError, OptionError):
+            raise  # nothing has changed
+        except PutOutError:
+            self._return(deadline)
+            return False
+        except BaseException:
+            self._number = 0
+            raise
+        self._number += deposited
+        return deposited
+
+    def _end_step(self, deadline: float) -> None:
+        try:
+            self._counted = self._membership.give(self._number, left_until(deadline))
+        except PutOutError:
+            self._counted = False
+            self._return(deadline)
+        self._owes_end, self._number = False, 0
+        self.clock, self._progress = self._membership.state()
+        if self._counted and self._progress >= self.clock:
+            self._rounds.help(self._membership.decision())  # this gradient closed the round
+
+    def _has_read(self, round: int, deadline: float) -> None:
+        if round <= self.clock:
+            return
+        self._number = 0
+        with contextlib.suppress(PutOutError):  # the next operation returns to where the others are
+            self._membership.catch_up(round, left_until(deadline))
+        self.clock, self._progress = self._membership.state()
+
+    def _return(self, deadline: float) -> None:
+        self._number = 0
+        super()._return(deadline)
+        self.rank = self._membership.rank
+        self.clock, self._progress = self._membership.state()

@@ -1,0 +1,104 @@
+"""A process's side of rounds: what is read is one round of all shards; what is pushed goes to a worker's rows.
+
+Called by sessions and workers, from any thread. Whoever reads or writes brings the shards to the last round that closed
+first, as far as others have not: see csrc/rounds.h.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from fastps.deadline import deadline_after, left_until
+from fastps.errors import FastPSError, WaitTimeoutError
+from fastps.transport.contract import MIXED, Work
+from fastps.view import View
+
+if TYPE_CHECKING:
+    from fastps._core import Decision, Held
+    from fastps._core.core import Deposit
+    from fastps.session import Session
+
+
+class Rounds:
+    """What a session does otherwise where updates are applied in rounds."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def decision(self, timeout: float) -> Decision:
+        """The last round that closed, asked on the node of shard 0."""
+        return next(t for t in self._session.transports if 0 in t.shards).decision(timeout)
+
+    def reach(self, timeout: float) -> None:
+        """Brings all shards to the last round that closed."""
+        deadline = deadline_after(timeout)
+        decision = self.decision(timeout)
+        for transport in self._session.transports:
+            transport.reach(decision, left_until(deadline))
+
+    def help(self, decision: Decision) -> None:
+        """Brings the shards of this node to a round, as far as that needs no waiting. What fails here fails again where
+        it matters: in the next operation."""
+        shm = self._session.shm
+        if shm is not None:
+            with contextlib.suppress(FastPSError):
+                shm.reach(decision, 0.0)
+
+    def pull(self, out: Any, timeout: float | None, decision: Decision | None) -> tuple[Any, tuple[int, ...]]:
+        """The parameters of one round, and its number a shard. Of the decision's round, or a later one."""
+        session, structure = self._session, self._session.spec.structure
+        deadline = deadline_after(session.limit(timeout))
+        arrays = structure.empty() if out is None else None
+        target = structure.assemble(arrays) if arrays else out
+        while True:
+            if decision is None and (session.shm is not None or len(session.transports) > 1):
+                decision = self.decision(left_until(deadline))
+            versions = session.run_directly(False, None, True, target, left_until(deadline), decision)
+            if versions is None:
+                arrays = arrays or structure.outs(out, "pull")
+                versions = session.run(Work(outs=arrays, decision=decision), left_until(deadline), "pull")
+            if is_one_round(versions):
+                return target, versions
+            decision = self._newer(deadline, "pull")
+
+    def deposit(self, grads: Any, place: Deposit, decision: Decision, timeout: float) -> bool:
+        """Puts gradients into a worker's rows, where they count for nothing until they are given. False when they are
+        to be skipped."""
+        session, deadline = self._session, deadline_after(timeout)
+        while True:
+            versions = session.run_directly(True, grads, False, None, left_until(deadline), decision, place)
+            if versions is None:
+                work = session.work(grads, None, None, "push", left_until(deadline))
+                if work is None:
+                    return False
+                versions = session.run(replace(work, decision=decision, deposit=place), left_until(deadline), "push")
+            if is_one_round(versions):
+                return True
+            decision = self._newer(deadline, "push")
+
+    def view(self, timeout: float | None, decision: Decision | None) -> tuple[View, int]:
+        """A view of one round, which does not change, and its number."""
+        session = self._session
+        session.arenas_of_all("view")
+        assert session.shm is not None
+        deadline = deadline_after(session.limit(timeout))
+        while True:
+            if decision is None:
+                decision = self.decision(left_until(deadline))
+            session.shm.reach(decision, left_until(deadline))
+            held: Held | None = session.shm.group.hold()
+            if held is not None:
+                return View(session.spec, held.window), held.round  # all shards are here: part i is shard i
+            decision = self._newer(deadline, "view")
+
+    def _newer(self, deadline: float, verb: str) -> Decision:
+        left = left_until(deadline)
+        if left == 0:
+            raise WaitTimeoutError(f"{verb}: the shards did not come to one round in time; nothing was done")
+        return self.decision(left)
+
+
+def is_one_round(versions: tuple[int, ...]) -> bool:
+    return len(set(versions)) == 1 and versions[0] != MIXED
