@@ -325,7 +325,8 @@ static fps_status reach(fps_call *call, const fps_decision *decision, uint32_t *
 
 static void put(const fps_call *call, const fps_deposit *deposit, const fps_part *part, uint8_t *row)
 {
-    bool clips = call->scale < 1.0 || call->scale > 1.0 || !isfinite(call->scale) || isfinite(call->limit);
+    bool params = part->session->arena->layout.policy.reduce == FPS_REDUCE_PARAMS;
+    bool clips = !params && (call->scale < 1.0 || call->scale > 1.0 || !isfinite(call->scale) || isfinite(call->limit));
     for (uint32_t i = 0; i < part->n_spans; i++) {
         const fps_span *s = &part->spans[i];
         const void *from = (const uint8_t *)call->grads[s->buffer] + s->buffer_offset;

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from fastps import _core as _core
 from fastps import errors
 from fastps import schedules as schedules
-from fastps.consistency import BSP, SSP, Async
+from fastps.consistency import BSP, SSP, Async, LocalSGD
 from fastps.errors import *  # noqa: F403  # the exception tree is public as a whole
 from fastps.rules import (
     DCASGD,
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "BSP", "DCASGD", "FTRL", "SGD", "SSP", "AMSGrad", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Add", "Async",
-    "Future", "Lion", "NAdam", "ParameterServer", "ProximalSGD", "RMSprop", "Rule", "View", "get", "rule", "schedules",
-    *errors.__all__,
+    "Future", "Lion", "LocalSGD", "NAdam", "ParameterServer", "ProximalSGD", "RMSprop", "Rule", "View", "get", "rule",
+    "schedules", *errors.__all__,
 ]  # fmt: skip
 
 _LAZY = {"Future": "fastps.future", "ParameterServer": "fastps.server", "get": "fastps.server", "View": "fastps.view"}

@@ -10,6 +10,7 @@ from fastps.errors import FastPSError, OptionError, ParameterError, PutOutError
 from fastps.worker import Reply, Worker
 
 if TYPE_CHECKING:
+    from fastps._core.core import Deposit
     from fastps.rounds import Rounds
     from fastps.session import Session
     from fastps.transport.contract import Membership
@@ -24,8 +25,8 @@ class RoundWorker(Worker):
     all. Until then they count for nothing: they go with the worker, and when an operation in between raises, unless it
     refused its arguments.
 
-    What is pulled, or viewed, is one round's version on all shards: that of the worker's clock, or with backup workers a
-    later one, to which the clock then jumps; gradients that were accumulated for a round that has closed are lost.
+    What is pulled, or viewed, is one round's version on all shards: that of the worker's clock, or with backup workers
+    a later one, to which the clock then jumps; gradients that were accumulated for a round that has closed are lost.
 
     A push whose round has closed without it is dropped on every shard; `reply.counted` says so.
     """
@@ -66,8 +67,9 @@ class RoundWorker(Worker):
             raise OptionError("push: in rounds there is nothing to resume, and all gradients are of one version")
         deadline = self._begin(timeout)
         clock, staleness = self.clock, max(0, self.clock - self._progress)
+        returns = self.returns
         counted = self._deposit(grads, deadline)
-        if step:
+        if step and self.returns == returns:  # else the step is over: others went on without it
             self._owes_end = True
             self._end_step(deadline)
             counted = counted and self._counted
@@ -103,7 +105,7 @@ class RoundWorker(Worker):
         self._attempt += 1
         place = (self.rank, self._number + 1, self._membership.generation, self._attempt, self.clock)
         try:
-            deposited = self._rounds.deposit(grads, place, self._membership.decision(), left_until(deadline))
+            deposited = self._place(grads, place, deadline)
         except (ParameterError, OptionError):
             raise  # nothing has changed
         except PutOutError:
@@ -114,6 +116,9 @@ class RoundWorker(Worker):
             raise
         self._number += deposited
         return deposited
+
+    def _place(self, grads: Any, place: Deposit, deadline: float) -> bool:
+        return self._rounds.deposit(grads, place, self._membership.decision(), left_until(deadline))
 
     def _end_step(self, deadline: float) -> None:
         try:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fastps._core import Decision, Held
     from fastps._core.core import Deposit
     from fastps.session import Session
+    from fastps.transport.contract import Arrays
 
 
 class Rounds:
@@ -71,10 +72,19 @@ class Rounds:
             versions = session.run_directly(True, grads, False, None, left_until(deadline), decision, place)
             if versions is None:
                 work = session.work(grads, None, None, "push", left_until(deadline))
-                if work is None:
-                    return False
-                versions = session.run(replace(work, decision=decision, deposit=place), left_until(deadline), "push")
+                return work is not None and self._deposit(work, place, decision, deadline)
             if is_one_round(versions):
+                return True
+            decision = self._newer(deadline, "push")
+
+    def deposit_params(self, arrays: Arrays, place: Deposit, decision: Decision, timeout: float) -> bool:
+        """The same with parameters, checked, for `LocalSGD`."""
+        return self._deposit(Work(arrays), place, decision, deadline_after(timeout))
+
+    def _deposit(self, work: Work, place: Deposit, decision: Decision, deadline: float) -> bool:
+        while True:
+            work = replace(work, decision=decision, deposit=place)
+            if is_one_round(self._session.run(work, left_until(deadline), "push")):
                 return True
             decision = self._newer(deadline, "push")
 

@@ -25,6 +25,7 @@ from fastps.errors import (
 )
 from fastps.future import Future
 from fastps.gradients import gradient_policy
+from fastps.local_worker import LocalWorker
 from fastps.observe.stats import ServerStats
 from fastps.partition import ShardPlan, partition
 from fastps.round_worker import RoundWorker
@@ -359,7 +360,13 @@ class ParameterServer:
         policy = self._spec.consistency
         if rank is None and isinstance(policy, BSP) and policy.deterministic:
             raise RankError("worker: deterministic=True needs to be told who is who: pass rank=")
-        return (RoundWorker if policy.rounds else Worker)(session, session.join(rank, limit))
+        kind = LocalWorker if policy.local else RoundWorker if policy.rounds else Worker
+        membership = session.join(rank, limit)
+        try:
+            return kind(session, membership)
+        except BaseException:
+            membership.leave()  # nobody waits for a worker that never was
+            raise
 
     def pull_async(self, *, out: Any = None, timeout: float | None = None) -> Future:
         """Starts a pull and answers a Future of its result. `out` is written until then.
@@ -434,7 +441,10 @@ class ParameterServer:
 
     @property
     def versions(self) -> tuple[int, ...]:
-        """Per shard, how many pushes have entered it, or how many rounds have been applied. Cost: a load a shard; a Ray call a node for shards elsewhere."""
+        """Per shard, how many pushes have entered it, or how many rounds have been applied.
+
+        Cost: a load a shard; a Ray call a node for shards elsewhere.
+        """
         return (self._session or self._attach()).versions(None)
 
     def stats(self, *, timeout: float | None = None) -> ServerStats:

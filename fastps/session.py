@@ -163,6 +163,8 @@ class Session:
 
     def _slot(self, name: Any, verb: str, timeout: float | None) -> tuple[Structure, list[int]]:
         """The structure of a slot, and which arrays of the parameters it is of."""
+        if self.spec.consistency.local:
+            raise OptionError(f"{verb}: under {self.spec.consistency} each worker has slots of its own")
         if name not in self.spec.slot_names():
             raise OptionError(f"{verb}: {self.spec.rules_label} has no slot {name!r}, only {self.spec.slot_names()}")
         if self.rounds is not None:
@@ -206,15 +208,17 @@ class Session:
                 transport.configure(row, numbers, limit)
 
     def hyper(self, timeout: float | None) -> dict[str, dict[str, float | None]]:
-        limit = self.limit(timeout)
-        transport = self.shm or self.transports[0]
         return {
             rule.pattern: {
-                name: None if math.isnan(value) else value
-                for name, value in zip(rule.hyper, transport.hyper(row, len(rule.hyper), limit), strict=True)
+                name: None if math.isnan(value) else value for name, value in zip(rule.hyper, values, strict=True)
             }
-            for row, rule in enumerate(self.spec.rules)
+            for rule, values in zip(self.spec.rules, self.hyper_by_row(self.limit(timeout)), strict=True)
         }
+
+    def hyper_by_row(self, timeout: float) -> list[list[float]]:
+        """The hyper-parameters of each rule in their order; NaN stands for a schedule."""
+        transport = self.shm or self.transports[0]
+        return [transport.hyper(row, len(rule.hyper), timeout) for row, rule in enumerate(self.spec.rules)]
 
     def run_directly(
         self,

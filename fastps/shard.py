@@ -21,6 +21,7 @@ from fastps.consistency import Consistency
 from fastps.coordinator import MAX_PARKED, Coordinator
 from fastps.errors import UnavailableError, WaitTimeoutError
 from fastps.kernels.cache import image_of
+from fastps.kernels.loader import host_cpu
 from fastps.rules.assignment import Assignment
 from fastps.spec import ServerSpec, ShardAddress, kernels_of
 from fastps.structure import Structure
@@ -75,19 +76,21 @@ class Shard:
         """Compiles the rules for this node, allocates the arena, says where it is."""
         needed = kernels_of(structure, assignment.of_leaf)
         kernels = tuple(image_of(assignment.rules[rule], dtype, clips=clips) for rule, dtype in needed)
-        self._initial = [list(assignment.rules[rule].slots.values()) for rule, _ in needed]
+        local = consistency.local  # slots are where the rule is applied
+        n_slots = 0 if local else assignment.n_slots
+        self._initial = [[] if local else list(assignment.rules[rule].slots.values()) for rule, _ in needed]
         arena_id = os.urandom(16)
-        size = Arena.size(params_bytes, max_sessions, assignment.n_slots, max_workers, consistency.policy)
+        size = Arena.size(params_bytes, max_sessions, n_slots, max_workers, consistency.policy)
         capacity.require(size, self._label)
         self._arena = Arena.create(
             arena_id, self._label, self._index, self._count, params_bytes, max_sessions, isolated,
-            n_slots=assignment.n_slots, max_workers=max_workers, policy=consistency.policy,
+            n_slots=n_slots, max_workers=max_workers, policy=consistency.policy,
         )  # fmt: skip
         for row, rule in enumerate(assignment.rules):
             values = enumerate(rule.values)
             self._arena.configure(row, {i: v if isinstance(v, float) else math.nan for i, v in values}, 1.0)
         node = ray.get_runtime_context().get_node_id()
-        return ShardAddress(self._index, node, os.getpid(), self._arena.fd, arena_id, kernels)
+        return ShardAddress(self._index, node, os.getpid(), self._arena.fd, arena_id, kernels, host_cpu())
 
     def join(self, spec: ServerSpec) -> None:
         """Learns of the whole server and maps the arenas of its own node."""

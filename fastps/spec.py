@@ -27,6 +27,7 @@ class ShardAddress:
     pid, fd : its process, and the file descriptor of the arena there
     arena_id : 16 random bytes that name the arena
     kernels : object code for its node, in the order of `ServerSpec.kernels`
+    cpu : what that is valid for
     """
 
     index: int
@@ -35,6 +36,7 @@ class ShardAddress:
     fd: int
     arena_id: bytes
     kernels: tuple[KernelImage, ...]
+    cpu: str
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class RuleInfo:
     hyper : the names of its hyper-parameters, in the order of the arena's table
     scheduled : those that follow a schedule
     slots : the names of its slots, in the order of the arena's streams
+    initial : the value that each begins with
     uses_pulled : it wants the parameters that the worker had
     """
 
@@ -56,12 +59,17 @@ class RuleInfo:
     hyper: tuple[str, ...]
     scheduled: frozenset[str]
     slots: tuple[str, ...]
+    initial: tuple[float, ...]
     uses_pulled: bool
 
     @classmethod
     def of(cls, pattern: str, rule: Rule) -> RuleInfo:
         uses_pulled = rule.family.uses_pulled
-        return cls(pattern, repr(rule), tuple(rule.hyper), frozenset(rule.schedules), tuple(rule.slots), uses_pulled)
+        slots = rule.slots
+        return cls(
+            pattern, repr(rule), tuple(rule.hyper), frozenset(rule.schedules), tuple(slots), tuple(slots.values()),
+            uses_pulled,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -106,6 +114,11 @@ class ServerSpec:
     def label(self, shard: int) -> str:
         """Names a shard in messages."""
         return f"shard {shard} of {len(self.plans)} on node {self.addresses[shard].node_id[:8]}"
+
+    @property
+    def n_slots(self) -> int:
+        """Slots that every parameter has room for, where the rule is applied."""
+        return max(len(rule.slots) for rule in self.rules)
 
     def slot_names(self) -> list[str]:
         """Every slot of any rule."""

@@ -6,6 +6,7 @@ What they say is decided by csrc/clock.c, a state machine without processes, tim
 from fastps.consistency.asynchronous import Async
 from fastps.consistency.base import Consistency
 from fastps.consistency.bsp import BSP
+from fastps.consistency.local_sgd import LocalSGD
 from fastps.consistency.ssp import SSP
 
-__all__ = ["BSP", "SSP", "Async", "Consistency"]
+__all__ = ["BSP", "SSP", "Async", "Consistency", "LocalSGD"]

@@ -51,6 +51,11 @@ class Consistency:
         return self.kind == BSP_KIND
 
     @property
+    def local(self) -> bool:
+        """Whether workers apply the rule to copies of their own."""
+        return False
+
+    @property
     def policy(self) -> tuple[int, int, int, int, float, int]:
         """(kind, staleness, backup, workers, straggler timeout or 0, reduction), as fps_policy has them."""
         return self.kind, self.bound or 0, 0, self.workers, float(self.straggler_timeout or 0.0), 0

@@ -22,10 +22,10 @@ from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FunctionType
 from typing import TYPE_CHECKING, Any
 
-import llvmlite.binding as llvm
 import numpy as np
 
 from fastps.kernels.image import KernelImage
+from fastps.kernels.loader import host_cpu
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,15 +72,13 @@ def key_of(rule: Rule, dtype: str, shape: str = "dense", clips: bool = False) ->
     if None in code:
         return None
     ours = sorted(Path(__file__).parent.glob("*.py"))  # options and templates
-    features = ",".join(sorted(name for name, on in llvm.get_host_cpu_features().items() if on))
     parts = [
         *map(str, code),
         repr((rule.family.slot_order, list(rule.hyper), list(rule.schedules), dtype, shape, clips)),
         *(path.read_text() for path in ours),
         metadata.version("numba"),
         metadata.version("llvmlite"),
-        llvm.get_host_cpu_name(),
-        features,
+        host_cpu(),
     ]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 

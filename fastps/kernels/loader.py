@@ -11,6 +11,12 @@ import llvmlite.binding as llvm
 from fastps.kernels.image import KernelImage
 
 
+def host_cpu() -> str:
+    """What object code is valid for: the CPU's name and its features."""
+    features = ",".join(sorted(name for name, on in llvm.get_host_cpu_features().items() if on))
+    return f"{llvm.get_host_cpu_name()},{features}"
+
+
 class Loader:
     """The kernels of this process. They stay for its life: operations of other threads may be inside them."""
 

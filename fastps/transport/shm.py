@@ -42,8 +42,18 @@ def open_arena(address: ShardAddress, label: str) -> Arena:
     return arena
 
 
-def group_of(spec: ServerSpec, arenas: dict[int, Arena], *, buffers: int, offset: Any, direct: bool = False) -> Group:
-    """The arenas with their spans and rules. `offset(shard, number of the run)` gives (buffer, byte offset)."""
+def group_of(
+    spec: ServerSpec,
+    arenas: dict[int, Arena],
+    *,
+    buffers: int,
+    offset: Any,
+    direct: bool = False,
+    slots: bool | None = None,
+) -> Group:
+    """The arenas with their spans and rules. `offset(shard, number of the run)` gives (buffer, byte offset); `slots`
+    says whether they hold those, None: where a server's shards do."""
+    with_slots = not spec.consistency.local if slots is None else slots
     spans, kernels = [], spec.kernels
     for shard in arenas:
         rows = []
@@ -54,7 +64,7 @@ def group_of(spec: ServerSpec, arenas: dict[int, Arena], *, buffers: int, offset
         spans.append(rows)
     images = spec.addresses[next(iter(arenas))].kernels
     rules = [
-        (*addresses_of(image), len(spec.rules[rule].slots), rule)
+        (*addresses_of(image), len(spec.rules[rule].slots) if with_slots else 0, rule)
         for image, (rule, _) in zip(images, kernels, strict=True)
     ]
     leaves = spec.structure.leaves

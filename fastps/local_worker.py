@@ -1,0 +1,150 @@
+"""A worker's session where steps are local and parameters are averaged."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from fastps import capacity
+from fastps._core import Arena
+from fastps.consistency import LocalSGD
+from fastps.deadline import left_until
+from fastps.errors import OptionError, PlacementError
+from fastps.kernels.loader import host_cpu
+from fastps.round_worker import RoundWorker
+from fastps.transport.shm import group_of
+from fastps.view import View
+from fastps.worker import Reply
+
+if TYPE_CHECKING:
+    from fastps._core.core import Deposit
+    from fastps.session import Session
+    from fastps.transport.contract import Membership
+
+SESSIONS = 2  # that work on a copy: its worker's, and one to spare
+
+
+class LocalWorker(RoundWorker):
+    """A worker under `LocalSGD`. Its clock counts rounds, not its steps.
+
+    Operations are on a copy of its own, in arenas of this process: the same operations, by the same kernels, as on a
+    server's. The push that makes the steps of a round complete puts the copy's parameters into the worker's rows and
+    gives them; the next operation waits for the average and begins with it. ``step=False`` makes a push that is not
+    counted among the steps.
+    """
+
+    def __init__(self, session: Session, membership: Membership) -> None:
+        super().__init__(session, membership)
+        spec = session.spec
+        assert isinstance(spec.consistency, LocalSGD)
+        self._steps_a_round = spec.consistency.steps
+        theirs, ours = spec.addresses[0].cpu, host_cpu()
+        if theirs != ours:
+            raise PlacementError(
+                f"worker: local steps run what was compiled on the node of shard 0, for {theirs.split(',')[0]}, and this "
+                f"is {ours.split(',')[0]}, or lacks some of its features; place workers on nodes of one kind"
+            )
+        for plan in spec.plans:
+            capacity.require(Arena.size(plan.params_bytes, SESSIONS, spec.n_slots), "worker: its local copy")
+        self._arenas = {
+            plan.index: Arena.create(
+                os.urandom(16), f"local copy of {spec.label(plan.index)}", plan.index, self._shards,
+                plan.params_bytes, SESSIONS, True, n_slots=spec.n_slots,
+            )
+            for plan in spec.plans
+        }  # fmt: skip
+        leaves = spec.structure.leaves
+
+        def offset(shard: int, number: int) -> tuple[int, int]:
+            run = spec.plans[shard].runs[number]
+            return run.leaf, run.start * leaves[run.leaf].item_bytes
+
+        self._group = group_of(spec, self._arenas, buffers=len(leaves), offset=offset, slots=True)
+        initial = [list(spec.rules[rule].initial) for rule, _ in spec.kernels]
+        for part in range(len(self._arenas)):
+            self._group.begin(part, initial)
+        self._buffers = spec.structure.empty()
+        self._begun = False  # the copy is that of this round
+        self._steps = 0  # of this round
+
+    def pull(self, *, out: Any = None, timeout: float | None = None) -> Any:
+        """The parameters of this worker's copy."""
+        deadline = self._begin_locally(timeout)
+        structure = self._session.spec.structure
+        arrays = structure.empty() if out is None else structure.outs(out, "pull")
+        self._reply(self._group.run(None, arrays, left_until(deadline)))
+        return structure.assemble(arrays) if out is None else out
+
+    def view(self, *, timeout: float | None = None) -> View:
+        """Read-only arrays on this worker's copy: live memory, which its pushes change."""
+        self._begin_locally(timeout)
+        arenas = self._arenas
+        return View(self._session.spec, lambda shard, position, nbytes: arenas[shard].window(position, nbytes))
+
+    def push(
+        self, grads: Any, *, step: bool = True, pulled: Any = None, timeout: float | None = None, resume: Any = None
+    ) -> Reply:
+        """Applies the rule to this worker's copy; at the last step of a round gives its parameters."""
+        if resume is not None or pulled is not None:
+            raise OptionError("push: local steps have nothing to resume, and gradients are of the worker's own copy")
+        deadline = self._begin_locally(timeout)
+        work = self._session.work(grads, None, None, "push", left_until(deadline))
+        versions: tuple[int, ...] = ()
+        if work is not None:
+            versions = self._group.run(work.grads, None, left_until(deadline), scale=work.scale)
+        reply = self._reply(versions, work is not None)
+        self._steps += step
+        if self._steps >= self._steps_a_round:
+            self._owes_end = True
+            self._end_step(deadline)
+        return reply
+
+    def end_step(self, *, timeout: float | None = None) -> None:
+        """A step without a push."""
+        deadline = self._begin_locally(timeout)
+        self._steps += 1
+        if self._steps >= self._steps_a_round:
+            self._owes_end = True
+            self._end_step(deadline)
+
+    def close(self) -> None:
+        super().close()
+        self._group.close()
+
+    def _begin_locally(self, timeout: float | None) -> float:
+        """The copy is that of the worker's round."""
+        deadline = self._begin(timeout)
+        if self._begun:
+            return deadline
+        session = self._session
+        streams: list[int | None] = [0] * len(session.spec.kernels)  # the parameters themselves
+        _, versions = self._rounds.pull(
+            session.spec.structure.assemble(self._buffers), left_until(deadline), self._membership.decision()
+        )
+        self._has_read(versions[0], deadline)
+        self._group.run(self._buffers, None, left_until(deadline), streams=streams)
+        hyper = session.hyper_by_row(left_until(deadline))
+        for arena in self._arenas.values():
+            for row, values in enumerate(hyper):
+                arena.configure(row, dict(enumerate(values)), 1.0)
+        self._begun, self._steps = True, 0
+        return deadline
+
+    def _end_step(self, deadline: float) -> None:
+        """Gives the copy, once it is in the rows."""
+        if self._number == 0 and self._progress <= self.clock:
+            returns = self.returns
+            self._group.run(None, self._buffers, left_until(deadline))
+            self._deposit(self._buffers, deadline)
+            if self.returns > returns:
+                self._owes_end = False
+                return
+        super()._end_step(deadline)
+        self._begun = False
+
+    def _place(self, grads: Any, place: Deposit, deadline: float) -> bool:
+        return self._rounds.deposit_params(grads, place, self._membership.decision(), left_until(deadline))
+
+    def _return(self, deadline: float) -> None:
+        self._begun = False
+        super()._return(deadline)
