@@ -303,24 +303,27 @@ static bool has_reached(const fps_part *part, uint64_t round)
     return FPS_CURRENT_ROUND(fps_load_acquire(&part->session->arena->header->current)) >= round; /* SYNC version */
 }
 
-/* All shards. While somebody else works on one, this process works on another; then it waits. */
+/* All shards. While somebody else works on one, this process works on another; then it waits, if it may. */
 static fps_status reach(fps_call *call, const fps_decision *decision, uint32_t *at)
 {
     fps_wait no_wait = call->wait;
     no_wait.deadline_ns = FPS_NO_WAIT;
-    for (uint32_t pass = 0; pass < 2; pass++) {
+    const uint32_t passes = call->wait.deadline_ns == FPS_NO_WAIT ? 1 : 2;
+    fps_status left_out = FPS_OK;
+    for (uint32_t pass = 0; pass < passes; pass++) {
+        left_out = FPS_OK;
         for (uint32_t i = 0; i < call->n_parts; i++) {
             uint32_t n = (call->first + i) % call->n_parts;
             if (has_reached(&call->parts[n], decision->round)) continue;
-            const fps_wait *wait = pass == 0 && call->wait.deadline_ns != FPS_NO_WAIT ? &no_wait : &call->wait;
             *at = n;
             call->parts[n].waited_for = 0;
-            fps_status status = change(call, &call->parts[n], decision, wait);
-            if (status == FPS_OK || (wait == &no_wait && (status == FPS_BUSY || status == FPS_HELD))) continue;
-            return status;
+            fps_status status = change(call, &call->parts[n], decision, pass == 0 ? &no_wait : &call->wait);
+            if (status != FPS_OK && (pass > 0 || (status != FPS_BUSY && status != FPS_HELD))) return status;
+            if (status != FPS_OK) left_out = status;
         }
+        if (left_out == FPS_OK) return FPS_OK;
     }
-    return FPS_OK;
+    return left_out;
 }
 
 static void put(const fps_call *call, const fps_deposit *deposit, const fps_part *part, uint8_t *row)

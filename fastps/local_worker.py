@@ -41,8 +41,8 @@ class LocalWorker(RoundWorker):
         theirs, ours = spec.addresses[0].cpu, host_cpu()
         if theirs != ours:
             raise PlacementError(
-                f"worker: local steps run what was compiled on the node of shard 0, for {theirs.split(',')[0]}, and this "
-                f"is {ours.split(',')[0]}, or lacks some of its features; place workers on nodes of one kind"
+                f"worker: local steps run what was compiled on the node of shard 0, for {theirs.split(',')[0]}; this "
+                f"node is {ours.split(',')[0]}, or has other features of it; place workers on nodes of one kind"
             )
         for plan in spec.plans:
             capacity.require(Arena.size(plan.params_bytes, SESSIONS, spec.n_slots), "worker: its local copy")

@@ -6,7 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from fastps.deadline import left_until
-from fastps.errors import FastPSError, OptionError, ParameterError, PutOutError
+from fastps.errors import FastPSError, OptionError, ParameterError, PutOutError, WaitTimeoutError
 from fastps.worker import Reply, Worker
 
 if TYPE_CHECKING:
@@ -71,7 +71,12 @@ class RoundWorker(Worker):
         counted = self._deposit(grads, deadline)
         if step and self.returns == returns:  # else the step is over: others went on without it
             self._owes_end = True
-            self._end_step(deadline)
+            try:
+                self._end_step(deadline)
+            except WaitTimeoutError as error:
+                raise WaitTimeoutError(
+                    f"{error}; the gradients are in place, and the next operation gives them: do not push them again"
+                ) from None
             counted = counted and self._counted
         self.reply = Reply(clock, staleness, (clock + 1,) * self._shards if counted else (), counted)
         return self.reply
@@ -121,6 +126,8 @@ class RoundWorker(Worker):
         return self._rounds.deposit(grads, place, self._membership.decision(), left_until(deadline))
 
     def _end_step(self, deadline: float) -> None:
+        if self._number == 0:
+            self._rounds.reach(left_until(deadline))  # as a deposit would: nobody gives while a shard is behind
         try:
             self._counted = self._membership.give(self._number, left_until(deadline))
         except PutOutError:

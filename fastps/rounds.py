@@ -6,12 +6,11 @@ first, as far as others have not: see csrc/rounds.h.
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fastps.deadline import deadline_after, left_until
-from fastps.errors import FastPSError, WaitTimeoutError
+from fastps.errors import WaitTimeoutError
 from fastps.transport.contract import MIXED, Work
 from fastps.view import View
 
@@ -36,16 +35,14 @@ class Rounds:
         """Brings all shards to the last round that closed."""
         deadline = deadline_after(timeout)
         decision = self.decision(timeout)
-        for transport in self._session.transports:
-            transport.reach(decision, left_until(deadline))
+        while not all(t.reach(decision, left_until(deadline)) for t in self._session.transports):
+            decision = self._newer(deadline, "rounds")
 
     def help(self, decision: Decision) -> None:
         """Brings the shards of this node to a round, as far as that needs no waiting. What fails here fails again where
         it matters: in the next operation."""
-        shm = self._session.shm
-        if shm is not None:
-            with contextlib.suppress(FastPSError):
-                shm.reach(decision, 0.0)
+        if self._session.shm is not None:
+            self._session.shm.group.help(decision)
 
     def pull(self, out: Any, timeout: float | None, decision: Decision | None) -> tuple[Any, tuple[int, ...]]:
         """The parameters of one round, and its number a shard. Of the decision's round, or a later one."""
@@ -97,8 +94,9 @@ class Rounds:
         while True:
             if decision is None:
                 decision = self.decision(left_until(deadline))
-            session.shm.reach(decision, left_until(deadline))
-            held: Held | None = session.shm.group.hold()
+            held: Held | None = None
+            if session.shm.reach(decision, left_until(deadline)):
+                held = session.shm.group.hold()
             if held is not None:
                 return View(session.spec, held.window), held.round  # all shards are here: part i is shard i
             decision = self._newer(deadline, "view")

@@ -140,10 +140,10 @@ class Shard:
     def _decision(packed: bytes) -> Decision | None:
         return Decision.unpack(packed) if packed else None
 
-    def reach(self, packed: bytes, timeout: float) -> None:
-        """Brings all shards of this node to a round that has closed."""
+    def reach(self, packed: bytes, timeout: float) -> bool:
+        """Brings all shards of this node to a round that has closed. False when a newer decision knows more."""
         assert self._group is not None
-        self._group.run(None, None, timeout, decision=self._decision(packed))
+        return self._group.run(None, None, timeout, decision=self._decision(packed)) != ()
 
     def decision(self) -> bytes:
         """The last round that closed. On the node of shard 0."""

@@ -378,6 +378,19 @@ cdef class Group:
                 if value != 0:
                     fps_dense_begin(self.arenas[part], &self.spans[part][i], stream, value)
 
+    def help(self, Decision decision):
+        """Brings the arenas to the decision's round, as far as that needs no waiting; whether they are there."""
+        cdef Lane lane = self.take()
+        cdef uint32_t at = 0
+        cdef fps_status status
+        lane.reset()
+        lane.call.grads, lane.call.outs, lane.deposits = NULL, NULL, False
+        lane.call.wait.deadline_ns = FPS_NO_WAIT
+        with nogil:
+            status = fps_rounds_run(&lane.call, &decision.decision, NULL, &at)
+        self.idle.append(lane)
+        return status == FPS_OK
+
     def hold(self):
         """The version that is current, kept as it is; None when the shards are at different rounds."""
         cdef Held held

@@ -103,6 +103,16 @@ class ModelBoard:
         self._settle()
         return in_time
 
+    def catch_up(self, rank: int, round: int) -> int:
+        """BSP: the rank has read what `round` rounds have made. Its clock, which is never before them then."""
+        if self._kind != BSP or not 0 <= round <= self.progress:
+            raise ValueError(f"expected BSP and a round from 0 to {self.progress}, got {round}")
+        self._require(rank, "live")
+        if self._clocks[rank] < round:
+            # Only the open round is one that it may have given to: who is behind has given to none of the others.
+            self._clocks[rank] = round + (round == self.progress and rank in self._given)
+        return self._clocks[rank]
+
     def _enter(self, rank: int) -> int:
         # Nobody gives twice to a round: whoever takes the rank of one that has given begins with the round behind it.
         self._clocks[rank] = self.progress + (rank in self._given)

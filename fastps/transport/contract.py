@@ -108,8 +108,8 @@ class Transport(Protocol):
         """Begins an operation. `timeout` is in seconds, None for the server's; `resume` comes from a WaitTimeoutError
         of this transport."""
 
-    def reach(self, decision: Decision, timeout: float) -> None:
-        """Brings its shards to a round that has closed."""
+    def reach(self, decision: Decision, timeout: float) -> bool:
+        """Brings its shards to a round that has closed. False when a newer decision knows more."""
 
     def decision(self, timeout: float) -> Decision:
         """The last round that closed. Only where shard 0 is one of its shards."""

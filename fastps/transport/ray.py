@@ -63,8 +63,9 @@ class RayTransport:
             return SlotOperation(self, work, limit)
         return Operation(self, work, limit, resume)
 
-    def reach(self, decision: Decision, timeout: float) -> None:
-        cluster.get(self._gateway.reach.remote(decision.pack(), timeout), timeout, f"rounds of {self._what}")
+    def reach(self, decision: Decision, timeout: float) -> bool:
+        ref = self._gateway.reach.remote(decision.pack(), timeout)
+        return bool(cluster.get(ref, timeout, f"rounds of {self._what}"))
 
     def decision(self, timeout: float) -> Decision:
         return Decision.unpack(cluster.get(self._gateway.decision.remote(), timeout, f"rounds of {self._what}"))

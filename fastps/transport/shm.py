@@ -107,8 +107,8 @@ class ShmTransport:
         )
         return Done(dict(zip(self.shards, versions or [MIXED] * len(self.shards), strict=True)))
 
-    def reach(self, decision: Decision, timeout: float) -> None:
-        self.group.run(None, None, timeout, decision=decision)
+    def reach(self, decision: Decision, timeout: float) -> bool:
+        return self.group.run(None, None, timeout, decision=decision) != ()
 
     def decision(self, timeout: float) -> Decision:
         return self.arenas[0].decision()
