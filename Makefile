@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test bench bench-rules readme lint types ctest pytest build wheel clean
+.PHONY: help demo test bench bench-rules bench-consistency readme lint types ctest pytest build wheel clean
 
 help:  ## list the verbs
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/ready  ## train on the handwritten digits, then the same on a plain Ray actor, and compare
 	$(BIN)/python -m fastps demo
@@ -20,6 +20,10 @@ bench: $(VENV)/ready  ## the dense operations beside memcpy, numpy in place and 
 bench-rules: $(VENV)/ready  ## every update rule beside its bytes at the speed of SGD; and torch, where installed
 	mkdir -p bench/results
 	$(BIN)/python bench/rules.py --json bench/results/rules.json
+
+bench-consistency: $(VENV)/ready  ## rounds beside an actor used synchronously, stragglers, bounds over 100,000 pulls each
+	mkdir -p bench/results
+	$(BIN)/python bench/consistency.py --json bench/results/consistency.json
 
 readme: $(VENV)/ready  ## write the README's figures from bench/results
 	$(BIN)/python bench/readme.py

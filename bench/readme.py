@@ -38,6 +38,13 @@ RULES = {
     "rules": "A push of every rule, float32, one process and thread",
     "attach": "A fresh process: from a handle's bytes to its first push with Adam",
 }
+CONSISTENCY = {
+    "rounds": "A round of two workers: a gradient of each, one update; beside an actor used synchronously",
+    "view": "A view of a round's version",
+    "straggler": "Rounds a second with one worker ten times slower, each step computing for 3 ms",
+    "ssp": "Bounded staleness by the checker, three workers of different speed on one node",
+    "remote": "The same on three raylets of one machine, a worker and a shard on each",
+}
 
 
 def report(title: str, verb: str, sections: dict[str, str], result: dict[str, Any]) -> str:
@@ -76,6 +83,8 @@ def main() -> None:
     (RESULTS / "dense.md").write_text(report("Dense operations", "bench", DENSE, result))
     rules = json.loads((RESULTS / "rules.json").read_text())
     (RESULTS / "rules.md").write_text(report("Update rules", "bench-rules", RULES, rules))
+    consistency = json.loads((RESULTS / "consistency.json").read_text())
+    (RESULTS / "consistency.md").write_text(report("Consistency", "bench-consistency", CONSISTENCY, consistency))
     readme = ROOT / "README.md"
     pattern = re.compile(r"(<!-- figures: .*? -->\n).*?(<!-- end of figures -->)", re.DOTALL)
     readme.write_text(pattern.sub(lambda m: m[1] + summary(result) + "\n" + m[2], readme.read_text()))
