@@ -229,6 +229,7 @@ static fps_status initialise(fps_arena *arena)
     bool rounds = arena->layout.n_versions > 1;
     for (uint32_t i = 0; rounds && !error && i < arena->layout.n_members; i++)
         error = fps_lock_init(&arena->rows[i].lock);
+    for (uint32_t i = 0; !error && i < FPS_MAX_VERSIONS; i++) error = fps_lock_init(&arena->header->writing[i]);
     fps_store32_relaxed(&arena->header->backed, 1);
     if (!error && fps_life_run(lock_owner_life, arena->header) != 0) error = errno ? errno : EAGAIN;
     if (error) {

@@ -153,7 +153,8 @@ typedef struct fps_header {
     fps_word version;  /* pushes that have entered the shard */
     fps_word current;  /* FPS_CURRENT: the rounds that are applied, and in which version's memory */
     fps_word32 backed; /* bit v: version v has memory */
-    uint8_t pad2[44];
+    fps_word32 turn;   /* seat + 1 of the session whose turn it is to make the next version; 0: nobody's */
+    uint8_t pad2[40];
 
     /* 384: written by recovery only */
     fps_word recovered_locks;    /* locks found abandoned by a dead process */
@@ -167,8 +168,8 @@ typedef struct fps_header {
     fps_word hyper[FPS_MAX_RULES][FPS_MAX_HYPER];
 
     /* of the versions, where updates are applied in rounds */
-    fps_word updates[FPS_MAX_VERSIONS];  /* how many are in each: a rule's `step`; rounds without a gradient are none */
-    fps_word32 claims[FPS_MAX_VERSIONS]; /* seat + 1 of the session that writes it; 0: none */
+    fps_word updates[FPS_MAX_VERSIONS]; /* how many are in each: a rule's `step`; rounds without a gradient are none */
+    pthread_mutex_t writing[FPS_MAX_VERSIONS]; /* held by the thread that writes it */
 } fps_header;
 
 /* What a session did, counted by itself alone; kept when the seat changes hands, so that sums only grow. */

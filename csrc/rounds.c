@@ -9,7 +9,9 @@
 #include "copy.h"
 #include "stripe.h"
 
-#define NAP_NS 200000 /* between looks for a version that nobody holds */
+#define SPIN_NS 20000 /* a small shard is done in this time */
+#define NAP_NS 50000  /* between looks whether it is our turn, and for a version that nobody holds */
+#define ASK_NS (50 * INT64_C(1000000))
 
 /* What stays the same while a round is applied to one shard. */
 typedef struct update {
@@ -99,19 +101,17 @@ static bool is_pinned(const fps_arena *arena, uint32_t version)
     return false;
 }
 
-/* Makes a version this session's to write. The older ones first: their memory is there. */
-static fps_status claim(const fps_session *session, uint32_t *version)
+/* Makes a version this thread's to write. The older ones first: their memory is there. */
+static fps_status claim(const fps_arena *arena, uint32_t *version)
 {
-    const fps_arena *arena = session->arena;
+    const fps_wait no_wait = {.deadline_ns = FPS_NO_WAIT};
     const fps_word *current = &arena->header->current;
     for (uint32_t v = 0; v < arena->layout.n_versions; v++) {
-        fps_word32 *word = &arena->header->claims[v];
-        uint32_t owner = fps_load32_relaxed(word);
+        pthread_mutex_t *lock = &arena->header->writing[v];
+        bool abandoned;
         if (FPS_CURRENT_VERSION(fps_load_relaxed(current)) == v) continue;
-        if (owner != 0 && owner <= arena->layout.n_sessions && !is_dead(arena, owner - 1)) continue;
-        if (!atomic_compare_exchange_strong_explicit(word, &owner, session->index + 1, memory_order_acquire,
-                                                     memory_order_relaxed))
-            continue;
+        if (fps_lock_acquire(lock, &no_wait, &abandoned) != FPS_OK) continue;
+        if (abandoned) fps_lock_repaired(lock);                             /* nobody has seen what is in it */
         bool retired = FPS_CURRENT_VERSION(fps_load_relaxed(current)) != v; /* and nobody else can name it again */
         atomic_thread_fence(memory_order_seq_cst);                          /* SYNC pin */
         fps_status status = retired && !is_pinned(arena, v) ? fps_arena_back_version(arena, v) : FPS_HELD;
@@ -119,20 +119,20 @@ static fps_status claim(const fps_session *session, uint32_t *version)
             *version = v;
             return FPS_OK;
         }
-        fps_store32_release(word, 0);
+        fps_lock_release(lock);
         if (status != FPS_HELD) return status;
     }
     return FPS_HELD;
 }
 
 /* Names the version that was written; false when something else became current meanwhile. Either way it is no longer
- * this session's to write. */
-static bool publish(const fps_session *session, uint64_t before, uint64_t round, uint32_t version)
+ * this thread's to write. */
+static bool publish(const fps_arena *arena, uint64_t before, uint64_t round, uint32_t version)
 {
-    fps_header *header = session->arena->header;
+    fps_header *header = arena->header;
     bool done = atomic_compare_exchange_strong_explicit(&header->current, &before, FPS_CURRENT(round, version),
                                                         memory_order_release, memory_order_relaxed); /* SYNC version */
-    fps_store32_release(&header->claims[version], 0);
+    fps_lock_release(&header->writing[version]);
     return done;
 }
 
@@ -179,20 +179,29 @@ static void apply_block(const update *u, const fps_span *span, uint64_t from, ui
                  u->part->uniforms + (size_t)span->rule * FPS_UNIFORMS);
 }
 
-/* A formal data race where this process was passed while it was stopped: rows are being written again. What it reads
- * then goes into a version that is not published. */
-static void write_update(const update *u)
+/* Uniforms of one set of hyper-parameters: those of the moment, between two changes of them. */
+static fps_status prepare(const update *u, const fps_wait *wait)
 {
-    const fps_layout *l = &u->arena->layout;
-    fps_word *updates = u->arena->header->updates;
-    uint64_t step = fps_load_relaxed(&updates[u->from]) + 1;
-    fps_store_relaxed(&updates[u->to], step);
+    uint64_t step = fps_load_relaxed(&u->arena->header->updates[u->from]) + 1;
+    fps_status status = fps_stripe_enter(u->arena, 0, wait); /* SYNC stripe-handover */
+    if (status != FPS_OK) return status;
     for (uint32_t i = 0; i < u->call->n_rules; i++) {
         double *uniforms = u->part->uniforms + (size_t)i * FPS_UNIFORMS;
         fps_dense_prepare(u->arena, &u->call->rules[i], step, uniforms);
         uniforms[FPS_MAX_UNIFORMS] = INFINITY; /* what is clipped was clipped on its way into the row */
         uniforms[FPS_MAX_UNIFORMS + 1] = 1.0;
     }
+    fps_stripe_leave(u->arena, 0);
+    return FPS_OK;
+}
+
+/* A formal data race where this process was passed while it was stopped: rows are being written again. What it reads
+ * then goes into a version that is not published. */
+static void write_update(const update *u)
+{
+    const fps_layout *l = &u->arena->layout;
+    fps_word *updates = u->arena->header->updates;
+    fps_store_relaxed(&updates[u->to], fps_load_relaxed(&updates[u->from]) + 1);
     for (uint32_t i = 0; i < u->part->n_spans; i++) {
         const fps_span *span = &u->part->spans[i];
         uint64_t end = span->position + span->bytes;
@@ -216,20 +225,74 @@ static void copy_version(const fps_arena *arena, uint32_t from, uint32_t to)
 
 static void nap(void) { clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = NAP_NS}, NULL); }
 
-/* Whose turn it is. Without the lock on FPS_OK when its holder was passed. */
-static fps_status take_turn(const fps_arena *arena, const fps_wait *wait, bool *locked)
+static bool has_reached(const fps_arena *arena, uint64_t round)
 {
-    fps_wait turn = *wait;
-    int64_t patience = arena->layout.policy.straggler_ns, pass_at = patience > 0 ? fps_now_ns() + patience : FPS_NEVER;
-    if (turn.deadline_ns > pass_at) turn.deadline_ns = pass_at;
-    turn.manner = FPS_WAIT_BEHIND;
-    fps_status status = fps_stripe_enter(arena, 0, &turn); /* SYNC stripe-handover */
-    *locked = status == FPS_OK;
-    return status == FPS_TIMEOUT && pass_at < wait->deadline_ns ? FPS_OK : status;
+    return FPS_CURRENT_ROUND(fps_load_acquire(&arena->header->current)) >= round; /* SYNC version */
+}
+
+/* Another one's turn, as seen by somebody who waits for it. It is the same one for as long as nothing comes of it. */
+typedef struct turn {
+    uint32_t owner;
+    uint64_t current;
+    int64_t since_ns;
+} turn;
+
+static bool try_turn(const fps_arena *arena, uint32_t seat, turn *seen, int64_t now)
+{
+    fps_word32 *word = &arena->header->turn;
+    uint32_t owner = fps_load32_relaxed(word); /* look before trying: a failed exchange takes the line away */
+    if (owner == 0 &&
+        atomic_compare_exchange_strong_explicit(word, &owner, seat, memory_order_acquire, memory_order_relaxed))
+        return true;
+    if (owner == 0) return false;
+    uint64_t current = fps_load_relaxed(&arena->header->current);
+    if (owner != seen->owner || current != seen->current) *seen = (turn){owner, current, now};
+    int64_t patience_ns = arena->layout.policy.straggler_ns;
+    bool gone = owner > arena->layout.n_sessions || is_dead(arena, owner - 1);
+    if (!gone && (patience_ns == 0 || now - seen->since_ns <= patience_ns)) return false;
+    return atomic_compare_exchange_strong_explicit(word, &owner, seat, memory_order_acquire, memory_order_relaxed);
+}
+
+/* FPS_OK with the turn; or without it, when the round has been reached by then. */
+static fps_status take_turn(const fps_session *session, uint64_t round, const fps_wait *wait, bool *ours)
+{
+    const fps_arena *arena = session->arena;
+    turn seen = {0};
+    int64_t start = fps_now_ns(), now = start, asked = start;
+    fps_status status = FPS_OK;
+    for (;; now = fps_now_ns()) {
+        *ours = try_turn(arena, session->index + 1, &seen, now);
+        if (*ours || has_reached(arena, round)) break;
+        if (wait->deadline_ns == FPS_NO_WAIT) return FPS_BUSY;
+        status = now >= wait->deadline_ns ? FPS_TIMEOUT : fps_arena_state(arena);
+        if (status == FPS_OK && now - asked > ASK_NS) {
+            asked = now;
+            if (wait->interrupted && wait->interrupted(wait->state)) status = FPS_INTERRUPTED;
+        }
+        if (status != FPS_OK) break;
+        if (now - start < SPIN_NS)
+            fps_pause();
+        else
+            nap();
+    }
+    if (now > start && wait->meters) {
+        fps_count(&wait->meters->lock_waits, 1);
+        fps_count(&wait->meters->lock_sleeps, now - start >= SPIN_NS);
+        fps_count(&wait->meters->lock_wait_ns, (uint64_t)(now - start));
+    }
+    return status;
+}
+
+static void end_turn(const fps_session *session)
+{
+    uint32_t seat = session->index + 1;
+    atomic_compare_exchange_strong_explicit(&session->arena->header->turn, &seat, 0, memory_order_release,
+                                            memory_order_relaxed);
 }
 
 /* One attempt at the next version: FPS_BUSY when somebody else's became current first. */
-static fps_status attempt_round(const fps_call *call, const fps_part *part, const fps_decision *decision)
+static fps_status attempt_round(const fps_call *call, const fps_part *part, const fps_decision *decision,
+                                const fps_wait *wait)
 {
     const fps_session *session = part->session;
     update u = {.call = call, .part = part, .arena = session->arena, .decision = decision};
@@ -244,10 +307,11 @@ static fps_status attempt_round(const fps_call *call, const fps_part *part, cons
                                                                 memory_order_release, memory_order_relaxed);
             status = done ? FPS_OK : FPS_BUSY; /* SYNC version */
         } else {
-            status = claim(session, &u.to);
+            status = prepare(&u, wait);
+            if (status == FPS_OK) status = claim(u.arena, &u.to);
             if (status == FPS_OK) {
                 write_update(&u);
-                status = publish(session, current, decision->round, u.to) ? FPS_OK : FPS_BUSY;
+                status = publish(u.arena, current, decision->round, u.to) ? FPS_OK : FPS_BUSY;
             }
         }
     }
@@ -262,7 +326,7 @@ static fps_status attempt_set(const fps_call *call, fps_part *part)
     const fps_arena *arena = session->arena;
     uint64_t current = fps_rounds_pin(session);
     uint32_t from = FPS_CURRENT_VERSION(current), to;
-    fps_status status = claim(session, &to);
+    fps_status status = claim(arena, &to);
     if (status == FPS_OK) {
         copy_version(arena, from, to);
         for (uint32_t i = 0; i < part->n_spans; i++) {
@@ -273,34 +337,31 @@ static fps_status attempt_set(const fps_call *call, fps_part *part)
                      (const uint8_t *)call->grads[s->buffer] + s->buffer_offset, s->bytes);
         }
         part->version = FPS_CURRENT_ROUND(current);
-        status = publish(session, current, part->version, to) ? FPS_OK : FPS_BUSY;
+        status = publish(arena, current, part->version, to) ? FPS_OK : FPS_BUSY;
     }
     fps_rounds_unpin(session, from);
     return status;
 }
 
-/* Until it is done, whatever others do. Waits for a version that nobody holds. */
+/* Until it is done, whatever others do. Waits for a version that nobody holds. Without a decision it sets streams. */
 static fps_status change(fps_call *call, fps_part *part, const fps_decision *decision, const fps_wait *wait)
 {
-    const fps_arena *arena = part->session->arena;
+    const fps_session *session = part->session;
+    const uint64_t round = decision ? decision->round : UINT64_MAX;
     for (;;) {
-        bool locked;
-        fps_status status = fps_arena_state(arena);
-        if (status == FPS_OK) status = take_turn(arena, wait, &locked);
-        if (status != FPS_OK) return status;
-        status = decision ? attempt_round(call, part, decision) : attempt_set(call, part);
-        if (locked) fps_stripe_leave(arena, 0);
-        if (status == FPS_BUSY) continue;
-        if (status != FPS_HELD || wait->deadline_ns == FPS_NO_WAIT) return status;
+        bool ours;
+        fps_status status = fps_arena_state(session->arena);
+        if (status == FPS_OK) status = take_turn(session, round, wait, &ours);
+        if (status != FPS_OK || !ours) return status;
+        status = fps_arena_state(session->arena); /* closed while we waited: its memory was given back */
+        if (status == FPS_OK) status = decision ? attempt_round(call, part, decision, wait) : attempt_set(call, part);
+        end_turn(session);
+        if (wait->deadline_ns == FPS_NO_WAIT || (status != FPS_BUSY && status != FPS_HELD)) return status;
+        if (status == FPS_BUSY) continue; /* somebody passed us */
         if (fps_now_ns() >= wait->deadline_ns) return FPS_HELD;
         if (wait->interrupted && wait->interrupted(wait->state)) return FPS_INTERRUPTED;
         nap();
     }
-}
-
-static bool has_reached(const fps_part *part, uint64_t round)
-{
-    return FPS_CURRENT_ROUND(fps_load_acquire(&part->session->arena->header->current)) >= round; /* SYNC version */
 }
 
 /* All shards. While somebody else works on one, this process works on another; then it waits, if it may. */
@@ -310,19 +371,21 @@ static fps_status reach(fps_call *call, const fps_decision *decision, uint32_t *
     no_wait.deadline_ns = FPS_NO_WAIT;
     const uint32_t passes = call->wait.deadline_ns == FPS_NO_WAIT ? 1 : 2;
     fps_status left_out = FPS_OK;
+    uint32_t left_at = 0;
     for (uint32_t pass = 0; pass < passes; pass++) {
         left_out = FPS_OK;
         for (uint32_t i = 0; i < call->n_parts; i++) {
             uint32_t n = (call->first + i) % call->n_parts;
-            if (has_reached(&call->parts[n], decision->round)) continue;
+            if (has_reached(call->parts[n].session->arena, decision->round)) continue;
             *at = n;
             call->parts[n].waited_for = 0;
             fps_status status = change(call, &call->parts[n], decision, pass == 0 ? &no_wait : &call->wait);
             if (status != FPS_OK && (pass > 0 || (status != FPS_BUSY && status != FPS_HELD))) return status;
-            if (status != FPS_OK) left_out = status;
+            if (status != FPS_OK) left_out = status, left_at = n;
         }
         if (left_out == FPS_OK) return FPS_OK;
     }
+    *at = left_at;
     return left_out;
 }
 
@@ -365,7 +428,9 @@ static fps_status deposit_in(const fps_call *call, const fps_deposit *d, const f
     fps_status status = fps_arena_back_row(arena, d->rank);
     if (status != FPS_OK) return status;
     fps_store_relaxed(&row->number, 0); /* in the middle of a copy there is nothing to go on from */
+    atomic_signal_fence(memory_order_seq_cst);
     put(call, d, part, fps_arena_row(arena, d->rank));
+    atomic_signal_fence(memory_order_seq_cst);
     fps_store_relaxed(&row->round, d->round);
     fps_store_relaxed(&row->number, d->number);
     fps_store_relaxed(&row->attempt, d->attempt);
@@ -387,7 +452,8 @@ static fps_status deposit_all(fps_call *call, const fps_deposit *d, uint32_t *at
         if (status == FPS_OK) status = fps_lock_acquire(lock, &call->wait, &abandoned);
         if (status != FPS_OK) return status;
         if (abandoned) fps_lock_repaired(lock); /* `number` is 0 where it died in its copy */
-        status = deposit_in(call, d, part);
+        status = fps_arena_state(arena);        /* closed while we waited */
+        if (status == FPS_OK) status = deposit_in(call, d, part);
         fps_lock_release(lock);
         if (status != FPS_OK) return status;
         part->version = d->round + 1;

@@ -9,9 +9,9 @@
  * A round is applied before anybody gives to the next: whoever deposits brings the shard to the round before first. So
  * a row has been read when it is written again, and a shard is never more than one round behind.
  *
- * The lock of stripe 0 is a matter of politeness: it keeps two from doing the same work. One that is stopped while it
- * holds the lock is waited for as long as stragglers are, and then passed: the version that it writes is its own, and
- * `current` has changed when it wants to change it. */
+ * Whose turn it is to make the next version is a matter of politeness: it keeps two from doing the same work. One that
+ * dies loses its turn at once, one that is stopped after the time that stragglers are given: the version that it writes
+ * is its own, and `current` has changed when it wants to change it. */
 #ifndef FPS_ROUNDS_H
 #define FPS_ROUNDS_H
 
@@ -32,7 +32,8 @@ typedef struct fps_deposit {
  * version of their own. FPS_MIXED when shards are at other rounds than the decision allows: a newer one knows more. */
 fps_status fps_rounds_run(fps_call *call, const fps_decision *decision, const fps_deposit *deposit, uint32_t *at);
 
-/* Keeps the current version of a shard as it is until it is let go, and answers `current`. */
+/* Keeps the current version of a shard as it is until it is let go, and answers `current`. Pins are not counted, and an
+ * operation lets its session's pin go: for longer ones a session of their own. */
 uint64_t fps_rounds_pin(const fps_session *session);
 void fps_rounds_unpin(const fps_session *session, uint32_t version);
 

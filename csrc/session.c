@@ -41,14 +41,11 @@ static bool bury(const fps_arena *arena, uint32_t index)
     return true;
 }
 
-/* What it was writing out of place is nobody's now. */
-static void drop_claims(const fps_arena *arena, uint32_t index)
+/* It is nobody's turn that had this seat. */
+static void drop_turn(const fps_arena *arena, uint32_t index)
 {
-    for (uint32_t v = 0; v < arena->layout.n_versions; v++) {
-        uint32_t seat = index + 1;
-        atomic_compare_exchange_strong_explicit(&arena->header->claims[v], &seat, 0, memory_order_relaxed,
-                                                memory_order_relaxed);
-    }
+    uint32_t seat = index + 1;
+    atomic_compare_exchange_strong_explicit(&arena->header->turn, &seat, 0, memory_order_relaxed, memory_order_relaxed);
 }
 
 static bool claim(const fps_arena *arena, uint32_t index)
@@ -90,7 +87,7 @@ static int open_seat(void *argument)
             if (!(free || (take_dead && dead)) || !claim(r->arena, i)) continue;
             fps_store32_relaxed(&seat->pid, (uint32_t)getpid());
             fps_store_relaxed(&seat->pins, 0);
-            drop_claims(r->arena, i);
+            drop_turn(r->arena, i);
             fps_store32_relaxed(&seat->state, FPS_SEAT_LIVE);
             sessions_held++;
             r->seat = seat;
@@ -117,6 +114,8 @@ static int adopt_seat(void *argument)
     }
     sessions_held++;
     fps_store32_relaxed(&seat->pid, (uint32_t)getpid());
+    fps_store_relaxed(&seat->pins, 0);
+    drop_turn(r->arena, r->index);
     r->seat = seat;
     return FPS_OK;
 }

@@ -10,7 +10,7 @@
  *   bell              A sleeper that was not counted when the bell rang sees the progress that it rang for.
  *   version           Whoever sees that `current` names a version sees all of it. It is changed no more.
  *   pin               A reader that finds its version still current behind its pin is seen by whoever looks for a
- *                     version to write: that one claims it first, then looks at `current` and at the pins.
+ *                     version to write: that one locks it first, then looks at `current` and at the pins.
  *   unpin             Whoever finds no pin on a version writes it behind the last read of it.
  *   seat-free         Whoever claims a seat that is FREE sees its last owner's final writes to it.
  */

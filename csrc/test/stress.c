@@ -6,19 +6,6 @@
 
 static long operations = 2000;
 
-#ifdef __SANITIZE_THREAD__
-/* gcc 12's ThreadSanitizer does not see pthread_mutex_clocklock, and then misses that the lock is held. */
-int pthread_mutex_clocklock(pthread_mutex_t *lock, clockid_t clock, const struct timespec *until)
-{
-    struct timespec now;
-    clock_gettime(clock, &now);
-    int64_t left = (until->tv_sec - now.tv_sec) * INT64_C(1000000000) + until->tv_nsec - now.tv_nsec;
-    clock_gettime(CLOCK_REALTIME, &now);
-    int64_t end = now.tv_sec * INT64_C(1000000000) + now.tv_nsec + left;
-    return pthread_mutex_timedlock(lock, &(struct timespec){end / 1000000000, end % 1000000000});
-}
-#endif
-
 typedef struct load {
     fps_arena *arena;
     uint64_t n;

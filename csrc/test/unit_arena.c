@@ -632,7 +632,7 @@ static int64_t memory_of(const fps_arena *arena)
     return file.st_blocks * 512;
 }
 
-/* A page table of the file and the ends of regions that share a page are what memory may be off by. */
+/* Off by the pages that two regions share, and those that the kernel counts beside them. */
 static void check_memory(const fps_arena *arena, uint64_t expected)
 {
     int64_t memory = memory_of(arena);
