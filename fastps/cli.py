@@ -9,17 +9,27 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import math
+import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
+from fastps.demo.policies import POLICIES
 from fastps.errors import FastPSError
 
 FAILED, UNUSABLE, INTERRUPTED = 1, 2, 130
 
 # What the extra `fastps[demo]` installs, under the names that are imported.
 DEMO_NEEDS = {"rich": "rich", "sklearn": "scikit-learn"}
+PLOT_NEEDS = {"plotly": "plotly"}
+
+# Options that say something in one of the demo's two modes only, and their values where they are not given.
+PLAIN = {"steps": 6000}
+COMPARING = {"straggler": 10.0, "seconds": 6.0, "plot": None}
+WORKERS = {"plain": 2, "comparing": 4}
 
 
 class Parser(argparse.ArgumentParser):
@@ -44,14 +54,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     prog = f"fastps {options.command}"
-    missing = [package for module, package in DEMO_NEEDS.items() if importlib.util.find_spec(module) is None]
+    problem = _misfit(options)
+    if problem:
+        return _say(prog, f"{problem}; see {prog} --help", UNUSABLE)
+    needs = DEMO_NEEDS | PLOT_NEEDS if options.plot else DEMO_NEEDS
+    missing = [package for module, package in needs.items() if importlib.util.find_spec(module) is None]
     if missing:
         return _say(prog, f"needs {' and '.join(missing)}: pip install 'fastps[demo]'", UNUSABLE)
     try:
-        # Late, so that --help and wrong options load neither Ray nor scikit-learn.
-        run = importlib.import_module("fastps.demo.run")
-        settings = run.Settings(options.steps, options.workers, options.shards, options.seed)
-        problem = run.demo(settings, options.address)
+        problem = _compare(options) if options.consistency else _demo(options)
     except KeyboardInterrupt:
         return _say(prog, "interrupted", INTERRUPTED)
     except ConnectionError as error:  # Ray's, and ShardDiedError
@@ -59,6 +70,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FastPSError as error:
         return _say(prog, str(error), FAILED)
     return _say(prog, problem, FAILED) if problem else 0
+
+
+def _demo(options: argparse.Namespace) -> str | None:
+    # Late, so that --help and wrong options load neither Ray nor scikit-learn.
+    run = importlib.import_module("fastps.demo.run")
+    settings = run.Settings(
+        _given(options.steps, PLAIN["steps"]), _given(options.workers, WORKERS["plain"]), options.shards, options.seed
+    )
+    problem: str | None = run.demo(settings, options.address)
+    return problem
+
+
+def _compare(options: argparse.Namespace) -> str | None:
+    compare = importlib.import_module("fastps.demo.compare")
+    settings = compare.Settings(
+        _given(options.workers, WORKERS["comparing"]),
+        options.shards,
+        _given(options.straggler, COMPARING["straggler"]),
+        _given(options.seconds, COMPARING["seconds"]),
+        options.seed,
+    )
+    problem: str | None = compare.compare(options.consistency, settings, options.address, options.plot)
+    return problem
+
+
+def _given(value: Any, otherwise: Any) -> Any:
+    return otherwise if value is None else value
+
+
+def _misfit(options: argparse.Namespace) -> str | None:
+    """What is wrong with options that are each right."""
+    for name in PLAIN if options.consistency else COMPARING:
+        if getattr(options, name) is not None:
+            return f"--{name} {'is for the demo without' if options.consistency else 'goes with'} --consistency"
+    if options.consistency and options.workers == 1:
+        return "--workers: --consistency needs 2 or more, of which the last is the straggler"
+    return None
 
 
 def _say(prog: str, message: str, code: int) -> int:
@@ -73,12 +121,38 @@ def _parser() -> argparse.ArgumentParser:
         "demo",
         help="train on real data, then the same on a plain Ray actor, and compare",
         description="Trains a small network on the handwritten digits of scikit-learn, asynchronously, with fastps; "
-        "then the same training on a plain Ray actor; then compares. Needs the extra: pip install 'fastps[demo]'.",
+        "then the same training on a plain Ray actor; then compares. With --consistency: once under each setting of "
+        "consistency, with a straggler among the workers. Needs the extra: pip install 'fastps[demo]'.",
     )
     demo.add_argument(
-        "--steps", type=_whole(1, 10_000_000), default=6000, help="training steps of each worker (%(default)s)"
+        "--consistency",
+        type=_policies,
+        metavar="NAMES",
+        help=f"compare settings: some of {','.join(POLICIES)}, or all",
     )
-    demo.add_argument("--workers", type=_whole(1, 64), default=2, help="worker processes (%(default)s)")
+    demo.add_argument("--steps", type=_whole(1, 10_000_000), help=f"training steps of each worker ({PLAIN['steps']})")
+    demo.add_argument(
+        "--seconds",
+        type=_number(0.1, 3600.0),
+        help=f"with --consistency: training time under each setting ({COMPARING['seconds']:g})",
+    )
+    demo.add_argument(
+        "--straggler",
+        type=_number(1.0, 1000.0),
+        metavar="FACTOR",
+        help=f"with --consistency: how many times as long the last worker computes ({COMPARING['straggler']:g})",
+    )
+    demo.add_argument(
+        "--plot",
+        type=_page,
+        metavar="FILE",
+        help="with --consistency: write the loss over time there, as one HTML page",
+    )
+    demo.add_argument(
+        "--workers",
+        type=_whole(1, 64),
+        help=f"worker processes ({WORKERS['plain']}; {WORKERS['comparing']} with --consistency)",
+    )
     demo.add_argument("--shards", type=_whole(1, 64), default=2, help="shards that hold the parameters (%(default)s)")
     demo.add_argument(
         "--seed", type=_whole(0, 2**32 - 1), default=1, help="of split, weights and batches (%(default)s)"
@@ -99,6 +173,39 @@ def _cluster(text: str) -> str:
             f"expected HOST:PORT of a running Ray cluster, got {text!r} ({error})"
         ) from None
     return text
+
+
+def _policies(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    if names == ["all"]:
+        return list(POLICIES)
+    unknown = [name for name in names if name not in POLICIES]
+    if unknown:
+        raise argparse.ArgumentTypeError(
+            f"expected some of {', '.join(POLICIES)}, separated by commas, or all; got {unknown[0]!r}"
+        )
+    return list(dict.fromkeys(names))
+
+
+def _page(text: str) -> Path:
+    """Asks before the training does, which takes a while."""
+    path = Path(text)
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"expected a file that can be written, got {text!r}")
+    return path
+
+
+def _number(least: float, most: float) -> Callable[[str], float]:
+    def number(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"expected a number from {least:g} to {most:g}, got {text!r}")
+        return value
+
+    return number
 
 
 def _whole(least: int, most: int) -> Callable[[str], int]:

@@ -67,6 +67,13 @@ def loss_and_gradients(params: Named, x: Array, y: Array, grads: Named) -> float
     return loss
 
 
+def loss(params: Named, x: Array, y: Array) -> float:
+    """The mean cross-entropy."""
+    scores = logits(params, x)[1]
+    scores -= scores.max(axis=1, keepdims=True)
+    return float(np.mean(np.log(np.exp(scores).sum(axis=1)) - scores[np.arange(len(y)), y]))
+
+
 def accuracy(params: Named, x: Array, y: Array) -> float:
     """The share of images that are recognised, from 0 to 1."""
     return float(np.mean(logits(params, x)[1].argmax(axis=1) == y))

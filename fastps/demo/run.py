@@ -1,16 +1,9 @@
-"""The demo from beginning to end. Called by the command line; owns Ray when it has started it."""
+"""The demo from beginning to end. Called by the command line."""
 
 from __future__ import annotations
 
-import logging
-import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from time import perf_counter
-
-import ray
 
 from fastps import SGD, ParameterServer
 from fastps.demo import network
@@ -18,16 +11,13 @@ from fastps.demo.client import ActorClient, FastpsClient
 from fastps.demo.data import digits
 from fastps.demo.floor import PlainActor
 from fastps.demo.measure import LR, Outcome, Settings, measure
+from fastps.demo.own_ray import own_ray
 from fastps.demo.screen import Screen
 from fastps.demo.worker import BATCH
 
 __all__ = ["Settings", "demo"]
 
 ACCURACY = 0.95
-
-# Read by the processes that Ray starts. Ray would run workers at nice 15, behind everything else on the machine; and a
-# matrix product of this size on several threads waits longer than it computes.
-ENVIRONMENT = {"RAY_worker_niceness": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 def demo(settings: Settings, address: str | None = None) -> str | None:
@@ -59,7 +49,7 @@ def demo(settings: Settings, address: str | None = None) -> str | None:
         f"weights and batches."
     )
     total = settings.workers * settings.steps
-    with _ray(screen, address):
+    with own_ray(screen, address):
         params = network.initial(settings.seed)
         with (
             ParameterServer(network.named(params), rule=SGD(LR), num_shards=settings.shards) as server,
@@ -85,24 +75,3 @@ def _inaccurate(outcomes: dict[str, Outcome]) -> str | None:
     if not low:
         return None
     return f"test accuracy below {ACCURACY:.0%}: {' and '.join(low)}; more --steps train longer"
-
-
-@contextmanager
-def _ray(screen: Screen, address: str | None) -> Iterator[None]:
-    """Ray for the duration of the block. One that runs in this process already is used and left alone."""
-    if ray.is_initialized():
-        yield
-        return
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    try:
-        with screen.waiting("Starting Ray ..."):
-            # Not whatever cluster runs here: its workers may be nicer, and others may use it.
-            where = address or os.environ.get("RAY_ADDRESS", "local")
-            ray.init(address=where, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-        yield
-    finally:
-        # Another Ctrl-C must not leave half of Ray behind.
-        previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        ray.shutdown()
-        signal.signal(signal.SIGINT, previous)

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from html.parser import HTMLParser
 
 import pytest
 
@@ -41,7 +42,20 @@ def test_too_few_steps_end_with_one_line_and_code_1():
 
 @pytest.mark.parametrize(
     "options",
-    [("--steps", "0"), ("--workers", "many"), ("--shards", "-1"), ("--unknown",), ("--address", "127.0.0.1:1")],
+    [
+        ("--steps", "0"),
+        ("--workers", "many"),
+        ("--shards", "-1"),
+        ("--unknown",),
+        ("--address", "127.0.0.1:1"),
+        ("--consistency", "async,spp"),
+        ("--consistency", ""),
+        ("--plot", "/nowhere/page.html", "--consistency", "all"),
+        ("--straggler", "0.5", "--consistency", "all"),
+        ("--steps", "10", "--consistency", "all"),
+        ("--workers", "1", "--consistency", "all"),
+        ("--seconds", "3"),
+    ],
 )
 def test_a_wrong_option_is_one_line_and_code_2(options):
     done = run(*options)
@@ -51,9 +65,23 @@ def test_a_wrong_option_is_one_line_and_code_2(options):
     assert done.stdout == ""
 
 
-@pytest.mark.parametrize(("module", "package"), [("sklearn", "scikit-learn"), ("rich", "rich")])
-def test_a_missing_extra_is_one_line_and_code_2(module, package):
-    hidden = f"import sys; sys.modules[{module!r}] = None; from fastps.cli import main; sys.exit(main(['demo']))"
+def test_an_unknown_setting_is_told_with_those_that_there_are():
+    done = run("--consistency", "async,spp")
+    assert "expected some of async, ssp, bsp, backup, local, separated by commas, or all; got 'spp'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "package", "options"),
+    [
+        ("sklearn", "scikit-learn", []),
+        ("rich", "rich", []),
+        ("plotly", "plotly", ["--consistency", "all", "--plot", "page.html"]),
+    ],
+)
+def test_a_missing_extra_is_one_line_and_code_2(module, package, options):
+    hidden = (
+        f"import sys; sys.modules[{module!r}] = None; from fastps.cli import main; sys.exit(main(['demo', *{options}]))"
+    )
     done = run(command=[sys.executable, "-c", hidden])
     assert done.returncode == 2
     assert done.stderr == f"fastps demo: needs {package}: pip install 'fastps[demo]'\n"
@@ -64,11 +92,69 @@ def test_the_command_line_loads_neither_ray_nor_numba():
     assert run(command=[sys.executable, "-c", check]).returncode == 0
 
 
-@pytest.mark.parametrize("moment", ["Starting Ray", "Ray actor"])
-def test_an_interrupt_ends_with_code_130_and_without_a_traceback(moment):
+class Loads(HTMLParser):
+    """What a page loads: its addresses, and its style sheets. Scripts are no tags to the parser."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.found, self.styles, self._tag = [], "", ""
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self._tag = tag
+        self.found += [value for name, value in attributes if name in ("src", "href", "data", "srcset")]
+
+    def handle_data(self, data):
+        self.styles += data if self._tag == "style" else ""
+
+
+SETTINGS = ["Async()", "SSP(2)", "BSP()", "BSP(backup=1)", "LocalSGD(8)"]
+
+
+def test_the_settings_of_consistency_are_compared_and_plotted(tmp_path):
+    page = tmp_path / "page.html"
+    done = run("--consistency", "all", "--seconds", "1", "--straggler", "20", "--seed", "3", "--plot", page)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+
+    def row(name):
+        return next(line for line in lines if line.strip().startswith(name)).strip().removeprefix(name).split()
+
+    assert [float(cell) for cell in row("learning rate")] == [0.1, 0.1, 0.4, 0.3, 0.4]
+    free, ssp, bsp, backup, local = (float(cell) for cell in row("steps/s of a fast worker"))
+    # The straggler makes at most 16 steps a second. Who waits for it is at most a round of 8 ahead.
+    assert max(ssp, bsp, local) < 30 < min(free, backup)
+    made, counted, dropped = (
+        [int(cell) for cell in row(name)] for name in ("straggler: steps", "that counted", "dropped gradients")
+    )
+    assert counted[:3] == made[:3]
+    assert counted[3] < made[3] <= counted[3] + dropped[3]
+    assert dropped[:3] == [0, 0, 0] == dropped[4:] * 3
+    before = 2.6  # the logarithm of ten classes, and the chance of the weights
+    assert all(float(cell) < before for cell in row("loss after 1 s"))
+
+    text = page.read_text(encoding="utf-8")
+    assert all(name in text for name in SETTINGS)
+    assert "[s]" in text
+    loads = Loads(text)
+    assert loads.found == []
+    assert "font:" in loads.styles
+    assert "url(" not in loads.styles
+    assert "@import" not in loads.styles
+
+
+@pytest.mark.parametrize(
+    ("moment", "options"),
+    [
+        ("Starting Ray", ["--steps", "20000"]),
+        ("Ray actor", ["--steps", "20000"]),
+        ("SSP(2)", ["--consistency", "ssp", "--seconds", "2"]),  # in the middle of it
+    ],
+)
+def test_an_interrupt_ends_with_code_130_and_without_a_traceback(moment, options):
     # As a terminal does it: to the whole process group. What is left behind is checked after each module.
     demo = subprocess.Popen(
-        [*COMMAND, "--steps", "20000"],
+        [*COMMAND, *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

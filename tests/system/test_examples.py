@@ -11,20 +11,24 @@ import pytest
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-def numbers_of(name):
-    """The numbers of each line that the example prints."""
+def lines_of(name, *arguments, **where):
+    """What the example prints."""
     done = subprocess.run(
-        [sys.executable, EXAMPLES / name],
+        [sys.executable, EXAMPLES / name, *arguments],
         capture_output=True,
         text=True,
         timeout=90,
         env={**os.environ, "RAY_ADDRESS": "local"},
         check=False,
+        **where,
     )
     assert done.returncode == 0, done.stderr
-    return [
-        [float(number) for number in re.findall(r"\d+\.", line)] for line in done.stdout.splitlines() if "[" in line
-    ]
+    return done.stdout.splitlines()
+
+
+def numbers_of(name):
+    """The numbers of each line that the example prints."""
+    return [[float(number) for number in re.findall(r"\d+\.", line)] for line in lines_of(name) if "[" in line]
 
 
 def test_quickstart_ends_with_every_push_counted():
@@ -39,3 +43,13 @@ def test_programs_written_for_an_actor_count_every_push(name):
     assert all(len(snapshot) == 10 for snapshot in snapshots)
     firsts = [snapshot[0] for snapshot in snapshots]
     assert firsts == sorted(firsts)
+
+
+def test_five_settings_of_consistency_train_and_are_plotted(tmp_path):
+    losses = {}
+    for line in lines_of("consistency.py", "0.5", cwd=tmp_path):
+        if "loss after" in line:
+            losses[line.split()[0]] = [float(number) for number in re.findall(r" s: (\d+\.\d+)", line)]
+    assert list(losses) == ["Async()", "SSP(2)", "BSP()", "BSP(backup=1)", "LocalSGD(8)"]
+    assert all(last < first for first, *_, last in losses.values())
+    assert "LocalSGD(8)" in (tmp_path / "consistency.html").read_text(encoding="utf-8")

@@ -26,6 +26,7 @@ LAYERS = [
     ["coordinator", "rounds", "session"],
     ["shard", "worker"],
     ["round_worker"],
+    ["local_worker"],
     ["server"],
     ["actor_style"],
     ["adapters", "checkpoint", "tables"],
@@ -40,6 +41,7 @@ HEAVY = {
     "pyarrow": ["arrow"],
     "sklearn": ["demo"],
     "rich": ["demo", "cli"],
+    "plotly": ["demo"],
     "torch": ["adapters.torch"],
     "jax": ["adapters.jax"],
 }
@@ -133,7 +135,7 @@ def loaded_after(statement):
 def test_import_fastps_loads_numpy_and_the_core_and_nothing_heavier():
     loaded = loaded_after("import fastps; fastps.SGD(0.1); fastps.ShapeError; dir(fastps)")
     assert {"fastps", "numpy"} <= loaded
-    assert not loaded & {"ray", "numba", "pyarrow", "llvmlite", "torch", "jax", "sklearn", "rich", "pandas"}
+    assert not loaded & {"ray", "numba", "pyarrow", "llvmlite", "torch", "jax", "sklearn", "rich", "plotly", "pandas"}
 
 
 def test_the_server_loads_ray_but_neither_numba_nor_pyarrow():
