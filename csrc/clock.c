@@ -89,9 +89,8 @@ bool fps_clock_give(const fps_roster *r, uint32_t rank, uint32_t weight, bool *c
 
 void fps_clock_catch_up(const fps_roster *r, uint32_t rank, uint64_t round)
 {
-    fps_member *m = &r->members[rank];
-    if (fps_load_relaxed(&m->clock) >= round) return;
-    fps_store_relaxed(&m->clock, round == progress_of(r) && given_to(m, round) != 0 ? round + 1 : round);
+    fps_word *clock = &r->members[rank].clock; /* one that has given to the open round is ahead of it already */
+    if (fps_load_relaxed(clock) < round) fps_store_relaxed(clock, round);
 }
 
 uint64_t fps_clock_needs(const fps_policy *policy, uint64_t clock)

@@ -61,6 +61,12 @@ class Coordinator:
             self._given[token] = clock, counted
         return counted, self._reached(member)
 
+    async def rejoin(self, token: int, timeout: float) -> tuple[int, Reached]:
+        """(how many have had its rank by now, where it stands)."""
+        member = self._member(token)
+        member.rejoin(timeout)
+        return member.generation, self._reached(member)
+
     async def catch_up(self, token: int, round: int, timeout: float) -> Reached:
         member = self._member(token)
         member.catch_up(round, timeout)
@@ -68,8 +74,8 @@ class Coordinator:
 
     @staticmethod
     def _reached(member: Member) -> Reached:
-        decision = member.decision()
-        return *member.state(), decision.pack()
+        state = member.state()
+        return *state, member.decision().pack()  # in this order: never an older decision than the progress
 
     async def renew(self, token: int) -> None:
         self._member(token).renew(1.0)

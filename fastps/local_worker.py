@@ -87,9 +87,12 @@ class LocalWorker(RoundWorker):
         """Applies the rule to this worker's copy; at the last step of a round gives its parameters."""
         if resume is not None or pulled is not None:
             raise OptionError("push: local steps have nothing to resume, and gradients are of the worker's own copy")
+        returns = self.returns
         deadline = self._begin_locally(timeout)
         work = self._session.work(grads, None, None, "push", left_until(deadline))
         versions: tuple[int, ...] = ()
+        if self.returns > returns:
+            return self._reply(versions, False)  # they are of a copy that is gone
         if work is not None:
             versions = self._group.run(work.grads, None, left_until(deadline), scale=work.scale)
         reply = self._reply(versions, work is not None)

@@ -63,23 +63,9 @@ class RoundWorker(Worker):
         A push that raises has given nothing, but for a WaitTimeoutError that says so. There is nothing to resume: push
         again.
         """
-        if resume is not None or pulled is not None:
-            raise OptionError("push: in rounds there is nothing to resume, and all gradients are of one version")
-        deadline = self._begin(timeout)
-        clock, staleness = self.clock, max(0, self.clock - self._progress)
+        _refuse(pulled, resume)
         returns = self.returns
-        counted = self._deposit(grads, deadline)
-        if step and self.returns == returns:  # else the step is over: others went on without it
-            self._owes_end = True
-            try:
-                self._end_step(deadline)
-            except WaitTimeoutError as error:
-                raise WaitTimeoutError(
-                    f"{error}; the gradients are in place, and the next operation gives them: do not push them again"
-                ) from None
-            counted = counted and self._counted
-        self.reply = Reply(clock, staleness, (clock + 1,) * self._shards if counted else (), counted)
-        return self.reply
+        return self._give(grads, step, self._begin(timeout), returns)
 
     def push_pull(
         self,
@@ -92,8 +78,10 @@ class RoundWorker(Worker):
         resume: Any = None,
     ) -> Any:
         """A push, and when the round has closed the parameters as it left them."""
+        _refuse(pulled, resume)
+        returns = self.returns
         deadline = self._begin(timeout)
-        reply = self.push(grads, step=step, pulled=pulled, timeout=left_until(deadline), resume=resume)
+        reply = self._give(grads, step, deadline, returns)
         try:
             params = self.pull(out=out, timeout=left_until(deadline))
         except FastPSError as error:
@@ -102,6 +90,24 @@ class RoundWorker(Worker):
         assert self.reply is not None
         self.reply = Reply(reply.clock, reply.staleness, self.reply.versions, reply.counted)
         return params
+
+    def _give(self, grads: Any, step: bool, deadline: float, returns: int) -> Reply:
+        """A push. Where the worker has returned since it had returned `returns` times, the others have left the version
+        behind that the gradients are of, and the step is over."""
+        clock, staleness, counted = self.clock, max(0, self.clock - self._progress), False
+        if self.returns == returns:
+            counted = self._deposit(grads, deadline)
+        if step and self.returns == returns:
+            self._owes_end = True
+            try:
+                self._end_step(deadline)
+            except WaitTimeoutError as error:
+                raise WaitTimeoutError(
+                    f"{error}; the gradients are in place, and the next operation gives them: do not push them again"
+                ) from None
+            counted = counted and self._counted
+        self.reply = Reply(clock, staleness, (clock + 1,) * self._shards if counted else (), counted)
+        return self.reply
 
     def _deposit(self, grads: Any, deadline: float) -> bool:
         """Puts gradients into the worker's rows; False when there is no use in it."""
@@ -151,3 +157,8 @@ class RoundWorker(Worker):
         super()._return(deadline)
         self.rank = self._membership.rank
         self.clock, self._progress = self._membership.state()
+
+
+def _refuse(pulled: Any, resume: Any) -> None:
+    if resume is not None or pulled is not None:
+        raise OptionError("push: in rounds there is nothing to resume, and all gradients are of one version")

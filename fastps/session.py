@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastps._core import Member, all_finite, global_norm
+from fastps.deadline import deadline_after, left_until
 from fastps.errors import FastPSError, NonfiniteError, OptionError, SplitError, WaitTimeoutError
 from fastps.future import Queue
 from fastps.observe.stats import ServerStats, ShardStats
@@ -150,7 +151,11 @@ class Session:
     def slots(self, name: str, timeout: float | None) -> Any:
         structure, with_slot = self._slot(name, "slots", timeout)
         arrays = structure.empty()
-        self.run(self._slot_work(name, with_slot, outs=arrays), timeout, "slots")
+        work, deadline = self._slot_work(name, with_slot, outs=arrays), deadline_after(self.limit(timeout))
+        while MIXED in self.run(work, left_until(deadline), "slots"):
+            if left_until(deadline) == 0 or self.rounds is None:
+                raise WaitTimeoutError("slots: the shards did not come to one round in time; try again")
+            self.rounds.reach(left_until(deadline))
         return structure.assemble(arrays)
 
     def set_slots(self, name: str, values: Any, timeout: float | None) -> None:

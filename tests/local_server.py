@@ -1,7 +1,7 @@
 """A server without Ray: arenas of this process, in one group. What the tests of the core work on.
 
-It also knows how to take a lock of an arena from outside, as a process that is stopped in the middle of an operation
-would hold it.
+It also knows how to take a lock of an arena from outside, or a turn, as a process that is stopped in the middle of an
+operation would hold it.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from fastps.structure import structure_of
 
 # csrc/layout.h: where the words of fps_layout lie, and how large a stripe's record is.
 FORMAT_VERSION_AT, TOTAL_BYTES_AT, ARENA_ID_AT, N_SESSIONS_AT, STRIPE_BYTES_AT = 8, 16, 24, 48, 56
-STRIPES_OFFSET_AT, PARAMS_OFFSET_AT, PARAMS_BYTES_AT, CHECKSUM_AT = 80, 96, 104, 216
+STRIPES_OFFSET_AT, PARAMS_OFFSET_AT, PARAMS_BYTES_AT, CHECKSUM_AT = 80, 96, 104, 224
 STRIPE_RECORD_BYTES = 128
 READY_AT = 256 + 40
+SESSIONS_OFFSET_AT, SEAT_BYTES, SEAT_STATE_AT, TURN_AT = 72, 256, 40, 320 + 20
 
 
 @dataclass
@@ -87,6 +88,16 @@ class LocalServer:
 def word(fd: int, at: int, kind: str = "Q") -> int:
     """One number of an arena's header."""
     return struct.unpack(kind, os.pread(fd, struct.calcsize(kind), at))[0]
+
+
+def give_turn_to(pid: int, fd: int) -> None:
+    """Makes it the turn of a process that does nothing with it, as if it were stopped: it must have a session."""
+    for seat in range(word(fd, N_SESSIONS_AT, "I")):
+        at = word(fd, SESSIONS_OFFSET_AT) + seat * SEAT_BYTES + SEAT_STATE_AT
+        if (word(fd, at, "I"), word(fd, at + 4, "I")) == (1, pid):
+            os.pwrite(fd, struct.pack("I", seat + 1), TURN_AT)
+            return
+    raise AssertionError(f"process {pid} has no session")
 
 
 HOLDER = """

@@ -1,7 +1,7 @@
 """A program that takes part in a server's clocks without Ray: it forks workers that step until they are killed.
 
 Reads a pickled ServerSpec, then lines: "<path> <seconds to sleep in a step> <steps, 0 for ever>" answers the pid of a
-new worker, whose history goes to the file. Ends with its input.
+new worker, whose history goes to the file. SIGTERM ends a worker behind its step. Ends with its input.
 """
 
 from __future__ import annotations
@@ -14,19 +14,31 @@ import time
 
 import numpy as np
 
+from fastps.round_worker import RoundWorker
 from fastps.session import Session
 from fastps.testing.history import Recorder
 from fastps.worker import Worker
 
 
+def uniform(array):
+    """The value of all elements, or NaN."""
+    return float(array[0]) if (array == array[0]).all() else float("nan")
+
+
 def step(spec, path, pause, steps):
+    stopping = []
+    signal.signal(signal.SIGTERM, lambda *_: stopping.append(True))
     session = Session(spec, spec.addresses[0].node_id, None, lambda grads, timeout: grads, None)
+    kind = RoundWorker if spec.consistency.rounds else Worker
     ones = np.ones(spec.structure.leaves[0].shape, spec.structure.leaves[0].dtype)
-    with Recorder(Worker(session, session.join(None, None)), path=path) as w:
-        while steps == 0 or len(w.events) <= 2 * steps:
-            w.pull(out=np.empty_like(ones))
+    out = np.empty_like(ones)
+    with Recorder(kind(session, session.join(None, None)), path=path, value=uniform) as w:
+        while not stopping and (steps == 0 or len(w.events) <= 2 * steps):
+            w.pull(out=out)
             if pause:
                 time.sleep(pause)
+            if spec.consistency.rounds and w.clock % 3 == 2:
+                w.push(ones, step=False)
             w.push(ones)
 
 

@@ -64,7 +64,7 @@ cdef extern from "layout.h" nogil:
         uint32_t n_sessions, n_stripes, n_slots, isolation, shard_index, shard_count
     ctypedef struct fps_header:
         fps_word version, current, recovered_locks, interrupted_pushes, interrupted_pid, interrupted_at
-        fps_word32 owner_pid
+        fps_word32 owner_pid, turn
     ctypedef struct fps_meters:
         fps_word pulls, pushes, push_pulls, bytes_read, bytes_written
         fps_word read_retries, lock_waits, lock_wait_ns, lock_sleeps, skipped

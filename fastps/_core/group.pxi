@@ -333,7 +333,7 @@ cdef class Group:
     cdef void fail(self, Lane lane, fps_status status, uint32_t at, bint pushes, double timeout) except *:
         cdef const fps_arena *arena = self.arenas[at]
         cdef uint32_t holder = fps_lock_holder(&arena.stripes[lane.parts[at].waited_for].lock)
-        cdef uint32_t i
+        cdef uint32_t i, turn
         applied = [(<Arena>self.mapped[i]).arena.layout.shard_index for i in range(self.n_parts) if lane.parts[i].done]
         partial = [(<Arena>self.mapped[i]).arena.layout.shard_index for i in range(self.n_parts)
                    if not lane.parts[i].done and lane.parts[i].position > 0]
@@ -341,8 +341,11 @@ cdef class Group:
                    if not lane.parts[i].done and lane.parts[i].position == 0]
         if self.rounds:
             pushes = False  # what has come into rows is not given yet
-            if lane.deposits:
+            turn = fps_load32_relaxed(&arena.header.turn)
+            if lane.deposits and fps_lock_holder(&arena.rows[lane.deposit.rank].lock):
                 holder = fps_lock_holder(&arena.rows[lane.deposit.rank].lock)
+            elif 0 < turn <= arena.layout.n_sessions:
+                holder = fps_load32_relaxed(&arena.seats[turn - 1].pid)
         if status == FPS_TIMEOUT:
             text = f"{self.label(at)}: waited {timeout:g} s for a lock that {process_of(holder)} holds"
             if pushes:

@@ -155,6 +155,9 @@ cdef class Member:
         cdef fps_wait wait = self.until(timeout)
         with nogil:
             status = fps_worker_return(&self.worker, &wait)
+        if status == FPS_BUSY:
+            raise errors.RankError(f"worker: the others went on without rank {self.rank}, and another worker has taken it; "
+                                   f"open a new session with `with ps.worker() as w:`")
         self.check(status, "worker", timeout)
 
 

@@ -108,9 +108,7 @@ class ModelBoard:
         if self._kind != BSP or not 0 <= round <= self.progress:
             raise ValueError(f"expected BSP and a round from 0 to {self.progress}, got {round}")
         self._require(rank, "live")
-        if self._clocks[rank] < round:
-            # Only the open round is one that it may have given to: who is behind has given to none of the others.
-            self._clocks[rank] = round + (round == self.progress and rank in self._given)
+        self._clocks[rank] = max(self._clocks[rank], round)
         return self._clocks[rank]
 
     def _enter(self, rank: int) -> int:

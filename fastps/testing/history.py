@@ -2,7 +2,8 @@
 
 `Recorder` stands in for a worker's session and notes its operations; `check_ssp` and `check_bsp` find in the events of
 all workers what cannot have happened. They rely on the versions that operations report and on the order of times in one
-machine. Events that are missing (a killed worker's last) make them demand less, never more.
+machine. Events that are missing (a killed worker's last) make them demand less, never more. `check_sums` does not
+believe what operations report: it compares with what was in the parameters, and needs all events.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class Event:
     clock, staleness, versions, counted : as in the worker's reply
     began_ns, ended_ns : time.monotonic_ns, the same for all processes of a machine
     step : whether it was to end the step
+    gave, read : what the recorder's `value` makes of the gradients and of the parameters; None: not noted
     """
 
     rank: int
@@ -51,6 +53,8 @@ class Event:
     began_ns: int = 0
     ended_ns: int = 0
     step: bool = False
+    gave: float | None = None
+    read: float | None = None
 
     @property
     def gives(self) -> bool:
@@ -76,26 +80,34 @@ class Recorder:
     """A worker's session that notes what it does: ``with Recorder(ps.worker()) as w:``.
 
     What is not noted goes to the session directly. With `path`, a file of this recorder's own gets each of `events` as
-    a line with one write, so that a kill loses nothing that had ended.
+    a line with one write, so that a kill loses nothing that had ended. `value` makes one number of gradients, or of
+    parameters, for `check_sums`.
     """
 
-    def __init__(self, worker: Worker, *, path: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self,
+        worker: Worker,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        value: Callable[[Any], float] | None = None,
+    ) -> None:
         self._worker, self._returns, self.member = worker, worker.returns, secrets.randbits(64)
+        self._value = value
         self.events: list[Event] = []
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self._file = None if path is None else os.open(path, flags, 0o644)
 
     def pull(self, **options: Any) -> Any:
-        return self._run("pull", False, lambda: self._worker.pull(**options))
+        return self._run("pull", False, None, lambda: self._worker.pull(**options))
 
     def push(self, grads: Any, *, step: bool = True, **options: Any) -> Any:
-        return self._run("push", step, lambda: self._worker.push(grads, step=step, **options))
+        return self._run("push", step, grads, lambda: self._worker.push(grads, step=step, **options))
 
     def push_pull(self, grads: Any, *, step: bool = True, **options: Any) -> Any:
-        return self._run("push_pull", step, lambda: self._worker.push_pull(grads, step=step, **options))
+        return self._run("push_pull", step, grads, lambda: self._worker.push_pull(grads, step=step, **options))
 
     def end_step(self, **options: Any) -> None:
-        self._run("end_step", True, lambda: self._worker.end_step(**options))
+        self._run("end_step", True, None, lambda: self._worker.end_step(**options))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._worker, name)
@@ -115,7 +127,7 @@ class Recorder:
                 os.close(self._file)
                 self._file = None
 
-    def _run(self, kind: str, step: bool, call: Callable[[], Any]) -> Any:
+    def _run(self, kind: str, step: bool, grads: Any, call: Callable[[], Any]) -> Any:
         worker, began = self._worker, time.monotonic_ns()
         event: dict[str, Any] = {"kind": "failed", "clock": worker.clock}
         try:
@@ -123,6 +135,10 @@ class Recorder:
             event |= {"kind": kind, "step": step}
             if kind != "end_step" and worker.reply is not None:
                 event |= {name: getattr(worker.reply, name) for name in ("clock", "staleness", "versions", "counted")}
+            if self._value is not None and kind in ("push", "push_pull"):
+                event["gave"] = self._value(grads)
+            if self._value is not None and kind in ("pull", "push_pull"):
+                event["read"] = self._value(answer)
             return answer
         finally:
             # Nobody waits for a worker that is put out, so its push may come late. Whether this operation came before
@@ -166,9 +182,19 @@ def check_bsp(events: Iterable[Event], backup: int = 0) -> list[Violation]:
     """What `BSP(backup=backup)` rules out in the events of all workers, those of each member in their order.
 
     A pull reads one round of all shards: that of its clock, or with backup workers that or a later one. A push that
-    counts goes to the round of its clock, and no other that ends a step of this rank goes to the same.
+    counts goes to the round of its clock, and no other that ends a step of this rank goes to the same. A push_pull that
+    ends its step reads the round that it is in. Without backup workers a clock grows by one a step.
     """
     return _limited(_against_bsp(events, backup))
+
+
+def check_sums(events: Iterable[Event], initial: float = 0.0) -> list[Violation]:
+    """What `BSP(reduce="sum")` with the rule `Add` rules out, where recorders note values: parameters that are not
+    `initial` and the sum of what counts in the rounds up to theirs.
+
+    Needs the events of all workers. Of rounds behind that of an operation that failed nothing is known.
+    """
+    return _limited(_against_sums(list(events), initial))
 
 
 def _limited(found: Iterator[Violation]) -> list[Violation]:
@@ -196,7 +222,7 @@ def _against_ssp(events: Sequence[Event], staleness: int) -> Iterator[Violation]
     yield from _against_bound(events, members, staleness)
 
 
-def _against_clocks(history: Sequence[Event], staleness: int) -> Iterator[Violation]:
+def _against_clocks(history: Sequence[Event], staleness: float) -> Iterator[Violation]:
     least, most, last = 0, math.inf, history[0]
     for event in history:
         if event.kind == "failed":
@@ -265,22 +291,53 @@ def _ended(history: Iterable[Event]) -> Iterator[Event]:
 def _against_bsp(events: Iterable[Event], backup: int) -> Iterator[Violation]:
     ended: dict[tuple[int, int], Event] = {}
     for history in _by_member(events).values():
-        yield from _against_order(history)
+        # What is kept for the push that ends the step has made nothing yet.
+        yield from _against_order([event for event in history if event.kind != "push" or event.step])
+        if not backup:
+            yield from _against_clocks(history, math.inf)
         # One that was put out while it read may find a later round. It then goes on as another member, or not at all.
-        sure = max((at for at, event in enumerate(history) if event.kind in (*OPERATIONS, "leave")), default=0)
+        joined = next((at for at, event in enumerate(history) if event.kind == "join"), 0)
+        last = max((at for at, event in enumerate(history) if event.kind in (*OPERATIONS, "leave")), default=0)
         for at, event in enumerate(history):
             if not (event.reads or event.gives):
                 continue
             number = event.versions[0]
-            ahead = number - event.clock
+            due = event.clock + (event.kind == "push" or (event.gives and event.step))
             if event.versions != (number,) * len(event.versions):
                 yield Violation(f"{event} has different rounds on its shards, {event.versions}", (event,))
-            if event.reads and ahead < 0:
+            if event.reads and number < due:
                 yield Violation(f"{event} read round {number}, an earlier one", (event,))
-            if event.kind == "pull" and ahead > 0 and not backup and at < sure:
+            if event.reads and number > due and not backup and joined <= at < last:
                 yield Violation(f"{event} read round {number}, which closed without it", (event,))
-            if event.gives and (ahead not in (0, 1) or event.staleness):
+            if event.gives and (event.staleness or (event.kind == "push" and number != due)):
                 yield Violation(f"{event} counts in round {number} with staleness {event.staleness}", (event,))
-            before = ended.setdefault((event.rank, number), event) if event.gives and event.step else event
+            before = ended.setdefault((event.rank, event.clock), event) if event.gives and event.step else event
             if before is not event:
-                yield Violation(f"{event} counts in round {number}, and so does {before}", (event, before))
+                yield Violation(f"{event} counts in round {event.clock + 1}, and so does {before}", (event, before))
+
+
+def _against_sums(events: Sequence[Event], initial: float) -> Iterator[Violation]:
+    given: dict[int, list[Event]] = defaultdict(list)  # by clock, what counts in its round
+    for history in _by_member(events).values():
+        kept: list[Event] = []
+        for event in history:
+            if event.gives and event.gave is not None:
+                kept.append(event)
+            if event.kind in OPERATIONS and event.step:
+                if event.kind == "end_step" or event.counted:
+                    given[event.clock] += [push for push in kept if push.clock == event.clock]
+                kept = []
+    known = min((event.clock for event in events if event.kind == "failed"), default=math.inf)
+    reads = sorted((e for e in events if e.reads and e.read is not None), key=lambda e: e.versions)
+    clocks = sorted(given)
+    total, done = initial, 0
+    for event in reads:
+        number = event.versions[0]
+        if number > known or event.versions != (number,) * len(event.versions):
+            continue
+        while done < len(clocks) and clocks[done] < number:
+            total += sum(push.gave for push in given[clocks[done]] if push.gave is not None)
+            done += 1
+        if event.read != total:
+            text = f"{event} read {event.read:g} in round {number}, where {total:g} counts"
+            yield Violation(text, (event, *given.get(number - 1, ())))

@@ -21,7 +21,7 @@ from fastps.deadline import deadline_after, left_until
 from fastps.errors import UnavailableError, WaitTimeoutError
 from fastps.spec import ServerSpec
 from fastps.transport import wire
-from fastps.transport.contract import Arrays, Work
+from fastps.transport.contract import MIXED, Arrays, Work
 
 RESEND_SECONDS = 0.1
 GRACE_SECONDS = 1.0  # the coordinator keeps to the timeout; its answer takes a moment
@@ -148,7 +148,8 @@ class RayMembership:
         return self._clock, self._progress
 
     def rejoin(self, timeout: float) -> None:
-        self._join(self.rank, timeout)
+        self.generation, reached = self._ask(self._coordinator.rejoin.remote(self._token, timeout), timeout)
+        self._hear(reached)
 
     def leave(self) -> None:
         if not self._stop.is_set():
@@ -187,8 +188,11 @@ class SlotOperation:
 
     def finish(self) -> dict[int, int]:
         answer = cluster.get(self._ref, left_until(self._deadline), self._what)
-        if self._outs is not None:
-            wire.scatter(self._layout, 0, answer, self._outs)
+        if self._outs is None:
+            return {}
+        if answer is None:
+            return dict.fromkeys(self._layout.shards, MIXED)
+        wire.scatter(self._layout, 0, answer, self._outs)
         return {}
 
 

@@ -45,7 +45,7 @@ def view_of(params, num_shards=1):
     ]  # fmt: skip
     group = Group(list(arenas.values()), spans, [(1, 1, 0, 0)], len(leaves), 1.0)  # never runs a kernel
     group.fill(arrays)
-    return View(spec, arenas)
+    return View(spec, lambda shard, position, nbytes: arenas[shard].window(position, nbytes))
 
 
 TREE = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": {"c": np.arange(5.0), "d": np.array(7.0)}}

@@ -68,6 +68,12 @@ class Boards(RuleBasedStateMachine):
     def arrive(self, rank, weight):
         self.both("arrive", rank, weight)
 
+    @precondition(lambda self: self.kind == BSP)
+    @rule(rank=ranks, behind=st.integers(-1, 4))
+    def catch_up(self, rank, behind):
+        """With what was read a few rounds ago, or with a round that has not closed."""
+        self.both("catch_up", rank, max(0, self.model.progress - behind))
+
     @precondition(lambda self: self.model.live)
     @rule(data=st.data(), steps=st.integers(1, 10))
     def work(self, data, steps):
@@ -108,3 +114,17 @@ def test_a_board_forgets_old_rounds_and_drops_every_late_gradient():
         assert board.decision() == (number + 1, ((1, number),))
         assert not board.arrive(0, 1)
         assert board.clock(0) == board.progress == number + 1
+
+
+def test_a_worker_that_reads_ahead_of_its_clock_is_in_time_again():
+    board = Board(BSP, 0, 1, 2, 2)
+    board.join(0)
+    board.join(1)
+    for _ in range(5):
+        board.arrive(1, 1)
+    assert board.catch_up(0, 3) == 3
+    assert board.catch_up(0, 2) == 3
+    assert board.catch_up(0, 5) == 5
+    assert board.arrive(0, 1)
+    with pytest.raises(ValueError, match="round 7"):
+        board.catch_up(0, 7)

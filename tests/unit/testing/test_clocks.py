@@ -146,6 +146,32 @@ def test_a_late_gradient_is_dropped_and_its_worker_goes_on_with_the_open_round()
     assert board.arrive(0, 1)
 
 
+def test_a_worker_catches_up_with_what_it_has_read_and_never_goes_back():
+    board = ModelBoard(BSP, 0, 1, 2, 3)
+    board.join(0)
+    board.join(1)
+    for _ in range(4):
+        board.arrive(1, 1)
+    assert [board.catch_up(0, round) for round in (2, 0, 3, 4, 4)] == [2, 2, 3, 4, 4]
+    assert board.arrive(0, 1)
+    assert board.decision() == (5, ((0, 1),))
+
+
+@pytest.mark.parametrize("kind", [ASYNC, SSP])
+def test_only_rounds_are_caught_up_with_and_only_those_that_have_closed(kind):
+    board = ModelBoard(kind, 0, 0, 1, 1)
+    board.join(0)
+    with pytest.raises(ValueError, match="expected BSP"):
+        board.catch_up(0, 0)
+    board = ModelBoard(BSP, 0, 0, 1, 1)
+    with pytest.raises(ValueError, match="expected live"):
+        board.catch_up(0, 0)
+    board.join(0)
+    for round in (-1, 1):
+        with pytest.raises(ValueError, match=f"a round from 0 to 0, got {round}"):
+            board.catch_up(0, round)
+
+
 def test_what_a_worker_gave_before_it_died_counts_and_its_successor_waits_for_the_next_round():
     board = ModelBoard(BSP, 0, 0, 2, 2)
     board.join(0)

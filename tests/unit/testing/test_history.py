@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import pickle
 from itertools import count, product
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastps.testing.clocks import BSP, SSP, ModelBoard
-from fastps.testing.history import LIMIT, Event, Recorder, Violation, check_bsp, check_ssp, load
+from fastps.testing.history import LIMIT, Event, Recorder, Violation, check_bsp, check_ssp, check_sums, load
 
 SHARDS = 2
 
@@ -90,7 +91,9 @@ def test_check_ssp_finds_what_cannot_have_happened(at, values, says):
         (6, {"versions": (2, 2)}, "read round 2, which closed without it"),
         (9, {"versions": (5, 5)}, "counts in round 5"),
         (9, {"staleness": 1}, "counts in round 2 with staleness 1"),
-        (9, {"versions": (1, 1)}, "counts in round 1, and so does push of rank 0"),
+        (9, {"versions": (1, 1)}, "counts in round 1 with staleness 0"),
+        (9, {"clock": 0, "versions": (1, 1)}, "counts in round 1, and so does push of rank 0"),
+        (8, {"clock": 2, "versions": (2, 2)}, "should be at clock 1"),
     ],
 )
 def test_check_bsp_finds_what_cannot_have_happened(at, values, says):
@@ -116,6 +119,67 @@ def test_a_rank_counts_once_in_a_round_whoever_holds_it():
     assert "and so does" in texts(check_bsp(twice))
     in_one_step = [event(0, "push", 0, (1, 1), step=False), event(0, "push", 0, (1, 1))]
     assert check_bsp(in_one_step) == []
+
+
+def test_what_is_kept_for_the_end_of_a_step_is_not_read_before():
+    kept = event(0, "push", 0, (1, 1), step=False)
+    assert check_bsp([kept, event(0, "pull", 0, (0, 0)), event(0, "push_pull", 0, (0, 0), step=False)]) == []
+    assert "an earlier one" in texts(check_bsp([event(0, "push_pull", 0, (0, 0))]))
+
+
+def test_a_push_pull_reads_the_round_that_it_is_in_or_with_backup_workers_a_later_one():
+    ahead = [event(0, "join", 0), event(0, "push_pull", 0, (3, 3)), event(0, "push", 3, (4, 4)), event(0, "leave", 4)]
+    assert check_bsp(ahead, backup=1) == []
+    assert "closed without it" in texts(check_bsp(ahead))
+
+
+def sums(member_of_rank_1=101):
+    """Two workers, three rounds: rank 0 gives 1, 2 and, in two parts, 4; rank 1 gives 10 and 20 and is late once."""
+    own = {"member": member_of_rank_1}
+    return [
+        event(0, "pull", 0, (0, 0), read=0.0), event(0, "push", 0, (1, 1), gave=1.0),
+        event(1, "push", 0, (1, 1), gave=10.0, **own), event(1, "push_pull", 1, (2, 2), gave=20.0, read=33.0, **own),
+        event(0, "push_pull", 1, (2, 2), gave=2.0, read=33.0),
+        event(0, "push", 2, (3, 3), gave=1.0, step=False), event(0, "push", 2, (3, 3), gave=3.0),
+        event(1, "push", 2, (), gave=40.0, counted=False, **own),
+        event(1, "pull", 3, (3, 3), read=37.0, **own),
+    ]  # fmt: skip
+
+
+def test_parameters_that_are_the_sum_of_what_counts_are_right():
+    assert check_sums(sums()) == check_sums([]) == []
+    assert len(check_sums(sums(), initial=5.0)) == 4
+    assert check_sums([dataclasses.replace(e, gave=None, read=None) for e in sums()]) == []
+
+
+@pytest.mark.parametrize(
+    ("at", "values", "says"),
+    [
+        (0, {"read": 1.0}, "read 1 in round 0, where 0 counts"),
+        (3, {"read": 13.0}, "read 13 in round 2, where 33 counts"),
+        (8, {"read": math.nan}, "read nan in round 3"),
+        (7, {"counted": True, "versions": (3, 3)}, "read 37 in round 3, where 77 counts"),
+        (2, {"counted": False}, "where 23 counts"),
+        (6, {"counted": False}, "where 33 counts"),
+        (5, {"clock": 1}, "where 36 counts"),
+    ],
+)
+def test_check_sums_finds_a_report_that_is_not_what_the_parameters_hold(at, values, says):
+    assert says in texts(check_sums(changed(sums(), at, **values)))
+
+
+def test_what_was_kept_counts_when_the_step_ends_and_goes_with_its_worker():
+    kept = [event(0, "push", 0, (1, 1), gave=3.0, step=False)]
+    pull = event(1, "pull", 1, (1, 1), read=3.0)
+    assert check_sums([*kept, event(0, "end_step", 0, step=True), pull]) == []
+    assert "where 0 counts" in texts(check_sums([*kept, event(0, "leave", 0), pull]))
+    other = event(0, "push", 0, (1, 1), gave=3.0, member=7)  # its successor's
+    assert check_sums([*kept, event(0, "leave", 0), other, pull]) == []
+
+
+def test_nothing_is_said_of_sums_behind_an_operation_that_failed():
+    assert check_sums([event(0, "failed", 0), event(1, "pull", 1, (1, 1), read=9.0)]) == []
+    assert len(check_sums([event(0, "failed", 1), event(1, "pull", 1, (1, 1), read=9.0)])) == 1
 
 
 def test_a_push_pull_is_a_pull_and_a_push():
@@ -222,6 +286,15 @@ def test_a_recorder_answers_as_the_worker_does_and_notes_each_operation():
     times = [at for e in w.events for at in (e.began_ns, e.ended_ns)]
     assert times == sorted(times)
     assert pickle.loads(pickle.dumps(w.events)) == w.events
+
+
+def test_a_recorder_makes_a_number_of_what_it_sees():
+    with Recorder(Session(), value=lambda what: float(len(str(what)))) as w:
+        w.pull()
+        w.push("123")
+        w.push_pull("12", out="1")
+        w.end_step()
+    assert [(e.gave, e.read) for e in w.events[1:-1]] == [(None, 6.0), (3.0, None), (2.0, 1.0), (None, None)]
 
 
 def test_a_recorder_notes_what_raised_and_lets_it_through():

@@ -101,7 +101,40 @@ def test_a_payload_survives_its_messages(nbytes, rng):
         header = wire.Header.unpack(head)
         assert (header.worker, header.seq, header.timeout, header.pulls) == (7, 8, 1.5, True)
         assert (header.message, header.messages) == (number, len(calls))
-        inbox.add(head, parts)
+        inbox.add(header, head, parts)
+    assert np.array_equal(inbox.payload(), payload)
+
+
+HEADERS = st.builds(
+    wire.Header,
+    worker=st.integers(0, 2**64 - 1),
+    seq=st.integers(0, 2**64 - 1),
+    timeout=st.floats(0, 1e9),
+    pulls=st.booleans(),
+    message=st.integers(0, 2**32 - 1),
+    messages=st.integers(1, 2**32 - 1),
+    pulled=st.booleans(),
+    scale=st.floats(0, 1),
+    deposit=st.none() | st.tuples(st.integers(0, 255), st.integers(1, 65535), *[st.integers(0, 2**64 - 1)] * 3),
+    decision=st.binary(max_size=8 * 257),
+)
+
+
+@given(HEADERS, st.binary(max_size=100))
+def test_a_header_arrives_as_it_was_sent_whatever_follows_it(header, payload):
+    packed = header.pack()
+    assert len(packed) == header.nbytes
+    assert wire.Header.unpack(packed + payload) == header
+
+
+def test_a_decision_travels_in_front_of_the_payload(rng):
+    payload = rng.integers(0, 256, 3_000_000, np.uint8)
+    header = wire.Header(7, 8, 1.5, deposit=(3, 1, 2, 9, 40), decision=bytes(range(24)))
+    inbox = wire.Inbox(payload.nbytes)
+    for head, *parts in wire.messages(payload, header):
+        found = wire.Header.unpack(head)
+        assert (found.deposit, found.decision) == (header.deposit, header.decision)
+        inbox.add(found, head, parts)
     assert np.array_equal(inbox.payload(), payload)
 
 
@@ -109,7 +142,7 @@ def test_a_payload_with_a_message_missing_is_refused():
     payload = np.zeros(3_000_000, np.uint8)
     (head, *parts), *_ = wire.messages(payload, wire.Header(1, 1, 1.0))
     inbox = wire.Inbox(payload.nbytes)
-    inbox.add(head, parts)
+    inbox.add(wire.Header.unpack(head), head, parts)
     with pytest.raises(ValueError, match="arrived"):
         inbox.payload()
 
