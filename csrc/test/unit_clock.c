@@ -474,26 +474,6 @@ static void nobody_catches_up_with_what_it_is_ahead_of(void)
     CHECK(give(&t, 1, 1));
 }
 
-/* Its row holds a gradient that counts in the round that is open: whoever has the rank may not give another one. */
-static void who_catches_up_behind_a_gradient_of_its_rank_waits_for_the_next_round(void)
-{
-    table t;
-    lay(&t, bsp, 2);
-    enter(&t, 2);
-    for (uint32_t i = 0; i < 4; i++) CHECK_EQ(give(&t, i % 2, 1), i % 2 == 1);
-    CHECK(!give(&t, 0, 5));
-    fps_store_relaxed(&t.members[0].clock, 1); /* a death between the two words of giving leaves an old clock */
-    fps_clock_catch_up(&t.roster, 0, 2);
-    CHECK_EQ(clock_of(&t, 0), 3);
-    fps_store_relaxed(&t.members[1].clock, 0); /* what it gave is of a round that has closed */
-    fps_clock_catch_up(&t.roster, 1, 1);
-    CHECK_EQ(clock_of(&t, 1), 1);
-    fps_clock_catch_up(&t.roster, 1, 2);
-    CHECK_EQ(clock_of(&t, 1), 2);
-    CHECK(give(&t, 1, 6));
-    DECIDED(&t, 3, 5, 106);
-}
-
 /* A death under the lock leaves any of these; the next one that has the lock settles. */
 static void half_an_event_is_finished_by_settling(void)
 {
@@ -655,7 +635,6 @@ int main(void)
         TEST(a_joiner_whose_rank_has_given_waits_for_the_next_round),
         TEST(who_has_read_later_rounds_gives_to_the_open_one),
         TEST(nobody_catches_up_with_what_it_is_ahead_of),
-        TEST(who_catches_up_behind_a_gradient_of_its_rank_waits_for_the_next_round),
         TEST(half_an_event_is_finished_by_settling),
         TEST(any_run_of_events_agrees_with_a_plain_model),
     };
