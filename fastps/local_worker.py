@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fastps import capacity
 from fastps._core import Arena
 from fastps.consistency import LocalSGD
-from fastps.deadline import left_until
+from fastps.deadline import deadline_after, left_until
 from fastps.errors import OptionError, PlacementError
 from fastps.kernels.loader import host_cpu
 from fastps.round_worker import RoundWorker
@@ -110,9 +110,29 @@ class LocalWorker(RoundWorker):
             self._owes_end = True
             self._end_step(deadline)
 
+    def push_pull(
+        self,
+        grads: Any,
+        *,
+        step: bool = True,
+        pulled: Any = None,
+        out: Any = None,
+        timeout: float | None = None,
+        resume: Any = None,
+    ) -> Any:
+        """A push, and the copy as it left it; at the last step of a round the mean of all copies, once it is there."""
+        deadline = deadline_after(self._session.limit(timeout))
+        reply = self.push(grads, step=step, pulled=pulled, timeout=timeout, resume=resume)
+        params = self.pull(out=out, timeout=left_until(deadline))
+        self.reply = reply
+        return params
+
     def close(self) -> None:
+        """Leaves, and gives the copy's memory back, but for what views refer to."""
+        if self._open:
+            self._group.close()
+            del self._group, self._arenas, self._buffers
         super().close()
-        self._group.close()
 
     def _begin_locally(self, timeout: float | None) -> float:
         """The copy is that of the worker's round."""

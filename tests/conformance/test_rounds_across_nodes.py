@@ -7,6 +7,7 @@ import pytest
 import ray
 
 import fastps
+from tests.conformance import test_local_sgd as local
 from tests.conformance.test_round_workers import ONES, N, check_what_others_do, two_streams
 from tests.conformance.test_rounds import (
     ROUNDS,
@@ -146,3 +147,17 @@ def test_processes_elsewhere_that_are_no_workers_read_and_set_while_rounds_go_on
     with server(cluster3, (0, 1, 2), np.zeros(N, np.float32), policy, rule=two_streams) as ps:
         ray.get([actor.take.remote(ps) for actor in actors])
         check_what_others_do(ps, actors[:2], lambda *args: ray.get(actors[2].do.remote(*args)), 600, 20)
+
+
+@spread
+def test_local_steps_and_means_are_those_of_workers_alone(cluster3, actors, shards_on):
+    first = local.start_values(np.float32)
+    expected = local.alone(fastps.Adam(0.01), first)
+    policy = fastps.LocalSGD(local.K, workers=local.TOGETHER)
+    with server(cluster3, shards_on, first, policy, rule=fastps.Adam(0.01)) as ps:
+        those = actors[: local.TOGETHER]
+        ray.get([actor.take.remote(ps) for actor in those])
+        last = ray.get([actor.do.remote(local.train, rank) for rank, actor in enumerate(those)])
+        assert all(found.tobytes() == expected[-1].tobytes() for found in last)
+        assert ps.pull().tobytes() == expected[-1].tobytes()
+        ray.get([actor.take.remote(None) for actor in those])
