@@ -18,6 +18,7 @@
 #define STRIPE_MAX_BYTES (UINT64_C(1) << 20)
 #define PARAMS_MAX_BYTES (UINT64_C(1) << 45)
 #define CACHED_BYTES (UINT64_C(12) << 20)
+#define ALLOCATE_BYTES (UINT64_C(4) << 20)
 
 static uint64_t checksum(const fps_layout *layout)
 {
@@ -176,14 +177,23 @@ static fps_status map(fps_arena *arena)
     return FPS_OK;
 }
 
-static fps_status back(const fps_arena *arena, const uint8_t *from, uint64_t bytes)
+/* In pieces: a signal may undo one that is under way, and a profiler's timer must not undo all of it for ever. */
+static fps_status allocate(int fd, uint64_t from, uint64_t bytes)
 {
-    int error;
-    do {
-        error = posix_fallocate(arena->fd, (off_t)(from - arena->base), (off_t)bytes);
-    } while (error == EINTR);
+    int error = 0;
+    for (uint64_t done = 0, piece; done < bytes && error == 0; done += piece) {
+        piece = bytes - done < ALLOCATE_BYTES ? bytes - done : ALLOCATE_BYTES;
+        do {
+            error = posix_fallocate(fd, (off_t)(from + done), (off_t)piece);
+        } while (error == EINTR);
+    }
     errno = error;
     return error == 0 ? FPS_OK : error == ENOSPC || error == ENOMEM ? FPS_NO_MEMORY : FPS_SYSTEM;
+}
+
+static fps_status back(const fps_arena *arena, const uint8_t *from, uint64_t bytes)
+{
+    return allocate(arena->fd, (uint64_t)(from - arena->base), bytes);
 }
 
 fps_status fps_arena_back_version(const fps_arena *arena, uint32_t version)
@@ -249,24 +259,16 @@ fps_status fps_arena_create(const fps_arena_spec *spec, fps_arena *out)
     arena.fd = memfd_create("fastps", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (arena.fd < 0) return FPS_SYSTEM;
 
-    int error;
-    do {
-        error = posix_fallocate(arena.fd, 0, (off_t)arena.layout.fixed_bytes);
-    } while (error == EINTR);
-    if (!error && ftruncate(arena.fd, (off_t)arena.layout.total_bytes) != 0) error = errno;
-    if (error) {
-        status = error == ENOSPC || error == ENOMEM ? FPS_NO_MEMORY : FPS_SYSTEM;
-        errno = error;
-    } else if (fcntl(arena.fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
-        status = FPS_SYSTEM;
-    } else {
-        status = map(&arena);
-        if (status == FPS_OK) status = initialise(&arena);
-        arena.owner = status == FPS_OK;
-        if (status == FPS_OK && arena.layout.n_versions > 1) status = fps_arena_back_version(&arena, 1);
-    }
+    const int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+    status = allocate(arena.fd, 0, arena.layout.fixed_bytes);
+    if (status == FPS_OK && ftruncate(arena.fd, (off_t)arena.layout.total_bytes) != 0) status = FPS_SYSTEM;
+    if (status == FPS_OK && fcntl(arena.fd, F_ADD_SEALS, seals) != 0) status = FPS_SYSTEM;
+    if (status == FPS_OK) status = map(&arena);
+    if (status == FPS_OK) status = initialise(&arena);
+    arena.owner = status == FPS_OK;
+    if (status == FPS_OK && arena.layout.n_versions > 1) status = fps_arena_back_version(&arena, 1);
     if (status != FPS_OK) {
-        error = errno;
+        int error = errno;
         fps_arena_close(&arena);
         errno = error;
         return status;

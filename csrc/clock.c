@@ -72,17 +72,19 @@ bool fps_clock_end_step(const fps_roster *r, uint32_t rank)
     return fps_clock_settle(r);
 }
 
-bool fps_clock_give(const fps_roster *r, uint32_t rank, uint32_t weight, bool *counted)
+bool fps_clock_give(const fps_roster *r, uint32_t rank, uint64_t round, uint32_t weight, bool *counted)
 {
     fps_member *m = &r->members[rank];
-    uint64_t round = progress_of(r);
-    *counted = fps_load_relaxed(&m->clock) == round;
-    if (!*counted) {
+    uint64_t open = progress_of(r);
+    *counted = given_to(m, round) != 0;
+    if (*counted) return false;
+    if (round != open || fps_load_relaxed(&m->clock) != open) {
         fps_count(&r->board->dropped, 1);
-        fps_store_relaxed(&m->clock, given_to(m, round) ? round + 1 : round);
+        fps_store_relaxed(&m->clock, given_to(m, open) ? open + 1 : open);
         return false;
     }
-    fps_store_relaxed(&m->given[round & 1], FPS_GIVEN(round, weight));
+    *counted = true;
+    fps_store_release(&m->given[round & 1], FPS_GIVEN(round, weight)); /* SYNC progress */
     fps_store_relaxed(&m->clock, round + 1);
     return fps_clock_settle(r);
 }

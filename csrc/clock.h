@@ -45,9 +45,9 @@ bool fps_clock_exit(const fps_roster *r, uint32_t rank, fps_member_state state);
 /* Async and SSP: a step ends. */
 bool fps_clock_end_step(const fps_roster *r, uint32_t rank);
 
-/* BSP: a worker gives `weight` gradients to the open round. `*counted` is false when its round has closed already: then
- * its clock moves on to the open one. */
-bool fps_clock_give(const fps_roster *r, uint32_t rank, uint32_t weight, bool *counted);
+/* BSP: a worker gives `weight` gradients, at most FPS_GIVEN_MAX, to a round. `*counted` is false when that is not the
+ * open one: then its clock moves on to that. Giving to a round twice is giving once. */
+bool fps_clock_give(const fps_roster *r, uint32_t rank, uint64_t round, uint32_t weight, bool *counted);
 
 /* BSP: a worker has read what `round` rounds have made: its next gradient is one for the round behind them. */
 void fps_clock_catch_up(const fps_roster *r, uint32_t rank, uint64_t round);

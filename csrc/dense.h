@@ -63,6 +63,7 @@ typedef struct fps_part {
     uint64_t seq;        /* of the push; 0: not begun, a number is given */
     uint64_t version;    /* pushes in the state that was read or written */
     uint64_t prepared;   /* the push whose uniforms these are */
+    uint64_t pinned;     /* of rounds: `current` as a pull reads it */
     double *uniforms;    /* [rules][FPS_UNIFORMS] */
     uint32_t waited_for; /* the stripe whose lock was not to be had */
 } fps_part;

@@ -110,12 +110,15 @@ static int give_life(void *argument)
     return pthread_mutex_unlock(&m->life);
 }
 
+static void prolong(fps_member *m, const fps_worker *worker)
+{
+    if (worker->lease_ns > 0) fps_store_relaxed(&m->lease_ns, (uint64_t)(fps_now_ns() + worker->lease_ns));
+}
+
 static void heard(fps_member *m, const fps_worker *worker)
 {
-    if (worker->roster.policy.straggler_ns == 0 && worker->lease_ns == 0) return;
-    uint64_t now = (uint64_t)fps_now_ns();
-    fps_store_relaxed(&m->heard_ns, now);
-    fps_store_relaxed(&m->lease_ns, now + (uint64_t)worker->lease_ns);
+    if (worker->roster.policy.straggler_ns > 0) fps_store_relaxed(&m->heard_ns, (uint64_t)fps_now_ns());
+    prolong(m, worker);
 }
 
 /* A rank whose life lock is held by a live process is not free, though it may have been put out. */
@@ -183,10 +186,7 @@ static fps_status enter_as(fps_worker *w, const fps_wait *wait)
     fps_status status = fps_arena_state(w->arena);
     if (status == FPS_OK) status = enter_board(r, wait);
     if (status != FPS_OK) return status;
-    if (is_mine(w) && fps_member_lives(&r->members[w->rank])) {
-        heard(&r->members[w->rank], w);
-        return FPS_OK;
-    }
+    if (is_mine(w) && fps_member_lives(&r->members[w->rank])) return FPS_OK;
     leave_board(r, false);
     return FPS_PUT_OUT;
 }
@@ -212,21 +212,26 @@ fps_status fps_worker_return(fps_worker *w, const fps_wait *wait)
 fps_status fps_worker_end_step(fps_worker *w, const fps_wait *wait)
 {
     fps_status status = enter_as(w, wait);
-    if (status == FPS_OK) leave_board(&w->roster, fps_clock_end_step(&w->roster, w->rank));
-    return status;
+    if (status != FPS_OK) return status;
+    heard(&w->roster.members[w->rank], w);
+    leave_board(&w->roster, fps_clock_end_step(&w->roster, w->rank));
+    return FPS_OK;
 }
 
-fps_status fps_worker_give(fps_worker *w, uint32_t weight, const fps_wait *wait, bool *counted)
+fps_status fps_worker_give(fps_worker *w, uint64_t round, uint32_t weight, const fps_wait *wait, bool *counted)
 {
     fps_status status = enter_as(w, wait);
-    if (status == FPS_OK) leave_board(&w->roster, fps_clock_give(&w->roster, w->rank, weight, counted));
-    return status;
+    if (status != FPS_OK) return status;
+    heard(&w->roster.members[w->rank], w);
+    leave_board(&w->roster, fps_clock_give(&w->roster, w->rank, round, weight, counted));
+    return FPS_OK;
 }
 
 fps_status fps_worker_catch_up(fps_worker *w, uint64_t round, const fps_wait *wait)
 {
     fps_status status = enter_as(w, wait);
     if (status != FPS_OK) return status;
+    heard(&w->roster.members[w->rank], w);
     fps_clock_catch_up(&w->roster, w->rank, round);
     leave_board(&w->roster, false);
     return FPS_OK;
@@ -235,8 +240,10 @@ fps_status fps_worker_catch_up(fps_worker *w, uint64_t round, const fps_wait *wa
 fps_status fps_worker_renew(fps_worker *w, const fps_wait *wait)
 {
     fps_status status = enter_as(w, wait);
-    if (status == FPS_OK) leave_board(&w->roster, false);
-    return status;
+    if (status != FPS_OK) return status;
+    prolong(&w->roster.members[w->rank], w);
+    leave_board(&w->roster, false);
+    return FPS_OK;
 }
 
 /* Sleeps until the bell rings or a slice is over. The count and the second look at progress are in one order with the

@@ -35,12 +35,12 @@ fps_status fps_worker_return(fps_worker *worker, const fps_wait *wait);
 fps_status fps_worker_begin(fps_worker *worker, const fps_wait *wait, uint64_t *clock, uint64_t *progress);
 
 fps_status fps_worker_end_step(fps_worker *worker, const fps_wait *wait);
-fps_status fps_worker_give(fps_worker *worker, uint32_t weight, const fps_wait *wait, bool *counted);
+fps_status fps_worker_give(fps_worker *worker, uint64_t round, uint32_t weight, const fps_wait *wait, bool *counted);
 
 /* BSP: it has read what `round` rounds have made, perhaps later ones than its clock says. */
 fps_status fps_worker_catch_up(fps_worker *worker, uint64_t round, const fps_wait *wait);
 
-/* Says that the worker lives: for leases, and for stragglers that are known to work. */
+/* Prolongs a lease. No word of a straggler: it may come from another thread than the one that others wait for. */
 fps_status fps_worker_renew(fps_worker *worker, const fps_wait *wait);
 
 /* The first worker that others wait for; n_members when there is none: for messages. */

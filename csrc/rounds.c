@@ -423,6 +423,7 @@ static fps_status deposit_in(const fps_call *call, const fps_deposit *d, const f
         fps_store_relaxed(&row->generation, d->generation);
     }
     if (fps_load_relaxed(&row->attempt) >= d->attempt) return FPS_OK;
+    if (!has_reached(arena, d->round)) return FPS_MIXED; /* what is in the row has not been read yet */
     bool follows = fps_load_relaxed(&row->round) == d->round && fps_load_relaxed(&row->number) + 1 == d->number;
     if (d->number > 1 && !follows) return FPS_PUT_OUT;
     fps_status status = fps_arena_back_row(arena, d->rank);
@@ -481,15 +482,15 @@ static fps_status pull_all(fps_call *call, uint32_t *at)
     fps_status status = FPS_OK;
     for (uint32_t i = 0; i < call->n_parts; i++) {
         fps_part *part = &call->parts[i];
-        part->prepared = fps_rounds_pin(part->session);
-        part->version = FPS_CURRENT_ROUND(part->prepared);
+        part->pinned = fps_rounds_pin(part->session);
+        part->version = FPS_CURRENT_ROUND(part->pinned);
         bytes += part->session->arena->layout.params_bytes;
         if (part->version != call->parts[0].version) status = FPS_MIXED;
     }
     bool streaming = bytes >= FPS_STREAM_BYTES;
     for (uint32_t i = 0; i < call->n_parts; i++) {
         fps_part *part = &call->parts[i];
-        uint32_t version = FPS_CURRENT_VERSION(part->prepared);
+        uint32_t version = FPS_CURRENT_VERSION(part->pinned);
         if (status == FPS_OK) copy_out(call, part, version, streaming);
         fps_rounds_unpin(part->session, version);
         part->done = 1;
@@ -512,7 +513,7 @@ fps_status fps_rounds_run(fps_call *call, const fps_decision *decision, const fp
     if (status != FPS_OK) return status;
     if (deposit) return deposit_all(call, deposit, at);
     if (call->outs) return pull_all(call, at);
-    for (uint32_t i = 0; call->grads && status == FPS_OK && i < call->n_parts; i++) {
+    for (uint32_t i = 0; call->grads && call->streams && status == FPS_OK && i < call->n_parts; i++) {
         *at = i;
         call->parts[i].waited_for = 0;
         if (!call->parts[i].done) status = change(call, &call->parts[i], NULL, &call->wait);

@@ -1,7 +1,7 @@
 """Speaks at the board for workers of other nodes: a Ray actor on the node of shard 0, started when the first one comes.
 
-Each call waits on a thread of its own, as a worker of this node would, so that a call that is parked keeps nobody from
-being answered.
+A call that is parked until its worker may begin waits on a thread of its own, as a worker of this node would, and keeps
+nobody from being answered. The others take the lock of the clocks for a moment, here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fastps._core import Member
-from fastps.errors import PutOutError, WaitTimeoutError
+from fastps.errors import PutOutError, RankError, WaitTimeoutError
 from fastps.transport.shm import open_arena
 
 if TYPE_CHECKING:
@@ -29,13 +29,14 @@ class Coordinator:
     def __init__(self, address: ShardAddress, label: str) -> None:
         self._arena = open_arena(address, label)
         self._members: dict[int, Member] = {}
-        self._given: dict[int, tuple[int, bool]] = {}  # (clock, whether it counted) of each one's last
         self._waiting = ThreadPoolExecutor(256, thread_name_prefix="fastps parked")
 
     async def join(self, rank: int | None, lease: float, timeout: float) -> tuple[int, int, int, Reached]:
         """(token of the worker, its rank, how many have had that, where it stands)."""
         member = await self._aside(partial(Member, self._arena, rank, lease, timeout))
         token = int.from_bytes(os.urandom(7), "big")
+        for old in [old for old, other in self._members.items() if other.rank == member.rank]:
+            del self._members[old]  # its lease has ended, or its rank were not free
         self._members[token] = member
         return token, member.rank, member.generation, self._reached(member)
 
@@ -52,18 +53,19 @@ class Coordinator:
         member.end_step(timeout)
         return self._reached(member)
 
-    async def give(self, token: int, clock: int, weight: int, timeout: float) -> tuple[bool, Reached]:
-        """(whether it counts, where the worker stands then). One that comes twice is given once."""
+    async def give(self, token: int, round: int, weight: int, timeout: float) -> tuple[bool, Reached]:
+        """(whether it counts, where the worker stands then)."""
         member = self._member(token)
-        last, counted = self._given.get(token, (-1, False))
-        if last != clock:
-            counted = member.give(weight, timeout)
-            self._given[token] = clock, counted
-        return counted, self._reached(member)
+        return member.give(round, weight, timeout), self._reached(member)
 
     async def rejoin(self, token: int, timeout: float) -> tuple[int, Reached]:
         """(how many have had its rank by now, where it stands)."""
-        member = self._member(token)
+        if token not in self._members:
+            raise RankError(
+                "worker: the others went on without it, and another worker has taken its rank; open a new session with "
+                "`with ps.worker() as w:`"
+            )
+        member = self._members[token]
         member.rejoin(timeout)
         return member.generation, self._reached(member)
 
@@ -81,7 +83,6 @@ class Coordinator:
         self._member(token).renew(1.0)
 
     async def leave(self, token: int) -> None:
-        self._given.pop(token, None)
         self._members.pop(token).leave()
 
     def _member(self, token: int) -> Member:

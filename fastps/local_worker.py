@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from fastps import capacity
 from fastps._core import Arena
 from fastps.consistency import LocalSGD
-from fastps.deadline import deadline_after, left_until
-from fastps.errors import OptionError, PlacementError
+from fastps.deadline import left_until
+from fastps.errors import PlacementError
 from fastps.kernels.loader import host_cpu
-from fastps.round_worker import RoundWorker
+from fastps.round_worker import RoundWorker, refuse, tell
+from fastps.transport.contract import Work
 from fastps.transport.shm import group_of
 from fastps.view import View
 from fastps.worker import Reply
@@ -30,7 +31,7 @@ class LocalWorker(RoundWorker):
     Operations are on a copy of its own, in arenas of this process: the same operations, by the same kernels, as on a
     server's. The push that makes the steps of a round complete puts the copy's parameters into the worker's rows and
     gives them; the next operation waits for the average and begins with it. ``step=False`` makes a push that is not
-    counted among the steps.
+    counted among the steps. The worker holds a copy of parameters and slots, and one more of the parameters.
     """
 
     def __init__(self, session: Session, membership: Membership) -> None:
@@ -85,30 +86,25 @@ class LocalWorker(RoundWorker):
         self, grads: Any, *, step: bool = True, pulled: Any = None, timeout: float | None = None, resume: Any = None
     ) -> Reply:
         """Applies the rule to this worker's copy; at the last step of a round gives its parameters."""
-        if resume is not None or pulled is not None:
-            raise OptionError("push: local steps have nothing to resume, and gradients are of the worker's own copy")
+        refuse(pulled, resume)
         returns = self.returns
         deadline = self._begin_locally(timeout)
-        work = self._session.work(grads, None, None, "push", left_until(deadline))
+        clock, staleness = self.clock, max(0, self.clock - self._progress)
         versions: tuple[int, ...] = ()
-        if self.returns > returns:
-            return self._reply(versions, False)  # they are of a copy that is gone
-        if work is not None:
-            versions = self._group.run(work.grads, None, left_until(deadline), scale=work.scale)
-        reply = self._reply(versions, work is not None)
-        self._steps += step
-        if self._steps >= self._steps_a_round:
-            self._owes_end = True
-            self._end_step(deadline)
-        return reply
+        counted = self.returns == returns  # else the gradients are of a copy that is gone
+        if counted:
+            work = self._session.work(grads, None, None, "push", left_until(deadline))
+            counted = work is not None
+            if work is not None:
+                versions = self._group.run(work.grads, None, left_until(deadline), scale=work.scale)
+            if step:
+                counted = self._count_step(deadline) and counted
+        self.reply = Reply(clock, staleness, versions, counted)
+        return self.reply
 
     def end_step(self, *, timeout: float | None = None) -> None:
         """A step without a push."""
-        deadline = self._begin_locally(timeout)
-        self._steps += 1
-        if self._steps >= self._steps_a_round:
-            self._owes_end = True
-            self._end_step(deadline)
+        self._count_step(self._begin_locally(timeout))
 
     def push_pull(
         self,
@@ -121,9 +117,13 @@ class LocalWorker(RoundWorker):
         resume: Any = None,
     ) -> Any:
         """A push, and the copy as it left it; at the last step of a round the mean of all copies, once it is there."""
-        deadline = deadline_after(self._session.limit(timeout))
-        reply = self.push(grads, step=step, pulled=pulled, timeout=timeout, resume=resume)
-        params = self.pull(out=out, timeout=left_until(deadline))
+        deadline = self._deadline(timeout)
+        reply = self.push(grads, step=step, pulled=pulled, timeout=left_until(deadline), resume=resume)
+        try:
+            params = self.pull(out=out, timeout=left_until(deadline))
+        except BaseException as error:
+            error.add_note("the push was applied to this worker's copy")
+            raise
         self.reply = reply
         return params
 
@@ -133,6 +133,10 @@ class LocalWorker(RoundWorker):
             self._group.close()
             del self._group, self._arenas, self._buffers
         super().close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_group"):
+            self._group.close()  # what is idle refers to it, and large memory does not call the collector
 
     def _begin_locally(self, timeout: float | None) -> float:
         """The copy is that of the worker's round."""
@@ -153,6 +157,19 @@ class LocalWorker(RoundWorker):
         self._begun, self._steps = True, 0
         return deadline
 
+    def _count_step(self, deadline: float) -> bool:
+        """The last one of a round gives the copy; False when that came too late."""
+        self._steps += 1
+        if self._steps < self._steps_a_round:
+            return True
+        self._owes_end = True
+        try:
+            self._end_step(deadline)
+        except BaseException as error:
+            tell(error, "the step was made on this worker's copy, and the next operation ends it: do not repeat it")
+            raise
+        return self._counted
+
     def _end_step(self, deadline: float) -> None:
         """Gives the copy, once it is in the rows."""
         if self._number == 0 and self._progress <= self.clock:
@@ -160,13 +177,14 @@ class LocalWorker(RoundWorker):
             self._group.run(None, self._buffers, left_until(deadline))
             self._deposit(self._buffers, deadline)
             if self.returns > returns:
-                self._owes_end = False
+                self._owes_end = self._counted = False
                 return
+        self._begun = False  # whatever comes now, the next operation begins with the mean
         super()._end_step(deadline)
-        self._begun = False
 
     def _place(self, grads: Any, place: Deposit, deadline: float) -> bool:
-        return self._rounds.deposit_params(grads, place, self._membership.decision(), left_until(deadline))
+        self._rounds.deposit(Work(grads), place, self._membership.decision(), left_until(deadline))
+        return True
 
     def _return(self, deadline: float) -> None:
         self._begun = False

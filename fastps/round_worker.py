@@ -6,7 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from fastps.deadline import left_until
-from fastps.errors import FastPSError, OptionError, ParameterError, PutOutError, WaitTimeoutError
+from fastps.errors import OptionError, ParameterError, PutOutError, WaitTimeoutError
 from fastps.worker import Reply, Worker
 
 if TYPE_CHECKING:
@@ -17,18 +17,24 @@ if TYPE_CHECKING:
     from fastps.view import View
 
 
+MOST = 65535  # FPS_GIVEN_MAX in csrc/layout.h
+
+
 class RoundWorker(Worker):
     """A worker under `BSP`. Its clock is the round that its next gradient is for.
 
     A push gives a gradient to the round and does not wait for the others; the next operation does. With ``step=False``
     the gradient is added to those that the worker has for the round already, and the one that ends the step gives them
-    all. Until then they count for nothing: they go with the worker, and when an operation in between raises, unless it
-    refused its arguments.
+    all. Until then they count for nothing, and go when the worker goes.
 
     What is pulled, or viewed, is one round's version on all shards: that of the worker's clock, or with backup workers
     a later one, to which the clock then jumps; gradients that were accumulated for a round that has closed are lost.
 
     A push whose round has closed without it is dropped on every shard; `reply.counted` says so.
+
+    When a push raises, Ctrl-C included, its error or a note on it says what has become of the gradients: nothing was
+    done; nothing of this step counts, so all its gradients are to be pushed again; they will be given by the next
+    operation; or they were given. In the last two cases they must not be pushed again.
     """
 
     def __init__(self, session: Session, membership: Membership) -> None:
@@ -36,7 +42,8 @@ class RoundWorker(Worker):
         assert session.rounds is not None
         self._rounds: Rounds = session.rounds
         self._shards = len(session.spec.plans)
-        self._number = self._attempt = 0  # gradients in the worker's rows; deposits ever made
+        self._number = self._attempt = self._gives = 0  # gradients in the worker's rows; deposits, and gives, ever made
+        self._touched = False  # its rows, by the push under way
         self._counted = True  # the last that was given
 
     def pull(self, *, out: Any = None, timeout: float | None = None) -> Any:
@@ -58,12 +65,9 @@ class RoundWorker(Worker):
     def push(
         self, grads: Any, *, step: bool = True, pulled: Any = None, timeout: float | None = None, resume: Any = None
     ) -> Reply:
-        """Gives gradients to this worker's round; with ``step=False`` keeps them for the push that ends the step.
-
-        A push that raises has given nothing, but for a WaitTimeoutError that says so. There is nothing to resume: push
-        again.
-        """
-        _refuse(pulled, resume)
+        """Gives gradients to this worker's round; with ``step=False`` keeps them for the push that ends the step, of
+        which there can be 65,534. There is nothing to resume."""
+        refuse(pulled, resume)
         returns = self.returns
         return self._give(grads, step, self._begin(timeout), returns)
 
@@ -78,13 +82,13 @@ class RoundWorker(Worker):
         resume: Any = None,
     ) -> Any:
         """A push, and when the round has closed the parameters as it left them."""
-        _refuse(pulled, resume)
+        refuse(pulled, resume)
         returns = self.returns
         deadline = self._begin(timeout)
         reply = self._give(grads, step, deadline, returns)
         try:
             params = self.pull(out=out, timeout=left_until(deadline))
-        except FastPSError as error:
+        except BaseException as error:
             error.add_note(f"the push {'counts' if reply.counted else 'came too late'} in round {reply.clock}")
             raise
         assert self.reply is not None
@@ -95,51 +99,74 @@ class RoundWorker(Worker):
         """A push. Where the worker has returned since it had returned `returns` times, the others have left the version
         behind that the gradients are of, and the step is over."""
         clock, staleness, counted = self.clock, max(0, self.clock - self._progress), False
-        if self.returns == returns:
-            counted = self._deposit(grads, deadline)
-        if step and self.returns == returns:
-            self._owes_end = True
-            try:
+        gives, self._touched = self._gives, False
+        try:
+            if self.returns == returns:
+                counted = self._deposit(grads, deadline)
+            if step and self.returns == returns:
+                self._owes_end = True
                 self._end_step(deadline)
-            except WaitTimeoutError as error:
-                raise WaitTimeoutError(
-                    f"{error}; the gradients are in place, and the next operation gives them: do not push them again"
-                ) from None
-            counted = counted and self._counted
+                counted = counted and self._counted
+        except (ParameterError, OptionError):
+            raise  # nothing has changed
+        except BaseException as error:
+            tell(error, self._aftermath(gives))
+            raise
         self.reply = Reply(clock, staleness, (clock + 1,) * self._shards if counted else (), counted)
         return self.reply
 
+    def _aftermath(self, gives: int) -> str:
+        """What has become of the gradients of a push that raised, when `gives` had been given before."""
+        if self._gives > gives:
+            return f"the gradients were given to round {self.clock}: do not push them again"
+        if self._owes_end:
+            return "the gradients are in place, and the next operation gives them: do not push them again"
+        if not self._touched:
+            return "nothing was done"
+        self._number = 0
+        return "nothing of this step counts: push all its gradients again"
+
     def _deposit(self, grads: Any, deadline: float) -> bool:
-        """Puts gradients into the worker's rows; False when there is no use in it."""
+        """Puts gradients into the worker's rows; False when they are skipped, or there is no use in it."""
         if self._progress > self.clock:
             return False  # its round has closed: it is told so at the end of the step
+        if self._number == MOST:
+            raise OptionError(f"push: a step holds at most {MOST} gradients; end it with a push")
         self._attempt += 1
         place = (self.rank, self._number + 1, self._membership.generation, self._attempt, self.clock)
         try:
             deposited = self._place(grads, place, deadline)
-        except (ParameterError, OptionError):
-            raise  # nothing has changed
         except PutOutError:
             self._return(deadline)
             return False
-        except BaseException:
-            self._number = 0
-            raise
         self._number += deposited
         return deposited
 
     def _place(self, grads: Any, place: Deposit, deadline: float) -> bool:
-        return self._rounds.deposit(grads, place, self._membership.decision(), left_until(deadline))
+        decision = self._membership.decision()
+        self._touched = True
+        if self._rounds.deposit_directly(grads, place, decision, left_until(deadline)):
+            return True
+        self._touched = False
+        work = self._session.work(grads, None, None, "push", left_until(deadline))
+        if work is None:
+            return False
+        self._touched = True
+        self._rounds.deposit(work, place, decision, left_until(deadline))
+        return True
 
     def _end_step(self, deadline: float) -> None:
+        """May be broken off anywhere, by an error or a signal, and be run again: giving twice is giving once."""
         if self._number == 0:
             self._rounds.reach(left_until(deadline))  # as a deposit would: nobody gives while a shard is behind
         try:
-            self._counted = self._membership.give(self._number, left_until(deadline))
+            self._counted = self._membership.give(self.clock, self._number, left_until(deadline))
         except PutOutError:
             self._counted = False
             self._return(deadline)
-        self._owes_end, self._number = False, 0
+        self._gives += 1
+        self._number = 0
+        self._owes_end = False
         self.clock, self._progress = self._membership.state()
         if self._counted and self._progress >= self.clock:
             self._rounds.help(self._membership.decision())  # this gradient closed the round
@@ -159,6 +186,13 @@ class RoundWorker(Worker):
         self.clock, self._progress = self._membership.state()
 
 
-def _refuse(pulled: Any, resume: Any) -> None:
+def refuse(pulled: Any, resume: Any) -> None:
     if resume is not None or pulled is not None:
         raise OptionError("push: in rounds there is nothing to resume, and all gradients are of one version")
+
+
+def tell(error: BaseException, note: str) -> None:
+    """Adds a note to an error; raises one that says it at once, where it is only late."""
+    if type(error) is WaitTimeoutError:
+        raise WaitTimeoutError(f"{error}; {note}") from None
+    error.add_note(note)

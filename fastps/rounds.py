@@ -6,11 +6,12 @@ first, as far as others have not: see csrc/rounds.h.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fastps.deadline import deadline_after, left_until
-from fastps.errors import WaitTimeoutError
+from fastps.errors import FastPSError, WaitTimeoutError
 from fastps.transport.contract import MIXED, Work
 from fastps.view import View
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from fastps._core import Decision, Held
     from fastps._core.core import Deposit
     from fastps.session import Session
-    from fastps.transport.contract import Arrays
 
 
 class Rounds:
@@ -42,7 +42,8 @@ class Rounds:
         """Brings the shards of this node to a round, as far as that needs no waiting. What fails here fails again where
         it matters: in the next operation."""
         if self._session.shm is not None:
-            self._session.shm.group.help(decision)
+            with contextlib.suppress(FastPSError, MemoryError):
+                self._session.shm.group.help(decision)
 
     def pull(self, out: Any, timeout: float | None, decision: Decision | None) -> tuple[Any, tuple[int, ...]]:
         """The parameters of one round, and its number a shard. Of the decision's round, or a later one."""
@@ -61,28 +62,23 @@ class Rounds:
                 return target, versions
             decision = self._newer(deadline, "pull")
 
-    def deposit(self, grads: Any, place: Deposit, decision: Decision, timeout: float) -> bool:
-        """Puts gradients into a worker's rows, where they count for nothing until they are given. False when they are
-        to be skipped."""
-        session, deadline = self._session, deadline_after(timeout)
+    def deposit_directly(self, grads: Any, place: Deposit, decision: Decision, timeout: float) -> bool:
+        """Puts gradients into a worker's rows, where they count for nothing until they are given. False, having done
+        nothing, when they need a closer look."""
+        deadline = deadline_after(timeout)
         while True:
-            versions = session.run_directly(True, grads, False, None, left_until(deadline), decision, place)
-            if versions is None:
-                work = session.work(grads, None, None, "push", left_until(deadline))
-                return work is not None and self._deposit(work, place, decision, deadline)
-            if is_one_round(versions):
-                return True
+            versions = self._session.run_directly(True, grads, False, None, left_until(deadline), decision, place)
+            if versions is None or is_one_round(versions):
+                return versions is not None
             decision = self._newer(deadline, "push")
 
-    def deposit_params(self, arrays: Arrays, place: Deposit, decision: Decision, timeout: float) -> bool:
-        """The same with parameters, checked, for `LocalSGD`."""
-        return self._deposit(Work(arrays), place, decision, deadline_after(timeout))
-
-    def _deposit(self, work: Work, place: Deposit, decision: Decision, deadline: float) -> bool:
+    def deposit(self, work: Work, place: Deposit, decision: Decision, timeout: float) -> None:
+        """The same after that look."""
+        deadline = deadline_after(timeout)
         while True:
             work = replace(work, decision=decision, deposit=place)
             if is_one_round(self._session.run(work, left_until(deadline), "push")):
-                return True
+                return
             decision = self._newer(deadline, "push")
 
     def view(self, timeout: float | None, decision: Decision | None) -> tuple[View, int]:

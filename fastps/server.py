@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 import os
 import threading
 from collections import OrderedDict
@@ -102,8 +103,9 @@ class ParameterServer:
         Into how many shards the parameters are cut, each with its own process; equal to within one element.
     consistency : Consistency
         `Async()`, the default: nobody waits for anybody. `SSP(staleness=s)`: no worker begins a step more than s clocks
-        ahead of the slowest live one. `BSP()`: the gradients of all workers are applied as one update. But for `Async`
-        pushes need a worker's session, see `worker`.
+        ahead of the slowest live one. `BSP()`: the gradients of all workers are applied as one update. `LocalSGD(k)`:
+        k steps on a worker's copy, then the mean of the copies. But for `Async` pushes need a worker's session, see
+        `worker`.
     isolation : "shard" or "none"
         "shard": every pull sees, for each shard, the state after a whole number of pushes. "none" (Hogwild): no locks;
         concurrent pushes may lose each other's updates of an element, and a pull may mix states.
@@ -125,7 +127,7 @@ class ParameterServer:
         Seconds that creation and any operation wait unless told otherwise.
     max_sessions : int
         How many sessions a shard has, of 4 to 8 KiB for parameters and each slot. Every process of its node that works
-        on it keeps as many as threads of it did so at the same moment.
+        on it keeps as many as threads of it did so at the same moment, and under `BSP` one more for its views.
     max_workers : int
         How many `worker` sessions there can be at once, at most 256.
 
@@ -174,7 +176,7 @@ class ParameterServer:
             raise OptionError(f"max_sessions: expected an int from 1 to 2048, got {max_sessions!r}")
         if consistency is not None and not isinstance(consistency, Consistency):
             raise OptionError(
-                f"consistency: expected fastps.Async(), fastps.SSP(...) or fastps.BSP(), got {consistency!r}"
+                f"consistency: expected fastps.Async(), SSP(s), BSP() or LocalSGD(k), got {consistency!r}"
             )
         policy = Async() if consistency is None else consistency
         if policy.rounds and isolation != "shard":
@@ -355,11 +357,19 @@ class ParameterServer:
         """
         session = self._session or self._attach()
         limit = _seconds(timeout)
-        if rank is not None and (not isinstance(rank, int) or isinstance(rank, bool) or rank < 0):
-            raise RankError(f"worker: expected a rank of 0 or more, or None, got {rank!r}")
+        if rank is not None:
+            try:
+                rank = -1 if isinstance(rank, bool) else operator.index(rank)
+            except TypeError:
+                raise RankError(f"worker: expected a rank of 0 or more, or None, got {rank!r}") from None
+            if rank < 0:
+                raise RankError(f"worker: expected a rank of 0 or more, or None, got {rank!r}")
         policy = self._spec.consistency
-        if rank is None and isinstance(policy, BSP) and policy.deterministic:
-            raise RankError("worker: deterministic=True needs to be told who is who: pass rank=")
+        if isinstance(policy, BSP) and policy.deterministic and (rank is None or rank >= policy.workers):
+            raise RankError(
+                f"worker: deterministic=True needs to be told who is who: pass a rank from 0 to {policy.workers - 1}, "
+                f"got {rank}; or raise workers="
+            )
         kind = LocalWorker if policy.local else RoundWorker if policy.rounds else Worker
         membership = session.join(rank, limit)
         try:

@@ -13,7 +13,7 @@ from fastps.deadline import deadline_after, left_until
 from fastps.errors import FastPSError, NonfiniteError, OptionError, SplitError, WaitTimeoutError
 from fastps.future import Queue
 from fastps.observe.stats import ServerStats, ShardStats
-from fastps.rounds import Rounds
+from fastps.rounds import Rounds, is_one_round
 from fastps.structure import Structure
 from fastps.transport.contract import MIXED, Work
 from fastps.transport.shm import ShmTransport
@@ -152,8 +152,8 @@ class Session:
         structure, with_slot = self._slot(name, "slots", timeout)
         arrays = structure.empty()
         work, deadline = self._slot_work(name, with_slot, outs=arrays), deadline_after(self.limit(timeout))
-        while MIXED in self.run(work, left_until(deadline), "slots"):
-            if left_until(deadline) == 0 or self.rounds is None:
+        while not is_one_round(self.run(work, left_until(deadline), "slots")) and self.rounds is not None:
+            if left_until(deadline) == 0:
                 raise WaitTimeoutError("slots: the shards did not come to one round in time; try again")
             self.rounds.reach(left_until(deadline))
         return structure.assemble(arrays)

@@ -220,13 +220,13 @@ class Shard:
             keep(self._answers, worker, out, PAYLOADS)
         return wire.reply(out[: chunks[0][1]])
 
-    def slot(self, name: str, timeout: float) -> Any:
-        """A slot of all shards of this node as bytes in wire order; what has no such slot is undefined. None when the
-        shards are at different rounds."""
+    def slot(self, name: str, timeout: float) -> tuple[tuple[int, ...], Any]:
+        """The versions, and a slot of all shards of this node as bytes in wire order; what has no such slot is
+        undefined. No versions when the shards are at different rounds."""
         assert self._group is not None
         assert self._spec is not None
         out = np.zeros(self._layout.nbytes, np.uint8)
-        return out if self._group.run(None, [out], timeout, streams=self._spec.streams(name)) else None
+        return self._group.run(None, [out], timeout, streams=self._spec.streams(name)), out
 
     def set_slot(self, name: str, timeout: float, payload: Any) -> None:
         assert self._group is not None

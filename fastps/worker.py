@@ -125,13 +125,16 @@ class Worker:
         self._open = False
         self._membership.leave()
 
-    def _begin(self, timeout: float | None) -> float:
+    def _deadline(self, timeout: float | None) -> float:
         if not self._open:
             raise ClosedError("worker: it has left; open another one with `with ps.worker() as w:`")
         limit = self._session.spec.timeout if timeout is None else timeout
         if not isinstance(limit, (int, float)) or not limit >= 0:
             raise OptionError(f"timeout: expected seconds, 0 or more, or None, got {timeout!r}")
-        deadline = deadline_after(limit)
+        return deadline_after(limit)
+
+    def _begin(self, timeout: float | None) -> float:
+        deadline = self._deadline(timeout)
         if self._owes_end:
             self._end_step(deadline)
         while True:

@@ -186,7 +186,8 @@ static inline fps_status begin_round(mate *m, int64_t ms)
 static inline fps_status give_round(mate *m, uint32_t weight, bool *counted)
 {
     fps_wait wait = wait_ms(LONG_MS);
-    return fps_worker_give(&m->worker, weight, &wait, counted);
+    uint64_t round = fps_load_relaxed(&m->worker.roster.members[m->worker.rank].clock);
+    return fps_worker_give(&m->worker, round, weight, &wait, counted);
 }
 
 #endif

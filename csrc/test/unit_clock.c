@@ -33,7 +33,7 @@ static bool give(table *t, uint32_t rank, uint32_t weight)
 {
     bool counted = false;
     uint64_t before = progress(t);
-    bool closed = fps_clock_give(&t->roster, rank, weight, &counted);
+    bool closed = fps_clock_give(&t->roster, rank, clock_of(t, rank), weight, &counted);
     CHECK(counted);
     CHECK_EQ(progress(t), before + closed);
     return closed;
@@ -43,7 +43,7 @@ static void check_dropped(table *t, uint32_t rank)
 {
     bool counted = true;
     uint64_t before = progress(t), dropped = fps_load_relaxed(&t->board.dropped);
-    CHECK(!fps_clock_give(&t->roster, rank, 1, &counted));
+    CHECK(!fps_clock_give(&t->roster, rank, clock_of(t, rank), 1, &counted));
     CHECK(!counted);
     CHECK_EQ(progress(t), before);
     CHECK_EQ(fps_load_relaxed(&t->board.dropped), dropped + 1);
@@ -474,6 +474,30 @@ static void nobody_catches_up_with_what_it_is_ahead_of(void)
     CHECK(give(&t, 1, 1));
 }
 
+/* Whoever does not know whether it has given gives again. */
+static void giving_twice_is_giving_once(void)
+{
+    table t;
+    bool counted = false;
+    lay(&t, bsp, 2);
+    enter(&t, 2);
+    CHECK(!give(&t, 0, 3));
+    CHECK(!fps_clock_give(&t.roster, 0, 0, 5, &counted)); /* while the round is open */
+    CHECK(counted);
+    CHECK_EQ(clock_of(&t, 0), 1);
+    CHECK(give(&t, 1, 4));
+    DECIDED(&t, 1, 3, 104);
+    counted = false;
+    CHECK(!fps_clock_give(&t.roster, 0, 0, 5, &counted)); /* and when it has closed */
+    CHECK(counted);
+    CHECK(!fps_clock_give(&t.roster, 1, 0, 5, &counted));
+    CHECK(counted);
+    CHECK_EQ(fps_load_relaxed(&t.board.dropped), 0);
+    CHECK(!give(&t, 1, 6));
+    CHECK(give(&t, 0, 7));
+    DECIDED(&t, 2, 7, 106);
+}
+
 /* A death under the lock leaves any of these; the next one that has the lock settles. */
 static void half_an_event_is_finished_by_settling(void)
 {
@@ -576,7 +600,7 @@ static void random_event(table *t, model *m, uint64_t *random)
         grew = fps_clock_end_step(&t->roster, rank);
         m->clock[rank]++;
     } else {
-        grew = fps_clock_give(&t->roster, rank, weight, &counted);
+        grew = fps_clock_give(&t->roster, rank, clock_of(t, rank), weight, &counted);
         CHECK_EQ(counted, m->clock[rank] == m->progress);
         if (counted) m->weight[rank] = weight;
         m->gave[rank] |= counted;
@@ -635,6 +659,7 @@ int main(void)
         TEST(a_joiner_whose_rank_has_given_waits_for_the_next_round),
         TEST(who_has_read_later_rounds_gives_to_the_open_one),
         TEST(nobody_catches_up_with_what_it_is_ahead_of),
+        TEST(giving_twice_is_giving_once),
         TEST(half_an_event_is_finished_by_settling),
         TEST(any_run_of_events_agrees_with_a_plain_model),
     };

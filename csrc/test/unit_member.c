@@ -71,11 +71,16 @@ static fps_status come_back(fps_worker *worker)
     return fps_worker_return(worker, &wait);
 }
 
+static uint64_t clock_of(const fps_arena *arena, uint32_t rank)
+{
+    return fps_load_relaxed(&arena->members[rank].clock);
+}
+
 static fps_status give(fps_worker *worker, uint32_t weight)
 {
     fps_wait wait = wait_ms(LONG_MS);
     bool counted = true;
-    fps_status status = fps_worker_give(worker, weight, &wait, &counted);
+    fps_status status = fps_worker_give(worker, clock_of(worker->arena, worker->rank), weight, &wait, &counted);
     CHECK(counted);
     return status;
 }
@@ -85,10 +90,6 @@ static uint64_t put_out_of(const fps_arena *arena) { return fps_load_relaxed(&ar
 static uint32_t state_of(const fps_arena *arena, uint32_t rank)
 {
     return fps_load32_relaxed(&arena->members[rank].state);
-}
-static uint64_t clock_of(const fps_arena *arena, uint32_t rank)
-{
-    return fps_load_relaxed(&arena->members[rank].clock);
 }
 
 /* Another process that is a member: it does `steps` steps and then waits for `go`. */
@@ -275,7 +276,7 @@ static void rounds_close_and_late_gradients_are_told(void)
     bool counted = true;
     CHECK_EQ(give(&a, 3), FPS_OK);
     CHECK_EQ(begin(&a), FPS_OK);
-    CHECK_EQ(fps_worker_give(&b, 1, &wait, &counted), FPS_OK);
+    CHECK_EQ(fps_worker_give(&b, 0, 1, &wait, &counted), FPS_OK);
     CHECK(!counted);
     CHECK_EQ(begin(&b), FPS_OK);
     CHECK_EQ(give(&b, 4), FPS_OK);
@@ -457,7 +458,7 @@ static void be_stopped_and_return(void *argument)
     CHECK_EQ(begin(&worker), FPS_PUT_OUT);
     CHECK_EQ(end_step(&worker), FPS_PUT_OUT);
     CHECK_EQ(renew(&worker), FPS_PUT_OUT);
-    CHECK_EQ(fps_worker_give(&worker, 1, &wait, &counted), FPS_PUT_OUT);
+    CHECK_EQ(fps_worker_give(&worker, 0, 1, &wait, &counted), FPS_PUT_OUT);
     CHECK_EQ(clock_of(o->arena, o->rank), 0);
     CHECK_EQ(come_back(&worker), FPS_OK);
     CHECK_EQ(clock_of(o->arena, o->rank), progress_of(o->arena));
@@ -525,13 +526,14 @@ static void only_a_silent_member_that_others_wait_for_is_put_out(void)
     CHECK_EQ(end_step(&b), FPS_OK);
     make_silent(&arena, 0); /* ahead */
     make_silent(&arena, 2);
-    CHECK_EQ(renew(&c), FPS_OK);
+    CHECK_EQ(begin(&c), FPS_OK);
     CHECK_EQ(begin_within(&b, SHORT_MS), FPS_TIMEOUT);
     make_silent(&arena, 2);
     fps_store_relaxed(&arena.board->progressed_ns, (uint64_t)fps_now_ns()); /* it has only now become the slowest */
     CHECK_EQ(begin_within(&b, SHORT_MS), FPS_TIMEOUT);
     make_silent(&arena, 1); /* nobody puts itself out */
     make_silent(&arena, 2);
+    CHECK_EQ(renew(&c), FPS_OK); /* no word of it */
     CHECK_EQ(begin(&b), FPS_OK);
     CHECK_EQ(put_out_of(&arena), 1);
     CHECK_EQ(state_of(&arena, 0), FPS_MEMBER_HERE);

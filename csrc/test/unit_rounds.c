@@ -870,7 +870,7 @@ static void gradients_of_one_round_follow_each_other(void)
     CHECK_EQ(put(&t, 1, 1, 0, 2, 1), FPS_PUT_OUT);
     CHECK_EQ(put(&t, 1, 2, 0, 1, 1), FPS_OK);
     CHECK_EQ(put(&t, 1, 3, 0, 3, 1), FPS_PUT_OUT);
-    CHECK_EQ(put(&t, 1, 4, 1, 2, 1), FPS_PUT_OUT);
+    CHECK_EQ(put(&t, 1, 4, 1, 1, 1), FPS_MIXED); /* the round before has not been applied: its row is needed */
     check_row(&t.arenas[0], 1, 1, 0, 1);
     CHECK_EQ(put(&t, 1, 5, 0, 2, 10), FPS_OK);
     CHECK_EQ(put(&t, 1, 5, 0, 2, 10), FPS_OK);
@@ -878,7 +878,9 @@ static void gradients_of_one_round_follow_each_other(void)
     check_row(&t.arenas[0], 1, 11, 0, 2);
     CHECK_EQ(put(&t, 1, 7, 0, 3, 100), FPS_OK);
     check_row(&t.arenas[0], 1, 111, 0, 3);
-    CHECK_EQ(put(&t, 1, 8, 1, 1, 4), FPS_OK);
+    fps_store_relaxed(&t.arenas[0].header->current, FPS_CURRENT(1, 0));
+    CHECK_EQ(put(&t, 1, 8, 1, 2, 4), FPS_PUT_OUT);
+    CHECK_EQ(put(&t, 1, 9, 1, 1, 4), FPS_OK);
     check_row(&t.arenas[0], 1, 4, 1, 1);
     disband(&t);
 }

@@ -71,6 +71,7 @@ cdef extern from "layout.h" nogil:
     ctypedef struct fps_seat:
         pthread_mutex_t life
         fps_word32 state, pid
+        fps_word pins
         fps_meters meters
     ctypedef struct fps_stripe:
         pthread_mutex_t lock
@@ -200,7 +201,7 @@ cdef extern from "clock.h" nogil:
     bint fps_clock_exit(const fps_roster *r, uint32_t rank, int state)
     bint fps_clock_end_step(const fps_roster *r, uint32_t rank)
     void fps_clock_catch_up(const fps_roster *r, uint32_t rank, uint64_t round)
-    bint fps_clock_give(const fps_roster *r, uint32_t rank, uint32_t weight, bool_c *counted)
+    bint fps_clock_give(const fps_roster *r, uint32_t rank, uint64_t round, uint32_t weight, bool_c *counted)
     uint64_t fps_clock_needs(const fps_policy *policy, uint64_t clock)
     void fps_clock_decision(const fps_roster *r, fps_decision *out)
 
@@ -218,7 +219,8 @@ cdef extern from "member.h" nogil:
     fps_status fps_worker_return(fps_worker *worker, const fps_wait *wait)
     fps_status fps_worker_begin(fps_worker *worker, const fps_wait *wait, uint64_t *clock, uint64_t *progress)
     fps_status fps_worker_end_step(fps_worker *worker, const fps_wait *wait)
-    fps_status fps_worker_give(fps_worker *worker, uint32_t weight, const fps_wait *wait, bool_c *counted)
+    fps_status fps_worker_give(fps_worker *worker, uint64_t round, uint32_t weight, const fps_wait *wait,
+                               bool_c *counted)
     fps_status fps_worker_catch_up(fps_worker *worker, uint64_t round, const fps_wait *wait)
     fps_status fps_worker_renew(fps_worker *worker, const fps_wait *wait)
     uint32_t fps_board_blocker(const fps_roster *r)

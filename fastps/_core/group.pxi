@@ -347,7 +347,7 @@ cdef class Group:
             elif 0 < turn <= arena.layout.n_sessions:
                 holder = fps_load32_relaxed(&arena.seats[turn - 1].pid)
         if status == FPS_TIMEOUT:
-            text = f"{self.label(at)}: waited {timeout:g} s for a lock that {process_of(holder)} holds"
+            text = f"{self.label(at)}: waited {timeout:.3g} s for a lock that {process_of(holder)} holds"
             if pushes:
                 text += (f"; the push is applied on shards {applied}, on a part of shards {partial} and not on shards "
                          f"{pending}: push the same gradients with resume=error.resume to finish it")
@@ -357,6 +357,12 @@ cdef class Group:
         self.idle.append(lane)
         if status == FPS_TIMEOUT:
             raise errors.WaitTimeoutError(text)
+        if status == FPS_HELD:
+            holders = {fps_load32_relaxed(&arena.seats[i].pid) for i in range(arena.layout.n_sessions)
+                       if fps_load_relaxed(&arena.seats[i].pins) and not fps_lock_abandoned(&arena.seats[i].life)}
+            raise errors.WaitTimeoutError(
+                f"{self.label(at)}: waited {timeout:.3g} s for a version of the parameters that nobody holds; let go of old "
+                f"views and their arrays in {', '.join(process_of(pid) for pid in sorted(holders))}")
         if status == FPS_INTERRUPTED:
             error, lane.signal = lane.signal, None
         else:

@@ -31,15 +31,17 @@ cdef class Member:
 
     def __init__(self, Arena arena, object rank, double lease, double timeout):
         cdef fps_status status
-        cdef uint32_t wanted = FPS_ANY_RANK if rank is None else rank
+        cdef uint32_t wanted = FPS_ANY_RANK
         cdef int64_t lease_ns = <int64_t>(1e9 * lease)
         cdef uint32_t most = arena.arena.layout.n_members
         self.mapped, self.generation = arena, fps_life_generation()
         self.wait.interrupted, self.wait.state = ask_member_for_signals, <void *>self
         self.wait.deadline_ns = deadline_after(timeout)
-        if rank is not None and wanted >= most:
+        if rank is not None and not 0 <= rank < most:
             raise errors.RankError(f"worker: expected a rank from 0 to {most - 1}, got {rank}; create the server with a "
                                    f"larger max_workers")
+        if rank is not None:
+            wanted = rank
         with nogil:
             status = fps_worker_join(&self.mapped.arena, wanted, lease_ns, &self.wait, &self.worker)
         if status == FPS_FULL:
@@ -76,7 +78,7 @@ cdef class Member:
                 who = f"the worker of rank {blocker}, {process_of(pid)}"
             elif not fps_load32_relaxed(&self.mapped.arena.board.started):
                 who = f"{self.worker.roster.policy.quorum} workers to join"
-            raise errors.WaitTimeoutError(f"{verb}: waited {timeout:g} s for {who}")
+            raise errors.WaitTimeoutError(f"{verb}: waited {timeout:.3g} s for {who}")
         raise exception_of(status, f"{verb} on {self.mapped.label}", c_errno)
 
     cdef fps_wait until(self, double timeout) except *:
@@ -114,13 +116,14 @@ cdef class Member:
             status = fps_worker_end_step(&self.worker, &wait)
         self.check(status, "end of a step", timeout)
 
-    def give(self, uint32_t weight, double timeout):
-        """Gives what is in the worker's rows, `weight` gradients, to the open round; False when its round has closed."""
+    def give(self, uint64_t round, uint32_t weight, double timeout):
+        """Gives what is in the worker's rows, `weight` gradients, to its round; False when that is not the open one.
+        Twice is as good as once."""
         cdef fps_status status
         cdef bool_c counted = False
         cdef fps_wait wait = self.until(timeout)
         with nogil:
-            status = fps_worker_give(&self.worker, weight, &wait, &counted)
+            status = fps_worker_give(&self.worker, round, weight, &wait, &counted)
         self.check(status, "end of a step", timeout)
         return bool(counted)
 
@@ -217,7 +220,7 @@ cdef class Board:
         cdef bool_c counted = False
         if fps_load_relaxed(&m.clock) > self.progress:
             raise ValueError(f"rank {rank}: it has given to the open round")
-        fps_clock_give(&self.roster, rank, weight, &counted)
+        fps_clock_give(&self.roster, rank, fps_load_relaxed(&m.clock), weight, &counted)
         return bool(counted)
 
     def catch_up(self, uint32_t rank, uint64_t round):

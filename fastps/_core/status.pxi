@@ -30,9 +30,6 @@ cdef object exception_of(fps_status status, str where, int code=0):
             f"the server at once, or create it with a larger max_sessions")
     if status == FPS_PUT_OUT:
         return errors.PutOutError(f"{where}: the others went on without this worker")
-    if status == FPS_HELD:
-        return errors.WaitTimeoutError(
-            f"{where}: every version of the parameters is held by a view; let go of the arrays of old views")
     if status == FPS_NO_MEMORY:
         return errors.ArenaMemoryError(f"{where}: the operating system refused the memory: {os.strerror(code)}")
     if status in (FPS_TRUNCATED, FPS_BAD_MAGIC, FPS_BAD_HEADER):

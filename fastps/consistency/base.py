@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import operator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from fastps.errors import OptionError
 
@@ -22,8 +23,9 @@ class Consistency:
         ones count as being at the start
     straggler_timeout : seconds without a word after which a worker that the others wait for is put out; None: never,
         as long as it lives. A word is any operation of its session
-    lease : seconds without a word after which a worker on another node than shard 0 counts as dead. Its session sends
-        a word three times in that time by itself
+    lease : seconds after which a worker on another node than shard 0 counts as dead, unless it is prolonged. Its
+        session does that three times in that time by itself, also while it computes; to be a straggler it makes no
+        difference
     """
 
     workers: int = 1
@@ -61,6 +63,11 @@ class Consistency:
         return self.kind, self.bound or 0, 0, self.workers, float(self.straggler_timeout or 0.0), 0
 
 
-def require_count(name: str, value: object, least: int, most: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+def require_count(name: str, value: Any, least: int, most: int) -> None:
+    """Raises OptionError for what is no whole number (numpy's are), or out of range."""
+    try:
+        count = least - 1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        count = least - 1
+    if not least <= count <= most:
         raise OptionError(f"{name}: expected an int from {least} to {most}, got {value!r}")

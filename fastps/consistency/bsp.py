@@ -24,8 +24,9 @@ class BSP(Consistency):
         A round closes without the last so many gradients, 0 or more. A late one counts on no shard; its worker is told
         (`Reply.counted`) and goes on with the newest version.
     deterministic : bool
-        Refuses what would let the result depend on who comes first: backup workers, and workers without a rank of their
-        own. The sum is always in the order of ranks.
+        The sum is always in the order of ranks. This refuses what would let the result depend on time all the same:
+        backup workers, a straggler timeout, and workers without a rank of their own below `workers`, all of which must
+        be there before the first round closes.
 
     References
     ----------
@@ -44,8 +45,15 @@ class BSP(Consistency):
         if self.reduce not in ("mean", "sum"):
             raise OptionError(f"reduce: expected 'mean' or 'sum', got {self.reduce!r}")
         require_count("backup", self.backup, 0, 255)
-        if self.deterministic and self.backup:
-            raise OptionError("deterministic: which gradients count depends on the time with backup workers; drop one")
+        if 1 < self.workers <= self.backup:
+            raise OptionError(f"backup: expected fewer than the {self.workers} workers, got {self.backup}")
+        if not isinstance(self.deterministic, bool):
+            raise OptionError(f"deterministic: expected True or False, got {self.deterministic!r}")
+        if self.deterministic and (self.backup or self.straggler_timeout is not None):
+            raise OptionError(
+                "deterministic: with backup= or straggler_timeout= it depends on time which gradients count; leave "
+                "them away"
+            )
 
     @property
     def bound(self) -> int:

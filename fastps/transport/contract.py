@@ -74,8 +74,9 @@ class Membership(Protocol):
 
     def end_step(self, timeout: float) -> None: ...
 
-    def give(self, weight: int, timeout: float) -> bool:
-        """Gives what is in the worker's rows, `weight` gradients, to its round; False when that had closed already."""
+    def give(self, round: int, weight: int, timeout: float) -> bool:
+        """Gives what is in the worker's rows, `weight` gradients, to a round; False when that had closed already. Twice
+        is as good as once."""
 
     def catch_up(self, round: int, timeout: float) -> None:
         """The worker has read what `round` rounds have made: its next gradient is for the one behind them."""

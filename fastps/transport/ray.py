@@ -132,8 +132,8 @@ class RayMembership:
     def end_step(self, timeout: float) -> None:
         self._hear(self._ask(self._coordinator.end_step.remote(self._token, timeout), timeout))
 
-    def give(self, weight: int, timeout: float) -> bool:
-        ref = self._coordinator.give.remote(self._token, self._clock, weight, timeout)
+    def give(self, round: int, weight: int, timeout: float) -> bool:
+        ref = self._coordinator.give.remote(self._token, round, weight, timeout)
         counted, reached = self._ask(ref, timeout)
         self._hear(reached)
         return bool(counted)
@@ -190,10 +190,11 @@ class SlotOperation:
         answer = cluster.get(self._ref, left_until(self._deadline), self._what)
         if self._outs is None:
             return {}
-        if answer is None:
+        versions, values = answer
+        if not versions:
             return dict.fromkeys(self._layout.shards, MIXED)
-        wire.scatter(self._layout, 0, answer, self._outs)
-        return {}
+        wire.scatter(self._layout, 0, values, self._outs)
+        return dict(zip(self._layout.shards, versions, strict=True))
 
 
 class Operation:

@@ -13,6 +13,7 @@ import ray
 
 import fastps
 from tests import workers
+from tests.conformance.test_round_workers import Interrupted, notes_of
 from tests.conftest import own_arenas
 from tests.local_server import LocalServer
 
@@ -193,6 +194,26 @@ def test_slots_are_each_workers_own():
         with fastps.ParameterServer(np.zeros(N), rule=fastps.Adam(0.1), consistency=fastps.BSP()) as other:
             sizes = [os.fstat(server._attach().shm.arenas[0].fd).st_blocks for server in (ps, other)]
             assert sizes[0] < sizes[1]  # no room for slots
+
+
+@pytest.mark.parametrize("behind", [False, True])
+@pytest.mark.parametrize(("of", "name"), [("_membership", "give"), ("_rounds", "deposit"), ("_rounds", "help")])
+def test_an_interrupt_at_the_end_of_a_round_leaves_its_step_done_once(of, name, behind):
+    with (
+        fastps.ParameterServer(np.zeros(N), consistency=fastps.LocalSGD(2, workers=2)) as ps,
+        ps.worker() as a,
+        ps.worker() as b,
+    ):
+        b.push(np.ones(N))
+        b.push(np.ones(N))
+        a.push(np.ones(N))
+        setattr(a, of, Interrupted(getattr(a, of), name, behind))
+        assert "do not repeat it" in notes_of(a.push, 3 * np.ones(N))
+        assert (a.pull() == 3).all()
+        for w in (a, b, a, b):
+            w.push(np.ones(N))
+        assert (a.pull() == 5).all()
+        assert (a.clock, b.clock, ps.versions) == (2, 2, (2,))
 
 
 @pytest.mark.parametrize("steps", [0, -1, 1.5, "8", True, None])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import gc
 import os
@@ -125,7 +126,7 @@ def test_when_every_version_is_held_an_operation_says_so_and_goes_on_when_some_a
             a.push(ONES)
             assert all((p.array == number).all() for p in held[-1])
         for operation in (a.pull, a.view, lambda timeout: a.push(ONES, timeout=timeout), ps.pull):
-            with pytest.raises(fastps.WaitTimeoutError, match="every version of the parameters is held by a view"):
+            with pytest.raises(fastps.WaitTimeoutError, match=f"that nobody holds.*process {os.getpid()} "):
                 operation(timeout=0.05)
         assert all((p.array == number).all() for number, pieces in enumerate(held) for p in pieces)
         del held[3:5]
@@ -394,6 +395,9 @@ def test_pushes_need_a_worker():
         ({}, {"rule": fastps.DCASGD(0.1)}, "DCASGD"),
         ({"reduce": "median"}, {}, "reduce"),
         ({"backup": 1, "deterministic": True}, {}, "deterministic"),
+        ({"straggler_timeout": 1.0, "deterministic": True}, {}, "deterministic"),
+        ({"deterministic": "no"}, {}, "deterministic: expected True or False"),
+        ({"workers": 2, "backup": 2}, {}, "backup: expected fewer than the 2 workers"),
         ({"backup": -1}, {}, "backup"),
         ({"backup": 1.0}, {}, "backup"),
         ({"backup": 256}, {}, "backup"),
@@ -407,10 +411,11 @@ def test_a_server_that_cannot_be_is_refused(policy, options, says):
 
 def test_a_deterministic_server_asks_who_is_who():
     with fastps.ParameterServer(np.zeros(4), consistency=fastps.BSP(deterministic=True)) as ps:
-        with pytest.raises(fastps.RankError, match="rank="):
-            ps.worker()
-        with ps.worker(3) as w:
-            assert w.rank == 3
+        for rank in (None, 1):
+            with pytest.raises(fastps.RankError, match="pass a rank from 0 to 0"):
+                ps.worker(rank)
+        with ps.worker(np.int64(0)) as w:
+            assert w.rank == 0
 
 
 def test_gradients_that_do_not_fit_leave_the_round_as_it_was():
@@ -513,3 +518,103 @@ def test_a_worker_that_has_left_says_so():
         with pytest.raises(fastps.ClosedError, match="it has left"):
             b.push(ONES)
         assert uniform(a.pull()) == 0
+
+
+# Interrupts: what Ctrl-C leaves behind, wherever it comes
+
+
+class Interrupted:
+    """Raises KeyboardInterrupt once, before or behind one call of another object."""
+
+    def __init__(self, inner, name, behind):
+        self._inner, self._name, self._behind = inner, name, behind
+
+    def __getattr__(self, name):
+        method = getattr(self._inner, name)
+        if name != self._name:
+            return method
+
+        def call(*arguments):
+            self._name = None
+            if self._behind:
+                method(*arguments)
+            raise KeyboardInterrupt
+
+        return call
+
+
+def notes_of(push, *arguments, **options):
+    with pytest.raises(KeyboardInterrupt) as caught:
+        push(*arguments, **options)
+    return " ".join(caught.value.__notes__)
+
+
+@pytest.mark.parametrize("closes", [False, True])
+@pytest.mark.parametrize("behind", [False, True])
+def test_an_interrupt_where_gradients_are_given_gives_them_once(behind, closes):
+    with server(2) as (ps, a, b):
+        if closes:
+            b.push(10 * ONES)
+        a._membership = Interrupted(a._membership, "give", behind)
+        assert "the next operation gives them: do not push them again" in notes_of(a.push, ONES)
+        if not closes:
+            b.push(10 * ONES)
+        assert (a.pull() == 11).all()
+        assert (b.pull() == 11).all()
+        a.push(100 * ONES)
+        b.push(1000 * ONES)
+        assert (a.pull() == 1111).all()
+        assert (a.clock, b.clock, ps.versions) == (2, 2, (2, 2))
+
+
+def test_an_interrupt_behind_the_end_of_a_round_says_that_it_was_given():
+    with server(1) as (_, a):
+        a._rounds = Interrupted(a._rounds, "help", behind=False)
+        assert "the gradients were given to round 1" in notes_of(a.push, ONES)
+        assert (a.pull() == 1).all()
+        a.push(ONES)
+        assert (a.pull() == 2).all()
+
+
+@pytest.mark.parametrize("step", [False, True])
+@pytest.mark.parametrize("behind", [False, True])
+def test_an_interrupt_where_gradients_are_put_into_place_leaves_nothing_of_the_step(behind, step):
+    with server(1) as (_, a):
+        a.push(1000 * ONES, step=False)
+        a._rounds = Interrupted(a._rounds, "deposit_directly", behind)
+        assert "nothing of this step counts: push all its gradients again" in notes_of(a.push, ONES, step=step)
+        a.push(ONES, step=False)
+        a.push(10 * ONES)
+        assert (a.pull() == 11).all()
+
+
+def test_a_future_that_fails_leaves_the_gradients_of_the_step_where_they_are():
+    with server(1) as (_, a):
+        a.push(ONES, step=False)
+        with pytest.raises(fastps.WaitTimeoutError, match="nothing was done"):
+            a.push(concurrent.futures.Future(), timeout=0.05)
+        a.push(ONES)
+        assert (a.pull() == 2).all()
+
+
+def test_an_interrupt_while_others_are_waited_for_says_that_the_push_counts():
+    with server(2) as (_, a, b):
+        a._rounds = Interrupted(a._rounds, "pull", behind=False)
+        b.push(ONES)
+        assert "the push counts in round 0" in notes_of(a.push_pull, ONES)
+        assert (a.pull() == 2).all()
+
+
+def test_a_step_has_an_end():
+    with server(1, np.zeros(2, np.float32), num_shards=1) as (_, a):
+        ones = np.ones(2, np.float32)
+        for _ in range(65534):
+            a.push(ones, step=False)
+        a.push(ones)
+        assert (a.pull() == 65535).all()
+        for _ in range(65535):
+            a.push(ones, step=False)
+        with pytest.raises(fastps.OptionError, match="at most 65535 gradients"):
+            a.push(ones)
+        a.end_step()
+        assert (a.pull() == 2 * 65535).all()

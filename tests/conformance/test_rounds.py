@@ -206,16 +206,16 @@ class Boaster(Broken):
         clock, _ = self._inner.begin(timeout)
         return clock, clock
 
-    def give(self, weight, timeout):
-        self._inner.give(weight, timeout)
+    def give(self, round, weight, timeout):
+        self._inner.give(round, weight, timeout)
         return True
 
 
 class Doubter(Broken):
     """It says of every gradient that it came too late."""
 
-    def give(self, weight, timeout):
-        self._inner.give(weight, timeout)
+    def give(self, round, weight, timeout):
+        self._inner.give(round, weight, timeout)
         return False
 
 
