@@ -6,6 +6,7 @@ Workers are threads of this process, or Ray actors; tests/conformance/test_round
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -20,7 +21,7 @@ from tests import workers
 
 TOGETHER = 4  # workers
 ROUNDS = 100
-BACKUP_ROUNDS = 1000
+BACKUP_ROUNDS = int(os.environ.get("FASTPS_TEST_ROUNDS") or 1000)
 STEPS = 120  # of a recorded history
 N = 1001  # parameters, which three shards do not divide
 
