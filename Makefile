@@ -37,6 +37,7 @@ types: $(VENV)/ready  ## mypy, strict
 	$(BIN)/mypy
 
 ctest:  ## the C core alone: unit, stress (ThreadSanitizer) and kill tests
+	$(MAKE) -C csrc -j 2 build
 	$(MAKE) -C csrc test
 
 pytest: $(VENV)/ready  ## the Python tests

@@ -54,7 +54,7 @@ class Rounds:
         while True:
             if decision is None and (session.shm is not None or len(session.transports) > 1):
                 decision = self.decision(left_until(deadline))
-            versions = session.run_directly(False, None, True, target, left_until(deadline), decision)
+            versions = session.run_round_directly(None, target, left_until(deadline), decision)
             if versions is None:
                 arrays = arrays or structure.outs(out, "pull")
                 versions = session.run(Work(outs=arrays, decision=decision), left_until(deadline), "pull")
@@ -67,7 +67,7 @@ class Rounds:
         nothing, when they need a closer look."""
         deadline = deadline_after(timeout)
         while True:
-            versions = self._session.run_directly(True, grads, False, None, left_until(deadline), decision, place)
+            versions = self._session.run_round_directly(grads, None, left_until(deadline), decision, place)
             if versions is None or is_one_round(versions):
                 return versions is not None
             decision = self._newer(deadline, "push")

@@ -74,7 +74,7 @@ class Session:
         structure = self.spec.structure
         arrays = structure.empty() if out is None else None
         target = structure.assemble(arrays) if arrays else out
-        versions = self.run_directly(False, None, True, target, timeout)
+        versions = None if self._direct is None else self._run_directly(False, None, True, target, timeout)
         if versions is None:
             versions = self.run(Work(outs=arrays or structure.outs(out, "pull")), timeout, "pull")
         return target, versions
@@ -82,8 +82,8 @@ class Session:
     def push(self, grads: Any, pulled: Any, timeout: float | None, resume: Any) -> tuple[int, ...] | None:
         """Per shard the version that it made; None when it was skipped. Of shards that an earlier attempt had finished,
         0."""
-        plain = resume is None and pulled is None
-        versions = self.run_directly(True, grads, False, None, timeout) if plain else None
+        plain = resume is None and pulled is None and self._direct is not None
+        versions = self._run_directly(True, grads, False, None, timeout) if plain else None
         if versions is None:
             work = self.work(grads, pulled, None, "push", timeout, resume)
             if work is None:
@@ -101,7 +101,8 @@ class Session:
             return *self.pull(out, timeout), applied
         fresh = structure.empty() if out is None else None
         target = structure.assemble(fresh) if fresh else out
-        versions = self.run_directly(True, grads, True, target, timeout) if pulled is None else None
+        plain = pulled is None and self._direct is not None
+        versions = self._run_directly(True, grads, True, target, timeout) if plain else None
         if versions is not None:
             return target, versions, True
         arrays = fresh or structure.outs(out, "push_pull")
@@ -225,23 +226,27 @@ class Session:
         transport = self.shm or self.transports[0]
         return [transport.hyper(row, len(rule.hyper), timeout) for row, rule in enumerate(self.spec.rules)]
 
-    def run_directly(
-        self,
-        pushes: bool,
-        grads: Any,
-        pulls: bool,
-        outs: Any,
-        timeout: float | None,
-        decision: Decision | None = None,
-        deposit: Deposit | None = None,
+    def _run_directly(
+        self, pushes: bool, grads: Any, pulls: bool, outs: Any, timeout: float | None
     ) -> tuple[int, ...] | None:
         """The versions, when one C call could check the arguments and do everything; None when it could not."""
+        assert self._direct is not None
+        try:
+            return self._direct.run_if_fits(pushes, grads, pulls, outs, timeout)
+        except WaitTimeoutError as error:
+            raise self._merged([(0, error)], pushes) from None
+
+    def run_round_directly(
+        self, grads: Any, outs: Any, timeout: float, decision: Decision | None, deposit: Deposit | None = None
+    ) -> tuple[int, ...] | None:
+        """The same in rounds."""
         if self._direct is None:
             return None
+        pushes = deposit is not None
         try:
-            versions = self._direct.run_if_fits(pushes, grads, pulls, outs, timeout, decision, deposit)
+            versions = self._direct.run_if_fits(pushes, grads, not pushes, outs, timeout, decision, deposit)
         except WaitTimeoutError as error:
-            raise self._merged([(0, error)], pushes and deposit is None) from None
+            raise self._merged([(0, error)], False) from None
         return (MIXED,) if versions == () else versions
 
     def run(self, work: Work, timeout: float | None, verb: str, resume: Any = None) -> tuple[int, ...]:
