@@ -110,15 +110,15 @@ class RoundWorker(Worker):
         except (ParameterError, OptionError):
             raise  # nothing has changed
         except BaseException as error:
-            tell(error, self._aftermath(gives))
+            tell(error, self._aftermath(gives, clock))
             raise
         self.reply = Reply(clock, staleness, (clock + 1,) * self._shards if counted else (), counted)
         return self.reply
 
-    def _aftermath(self, gives: int) -> str:
-        """What has become of the gradients of a push that raised, when `gives` had been given before."""
+    def _aftermath(self, gives: int, clock: int) -> str:
+        """What has become of the gradients of a push for round `clock` that raised, `gives` steps having ended before."""
         if self._gives > gives:
-            return f"the gradients were given to round {self.clock}: do not push them again"
+            return f"the gradients were given to round {clock}: do not push them again"
         if self._owes_end:
             return "the gradients are in place, and the next operation gives them: do not push them again"
         if not self._touched:

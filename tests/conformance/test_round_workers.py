@@ -570,7 +570,7 @@ def test_an_interrupt_where_gradients_are_given_gives_them_once(behind, closes):
 def test_an_interrupt_behind_the_end_of_a_round_says_that_it_was_given():
     with server(1) as (_, a):
         a._rounds = Interrupted(a._rounds, "help", behind=False)
-        assert "the gradients were given to round 1" in notes_of(a.push, ONES)
+        assert "the gradients were given to round 0" in notes_of(a.push, ONES)
         assert (a.pull() == 1).all()
         a.push(ONES)
         assert (a.pull() == 2).all()
