@@ -116,7 +116,7 @@ class RoundWorker(Worker):
         return self.reply
 
     def _aftermath(self, gives: int, clock: int) -> str:
-        """What has become of the gradients of a push for round `clock` that raised, `gives` steps having ended before."""
+        """What has become of the gradients of a push that raised. They were for round `clock`, behind `gives` gifts."""
         if self._gives > gives:
             return f"the gradients were given to round {clock}: do not push them again"
         if self._owes_end:
