@@ -34,7 +34,8 @@ class RoundWorker(Worker):
 
     When a push raises, Ctrl-C included, its error or a note on it says what has become of the gradients: nothing was
     done; nothing of this step counts, so all its gradients are to be pushed again; they will be given by the next
-    operation; or they were given. In the last two cases they must not be pushed again.
+    operation; or they were given. In the last two cases they must not be pushed again. An error that says nothing of
+    that came before the gradients were touched.
     """
 
     def __init__(self, session: Session, membership: Membership) -> None:

@@ -138,6 +138,22 @@ def test_when_every_version_is_held_an_operation_says_so_and_goes_on_when_some_a
         del held
 
 
+def test_a_fork_lets_go_of_nothing_that_its_parent_holds():
+    with server(1) as (_, a):
+        view = a.view()
+        pieces = [piece.array for piece in view.pieces]
+        child = os.fork()
+        if child == 0:
+            view = pieces = None  # its copies of them
+            os._exit(0)
+        assert os.waitpid(child, 0) == (child, 0)
+        for number in range(1, 41):
+            a.push(ONES)
+            assert (a.pull() == number).all()
+        assert all((piece == 0).all() for piece in pieces)
+        del view, pieces
+
+
 # Accumulation
 
 
