@@ -3,13 +3,16 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test bench bench-rules bench-consistency readme lint types ctest pytest build wheel clean
+.PHONY: help demo recommend test bench bench-rules bench-consistency bench-recommend readme lint types ctest pytest build wheel clean
 
 help:  ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/ready  ## train on the handwritten digits, then the same on a plain Ray actor, and compare
 	$(BIN)/python -m fastps demo
+
+recommend: $(VENV)/ready  ## train a recommender of movies in sparse tables, and let it recommend
+	$(BIN)/python -m fastps recommend
 
 test: lint types ctest pytest  ## everything that must hold: linters, types, C tests, Python tests
 
@@ -24,6 +27,10 @@ bench-rules: $(VENV)/ready  ## every update rule beside its bytes at the speed o
 bench-consistency: $(VENV)/ready  ## rounds beside an actor used synchronously, stragglers, bounds over 100,000 pulls each
 	mkdir -p bench/results
 	$(BIN)/python bench/consistency.py --json bench/results/consistency.json
+
+bench-recommend: $(VENV)/ready  ## the recommender beside the SVD of scikit-surprise, where that is installed
+	mkdir -p bench/results
+	$(BIN)/python bench/recommend.py --json bench/results/recommend.json
 
 readme: $(VENV)/ready  ## write the README's figures from bench/results
 	$(BIN)/python bench/readme.py

@@ -22,7 +22,21 @@ typedef struct fps_arena_spec {
     fps_policy policy;
     uint64_t params_bytes;
     uint64_t stripe_bytes; /* 0: chosen from params_bytes; else a power of two, at least one block */
+    uint32_t n_tables;
+    const fps_table_layout *tables; /* what a table is, up to `max_rows`; where it lies follows from that */
 } fps_arena_spec;
+
+/* A process's view of a table. */
+typedef struct fps_table {
+    fps_table_layout layout;
+    fps_control *control;
+    uint8_t *index[2];
+    uint8_t *rows;
+    uint32_t number;
+    uint32_t head_bytes;
+    uint32_t at[1 + FPS_MAX_SLOTS];    /* where in a row a stream begins */
+    uint32_t bytes[1 + FPS_MAX_SLOTS]; /* of a stream in a row */
+} fps_table;
 
 /* A process's view of an arena. `layout` is a private copy: nothing is read from shared memory as an offset later. */
 typedef struct fps_arena {
@@ -39,6 +53,7 @@ typedef struct fps_arena {
     uint8_t *redo;
     uint8_t *params;
     uint8_t *slots;
+    fps_table *tables;
 } fps_arena;
 
 /* Stream 0 is params, stream k slot k - 1. */
@@ -64,11 +79,19 @@ static inline uint8_t *fps_arena_redo(const fps_arena *arena, uint32_t seat, uin
            (uint64_t)stream * (arena->layout.block_bytes + FPS_STREAM_APART);
 }
 
-/* Pure: checks `layout` against the size that fstat gave. */
-fps_status fps_layout_parse(const void *bytes, size_t available, uint64_t file_bytes, fps_layout *out);
+/* The beginning of an arena, as far as it says what it is. */
+#define FPS_HEAD_BYTES (FPS_PAGE + FPS_MAX_TABLES * sizeof(fps_table_layout))
+
+/* Pure: checks the first `available` bytes of an arena against the size that fstat gave. `tables` has room for
+ * FPS_MAX_TABLES. */
+fps_status fps_layout_parse(const void *bytes, size_t available, uint64_t file_bytes, fps_layout *out,
+                            fps_table_layout *tables);
 
 /* Pure: how much memory the arena for `spec` takes with as many workers as its quorum; 0 when it cannot be. */
 uint64_t fps_arena_bytes(const fps_arena_spec *spec);
+
+/* Pure: the bytes of a row in such a table, of which its values and slots are all but 16 to 31. */
+uint64_t fps_table_row_bytes(const fps_table_layout *table);
 
 /* Allocates, pre-faults, seals, initialises and locks the owner's life lock. Nothing is left behind on an error. */
 fps_status fps_arena_create(const fps_arena_spec *spec, fps_arena *out);
@@ -84,6 +107,14 @@ void fps_arena_retire(fps_arena *arena);
 /* Gives memory to a version or a row that has none yet. Twice is as good as once. */
 fps_status fps_arena_back_version(const fps_arena *arena, uint32_t version);
 fps_status fps_arena_back_row(const fps_arena *arena, uint32_t rank);
+
+/* Gives memory to [from, from + bytes) of a table, of which the first `backed` have some; answers in `backed` how many
+ * have now. `from` is a multiple of 2 MiB. Huge pages where the kernel has them: it gives shared memory none by itself
+ * unless it is told to, but does so when it is asked for each one. */
+fps_status fps_arena_extend(const fps_arena *arena, uint8_t *from, uint64_t bytes, uint64_t *backed);
+
+/* Takes the memory of a multiple of 2 MiB back: it reads as zeros. */
+void fps_arena_release(const fps_arena *arena, uint8_t *from, uint64_t bytes);
 
 /* FPS_OK, FPS_CLOSED or FPS_OWNER_DIED, for the price of two loads from one cache line. */
 fps_status fps_arena_state(const fps_arena *arena);

@@ -55,9 +55,22 @@ void fps_copy_stream(void *restrict to, const void *restrict from, size_t bytes)
     memcpy(d, s, bytes);
 }
 
+void fps_copy_short(void *restrict to, const void *restrict from, size_t bytes)
+{
+    if ((uintptr_t)to % 16 != 0 || bytes % 16 != 0) {
+        memcpy(to, from, bytes);
+        return;
+    }
+    for (size_t i = 0; i < bytes; i += 16)
+        _mm_stream_si128((__m128i *)(void *)((uint8_t *)to + i),
+                         _mm_loadu_si128((const __m128i *)(const void *)((const uint8_t *)from + i)));
+}
+
 void fps_copy_drain(void) { _mm_sfence(); }
 
 #else
+
+void fps_copy_short(void *restrict to, const void *restrict from, size_t bytes) { memcpy(to, from, bytes); }
 
 void fps_copy_stream(void *restrict to, const void *restrict from, size_t bytes) { memcpy(to, from, bytes); }
 void fps_copy_drain(void) {}

@@ -7,6 +7,9 @@
 /* Through the caches. */
 void fps_copy(void *restrict to, const void *restrict from, size_t bytes);
 
+/* Past the caches, of some hundred bytes; fps_copy_drain as below. */
+void fps_copy_short(void *restrict to, const void *restrict from, size_t bytes);
+
 /* Past the caches; fps_copy_drain before the copy is shown to anybody else. */
 void fps_copy_stream(void *restrict to, const void *restrict from, size_t bytes);
 void fps_copy_drain(void);

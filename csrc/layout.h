@@ -5,6 +5,9 @@
  *         |              its owner's life lock, version, counters (words)    |
  *         |              hyper[rules][hyper-parameters], by stripe 0's lock  |
  *   4096  +------------------------------------------------------------------+
+ *         | fps_table_layout[n_tables]   what each table is (immutable)      |
+ *         | fps_control[n_tables]        births lock, index, counters: pages |
+ *         +------------------------------------------------------------------+ a multiple of 4096
  *         | fps_seat[n_sessions]      a session: life lock, record, meters   |
  *         +------------------------------------------------------------------+
  *         | fps_stripe[n_stripes]     a robust lock, who writes under it     |
@@ -20,11 +23,20 @@
  *         +------------------------------------------------------------------+ fixed_bytes, a multiple of 4096
  *         | further versions of params and slots, version_stride apart       |
  *         | rows[n_members][row_stride]     gradients of a round             |
+ *         +------------------------------------------------------------------+ a multiple of 2 MiB, as are all that
+ * follow | of each table: its index, twice; its rows                        |
  *         +------------------------------------------------------------------+ total_bytes, a multiple of 4096
  *
- * What lies behind fixed_bytes exists only where updates are applied in rounds. Of it the second version has memory
- * from the beginning; the rest is a hole in the file until it is needed: a third version when somebody holds the one
- * before the last, a row when its worker's first gradient comes.
+ * What lies behind fixed_bytes is a hole in the file until it is needed. Versions and gradients of rounds exist only
+ * where updates are applied in rounds: the second version has memory from the beginning, a third one when somebody
+ * holds the one before the last, a row when its worker's first gradient comes. A table has address space for the most
+ * rows that it may ever hold, so nothing moves and nobody maps anything again when it grows. Its memory comes in pieces
+ * of 2 MiB, which the kernel can make huge pages of (fps_arena_extend).
+ *
+ * A row of a table:      0  key
+ *                        8  FPS_ROW_WORD: its lock and its sequence lock
+ *                       16  last seen, sightings (in a tracked table only)
+ *               head_bytes  values[dim], then each slot: dim elements, or one for the row
  *
  * Offsets, never pointers; fixed-width integers; `ready` is written last. The offsets 3072 and 2048 keep the
  * streams (user arrays, which numpy puts at 16, parameters and slots, redo blocks) apart modulo 4096: on some
@@ -44,7 +56,7 @@
 #include "sync.h"
 
 #define FPS_MAGIC UINT64_C(0x00315350545341ff) /* ff 'A' 'S' 'T' 'P' 'S' '1' 00 */
-#define FPS_FORMAT_VERSION 4u
+#define FPS_FORMAT_VERSION 5u
 #define FPS_PAGE 4096u
 #define FPS_BLOCK_BYTES 4096u /* one kernel call, the unit that a death leaves whole; layout.block_bytes decides */
 #define FPS_BLOCK_MAX_BYTES (2 * FPS_BLOCK_BYTES)
@@ -55,6 +67,12 @@
 #define FPS_MAX_HYPER 16u
 #define FPS_MAX_MEMBERS 256u
 #define FPS_MAX_VERSIONS 16u
+#define FPS_MAX_TABLES 64u
+#define FPS_HUGE_PAGE (UINT64_C(2) << 20)
+#define FPS_MAX_DIM 65536u
+#define FPS_MAX_ROWS (UINT64_C(1) << 31)
+#define FPS_BUCKET_BYTES 64u /* a bucket of the index: a cache line, 8 slots */
+#define FPS_MIN_BUCKETS 64u
 #define FPS_READY 0x52454459u
 
 /* `cursor` of a session: the position of its push in params (bytes), how many bytes from there are committed in the
@@ -72,6 +90,23 @@
 #define FPS_CURRENT(round, version) ((uint64_t)(round) << 8 | (version))
 #define FPS_CURRENT_ROUND(current) ((current) >> 8)
 #define FPS_CURRENT_VERSION(current) ((uint32_t)(current) & 255u)
+
+/* The word of a table's row, so that all of it changes at once: who writes it (seat + 1, 0: nobody), whether the row is
+ * nobody's, and how often it was written. */
+#define FPS_ROW_WRITER(word) ((uint32_t)(word) & 0xfffu)
+#define FPS_ROW_DEAD UINT64_C(0x1000)
+#define FPS_ROW_ONCE UINT64_C(0x2000) /* one more time written */
+
+/* The record of the row that a session writes: table, whether its new values are complete in the redo block, row. */
+#define FPS_WRITES(table, row) (((uint64_t)(table) + 1) << 34 | (row))
+#define FPS_WRITES_COMMITTED (UINT64_C(1) << 33)
+#define FPS_WRITES_TABLE(record) ((uint32_t)((record) >> 34))
+#define FPS_WRITES_ROW(record) ((uint32_t)(record))
+
+/* `index` of a table: how often it was built, which says in which of the two places it lies, and its buckets. */
+#define FPS_INDEX(generation, buckets) ((uint64_t)(generation) << 32 | (buckets))
+#define FPS_INDEX_GENERATION(index) ((index) >> 32)
+#define FPS_INDEX_BUCKETS(index) ((uint32_t)(index))
 
 typedef enum fps_isolation {
     FPS_ISOLATION_SHARD = 0, /* an operation sees and leaves a whole number of pushes */
@@ -135,8 +170,38 @@ typedef struct fps_layout {
     uint64_t version_stride;
     uint64_t rows_offset;
     uint64_t row_stride;
+    uint32_t n_tables;
+    uint32_t unused;
     uint64_t checksum; /* FNV-1a of the bytes before it */
 } fps_layout;
+
+/* How the values of a new row are made from (seed, key). */
+typedef enum fps_initial {
+    FPS_INITIAL_CONSTANT = 0, /* first */
+    FPS_INITIAL_UNIFORM = 1,  /* in [first, second) */
+    FPS_INITIAL_NORMAL = 2    /* of mean `first` and standard deviation `second` */
+} fps_initial;
+
+/* What a table is. Written once, checksummed, copied into private memory by fps_layout_parse. */
+typedef struct fps_table_layout {
+    uint32_t dim;
+    uint32_t item_bytes; /* 4 or 8 */
+    uint32_t n_slots;
+    uint32_t row_slots; /* bit k: slot k is one value for the whole row */
+    uint32_t initial;
+    uint32_t tracked; /* rows know when they were last seen, and how often */
+    uint64_t seed;
+    double first, second;
+    double slots[FPS_MAX_SLOTS]; /* the value that each begins with */
+    uint64_t max_rows;
+    uint64_t row_bytes;
+    uint64_t max_buckets;
+    uint64_t control_offset;
+    uint64_t index_offset; /* of the first place; the second is index_stride on */
+    uint64_t index_stride;
+    uint64_t rows_offset;
+    uint64_t checksum; /* FNV-1a of the bytes before it */
+} fps_table_layout;
 
 typedef struct fps_header {
     fps_layout layout;
@@ -203,7 +268,8 @@ typedef struct fps_seat {
     fps_word interrupted_seq; /* set by whoever recovers this session's locks */
     fps_word begun_version;   /* the number in the shard of the last push begun: a rule's `step` */
     fps_word pins;            /* bit v: this session reads version v, which nobody may write meanwhile */
-    uint8_t pad1[16];
+    fps_word writes;          /* FPS_WRITES: the row of a table that it writes; 0: none */
+    fps_word rows_done;       /* how many rows of the push under way, in the order of its keys */
 
     /* 128 */
     fps_meters meters;
@@ -280,17 +346,51 @@ typedef struct fps_board {
     uint8_t pad3[32];
 } fps_board;
 
+/* A table's words: a page each. */
+typedef struct fps_control {
+    pthread_mutex_t births; /* held by whoever adds or removes rows */
+    uint8_t pad0[64 - sizeof(pthread_mutex_t)];
+
+    /* 64: read by every operation, written with the births lock held */
+    fps_word index;           /* FPS_INDEX */
+    fps_word live;            /* rows that the index knows */
+    fps_word high;            /* rows [0, high) were used at some time */
+    fps_word free;            /* 1 + the first of those that are nobody's; each one's key is 1 + the next; 0: none */
+    fps_word graves;          /* slots of the index that only a new one will use again */
+    fps_word index_backed[2]; /* bytes that have memory */
+    fps_word rows_backed;
+
+    /* 128: counted with the births lock held */
+    fps_word born;
+    fps_word evicted;
+    fps_word rebuilt;
+    uint8_t pad1[40];
+
+    /* 192: */
+    fps_word version; /* pushes: a rule's `step` */
+    uint8_t pad2[56];
+
+    /* 256: written with the births lock held, between two changes of the sequence */
+    fps_word hyper_sequence;
+    fps_word hyper[FPS_MAX_HYPER];
+    uint8_t pad3[FPS_PAGE - 256 - 8 - 8 * FPS_MAX_HYPER];
+} fps_control;
+
 static_assert(offsetof(fps_layout, total_bytes) == 16, "layout");
 static_assert(offsetof(fps_layout, arena_id) == 24, "layout");
 static_assert(offsetof(fps_layout, stripe_bytes) == 56, "layout");
 static_assert(offsetof(fps_layout, params_bytes) == 104, "layout");
-static_assert(offsetof(fps_layout, checksum) == 224 && sizeof(fps_layout) == 232, "layout");
+static_assert(offsetof(fps_layout, checksum) == 232 && sizeof(fps_layout) == 240, "layout");
 static_assert(offsetof(fps_header, owner_life) == 256, "header");
 static_assert(offsetof(fps_header, version) == 320, "header");
 static_assert(offsetof(fps_header, recovered_locks) == 384 && offsetof(fps_header, hyper) == 448, "header");
 static_assert(offsetof(fps_header, updates) == 2496 && sizeof(fps_header) <= FPS_PAGE, "header");
 static_assert(offsetof(fps_seat, begun_seq) == 64 && offsetof(fps_seat, meters) == 128, "seat");
 static_assert(sizeof(fps_seat) == 256, "seat");
+static_assert(sizeof(fps_table_layout) == 232 && offsetof(fps_table_layout, checksum) == 224, "table");
+static_assert(offsetof(fps_control, index) == 64 && offsetof(fps_control, version) == 192, "control");
+static_assert(sizeof(fps_control) == FPS_PAGE, "control");
+static_assert(FPS_MAX_SESSIONS < 0xfffu, "a seat fits a row's word");
 static_assert(offsetof(fps_stripe, sequence) == 64 && sizeof(fps_stripe) == 128, "stripe");
 static_assert(offsetof(fps_member, clock) == 64 && sizeof(fps_member) == 128, "member");
 static_assert(offsetof(fps_row, generation) == 64 && sizeof(fps_row) == 128, "row");

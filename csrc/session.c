@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "life.h"
+#include "row.h"
 #include "stripe.h"
 
 #define BURY_NS 1000000000
@@ -21,9 +22,9 @@ typedef struct request {
     uint32_t index;
 } request;
 
-/* Repairs every stripe that the dead owner of this seat still marks as its own, so that its redo block and its record
- * can be used again. Such a stripe's lock is abandoned too; it is busy only while somebody else repairs it. False when
- * that does not end: a stopped process. */
+/* Repairs every stripe that the dead owner of this seat still marks as its own, and the row that it wrote, so that its
+ * redo block and its record can be used again. Such a stripe's lock is abandoned too; it is busy only while somebody
+ * else repairs it. False when that does not end: a stopped process. */
 static bool bury(const fps_arena *arena, uint32_t index)
 {
     const fps_wait no_wait = {.deadline_ns = FPS_NO_WAIT};
@@ -38,7 +39,7 @@ static bool bury(const fps_arena *arena, uint32_t index)
                 clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = 100000}, NULL);
         }
     }
-    return true;
+    return fps_row_bury(arena, index, give_up);
 }
 
 /* It is nobody's turn that had this seat. */

@@ -15,6 +15,7 @@ typedef enum fps_status {
     FPS_PUT_OUT,       /* the others went on without this worker */
     FPS_MIXED,         /* shards are at different rounds: look again which round has closed */
     FPS_HELD,          /* every version of the parameters is held by somebody */
+    FPS_TABLE_FULL,    /* a table has as many rows as it may have */
     FPS_NOT_ABANDONED, /* the session to adopt still has a live owner */
     FPS_NO_MEMORY,     /* the kernel could not allocate the arena */
     FPS_TRUNCATED,     /* the file is smaller than its header says */

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastps import _core as _core
 from fastps import errors
+from fastps import init as init
 from fastps import schedules as schedules
 from fastps.consistency import BSP, SSP, Async, LocalSGD
 from fastps.errors import *  # noqa: F403  # the exception tree is public as a whole
@@ -33,6 +34,7 @@ from fastps.rules import (
     NAdam,
     ProximalSGD,
     RMSprop,
+    RowAdagrad,
     Rule,
     rule,
 )  # fmt: skip
@@ -40,16 +42,26 @@ from fastps.rules import (
 if TYPE_CHECKING:
     from fastps.future import Future
     from fastps.server import ParameterServer, get
+    from fastps.tables.handle import TableHandle, TableStats
+    from fastps.tables.table import Table
     from fastps.view import View
 
 __version__ = "0.1.0"
 __all__ = [
     "BSP", "DCASGD", "FTRL", "SGD", "SSP", "AMSGrad", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Add", "Async",
-    "Future", "Lion", "LocalSGD", "NAdam", "ParameterServer", "ProximalSGD", "RMSprop", "Rule", "View", "get", "rule",
-    "schedules", *errors.__all__,
+    "Future", "Lion", "LocalSGD", "NAdam", "ParameterServer", "ProximalSGD", "RMSprop", "RowAdagrad", "Rule",
+    "Table", "TableHandle", "TableStats", "View", "get", "init", "rule", "schedules", *errors.__all__,
 ]  # fmt: skip
 
-_LAZY = {"Future": "fastps.future", "ParameterServer": "fastps.server", "get": "fastps.server", "View": "fastps.view"}
+_LAZY = {
+    "Future": "fastps.future",
+    "ParameterServer": "fastps.server",
+    "Table": "fastps.tables.table",
+    "TableHandle": "fastps.tables.handle",
+    "TableStats": "fastps.tables.handle",
+    "View": "fastps.view",
+    "get": "fastps.server",
+}
 
 
 def __getattr__(name: str) -> Any:

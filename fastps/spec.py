@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from fastps.consistency import Consistency
+from fastps.errors import OptionError
 from fastps.gradients import GradientPolicy
 from fastps.kernels.image import KernelImage
 from fastps.partition import ShardPlan
@@ -14,6 +19,7 @@ from fastps.structure import Structure
 if TYPE_CHECKING:
     from fastps.rules.assignment import Assignment
     from fastps.rules.base import Rule
+    from fastps.tables.table import TableInfo
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,7 @@ class ShardAddress:
     node_id : Ray's id of its node, in hex
     pid, fd : its process, and the file descriptor of the arena there
     arena_id : 16 random bytes that name the arena
-    kernels : object code for its node, in the order of `ServerSpec.kernels`
+    kernels : object code for its node, in the order of `ServerSpec.kernels`, then that of each table
     cpu : what that is valid for
     """
 
@@ -52,6 +58,7 @@ class RuleInfo:
     slots : the names of its slots, in the order of the arena's streams
     initial : the value that each begins with
     uses_pulled : it wants the parameters that the worker had
+    row_slots : for each slot, whether it is one value for a row of a table
     """
 
     pattern: str
@@ -61,6 +68,7 @@ class RuleInfo:
     slots: tuple[str, ...]
     initial: tuple[float, ...]
     uses_pulled: bool
+    row_slots: tuple[bool, ...]
 
     @classmethod
     def of(cls, pattern: str, rule: Rule) -> RuleInfo:
@@ -68,8 +76,27 @@ class RuleInfo:
         slots = rule.slots
         return cls(
             pattern, repr(rule), tuple(rule.hyper), frozenset(rule.schedules), tuple(slots), tuple(slots.values()),
-            uses_pulled,
+            uses_pulled, tuple(slot in rule.family.row_slots for slot in slots),
         )  # fmt: skip
+
+    def numbers(self, values: Mapping[str, Any], verb: str) -> dict[int, float]:
+        """New values of hyper-parameters by their index; NaN brings a schedule back. Raises OptionError."""
+        for name in values:
+            if name not in self.hyper:
+                raise OptionError(f"{verb}: unknown hyper-parameter `{name}`; {self.label} has {list(self.hyper)}")
+        return {self.hyper.index(name): self._number(name, value, verb) for name, value in values.items()}
+
+    def _number(self, name: str, value: Any, verb: str) -> float:
+        if value is None and name in self.scheduled:
+            return math.nan
+        if isinstance(value, (int, float, np.number)) and math.isfinite(value):
+            return float(value)
+        schedule = ", or None for its schedule" if name in self.scheduled else ""
+        raise OptionError(f"{verb}: expected a finite number{schedule} as {name}, got {value!r}")
+
+    def named(self, values: Sequence[float]) -> dict[str, float | None]:
+        """Hyper-parameters by name; None stands for a schedule."""
+        return {name: None if math.isnan(value) else value for name, value in zip(self.hyper, values, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -87,6 +114,7 @@ class ServerSpec:
     consistency : how far workers may be apart
     timeout : seconds that an operation waits unless told otherwise
     name : as given to ParameterServer, or None
+    tables : what there is besides arrays
     """
 
     server_id: str
@@ -100,6 +128,7 @@ class ServerSpec:
     consistency: Consistency
     timeout: float
     name: str | None
+    tables: tuple[TableInfo, ...] = ()
 
     @property
     def kernels(self) -> tuple[tuple[int, str], ...]:

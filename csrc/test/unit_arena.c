@@ -5,6 +5,8 @@
 
 #include "check.h"
 
+static fps_table_layout tables[FPS_MAX_TABLES];
+
 static uint64_t fnv1a(const void *bytes, size_t n)
 {
     const uint8_t *b = bytes;
@@ -32,14 +34,14 @@ static fps_layout some_layout(void)
 static fps_status parse(const fps_layout *layout)
 {
     fps_layout out;
-    return fps_layout_parse(layout, sizeof *layout, layout->total_bytes, &out);
+    return fps_layout_parse(layout, sizeof *layout, layout->total_bytes, &out, tables);
 }
 
 static void a_valid_layout_parses_to_itself(void)
 {
     fps_layout layout = some_layout(), out;
     memset(&out, 0, sizeof out);
-    CHECK_EQ(fps_layout_parse(&layout, sizeof layout, layout.total_bytes, &out), FPS_OK);
+    CHECK_EQ(fps_layout_parse(&layout, sizeof layout, layout.total_bytes, &out, tables), FPS_OK);
     CHECK_EQ(memcmp(&layout, &out, sizeof out), 0);
     CHECK_EQ(layout.checksum, fnv1a(&layout, offsetof(fps_layout, checksum)));
 }
@@ -83,8 +85,8 @@ static void a_short_file_is_truncated(void)
 {
     fps_layout layout = some_layout(), out;
     for (size_t n = 0; n < sizeof layout; n++)
-        CHECK_EQ(fps_layout_parse(&layout, n, layout.total_bytes, &out), FPS_TRUNCATED);
-    CHECK_EQ(fps_layout_parse(&layout, sizeof layout, layout.total_bytes - 1, &out), FPS_TRUNCATED);
+        CHECK_EQ(fps_layout_parse(&layout, n, layout.total_bytes, &out, tables), FPS_TRUNCATED);
+    CHECK_EQ(fps_layout_parse(&layout, sizeof layout, layout.total_bytes - 1, &out, tables), FPS_TRUNCATED);
 }
 
 static void regions_follow_each_other_at_their_residues(void)
@@ -225,7 +227,8 @@ static void the_format_version_is_the_third_word(void)
     uint32_t version;
     memcpy(&version, (const uint8_t *)&layout + 8, sizeof version);
     CHECK_EQ(version, FPS_FORMAT_VERSION);
-    CHECK_EQ(version, 4); /* 1 had one redo block a session and no hyper-parameters, 2 no members, 3 no rows */
+    CHECK_EQ(version, 5); /* 1 had one redo block a session and no hyper-parameters, 2 no members, 3 no rows, 4 no
+                             tables */
     for (layout.format_version = 1; layout.format_version < FPS_FORMAT_VERSION; layout.format_version++) {
         layout.checksum = fnv1a(&layout, offsetof(fps_layout, checksum));
         CHECK_EQ(parse(&layout), FPS_BAD_VERSION);

@@ -9,13 +9,19 @@ from fastps._core.core import (
     Held,
     Lane,
     Member,
+    TableGroup,
+    TableLane,
     all_finite,
     copy,
     global_norm,
+    hash_of,
     life_generation,
+    shards_of,
+    table_initial,
+    table_row_bytes,
 )
 
 __all__ = [
-    "BLOCK_BYTES", "Arena", "Board", "Decision", "Group", "Held", "Lane", "Member", "all_finite", "copy", "global_norm",
-    "life_generation",
+    "BLOCK_BYTES", "Arena", "Board", "Decision", "Group", "Held", "Lane", "Member", "TableGroup", "TableLane", "all_finite",
+    "copy", "global_norm", "hash_of", "life_generation", "shards_of", "table_initial", "table_row_bytes",
 ]  # fmt: skip

@@ -17,6 +17,48 @@ cdef fps_policy policy_of(tuple policy):
     return out
 
 
+cdef fps_table_layout table_layout_of(tuple table) except *:
+    cdef fps_table_layout out
+    cdef Py_ssize_t k
+    memset(&out, 0, sizeof(out))
+    (out.dim, out.item_bytes, slots, row_slots, out.initial, out.first, out.second, out.seed, out.tracked,
+     out.max_rows) = table
+    if len(slots) > <int>FPS_MAX_SLOTS:
+        raise ValueError(f"a table of {len(slots)} slots")
+    out.n_slots = <uint32_t>len(slots)
+    for k in range(len(slots)):
+        out.slots[k] = slots[k]
+        if row_slots[k]:
+            out.row_slots |= 1u << <uint32_t>k
+    return out
+
+
+cdef void fill_tables(fps_arena_spec *spec, fps_table_layout *layouts, tables) except *:
+    if len(tables) > 64:
+        raise ValueError(f"{len(tables)} tables")
+    for i, table in enumerate(tables):
+        layouts[<size_t>i] = table_layout_of(table)
+    spec.n_tables, spec.tables = <uint32_t>len(tables), layouts
+
+
+def table_row_bytes(tuple table):
+    """The bytes of a row in such a table, of `Arena.create`."""
+    cdef fps_table_layout layout = table_layout_of(table)
+    return fps_table_row_bytes(&layout)
+
+
+def table_initial(tuple table, object keys, object out):
+    """The first values of the rows of `keys`, uint64[n]; fills in `out`."""
+    cdef fps_table_layout layout = table_layout_of(table)
+    cdef const uint64_t *key = <const uint64_t *>np.PyArray_DATA(keys)
+    cdef uint8_t *row = <uint8_t *>np.PyArray_DATA(out)
+    cdef Py_ssize_t i, n = np.PyArray_SIZE(keys)
+    if np.PyArray_NBYTES(out) != n * <Py_ssize_t>layout.dim * layout.item_bytes:
+        raise ValueError("out: the wrong size")
+    for i in range(n):
+        fps_initial_fill(&layout, key[i], row + <size_t>i * layout.dim * layout.item_bytes)
+
+
 cdef class Arena:
     """The shared memory of one shard, mapped into this process. Created with `create` or `open` only."""
     cdef fps_arena arena
@@ -33,10 +75,12 @@ cdef class Arena:
 
     @staticmethod
     def size(uint64_t params_bytes, uint32_t max_sessions, uint32_t n_slots=0, uint32_t max_workers=0,
-             tuple policy=ANY_TIME):
-        """The bytes of shared memory that an arena takes; 0 when it cannot be."""
+             tuple policy=ANY_TIME, object tables=()):
+        """The bytes of shared memory that an arena takes at first; 0 when it cannot be."""
         cdef fps_arena_spec spec
+        cdef fps_table_layout layouts[64]
         memset(&spec, 0, sizeof(spec))
+        fill_tables(&spec, layouts, tables)
         spec.params_bytes, spec.n_sessions, spec.n_slots = params_bytes, max_sessions, n_slots
         spec.n_members, spec.policy = max_workers, policy_of(policy)
         return fps_arena_bytes(&spec)
@@ -44,13 +88,15 @@ cdef class Arena:
     @staticmethod
     def create(bytes arena_id, str label, uint32_t shard_index, uint32_t shard_count, uint64_t params_bytes,
                uint32_t max_sessions, bint isolated, uint64_t stripe_bytes=0, uint32_t n_slots=0,
-               uint32_t max_workers=0, tuple policy=ANY_TIME):
+               uint32_t max_workers=0, tuple policy=ANY_TIME, object tables=()):
         """Allocates, pre-faults and seals the memory; this process owns it. Cost: a page fault per 4 KiB.
 
-        `policy` is that of `Consistency.policy`.
+        `policy` is that of `Consistency.policy`. `tables` is a list of (dim, item bytes, initial value of each slot,
+        whether it is one value a row, fps_initial, first, second, seed, tracked, most rows).
         """
         cdef Arena self = Arena.__new__(Arena)
         cdef fps_arena_spec spec
+        cdef fps_table_layout layouts[64]
         cdef fps_status status
         memset(&spec, 0, sizeof(spec))
         if len(arena_id) != 16:
@@ -61,6 +107,7 @@ cdef class Arena:
         spec.n_slots = n_slots
         spec.n_members, spec.policy = max_workers, policy_of(policy)
         spec.isolation = FPS_ISOLATION_SHARD if isolated else FPS_ISOLATION_NONE
+        fill_tables(&spec, layouts, tables)
         with nogil:
             status = fps_arena_create(&spec, &self.arena)
         if status != FPS_OK:

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -5,12 +6,19 @@ import numpy as np
 Policy = tuple[int, int, int, int, float, int]
 Deposit = tuple[int, int, int, int, int]
 
+# (dim, item bytes, initial value of each slot, whether it is one value a row, kind, first, second, seed, tracked, rows)
+TableLayout = tuple[int, int, Sequence[float], Sequence[bool], int, float, float, int, int, int]
+
 BLOCK_BYTES: int
 
 def life_generation() -> int: ...
 def copy(to: Any, source: Any) -> None: ...
 def all_finite(arrays: list[Any]) -> bool: ...
 def global_norm(arrays: list[Any]) -> float: ...
+def hash_of(text: bytes) -> int: ...
+def shards_of(keys: Any, num_shards: int) -> Any: ...
+def table_row_bytes(table: TableLayout) -> int: ...
+def table_initial(table: TableLayout, keys: Any, out: Any) -> None: ...
 
 class Window:
     def __buffer__(self, flags: int, /) -> memoryview: ...
@@ -20,7 +28,12 @@ class Arena:
     label: str
     @staticmethod
     def size(
-        params_bytes: int, max_sessions: int, n_slots: int = 0, max_workers: int = 0, policy: Policy = ...
+        params_bytes: int,
+        max_sessions: int,
+        n_slots: int = 0,
+        max_workers: int = 0,
+        policy: Policy = ...,
+        tables: Sequence[TableLayout] = (),
     ) -> int: ...
     @staticmethod
     def create(
@@ -35,6 +48,7 @@ class Arena:
         n_slots: int = 0,
         max_workers: int = 0,
         policy: Policy = ...,
+        tables: Sequence[TableLayout] = (),
     ) -> Arena: ...
     @staticmethod
     def open(fd: int, arena_id: bytes, label: str) -> Arena: ...
@@ -146,3 +160,36 @@ class Board:
     def started(self) -> bool: ...
     @property
     def live(self) -> list[int]: ...
+
+class TableLane: ...
+
+class TableGroup:
+    def __init__(
+        self,
+        group: Group,
+        number: int,
+        name: str,
+        num_shards: int,
+        rule: tuple[int, int, int],
+        limit: float = ...,
+    ) -> None: ...
+    def run(
+        self,
+        keys: Any,
+        grads: Any,
+        outs: Any,
+        sets: list[Any] | None,
+        create: bool,
+        timeout: float | None = None,
+        resume: TableLane | None = None,
+        scale: float = 1.0,
+    ) -> tuple[int, ...]: ...
+    def find(self, keys: Any) -> Any: ...
+    def remove(self, keys: Any, streams: list[Any], removed: Any, timeout: float | None = None) -> None: ...
+    def scan(
+        self, part: int, cursor: int, keys: Any, streams: list[Any], seen: Any, timeout: float | None = None
+    ) -> tuple[int, int]: ...
+    def configure(self, values: dict[int, float], timeout: float) -> None: ...
+    def hyper(self, count: int) -> list[float]: ...
+    def counters(self) -> dict[int, dict[str, int]]: ...
+    def window(self, shard: int, row: int) -> Window: ...

@@ -6,6 +6,7 @@ from fastps._core.fps cimport *
 include "status.pxi"
 include "arena.pxi"
 include "group.pxi"
+include "table.pxi"
 include "rounds.pxi"
 include "member.pxi"
 

@@ -22,6 +22,7 @@ cdef extern from "status.h" nogil:
         FPS_CLOSED
         FPS_OWNER_DIED
         FPS_FULL
+        FPS_TABLE_FULL
         FPS_PUT_OUT
         FPS_MIXED
         FPS_HELD
@@ -57,7 +58,16 @@ cdef extern from "layout.h" nogil:
     ctypedef struct fps_board:
         fps_word progress, put_out, dropped
         fps_word32 started
+    ctypedef struct fps_table_layout:
+        uint32_t dim, item_bytes, n_slots, row_slots, initial, tracked
+        uint64_t seed, max_rows, row_bytes
+        double first, second
+        double slots[15]
+    ctypedef struct fps_control:
+        fps_word live, high, born, evicted, rebuilt, version, rows_backed
+        fps_word index_backed[2]
     ctypedef struct fps_layout:
+        uint32_t n_tables
         uint64_t total_bytes, fixed_bytes, stripe_bytes, params_bytes
         fps_policy policy
         uint32_t n_members, n_versions
@@ -89,6 +99,15 @@ cdef extern from "arena.h" nogil:
         uint32_t shard_index, shard_count, n_sessions, n_slots, isolation, n_members
         fps_policy policy
         uint64_t params_bytes, stripe_bytes
+        uint32_t n_tables
+        const fps_table_layout *tables
+    ctypedef struct fps_table:
+        fps_table_layout layout
+        fps_control *control
+        uint8_t *rows
+        uint32_t at[16]
+        uint32_t bytes[16]
+    uint64_t fps_table_row_bytes(const fps_table_layout *table)
     ctypedef struct fps_arena:
         fps_layout layout
         uint8_t *base
@@ -100,6 +119,7 @@ cdef extern from "arena.h" nogil:
         fps_member *members
         fps_row *rows
         uint8_t *params
+        fps_table *tables
     uint8_t *fps_arena_version(const fps_arena *arena, uint32_t version, uint32_t stream)
     uint64_t fps_arena_bytes(const fps_arena_spec *spec)
     fps_status fps_arena_create(const fps_arena_spec *spec, fps_arena *out)
@@ -178,6 +198,58 @@ cdef extern from "dense.h" nogil:
     fps_status fps_dense_configure(const fps_arena *arena, uint32_t row, uint32_t which, const double *values,
                                    const fps_wait *wait)
     void fps_dense_hyper(const fps_arena *arena, uint32_t row, double *values)
+
+
+cdef extern from "hash.h" nogil:
+    uint64_t fps_hash(uint64_t key)
+    uint64_t fps_hash_bytes(const unsigned char *text, uint64_t n)
+    uint32_t fps_hash_shard(uint64_t hash, uint32_t n_shards)
+
+
+cdef extern from "batch.h" nogil:
+    ctypedef struct fps_batch:
+        uint32_t n_unique
+    void fps_batch_free(fps_batch *batch)
+    void fps_batch_split(const uint64_t *keys, uint32_t n, uint32_t n_shards, uint64_t *out, uint32_t *places,
+                         uint32_t *starts)
+
+
+cdef extern from "initial.h" nogil:
+    void fps_initial_fill(const fps_table_layout *layout, uint64_t key, void *values)
+
+
+cdef extern from "table.h" nogil:
+    fps_status fps_table_remove(const fps_session *session, const fps_table *t, const uint64_t *keys, uint32_t n,
+                                uint8_t **values, uint8_t *removed, uint32_t *done, const fps_wait *wait)
+
+
+cdef extern from "sparse.h" nogil:
+    ctypedef struct fps_sparse_part:
+        fps_session *session
+        const uint64_t *keys
+        const uint32_t *places
+        uint32_t n
+        fps_batch *batch
+        uint32_t done, position, ready, begun
+        uint64_t seq, version
+    ctypedef struct fps_sparse_call:
+        uint32_t table
+        const uint8_t *grads
+        uint8_t *outs
+        const uint8_t *const *set
+        const fps_rule *rule
+        double limit, scale
+        bint create
+        fps_sparse_part *parts
+        uint32_t n_parts
+        fps_wait wait
+    fps_status fps_sparse_run(fps_sparse_call *call, uint32_t *at)
+    void fps_sparse_find(const fps_table *t, const uint64_t *keys, uint32_t n, uint32_t *rows)
+    fps_status fps_sparse_scan(const fps_arena *arena, const fps_table *t, uint64_t *cursor, uint32_t most,
+                               uint64_t *keys, uint8_t **streams, uint32_t *seen, const fps_wait *wait, uint32_t *n)
+    fps_status fps_sparse_configure(const fps_arena *arena, const fps_table *t, uint32_t which, const double *values,
+                                    const fps_wait *wait)
+    void fps_sparse_hyper(const fps_table *t, double *values)
 
 
 cdef extern from "gradient.h" nogil:

@@ -8,6 +8,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.stdlib cimport calloc, free
 
 from numpy import array as np_array
+from numpy import empty as np_empty
 from numpy import frombuffer as np_frombuffer
 
 np.import_array()

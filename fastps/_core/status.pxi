@@ -28,6 +28,8 @@ cdef object exception_of(fps_status status, str where, int code=0):
         return errors.SessionsExhaustedError(
             f"{where}: every session is taken by a live process; let fewer threads and processes of this node work on "
             f"the server at once, or create it with a larger max_sessions")
+    if status == FPS_BUSY:
+        return errors.WaitTimeoutError(f"{where}: it is busy")
     if status == FPS_PUT_OUT:
         return errors.PutOutError(f"{where}: the others went on without this worker")
     if status == FPS_NO_MEMORY:

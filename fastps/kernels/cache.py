@@ -74,7 +74,9 @@ def key_of(rule: Rule, dtype: str, shape: str = "dense", clips: bool = False) ->
     ours = sorted(Path(__file__).parent.glob("*.py"))  # options and templates
     parts = [
         *map(str, code),
-        repr((rule.family.slot_order, list(rule.hyper), list(rule.schedules), dtype, shape, clips)),
+        repr(
+            (rule.family.slot_order, rule.family.row_slots, list(rule.hyper), list(rule.schedules), dtype, shape, clips)
+        ),
         *(path.read_text() for path in ours),
         metadata.version("numba"),
         metadata.version("llvmlite"),

@@ -25,8 +25,8 @@ from fastps.errors import CompileError
 from fastps.kernels import functions, llvmir
 from fastps.kernels.hoist import ARGUMENT, is_function, is_number, split
 from fastps.kernels.image import KernelImage
-from fastps.kernels.shapes import SHAPES, Shape
-from fastps.rules.base import PULLED, Rule
+from fastps.kernels.shapes import SHAPES, Shape, squares
+from fastps.rules.base import MEAN_SQUARE, PULLED, Rule
 from fastps.rules.source import at_line, at_line_of
 
 # Without the numpy error model a division is checked for zero and the loop is not vectorised. No fastmath: the set that
@@ -67,7 +67,7 @@ def compile_rule(rule: Rule, dtype: str, shape: str, clips: bool, symbol: str) -
     Parameters
     ----------
     dtype : "float32" or "float64"
-    shape : a key of SHAPES
+    shape : a key of SHAPES; "row" for rules that look at a row as a whole
     clips : gradients are scaled, then clipped, by the two values behind the uniforms
     symbol : the name of the kernel; that of `prepare` is ``{symbol}_prepare``
 
@@ -172,15 +172,19 @@ class Compilation:
         if self.clips:
             lines += [f"limit = element(uniforms[{MAX_UNIFORMS}])", f"scale = element(uniforms[{MAX_UNIFORMS + 1}])"]
             gradient = f"clip({gradient} * scale, -limit, limit)"
+        alone = {1 + i for i, slot in enumerate(self.rule.family.slot_order) if slot in self.rule.family.row_slots}
         at = {name: f"{name}[{shape.state if name in self.reads else shape.given}]" for name in self.state}
+        at |= {self.reads[k]: f"{self.reads[k]}[0]" for k in alone} | {MEAN_SQUARE: MEAN_SQUARE}
         slots = iter(self.reads[1:])
         variable = [
-            at["p0"], gradient, *(at["pulled"] if name == PULLED else at[next(slots)] for name in self.variable[2:])
+            at["p0"], gradient,
+            *(at[name] if name in (PULLED, MEAN_SQUARE) else at[next(slots)] for name in self.variable[2:]),
         ]  # fmt: skip
         source = f"def kernel({', '.join(self._arguments('_'))}):\n    " + "\n    ".join(lines or ["pass"])
         source += shape.loop.format(
             fetch="; ".join(f"prefetch({name}, i + ahead)" for name in [*self.state, "g"]),
-            stores=", ".join(f"{name}[{shape.given}]" for name in self.results),
+            stores=", ".join(f"{name}[{0 if k in alone else shape.given}]" for k, name in enumerate(self.results)),
+            squares=squares(gradient) if self.rule.family.uses_mean_square else "",
             call=f"step({', '.join([*variable, *(f'u{i}' for i in range(self.parts.uniforms))])})",
         )
         names = {

@@ -18,7 +18,7 @@ class Shape:
     ----------
     arguments : its own ones, between the arrays and the uniforms, each with its type in LLVM
     loop : Python; {stores} are the new values of the elements i, {call} is the rule's call, {fetch} asks for the
-        cache lines of the elements `i + ahead`
+        cache lines of the elements `i + ahead`, {squares} computes the row's mean of squares where the rule wants it
     state, given : where the rule's element i lies in parameters and slots, and in gradients and results
     """
 
@@ -50,18 +50,33 @@ SHAPES = {
         "i",
         "i",
     ),
-    # Rows of a table: n rows of `dim` elements. rows[k] is the row in parameters and slots to which row k of gradients
-    # and results belongs.
-    "rows": Shape(
-        (("n", "i64"), ("dim", "i64"), ("rows", "ptr")),
+    # The same for a rule that looks at a row of a table as a whole: its slots of one value a row lie at 0, and the sum of
+    # squares is made in eight parts, which are the same on every processor.
+    "row": Shape(
+        (("n", "i64"), ("ahead", "i64")),
         """
-    row_at = carray(rows, 1)
-    for k in range(n):
-        base, first = row_at[k] * dim, k * dim
-        for i in range(dim):
-            {stores} = {call}
+    {squares}
+    for i in range(n):
+        {stores} = {call}
 """,
-        "base + i",
-        "first + i",
+        "i",
+        "i",
     ),
 }
+
+SQUARES = """
+    whole = n - n % 8
+    q0 = q1 = q2 = q3 = q4 = q5 = q6 = q7 = element(0)
+    for i in range(0, whole, 8):
+        {parts}
+    for i in range(whole, n):
+        q0 += {gradient} * {gradient}
+    mean_square = (((q0 + q1) + (q2 + q3)) + ((q4 + q5) + (q6 + q7))) / element(max(n, 1))
+"""
+
+
+def squares(gradient: str) -> str:
+    """The loop that computes the mean of squares of a row's gradient; `gradient` is an expression of `i`."""
+    terms = [gradient.replace("i]", f"i + {k}]") for k in range(8)]
+    parts = "; ".join(f"q{k} += {term} * {term}" for k, term in enumerate(terms))
+    return SQUARES.format(parts=parts, gradient=gradient)

@@ -14,6 +14,7 @@ from fastps.rules.lion import Lion
 from fastps.rules.nadam import NAdam
 from fastps.rules.proximal_sgd import ProximalSGD
 from fastps.rules.rmsprop import RMSprop
+from fastps.rules.row_adagrad import RowAdagrad
 from fastps.rules.sgd import SGD
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "NAdam",
     "ProximalSGD",
     "RMSprop",
+    "RowAdagrad",
     "Rule",
     "RuleFamily",
     "rule",

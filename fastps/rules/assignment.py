@@ -45,13 +45,13 @@ def assign(rule: Any, names: list[str]) -> Assignment:
     Raises RuleError when a name fits no pattern, or a pattern no name.
     """
     if not isinstance(rule, Mapping):
-        return Assignment(("*",), (_rule(rule, "rule"),), (0,) * len(names))
+        return Assignment(("*",), (_of_arrays(rule, "rule"),), (0,) * len(names))
     patterns = tuple(rule)
     if not patterns or len(patterns) > MAX_RULES:
         raise RuleError(f"rule: expected a mapping of 1 to {MAX_RULES} patterns to rules, got {len(patterns)}")
     if not all(isinstance(pattern, str) for pattern in patterns):
         raise RuleError(f"rule: expected patterns to be str, got {list(patterns)}")
-    rules = tuple(_rule(rule[pattern], f"rule of {pattern!r}") for pattern in patterns)
+    rules = tuple(_of_arrays(rule[pattern], f"rule of {pattern!r}") for pattern in patterns)
     of_leaf = []
     for name in names:
         fits = [i for i, pattern in enumerate(patterns) if fnmatchcase(name, pattern)]
@@ -64,7 +64,14 @@ def assign(rule: Any, names: list[str]) -> Assignment:
     return Assignment(patterns, rules, tuple(of_leaf))
 
 
-def _rule(value: Any, what: str) -> Rule:
+def _of_arrays(value: Any, what: str) -> Rule:
+    rule = as_rule(value, what)
+    if rule.family.for_rows:
+        raise OptionError(f"{what}: {rule.name} looks at a row as a whole; use it in a fastps.Table, or another rule")
+    return rule
+
+
+def as_rule(value: Any, what: str) -> Rule:
     if isinstance(value, Rule):
         return value
     if isinstance(value, RuleFamily):

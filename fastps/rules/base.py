@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, overload
@@ -17,7 +17,9 @@ from fastps.errors import OptionError, RuleError
 from fastps.rules.source import at_line_of
 from fastps.schedules import Schedule
 
-PULLED = "pulled"  # the argument that is neither slot nor hyper-parameter
+PULLED = "pulled"  # arguments that are neither slots nor hyper-parameters
+MEAN_SQUARE = "mean_square"
+NO_SLOTS = (PULLED, MEAN_SQUARE)
 MAX_HYPER, MAX_SLOTS = 16, 15  # what an arena and a session's record have room for
 
 
@@ -30,18 +32,22 @@ class RuleFamily:
     function : as it was written; `family.function(p, g, ..., lr=0.1)` computes one element in plain Python
     slots : each slot's initial value: a number, or the name of the hyper-parameter that holds it
     defaults : each hyper-parameter's default; `REQUIRED` for those without one
-    uses_step, uses_pulled : whether the function asks for `step`, for `pulled`
+    row_slots : those slots that are one value for the whole row of a table
+    uses_step, uses_pulled, uses_mean_square : whether the function asks for `step`, `pulled`, `mean_square`
     """
 
     REQUIRED = inspect.Parameter.empty
 
-    def __init__(self, function: Callable[..., Any], slots: Mapping[str, float | str]) -> None:
-        self.name, self.function = function.__name__, function
+    def __init__(
+        self, function: Callable[..., Any], slots: Mapping[str, float | str], row_slots: Sequence[str] = ()
+    ) -> None:
+        self.name, self.function, self.row_slots = function.__name__, function, tuple(row_slots)
         self.__name__, self.__qualname__, self.__doc__ = function.__name__, function.__qualname__, function.__doc__
         self.__module__ = function.__module__
         self.slots: Mapping[str, float | str] = MappingProxyType(dict(slots))
         positional, keywords = _parameters(function)
         self.uses_step, self.uses_pulled = "step" in keywords, PULLED in positional
+        self.uses_mean_square = MEAN_SQUARE in positional
         self.defaults = MappingProxyType({n: p.default for n, p in keywords.items() if n != "step"})
         self._check(positional)
 
@@ -51,13 +57,16 @@ class RuleFamily:
 
         if len(positional) < 2:
             refuse(f"expected a parameter, its gradient and the slots as arguments, got {positional}")
-        order = [name for name in positional[2:] if name != PULLED]
+        order = [name for name in positional[2:] if name not in NO_SLOTS]
         for slot in order:
             if slot not in self.slots:
                 refuse(f"the argument `{slot}` is a slot without an initial value; add it to @rule(slots={{...}})")
         for slot in self.slots:
             if slot not in order:
                 refuse(f"slots names `{slot}`, which is no argument; write def {self.name}(p, g, {slot}, *, ...)")
+        for slot in self.row_slots:
+            if slot not in self.slots:
+                refuse(f"row_slots names `{slot}`, which is no slot")
         if len(self.slots) > MAX_SLOTS or len(self.defaults) > MAX_HYPER:
             refuse(f"expected at most {MAX_SLOTS} slots and {MAX_HYPER} hyper-parameters")
         for slot, initial in self.slots.items():
@@ -72,7 +81,12 @@ class RuleFamily:
     @property
     def slot_order(self) -> tuple[str, ...]:
         """The slots as the function takes and returns them."""
-        return tuple(name for name in _parameters(self.function)[0][2:] if name != PULLED)
+        return tuple(name for name in _parameters(self.function)[0][2:] if name not in NO_SLOTS)
+
+    @property
+    def for_rows(self) -> bool:
+        """Whether it can be used in tables alone, since it looks at a row as a whole."""
+        return bool(self.row_slots) or self.uses_mean_square
 
     def __call__(self, *values: Any, **named: Any) -> Rule:
         names = list(self.defaults)
@@ -94,7 +108,7 @@ class RuleFamily:
     def __reduce__(self) -> Any:
         if str(self.__module__).split(".")[0] == "fastps":  # None in an `exec` without `__name__`
             return self.__qualname__  # by reference
-        return type(self), (self.function, dict(self.slots))
+        return type(self), (self.function, dict(self.slots), self.row_slots)
 
     def __eq__(self, other: object) -> bool:
         """Equal code, slots, defaults and closure. A copy that holds a helper function of its own is not equal."""
@@ -102,7 +116,8 @@ class RuleFamily:
             return NotImplemented
         mine, its = self.function, other.function
         return mine is its or (
-            (mine.__code__, self.slots, mine.__kwdefaults__) == (its.__code__, other.slots, its.__kwdefaults__)
+            (mine.__code__, self.slots, self.row_slots, mine.__kwdefaults__)
+            == (its.__code__, other.slots, other.row_slots, its.__kwdefaults__)
             and [c.cell_contents for c in mine.__closure__ or ()] == [c.cell_contents for c in its.__closure__ or ()]
         )
 
@@ -159,16 +174,25 @@ class Rule:
 @overload
 def rule(function: Callable[..., Any], /) -> RuleFamily: ...
 @overload
-def rule(*, slots: Mapping[str, float | str] = ...) -> Callable[[Callable[..., Any]], RuleFamily]: ...
+def rule(
+    *, slots: Mapping[str, float | str] = ..., row_slots: Sequence[str] = ...
+) -> Callable[[Callable[..., Any]], RuleFamily]: ...
 
 
-def rule(function: Callable[..., Any] | None = None, /, *, slots: Mapping[str, float | str] | None = None) -> Any:
+def rule(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    slots: Mapping[str, float | str] | None = None,
+    row_slots: Sequence[str] = (),
+) -> Any:
     """Makes an update rule from a scalar function.
 
     The function takes a parameter, its gradient and the slots, and, after a ``*``, hyper-parameters and, if it asks for
     it, `step`: the number of this push in the shard, from 1. It returns the new parameter, followed by the new slots in
     the order of the arguments. An argument called `pulled` is the parameter as the worker had it when it computed the
-    gradient, which it then passes to `push`. The function may use arithmetic, comparisons, ``if``, `abs`, `min`, `max`,
+    gradient, which it then passes to `push`. In tables, an argument called `mean_square` is the mean of the squares of the
+    row's gradient. The function may use arithmetic, comparisons, ``if``, `abs`, `min`, `max`,
     the functions of `math`, `numpy.sign`, `numpy.clip`, and call other such functions. docs/rules.md says more.
 
     What depends on hyper-parameters and `step` alone is computed in float64, once a push; what depends on an element,
@@ -178,6 +202,9 @@ def rule(function: Callable[..., Any] | None = None, /, *, slots: Mapping[str, f
     ----------
     slots : mapping of names to numbers, or to names of hyper-parameters
         State that a rule keeps for each parameter, and what it is at first.
+    row_slots : sequence of names, optional
+        Those of the slots that are one value for the whole row of a table. What the rule returns for them may depend on
+        such slots, `mean_square` and hyper-parameters alone; of what it returns for the elements, the last one's is kept.
 
     Raises
     ------
@@ -195,17 +222,18 @@ def rule(function: Callable[..., Any] | None = None, /, *, slots: Mapping[str, f
     heavy_ball(lr=0.1, momentum=0.9)
     """
     if function is not None:
-        return _family(function, {})
+        return _family(function, {}, ())
     given = {} if slots is None else slots
     if not isinstance(given, Mapping):
         raise RuleError(f"rule: expected slots to be a mapping of names to initial values, got {type(slots).__name__}")
-    return lambda function: _family(function, given)
+    names = [row_slots] if isinstance(row_slots, str) else list(row_slots)
+    return lambda function: _family(function, given, names)
 
 
-def _family(function: Callable[..., Any], slots: Mapping[str, float | str]) -> RuleFamily:
+def _family(function: Callable[..., Any], slots: Mapping[str, float | str], row_slots: Sequence[str]) -> RuleFamily:
     if not inspect.isfunction(function):
         raise RuleError(f"rule: expected a Python function, got {type(function).__name__} {function!r}")
-    return RuleFamily(function, slots)
+    return RuleFamily(function, slots, row_slots)
 
 
 def _parameters(function: Callable[..., Any]) -> tuple[list[str], dict[str, inspect.Parameter]]:

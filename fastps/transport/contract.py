@@ -46,6 +46,29 @@ class Work:
     deposit: Deposit | None = None
 
 
+@dataclass(frozen=True)
+class TableWork:
+    """One operation on the rows of a table. The arrays are checked, C-contiguous, of n rows; they stay untouched and alive
+    until `finish`.
+
+    Attributes
+    ----------
+    keys : uint64[n], all of the transport's shards
+    grads : [n, dim], makes it a push
+    outs : [n, dim], makes it a pull, or a push_pull
+    sets : for the values and each slot, an array [n, ...] or None: sets them
+    create : a pull: rows that are missing are born
+    scale : of the gradients
+    """
+
+    keys: np.ndarray[Any, np.dtype[np.uint64]]
+    grads: np.ndarray[Any, np.dtype[Any]] | None = None
+    outs: np.ndarray[Any, np.dtype[Any]] | None = None
+    sets: list[Any] | None = None
+    create: bool = True
+    scale: float = 1.0
+
+
 class Pending(Protocol):
     """An operation under way."""
 
@@ -94,6 +117,41 @@ class Membership(Protocol):
         """Twice is as good as once."""
 
 
+class TableTransport(Protocol):
+    """Reaches the part of a table that is on some of the shards of one server.
+
+    Attributes
+    ----------
+    shards : those shards
+    """
+
+    shards: tuple[int, ...]
+
+    def start(self, work: TableWork, timeout: float | None, resume: Any = None) -> Pending:
+        """Begins an operation. `resume` comes from a WaitTimeoutError of this transport for the same work."""
+
+    def find(self, keys: Any, timeout: float | None) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Whether keys, all of its shards, have a row."""
+
+    def views(self, keys: Any) -> list[np.ndarray[Any, np.dtype[Any]]] | None:
+        """Read-only arrays on the rows of keys, which are there; None where their memory is not to be reached."""
+
+    def remove(self, keys: Any, wanted: list[bool], timeout: float | None) -> tuple[Any, list[Any]]:
+        """Removes rows: bool[n], which there were, and what they held, for the values and each slot, if wanted."""
+
+    def scan(
+        self, shard: int, cursor: int, most: int, wanted: list[bool], timeout: float | None
+    ) -> tuple[Any, list[Any], int]:
+        """Up to `most` rows of a shard from `cursor` on: keys, values and slots if wanted, and the next cursor. None at
+        the end."""
+
+    def configure(self, values: dict[int, float], timeout: float) -> None: ...
+
+    def hyper(self, count: int, timeout: float) -> list[float]: ...
+
+    def counters(self, timeout: float | None) -> dict[int, dict[str, int]]: ...
+
+
 class Transport(Protocol):
     """Reaches some of the shards of one server.
 
@@ -126,6 +184,9 @@ class Transport(Protocol):
 
     def counters(self, timeout: float | None) -> dict[int, dict[str, int]]:
         """Per shard what its arena counted."""
+
+    def table(self, number: int) -> TableTransport:
+        """The part of a table on its shards."""
 
     def close(self) -> None:
         """Gives back what idle operations hold. Handles that are still in use go on."""

@@ -22,27 +22,11 @@ from fastps.errors import UnavailableError, WaitTimeoutError
 from fastps.spec import ServerSpec
 from fastps.transport import wire
 from fastps.transport.contract import MIXED, Arrays, Work
+from fastps.transport.numbers import Numbers
+from fastps.transport.ray_table import RayTable
 
 RESEND_SECONDS = 0.1
 GRACE_SECONDS = 1.0  # the coordinator keeps to the timeout; its answer takes a moment
-
-
-class Numbers:
-    """Sequence numbers for concurrent pushes: each thread that pushes at a time has a worker number of its own."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._idle: list[tuple[int, int]] = []
-
-    def take(self) -> tuple[int, int]:
-        """(worker, sequence number), both new to the shard."""
-        with self._lock:
-            worker, last = self._idle.pop() if self._idle else (int.from_bytes(os.urandom(7), "big") + 1, 0)
-        return worker, last + 1
-
-    def give_back(self, worker: int, seq: int) -> None:
-        with self._lock:
-            self._idle.append((worker, seq))
 
 
 class RayTransport:
@@ -88,6 +72,9 @@ class RayTransport:
         limit = self._spec.timeout if timeout is None else timeout
         counted: dict[int, dict[str, int]] = cluster.get(self._gateway.counters.remote(), limit, self._what)
         return counted
+
+    def table(self, number: int) -> RayTable:
+        return RayTable(self._spec, number, self.shards, self._gateway, self._what)
 
     def close(self) -> None:
         pass

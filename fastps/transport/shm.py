@@ -7,7 +7,6 @@ mapped for as long as a view refers to them.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from fastps.errors import ArenaError, ClosedError, ShardDiedError
 from fastps.kernels.loader import addresses_of
 from fastps.spec import ServerSpec, ShardAddress
 from fastps.transport.contract import MIXED, Work
+from fastps.transport.shm_table import Done, ShmTable
 
 
 def open_arena(address: ShardAddress, label: str) -> Arena:
@@ -62,7 +62,7 @@ def group_of(
             kernel = kernels.index((spec.rule_of_leaf[run.leaf], leaf.dtype))
             rows.append((run.position, run.count * leaf.item_bytes, *offset(shard, number), kernel, leaf.item_bytes))
         spans.append(rows)
-    images = spec.addresses[next(iter(arenas))].kernels
+    images = spec.addresses[next(iter(arenas))].kernels[: len(kernels)]
     rules = [
         (*addresses_of(image), len(spec.rules[rule].slots) if with_slots else 0, rule)
         for image, (rule, _) in zip(images, kernels, strict=True)
@@ -74,21 +74,11 @@ def group_of(
     return Group(list(arenas.values()), spans, rules, buffers, spec.timeout, kinds, names, limit)
 
 
-@dataclass(frozen=True)
-class Done:
-    """An operation that ended before `start` returned."""
-
-    versions: dict[int, int]
-
-    def finish(self) -> dict[int, int]:
-        return self.versions
-
-
 class ShmTransport:
     """Reaches the shards of one node from a process on it. See contract.Transport."""
 
     def __init__(self, spec: ServerSpec, shards: tuple[int, ...]) -> None:
-        self.shards = shards
+        self.shards, self._spec = shards, spec
         self.arenas = {shard: open_arena(spec.addresses[shard], spec.label(shard)) for shard in shards}
 
         def offset(shard: int, number: int) -> tuple[int, int]:
@@ -125,6 +115,9 @@ class ShmTransport:
 
     def counters(self, timeout: float | None) -> dict[int, dict[str, int]]:
         return {shard: arena.counters() for shard, arena in self.arenas.items()}
+
+    def table(self, number: int) -> ShmTable:
+        return ShmTable(self._spec, self.group, number, self.shards)
 
     def alive(self) -> bool:
         """Whether nobody has closed an arena and no owner has died."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -170,6 +170,9 @@ class Header:
     def nbytes(self) -> int:
         return self.FORMAT.size + len(self.decision)
 
+    def numbered(self, message: int, messages: int) -> Header:
+        return replace(self, message=message, messages=messages)
+
     def pack(self) -> bytes:
         rank, number, generation, attempt, round = self.deposit or (0, 0, 0, 0, 0)
         flags = self.pulls | self.pulled << 1
@@ -190,7 +193,18 @@ class Header:
         return cls(worker, seq, timeout, bool(flags & 1), message, messages, bool(flags & 2), scale, deposit, decision)
 
 
-def messages(payload: np.ndarray[Any, Any], header: Header) -> list[list[Any]]:
+class Head(Protocol):
+    """A header that tells which of how many messages it is on. A dataclass."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+    def pack(self) -> bytes: ...
+
+    def numbered(self, message: int, messages: int) -> Head: ...
+
+
+def messages(payload: np.ndarray[Any, Any], header: Head) -> list[list[Any]]:
     """The arguments of the call, or of the calls in order, that carry a payload."""
     if payload.nbytes <= PLAIN_BYTES:
         return [[header.pack() + payload.tobytes()]]
@@ -199,7 +213,7 @@ def messages(payload: np.ndarray[Any, Any], header: Header) -> list[list[Any]]:
     view = payload.data
     parts = [bytes(view[i : i + PART_BYTES]) for i in range(0, payload.nbytes, PART_BYTES)]
     calls = [parts[i : i + PARTS_A_CALL] for i in range(0, len(parts), PARTS_A_CALL)]
-    return [[replace(header, message=i, messages=len(calls)).pack(), *call] for i, call in enumerate(calls)]
+    return [[header.numbered(i, len(calls)).pack(), *call] for i, call in enumerate(calls)]
 
 
 class Inbox:
@@ -209,7 +223,7 @@ class Inbox:
         self._nbytes = nbytes
         self._parts: list[Any] = []
 
-    def add(self, header: Header, head: bytes, parts: Sequence[Any]) -> None:
+    def add(self, header: Head, head: bytes, parts: Sequence[Any]) -> None:
         rest = memoryview(head)[header.nbytes :]
         self._parts += [rest, *parts] if rest.nbytes else parts
 

@@ -136,7 +136,7 @@ def test_the_key_tells_rules_and_dtypes_apart():
             fastps.SGD(cosine(0.2, steps=10)),
         )
         for dtype in ("float32", "float64")
-        for shape in ("dense", "rows")
+        for shape in ("dense", "row")
         for clips in (False, True)
     }
     assert len(keys) == 32

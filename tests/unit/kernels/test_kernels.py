@@ -106,22 +106,24 @@ def test_gradients_are_scaled_then_cut_and_nan_stays_nan(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_rows_of_a_table_are_updated_where_they_lie(dtype, rng):
-    rule, dim = fastps.SGD(0.1, momentum=0.9), 5
-    table, velocity, grads = rng.normal(size=(3, 20, dim)).astype(dtype)
-    rows = np.array([7, 0, 19, 3], np.int64)
-    results = [np.zeros((4, dim), dtype) for _ in range(2)]
-    kernel, prepare = addresses_of(image_of(rule, dtype, "rows"))
+@pytest.mark.parametrize("dim", [1, 5, 8, 64, 77])
+@pytest.mark.parametrize("clips", [False, True])
+def test_a_rule_of_rows_keeps_one_value_a_row_and_sees_the_mean_of_squares(dtype, dim, clips, rng):
+    rule = fastps.RowAdagrad(lr=0.1, eps=0.0)
+    row, grad = rng.normal(size=(2, dim)).astype(dtype)
+    total, results = np.array([2.0], dtype), [np.zeros(dim, dtype), np.zeros(1, dtype)]
+    kernel, prepare = addresses_of(image_of(rule, dtype, "row", clips))
     hyper, uniforms = np.array(rule.values), np.zeros(34)
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     ctypes.CFUNCTYPE(None, pointer, ctypes.c_double, pointer)(prepare)(hyper.ctypes.data, 2.0, uniforms.ctypes.data)
-    ctypes.CFUNCTYPE(None, pointer, pointer, pointer, number, number, pointer, pointer)(kernel)(
-        addresses([table, velocity]), grads.ctypes.data, addresses(results), 4, dim, rows.ctypes.data,
-        uniforms.ctypes.data,
-    )  # fmt: skip
-    expected = velocity[rows] * 0.9 + grads[:4]
-    assert close(results[1], expected.astype(dtype))
-    assert close(results[0], (table[rows] - 0.1 * expected).astype(dtype))
+    uniforms[32:] = 1.0, 0.5
+    ctypes.CFUNCTYPE(None, pointer, pointer, pointer, number, number, pointer)(kernel)(
+        addresses([row, total]), grad.ctypes.data, addresses(results), dim, 0, uniforms.ctypes.data
+    )
+    g = np.clip(grad * 0.5, -1, 1) if clips else grad
+    expected = total[0] + np.mean(g.astype(np.float64) ** 2)
+    assert close(results[1], np.array([expected], dtype))
+    assert close(results[0], (row - 0.1 * g / np.sqrt(expected)).astype(dtype))
 
 
 # What the functions of elements promise

@@ -1,0 +1,13 @@
+/* The first values of a row: a function of the table's seed and the row's key alone, so that they depend neither on the
+ * number of shards nor on who came first. Plain arithmetic: the same bits on every machine. */
+#ifndef FPS_INITIAL_H
+#define FPS_INITIAL_H
+
+#include <stdint.h>
+
+#include "layout.h"
+
+/* values[i] for i < layout->dim, of layout->item_bytes each. */
+void fps_initial_fill(const fps_table_layout *layout, uint64_t key, void *values);
+
+#endif

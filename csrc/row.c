@@ -1,0 +1,86 @@
+#define _GNU_SOURCE
+#include "row.h"
+
+#include <time.h>
+
+#include "table.h"
+
+#define SPINS 64u
+#define NAP_NS 50000
+
+/* The repair of a row of the dead, with the births lock held so that nobody else is at it: the writer's mark stays
+ * until the row is whole, so a repair that dies is begun again. */
+static void finish(const fps_arena *arena, const fps_table *t, uint32_t row, uint32_t seat)
+{
+    fps_seat *dead = &arena->seats[seat];
+    fps_word *word = fps_row_word(fps_row_at(t, row));
+    uint64_t found = fps_load_acquire(word), record = fps_load_acquire(&dead->writes); /* SYNC row-committed */
+    if (FPS_ROW_WRITER(found) != seat + 1) return;
+    if (record == (FPS_WRITES(t->number, row) | FPS_WRITES_COMMITTED)) {
+        memcpy(fps_row_at(t, row) + t->head_bytes, fps_row_redo(arena, seat), t->layout.row_bytes - t->head_bytes);
+        fps_store_release(&dead->writes, FPS_WRITES(t->number, row));
+        fps_count(&dead->rows_done, 1);
+    }
+    atomic_fetch_add_explicit(&arena->header->recovered_locks, 1, memory_order_relaxed);
+    fps_store_release(word, (found & ~UINT64_C(0xfff)) + FPS_ROW_ONCE); /* SYNC row-handover, row-sequence */
+}
+
+/* `buried`: the caller has taken the seat's life lock over, so nobody else sees any more that its owner died. */
+static fps_status repair(const fps_arena *arena, const fps_table *t, uint32_t row, uint32_t seat, bool buried,
+                         const fps_wait *wait)
+{
+    fps_status status = fps_table_enter(arena, t, wait);
+    if (status != FPS_OK) return status;
+    if (buried || fps_lock_abandoned(&arena->seats[seat].life)) finish(arena, t, row, seat);
+    fps_table_leave(t);
+    return FPS_OK;
+}
+
+static fps_status wait_for(const fps_arena *arena, const fps_table *t, uint32_t row, const fps_wait *wait, bool held,
+                           uint32_t *tries)
+{
+    if (++*tries < SPINS) {
+        fps_pause();
+        return FPS_OK;
+    }
+    const uint32_t writer = FPS_ROW_WRITER(fps_load_relaxed(fps_row_word(fps_row_at(t, row))));
+    if (writer == 0) return FPS_OK;
+    if (writer > arena->layout.n_sessions) return FPS_BROKEN_LOCK;
+    if (fps_lock_abandoned(&arena->seats[writer - 1].life)) {
+        if (!held) return repair(arena, t, row, writer - 1, false, wait);
+        finish(arena, t, row, writer - 1);
+        return FPS_OK;
+    }
+    fps_status status = fps_arena_state(arena); /* closed: the word will never change */
+    if (status != FPS_OK) return status;
+    if (wait->deadline_ns == FPS_NO_WAIT) return FPS_BUSY;
+    if (fps_now_ns() >= wait->deadline_ns) return FPS_TIMEOUT;
+    clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = NAP_NS}, NULL);
+    return FPS_OK;
+}
+
+fps_status fps_row_wait(const fps_arena *arena, const fps_table *t, uint32_t row, const fps_wait *wait, uint32_t *tries)
+{
+    return wait_for(arena, t, row, wait, false, tries);
+}
+
+fps_status fps_row_wait_held(const fps_arena *arena, const fps_table *t, uint32_t row, const fps_wait *wait,
+                             uint32_t *tries)
+{
+    return wait_for(arena, t, row, wait, true, tries);
+}
+
+bool fps_row_bury(const fps_arena *arena, uint32_t seat, int64_t give_up_ns)
+{
+    fps_seat *dead = &arena->seats[seat];
+    const uint64_t record = fps_load_relaxed(&dead->writes);
+    const uint32_t table = FPS_WRITES_TABLE(record), row = FPS_WRITES_ROW(record);
+    if (table == 0 || table > arena->layout.n_tables || row >= arena->tables[table - 1].layout.max_rows) return true;
+    const fps_wait wait = {.deadline_ns = give_up_ns};
+    const fps_table *t = &arena->tables[table - 1];
+    if (FPS_ROW_WRITER(fps_load_relaxed(fps_row_word(fps_row_at(t, row)))) == seat + 1 &&
+        repair(arena, t, row, seat, true, &wait) != FPS_OK)
+        return false;
+    fps_store_relaxed(&dead->writes, 0);
+    return true;
+}

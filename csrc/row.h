@@ -1,0 +1,88 @@
+/* Rows of a table: their lock, what a reader relies on, and their repair after a death.
+ *
+ * The row is the unit of everything: it is read and written whole. Its word holds the lock (who writes) and the
+ * sequence lock (how often it was written). A writer computes to its session's redo block, marks it as complete in its
+ * record and copies it into place, as for a block of a shard (dense.h); it holds one row at a time. So a process that
+ * dies has changed nothing, or all that it wanted to: whoever meets its lock on a row finishes the copy. */
+#ifndef FPS_ROW_H
+#define FPS_ROW_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "arena.h"
+#include "lock.h"
+#include "session.h"
+#include "sync.h"
+
+typedef enum fps_read { FPS_READ_DONE = 0, FPS_READ_GONE, FPS_READ_BUSY } fps_read;
+
+static inline uint8_t *fps_row_at(const fps_table *t, uint32_t row)
+{
+    return t->rows + (uint64_t)row * t->layout.row_bytes;
+}
+
+static inline fps_word *fps_row_key(uint8_t *row) { return (fps_word *)(void *)row; }
+static inline fps_word *fps_row_word(uint8_t *row) { return (fps_word *)(void *)row + 1; }
+static inline fps_word32 *fps_row_seen(uint8_t *row) { return (fps_word32 *)(void *)((fps_word *)(void *)row + 2); }
+static inline fps_word32 *fps_row_count(uint8_t *row) { return fps_row_seen(row) + 1; }
+
+/* A session's new values of a row, in the order of the row: those of stream k at table->at[k] - table->head_bytes. */
+static inline uint8_t *fps_row_redo(const fps_arena *arena, uint32_t seat)
+{
+    return arena->redo + (uint64_t)seat * arena->layout.redo_bytes;
+}
+
+/* Takes the lock of the row if it is `key`'s: FPS_OK with its word in `*word`; FPS_ALREADY when the row is not, or no
+ * longer, that of the key; FPS_BUSY when somebody writes it. */
+static inline fps_status fps_row_try(const fps_session *session, const fps_table *t, uint32_t row, uint64_t key,
+                                     uint64_t *word)
+{
+    uint8_t *at = fps_row_at(t, row);
+    uint64_t found = fps_load_relaxed(fps_row_word(at));
+    if (FPS_ROW_WRITER(found) != 0) return FPS_BUSY;
+    if ((found & FPS_ROW_DEAD) != 0) return FPS_ALREADY;
+    fps_store_relaxed(&session->seat->writes, FPS_WRITES(t->number, row)); /* the exchange below shows it first */
+    if (!atomic_compare_exchange_strong_explicit(fps_row_word(at), &found, found | (session->index + 1),
+                                                 memory_order_acq_rel, memory_order_relaxed)) /* SYNC row-handover */
+        return FPS_BUSY;
+    atomic_thread_fence(memory_order_release); /* SYNC row-sequence: the writer is seen before the first byte changes */
+    *word = found;
+    if (fps_load_relaxed(fps_row_key(at)) == key) return FPS_OK;
+    fps_store_release(fps_row_word(at), found); /* nothing was changed */
+    return FPS_ALREADY;
+}
+
+/* Lets go of it. With `word` as it was the row counts as unchanged. */
+static inline void fps_row_leave(const fps_table *t, uint32_t row, uint64_t word)
+{
+    fps_store_release(fps_row_word(fps_row_at(t, row)), word); /* SYNC row-handover, row-sequence */
+}
+
+/* The redo block becomes the row: all of it, or one stream. */
+static inline void fps_row_commit(const fps_session *session, const fps_table *t, uint32_t row)
+{
+    const uint64_t record = FPS_WRITES(t->number, row);
+    fps_store_release(&session->seat->writes, record | FPS_WRITES_COMMITTED); /* SYNC row-committed */
+    atomic_signal_fence(memory_order_seq_cst);
+    memcpy(fps_row_at(t, row) + t->head_bytes, fps_row_redo(session->arena, session->index),
+           t->layout.row_bytes - t->head_bytes);
+    atomic_signal_fence(memory_order_seq_cst);
+    fps_store_release(&session->seat->writes, record);
+}
+
+/* What to do when a row is busy: spin, then sleep; repairs it when its writer died. FPS_OK: try again. `*tries` counts,
+ * from 0. */
+fps_status fps_row_wait(const fps_arena *arena, const fps_table *t, uint32_t row, const fps_wait *wait,
+                        uint32_t *tries);
+
+/* The same with the births lock held. */
+fps_status fps_row_wait_held(const fps_arena *arena, const fps_table *t, uint32_t row, const fps_wait *wait,
+                             uint32_t *tries);
+
+/* Repairs the row that the dead owner of this seat was writing, if there is one. False when somebody who is stopped is
+ * at it. */
+bool fps_row_bury(const fps_arena *arena, uint32_t seat, int64_t give_up_ns);
+
+#endif

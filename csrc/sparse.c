@@ -1,0 +1,555 @@
+#include "sparse.h"
+
+#include <string.h>
+
+#include "copy.h"
+#include "hash.h"
+#include "index.h"
+#include "initial.h"
+#include "row.h"
+#include "table.h"
+
+#define BLOCK 16u            /* keys: pulls of 4,096 of 1 M rows of 64 floats, 1.15 of np.take; 8: 1.22, 32: 1.20 */
+#define BLOCK_BYTES 16384u   /* of rows on their way to the first-level cache at a time */
+#define PREFETCH_BYTES 1024u /* of a row; the processor itself asks for what follows */
+
+typedef struct walk {
+    const fps_sparse_call *call;
+    fps_sparse_part *part;
+    const fps_arena *arena;
+    const fps_table *t;
+    fps_seat *seat;
+    fps_wait wait; /* inside: nobody's signal handlers run there, and no Ctrl-C leaves half a push */
+    uint32_t block;
+    bool past; /* outs are written past the caches */
+} walk;
+
+/* One row, or a part of it, as it was between two writes, if it is `key`'s. The copy races with writers on purpose and
+ * is thrown away when it did: formally a data race, so ThreadSanitizer is told to look away. */
+__attribute__((no_sanitize("thread"))) static fps_read read_row(const fps_table *t, uint32_t row, uint64_t key,
+                                                                uint8_t *to, uint32_t from, uint32_t bytes, bool past)
+{
+    uint8_t *at = fps_row_at(t, row);
+    const uint64_t before = fps_load_acquire(fps_row_word(at)); /* SYNC row-sequence */
+    if (FPS_ROW_WRITER(before) != 0) return FPS_READ_BUSY;
+    if ((before & FPS_ROW_DEAD) != 0 || fps_load_relaxed(fps_row_key(at)) != key) return FPS_READ_GONE;
+    if (past)
+        fps_copy_short(to, at + from, bytes);
+    else
+        memcpy(to, at + from, bytes);
+    atomic_thread_fence(memory_order_acquire); /* SYNC row-sequence: every byte read before the word again */
+    return fps_load_relaxed(fps_row_word(at)) == before ? FPS_READ_DONE : FPS_READ_BUSY;
+}
+
+/* The same until it succeeds: FPS_ALREADY when the row is not the key's. */
+static fps_status read_surely(const fps_arena *arena, const fps_table *t, uint32_t row, uint64_t key, uint8_t *to,
+                              uint32_t from, uint32_t bytes, const fps_wait *wait)
+{
+    for (uint32_t tries = 0;;) {
+        const fps_read got = read_row(t, row, key, to, from, bytes, false);
+        if (got != FPS_READ_BUSY) return got == FPS_READ_DONE ? FPS_OK : FPS_ALREADY;
+        fps_status status = fps_row_wait(arena, t, row, wait, &tries);
+        if (status != FPS_OK) return status;
+    }
+}
+
+/* The row of a key by comparing keys, for the few whose tag another row has, too, and for rows that have moved. */
+static uint32_t find_by_key(const fps_table *t, uint64_t key, uint64_t hash)
+{
+    for (;;) {
+        const uint64_t word = fps_load_acquire(&t->control->index); /* SYNC index-swap */
+        const fps_index index = fps_index_of(t, word);
+        fps_search search;
+        for (uint32_t row = fps_index_first(&index, fps_hash_tag(hash), &search); row != FPS_NO_ROW;
+             row = fps_index_next(&index, &search)) {
+            uint8_t *at = fps_row_at(t, row);
+            if (row < t->layout.max_rows && fps_load_relaxed(fps_row_key(at)) == key &&
+                (fps_load_relaxed(fps_row_word(at)) & FPS_ROW_DEAD) == 0)
+                return row;
+        }
+        atomic_thread_fence(memory_order_acquire);
+        if (fps_load_relaxed(&t->control->index) == word) return FPS_NO_ROW; /* SYNC index-swap */
+    }
+}
+
+static uint32_t first_row(const fps_table *t, const fps_index *index, uint32_t tag)
+{
+    const uint32_t bucket = fps_index_bucket(index, tag);
+    const fps_word *slots = index->slots + (size_t)bucket * FPS_BUCKET_SLOTS;
+    uint32_t matches, empty, row = FPS_NO_ROW;
+    fps_index_match(slots, tag, &matches, &empty);
+    if (matches != 0)
+        row = FPS_SLOT_ROW(fps_load_acquire(slots + __builtin_ctz(matches))); /* SYNC row-born */
+    else if (empty == 0) {
+        fps_search search;
+        row = fps_index_first(index, tag, &search);
+    }
+    return row < t->layout.max_rows ? row : FPS_NO_ROW;
+}
+
+static void prefetch_row(const fps_table *t, uint32_t row, bool write)
+{
+    const uint8_t *at = fps_row_at(t, row);
+    const uint64_t bytes = t->layout.row_bytes < PREFETCH_BYTES ? t->layout.row_bytes : PREFETCH_BYTES;
+    for (uint64_t i = 0; i < bytes; i += 64) {
+        if (write)
+            __builtin_prefetch(at + i, 1);
+        else
+            __builtin_prefetch(at + i, 0);
+    }
+    __builtin_prefetch(at + bytes - 1);
+}
+
+static uint32_t place_of(const fps_sparse_part *part, uint32_t i) { return part->places ? part->places[i] : i; }
+
+static uint8_t *out_of(const walk *w, uint32_t i)
+{
+    return w->call->outs + (uint64_t)place_of(w->part, i) * w->t->bytes[0];
+}
+
+static const uint8_t *grad_of(const walk *w, uint32_t i)
+{
+    return w->call->grads + (uint64_t)place_of(w->part, i) * w->t->bytes[0];
+}
+
+/* Pull */
+
+/* A row whose first look at it did not do. False when it is missing. */
+static fps_status pull_again(walk *w, uint32_t i, bool *missing)
+{
+    const uint64_t key = w->part->keys[i], hash = fps_hash(key);
+    for (;;) {
+        const uint32_t row = find_by_key(w->t, key, hash);
+        *missing = row == FPS_NO_ROW;
+        if (*missing) return FPS_OK;
+        fps_status status = read_surely(w->arena, w->t, row, key, out_of(w, i), w->t->at[0], w->t->bytes[0], &w->wait);
+        if (status != FPS_ALREADY) return status;
+    }
+}
+
+/* Reads the rows that there are; the others' numbers go to `missing`. */
+static fps_status pull_rows(walk *w, uint32_t *missing, uint32_t *n_missing)
+{
+    const fps_table *t = w->t;
+    const uint64_t *keys = w->part->keys;
+    const fps_index index = fps_index_of(t, fps_load_acquire(&t->control->index)); /* SYNC index-swap */
+    const uint32_t n = w->part->n, block = w->block, at = t->at[0], bytes = t->bytes[0];
+    uint32_t tags[2][BLOCK], rows[2][BLOCK];
+    *n_missing = 0;
+    for (uint64_t start = 0; start < n + 2 * (uint64_t)block; start += block) {
+        if (start < n && index.n_buckets > 0) {
+            const uint32_t count = n - start < block ? (uint32_t)(n - start) : block;
+            uint32_t *tag = tags[start / block & 1];
+            for (uint32_t i = 0; i < count; i++) {
+                tag[i] = fps_hash_tag(fps_hash(keys[start + i]));
+                fps_index_prefetch(&index, tag[i]);
+            }
+        }
+        if (start >= block && start - block < n) {
+            const uint64_t from = start - block;
+            const uint32_t count = n - from < block ? (uint32_t)(n - from) : block;
+            const uint32_t *tag = tags[from / block & 1];
+            uint32_t *row = rows[from / block & 1];
+            for (uint32_t i = 0; i < count; i++) {
+                row[i] = first_row(t, &index, tag[i]);
+                if (row[i] != FPS_NO_ROW) prefetch_row(t, row[i], false);
+            }
+        }
+        if (start >= 2 * (uint64_t)block) {
+            const uint64_t from = start - 2 * (uint64_t)block;
+            const uint32_t count = n - from < block ? (uint32_t)(n - from) : block;
+            const uint32_t *row = rows[from / block & 1];
+            for (uint32_t i = 0; i < count; i++) {
+                const uint32_t k = (uint32_t)(from + i);
+                if (row[i] != FPS_NO_ROW && read_row(t, row[i], keys[k], out_of(w, k), at, bytes,
+                                                     n * (uint64_t)bytes > (12 << 20)) == FPS_READ_DONE)
+                    continue;
+                bool absent;
+                fps_status status = pull_again(w, k, &absent);
+                if (status != FPS_OK) return status;
+                if (absent) missing[(*n_missing)++] = k;
+            }
+        }
+    }
+    return FPS_OK;
+}
+
+/* The rows of the missing keys are born. */
+static fps_status bear(walk *w, uint32_t n_missing)
+{
+    fps_batch *batch = w->part->batch;
+    for (uint32_t i = 0; i < n_missing; i++) batch->keys[i] = w->part->keys[batch->missing[i]];
+    fps_batch_unique(batch, batch->keys, n_missing);
+    for (uint32_t u = 0; u < batch->n_unique; u++) batch->rows[u] = FPS_NO_ROW;
+    return fps_table_births(w->arena, w->t, batch->keys, batch->hashes, batch->n_unique, batch->rows, &w->wait);
+}
+
+static fps_status pull(walk *w)
+{
+    fps_sparse_part *part = w->part;
+    fps_batch *batch = part->batch;
+    fps_status status = fps_batch_reserve(batch, part->n, 0);
+    if (status != FPS_OK) return status;
+    uint32_t n_missing = 0;
+    part->version = fps_load_relaxed(&w->t->control->version);
+    status = pull_rows(w, batch->missing, &n_missing);
+    while (status == FPS_OK && n_missing > 0 && w->call->create) { /* again when others remove what was born here */
+        status = bear(w, n_missing);
+        const uint32_t born = n_missing;
+        n_missing = 0;
+        for (uint32_t i = 0; status == FPS_OK && i < born; i++) {
+            bool absent;
+            status = pull_again(w, batch->missing[i], &absent);
+            if (absent) batch->missing[n_missing++] = batch->missing[i];
+        }
+        if (status == FPS_OK && n_missing > 0 && fps_now_ns() >= w->wait.deadline_ns) status = FPS_TIMEOUT;
+    }
+    for (uint32_t i = 0; status == FPS_OK && i < n_missing; i++)
+        fps_initial_fill(&w->t->layout, part->keys[batch->missing[i]], out_of(w, batch->missing[i]));
+    return status;
+}
+
+/* Push */
+
+/* One set of hyper-parameters: changed by one at a time, seen whole. */
+void fps_sparse_hyper(const fps_table *t, double *values)
+{
+    for (;;) {
+        const uint64_t before = fps_load_acquire(&t->control->hyper_sequence); /* SYNC hyper */
+        for (uint32_t i = 0; i < FPS_MAX_HYPER; i++) {
+            const uint64_t bits = fps_load_relaxed(&t->control->hyper[i]);
+            memcpy(&values[i], &bits, sizeof bits);
+        }
+        atomic_thread_fence(memory_order_acquire);
+        if (fps_load_relaxed(&t->control->hyper_sequence) == before) return; /* odd, too: whoever changed it has died */
+    }
+}
+
+fps_status fps_sparse_configure(const fps_arena *arena, const fps_table *t, uint32_t which, const double *values,
+                                const fps_wait *wait)
+{
+    fps_status status = fps_table_enter(arena, t, wait);
+    if (status != FPS_OK) return status;
+    status = fps_arena_state(arena);
+    if (status == FPS_OK) {
+        fps_word *sequence = &t->control->hyper_sequence;
+        fps_store_relaxed(sequence, fps_load_relaxed(sequence) + 1);
+        atomic_thread_fence(memory_order_release); /* SYNC hyper */
+        for (uint32_t i = 0; i < FPS_MAX_HYPER; i++) {
+            uint64_t bits;
+            memcpy(&bits, &values[i], sizeof bits);
+            if (which >> i & 1) fps_store_relaxed(&t->control->hyper[i], bits);
+        }
+        fps_store_release(sequence, fps_load_relaxed(sequence) + 1); /* SYNC hyper */
+    }
+    fps_table_leave(t);
+    return status;
+}
+
+/* Where tags alone might mislead, and that would matter: rows of other keys become no row. */
+static void verify(walk *w)
+{
+    fps_batch *batch = w->part->batch;
+    for (uint32_t u = 0; u < batch->n_unique; u++)
+        if (batch->rows[u] != FPS_NO_ROW) batch->rows[u] = find_by_key(w->t, batch->keys[u], batch->hashes[u]);
+}
+
+/* The rows of all keys are there before the first one is changed. */
+static fps_status find_rows(walk *w)
+{
+    const fps_table *t = w->t;
+    fps_batch *batch = w->part->batch;
+    const fps_index index = fps_index_of(t, fps_load_acquire(&t->control->index)); /* SYNC index-swap */
+    const uint32_t n = batch->n_unique;
+    bool missing = index.n_buckets == 0;
+    for (uint32_t u = 0; u < n; u++) {
+        if (u + BLOCK < n && index.n_buckets > 0) fps_index_prefetch(&index, fps_hash_tag(batch->hashes[u + BLOCK]));
+        batch->rows[u] = first_row(t, &index, fps_hash_tag(batch->hashes[u]));
+        missing |= batch->rows[u] == FPS_NO_ROW;
+    }
+    if (!missing) return FPS_OK;
+    const uint64_t live = fps_load_relaxed(&t->control->live);
+    if (live + n > t->layout.max_rows) verify(w);
+    return fps_table_births(w->arena, t, batch->keys, batch->hashes, n, batch->rows, &w->wait);
+}
+
+static void prepare(walk *w)
+{
+    const fps_sparse_call *call = w->call;
+    double hyper[FPS_MAX_HYPER];
+    if (call->set) return;
+    fps_sparse_hyper(w->t, hyper);
+    call->rule->prepare(hyper, (double)w->part->version, w->part->uniforms);
+    w->part->uniforms[FPS_MAX_UNIFORMS] = call->limit;
+    w->part->uniforms[FPS_MAX_UNIFORMS + 1] = call->scale;
+}
+
+/* Rows for all keys, or none for any; nothing is applied yet. */
+static fps_status make_ready(walk *w)
+{
+    fps_sparse_part *part = w->part;
+    fps_status status = fps_batch_reserve(part->batch, part->n, w->t->bytes[0]);
+    if (status != FPS_OK) return status;
+    fps_batch_unique(part->batch, part->keys, part->n);
+    status = find_rows(w);
+    part->ready = status == FPS_OK;
+    return status;
+}
+
+static void begin_push(walk *w)
+{
+    fps_sparse_part *part = w->part;
+    if (part->seq == 0) part->seq = ++part->session->seq;
+    part->position = 0;
+    part->version = w->call->set ? fps_load_relaxed(&w->t->control->version)
+                                 : atomic_fetch_add_explicit(&w->t->control->version, 1, memory_order_relaxed) + 1;
+    prepare(w);
+    fps_store_relaxed(&w->seat->rows_done, 0);
+    atomic_signal_fence(memory_order_seq_cst);
+    fps_store_relaxed(&w->seat->begun_seq, part->seq);
+    part->begun = 1;
+}
+
+/* Takes the lock of the row of distinct key u, wherever that is now. */
+static fps_status take_row(walk *w, uint32_t u, uint64_t *word)
+{
+    fps_batch *batch = w->part->batch;
+    const uint64_t key = batch->keys[u];
+    for (uint32_t tries = 0;;) {
+        fps_status status = FPS_OK;
+        if (batch->rows[u] == FPS_NO_ROW) /* it was removed since it was found */
+            status = fps_table_births(w->arena, w->t, &batch->keys[u], &batch->hashes[u], 1, &batch->rows[u], &w->wait);
+        if (status == FPS_OK) status = fps_row_try(w->part->session, w->t, batch->rows[u], key, word);
+        if (status == FPS_OK) return FPS_OK;
+        if (status == FPS_ALREADY) {
+            batch->rows[u] = find_by_key(w->t, key, batch->hashes[u]);
+            continue;
+        }
+        if (status == FPS_BUSY) status = fps_row_wait(w->arena, w->t, batch->rows[u], &w->wait, &tries);
+        if (status != FPS_OK) return status;
+    }
+}
+
+static void add_floats(float *restrict sum, const float *restrict more, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) sum[i] += more[i];
+}
+
+static void add_doubles(double *restrict sum, const double *restrict more, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) sum[i] += more[i];
+}
+
+/* The gradient of distinct key u: the sum over its places, in their order. */
+static const uint8_t *gradient_of(const walk *w, uint32_t u)
+{
+    fps_batch *batch = w->part->batch;
+    uint32_t i = batch->first[u];
+    if (batch->next[i] == FPS_BATCH_END) return grad_of(w, i);
+    memcpy(batch->sum, grad_of(w, i), w->t->bytes[0]);
+    while ((i = batch->next[i]) != FPS_BATCH_END) {
+        if (w->t->layout.item_bytes == sizeof(float))
+            add_floats((float *)(void *)batch->sum, (const float *)(const void *)grad_of(w, i), w->t->layout.dim);
+        else
+            add_doubles((double *)(void *)batch->sum, (const double *)(const void *)grad_of(w, i), w->t->layout.dim);
+    }
+    return batch->sum;
+}
+
+static void apply_rule(walk *w, uint8_t *row, uint8_t *redo, const uint8_t *grad)
+{
+    const fps_table *t = w->t;
+    const void *state[1 + FPS_MAX_SLOTS];
+    void *results[1 + FPS_MAX_SLOTS];
+    for (uint32_t k = 0; k <= t->layout.n_slots; k++) {
+        state[k] = row + t->at[k];
+        results[k] = redo + (t->at[k] - t->head_bytes);
+    }
+    w->call->rule->kernel(state, grad, results, (int64_t)t->layout.dim, 0, w->part->uniforms);
+}
+
+/* The last place of a key decides. */
+static void apply_set(walk *w, uint8_t *row, uint8_t *redo, uint32_t u)
+{
+    const fps_table *t = w->t;
+    const uint64_t place = place_of(w->part, w->part->batch->last[u]);
+    for (uint32_t k = 0; k <= t->layout.n_slots; k++) {
+        const uint8_t *given = w->call->set[k];
+        memcpy(redo + (t->at[k] - t->head_bytes), given ? given + place * t->bytes[k] : row + t->at[k], t->bytes[k]);
+    }
+}
+
+static fps_status push_row(walk *w, uint32_t u)
+{
+    const fps_table *t = w->t;
+    fps_batch *batch = w->part->batch;
+    const uint8_t *grad = w->call->set ? NULL : gradient_of(w, u);
+    uint8_t *redo = fps_row_redo(w->arena, w->part->session->index);
+    uint64_t word;
+    fps_status status = take_row(w, u, &word);
+    if (status != FPS_OK) return status;
+    uint8_t *row = fps_row_at(t, batch->rows[u]);
+    if (w->call->set)
+        apply_set(w, row, redo, u);
+    else
+        apply_rule(w, row, redo, grad);
+    fps_row_commit(w->part->session, t, batch->rows[u]);
+    fps_store_relaxed(&w->seat->rows_done, u + UINT64_C(1));
+    fps_row_leave(t, batch->rows[u], word + FPS_ROW_ONCE);
+    for (uint32_t i = batch->first[u]; w->call->outs && i != FPS_BATCH_END; i = batch->next[i])
+        memcpy(out_of(w, i), redo, t->bytes[0]);
+    return FPS_OK;
+}
+
+static fps_status push(walk *w)
+{
+    fps_sparse_part *part = w->part;
+    const fps_batch *batch = part->batch;
+    fps_status status = FPS_OK;
+    if (!part->begun) begin_push(w);
+    for (uint32_t u = part->position, asked = u; status == FPS_OK && u < batch->n_unique; u++) {
+        for (; asked < batch->n_unique && asked < u + w->block; asked++)
+            if (batch->rows[asked] != FPS_NO_ROW) prefetch_row(w->t, batch->rows[asked], true);
+        status = push_row(w, u);
+        if (status == FPS_OK) part->position = u + 1;
+    }
+    if (status == FPS_OK) fps_store_relaxed(&w->seat->applied_seq, part->seq);
+    return status;
+}
+
+/* What a push that went on owes of a push_pull: the rows that an earlier attempt has changed were not its `outs`. */
+static fps_status pull_all(walk *w)
+{
+    for (uint32_t i = 0; i < w->part->n; i++) {
+        bool absent;
+        fps_status status = pull_again(w, i, &absent);
+        if (status != FPS_OK) return status;
+        if (absent) fps_initial_fill(&w->t->layout, w->part->keys[i], out_of(w, i));
+    }
+    return FPS_OK;
+}
+
+static void count(const walk *w)
+{
+    fps_meters *m = &w->seat->meters;
+    const uint64_t bytes = (uint64_t)w->part->n * w->t->bytes[0];
+    if (w->call->set) return;
+    fps_count(!w->call->grads ? &m->pulls : w->call->outs ? &m->push_pulls : &m->pushes, 1);
+    if (w->call->grads) fps_count(&m->bytes_written, bytes);
+    if (w->call->outs) fps_count(&m->bytes_read, bytes);
+}
+
+static fps_status walk_of(const fps_sparse_call *call, fps_sparse_part *part, bool past, walk *w)
+{
+    const fps_arena *arena = part->session->arena;
+    *w = (walk){
+        .call = call,
+        .part = part,
+        .arena = arena,
+        .t = &arena->tables[call->table],
+        .seat = part->session->seat,
+        .wait = call->wait,
+        .past = past,
+    };
+    w->wait.interrupted = NULL;
+    w->wait.meters = &w->seat->meters;
+    const uint64_t rows = BLOCK_BYTES / w->t->layout.row_bytes;
+    w->block = rows < 4 ? 4 : rows < BLOCK ? (uint32_t)rows : BLOCK;
+    return fps_arena_state(arena);
+}
+
+static fps_status run_part(walk *w)
+{
+    const fps_sparse_call *call = w->call;
+    fps_status status;
+    if (call->grads || call->set) {
+        const bool again = w->part->position > 0;
+        status = push(w);
+        if (status == FPS_OK && again && call->outs) status = pull_all(w);
+    } else {
+        status = pull(w);
+    }
+    if (status != FPS_OK) return status;
+    w->part->done = 1;
+    count(w);
+    return FPS_OK;
+}
+
+/* Of a push, all rows are there on all shards before the first one is changed on any. */
+fps_status fps_sparse_run(fps_sparse_call *call, uint32_t *at)
+{
+    const bool changes = call->grads || call->set;
+    fps_status status = FPS_OK;
+    uint64_t bytes = 0;
+    walk w;
+    for (uint32_t i = 0; i < call->n_parts; i++)
+        bytes += (uint64_t)call->parts[i].n * call->parts[i].session->arena->tables[call->table].bytes[0];
+    const bool past = !call->grads && bytes >= FPS_STREAM_BYTES;
+    for (uint32_t i = 0; changes && i < call->n_parts && status == FPS_OK; i++) {
+        *at = i;
+        if (call->parts[i].done || call->parts[i].ready) continue;
+        status = walk_of(call, &call->parts[i], past, &w);
+        if (status == FPS_OK) status = make_ready(&w);
+    }
+    for (uint32_t i = 0; i < call->n_parts && status == FPS_OK; i++) {
+        *at = i;
+        if (call->parts[i].done) continue;
+        status = walk_of(call, &call->parts[i], past, &w);
+        if (status == FPS_OK) status = run_part(&w);
+    }
+    if (past) fps_copy_drain();
+    atomic_thread_fence(memory_order_acquire); /* what was read was read before this look at the arenas' state */
+    for (uint32_t i = 0; status == FPS_OK && i < call->n_parts; i++) {
+        status = fps_arena_state(call->parts[i].session->arena); /* closed meanwhile: its memory was given back */
+        *at = i;
+    }
+    return status;
+}
+
+void fps_sparse_find(const fps_table *t, const uint64_t *keys, uint32_t n, uint32_t *rows)
+{
+    for (uint32_t i = 0; i < n; i++) rows[i] = find_by_key(t, keys[i], fps_hash(keys[i]));
+}
+
+/* One row with all that is asked for. */
+static fps_status scan_row(const fps_arena *arena, const fps_table *t, uint32_t row, uint32_t n, uint64_t *keys,
+                           uint8_t *const *streams, uint32_t *seen, const fps_wait *wait)
+{
+    uint8_t *at = fps_row_at(t, row);
+    for (uint32_t tries = 0;;) {
+        const uint64_t before = fps_load_acquire(fps_row_word(at)); /* SYNC row-sequence */
+        if ((before & FPS_ROW_DEAD) != 0) return FPS_ALREADY;
+        fps_read got = FPS_ROW_WRITER(before) != 0 ? FPS_READ_BUSY : FPS_READ_DONE;
+        keys[n] = fps_load_relaxed(fps_row_key(at));
+        for (uint32_t k = 0; k <= t->layout.n_slots && got == FPS_READ_DONE; k++)
+            if (streams[k])
+                got = read_row(t, row, keys[n], streams[k] + (uint64_t)n * t->bytes[k], t->at[k], t->bytes[k], false);
+        if (seen && t->layout.tracked) {
+            seen[2 * n] = fps_load32_relaxed(fps_row_seen(at));
+            seen[2 * n + 1] = fps_load32_relaxed(fps_row_count(at));
+        }
+        atomic_thread_fence(memory_order_acquire);
+        if (got == FPS_READ_DONE && fps_load_relaxed(fps_row_word(at)) == before) return FPS_OK; /* SYNC row-sequence */
+        fps_status status = fps_row_wait(arena, t, row, wait, &tries);
+        if (status != FPS_OK) return status;
+    }
+}
+
+fps_status fps_sparse_scan(const fps_arena *arena, const fps_table *t, uint64_t *cursor, uint32_t most, uint64_t *keys,
+                           uint8_t *const *streams, uint32_t *seen, const fps_wait *wait, uint32_t *n)
+{
+    fps_status status = fps_arena_state(arena);
+    uint64_t high = fps_load_acquire(&t->control->high);
+    if (high > t->layout.max_rows) high = t->layout.max_rows;
+    *n = 0;
+    for (; status == FPS_OK && *cursor < high && *n < most; ++*cursor) {
+        status = scan_row(arena, t, (uint32_t)*cursor, *n, keys, streams, seen, wait);
+        if (status == FPS_OK)
+            ++*n;
+        else if (status == FPS_ALREADY)
+            status = FPS_OK;
+        if (status != FPS_OK) break;
+    }
+    atomic_thread_fence(memory_order_acquire);
+    return status == FPS_OK ? fps_arena_state(arena) : status;
+}

@@ -1,0 +1,70 @@
+/* Operations on the rows of tables: pull, push, push_pull, set, scan. Whoever has the arena mapped executes them.
+ *
+ * The row is the unit: it is read and written whole, and a batch of rows is no unit at all. Only where rows are born do
+ * they come all at once, before anything is applied. Batches are worked on in small blocks: the index's cache lines of
+ * the block after the next are on their way while the rows of the next one are asked for and those of this one are
+ * read. */
+#ifndef FPS_SPARSE_H
+#define FPS_SPARSE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "arena.h"
+#include "batch.h"
+#include "dense.h"
+#include "lock.h"
+#include "session.h"
+#include "status.h"
+
+/* One shard's part of an operation. `position` says how far it has come: one that could not be finished goes on from
+ * there when it is run again with the same part. */
+typedef struct fps_sparse_part {
+    fps_session *session;
+    const uint64_t *keys;
+    const uint32_t *places; /* where in the caller's arrays the row of key i belongs; NULL: i */
+    uint32_t n;
+    fps_batch *batch; /* of this part alone, until it is done */
+    uint32_t done;
+    uint32_t position; /* distinct keys behind a push */
+    uint32_t ready;    /* the batch holds this part's keys and their rows */
+    uint32_t begun;    /* the push has a number */
+    uint64_t seq;      /* of the push; 0: a number is given */
+    uint64_t version;  /* pushes to the table in this shard, this one included */
+    double uniforms[FPS_UNIFORMS];
+} fps_sparse_part;
+
+/* An operation on one table. `grads` makes it a push, `outs` a pull, both a push_pull. With `set` the streams of rows
+ * are set instead. All arrays are [n, bytes of the stream]. */
+typedef struct fps_sparse_call {
+    uint32_t table;
+    const uint8_t *grads;
+    uint8_t *outs;
+    const uint8_t *const *set; /* per stream, NULL: stays as it is */
+    const fps_rule *rule;
+    double limit, scale; /* of gradients, for kernels that clip */
+    bool create;         /* a pull: rows that are missing are born */
+    fps_sparse_part *parts;
+    uint32_t n_parts;
+    fps_wait wait;
+} fps_sparse_call;
+
+/* Runs the parts that are not done. On any other answer than FPS_OK `*at` is the part that could not go on. Where there
+ * is no room for new rows (FPS_TABLE_FULL, FPS_NO_MEMORY) nothing is applied on any of the parts. */
+fps_status fps_sparse_run(fps_sparse_call *call, uint32_t *at);
+
+/* Which keys have a row: rows[i], or FPS_NO_ROW. It may be another's as soon as this returns. */
+void fps_sparse_find(const fps_table *t, const uint64_t *keys, uint32_t n, uint32_t *rows);
+
+/* Up to `most` rows from row `*cursor` on, which moves behind them: the end of the table when fewer come. streams[k]
+ * may be NULL, as may `seen` (two words a row: when, how often). Rows that are born or end meanwhile may come or not.
+ */
+fps_status fps_sparse_scan(const fps_arena *arena, const fps_table *t, uint64_t *cursor, uint32_t most, uint64_t *keys,
+                           uint8_t *const *streams, uint32_t *seen, const fps_wait *wait, uint32_t *n);
+
+/* Changes hyper-parameters, as fps_dense_configure does for the parameters. */
+fps_status fps_sparse_configure(const fps_arena *arena, const fps_table *t, uint32_t which, const double *values,
+                                const fps_wait *wait);
+void fps_sparse_hyper(const fps_table *t, double *values);
+
+#endif

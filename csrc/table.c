@@ -1,0 +1,213 @@
+#include "table.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "hash.h"
+#include "index.h"
+#include "initial.h"
+#include "row.h"
+
+#define AHEAD 16u /* keys whose bucket is asked for before it is needed */
+
+static uint64_t used(const fps_table *t)
+{
+    uint64_t high = fps_load_relaxed(&t->control->high);
+    return high < t->layout.max_rows ? high : t->layout.max_rows;
+}
+
+/* The row becomes nobody's: the first of those that wait for a key. */
+static void bury(const fps_table *t, uint32_t row)
+{
+    uint8_t *at = fps_row_at(t, row);
+    uint64_t word = fps_load_relaxed(fps_row_word(at));
+    fps_store_release(fps_row_word(at),
+                      ((word & ~UINT64_C(0xfff)) | FPS_ROW_DEAD) + FPS_ROW_ONCE); /* SYNC row-sequence */
+    atomic_thread_fence(memory_order_release);                                    /* dead before it has another key */
+    fps_store_relaxed(fps_row_key(at), fps_load_relaxed(&t->control->free));
+    fps_store_relaxed(&t->control->free, row + UINT64_C(1));
+}
+
+/* What follows from the index: which rows are in use, how many, which are free. */
+static void settle(const fps_table *t)
+{
+    fps_control *control = t->control;
+    const fps_index index = fps_index_of(t, fps_load_relaxed(&control->index));
+    const uint64_t room = fps_load_relaxed(&control->rows_backed) / t->layout.row_bytes;
+    uint8_t *known = calloc(room / 8 + 1, 1);
+    uint64_t live = 0, graves = 0, high = used(t);
+    for (uint64_t i = 0; i < (uint64_t)index.n_buckets * FPS_BUCKET_SLOTS; i++) {
+        uint64_t slot = fps_load_relaxed(&index.slots[i]);
+        graves += slot == FPS_SLOT_GRAVE;
+        if (slot == FPS_SLOT_EMPTY || slot == FPS_SLOT_GRAVE) continue;
+        const uint32_t row = FPS_SLOT_ROW(slot);
+        if (row >= room) continue;
+        live++;
+        if (known) known[row / 8] = (uint8_t)(known[row / 8] | 1u << row % 8);
+        if (row >= high) high = row + UINT64_C(1);
+    }
+    fps_store_relaxed(&control->live, live);
+    fps_store_relaxed(&control->graves, graves);
+    fps_store_relaxed(&control->high, high);
+    fps_store_relaxed(&control->free, 0);
+    for (uint64_t row = high; known && row-- > 0;) {
+        if (row < room && !(known[row / 8] >> row % 8 & 1)) bury(t, (uint32_t)row);
+    }
+    uint64_t hyper = fps_load_relaxed(&control->hyper_sequence);
+    if (hyper & 1) fps_store_release(&control->hyper_sequence, hyper + 1); /* SYNC hyper */
+    free(known);
+}
+
+fps_status fps_table_enter(const fps_arena *arena, const fps_table *t, const fps_wait *wait)
+{
+    bool abandoned;
+    fps_status status = fps_lock_acquire(&t->control->births, wait, &abandoned);
+    if (status == FPS_OK && abandoned) {
+        atomic_fetch_add_explicit(&arena->header->recovered_locks, 1, memory_order_relaxed);
+        settle(t);
+        fps_lock_repaired(&t->control->births);
+    }
+    return status;
+}
+
+void fps_table_leave(const fps_table *t) { fps_lock_release(&t->control->births); }
+
+uint32_t fps_table_find(const fps_table *t, uint64_t key, uint64_t hash)
+{
+    const fps_index index = fps_index_of(t, fps_load_relaxed(&t->control->index));
+    fps_search search;
+    for (uint32_t row = fps_index_first(&index, fps_hash_tag(hash), &search); row != FPS_NO_ROW;
+         row = fps_index_next(&index, &search)) {
+        if (row < t->layout.max_rows && fps_load_relaxed(fps_row_key(fps_row_at(t, row))) == key) return row;
+    }
+    return FPS_NO_ROW;
+}
+
+/* Finds what others have added meanwhile; answers how many are missing. */
+static uint64_t find_all(const fps_table *t, const uint64_t *keys, const uint64_t *hashes, uint32_t n, uint32_t *rows)
+{
+    const fps_index index = fps_index_of(t, fps_load_relaxed(&t->control->index));
+    uint64_t missing = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        if (i + AHEAD < n && index.n_buckets > 0 && rows[i + AHEAD] == FPS_NO_ROW)
+            fps_index_prefetch(&index, fps_hash_tag(hashes[i + AHEAD]));
+        if (rows[i] == FPS_NO_ROW) rows[i] = fps_table_find(t, keys[i], hashes[i]);
+        missing += rows[i] == FPS_NO_ROW;
+    }
+    return missing;
+}
+
+/* The row as a key finds it at first, before anybody knows of it. */
+static void begin(const fps_table *t, uint32_t row, uint64_t key)
+{
+    uint8_t *at = fps_row_at(t, row);
+    fps_store_relaxed(fps_row_key(at), key);
+    fps_initial_fill(&t->layout, key, at + t->at[0]);
+    for (uint32_t k = 1; k <= t->layout.n_slots; k++) {
+        const double value = t->layout.slots[k - 1];
+        const float narrow = (float)value;
+        for (uint32_t i = 0; i < t->bytes[k]; i += t->layout.item_bytes) {
+            if (t->layout.item_bytes == sizeof value)
+                memcpy(at + t->at[k] + i, &value, sizeof value);
+            else
+                memcpy(at + t->at[k] + i, &narrow, sizeof narrow);
+        }
+    }
+    if (t->layout.tracked) {
+        fps_store32_relaxed(fps_row_seen(at), 0);
+        fps_store32_relaxed(fps_row_count(at), 0);
+    }
+    fps_store_release(fps_row_word(at), fps_load_relaxed(fps_row_word(at)) & ~FPS_ROW_DEAD); /* SYNC row-sequence */
+}
+
+static uint32_t birth(const fps_table *t, uint64_t key, uint64_t hash)
+{
+    fps_control *control = t->control;
+    const uint64_t first_free = fps_load_relaxed(&control->free), high = fps_load_relaxed(&control->high);
+    const uint32_t row = (uint32_t)(first_free != 0 ? first_free - 1 : high);
+    const uint64_t next_free = first_free != 0 ? fps_load_relaxed(fps_row_key(fps_row_at(t, row))) : 0;
+    begin(t, row, key);
+    fps_index_insert(t, fps_hash_tag(hash), row);
+    atomic_signal_fence(memory_order_seq_cst); /* a death behind this line is put right by settle */
+    if (first_free != 0)
+        fps_store_relaxed(&control->free, next_free);
+    else
+        fps_store_relaxed(&control->high, high + 1);
+    fps_count(&control->live, 1);
+    fps_count(&control->born, 1);
+    return row;
+}
+
+/* Memory for `more` rows, of which some may be free ones. */
+static fps_status reserve_rows(const fps_arena *arena, const fps_table *t, uint64_t more)
+{
+    fps_control *control = t->control;
+    const uint64_t high = used(t), live = fps_load_relaxed(&control->live), idle = high > live ? high - live : 0;
+    uint64_t backed = fps_load_relaxed(&control->rows_backed);
+    if (more <= idle) return FPS_OK;
+    fps_status status = fps_arena_extend(arena, t->rows, (high + more - idle) * t->layout.row_bytes, &backed);
+    fps_store_relaxed(&control->rows_backed, backed);
+    return status;
+}
+
+fps_status fps_table_births(const fps_arena *arena, const fps_table *t, const uint64_t *keys, const uint64_t *hashes,
+                            uint32_t n, uint32_t *rows, const fps_wait *wait)
+{
+    fps_status status = fps_table_enter(arena, t, wait);
+    if (status != FPS_OK) return status;
+    status = fps_arena_state(arena); /* closed while we waited: its memory was given back */
+    if (status == FPS_OK) {
+        const uint64_t missing = find_all(t, keys, hashes, n, rows), live = fps_load_relaxed(&t->control->live);
+        if (missing > 0) {
+            if (missing > t->layout.max_rows || live > t->layout.max_rows - missing) status = FPS_TABLE_FULL;
+            if (status == FPS_OK) status = fps_index_reserve(arena, t, missing);
+            if (status == FPS_OK) status = reserve_rows(arena, t, missing);
+            const fps_index index = fps_index_of(t, fps_load_relaxed(&t->control->index));
+            for (uint32_t i = 0; status == FPS_OK && i < n; i++) {
+                if (i + AHEAD < n) fps_index_prefetch(&index, fps_hash_tag(hashes[i + AHEAD]));
+                if (rows[i] == FPS_NO_ROW) rows[i] = birth(t, keys[i], hashes[i]);
+            }
+        }
+    }
+    fps_table_leave(t);
+    return status;
+}
+
+/* Takes the row's lock and the row out of the index. With the births lock held, its key cannot change. */
+static fps_status remove_row(const fps_session *session, const fps_table *t, uint64_t key, uint64_t hash, uint32_t row,
+                             uint8_t *const *values, uint32_t i, const fps_wait *wait)
+{
+    uint64_t word;
+    fps_status status;
+    for (uint32_t tries = 0; (status = fps_row_try(session, t, row, key, &word)) != FPS_OK;) {
+        if (status == FPS_BUSY) status = fps_row_wait_held(session->arena, t, row, wait, &tries);
+        if (status != FPS_OK) return status;
+    }
+    for (uint32_t k = 0; k <= t->layout.n_slots; k++) {
+        if (values && values[k])
+            memcpy(values[k] + (uint64_t)i * t->bytes[k], fps_row_at(t, row) + t->at[k], t->bytes[k]);
+    }
+    fps_index_remove(t, fps_hash_tag(hash), row);
+    atomic_signal_fence(memory_order_seq_cst); /* a death behind this line is put right by settle */
+    bury(t, row);
+    fps_store_relaxed(&t->control->live, fps_load_relaxed(&t->control->live) - 1);
+    fps_count(&t->control->evicted, 1);
+    return FPS_OK;
+}
+
+fps_status fps_table_remove(const fps_session *session, const fps_table *t, const uint64_t *keys, uint32_t n,
+                            uint8_t *const *values, uint8_t *removed, uint32_t *done, const fps_wait *wait)
+{
+    fps_status status = fps_table_enter(session->arena, t, wait);
+    if (status != FPS_OK) return status;
+    status = fps_arena_state(session->arena);
+    for (; status == FPS_OK && *done < n; ++*done) {
+        const uint64_t hash = fps_hash(keys[*done]);
+        const uint32_t row = fps_table_find(t, keys[*done], hash);
+        removed[*done] = row != FPS_NO_ROW;
+        if (row != FPS_NO_ROW) status = remove_row(session, t, keys[*done], hash, row, values, *done, wait);
+        if (status != FPS_OK) break;
+    }
+    fps_table_leave(t);
+    return status;
+}

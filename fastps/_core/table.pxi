@@ -1,0 +1,382 @@
+# One table over the shards that this process has mapped, operated on by one C call for all of them.
+
+from libc.stdlib cimport realloc
+
+
+def hash_of(bytes text):
+    """The key that stands for some bytes: the same in every process and release."""
+    return fps_hash_bytes(<const unsigned char *>text, len(text))
+
+
+def shards_of(object keys, uint32_t num_shards):
+    """Per key, uint64[n], the shard that its row lives on."""
+    cdef Py_ssize_t i, n = np.PyArray_SIZE(keys)
+    cdef np.npy_intp length = n
+    cdef object out = np.PyArray_EMPTY(1, &length, np.NPY_UINT32, 0)
+    cdef const uint64_t *key = <const uint64_t *>np.PyArray_DATA(keys)
+    cdef uint32_t *shard = <uint32_t *>np.PyArray_DATA(out)
+    for i in range(n):
+        shard[i] = fps_hash_shard(fps_hash(key[i]), num_shards)
+    return out
+
+
+cdef class TableLane:
+    """What one operation on a table at a time needs besides a lane: its keys by shard, and scratch."""
+    cdef Lane lane
+    cdef fps_sparse_part *parts
+    cdef fps_batch *batches
+    cdef uint64_t *keys
+    cdef uint32_t *places
+    cdef uint32_t *starts
+    cdef uint32_t room, n_parts
+    cdef object held  # the caller's arrays of an operation that is to be resumed
+
+    def __cinit__(self, uint32_t n_parts, uint32_t n_shards):
+        self.n_parts = n_parts
+        self.parts = <fps_sparse_part *>calloc(n_parts, sizeof(fps_sparse_part))
+        self.batches = <fps_batch *>calloc(n_parts, sizeof(fps_batch))
+        self.starts = <uint32_t *>calloc(n_shards + 1, sizeof(uint32_t))
+        if not (self.parts and self.batches and self.starts):
+            raise MemoryError("a lane")
+
+    def __dealloc__(self):
+        cdef uint32_t i
+        if self.batches:
+            for i in range(self.n_parts):
+                fps_batch_free(&self.batches[i])
+        free(self.parts)
+        free(self.batches)
+        free(self.keys)
+        free(self.places)
+        free(self.starts)
+
+    cdef void reserve(self, uint32_t n) except *:
+        if n <= self.room:
+            return
+        keys = <uint64_t *>realloc(self.keys, <size_t>n * sizeof(uint64_t))
+        if keys:
+            self.keys = keys
+        places = <uint32_t *>realloc(self.places, <size_t>n * sizeof(uint32_t))
+        if places:
+            self.places = places
+        if not (keys and places):
+            raise MemoryError(f"{n} keys")
+        self.room = n
+
+
+cdef class TableGroup:
+    """A table on the shards that this process has mapped.
+
+    Parameters
+    ----------
+    group : of the same arenas, whose sessions it uses
+    number : of the table in each arena
+    name : for messages
+    num_shards : of the server
+    rule : (address of the kernel, of `prepare`, slots)
+    limit : of the gradients' absolute values, for kernels that clip
+
+    Threads: any number.
+    """
+    cdef Group group
+    cdef fps_rule rule
+    cdef uint32_t number, num_shards, n_slots
+    cdef double limit
+    cdef list idle
+    cdef str name
+    cdef list shards
+
+    def __init__(self, Group group, uint32_t number, str name, uint32_t num_shards, tuple rule, double limit=math.inf):
+        cdef Arena arena
+        self.group, self.number, self.name, self.num_shards, self.limit = group, number, name, num_shards, limit
+        kernel, prepare, self.n_slots = rule
+        self.rule.kernel, self.rule.prepare = <fps_kernel><size_t>kernel, <fps_prepare><size_t>prepare
+        self.rule.n_slots, self.rule.row = self.n_slots, 0
+        self.idle, self.shards = [], []
+        for arena in group.mapped:
+            if number >= arena.arena.layout.n_tables or arena.arena.tables[number].layout.n_slots != self.n_slots:
+                raise ValueError(f"{arena.label}: table {number} with {self.n_slots} slots")
+            self.shards.append(arena.arena.layout.shard_index)
+
+    cdef const fps_table *table(self, uint32_t part):
+        return &self.group.arenas[part].tables[self.number]
+
+    cdef TableLane take(self):
+        cdef TableLane lane
+        lane = self.idle.pop() if self.idle else TableLane(self.group.n_parts, self.num_shards)
+        lane.lane = self.group.take()
+        return lane
+
+    cdef void give_back(self, TableLane lane):
+        self.group.idle.append(lane.lane)
+        lane.lane, lane.held = None, None
+        self.idle.append(lane)
+
+    cdef void spread(self, TableLane lane, object keys) except *:
+        """The keys by part; all of them belong to one of the mapped shards."""
+        cdef uint32_t n = <uint32_t>np.PyArray_SIZE(keys), i, shard, covered = 0
+        cdef fps_sparse_part *part
+        cdef const uint64_t *key = <const uint64_t *>np.PyArray_DATA(keys)
+        memset(lane.parts, 0, self.group.n_parts * sizeof(fps_sparse_part))
+        if self.num_shards > 1:
+            lane.reserve(n)
+            with nogil:
+                fps_batch_split(key, n, self.num_shards, lane.keys, lane.places, lane.starts)
+        for i in range(self.group.n_parts):
+            part = &lane.parts[i]
+            part.session, part.batch = &lane.lane.sessions[i], &lane.batches[i]
+            if self.num_shards == 1:
+                part.keys, part.n = key, n
+            else:
+                shard = self.group.arenas[i].layout.shard_index
+                part.keys, part.places = lane.keys + lane.starts[shard], lane.places + lane.starts[shard]
+                part.n = lane.starts[shard + 1] - lane.starts[shard]
+            covered += part.n
+        if covered != n:
+            raise ValueError(f"table `{self.name}`: {n - covered} keys belong to shards that are not mapped here")
+
+    def run(self, object keys, object grads, object outs, list sets, bint create, object timeout=None,
+            TableLane resume=None, double scale=1.0):
+        """An operation on arrays that the caller has checked: `keys` uint64[n], the others C-contiguous [n, ...].
+
+        `grads` makes it a push, `outs` a pull; `sets`, an array or None for the values and each slot, sets them. Answers,
+        per arena, the pushes to the table so far. `resume` comes from a WaitTimeoutError of the same keys and arrays.
+        """
+        cdef TableLane lane
+        cdef fps_sparse_call call
+        cdef const uint8_t *streams[16]
+        cdef uint32_t at = 0, i
+        cdef fps_status status
+        cdef object limit = self.group.timeout if timeout is None else timeout
+        cdef bint changes = grads is not None or sets is not None
+        if np.PyArray_SIZE(keys) >= 1 << 30:
+            raise ValueError(f"table `{self.name}`: {np.PyArray_SIZE(keys)} keys at once")
+        if resume is None:
+            lane = self.take()
+            try:
+                self.spread(lane, keys)
+            except BaseException:
+                self.give_back(lane)
+                raise
+        else:
+            if resume.lane is None or resume.lane.group is not self.group or resume.held is None:
+                raise ValueError("resume: it was used already, or belongs to another table or process")
+            if resume.lane.generation != fps_life_generation():
+                raise ValueError("resume: it belongs to the process that this one was forked from")
+            lane = resume
+            keys, resume.held = resume.held, None
+        memset(&call, 0, sizeof(call))
+        call.table, call.rule, call.limit, call.scale = self.number, &self.rule, self.limit, scale
+        call.create, call.parts, call.n_parts = create, lane.parts, self.group.n_parts
+        call.grads = <const uint8_t *>np.PyArray_DATA(grads) if grads is not None else NULL
+        call.outs = <uint8_t *>np.PyArray_DATA(outs) if outs is not None else NULL
+        if sets is not None:
+            for i in range(1 + self.n_slots):
+                streams[i] = NULL if sets[i] is None else <const uint8_t *>np.PyArray_DATA(sets[i])
+            call.set = streams
+        call.wait.deadline_ns = deadline_after(limit)
+        with nogil:
+            status = fps_sparse_run(&call, &at)
+        if status != FPS_OK:
+            self.fail(lane, status, at, changes, keys, limit)
+        versions = tuple([lane.parts[i].version for i in range(self.group.n_parts)])
+        self.give_back(lane)
+        return versions
+
+    cdef void fail(self, TableLane lane, fps_status status, uint32_t at, bint pushes, object keys,
+                   double timeout) except *:
+        cdef int code = c_errno
+        cdef uint32_t i
+        cdef const fps_table *t = self.table(at)
+        cdef str where = f"table `{self.name}`, {self.group.label(at)}"
+        applied = [self.shards[i] for i in range(self.group.n_parts) if lane.parts[i].done]
+        partial = [self.shards[i] for i in range(self.group.n_parts)
+                   if not lane.parts[i].done and lane.parts[i].position > 0]
+        pending = [self.shards[i] for i in range(self.group.n_parts)
+                   if not lane.parts[i].done and lane.parts[i].position == 0]
+        if status == FPS_TIMEOUT and pushes:
+            lane.held = keys  # out of the pools: it knows how far the push came
+            raise errors.WaitTimeoutError(
+                f"{where}: waited {timeout:.3g} s for a row that another process writes; the push is applied on shards "
+                f"{applied}, to some rows of shards {partial} and not on shards {pending}: push the same keys and "
+                f"gradients with resume=error.resume to finish it", tuple(applied), tuple(partial), tuple(pending), lane)
+        self.give_back(lane)
+        if status == FPS_TIMEOUT:
+            raise errors.WaitTimeoutError(f"{where}: waited {timeout:.3g} s for a row that another process writes")
+        if status == FPS_TABLE_FULL:
+            raise errors.TableFullError(
+                f"{where}: it has {fps_load_relaxed(&t.control.live)} rows of {t.layout.max_rows} that it may have; "
+                f"{'nothing was applied there' if pushes else 'no row was born there'}"
+                + (f", the push was applied on shards {applied}" if pushes and applied else "")
+                + "; create the table with a larger capacity, evict rows, or pull with create=False",
+                self.name, t.layout.max_rows, tuple(applied))
+        error = exception_of(status, where, code)
+        if pushes and applied:
+            error.add_note(f"the push was applied on shards {applied}")
+        if pushes and partial:
+            error.add_note(f"and to some rows of shards {partial}")
+        raise error
+
+    def find(self, object keys):
+        """Per key, uint64[n], its row in its shard, or 2**32 - 1."""
+        cdef TableLane lane = self.take()
+        cdef np.npy_intp n = np.PyArray_SIZE(keys)
+        cdef object found = np.PyArray_EMPTY(1, &n, np.NPY_UINT32, 0), rows
+        cdef uint32_t *row = <uint32_t *>np.PyArray_DATA(found)
+        cdef fps_sparse_part *part
+        cdef uint32_t i, k
+        cdef np.npy_intp count
+        try:
+            self.spread(lane, keys)
+            for i in range(self.group.n_parts):
+                part = &lane.parts[i]
+                (<Arena>self.group.mapped[i]).check()
+                if part.places == NULL:
+                    fps_sparse_find(self.table(i), part.keys, part.n, row)
+                    continue
+                count = part.n
+                rows = np.PyArray_EMPTY(1, &count, np.NPY_UINT32, 0)
+                fps_sparse_find(self.table(i), part.keys, part.n, <uint32_t *>np.PyArray_DATA(rows))
+                for k in range(part.n):
+                    row[part.places[k]] = (<uint32_t *>np.PyArray_DATA(rows))[k]
+        finally:
+            self.give_back(lane)
+        return found
+
+    def remove(self, object keys, list streams, object removed, object timeout=None):
+        """Removes rows: `removed`, uint8[n], says which there were. What they held goes to `streams`, an array [n, ...] or
+        None for the values and each slot."""
+        cdef TableLane lane = self.take()
+        cdef np.npy_intp n = np.PyArray_SIZE(keys), k
+        cdef uint8_t *outs[16]
+        cdef uint32_t i, stream, done, at = 0
+        cdef fps_sparse_part *part
+        cdef fps_wait wait
+        cdef fps_status status = FPS_OK
+        cdef uint8_t *flags = <uint8_t *>np.PyArray_DATA(removed)
+        cdef object limit = self.group.timeout if timeout is None else timeout
+        memset(&wait, 0, sizeof(wait))
+        wait.deadline_ns = deadline_after(limit)
+        try:
+            self.spread(lane, keys)
+            for i in range(self.group.n_parts):
+                part, done = &lane.parts[i], 0
+                count = part.n
+                flagged = np_empty(count, "u1")
+                taken = [None if s is None else np_empty((count, *s.shape[1:]), s.dtype) for s in streams]
+                for stream in range(1 + self.n_slots):
+                    outs[stream] = NULL if taken[stream] is None else <uint8_t *>np.PyArray_DATA(taken[stream])
+                status = self.remove_part(part, self.table(i), outs, <uint8_t *>np.PyArray_DATA(flagged), &done, &wait)
+                places = slice(0, done) if part.places == NULL else [part.places[k] for k in range(done)]
+                removed[places] = flagged[:done]
+                for out, some in zip(streams, taken):
+                    if out is not None:
+                        out[places] = some[:done]
+                at = i
+                if status != FPS_OK:
+                    break
+        finally:
+            self.give_back(lane)
+        if status == FPS_TIMEOUT:
+            raise errors.WaitTimeoutError(
+                f"table `{self.name}`, {self.group.label(at)}: waited {limit:.3g} s for a row that another process writes; "
+                f"some rows were removed, call it again for the rest")
+        if status != FPS_OK:
+            raise exception_of(status, f"table `{self.name}`, {self.group.label(at)}", c_errno)
+
+    cdef fps_status remove_part(self, fps_sparse_part *part, const fps_table *t, uint8_t **outs, uint8_t *removed,
+                                uint32_t *done, const fps_wait *wait):
+        cdef fps_status status
+        with nogil:
+            status = fps_table_remove(part.session, t, part.keys, part.n, outs, removed, done, wait)
+        return status
+
+    def scan(self, uint32_t part, uint64_t cursor, object keys, list streams, object seen, object timeout=None):
+        """Rows of one arena from row `cursor` on into `keys`, uint64[n], `streams`, an array [n, ...] or None for the values
+        and each slot, and `seen`, uint32[n, 2] or None. Answers how many came, and the next cursor; none at the end."""
+        cdef uint8_t *outs[16]
+        cdef uint32_t i, n = 0
+        cdef uint32_t most = <uint32_t>np.PyArray_SIZE(keys)
+        cdef fps_wait wait
+        cdef fps_status status
+        cdef uint64_t *key = <uint64_t *>np.PyArray_DATA(keys)
+        cdef uint32_t *when = NULL if seen is None else <uint32_t *>np.PyArray_DATA(seen)
+        cdef object limit = self.group.timeout if timeout is None else timeout
+        cdef const fps_arena *arena
+        cdef const fps_table *t
+        memset(&wait, 0, sizeof(wait))
+        wait.deadline_ns = deadline_after(limit)
+        if part >= self.group.n_parts:
+            raise IndexError(f"part {part} of {self.group.n_parts}")
+        for i in range(1 + self.n_slots):
+            outs[i] = NULL if streams[i] is None else <uint8_t *>np.PyArray_DATA(streams[i])
+        arena, t = self.group.arenas[part], self.table(part)
+        with nogil:
+            status = fps_sparse_scan(arena, t, &cursor, most, key, outs, when, &wait, &n)
+        if status == FPS_TIMEOUT:
+            raise errors.WaitTimeoutError(
+                f"table `{self.name}`, {self.group.label(part)}: waited {limit:.3g} s for a row that another process writes")
+        if status != FPS_OK:
+            raise exception_of(status, f"table `{self.name}`, {self.group.label(part)}", c_errno)
+        return n, cursor
+
+    def configure(self, dict values, double timeout):
+        """Changes hyper-parameters by their index, on every arena, for every push that begins from now on."""
+        cdef double numbers[16]
+        cdef uint32_t which = 0, i
+        cdef fps_wait wait
+        cdef fps_status status
+        cdef const fps_arena *arena
+        cdef const fps_table *t
+        memset(numbers, 0, sizeof(numbers))
+        memset(&wait, 0, sizeof(wait))
+        for index, value in values.items():
+            if not 0 <= index < FPS_MAX_HYPER:
+                raise IndexError(f"hyper-parameter {index} of {FPS_MAX_HYPER}")
+            numbers[<size_t>index] = value
+            which |= 1u << <uint32_t>index
+        wait.deadline_ns = deadline_after(timeout)
+        for i in range(self.group.n_parts):
+            arena, t = self.group.arenas[i], self.table(i)
+            with nogil:
+                status = fps_sparse_configure(arena, t, which, numbers, &wait)
+            if status != FPS_OK:
+                raise exception_of(
+                    status, f"table `{self.name}`, {self.group.label(i)}, configure within {timeout:g} s", c_errno)
+
+    def hyper(self, uint32_t count):
+        """The first `count` hyper-parameters, as the first arena has them."""
+        cdef double numbers[16]
+        if count > <uint32_t>FPS_MAX_HYPER:
+            raise IndexError(f"{count} hyper-parameters of {FPS_MAX_HYPER}")
+        fps_sparse_hyper(self.table(0), numbers)
+        return [numbers[i] for i in range(count)]
+
+    def counters(self):
+        """Per shard what its part of the table counted: a new dict of dicts of integers."""
+        cdef const fps_table *t
+        cdef const fps_control *c
+        cdef uint32_t i
+        out = {}
+        for i in range(self.group.n_parts):
+            t = self.table(i)
+            c = t.control
+            out[self.shards[i]] = {
+                "rows": fps_load_relaxed(&c.live), "capacity": t.layout.max_rows,
+                "version": fps_load_relaxed(&c.version), "born": fps_load_relaxed(&c.born),
+                "evicted": fps_load_relaxed(&c.evicted), "rebuilt": fps_load_relaxed(&c.rebuilt),
+                "bytes": fps_load_relaxed(&c.rows_backed) + fps_load_relaxed(&c.index_backed[0])
+                + fps_load_relaxed(&c.index_backed[1]),
+            }
+        return out
+
+    def window(self, uint32_t shard, uint32_t row):
+        """Read-only bytes of a row's values, live, without a copy."""
+        cdef Window window = Window.__new__(Window)
+        cdef uint32_t part = <uint32_t>self.shards.index(shard)
+        cdef const fps_table *t = self.table(part)
+        if row >= fps_load_relaxed(&t.control.high) or row >= t.layout.max_rows:
+            raise IndexError(f"row {row}")
+        window.owner, window.nbytes = self.group.mapped[part], <Py_ssize_t>t.bytes[0]
+        window.start = t.rows + <uint64_t>row * t.layout.row_bytes + t.at[0]
+        return window

@@ -1,0 +1,142 @@
+"""How the rows of a table begin. A row's first values are a function of the table's seed and the row's key alone.
+
+The numbers are made by csrc/initial.c from a counter, with plain arithmetic: the same bits on every machine, however
+many shards there are and whoever comes first.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastps.errors import OptionError
+
+CONSTANT, UNIFORM, NORMAL = range(3)  # fps_initial in csrc/layout.h
+
+
+def _finite(owner: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not math.isfinite(value):
+            raise OptionError(f"{type(owner).__name__}: expected a finite {name}, got {value!r}")
+
+
+class Initializer:
+    """The root of all of them."""
+
+    def numbers(self, dim: int) -> tuple[int, float, float]:
+        """(kind, first, second) of csrc/initial.c for rows of `dim` values."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Constant(Initializer):
+    """All values are `value`."""
+
+    value: float = 0.0
+
+    def __post_init__(self) -> None:
+        _finite(self, "value")
+
+    def numbers(self, dim: int) -> tuple[int, float, float]:
+        return CONSTANT, float(self.value), 0.0
+
+
+@dataclass(frozen=True)
+class Uniform(Initializer):
+    """Uniform in [low, high]."""
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        _finite(self, "low", "high")
+        if self.low > self.high:
+            raise OptionError(f"Uniform: expected low <= high, got {self.low} and {self.high}")
+
+    def numbers(self, dim: int) -> tuple[int, float, float]:
+        return UNIFORM, float(self.low), float(self.high)
+
+
+@dataclass(frozen=True)
+class Normal(Initializer):
+    """Normal, of this mean and standard deviation."""
+
+    mean: float = 0.0
+    std: float = 1.0
+
+    def __post_init__(self) -> None:
+        _finite(self, "mean", "std")
+        if self.std < 0:
+            raise OptionError(f"Normal: expected std >= 0, got {self.std}")
+
+    def numbers(self, dim: int) -> tuple[int, float, float]:
+        return NORMAL, float(self.mean), float(self.std)
+
+
+@dataclass(frozen=True)
+class Glorot(Initializer):
+    """Uniform in [-b, b], b = gain sqrt(6 / (fan_in + fan_out)): Glorot and Bengio, Understanding the difficulty of
+    training deep feedforward neural networks, AISTATS 2010.
+
+    `fan_in` is how many rows there will be, about: a table has no fixed number of them. `fan_out` is its dim unless given.
+    torch's `xavier_uniform_` on an embedding's weight is the same.
+    """
+
+    fan_in: int
+    fan_out: int | None = None
+    gain: float = 1.0
+
+    def __post_init__(self) -> None:
+        _finite(self, "fan_in", "gain", *(["fan_out"] if self.fan_out is not None else []))
+        if self.fan_in < 1 or (self.fan_out is not None and self.fan_out < 1):
+            raise OptionError(f"Glorot: expected fans of at least 1, got {self.fan_in} and {self.fan_out}")
+
+    def numbers(self, dim: int) -> tuple[int, float, float]:
+        bound = self.gain * math.sqrt(6 / (self.fan_in + (self.fan_out or dim)))
+        return UNIFORM, -bound, bound
+
+
+@dataclass(frozen=True, eq=False)
+class Array(Initializer):
+    """Rows that are there from the beginning.
+
+    Attributes
+    ----------
+    values : array[n, dim], copied into the table when the server is created
+    keys : of the rows; 0 to n - 1 without them
+    others : how rows of other keys begin
+    """
+
+    values: Any
+    keys: Any = None
+    others: Initializer = Constant(0.0)
+
+    def __post_init__(self) -> None:
+        if np.ndim(self.values) != 2:
+            raise OptionError(f"Array: expected values[n, dim], got {np.ndim(self.values)} dimensions")
+        if self.keys is not None and len(self.keys) != len(self.values):
+            raise OptionError(f"Array: expected a key for each of {len(self.values)} rows, got {len(self.keys)}")
+
+    def numbers(self, dim: int) -> tuple[int, float, float]:
+        return self.others.numbers(dim)
+
+
+def initializer(value: Any, dim: int) -> Initializer:
+    """What a user gave: an initializer, a number, an array of rows, or None for a normal one of standard deviation
+    1 / sqrt(dim)."""
+    if value is None:
+        return Normal(0.0, dim**-0.5)
+    if isinstance(value, Initializer):
+        return value
+    if isinstance(value, (int, float, np.number)) and not isinstance(value, bool):
+        return Constant(float(value))
+    if hasattr(value, "__array__") and np.ndim(value) == 2:
+        return Array(value)
+    raise OptionError(
+        f"init: expected a number, an array[n, dim] or one of fastps.init.Constant, Uniform, Normal, Glorot and Array, "
+        f"got {value!r}"
+    )

@@ -1,0 +1,136 @@
+"""Tables as Arrow data and Parquet files, and back, batch by batch.
+
+A column `key`, int64 or uint64; a column `row`, a list of `dim` values; with slots a column for each, a list, or a number
+where the slot is one value a row. Written by the core into new memory that Arrow then refers to, without another copy.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fastps.errors import DtypeError, NamesError, ShapeError
+from fastps.tables.keys import as_keys, from_keys
+
+if TYPE_CHECKING:
+    from fastps.tables.session import TableSession
+    from fastps.tables.table import TableInfo
+
+KEY = "key"
+
+
+def schema_of(info: TableInfo, slots: bool) -> pa.Schema:
+    element = pa.float32() if info.dtype == "float32" else pa.float64()
+    streams = info.streams if slots else info.streams[:1]
+    fields = [pa.field(KEY, pa.int64() if info.keys == "int64" else pa.uint64(), nullable=False)]
+    fields += [pa.field(name, element if n == 1 and k else pa.list_(element, n)) for k, (name, n) in enumerate(streams)]
+    return pa.schema(fields, {"fastps.table": info.name, "fastps.keys": info.keys, "fastps.rule": info.rule.label})
+
+
+def batches(table: TableSession, most: int, slots: bool, timeout: float | None) -> Iterator[pa.RecordBatch]:
+    """All rows; each as it was at one moment."""
+    info = table.info
+    schema = schema_of(info, slots)
+    wanted = [k == 0 or slots for k in range(len(info.streams))]
+    for keys, streams in table.scan(most, wanted, timeout):
+        columns: list[Any] = [pa.array(from_keys(keys, info.keys))]
+        for field, stream in zip(list(schema)[1:], streams, strict=False):
+            flat = pa.array(stream.reshape(-1))
+            columns.append(pa.FixedSizeListArray.from_arrays(flat, type=field.type) if is_list(field.type) else flat)
+        yield pa.record_batch(columns, schema=schema)
+
+
+def is_list(kind: Any) -> bool:
+    return bool(pa.types.is_fixed_size_list(kind))
+
+
+def to_table(table: TableSession, most: int, slots: bool, timeout: float | None) -> pa.Table:
+    return pa.Table.from_batches(list(batches(table, most, slots, timeout)), schema_of(table.info, slots))
+
+
+def write(table: TableSession, path: Any, most: int, slots: bool, timeout: float | None) -> int:
+    """A Parquet file, complete or not there at all; answers its rows."""
+    target = Path(path)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
+    os.close(handle)
+    n = 0
+    try:
+        with pq.ParquetWriter(name, schema_of(table.info, slots)) as writer:
+            for batch in batches(table, most, slots, timeout):
+                writer.write_batch(batch)
+                n += batch.num_rows
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, target)
+    except BaseException:
+        os.unlink(name)
+        raise
+    return n
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def read(table: TableSession, path: Any, most: int, timeout: float | None) -> int:
+    """Sets rows from a Parquet file; answers how many there were."""
+    with pq.ParquetFile(path) as file:
+        return sum(take(table, batch, timeout) for batch in file.iter_batches(batch_size=most))
+
+
+def take_all(table: TableSession, data: Any, timeout: float | None) -> int:
+    """Sets rows from a RecordBatch, a Table, a reader, or anything with Arrow's C stream interface."""
+    if isinstance(data, pa.RecordBatch):
+        return take(table, data, timeout)
+    if isinstance(data, pa.Table):
+        return sum(take(table, batch, timeout) for batch in data.to_batches())
+    if not hasattr(data, "__arrow_c_stream__"):
+        raise DtypeError(f"from_arrow `{table.info.name}`: expected Arrow data, got {type(data).__name__}")
+    return sum(take(table, batch, timeout) for batch in pa.RecordBatchReader.from_stream(data))
+
+
+def take(table: TableSession, batch: pa.RecordBatch, timeout: float | None) -> int:
+    info = table.info
+    where = f"from_arrow `{info.name}`"
+    known = [KEY, *(name for name, _ in info.streams)]
+    unknown = [name for name in batch.schema.names if name not in known]
+    if unknown or KEY not in batch.schema.names or len(batch.schema.names) < 2:
+        raise NamesError(
+            f"{where}: expected the columns {KEY} and some of {known[1:]}, got {batch.schema.names}; select or rename them"
+        )
+    column = batch.column(KEY)
+    if info.keys == "bytes" and column.type == pa.uint64():  # what `keys()` answers
+        keys = column.to_numpy()
+    else:
+        keys = as_keys(column if info.keys == "bytes" else column.to_numpy(zero_copy_only=False), info.keys, where)
+    streams = [
+        _stream(info, batch.column(name), name, n, where) if name in batch.schema.names else None
+        for name, n in info.streams
+    ]
+    table.set(keys, streams, timeout)
+    return len(keys)
+
+
+def _stream(info: TableInfo, column: Any, name: str, n: int, where: str) -> Any:
+    if column.null_count:
+        raise DtypeError(f"{where}: column {name} has nulls")
+    if is_list(column.type):
+        flat, found = column.flatten(), column.type.list_size
+    else:
+        flat, found = column, 1
+    if flat.null_count or str(flat.type) not in ("float", "double"):
+        raise DtypeError(f"{where}: column {name}: expected {info.dtype} without nulls, got {column.type}")
+    if found != n:
+        raise ShapeError(f"{where}: column {name}: expected {n} values a row, got {found}")
+    values = flat.to_numpy(zero_copy_only=True)
+    if values.dtype != info.dtype:
+        raise DtypeError(f"{where}: column {name}: expected {info.dtype}, got {values.dtype}; cast it")
+    return np.ascontiguousarray(values).reshape(-1, n)

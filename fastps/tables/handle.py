@@ -1,0 +1,326 @@
+"""A table of a server, as workers use it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastps._core import table_initial
+from fastps.errors import DtypeError, NamesError, OptionError, OutputError, ShapeError, SplitError
+from fastps.interchange import as_array
+from fastps.seconds import seconds
+from fastps.structure import describe
+from fastps.tables.keys import as_keys, from_keys
+from fastps.tables.nearest import nearest
+from fastps.tables.session import TableSession
+
+if TYPE_CHECKING:
+    from fastps.tables.table import TableInfo
+
+Array = np.ndarray[Any, np.dtype[Any]]
+BATCH = 65536
+
+
+@dataclass(frozen=True)
+class TableStats:
+    """What happened to one table on one shard since it was created.
+
+    Attributes
+    ----------
+    shard : which one
+    rows, capacity : how many there are, and may be
+    version : pushes to the table, whether or not they had keys of this shard
+    born, evicted : rows
+    rebuilt : how often the index was built anew, the first time included
+    bytes : of memory, index included
+    """
+
+    shard: int
+    rows: int
+    capacity: int
+    version: int
+    born: int
+    evicted: int
+    rebuilt: int
+    bytes: int
+
+
+class TableHandle:
+    """A table of a `ParameterServer`. Travels to Ray tasks and actors with it; any number of threads may use it.
+
+    The row is the unit: it is read and written whole, and a batch of rows is none. So a pull reads each row as some number
+    of pushes left it, not all rows as of one moment; two pushes of the same keys at the same time are both applied to each
+    row, in an order that may differ from row to row.
+
+    Keys are a one-dimensional array, sequence or iterable of the table's kind, in any order and repeated at will.
+    """
+
+    def __init__(self, server: Any, number: int) -> None:
+        self._server, self._number = server, number
+        self._info: TableInfo = server._spec.tables[number]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._server, self._number)
+
+    @property
+    def _session(self) -> TableSession:
+        session: TableSession = self._server._attach_table(self._number)
+        return session
+
+    @property
+    def name(self) -> str:
+        return self._info.name
+
+    @property
+    def dim(self) -> int:
+        return self._info.dim
+
+    @property
+    def dtype(self) -> str:
+        return self._info.dtype
+
+    def _keys(self, keys: Any, verb: str) -> Array:
+        return as_keys(keys, self._info.keys, f"{verb} `{self.name}` keys")
+
+    def _rows(self, value: Any, n: int, what: str, elements: int | None = None) -> Array:
+        """`value` as a C-contiguous array [n, elements] of the table's dtype."""
+        elements = self.dim if elements is None else elements
+        array = as_array(value, what)
+        expected = f"{self.dtype}[{n}, {elements}]"
+        if array.dtype != self.dtype:
+            raise DtypeError(f"{what}: expected {expected}, got {describe(array)}; use .astype(np.{self.dtype})")
+        if array.shape != (n, elements):
+            raise ShapeError(f"{what}: expected {expected}, a row for each key, got {describe(array)}")
+        return np.ascontiguousarray(array)
+
+    def _out(self, out: Any, n: int, verb: str) -> Array:
+        if out is None:
+            return self._info.empty(n)
+        array = as_array(out, f"{verb} `{self.name}` out")
+        expected = f"{self.dtype}[{n}, {self.dim}]"
+        if array.dtype != self.dtype or array.shape != (n, self.dim):
+            kind = DtypeError if array.dtype != self.dtype else ShapeError
+            raise kind(f"{verb} `{self.name}` out: expected {expected}, got {describe(array)}")
+        if not (array.flags.writeable and array.flags.c_contiguous and array.flags.aligned):
+            raise OutputError(
+                f"{verb} `{self.name}` out: expected a writable, C-contiguous {expected}; pass "
+                f"np.empty({(n, self.dim)}, np.{self.dtype}) or leave out= away"
+            )
+        return array
+
+    def pull(self, keys: Any, *, out: Any = None, create: bool = True, timeout: float | None = None) -> Array:
+        """The rows of keys, in their order: dtype[n, dim].
+
+        Parameters
+        ----------
+        keys : n keys
+        out : array, optional
+            Written and returned: writable, C-contiguous dtype[n, dim].
+        create : bool
+            Rows that are missing are born. With False they are not, and their first values are answered all the same.
+        timeout : float, optional
+            Seconds.
+
+        Raises
+        ------
+        DtypeError, ShapeError, KeysError, OutputError
+            Nothing was done.
+        TableFullError
+            There is no room for new rows, of which none was born on that shard.
+        ClosedError, ShardDiedError, WaitTimeoutError
+            What `out` holds is undefined.
+
+        Notes
+        -----
+        Cost on the shards' node: one C call that copies each row once; per call a lookup of each key, and under a lock the
+        birth of new rows. From 12 MiB on `out` is written past the caches. From another node one Ray call a node.
+        """
+        numbers = self._keys(keys, "pull")
+        rows = self._out(out, len(numbers), "pull")
+        self._session.pull(numbers, rows, bool(create), seconds(timeout))
+        return rows if out is None else out
+
+    def push(self, keys: Any, grads: Any, *, timeout: float | None = None, resume: Any = None) -> None:
+        """Applies the rule to the rows of keys, once a row: gradients of a key that comes more than once are added first,
+        in their order. Rows that are missing are born before.
+
+        Parameters
+        ----------
+        keys : n keys
+        grads : dtype[n, dim]
+        timeout : float, optional
+            Seconds.
+        resume : object, optional
+            ``error.resume`` of the WaitTimeoutError that an earlier push of the same keys and gradients raised: applies
+            what is missing of it, once.
+
+        Raises
+        ------
+        DtypeError, ShapeError, KeysError
+            Nothing was applied.
+        NonfiniteError
+            On a server with ``nonfinite="raise"``. Nothing was applied.
+        TableFullError
+            Nothing was applied on that node; `applied` lists the shards of other nodes where it was.
+        WaitTimeoutError
+            Says on which shards the push was applied.
+        """
+        self._push(keys, grads, None, seconds(timeout), resume, "push")
+
+    def push_pull(self, keys: Any, grads: Any, *, out: Any = None, timeout: float | None = None) -> Array:
+        """A push, and the rows as it left them, in the order of keys. Errors as of `push` and `pull`."""
+        numbers = self._keys(keys, "push_pull")
+        rows = self._out(out, len(numbers), "push_pull")
+        if not self._push(numbers, grads, rows, seconds(timeout), None, "push_pull"):
+            self._session.pull(numbers, rows, True, seconds(timeout))
+        return rows if out is None else out
+
+    def _push(self, keys: Any, grads: Any, out: Array | None, timeout: float | None, resume: Any, verb: str) -> bool:
+        numbers = keys if out is not None else self._keys(keys, verb)
+        given = self._rows(grads, len(numbers), f"{verb} `{self.name}` grads")
+        return self._session.push(numbers, given, out, timeout, resume)
+
+    def set(self, keys: Any, rows: Any = None, *, timeout: float | None = None, **slots: Any) -> None:
+        """Sets rows, their slots, or both, without the rule: for warm starts. Rows that are missing are born before; of a
+        key that comes more than once the last one counts.
+
+        `rows` is dtype[n, dim]; a slot, by its name, dtype[n, dim], or dtype[n, 1] where it is one value a row.
+        """
+        numbers = self._keys(keys, "set")
+        streams = self._info.streams
+        unknown = [name for name in slots if name not in [s for s, _ in streams[1:]]]
+        if unknown:
+            raise NamesError(f"set `{self.name}`: unknown slots {unknown}; it has {[s for s, _ in streams[1:]]}")
+        given: dict[str, Any] = {"row": rows, **slots} if rows is not None else dict(slots)
+        if not given:
+            raise OptionError(f"set `{self.name}`: expected rows or slots")
+        arrays = [
+            self._rows(given[name], len(numbers), f"set `{self.name}` {name}", elements) if name in given else None
+            for name, elements in streams
+        ]
+        self._session.set(numbers, arrays, seconds(timeout))
+
+    def evict(self, keys: Any, *, timeout: float | None = None) -> int:
+        """Removes the rows of keys; a key that comes again is born again. Answers how many there were."""
+        removed, _ = self._session.remove(
+            self._keys(keys, "evict"), [False] * len(self._info.streams), seconds(timeout)
+        )  # fmt: skip
+        return int(removed.sum())
+
+    def contains(self, keys: Any, *, timeout: float | None = None) -> Array:
+        """bool[n]: which keys have a row now."""
+        return self._session.find(self._keys(keys, "contains"), seconds(timeout))
+
+    def __contains__(self, key: Any) -> bool:
+        return bool(self.contains([key])[0])
+
+    def __len__(self) -> int:
+        return sum(counted["rows"] for counted in self._session.counters(None).values())
+
+    def view(self, keys: Any) -> list[Array]:
+        """Read-only arrays on the rows themselves, without a copy, one a key: live memory, which pushes of anybody change
+        while you look, and which another key's row takes over when this one is evicted.
+
+        Raises SplitError when shards are on other nodes. Rows that are missing are born. Cost: microseconds a row.
+        """
+        numbers, session = self._keys(keys, "view"), self._session
+        self._session.pull(numbers, self._info.empty(len(numbers)), True, None)
+        views = session.transports[0].views(numbers) if len(session.transports) == 1 else None
+        if views is None:
+            raise SplitError(
+                f"view `{self.name}`: shards are on other nodes, whose memory cannot be viewed; use pull()"
+            )
+        return views
+
+    def keys(self, batch: int = BATCH) -> Iterator[Array]:
+        """The keys of all rows, in batches. Rows that are born or evicted meanwhile may come or not."""
+        wanted = [False] * len(self._info.streams)
+        for numbers, _ in self._session.scan(_batch(batch), wanted, None):
+            yield from_keys(numbers, self._info.keys)
+
+    def items(self, batch: int = BATCH, *, slots: bool = False) -> Iterator[tuple[Any, ...]]:
+        """All rows in batches (keys, rows), or (keys, rows, {slot: values}); each row as it was at one moment."""
+        streams = self._info.streams
+        wanted = [k == 0 or slots for k in range(len(streams))]
+        for numbers, arrays in self._session.scan(_batch(batch), wanted, None):
+            keys = from_keys(numbers, self._info.keys)
+            named = {name: array for (name, _), array in zip(streams[1:], arrays[1:], strict=True)}
+            yield (keys, arrays[0], named) if slots else (keys, arrays[0])
+
+    def to_arrow(self, *, slots: bool = False, timeout: float | None = None) -> Any:
+        """All rows as a pyarrow.Table: columns `key` and `row`, with `slots` one for each of those. Each row as it was at
+        one moment. Cost: one copy."""
+        return _arrow().to_table(self._session, BATCH, slots, seconds(timeout))
+
+    def from_arrow(self, data: Any, *, timeout: float | None = None) -> int:
+        """Sets rows, and slots if there are columns for them, as `set` does; answers how many.
+
+        `data` is a pyarrow.Table, RecordBatch or RecordBatchReader, or anything with Arrow's C stream interface, with
+        the columns of `to_arrow`. Batch by batch: one that is refused (NamesError, DtypeError, ShapeError) leaves those
+        before it set.
+        """
+        n: int = _arrow().take_all(self._session, data, seconds(timeout))
+        return n
+
+    def export(self, path: Any, *, slots: bool = False, timeout: float | None = None) -> int:
+        """Writes all rows to a Parquet file with the columns of `to_arrow`, batch by batch, and answers how many. A file
+        that is there is replaced when the new one is complete."""
+        n: int = _arrow().write(self._session, path, BATCH, slots, seconds(timeout))
+        return n
+
+    def load(self, path: Any, *, timeout: float | None = None) -> int:
+        """Sets rows from such a file; answers how many. See `from_arrow`."""
+        n: int = _arrow().read(self._session, path, BATCH, seconds(timeout))
+        return n
+
+    def nearest(self, vector: Any, k: int = 10, *, metric: str = "cosine") -> tuple[Array, Array]:
+        """The keys of the k rows nearest to a vector, nearest first, and their scores: the cosine, the inner product
+        ("dot") or the negative distance ("euclidean"). Exact; cost: a pass over the table, block by block."""
+        target = np.asarray(vector, self.dtype)
+        if target.shape != (self.dim,):
+            raise ShapeError(f"nearest `{self.name}`: expected a vector of {self.dim} values, got {describe(target)}")
+        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+            raise OptionError(f"nearest `{self.name}`: expected k of 1 or more, got {k!r}")
+        return nearest(self.items(), target, int(k), metric)
+
+    def initial(self, keys: Any) -> Array:
+        """How the rows of keys begin: dtype[n, dim], whether or not there are any."""
+        numbers = self._keys(keys, "initial")
+        rows = self._info.empty(len(numbers))
+        table_initial(self._info.layout(1), numbers, rows)
+        return rows
+
+    def configure(self, *, timeout: float | None = None, **hyper: float | None) -> None:
+        """Changes hyper-parameters of the table's rule for every push that begins from now on. None brings a schedule
+        back. Raises OptionError for unknown names and values that are not finite, with nothing changed."""
+        limit = seconds(timeout)
+        numbers = self._info.rule.numbers(hyper, "configure")
+        self._session.configure(numbers, self._server._spec.timeout if limit is None else limit)
+
+    @property
+    def hyper(self) -> dict[str, float | None]:
+        """The hyper-parameters as they are now; None stands for a schedule."""
+        return self._info.rule.named(self._session.hyper(self._server._spec.timeout))
+
+    def stats(self, *, timeout: float | None = None) -> tuple[TableStats, ...]:
+        """Counters, shard by shard."""
+        counted = self._session.counters(seconds(timeout))
+        return tuple(TableStats(shard, **counted[shard]) for shard in sorted(counted))
+
+    def __repr__(self) -> str:
+        return f"<table `{self.name}`: {self._info}, {self._info.rule.label}>"
+
+
+def _arrow() -> Any:
+    from fastps.tables import arrow  # pyarrow is loaded only where Arrow is spoken
+
+    return arrow
+
+
+def _batch(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 2**24:
+        raise OptionError(f"batch: expected a number of rows from 1 to 2**24, got {value!r}")
+    return value

@@ -1,0 +1,78 @@
+"""Tables on the caller's node: the caller executes operations on their rows itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastps._core import Group, TableGroup, shards_of
+from fastps.kernels.loader import addresses_of
+
+if TYPE_CHECKING:
+    from fastps.spec import ServerSpec
+    from fastps.transport.contract import TableWork
+
+NO_ROW = 2**32 - 1
+
+
+@dataclass(frozen=True)
+class Done:
+    """An operation that ended before `start` returned."""
+
+    versions: dict[int, int]
+
+    def finish(self) -> dict[int, int]:
+        return self.versions
+
+
+class ShmTable:
+    """Reaches a table's part on the shards of one node from a process on it. See contract.TableTransport."""
+
+    def __init__(self, spec: ServerSpec, group: Group, number: int, shards: tuple[int, ...]) -> None:
+        self.shards, self.info, self._num_shards = shards, spec.tables[number], len(spec.plans)
+        image = spec.addresses[shards[0]].kernels[len(spec.kernels) + number]
+        rule = (*addresses_of(image), len(self.info.rule.slots))
+        self.group = TableGroup(group, number, self.info.name, len(spec.plans), rule, spec.gradients.clip_value)
+
+    def start(self, work: TableWork, timeout: float | None, resume: Any = None) -> Done:
+        versions = self.group.run(
+            work.keys, work.grads, work.outs, work.sets, work.create, timeout, resume, work.scale
+        )  # fmt: skip
+        return Done(dict(zip(self.shards, versions, strict=True)))
+
+    def find(self, keys: Any, timeout: float | None) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        found: np.ndarray[Any, np.dtype[np.bool_]] = self.group.find(keys) != NO_ROW
+        return found
+
+    def views(self, keys: Any) -> list[np.ndarray[Any, np.dtype[Any]]]:
+        """Read-only arrays on the rows of keys, which are there."""
+        shards, rows = shards_of(keys, self._num_shards), self.group.find(keys)
+        windows = [self.group.window(int(shard), int(row)) for shard, row in zip(shards, rows, strict=True)]
+        return [np.frombuffer(memoryview(window), self.info.dtype) for window in windows]
+
+    def remove(self, keys: Any, wanted: list[bool], timeout: float | None) -> tuple[Any, list[Any]]:
+        removed = np.zeros(len(keys), np.uint8)
+        streams = self._streams(len(keys), wanted)
+        self.group.remove(keys, streams, removed, timeout)
+        return removed.view(np.bool_), streams
+
+    def scan(
+        self, shard: int, cursor: int, most: int, wanted: list[bool], timeout: float | None
+    ) -> tuple[Any, list[Any], int]:
+        keys, streams = np.empty(most, np.uint64), self._streams(most, wanted)
+        n, cursor = self.group.scan(self.shards.index(shard), cursor, keys, streams, None, timeout)
+        return keys[:n], [None if stream is None else stream[:n] for stream in streams], cursor
+
+    def _streams(self, n: int, wanted: list[bool]) -> list[Any]:
+        return [self.info.empty(n, k) if want else None for k, want in enumerate(wanted)]
+
+    def configure(self, values: dict[int, float], timeout: float) -> None:
+        self.group.configure(values, timeout)
+
+    def hyper(self, count: int, timeout: float) -> list[float]:
+        return self.group.hyper(count)
+
+    def counters(self, timeout: float | None) -> dict[int, dict[str, int]]:
+        return self.group.counters()
