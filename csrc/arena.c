@@ -337,11 +337,11 @@ fps_status fps_arena_extend(const fps_arena *arena, uint8_t *from, uint64_t byte
         if (status == FPS_OK) *backed = wanted;
         return status;
     }
-    *backed -= *backed % FPS_HUGE_PAGE; /* what is smaller becomes part of a huge page; nobody sees that happen */
-    while (*backed < bytes) {
-        fps_status status = extend_huge(arena, from + *backed);
+    /* What is smaller becomes part of a huge page: nobody sees that happen, and it counts until then. */
+    for (uint64_t at = *backed - *backed % FPS_HUGE_PAGE; at < bytes;) {
+        fps_status status = extend_huge(arena, from + at);
         if (status != FPS_OK) return status;
-        *backed += FPS_HUGE_PAGE;
+        *backed = at += FPS_HUGE_PAGE;
     }
     return FPS_OK;
 }
@@ -378,8 +378,10 @@ static fps_status initialise(fps_arena *arena)
     for (uint32_t i = 0; rounds && !error && i < arena->layout.n_members; i++)
         error = fps_lock_init(&arena->rows[i].lock);
     for (uint32_t i = 0; !error && i < FPS_MAX_VERSIONS; i++) error = fps_lock_init(&arena->header->writing[i]);
-    for (uint32_t i = 0; !error && i < arena->layout.n_tables; i++)
+    for (uint32_t i = 0; !error && i < arena->layout.n_tables; i++) {
         error = fps_lock_init(&arena->tables[i].control->births);
+        fps_store_relaxed(&arena->tables[i].control->created_ns, (uint64_t)fps_now_ns());
+    }
     fps_store32_relaxed(&arena->header->backed, 1);
     if (!error && fps_life_run(lock_owner_life, arena->header) != 0) error = errno ? errno : EAGAIN;
     if (error) {

@@ -70,6 +70,7 @@
 #define FPS_MAX_TABLES 64u
 #define FPS_HUGE_PAGE (UINT64_C(2) << 20)
 #define FPS_MAX_DIM 65536u
+#define FPS_TICK_NS INT64_C(62500000) /* in which rows count time: 32 bits of them are eight years */
 #define FPS_MAX_ROWS (UINT64_C(1) << 31)
 #define FPS_BUCKET_BYTES 64u /* a bucket of the index: a cache line, 8 slots */
 #define FPS_MIN_BUCKETS 64u
@@ -364,7 +365,8 @@ typedef struct fps_control {
     fps_word born;
     fps_word evicted;
     fps_word rebuilt;
-    uint8_t pad1[40];
+    fps_word created_ns; /* CLOCK_MONOTONIC: from when rows count time */
+    uint8_t pad1[32];
 
     /* 192: */
     fps_word version; /* pushes: a rule's `step` */

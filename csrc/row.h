@@ -28,6 +28,20 @@ static inline fps_word *fps_row_word(uint8_t *row) { return (fps_word *)(void *)
 static inline fps_word32 *fps_row_seen(uint8_t *row) { return (fps_word32 *)(void *)((fps_word *)(void *)row + 2); }
 static inline fps_word32 *fps_row_count(uint8_t *row) { return fps_row_seen(row) + 1; }
 
+/* The time as rows of the table know it: from 1 on. */
+static inline uint32_t fps_row_now(const fps_table *t)
+{
+    const int64_t age_ns = fps_now_ns() - (int64_t)fps_load_relaxed(&t->control->created_ns);
+    return (uint32_t)(age_ns / FPS_TICK_NS) + 1;
+}
+
+/* A row of a tracked table was asked for. */
+static inline void fps_row_track(uint8_t *row, uint32_t now, uint32_t times)
+{
+    fps_store32_relaxed(fps_row_seen(row), now);
+    atomic_fetch_add_explicit(fps_row_count(row), times, memory_order_relaxed);
+}
+
 /* A session's new values of a row, in the order of the row: those of stream k at table->at[k] - table->head_bytes. */
 static inline uint8_t *fps_row_redo(const fps_arena *arena, uint32_t seat)
 {

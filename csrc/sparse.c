@@ -21,7 +21,8 @@ typedef struct walk {
     fps_seat *seat;
     fps_wait wait; /* inside: nobody's signal handlers run there, and no Ctrl-C leaves half a push */
     uint32_t block;
-    bool past; /* outs are written past the caches */
+    bool past;    /* outs are written past the caches */
+    uint32_t now; /* rows that are asked for were seen now; 0: nobody keeps account of that */
 } walk;
 
 /* One row, or a part of it, as it was between two writes, if it is `key`'s. The copy races with writers on purpose and
@@ -123,52 +124,44 @@ static fps_status pull_again(walk *w, uint32_t i, bool *missing)
         *missing = row == FPS_NO_ROW;
         if (*missing) return FPS_OK;
         fps_status status = read_surely(w->arena, w->t, row, key, out_of(w, i), w->t->at[0], w->t->bytes[0], &w->wait);
+        if (status == FPS_OK && w->now) fps_row_track(fps_row_at(w->t, row), w->now, 1);
         if (status != FPS_ALREADY) return status;
     }
 }
 
-/* Reads the rows that there are; the others' numbers go to `missing`. */
-static fps_status pull_rows(walk *w, uint32_t *missing, uint32_t *n_missing)
+/* Reads the rows that there are of n keys, those of `which` or all; the others' numbers go to `missing`, which may be
+ * `which`. In three steps a block apart: ask for buckets, look for rows and ask for them, read. */
+static fps_status pull_rows(walk *w, const uint32_t *which, uint32_t n, uint32_t *missing, uint32_t *n_missing)
 {
     const fps_table *t = w->t;
     const uint64_t *keys = w->part->keys;
     const fps_index index = fps_index_of(t, fps_load_acquire(&t->control->index)); /* SYNC index-swap */
-    const uint32_t n = w->part->n, block = w->block, at = t->at[0], bytes = t->bytes[0];
+    const uint32_t block = w->block;
     uint32_t tags[2][BLOCK], rows[2][BLOCK];
     *n_missing = 0;
     for (uint64_t start = 0; start < n + 2 * (uint64_t)block; start += block) {
-        if (start < n && index.n_buckets > 0) {
-            const uint32_t count = n - start < block ? (uint32_t)(n - start) : block;
-            uint32_t *tag = tags[start / block & 1];
-            for (uint32_t i = 0; i < count; i++) {
-                tag[i] = fps_hash_tag(fps_hash(keys[start + i]));
-                fps_index_prefetch(&index, tag[i]);
-            }
+        for (uint64_t i = start; i < start + block && i < n && index.n_buckets > 0; i++) {
+            const uint32_t tag = fps_hash_tag(fps_hash(keys[which ? which[i] : i]));
+            tags[start / block & 1][i - start] = tag;
+            fps_index_prefetch(&index, tag);
         }
-        if (start >= block && start - block < n) {
-            const uint64_t from = start - block;
-            const uint32_t count = n - from < block ? (uint32_t)(n - from) : block;
-            const uint32_t *tag = tags[from / block & 1];
-            uint32_t *row = rows[from / block & 1];
-            for (uint32_t i = 0; i < count; i++) {
-                row[i] = first_row(t, &index, tag[i]);
-                if (row[i] != FPS_NO_ROW) prefetch_row(t, row[i], false);
-            }
+        const uint64_t next = start - block, now = next - block;
+        for (uint64_t i = next; start >= block && i < start && i < n; i++) {
+            const uint32_t row = index.n_buckets ? first_row(t, &index, tags[next / block & 1][i - next]) : FPS_NO_ROW;
+            rows[next / block & 1][i - next] = row;
+            if (row != FPS_NO_ROW) prefetch_row(t, row, w->now != 0);
         }
-        if (start >= 2 * (uint64_t)block) {
-            const uint64_t from = start - 2 * (uint64_t)block;
-            const uint32_t count = n - from < block ? (uint32_t)(n - from) : block;
-            const uint32_t *row = rows[from / block & 1];
-            for (uint32_t i = 0; i < count; i++) {
-                const uint32_t k = (uint32_t)(from + i);
-                if (row[i] != FPS_NO_ROW && read_row(t, row[i], keys[k], out_of(w, k), at, bytes,
-                                                     n * (uint64_t)bytes > (12 << 20)) == FPS_READ_DONE)
-                    continue;
-                bool absent;
-                fps_status status = pull_again(w, k, &absent);
-                if (status != FPS_OK) return status;
-                if (absent) missing[(*n_missing)++] = k;
+        for (uint64_t i = now; start >= 2 * (uint64_t)block && i < next && i < n; i++) {
+            const uint32_t k = which ? which[i] : (uint32_t)i, row = rows[now / block & 1][i - now];
+            bool absent;
+            if (row != FPS_NO_ROW &&
+                read_row(t, row, keys[k], out_of(w, k), t->at[0], t->bytes[0], w->past) == FPS_READ_DONE) {
+                if (w->now) fps_row_track(fps_row_at(t, row), w->now, 1);
+                continue;
             }
+            fps_status status = pull_again(w, k, &absent);
+            if (status != FPS_OK) return status;
+            if (absent) missing[(*n_missing)++] = k;
         }
     }
     return FPS_OK;
@@ -192,16 +185,10 @@ static fps_status pull(walk *w)
     if (status != FPS_OK) return status;
     uint32_t n_missing = 0;
     part->version = fps_load_relaxed(&w->t->control->version);
-    status = pull_rows(w, batch->missing, &n_missing);
+    status = pull_rows(w, NULL, part->n, batch->missing, &n_missing);
     while (status == FPS_OK && n_missing > 0 && w->call->create) { /* again when others remove what was born here */
         status = bear(w, n_missing);
-        const uint32_t born = n_missing;
-        n_missing = 0;
-        for (uint32_t i = 0; status == FPS_OK && i < born; i++) {
-            bool absent;
-            status = pull_again(w, batch->missing[i], &absent);
-            if (absent) batch->missing[n_missing++] = batch->missing[i];
-        }
+        if (status == FPS_OK) status = pull_rows(w, batch->missing, n_missing, batch->missing, &n_missing);
         if (status == FPS_OK && n_missing > 0 && fps_now_ns() >= w->wait.deadline_ns) status = FPS_TIMEOUT;
     }
     for (uint32_t i = 0; status == FPS_OK && i < n_missing; i++)
@@ -221,7 +208,9 @@ void fps_sparse_hyper(const fps_table *t, double *values)
             memcpy(&values[i], &bits, sizeof bits);
         }
         atomic_thread_fence(memory_order_acquire);
-        if (fps_load_relaxed(&t->control->hyper_sequence) == before) return; /* odd, too: whoever changed it has died */
+        const bool whole = (before & 1) == 0 || fps_lock_abandoned(&t->control->births); /* whoever changed it died */
+        if (whole && fps_load_relaxed(&t->control->hyper_sequence) == before) return;
+        fps_pause();
     }
 }
 
@@ -246,12 +235,16 @@ fps_status fps_sparse_configure(const fps_arena *arena, const fps_table *t, uint
     return status;
 }
 
-/* Where tags alone might mislead, and that would matter: rows of other keys become no row. */
-static void verify(walk *w)
+/* Where tags alone might mislead, and that would matter: rows of other keys become no row. Is one missing? */
+static bool verify(walk *w)
 {
     fps_batch *batch = w->part->batch;
-    for (uint32_t u = 0; u < batch->n_unique; u++)
+    bool missing = false;
+    for (uint32_t u = 0; u < batch->n_unique; u++) {
         if (batch->rows[u] != FPS_NO_ROW) batch->rows[u] = find_by_key(w->t, batch->keys[u], batch->hashes[u]);
+        missing |= batch->rows[u] == FPS_NO_ROW;
+    }
+    return missing;
 }
 
 /* The rows of all keys are there before the first one is changed. */
@@ -267,9 +260,8 @@ static fps_status find_rows(walk *w)
         batch->rows[u] = first_row(t, &index, fps_hash_tag(batch->hashes[u]));
         missing |= batch->rows[u] == FPS_NO_ROW;
     }
+    if (fps_load_relaxed(&t->control->live) + n > t->layout.max_rows) missing = verify(w);
     if (!missing) return FPS_OK;
-    const uint64_t live = fps_load_relaxed(&t->control->live);
-    if (live + n > t->layout.max_rows) verify(w);
     return fps_table_births(w->arena, t, batch->keys, batch->hashes, n, batch->rows, &w->wait);
 }
 
@@ -319,7 +311,8 @@ static fps_status take_row(walk *w, uint32_t u, uint64_t *word)
         fps_status status = FPS_OK;
         if (batch->rows[u] == FPS_NO_ROW) /* it was removed since it was found */
             status = fps_table_births(w->arena, w->t, &batch->keys[u], &batch->hashes[u], 1, &batch->rows[u], &w->wait);
-        if (status == FPS_OK) status = fps_row_try(w->part->session, w->t, batch->rows[u], key, word);
+        if (status != FPS_OK) return status;
+        status = fps_row_try(w->part->session, w->t, batch->rows[u], key, word);
         if (status == FPS_OK) return FPS_OK;
         if (status == FPS_ALREADY) {
             batch->rows[u] = find_by_key(w->t, key, batch->hashes[u]);
@@ -393,6 +386,11 @@ static fps_status push_row(walk *w, uint32_t u)
         apply_set(w, row, redo, u);
     else
         apply_rule(w, row, redo, grad);
+    if (w->now) {
+        uint32_t times = 0;
+        for (uint32_t i = batch->first[u]; i != FPS_BATCH_END; i = batch->next[i]) times++;
+        fps_row_track(row, w->now, times);
+    }
     fps_row_commit(w->part->session, t, batch->rows[u]);
     fps_store_relaxed(&w->seat->rows_done, u + UINT64_C(1));
     fps_row_leave(t, batch->rows[u], word + FPS_ROW_ONCE);
@@ -453,6 +451,7 @@ static fps_status walk_of(const fps_sparse_call *call, fps_sparse_part *part, bo
     };
     w->wait.interrupted = NULL;
     w->wait.meters = &w->seat->meters;
+    if (w->t->layout.tracked && (call->create || call->grads)) w->now = fps_row_now(w->t);
     const uint64_t rows = BLOCK_BYTES / w->t->layout.row_bytes;
     w->block = rows < 4 ? 4 : rows < BLOCK ? (uint32_t)rows : BLOCK;
     return fps_arena_state(arena);
@@ -509,6 +508,15 @@ fps_status fps_sparse_run(fps_sparse_call *call, uint32_t *at)
 void fps_sparse_find(const fps_table *t, const uint64_t *keys, uint32_t n, uint32_t *rows)
 {
     for (uint32_t i = 0; i < n; i++) rows[i] = find_by_key(t, keys[i], fps_hash(keys[i]));
+}
+
+void fps_sparse_seen(const fps_table *t, const uint64_t *keys, uint32_t n, uint32_t *seen)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        const uint32_t row = t->layout.tracked ? find_by_key(t, keys[i], fps_hash(keys[i])) : FPS_NO_ROW;
+        seen[2 * i] = row == FPS_NO_ROW ? 0 : fps_load32_relaxed(fps_row_seen(fps_row_at(t, row)));
+        seen[2 * i + 1] = row == FPS_NO_ROW ? 0 : fps_load32_relaxed(fps_row_count(fps_row_at(t, row)));
+    }
 }
 
 /* One row with all that is asked for. */

@@ -56,6 +56,10 @@ fps_status fps_sparse_run(fps_sparse_call *call, uint32_t *at);
 /* Which keys have a row: rows[i], or FPS_NO_ROW. It may be another's as soon as this returns. */
 void fps_sparse_find(const fps_table *t, const uint64_t *keys, uint32_t n, uint32_t *rows);
 
+/* When and how often each key's row was asked for, two words a key: ticks (fps_row_now) and times. 0 without a row, or
+ * where nobody keeps account. */
+void fps_sparse_seen(const fps_table *t, const uint64_t *keys, uint32_t n, uint32_t *seen);
+
 /* Up to `most` rows from row `*cursor` on, which moves behind them: the end of the table when fewer come. streams[k]
  * may be NULL, as may `seen` (two words a row: when, how often). Rows that are born or end meanwhile may come or not.
  */

@@ -28,6 +28,13 @@ static void bury(const fps_table *t, uint32_t row)
     fps_store_relaxed(&t->control->free, row + UINT64_C(1));
 }
 
+/* Does the index name the row? For when there is no memory to remember them all. */
+static bool named(const fps_table *t, uint32_t row)
+{
+    const uint64_t key = fps_load_relaxed(fps_row_key(fps_row_at(t, row)));
+    return fps_table_find(t, key, fps_hash(key)) == row;
+}
+
 /* What follows from the index: which rows are in use, how many, which are free. */
 static void settle(const fps_table *t)
 {
@@ -50,8 +57,8 @@ static void settle(const fps_table *t)
     fps_store_relaxed(&control->graves, graves);
     fps_store_relaxed(&control->high, high);
     fps_store_relaxed(&control->free, 0);
-    for (uint64_t row = high; known && row-- > 0;) {
-        if (row < room && !(known[row / 8] >> row % 8 & 1)) bury(t, (uint32_t)row);
+    for (uint64_t row = high; row-- > 0;) {
+        if (row < room && !(known ? known[row / 8] >> row % 8 & 1 : named(t, (uint32_t)row))) bury(t, (uint32_t)row);
     }
     uint64_t hyper = fps_load_relaxed(&control->hyper_sequence);
     if (hyper & 1) fps_store_release(&control->hyper_sequence, hyper + 1); /* SYNC hyper */
@@ -64,7 +71,7 @@ fps_status fps_table_enter(const fps_arena *arena, const fps_table *t, const fps
     fps_status status = fps_lock_acquire(&t->control->births, wait, &abandoned);
     if (status == FPS_OK && abandoned) {
         atomic_fetch_add_explicit(&arena->header->recovered_locks, 1, memory_order_relaxed);
-        settle(t);
+        if (fps_arena_state(arena) != FPS_CLOSED) settle(t); /* its memory was given back */
         fps_lock_repaired(&t->control->births);
     }
     return status;
@@ -114,7 +121,7 @@ static void begin(const fps_table *t, uint32_t row, uint64_t key)
         }
     }
     if (t->layout.tracked) {
-        fps_store32_relaxed(fps_row_seen(at), 0);
+        fps_store32_relaxed(fps_row_seen(at), fps_row_now(t));
         fps_store32_relaxed(fps_row_count(at), 0);
     }
     fps_store_release(fps_row_word(at), fps_load_relaxed(fps_row_word(at)) & ~FPS_ROW_DEAD); /* SYNC row-sequence */

@@ -196,16 +196,19 @@ class TableFullError(FastPSError, MemoryError):
     ----------
     table : its name
     capacity : rows that the shard may have
+    shard : which one
     applied : tuple[int, ...]
         The shards where the push was applied all the same.
     """
 
-    def __init__(self, message: str = "", table: str = "", capacity: int = 0, applied: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self, message: str = "", table: str = "", capacity: int = 0, shard: int = 0, applied: tuple[int, ...] = ()
+    ) -> None:
         super().__init__(message)
-        self.table, self.capacity, self.applied = table, capacity, applied
+        self.table, self.capacity, self.shard, self.applied = table, capacity, shard, applied
 
     def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (str(self), self.table, self.capacity, self.applied)
+        return type(self), (str(self), self.table, self.capacity, self.shard, self.applied)
 
 
 class RuleError(FastPSError, ValueError):

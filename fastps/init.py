@@ -126,10 +126,10 @@ class Array(Initializer):
 
 
 def initializer(value: Any, dim: int) -> Initializer:
-    """What a user gave: an initializer, a number, an array of rows, or None for a normal one of standard deviation
+    """What a user gave: an initializer, a number, an array of rows, or None for a uniform one of standard deviation
     1 / sqrt(dim)."""
     if value is None:
-        return Normal(0.0, dim**-0.5)
+        return Glorot(fan_in=dim, fan_out=dim)
     if isinstance(value, Initializer):
         return value
     if isinstance(value, (int, float, np.number)) and not isinstance(value, bool):

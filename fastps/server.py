@@ -42,7 +42,7 @@ from fastps.spec import ServerSpec, ShardAddress, infos
 from fastps.structure import Array, Path, Structure, structure_of, zeros
 from fastps.tables.handle import TableHandle
 from fastps.tables.session import TableSession
-from fastps.tables.table import MAX_TABLES, Table, TableInfo
+from fastps.tables.table import MAX_TABLES, Table, infos_of, with_sightings
 from fastps.transport.ray import RayMembership, RayTransport
 from fastps.view import View
 from fastps.worker import Worker
@@ -206,7 +206,7 @@ class ParameterServer:
         if policy.rounds and late:
             raise OptionError(f"rule: {late[0]} makes up for delay, of which there is none in rounds; use SGD")
         plans = partition(structure, num_shards, at_least_one=not tables)
-        infos_of_tables = tuple(TableInfo.of(path, table, len(plans)) for path, table in tables.items())
+        infos_of_tables = infos_of(tables, len(plans))
         capacity.require_addressable(max(plan.params_bytes for plan in plans))
 
         cluster.start()
@@ -224,7 +224,7 @@ class ParameterServer:
                 named = {"name": name, "namespace": cluster.NAMESPACE} if name and plan.index == 0 else {}
                 actors.append(_start(plan, num_shards, {**options, **named}, name))
             deadline = deadline_after(timeout)
-            rules = tuple((info, table.rule) for info, table in zip(infos_of_tables, tables.values(), strict=True))
+            rules = tuple((i, t.rule, t.life) for i, t in zip(infos_of_tables, tables.values(), strict=True))
             what = (assignment, gradients.clips, max_sessions, isolation == "shard", max_workers, policy, rules)
             addresses = [
                 _create(actor, plan, deadline, structure, plan.params_bytes, *what)
@@ -286,18 +286,18 @@ class ParameterServer:
 
     def __getitem__(self, name: str) -> TableHandle:
         """The table of this name; names of nested mappings are joined by "/"."""
-        names = [info.name for info in self._spec.tables]
+        names = self._spec.table_names
         if name not in names:
-            raise NamesError(f"no table is called {name!r}; there are {names}" + "; arrays are pulled" * (not names))
-        return TableHandle(self, names.index(name))
+            raise NamesError(f"no table is called {name!r}; there are {list(names)}")
+        return TableHandle(self, names[name])
 
     @property
     def table(self) -> TableHandle:
         """The only table. Raises NamesError when there are more, or none."""
-        names = [info.name for info in self._spec.tables]
+        names = self._spec.table_names
         if len(names) != 1:
-            raise NamesError(f"table: expected a server with one table, it has {names}; use ps[name]")
-        return TableHandle(self, 0)
+            raise NamesError(f"table: expected a server with one table, it has {list(names)}; use ps[name]")
+        return TableHandle(self, *names.values())
 
     def pull(self, *, out: Any = None, timeout: float | None = None) -> Any:
         """A copy of the parameters, in the structure that they came in.
@@ -472,7 +472,7 @@ class ParameterServer:
         one after the other. Raises OptionError for unknown names and values that are not finite, with nothing changed.
         """
         session = self._session or self._attach()
-        chosen = [i for i, info in enumerate(self._spec.tables) if pattern in (None, info.name)]
+        chosen = [i for name, i in self._spec.table_names.items() if pattern in (None, name)]
         named = [i for i in chosen if pattern is not None or set(hyper) & set(self._spec.tables[i].rule.hyper)]
         changes = []
         for i in named:
@@ -490,7 +490,7 @@ class ParameterServer:
         """The hyper-parameters as they are now, by name; with several rules, such a dict for each pattern and each table.
         None stands for a schedule. Cost: a few loads; a Ray call when no shard is on this node."""
         by_pattern = (self._session or self._attach()).hyper(None) if self._spec.structure.leaves else {}
-        by_pattern |= {info.name: TableHandle(self, i).hyper for i, info in enumerate(self._spec.tables)}
+        by_pattern |= {name: TableHandle(self, i).hyper for name, i in self._spec.table_names.items()}
         return by_pattern if len(by_pattern) > 1 else next(iter(by_pattern.values()))
 
     def view(self) -> View:
@@ -546,7 +546,7 @@ class ParameterServer:
     def __repr__(self) -> str:
         state = ", closed" if self._closed else ""
         arrays = [f"{self._spec.structure}, {self._spec.rules_label}"] if self._spec.structure.leaves else []
-        tables = [f"{info.name}: {info}, {info.rule.label}" for info in self._spec.tables]
+        tables = [f"{i.name}: {i}, {i.rule.label}" for i in self._spec.tables if i.counts_for is None]
         return f"<ParameterServer {'; '.join([*arrays, *tables])} on {self.num_shards} shards{state}>"
 
 
@@ -574,8 +574,11 @@ def _initial(params: Any) -> tuple[Structure, list[Array] | None, dict[Path, Tab
         return zeros(params), None, {}
     tables: dict[Path, Table] = {}
     arrays = _without_tables(params, (), tables)
+    tables = with_sightings(tables)
     if len(tables) > MAX_TABLES:
-        raise OptionError(f"create: expected at most {MAX_TABLES} tables, got {len(tables)}")
+        raise OptionError(
+            f"create: expected at most {MAX_TABLES} tables, those of sightings included, got {len(tables)}"
+        )
     if tables and not arrays:
         return Structure(()), None, tables
     return *structure_of(arrays), tables

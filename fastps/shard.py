@@ -26,7 +26,8 @@ from fastps.rules import Rule
 from fastps.rules.assignment import Assignment
 from fastps.spec import ServerSpec, ShardAddress, kernels_of
 from fastps.structure import Structure
-from fastps.tables.table import MAX_ROWS, TableInfo
+from fastps.tables.eviction import Eviction
+from fastps.tables.table import MAX_ROWS, Life, TableInfo
 from fastps.transport import wire
 from fastps.transport.contract import MIXED
 from fastps.transport.ray_table import TableGateway, keep
@@ -51,7 +52,8 @@ class Shard:
         self._arenas: dict[int, Arena] = {}
         self._layout = wire.Layout((), (), 0)
         self._initial: list[list[float]] = []  # of the slots, per kernel
-        self._tables = TableGateway(self._label, [])
+        self._tables = TableGateway(self._label, [], {})
+        self._lives: dict[int, Life] = {}
         self._table_values: list[tuple[Any, ...]] = []  # of the hyper-parameters of their rules
         self._handle: Any = None
         self._published = False
@@ -71,20 +73,21 @@ class Shard:
         isolated: bool,
         max_workers: int,
         consistency: Consistency,
-        tables: tuple[tuple[TableInfo, Rule], ...],
+        tables: tuple[tuple[TableInfo, Rule, Life], ...],
     ) -> ShardAddress:
         """Compiles the rules for this node, allocates the arena, says where it is."""
         needed = kernels_of(structure, assignment.of_leaf)
         kernels = tuple(image_of(assignment.rules[rule], dtype, clips=clips) for rule, dtype in needed)
         kernels += tuple(
-            image_of(rule, info.dtype, "row" if rule.family.for_rows else "dense", clips) for info, rule in tables
+            image_of(rule, info.dtype, "row" if rule.family.for_rows else "dense", clips) for info, rule, _ in tables
         )
         local = consistency.local  # slots are where the rule is applied
         n_slots = 0 if local else assignment.n_slots
         self._initial = [[] if local else list(assignment.rules[rule].slots.values()) for rule, _ in needed]
         arena_id = os.urandom(16)
-        self._table_values = [rule.values for _, rule in tables]
-        layouts = [info.layout(self._most_rows(info)) for info, _ in tables]
+        self._lives = {i: life for i, (_, _, life) in enumerate(tables) if life.ends}
+        self._table_values = [rule.values for _, rule, _ in tables]
+        layouts = [info.layout(self._most_rows(info)) for info, _, _ in tables]
         size = Arena.size(params_bytes, max_sessions, n_slots, max_workers, consistency.policy, layouts)
         capacity.require(size, self._label)
         self._arena = Arena.create(
@@ -123,7 +126,10 @@ class Shard:
         tables = [ShmTable(spec, self._group, number, shards) for number in range(len(spec.tables))]
         for table, values in zip(tables, self._table_values, strict=True):
             table.configure({i: v if isinstance(v, float) else math.nan for i, v in enumerate(values)}, 1.0)
-        self._tables = TableGateway(self._label, tables)
+        evictions = {i: Eviction(tables[i], self._index, life) for i, life in self._lives.items()}
+        for eviction in evictions.values():
+            eviction.start()
+        self._tables = TableGateway(self._label, tables, evictions)
 
     def publish(self) -> None:
         """The initial values are in place: others may find the server by its name."""

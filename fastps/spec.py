@@ -135,6 +135,11 @@ class ServerSpec:
         return kernels_of(self.structure, self.rule_of_leaf)
 
     @property
+    def table_names(self) -> dict[str, int]:
+        """The numbers of the tables that users know of."""
+        return {info.name: i for i, info in enumerate(self.tables) if info.counts_for is None}
+
+    @property
     def rules_label(self) -> str:
         if len(self.rules) == 1:
             return self.rules[0].label

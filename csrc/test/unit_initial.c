@@ -236,7 +236,7 @@ static void mean_and_deviation_scale_a_normal_number(void)
     free(others);
 }
 
-/* The key whose row has this as its number `i`: both steps of the generator go backwards. */
+/* The key whose row has this as its number `i`, which makes two elements: the generator goes backwards. */
 static uint64_t key_whose_number_is(const fps_table_layout *l, uint32_t i, uint64_t number)
 {
     uint64_t stream = key_of_hash(number) - (i + 1) * WEYL;
@@ -248,48 +248,59 @@ static uint64_t number_of(const fps_table_layout *l, uint64_t key, uint32_t i)
     return fps_hash(fps_hash(key ^ fps_hash(l->seed ^ WEYL)) + (i + 1) * WEYL);
 }
 
-static void the_extremes_of_the_generator_are_finite(void)
+/* The middle of one of 2^23 parts. */
+static double unit_of(uint32_t bits) { return ((double)(bits >> 9) + 0.5) * 0x1p-23; }
+
+static void an_uniform_pair_is_the_two_halves_of_a_number(void)
 {
-    fps_table_layout uniform = layout_of(FPS_INITIAL_UNIFORM, 0, 1), normal = layout_of(FPS_INITIAL_NORMAL, 0, 1);
-    for (uint32_t i = 0; i < uniform.dim; i++) {
-        uint64_t lowest = key_whose_number_is(&uniform, i, 0), highest = key_whose_number_is(&uniform, i, UINT64_MAX);
-        CHECK_EQ(number_of(&uniform, highest, i), UINT64_MAX);
-        double *low = fill(&uniform, lowest), *high = fill(&uniform, highest);
-        CHECK_FLOAT(low[i], 0);
-        CHECK_FLOAT(high[i], 1 - 0x1p-53);
-        free(low);
-        free(high);
-        low = fill(&normal, lowest);
-        high = fill(&normal, highest);
-        if (i % 2 == 0) { /* the radius is 0, or that of 2^-53 */
-            double farthest = sqrt(-2 * log(0x1p-53));
-            CHECK_FLOAT(low[i], 0);
-            CHECK_FLOAT(low[i + 1], 0);
-            CHECK(fabs(sqrt(high[i] * high[i] + high[i + 1] * high[i + 1]) - farthest) < 1e-14 * farthest);
-        } else { /* the angle begins, or ends, at an eighth of a turn */
-            CHECK(fabs(fabs(low[i]) - fabs(low[i - 1])) <= 1e-14 * fabs(low[i]));
-            CHECK(fabs(fabs(high[i]) - fabs(high[i - 1])) <= 1e-14 * fabs(high[i]));
+    fps_table_layout l = layout_of(FPS_INITIAL_UNIFORM, 0, 1);
+    for (uint64_t key = 0; key < 2000; key++) {
+        double *row = fill(&l, key);
+        for (uint32_t i = 0; i < l.dim; i += 2) {
+            CHECK_FLOAT(row[i], unit_of((uint32_t)number_of(&l, key, i / 2)));
+            CHECK_FLOAT(row[i + 1], unit_of((uint32_t)(number_of(&l, key, i / 2) >> 32)));
         }
-        free(low);
-        free(high);
+        free(row);
     }
 }
 
-/* Logarithm, cosine and sine are our own, so that all machines agree; the library's are as good a judge. */
-static void a_pair_is_what_box_and_muller_say(void)
+/* Logarithm, cosine and sine are our own, so that all machines agree; the library's are a good judge. */
+static void check_pair(const double *pair, uint64_t number)
 {
-    const double quarter = 1.57079632679489661923;
+    const uint32_t low = (uint32_t)number, high = (uint32_t)(number >> 32);
+    double radius = sqrt(-2 * log(unit_of(low)));
+    double angle = (unit_of(high << 2) - 0.5 + (double)(high >> 30)) * 1.57079632679489661923;
+    CHECK(fabs(pair[0] - radius * cos(angle)) < 2e-6 * (1 + radius));
+    CHECK(fabs(pair[1] - radius * sin(angle)) < 2e-6 * (1 + radius));
+}
+
+static void a_normal_pair_is_what_box_and_muller_say(void)
+{
     fps_table_layout l = layout_of(FPS_INITIAL_NORMAL, 0, 1);
     for (uint64_t key = 0; key < 20000; key++) {
         double *row = fill(&l, key);
-        for (uint32_t i = 0; i < l.dim; i += 2) {
-            uint64_t a = number_of(&l, key, i), b = number_of(&l, key, i + 1);
-            double radius = sqrt(-2 * log1p(-(double)(a >> 11) * 0x1p-53));
-            double angle = ((double)(b << 2 >> 11) * 0x1p-53 - 0.5 + (double)(b >> 62)) * quarter;
-            CHECK(fabs(row[i] - radius * cos(angle)) < 1e-14 * (1 + radius));
-            CHECK(fabs(row[i + 1] - radius * sin(angle)) < 1e-14 * (1 + radius));
-        }
+        for (uint32_t i = 0; i < l.dim; i += 2) check_pair(&row[i], number_of(&l, key, i / 2));
         free(row);
+    }
+}
+
+static void the_extremes_of_the_generator_are_finite(void)
+{
+    static const uint32_t halves[] = {0, 0x1ff, 0x200, 0x3fffffff, 0x40000000, 0x7fffffff, 0x80000000, UINT32_MAX};
+    fps_table_layout uniform = layout_of(FPS_INITIAL_UNIFORM, 0, 1), normal = layout_of(FPS_INITIAL_NORMAL, 0, 1);
+    for (uint32_t k = 0; k < COUNT(halves) * COUNT(halves); k++) {
+        const uint64_t number = (uint64_t)halves[k / COUNT(halves)] << 32 | halves[k % COUNT(halves)];
+        for (uint32_t i = 0; i < uniform.dim / 2; i++) {
+            const uint64_t key = key_whose_number_is(&uniform, i, number);
+            CHECK_EQ(number_of(&uniform, key, i), number);
+            double *row = fill(&uniform, key);
+            CHECK(row[2 * i] > 0 && row[2 * i] < 1 && row[2 * i + 1] > 0 && row[2 * i + 1] < 1);
+            free(row);
+            row = fill(&normal, key);
+            CHECK(fabs(row[2 * i]) < 6 && fabs(row[2 * i + 1]) < 6);
+            check_pair(&row[2 * i], number);
+            free(row);
+        }
     }
 }
 
@@ -303,33 +314,33 @@ static void the_first_values_of_some_rows_are_known_to_the_bit(void)
         {FPS_INITIAL_UNIFORM,
          0,
          0,
-         {UINT64_C(0x3fd5a2a6c2c68b00), UINT64_C(0x3fd1396e2c51fbdc), UINT64_C(0x3fd16158ead55484),
-          UINT64_C(0x3fdebb19114e6db0)}},
+         {UINT64_C(0x3fba2c0500000000), UINT64_C(0x3fd5a2a6c0000000), UINT64_C(0x3fd1fbdc40000000),
+          UINT64_C(0x3fd1396e40000000)}},
         {FPS_INITIAL_UNIFORM,
          42,
          UINT64_MAX,
-         {UINT64_C(0x3fc177b177012054), UINT64_C(0x3fb51cc3229f31d0), UINT64_C(0x3fe48c72e4f9cb01),
-          UINT64_C(0x3fd99ff16a83d870)}},
+         {UINT64_C(0x3f82054800000000), UINT64_C(0x3fc177b180000000), UINT64_C(0x3fe3e63a60000000),
+          UINT64_C(0x3fb51cc300000000)}},
         {FPS_INITIAL_NORMAL,
          0,
          0,
-         {UINT64_C(0x3fe1f0ef4318d680), UINT64_C(0x3fe6ded42c9514e4), UINT64_C(0xbfdf44f25f2807e1),
-          UINT64_C(0x3fe41c9f5f9db9cc)}},
+         {UINT64_C(0x3fdf7231a0000000), UINT64_C(0x4000a07860000000), UINT64_C(0x3fef786fa0000000),
+          UINT64_C(0x3ff40ef560000000)}},
         {FPS_INITIAL_NORMAL,
          0,
          1,
-         {UINT64_C(0x3fe48e55de7bd041), UINT64_C(0x3ff084ef6a3e2512), UINT64_C(0x40028b050175938b),
-          UINT64_C(0x3fe8b99138c77b11)}},
+         {UINT64_C(0xbffe90ff80000000), UINT64_C(0x3ff6ef0540000000), UINT64_C(0x3fd0e68840000000),
+          UINT64_C(0x3fdb29ce00000000)}},
         {FPS_INITIAL_NORMAL,
          42,
          UINT64_MAX,
-         {UINT64_C(0x3fe0b821877b76b1), UINT64_C(0xbfc24f197800ea20), UINT64_C(0xbfcd259e6e9707b2),
-          UINT64_C(0x3ff6a58a941d8425)}},
+         {UINT64_C(0x40088cc760000000), UINT64_C(0x3fcc5876c0000000), UINT64_C(0x3fee1596e0000000),
+          UINT64_C(0xbfd078f0a0000000)}},
         {FPS_INITIAL_NORMAL,
          UINT64_MAX,
          1000000007,
-         {UINT64_C(0xbfea8c815b462627), UINT64_C(0xbfef47c3785e0cbb), UINT64_C(0xbfd04580f5f3be3c),
-          UINT64_C(0x3fc0af86a27dd622)}},
+         {UINT64_C(0xbfee7b69a0000000), UINT64_C(0x3fda316d40000000), UINT64_C(0xbfd143f860000000),
+          UINT64_C(0xbfd457afa0000000)}},
     };
     for (size_t i = 0; i < COUNT(cases); i++) {
         fps_table_layout l = layout_of(cases[i].initial, 0, 1);
@@ -379,8 +390,9 @@ int main(void)
         TEST(normal_numbers_are_normal),
         TEST(the_two_numbers_of_a_pair_are_independent),
         TEST(mean_and_deviation_scale_a_normal_number),
+        TEST(an_uniform_pair_is_the_two_halves_of_a_number),
+        TEST(a_normal_pair_is_what_box_and_muller_say),
         TEST(the_extremes_of_the_generator_are_finite),
-        TEST(a_pair_is_what_box_and_muller_say),
         TEST(the_first_values_of_some_rows_are_known_to_the_bit),
         TEST(the_hash_is_known_and_a_bijection),
     };

@@ -218,6 +218,11 @@ cdef extern from "initial.h" nogil:
     void fps_initial_fill(const fps_table_layout *layout, uint64_t key, void *values)
 
 
+cdef extern from "row.h" nogil:
+    int64_t FPS_TICK_NS
+    uint32_t fps_row_now(const fps_table *t)
+
+
 cdef extern from "table.h" nogil:
     fps_status fps_table_remove(const fps_session *session, const fps_table *t, const uint64_t *keys, uint32_t n,
                                 uint8_t **values, uint8_t *removed, uint32_t *done, const fps_wait *wait)
@@ -245,6 +250,7 @@ cdef extern from "sparse.h" nogil:
         fps_wait wait
     fps_status fps_sparse_run(fps_sparse_call *call, uint32_t *at)
     void fps_sparse_find(const fps_table *t, const uint64_t *keys, uint32_t n, uint32_t *rows)
+    void fps_sparse_seen(const fps_table *t, const uint64_t *keys, uint32_t n, uint32_t *seen)
     fps_status fps_sparse_scan(const fps_arena *arena, const fps_table *t, uint64_t *cursor, uint32_t most,
                                uint64_t *keys, uint8_t **streams, uint32_t *seen, const fps_wait *wait, uint32_t *n)
     fps_status fps_sparse_configure(const fps_arena *arena, const fps_table *t, uint32_t which, const double *values,

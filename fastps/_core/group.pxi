@@ -10,6 +10,7 @@ from libc.stdlib cimport calloc, free
 from numpy import array as np_array
 from numpy import empty as np_empty
 from numpy import frombuffer as np_frombuffer
+from numpy import where as np_where
 
 np.import_array()
 

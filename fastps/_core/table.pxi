@@ -209,7 +209,7 @@ cdef class TableGroup:
                 f"{'nothing was applied there' if pushes else 'no row was born there'}"
                 + (f", the push was applied on shards {applied}" if pushes and applied else "")
                 + "; create the table with a larger capacity, evict rows, or pull with create=False",
-                self.name, t.layout.max_rows, tuple(applied))
+                self.name, t.layout.max_rows, self.shards[at], tuple(applied))
         error = exception_of(status, where, code)
         if pushes and applied:
             error.add_note(f"the push was applied on shards {applied}")
@@ -242,6 +242,33 @@ cdef class TableGroup:
         finally:
             self.give_back(lane)
         return found
+
+    def seen(self, object keys):
+        """Per key, uint64[n], how many seconds ago its row was asked for, float64[n], and how often, int64[n]; NaN and 0
+        without a row."""
+        cdef TableLane lane = self.take()
+        cdef fps_sparse_part *part
+        cdef uint32_t i, now
+        cdef np.npy_intp n = np.PyArray_SIZE(keys), k
+        ages, counts = np_empty(n, "f8"), np_empty(n, "i8")
+        try:
+            self.spread(lane, keys)
+            for i in range(self.group.n_parts):
+                part = &lane.parts[i]
+                words = np_empty((part.n, 2), "u4")
+                (<Arena>self.group.mapped[i]).check()
+                fps_sparse_seen(self.table(i), part.keys, part.n, <uint32_t *>np.PyArray_DATA(words))
+                now = fps_row_now(self.table(i))
+                places = slice(None) if part.places == NULL else [part.places[k] for k in range(part.n)]
+                ages[places] = np_where(words[:, 0] > 0, (now - words[:, 0].astype("f8")) * (FPS_TICK_NS * 1e-9), math.nan)
+                counts[places] = words[:, 1]
+        finally:
+            self.give_back(lane)
+        return ages, counts
+
+    def now(self, uint32_t part):
+        """The time as rows of an arena know it, in ticks of 1/16 s."""
+        return fps_row_now(self.table(part))
 
     def remove(self, object keys, list streams, object removed, object timeout=None):
         """Removes rows: `removed`, uint8[n], says which there were. What they held goes to `streams`, an array [n, ...] or

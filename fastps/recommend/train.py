@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ from fastps.recommend.settings import Settings
 from fastps.recommend.worker import AT_THE_START, RATINGS, SQUARES, work
 
 POLL_SECONDS = 0.05
+LEAVE_SECONDS = 10.0  # a worker whose board has closed is gone within a step
 
 # Not again when its process dies: what it did until then has been pushed.
 TASK = ray.remote(num_cpus=0, max_retries=0)(work)
@@ -55,9 +57,14 @@ def train(server: ParameterServer, ratings: Ratings, settings: Settings, watcher
             TASK.remote(server, board, ratings[rank :: settings.workers], ratings.mean, settings, rank)
             for rank in range(settings.workers)
         ]
-        # Where this raises, the board closes, and the workers that are left end with an error at their next step.
-        # Not by ray.cancel: with a task that ends at the same moment Ray 2.60 brought down this process, twice in ten.
-        seconds = _watch(runs, board, watcher, settings.workers)
+        try:
+            seconds = _watch(runs, board, watcher, settings.workers)
+        except BaseException:
+            # The workers that are left end with an error at their next step. Not by ray.cancel: with a task that ends at
+            # the same moment Ray 2.60 brought down this process, twice in ten.
+            board.close()
+            _see_off(runs)
+            raise
         return Training(int(board.pull()[RATINGS]), seconds)
 
 
@@ -73,6 +80,14 @@ def _watch(runs: list[Any], board: ParameterServer, watcher: Watcher, workers: i
         if tally[RATINGS]:
             watcher.update(int(tally[RATINGS]), float(tally[SQUARES]), float(tally[RATINGS]) / (perf_counter() - begin))
     return max(seconds)
+
+
+def _see_off(runs: list[Any]) -> None:
+    """Waits for tasks and takes their errors, which Ray would print if nobody did."""
+    ended, _ = ray.wait(runs, num_returns=len(runs), timeout=LEAVE_SECONDS)
+    for run in ended:
+        with suppress(Exception):
+            ray.get(run)
 
 
 def _answers(runs: list[Any]) -> list[float]:

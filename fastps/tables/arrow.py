@@ -34,17 +34,21 @@ def schema_of(info: TableInfo, slots: bool) -> pa.Schema:
     return pa.schema(fields, {"fastps.table": info.name, "fastps.keys": info.keys, "fastps.rule": info.rule.label})
 
 
+def batch_of(info: TableInfo, schema: pa.Schema, keys: Any, streams: list[Any]) -> pa.RecordBatch:
+    columns: list[Any] = [pa.array(from_keys(keys, info.keys))]
+    for field, stream in zip(list(schema)[1:], streams, strict=False):
+        flat = pa.array(stream.reshape(-1))
+        columns.append(pa.FixedSizeListArray.from_arrays(flat, type=field.type) if is_list(field.type) else flat)
+    return pa.record_batch(columns, schema=schema)
+
+
 def batches(table: TableSession, most: int, slots: bool, timeout: float | None) -> Iterator[pa.RecordBatch]:
     """All rows; each as it was at one moment."""
     info = table.info
     schema = schema_of(info, slots)
     wanted = [k == 0 or slots for k in range(len(info.streams))]
     for keys, streams in table.scan(most, wanted, timeout):
-        columns: list[Any] = [pa.array(from_keys(keys, info.keys))]
-        for field, stream in zip(list(schema)[1:], streams, strict=False):
-            flat = pa.array(stream.reshape(-1))
-            columns.append(pa.FixedSizeListArray.from_arrays(flat, type=field.type) if is_list(field.type) else flat)
-        yield pa.record_batch(columns, schema=schema)
+        yield batch_of(info, schema, keys, streams)
 
 
 def is_list(kind: Any) -> bool:
@@ -134,3 +138,20 @@ def _stream(info: TableInfo, column: Any, name: str, n: int, where: str) -> Any:
     if values.dtype != info.dtype:
         raise DtypeError(f"{where}: column {name}: expected {info.dtype}, got {values.dtype}; cast it")
     return np.ascontiguousarray(values).reshape(-1, n)
+
+
+class EvictedRows:
+    """An Arrow stream, a file, to which rows that ended are appended. What was appended is in the file when that returns;
+    a reader comes to its end without a mark of it, as after a crash."""
+
+    def __init__(self, info: TableInfo, directory: Any, shard: int) -> None:
+        self._info, self._schema = info, schema_of(info, True)
+        self._writer: Any = None
+        self._path = Path(directory) / f"{info.name.replace('/', '_')}-{shard}.arrows"
+
+    def append(self, keys: Any, streams: list[Any]) -> None:
+        if self._writer is None:
+            self._file = open(self._path, "wb")  # noqa: SIM115  # for the life of the process
+            self._writer = pa.ipc.new_stream(self._file, self._schema)
+        self._writer.write_batch(batch_of(self._info, self._schema, keys, streams))
+        self._file.flush()

@@ -214,6 +214,14 @@ class TableHandle:
         """bool[n]: which keys have a row now."""
         return self._session.find(self._keys(keys, "contains"), seconds(timeout))
 
+    def activity(self, keys: Any, *, timeout: float | None = None) -> tuple[Array, Array]:
+        """How long ago the rows of keys were asked for, in seconds, to 1/16 s, and how often: float64[n], int64[n]. NaN and
+        0 for keys without a row. Pulls with ``create=False`` do not count. Raises OptionError unless the table was created
+        with ``track=True``, `ttl` or `evict`."""
+        if not self._info.tracked:
+            raise OptionError(f"activity `{self.name}`: create the table with track=True")
+        return self._session.seen(self._keys(keys, "activity"), seconds(timeout))
+
     def __contains__(self, key: Any) -> bool:
         return bool(self.contains([key])[0])
 

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastps._core import all_finite, shards_of
-from fastps.errors import FastPSError, NonfiniteError
+from fastps import cluster
+from fastps._core import all_finite, shards_of, table_initial
+from fastps.deadline import deadline_after, left_until
+from fastps.errors import FastPSError, NonfiniteError, TableFullError, WaitTimeoutError
 from fastps.session import Session, apart, merged, norm_of, tokens_of
 from fastps.transport.contract import TableWork
 
@@ -27,7 +29,9 @@ class TableSession:
     """
 
     def __init__(self, session: Session, number: int) -> None:
-        self.session, self.info = session, session.spec.tables[number]
+        self.session, self.number, self.info = session, number, session.spec.tables[number]
+        sightings = self.info.sightings
+        self.sightings = None if sightings is None else TableSession(session, sightings)
         self.transports: list[TableTransport] = [transport.table(number) for transport in session.transports]
         self.num_shards = len(session.spec.plans)
         self._transport_of_shard = np.zeros(self.num_shards, np.intp)
@@ -44,32 +48,83 @@ class TableSession:
     def run(self, work: TableWork, timeout: float | None, verb: str, resume: Any = None) -> None:
         """Raises what went wrong on any node, with where it went right."""
         resumes = tokens_of(resume, self, verb)
-        pending: list[tuple[int, Pending, TableWork, Any]] = []
-        errors: list[tuple[int, BaseException]] = []
+        deadline = deadline_after(self.session.limit(timeout))
+        left: dict[int, tuple[TableWork, Any, Any]] = {}  # per transport its part, the places of that, what to resume
         for i, places in enumerate(self._split(work.keys)):
             if resumes is not None and i not in resumes:
                 continue  # this part of the push was applied before
             part = work if isinstance(places, slice) else part_of(work, places)
-            if len(part.keys) == 0 and work.grads is None:
-                continue  # a push is counted on every shard
-            try:
-                started = self.transports[i].start(part, timeout, resumes[i] if resumes else None)
-                pending.append((i, started, part, places))
-            except (FastPSError, KeyboardInterrupt) as error:
-                errors.append((i, error))
-        for i, operation, part, places in pending:
-            try:
-                operation.finish()
-                if part is not work and work.outs is not None:
-                    work.outs[places] = part.outs
-            except (FastPSError, KeyboardInterrupt) as error:
-                errors.append((i, error))
-        if errors:
-            failed = {i for i, _ in errors}
-            done = tuple(s for i, t in enumerate(self.transports) if i not in failed for s in t.shards)
+            if len(part.keys) > 0 or work.grads is not None:  # a push is counted on every shard
+                left[i] = part, places, resumes[i] if resumes else None
+        while left:
+            errors = self._run(left, work, left_until(deadline))
+            full = [error for _, error in errors if isinstance(error, TableFullError)]
+            if self.info.evict is None or len(full) < len(errors) or left_until(deadline) == 0:
+                break
+            made = [self._make_room(error, work.keys, left_until(deadline)) for error in full]
+            if not all(made):
+                break
+        if left:
+            done = tuple(s for i, t in enumerate(self.transports) if i not in left for s in t.shards)
             raise merged(errors, done, work.grads is not None or work.sets is not None, self)
 
+    def _run(
+        self, left: dict[int, tuple[TableWork, Any, Any]], work: TableWork, timeout: float
+    ) -> list[tuple[int, BaseException]]:
+        """Runs what is left, all nodes at once. What succeeds is not left any more."""
+        pending: list[tuple[int, Pending]] = []
+        errors: list[tuple[int, BaseException]] = []
+        for i, (part, _, resume) in left.items():
+            try:
+                pending.append((i, self.transports[i].start(part, timeout, resume)))
+            except (FastPSError, KeyboardInterrupt) as error:
+                errors.append((i, error))
+        for i, operation in pending:
+            try:
+                operation.finish()
+            except (FastPSError, KeyboardInterrupt) as error:
+                errors.append((i, error))
+                continue
+            part, places, _ = left.pop(i)
+            if part is not work and work.outs is not None:
+                work.outs[places] = part.outs
+        return errors
+
+    def _make_room(self, error: TableFullError, keys: Array, timeout: float) -> bool:
+        """Rows of the full shard end. False when that does not help: there are more keys than rows."""
+        mine = np.unique(keys[shards_of(keys, self.num_shards) == error.shard])
+        if len(mine) > error.capacity:
+            return False
+        transport = self.transports[self._transport_of_shard[error.shard]]
+        missing = int(np.count_nonzero(~transport.find(mine, timeout)))
+        actor = self.session.spec.actors[error.shard]
+        what = f"table `{self.info.name}`: room on shard {error.shard}"
+        ref = actor.table.remote("make_room", self.number, missing, mine, timeout)
+        return bool(cluster.get(ref, timeout, what) > 0 or missing == 0)
+
+    def _admitted(self, keys: Array, timeout: float | None) -> Array:
+        """Counts a sighting of each key that has no row; which keys have one, or may have."""
+        found = self.find(keys, timeout)
+        if self.sightings is None or found.all():
+            return found
+        missing, places, counts = np.unique(keys[~found], return_inverse=True, return_counts=True)
+        seen = self.sightings.info.empty(len(missing))
+        self.sightings.push(missing, counts.astype(np.float32)[:, np.newaxis], seen, timeout, None)
+        enough = seen[:, 0] >= self.info.admit
+        if enough.any():
+            self.sightings.remove(missing[enough], [False], timeout)
+        found[~found] = enough[places]
+        return found
+
     def pull(self, keys: Array, outs: Array, create: bool, timeout: float | None) -> None:
+        if create and self.sightings is not None:
+            admitted = self._admitted(keys, timeout)
+            if not admitted.all():
+                for places, born in ((np.flatnonzero(admitted), True), (np.flatnonzero(~admitted), False)):
+                    rows = np.empty((len(places), self.info.dim), self.info.dtype)
+                    self.run(TableWork(keys[places], outs=rows, create=born), timeout, "pull")
+                    outs[places] = rows
+                return
         self.run(TableWork(keys, outs=outs, create=create), timeout, "pull")
 
     def push(self, keys: Array, grads: Array, outs: Array | None, timeout: float | None, resume: Any) -> bool:
@@ -90,8 +145,29 @@ class TableSession:
                 where = f"grads{at[0].tolist()}" if len(at) else "the norm of the gradients"
                 raise NonfiniteError(f"push to `{self.info.name}`: {where} is NaN or infinite; nothing was applied")
             return False
-        self.run(TableWork(keys, grads, outs, scale=scale), timeout, "push", resume)
+        if self.sightings is None:
+            self.run(TableWork(keys, grads, outs, scale=scale), timeout, "push", resume)
+        else:
+            self._push_admitted(keys, grads, outs, scale, timeout, resume)
         return True
+
+    def _push_admitted(
+        self, keys: Array, grads: Array, outs: Array | None, scale: float, timeout: float | None, resume: Any
+    ) -> None:
+        """Pushes of other keys are dropped; they keep their first values."""
+        places = getattr(resume, "places", None)
+        if places is None:
+            places = np.flatnonzero(self.find(keys, timeout) if outs is None else self._admitted(keys, timeout))
+        rows = None if outs is None else np.empty((len(places), self.info.dim), self.info.dtype)
+        try:
+            self.run(TableWork(keys[places], grads[places], rows, scale=scale), timeout, "push", resume)
+        except WaitTimeoutError as error:
+            if error.resume is not None:
+                error.resume.places = places  # type: ignore[attr-defined]
+            raise
+        if outs is not None:
+            table_initial(self.info.layout(1), keys, outs)
+            outs[places] = rows
 
     def set(self, keys: Array, streams: list[Any], timeout: float | None) -> None:
         self.run(TableWork(keys, sets=streams), timeout, "set")
@@ -101,6 +177,12 @@ class TableSession:
         for transport, places in zip(self.transports, self._split(keys), strict=True):
             found[places] = transport.find(keys[places], timeout)
         return found
+
+    def seen(self, keys: Array, timeout: float | None) -> tuple[Array, Array]:
+        ages, counts = np.empty(len(keys)), np.empty(len(keys), np.int64)
+        for transport, places in zip(self.transports, self._split(keys), strict=True):
+            ages[places], counts[places] = transport.seen(keys[places], timeout)
+        return ages, counts
 
     def remove(self, keys: Array, wanted: list[bool], timeout: float | None) -> tuple[Array, list[Any]]:
         """Which keys had a row, and what it held."""

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import math
 import operator
-from dataclasses import dataclass
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from fastps._core import table_row_bytes
 from fastps.errors import OptionError, ShapeError
 from fastps.init import Array, Initializer, initializer
-from fastps.rules import SGD, Rule, RuleFamily
+from fastps.rules import SGD, Add, Rule, RuleFamily
 from fastps.rules.assignment import as_rule
 from fastps.spec import RuleInfo
 from fastps.structure import DTYPES, Path
 from fastps.tables.keys import KINDS
 
 MAX_TABLES, MAX_DIM, MAX_ROWS = 64, 65536, 2**31  # csrc/layout.h
+MAX_TTL = 3e8  # seconds; csrc/layout.h counts in 32 bits
+EVICTIONS = ("lru", "lfu")
+SIGHTINGS = "(sightings)"
+INDEX_BYTES = 14  # of the index a row, at most (csrc/index.c)
 SIGMAS = 6  # of how many rows a hash puts on a shard
 
 
@@ -34,7 +41,7 @@ class Table:
     rule : Rule
         What a push does to a row. Without it ``SGD(0.01)``.
     init : number, array[n, dim] or one of `fastps.init`
-        How rows begin. Without it normal, of standard deviation 1 / sqrt(dim).
+        How rows begin. Without it uniform, of standard deviation 1 / sqrt(dim).
     dtype : "float32" or "float64"
     keys : "int64", "uint64" or "bytes"
         Of what kind. "bytes" takes str (as UTF-8) and bytes and keeps a hash of 64 bits in their place: two of n different
@@ -43,8 +50,25 @@ class Table:
         The most rows. Each shard has room for its part, and for six standard deviations more if there are several, as a
         hash spreads them. Without it as many as the memory of the shard's node had room for at creation. Memory is taken
         as rows come.
+    max_bytes : int, optional
+        The same as a budget of memory, for rows, slots and index.
     seed : int
         Of random initializers.
+    admit : int
+        A row is born at the so manieth pull of its key: until then pulls answer its first values, and pushes of it are
+        dropped. Counts are exact; they take about 40 B of memory a key.
+    ttl : float, optional
+        Rows that nobody pulled or pushed for so many seconds are evicted, some time after.
+    evict : "lru", "lfu" or None
+        What happens when there are `capacity` rows: those that were not asked for for longest, or that were asked for least
+        often, make room, a sixteenth of them at a time; None: TableFullError.
+    on_evict : callable or path, optional
+        Gets what `ttl` and `evict` remove, in the process of the shard: called with (keys, rows, slots by name) for each
+        batch; or the directory where each shard appends to ``<name>-<shard>.arrows``, an Arrow stream with the columns of
+        `to_arrow` and the slots.
+    track : bool
+        Rows know when they were last asked for, and how often: see `activity`. Costs 8 B a row, and a write for each row that
+        is pulled. Always so with `ttl` or `evict`.
 
     Raises
     ------
@@ -61,7 +85,13 @@ class Table:
         dtype: Any = "float32",
         keys: str = "int64",
         capacity: int | None = None,
+        max_bytes: int | None = None,
         seed: int = 0,
+        admit: int = 1,
+        ttl: float | None = None,
+        evict: str | None = None,
+        on_evict: Callable[[Any, Any, dict[str, Any]], Any] | str | os.PathLike[str] | None = None,
+        track: bool = False,
     ) -> None:
         self.dim = _whole("dim", dim, 1, MAX_DIM)
         self.rule: Rule = as_rule(SGD(0.01) if rule is None else rule, "Table rule")
@@ -77,13 +107,57 @@ class Table:
             raise OptionError(f"Table keys: expected one of {KINDS}, got {keys!r}")
         self.keys = keys
         self.capacity = None if capacity is None else _whole("capacity", capacity, 1, 2**62)
+        if max_bytes is not None and capacity is not None:
+            raise OptionError("Table max_bytes: expected either that or capacity, got both")
+        self.max_bytes = None if max_bytes is None else _whole("max_bytes", max_bytes, 1, 2**62)
         self.seed = _whole("seed", seed, 0, 2**64 - 1)
         self.init: Initializer = initializer(init, self.dim)
         if isinstance(self.init, Array) and np.shape(self.init.values)[1] != self.dim:
             raise ShapeError(f"Table init: expected values[n, {self.dim}], got {np.shape(self.init.values)}")
 
+        self.track = bool(track)
+        self.life = Life.of(admit, ttl, evict, on_evict, capacity is not None or max_bytes is not None)
+        if self.life.ends and isinstance(self.init, Array):
+            raise OptionError(
+                "Table init: rows that are given could not come back after an eviction; leave ttl and evict away"
+            )
+
     def __repr__(self) -> str:
         return f"Table({self.dim}, rule={self.rule!r}, init={self.init!r}, dtype={self.dtype!r}, keys={self.keys!r})"
+
+
+@dataclass(frozen=True)
+class Life:
+    """When rows begin and end.
+
+    Attributes
+    ----------
+    admit, ttl, evict, on_evict : as in `Table`
+    """
+
+    admit: int = 1
+    ttl: float | None = None
+    evict: str | None = None
+    on_evict: Any = None
+
+    @property
+    def ends(self) -> bool:
+        return self.ttl is not None or self.evict is not None
+
+    @classmethod
+    def of(cls, admit: Any, ttl: Any, evict: Any, on_evict: Any, limited: bool) -> Life:
+        number = isinstance(ttl, (int, float)) and not isinstance(ttl, bool)
+        if ttl is not None and not (number and 0 < ttl <= MAX_TTL):
+            raise OptionError(f"Table ttl: expected seconds, more than 0 and at most {MAX_TTL:g}, got {ttl!r}")
+        if evict is not None and evict not in EVICTIONS:
+            raise OptionError(f"Table evict: expected one of {EVICTIONS} or None, got {evict!r}")
+        if evict is not None and not limited:
+            raise OptionError(f"Table evict: {evict!r} needs a capacity or max_bytes, at which rows make room")
+        if on_evict is not None and not callable(on_evict) and not isinstance(on_evict, (str, os.PathLike)):
+            raise OptionError(f"Table on_evict: expected a callable or the path of a directory, got {on_evict!r}")
+        if on_evict is not None and ttl is None and evict is None:
+            raise OptionError("Table on_evict: nothing is evicted without ttl or evict")
+        return cls(_whole("admit", admit, 1, 2**24), None if ttl is None else float(ttl), evict, on_evict)
 
 
 @dataclass(frozen=True)
@@ -98,7 +172,10 @@ class TableInfo:
     initial : (kind, first, second) of csrc/initial.c
     seed : of random initializers
     capacity : the most rows a shard, or None
-    tracked : whether rows know when they were last seen
+    admit, evict : as in `Table`
+    tracked : whether rows know when they were last asked for
+    sightings : the number of the table that counts pulls of keys that are not admitted yet, or None
+    counts_for : of such a table, the name of the one that it counts for
     """
 
     path: Path
@@ -109,15 +186,23 @@ class TableInfo:
     initial: tuple[int, float, float]
     seed: int
     capacity: int | None
+    admit: int = 1
+    evict: str | None = None
     tracked: bool = False
+    sightings: int | None = None
+    counts_for: str | None = None
 
     @classmethod
     def of(cls, path: Path, table: Table, num_shards: int) -> TableInfo:
-        name = "/".join(path) or "table"
-        return cls(
-            path, table.dim, table.dtype, table.keys, RuleInfo.of(name, table.rule), table.init.numbers(table.dim),
-            table.seed, None if table.capacity is None else capacity_of_shard(table.capacity, num_shards),
+        life = table.life
+        info = cls(
+            path, table.dim, table.dtype, table.keys, RuleInfo.of("/".join(path) or "table", table.rule),
+            table.init.numbers(table.dim), table.seed, None, life.admit, life.evict, life.ends or table.track,
         )  # fmt: skip
+        rows = table.capacity
+        if table.max_bytes is not None:
+            rows = max(1, table.max_bytes // (table_row_bytes(info.layout(1)) + INDEX_BYTES))
+        return info if rows is None else replace(info, capacity=capacity_of_shard(rows, num_shards))
 
     @property
     def name(self) -> str:
@@ -148,6 +233,26 @@ class TableInfo:
 
     def __str__(self) -> str:
         return f"Table({self.dim}, {self.dtype}, {self.keys})"
+
+
+def with_sightings(tables: dict[Path, Table]) -> dict[Path, Table]:
+    """The tables, and behind them one of counts for each that admits keys late."""
+    late = {(*path, SIGHTINGS): table for path, table in tables.items() if table.life.admit > 1}
+    return tables | {path: Table(1, rule=Add(), init=0.0, keys="uint64") for path in late}
+
+
+def infos_of(tables: dict[Path, Table], num_shards: int) -> tuple[TableInfo, ...]:
+    """What handles know of the tables of `with_sightings`."""
+    paths = list(tables)
+    infos = []
+    for path, table in tables.items():
+        info = TableInfo.of(path, table, num_shards)
+        if (*path, SIGHTINGS) in paths:
+            info = replace(info, sightings=paths.index((*path, SIGHTINGS)))
+        elif path[-1:] == (SIGHTINGS,):
+            info = replace(info, counts_for="/".join(path[:-1]) or "table")
+        infos.append(info)
+    return tuple(infos)
 
 
 def capacity_of_shard(capacity: int, num_shards: int) -> int:

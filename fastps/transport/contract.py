@@ -133,6 +133,9 @@ class TableTransport(Protocol):
     def find(self, keys: Any, timeout: float | None) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Whether keys, all of its shards, have a row."""
 
+    def seen(self, keys: Any, timeout: float | None) -> tuple[Any, Any]:
+        """How many seconds ago rows were asked for, and how often; NaN and 0 without a row."""
+
     def views(self, keys: Any) -> list[np.ndarray[Any, np.dtype[Any]]] | None:
         """Read-only arrays on the rows of keys, which are there; None where their memory is not to be reached."""
 

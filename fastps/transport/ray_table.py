@@ -24,6 +24,7 @@ from fastps.transport.shm_table import ShmTable
 
 if TYPE_CHECKING:
     from fastps.spec import ServerSpec
+    from fastps.tables.eviction import Eviction
     from fastps.tables.table import TableInfo
 
 RESEND_SECONDS = 0.1
@@ -111,6 +112,10 @@ class RayTable:
         found: np.ndarray[Any, np.dtype[np.bool_]] = self._ask("find", timeout, keys)
         return found
 
+    def seen(self, keys: Any, timeout: float | None) -> tuple[Any, Any]:
+        ages, counts = self._ask("seen", timeout, keys)
+        return ages, counts
+
     def views(self, keys: Any) -> None:
         return None
 
@@ -195,8 +200,8 @@ class TableOperation:
 class TableGateway:
     """The other end, in a shard's process: executes calls for all shards of its node."""
 
-    def __init__(self, label: str, tables: list[ShmTable]) -> None:
-        self._label, self._tables = label, tables
+    def __init__(self, label: str, tables: list[ShmTable], evictions: dict[int, Eviction]) -> None:
+        self._label, self._tables, self._evictions = label, tables, evictions
         self._applied: OrderedDict[int, tuple[int, bytes]] = OrderedDict()  # (seq, versions) by worker
         self._stalled: OrderedDict[int, tuple[int, Any]] = OrderedDict()
         self._inboxes: OrderedDict[int, wire.Inbox] = OrderedDict()
@@ -204,10 +209,14 @@ class TableGateway:
     def ask(self, verb: str, number: int, *arguments: Any) -> Any:
         table = self._tables[number]
         verbs: dict[str, Any] = {
-            "find": table.find, "remove": table.remove, "scan": table.scan, "configure": table.configure,
+            "find": table.find, "seen": table.seen, "make_room": self._make_room(number), "remove": table.remove, "scan": table.scan, "configure": table.configure,
             "hyper": table.hyper, "counters": table.counters,
         }  # fmt: skip
         return verbs[verb](*arguments)
+
+    def _make_room(self, number: int) -> Any:
+        eviction = self._evictions.get(number)
+        return None if eviction is None else lambda rows, kept, _timeout: eviction.make_room(rows, kept)
 
     def rows(self, head: bytes, *parts: Any) -> Any:
         """An operation on rows, once for each (worker, seq): the versions as bytes, then the rows if it pulls."""

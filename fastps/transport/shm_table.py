@@ -11,6 +11,8 @@ from fastps._core import Group, TableGroup, shards_of
 from fastps.kernels.loader import addresses_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from fastps.spec import ServerSpec
     from fastps.transport.contract import TableWork
 
@@ -64,6 +66,23 @@ class ShmTable:
         keys, streams = np.empty(most, np.uint64), self._streams(most, wanted)
         n, cursor = self.group.scan(self.shards.index(shard), cursor, keys, streams, None, timeout)
         return keys[:n], [None if stream is None else stream[:n] for stream in streams], cursor
+
+    def scan_seen(self, shard: int, most: int) -> Iterator[tuple[Any, Any]]:
+        """The keys of a shard's rows in batches, and per row when it was asked for, in ticks, and how often."""
+        cursor, part, none = 0, self.shards.index(shard), [None] * len(self.info.streams)
+        while True:
+            keys, seen = np.empty(most, np.uint64), np.empty((most, 2), np.uint32)
+            n, cursor = self.group.scan(part, cursor, keys, none, seen)
+            if n == 0:
+                return
+            yield keys[:n], seen[:n]
+
+    def now(self, shard: int) -> int:
+        """The time as a shard's rows know it, in ticks."""
+        return self.group.now(self.shards.index(shard))
+
+    def seen(self, keys: Any, timeout: float | None) -> tuple[Any, Any]:
+        return self.group.seen(keys)
 
     def _streams(self, n: int, wanted: list[bool]) -> list[Any]:
         return [self.info.empty(n, k) if want else None for k, want in enumerate(wanted)]

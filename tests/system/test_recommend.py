@@ -143,7 +143,7 @@ def test_nothing_is_loaded_that_is_not_needed(statement, without):
 def disturbed(moment, disturb, output):
     """Runs the program, and calls `disturb(pid)` when it prints a line that begins so: (exit code, errors)."""
     program = subprocess.Popen(
-        [*COMMAND, "--epochs", "200", "--output", output],
+        [*COMMAND, "--epochs", "2000", "--output", output],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -22,6 +22,7 @@ LAYERS = [
     ["tables", "tables.keys", "tables.table"],
     ["kernels"],
     ["testing"],
+    ["tables.eviction"],
     ["cluster", "future", "transport.contract", "transport.wire", "view"],
     ["transport"],
     ["coordinator", "rounds", "session"],

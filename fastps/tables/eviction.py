@@ -1,0 +1,111 @@
+"""Which rows of a table end, and what becomes of them. Runs in the process of a shard, for the rows of that shard."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastps.errors import FastPSError
+from fastps.tables.keys import from_keys
+
+if TYPE_CHECKING:
+    from fastps.tables.table import Life
+    from fastps.transport.shm_table import ShmTable
+
+Array = np.ndarray[Any, np.dtype[Any]]
+BATCH = 65536
+SHARE = 16  # one row in so many makes room at a time: a scan of all rows costs about 10 ns a row
+TICKS_A_SECOND = 16  # FPS_TICK_NS in csrc/layout.h
+SWEEPS = 8  # in a ttl
+
+
+def victims(policy: str, seen: Array, counts: Array, n: int) -> Array:
+    """Which n of the rows make room: those not asked for for longest, or asked for least often, and then for longest."""
+    order = np.lexsort((counts, seen) if policy == "lru" else (seen, counts))
+    return order[:n]
+
+
+class Eviction:
+    """Ends rows of one table on one shard. Threads: any; one at a time is at work."""
+
+    def __init__(self, table: ShmTable, shard: int, life: Life) -> None:
+        self._table, self._shard, self._life = table, shard, life
+        self._lock = threading.Lock()
+        self._receive = receiver(table, shard, life.on_evict)
+
+    def _scan(self) -> tuple[Array, Array, Array]:
+        """Keys of all rows, when and how often they were asked for."""
+        keys, seen = zip(*self._table.scan_seen(self._shard, BATCH), strict=True)
+        words = np.concatenate(seen)
+        return np.concatenate(keys), words[:, 0], words[:, 1]
+
+    def make_room(self, rows: int, kept: Array) -> int:
+        """Ends rows until there is room for so many more; `kept` are keys that stay. Answers how many ended."""
+        with self._lock:
+            counted = self._table.counters(None)[self._shard]
+            wanted = rows - (counted["capacity"] - counted["rows"])
+            if wanted <= 0:
+                return rows  # somebody else has made it
+            keys, seen, counts = self._scan()
+            free = ~np.isin(keys, kept)
+            keys, seen, counts = keys[free], seen[free], counts[free]
+            assert self._life.evict is not None
+            n = max(wanted, min(counted["capacity"] // SHARE, len(keys) // 2))
+            return self._end(keys[victims(self._life.evict, seen, counts, n)])
+
+    def expire(self) -> int:
+        """Ends rows that nobody asked for within the ttl. Answers how many."""
+        assert self._life.ttl is not None
+        with self._lock:
+            if self._table.counters(None)[self._shard]["rows"] == 0:
+                return 0
+            keys, seen, _ = self._scan()
+            now = self._table.now(self._shard)
+            old = now - seen.astype(np.int64) > self._life.ttl * TICKS_A_SECOND
+            return self._end(keys[old])
+
+    def _end(self, keys: Array) -> int:
+        n = 0
+        for start in range(0, len(keys), BATCH):
+            some = keys[start : start + BATCH]
+            streams = len(self._table.info.streams)
+            removed, held = self._table.remove(some, [self._receive is not None] * streams, None)
+            n += int(removed.sum())
+            if self._receive is not None and removed.any():
+                try:
+                    self._receive(some[removed], [stream[removed] for stream in held])
+                except Exception:  # the user's; the rows are gone either way
+                    logging.getLogger("fastps").exception("on_evict of table `%s`", self._table.info.name)
+        return n
+
+    def start(self) -> None:
+        """Expires rows now and then, on a thread that ends with the process or its arena."""
+        if self._life.ttl is not None:
+            interval = min(max(self._life.ttl / SWEEPS, 1 / TICKS_A_SECOND), 60.0)
+            threading.Thread(target=self._sweep, args=(interval,), name="fastps ttl", daemon=True).start()
+
+    def _sweep(self, interval: float) -> None:
+        pause = threading.Event()
+        while not pause.wait(interval):
+            try:
+                self.expire()
+            except FastPSError:  # closed
+                return
+
+
+def receiver(table: ShmTable, shard: int, on_evict: Any) -> Any:
+    """What takes (keys, streams) of rows that ended; None where nobody wants them."""
+    info = table.info
+    if on_evict is None:
+        return None
+    if callable(on_evict):
+        names = [name for name, _ in info.streams[1:]]
+        return lambda keys, held: on_evict(
+            from_keys(keys, info.keys), held[0], dict(zip(names, held[1:], strict=True))
+        )  # fmt: skip
+    from fastps.tables.arrow import EvictedRows  # pyarrow is loaded only where Arrow is spoken
+
+    return EvictedRows(info, on_evict, shard).append
