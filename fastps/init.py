@@ -82,8 +82,8 @@ class Glorot(Initializer):
     """Uniform in [-b, b], b = gain sqrt(6 / (fan_in + fan_out)): Glorot and Bengio, Understanding the difficulty of
     training deep feedforward neural networks, AISTATS 2010.
 
-    `fan_in` is how many rows there will be, about: a table has no fixed number of them. `fan_out` is its dim unless given.
-    torch's `xavier_uniform_` on an embedding's weight is the same.
+    `fan_in` is how many rows there will be, about: a table has no fixed number of them. `fan_out` is its dim unless
+    given. torch's `xavier_uniform_` on an embedding's weight is the same.
     """
 
     fan_in: int

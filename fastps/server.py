@@ -100,8 +100,8 @@ class ParameterServer:
     params : int, array or mapping
         An int is that many float64 zeros. Otherwise a float32 or float64 array, or a mapping (nested ones included) of
         names to such arrays: anything with the buffer protocol, ``__array_interface__``, DLPack or Arrow's C interface.
-        Copied. A `fastps.Table`, alone or as a value of the mapping, is served by ``ps.table`` or ``ps[name]``; what else is
-        said here of parameters is about the arrays.
+        Copied. A `fastps.Table`, alone or as a value of the mapping, is served by ``ps.table`` or ``ps[name]``; what
+        else is said here of parameters is about the arrays.
     rule : Rule, or mapping of patterns to rules
         What a push does to the parameters. Compiled here, once a node, so no push ever compiles. A mapping gives each
         array the rule of the first pattern that fits its name (``fnmatch``; names of nested mappings are joined by
@@ -198,8 +198,8 @@ class ParameterServer:
         structure, arrays, tables = _initial(params)
         if tables and not isinstance(policy, Async):
             raise OptionError(
-                f"consistency: tables are updated as pushes come, for which it must be fastps.Async(), got {policy}; keep "
-                f"them on a server of their own"
+                f"consistency: tables are updated as pushes come, for which it must be fastps.Async(), got {policy}; "
+                f"keep them on a server of their own"
             )
         assignment = assign(Add() if rule is None else rule, [leaf.name for leaf in structure.leaves])
         late = [repr(rule) for rule in assignment.rules if rule.family.uses_pulled]
@@ -487,8 +487,8 @@ class ParameterServer:
 
     @property
     def hyper(self) -> Any:
-        """The hyper-parameters as they are now, by name; with several rules, such a dict for each pattern and each table.
-        None stands for a schedule. Cost: a few loads; a Ray call when no shard is on this node."""
+        """The hyper-parameters as they are now, by name; with several rules, such a dict for each pattern and each
+        table. None stands for a schedule. Cost: a few loads; a Ray call when no shard is on this node."""
         by_pattern = (self._session or self._attach()).hyper(None) if self._spec.structure.leaves else {}
         by_pattern |= {name: TableHandle(self, i).hyper for name, i in self._spec.table_names.items()}
         return by_pattern if len(by_pattern) > 1 else next(iter(by_pattern.values()))

@@ -50,8 +50,8 @@ SHAPES = {
         "i",
         "i",
     ),
-    # The same for a rule that looks at a row of a table as a whole: its slots of one value a row lie at 0, and the sum of
-    # squares is made in eight parts, which are the same on every processor.
+    # The same for a rule that looks at a row of a table as a whole: its slots of one value a row lie at 0, and the sum
+    # of squares is made in eight parts, which are the same on every processor.
     "row": Shape(
         (("n", "i64"), ("ahead", "i64")),
         """

@@ -191,9 +191,9 @@ def rule(
     The function takes a parameter, its gradient and the slots, and, after a ``*``, hyper-parameters and, if it asks for
     it, `step`: the number of this push in the shard, from 1. It returns the new parameter, followed by the new slots in
     the order of the arguments. An argument called `pulled` is the parameter as the worker had it when it computed the
-    gradient, which it then passes to `push`. In tables, an argument called `mean_square` is the mean of the squares of the
-    row's gradient. The function may use arithmetic, comparisons, ``if``, `abs`, `min`, `max`,
-    the functions of `math`, `numpy.sign`, `numpy.clip`, and call other such functions. docs/rules.md says more.
+    gradient, which it then passes to `push`. In tables, an argument called `mean_square` is the mean of the squares of
+    the row's gradient. The function may use arithmetic, comparisons, ``if``, `abs`, `min`, `max`, the functions of
+    `math`, `numpy.sign`, `numpy.clip`, and call other such functions. docs/rules.md says more.
 
     What depends on hyper-parameters and `step` alone is computed in float64, once a push; what depends on an element,
     in the dtype of the parameters. A division by the former is a multiplication by its reciprocal.
@@ -204,7 +204,8 @@ def rule(
         State that a rule keeps for each parameter, and what it is at first.
     row_slots : sequence of names, optional
         Those of the slots that are one value for the whole row of a table. What the rule returns for them may depend on
-        such slots, `mean_square` and hyper-parameters alone; of what it returns for the elements, the last one's is kept.
+        such slots, `mean_square` and hyper-parameters alone; of what it returns for the elements, the last one's is
+        kept.
 
     Raises
     ------

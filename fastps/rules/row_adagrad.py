@@ -34,8 +34,8 @@ def RowAdagrad(p, g, sum, mean_square, *, lr=1e-2, initial_accumulator_value=0.0
 
     References
     ----------
-    Naumov et al., Deep Learning Recommendation Model for Personalization and Recommendation Systems, 2019; the optimizer
-    that torchrec and FBGEMM call row-wise Adagrad.
+    Naumov et al., Deep Learning Recommendation Model for Personalization and Recommendation Systems, 2019; the
+    optimizer that torchrec and FBGEMM call row-wise Adagrad.
     """
     sum = sum + mean_square
     return p - lr * g / (sqrt(sum) + eps), sum

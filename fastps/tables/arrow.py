@@ -1,7 +1,8 @@
 """Tables as Arrow data and Parquet files, and back, batch by batch.
 
-A column `key`, int64 or uint64; a column `row`, a list of `dim` values; with slots a column for each, a list, or a number
-where the slot is one value a row. Written by the core into new memory that Arrow then refers to, without another copy.
+A column `key`, int64 or uint64; a column `row`, a list of `dim` values; with slots a column for each, a list, or a
+number where the slot is one value a row. Written by the core into new memory that Arrow then refers to, without another
+copy.
 """
 
 from __future__ import annotations
@@ -108,7 +109,8 @@ def take(table: TableSession, batch: pa.RecordBatch, timeout: float | None) -> i
     unknown = [name for name in batch.schema.names if name not in known]
     if unknown or KEY not in batch.schema.names or len(batch.schema.names) < 2:
         raise NamesError(
-            f"{where}: expected the columns {KEY} and some of {known[1:]}, got {batch.schema.names}; select or rename them"
+            f"{where}: expected the columns {KEY} and some of {known[1:]}, got {batch.schema.names}; "
+            f"select or rename them"
         )
     column = batch.column(KEY)
     if info.keys == "bytes" and column.type == pa.uint64():  # what `keys()` answers
@@ -141,8 +143,8 @@ def _stream(info: TableInfo, column: Any, name: str, n: int, where: str) -> Any:
 
 
 class EvictedRows:
-    """An Arrow stream, a file, to which rows that ended are appended. What was appended is in the file when that returns;
-    a reader comes to its end without a mark of it, as after a crash."""
+    """An Arrow stream, a file, to which rows that ended are appended. What was appended is in the file when that
+    returns; a reader comes to its end without a mark of it, as after a crash."""
 
     def __init__(self, info: TableInfo, directory: Any, shard: int) -> None:
         self._info, self._schema = info, schema_of(info, True)

@@ -23,7 +23,8 @@ SWEEPS = 8  # in a ttl
 
 
 def victims(policy: str, seen: Array, counts: Array, n: int) -> Array:
-    """Which n of the rows make room: those not asked for for longest, or asked for least often, and then for longest."""
+    """Which n of the rows make room: those not asked for for longest, or asked for least often, and then for
+    longest."""
     order = np.lexsort((counts, seen) if policy == "lru" else (seen, counts))
     return order[:n]
 

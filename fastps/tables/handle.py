@@ -51,9 +51,9 @@ class TableStats:
 class TableHandle:
     """A table of a `ParameterServer`. Travels to Ray tasks and actors with it; any number of threads may use it.
 
-    The row is the unit: it is read and written whole, and a batch of rows is none. So a pull reads each row as some number
-    of pushes left it, not all rows as of one moment; two pushes of the same keys at the same time are both applied to each
-    row, in an order that may differ from row to row.
+    The row is the unit: it is read and written whole, and a batch of rows is none. So a pull reads each row as some
+    number of pushes left it, not all rows as of one moment; two pushes of the same keys at the same time are both
+    applied to each row, in an order that may differ from row to row.
 
     Keys are a one-dimensional array, sequence or iterable of the table's kind, in any order and repeated at will.
     """
@@ -135,8 +135,8 @@ class TableHandle:
 
         Notes
         -----
-        Cost on the shards' node: one C call that copies each row once; per call a lookup of each key, and under a lock the
-        birth of new rows. From 12 MiB on `out` is written past the caches. From another node one Ray call a node.
+        Cost on the shards' node: one C call that copies each row once; per call a lookup of each key, and under a lock
+        the birth of new rows. From 12 MiB on `out` is written past the caches. From another node one Ray call a node.
         """
         numbers = self._keys(keys, "pull")
         rows = self._out(out, len(numbers), "pull")
@@ -144,8 +144,8 @@ class TableHandle:
         return rows if out is None else out
 
     def push(self, keys: Any, grads: Any, *, timeout: float | None = None, resume: Any = None) -> None:
-        """Applies the rule to the rows of keys, once a row: gradients of a key that comes more than once are added first,
-        in their order. Rows that are missing are born before.
+        """Applies the rule to the rows of keys, once a row: gradients of a key that comes more than once are added
+        first, in their order. Rows that are missing are born before.
 
         Parameters
         ----------
@@ -184,8 +184,8 @@ class TableHandle:
         return self._session.push(numbers, given, out, timeout, resume)
 
     def set(self, keys: Any, rows: Any = None, *, timeout: float | None = None, **slots: Any) -> None:
-        """Sets rows, their slots, or both, without the rule: for warm starts. Rows that are missing are born before; of a
-        key that comes more than once the last one counts.
+        """Sets rows, their slots, or both, without the rule: for warm starts. Rows that are missing are born before; of
+        a key that comes more than once the last one counts.
 
         `rows` is dtype[n, dim]; a slot, by its name, dtype[n, dim], or dtype[n, 1] where it is one value a row.
         """
@@ -215,9 +215,9 @@ class TableHandle:
         return self._session.find(self._keys(keys, "contains"), seconds(timeout))
 
     def activity(self, keys: Any, *, timeout: float | None = None) -> tuple[Array, Array]:
-        """How long ago the rows of keys were asked for, in seconds, to 1/16 s, and how often: float64[n], int64[n]. NaN and
-        0 for keys without a row. Pulls with ``create=False`` do not count. Raises OptionError unless the table was created
-        with ``track=True``, `ttl` or `evict`."""
+        """How long ago the rows of keys were asked for, in seconds, to 1/16 s, and how often: float64[n], int64[n]. NaN
+        and 0 for keys without a row. Pulls with ``create=False`` do not count. Raises OptionError unless the table was
+        created with ``track=True``, `ttl` or `evict`."""
         if not self._info.tracked:
             raise OptionError(f"activity `{self.name}`: create the table with track=True")
         return self._session.seen(self._keys(keys, "activity"), seconds(timeout))
@@ -229,8 +229,8 @@ class TableHandle:
         return sum(counted["rows"] for counted in self._session.counters(None).values())
 
     def view(self, keys: Any) -> list[Array]:
-        """Read-only arrays on the rows themselves, without a copy, one a key: live memory, which pushes of anybody change
-        while you look, and which another key's row takes over when this one is evicted.
+        """Read-only arrays on the rows themselves, without a copy, one a key: live memory, which pushes of anybody
+        change while you look, and which another key's row takes over when this one is evicted.
 
         Raises SplitError when shards are on other nodes. Rows that are missing are born. Cost: microseconds a row.
         """
@@ -259,8 +259,8 @@ class TableHandle:
             yield (keys, arrays[0], named) if slots else (keys, arrays[0])
 
     def to_arrow(self, *, slots: bool = False, timeout: float | None = None) -> Any:
-        """All rows as a pyarrow.Table: columns `key` and `row`, with `slots` one for each of those. Each row as it was at
-        one moment. Cost: one copy."""
+        """All rows as a pyarrow.Table: columns `key` and `row`, with `slots` one for each of those. Each row as it was
+        at one moment. Cost: one copy."""
         return _arrow().to_table(self._session, BATCH, slots, seconds(timeout))
 
     def from_arrow(self, data: Any, *, timeout: float | None = None) -> int:
@@ -274,8 +274,8 @@ class TableHandle:
         return n
 
     def export(self, path: Any, *, slots: bool = False, timeout: float | None = None) -> int:
-        """Writes all rows to a Parquet file with the columns of `to_arrow`, batch by batch, and answers how many. A file
-        that is there is replaced when the new one is complete."""
+        """Writes all rows to a Parquet file with the columns of `to_arrow`, batch by batch, and answers how many. A
+        file that is there is replaced when the new one is complete."""
         n: int = _arrow().write(self._session, path, BATCH, slots, seconds(timeout))
         return n
 

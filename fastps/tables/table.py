@@ -44,12 +44,12 @@ class Table:
         How rows begin. Without it uniform, of standard deviation 1 / sqrt(dim).
     dtype : "float32" or "float64"
     keys : "int64", "uint64" or "bytes"
-        Of what kind. "bytes" takes str (as UTF-8) and bytes and keeps a hash of 64 bits in their place: two of n different
-        keys share a row with probability n**2 / 2**65, and `keys()` answers the hashes.
+        Of what kind. "bytes" takes str (as UTF-8) and bytes and keeps a hash of 64 bits in their place: two of n
+        different keys share a row with probability n**2 / 2**65, and `keys()` answers the hashes.
     capacity : int, optional
         The most rows. Each shard has room for its part, and for six standard deviations more if there are several, as a
-        hash spreads them. Without it as many as the memory of the shard's node had room for at creation. Memory is taken
-        as rows come.
+        hash spreads them. Without it as many as the memory of the shard's node had room for at creation. Memory is
+        taken as rows come.
     max_bytes : int, optional
         The same as a budget of memory, for rows, slots and index.
     seed : int
@@ -60,15 +60,15 @@ class Table:
     ttl : float, optional
         Rows that nobody pulled or pushed for so many seconds are evicted, some time after.
     evict : "lru", "lfu" or None
-        What happens when there are `capacity` rows: those that were not asked for for longest, or that were asked for least
-        often, make room, a sixteenth of them at a time; None: TableFullError.
+        What happens when there are `capacity` rows: those that were not asked for for longest, or that were asked for
+        least often, make room, a sixteenth of them at a time; None: TableFullError.
     on_evict : callable or path, optional
-        Gets what `ttl` and `evict` remove, in the process of the shard: called with (keys, rows, slots by name) for each
-        batch; or the directory where each shard appends to ``<name>-<shard>.arrows``, an Arrow stream with the columns of
-        `to_arrow` and the slots.
+        Gets what `ttl` and `evict` remove, in the process of the shard: called with (keys, rows, slots by name) for
+        each batch; or the directory where each shard appends to ``<name>-<shard>.arrows``, an Arrow stream with the
+        columns of `to_arrow` and the slots.
     track : bool
-        Rows know when they were last asked for, and how often: see `activity`. Costs 8 B a row, and a write for each row that
-        is pulled. Always so with `ttl` or `evict`.
+        Rows know when they were last asked for, and how often: see `activity`. Costs 8 B a row, and a write for each
+        row that is pulled. Always so with `ttl` or `evict`.
 
     Raises
     ------

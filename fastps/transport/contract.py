@@ -48,8 +48,8 @@ class Work:
 
 @dataclass(frozen=True)
 class TableWork:
-    """One operation on the rows of a table. The arrays are checked, C-contiguous, of n rows; they stay untouched and alive
-    until `finish`.
+    """One operation on the rows of a table. The arrays are checked, C-contiguous, of n rows; they stay untouched and
+    alive until `finish`.
 
     Attributes
     ----------

@@ -1,7 +1,7 @@
 """Tables on another node: Ray carries the operation to one of the node's shard processes.
 
-A push carries a worker's number and a sequence number, so that one sent twice, after a lost connection, is applied once.
-Both ends of the wire are here: `RayTable`, and `TableGateway` in the shard's process.
+A push carries a worker's number and a sequence number, so that one sent twice, after a lost connection, is applied
+once. Both ends of the wire are here: `RayTable`, and `TableGateway` in the shard's process.
 """
 
 from __future__ import annotations
@@ -191,7 +191,8 @@ class TableOperation:
         if not self._changes:
             return WaitTimeoutError(text)
         return WaitTimeoutError(
-            f"{text}; the push may be applied later: push the same keys and gradients with resume=error.resume to be sure",
+            f"{text}; the push may be applied later: push the same keys and gradients with resume=error.resume to be "
+            f"sure",
             partial=self._table.shards,
             resume=(self._worker, self._seq),
         )
@@ -209,7 +210,8 @@ class TableGateway:
     def ask(self, verb: str, number: int, *arguments: Any) -> Any:
         table = self._tables[number]
         verbs: dict[str, Any] = {
-            "find": table.find, "seen": table.seen, "make_room": self._make_room(number), "remove": table.remove, "scan": table.scan, "configure": table.configure,
+            "find": table.find, "seen": table.seen, "remove": table.remove, "scan": table.scan,
+            "configure": table.configure, "make_room": self._make_room(number),
             "hyper": table.hyper, "counters": table.counters,
         }  # fmt: skip
         return verbs[verb](*arguments)

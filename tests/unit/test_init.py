@@ -22,10 +22,11 @@ def rows(init, keys, dim=32, dtype="float64", seed=0):
     return out
 
 
-def test_a_number_is_a_constant_and_nothing_is_normal_by_the_root_of_the_dim():
+def test_a_number_is_a_constant_and_nothing_is_as_wide_as_one_by_the_root_of_the_dim():
     assert initializer(2, 8) == Constant(2.0)
     assert initializer(np.float32(0.5), 8) == Constant(0.5)
-    assert initializer(None, 64) == Normal(0.0, 0.125)
+    assert rows(None, np.arange(1000), 64).std() == pytest.approx(1 / 8, rel=0.05)
+    assert rows(None, np.arange(1000), 64).mean() == pytest.approx(0, abs=0.01)
     given = Uniform(0, 1)
     assert initializer(given, 8) is given
 

@@ -8,16 +8,18 @@ import pytest
 import fastps
 from fastps._core import shards_of
 from fastps.errors import FastPSError, OptionError, ShapeError
-from fastps.init import Array, Constant, Glorot, Normal, Uniform
+from fastps.init import UNIFORM, Array, Constant, Glorot, Uniform
 from fastps.tables.table import MAX_DIM, MAX_ROWS, TableInfo, capacity_of_shard
 from tests.row_rules import drifting
 
 
-def test_a_table_without_options_is_float32_with_plain_gradient_descent_and_small_normal_rows():
+def test_a_table_without_options_is_float32_with_plain_gradient_descent_and_small_random_rows():
     table = fastps.Table(16)
     assert (table.dim, table.dtype, table.keys, table.capacity, table.seed) == (16, "float32", "int64", None, 0)
     assert table.rule == fastps.SGD(0.01)
-    assert table.init == Normal(0.0, 0.25)
+    kind, low, high = table.init.numbers(16)
+    assert kind == UNIFORM
+    assert (low, high) == pytest.approx((-(3**0.5) / 4, 3**0.5 / 4))  # of standard deviation 1 / sqrt(16)
 
 
 def test_options_come_out_as_they_went_in():
@@ -81,7 +83,6 @@ WRONG = {
     "a rule by its name": {"rule": "sgd"},
     "a class of something else": {"rule": int},
     "rules by pattern": {"rule": {"*": fastps.SGD(0.1)}},
-    "a rule without what it needs": {"rule": fastps.FTRL},
     "a rule that wants what the worker had": {"rule": fastps.DCASGD(0.1)},
     "an initializer by its name": {"init": "normal"},
     "an unknown initializer": {"init": object()},
@@ -105,6 +106,11 @@ def test_arguments_that_cannot_be_raise_option_error_that_says_which(options):
         fastps.Table(**{"dim": 2, **options})
     assert isinstance(caught.value, ValueError)
     assert next(iter(options)) in str(caught.value).lower() or "expected a finite value" in str(caught.value)
+
+
+def test_a_rule_without_what_it_needs_raises_option_error_that_names_the_rule():
+    with pytest.raises(OptionError, match="FTRL"):
+        fastps.Table(2, rule=fastps.FTRL)
 
 
 @pytest.mark.parametrize("rows", [np.ones((4, 2)), np.ones((4, 4)), np.ones((0, 2)), Array(np.ones((1, 1)))], ids=repr)
@@ -187,10 +193,11 @@ def test_as_many_keys_as_the_capacity_fit_however_they_fall(num_shards, rng):
 
 
 def test_a_table_full_error_keeps_what_it_says_through_pickling():
-    error = fastps.TableFullError("table `t`: it is full", "t", 12, (0, 2))
+    error = fastps.TableFullError("table `t`: it is full", "t", 12, shard=1, applied=(0, 2))
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is fastps.TableFullError
-    assert (str(again), again.table, again.capacity, again.applied) == ("table `t`: it is full", "t", 12, (0, 2))
+    assert vars(again) == {"table": "t", "capacity": 12, "shard": 1, "applied": (0, 2)}
+    assert str(again) == "table `t`: it is full"
     assert isinstance(again, MemoryError)
     assert isinstance(again, FastPSError)
 
