@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo recommend test bench bench-rules bench-consistency bench-recommend readme lint types ctest pytest build wheel clean
+.PHONY: help demo recommend test bench bench-rules bench-consistency bench-tables bench-recommend readme lint types ctest pytest build wheel clean
 
 help:  ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,10 @@ bench-rules: $(VENV)/ready  ## every update rule beside its bytes at the speed o
 bench-consistency: $(VENV)/ready  ## rounds beside an actor used synchronously, stragglers, bounds over 100,000 pulls each
 	mkdir -p bench/results
 	$(BIN)/python bench/consistency.py --json bench/results/consistency.json
+
+bench-tables: $(VENV)/ready  ## rows of tables beside numpy and torch with the numbers of the rows known; memory, births, growth
+	mkdir -p bench/results
+	$(BIN)/python bench/tables.py --json bench/results/tables.json
 
 bench-recommend: $(VENV)/ready  ## the recommender beside the SVD of scikit-surprise, where that is installed
 	mkdir -p bench/results

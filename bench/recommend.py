@@ -206,7 +206,9 @@ def main() -> int:
     ray.shutdown()
     if with_svd:
         above, ratio = np.median(found, axis=0)
-        print(f"\nMedians of {len(found)} seeds: RMSE {above:+.1f}/1000 to the best SVD, {ratio:.2f} of a quick one's time")
+        print(
+            f"\nMedians of {len(found)} seeds: RMSE {above:+.1f}/1000 to the best SVD, {ratio:.2f} of a quick one's time"
+        )
     return report.end(options.json)
 
 

@@ -157,25 +157,39 @@ static fps_status reserve_rows(const fps_arena *arena, const fps_table *t, uint6
     return status;
 }
 
+static bool room_for(const fps_table *t, uint64_t more)
+{
+    const uint64_t live = fps_load_relaxed(&t->control->live);
+    return more <= t->layout.max_rows && live <= t->layout.max_rows - more;
+}
+
+/* Finds or makes the rows that are missing, for which there is room. */
+static void bear_all(const fps_table *t, const uint64_t *keys, const uint64_t *hashes, uint32_t n, uint32_t *rows)
+{
+    const fps_index index = fps_index_of(t, fps_load_relaxed(&t->control->index));
+    for (uint32_t i = 0; i < n; i++) {
+        if (i + AHEAD < n && rows[i + AHEAD] == FPS_NO_ROW) fps_index_prefetch(&index, fps_hash_tag(hashes[i + AHEAD]));
+        if (rows[i] != FPS_NO_ROW) continue;
+        rows[i] = fps_table_find(t, keys[i], hashes[i]);
+        if (rows[i] == FPS_NO_ROW) rows[i] = birth(t, keys[i], hashes[i]);
+    }
+}
+
 fps_status fps_table_births(const fps_arena *arena, const fps_table *t, const uint64_t *keys, const uint64_t *hashes,
                             uint32_t n, uint32_t *rows, const fps_wait *wait)
 {
     fps_status status = fps_table_enter(arena, t, wait);
     if (status != FPS_OK) return status;
     status = fps_arena_state(arena); /* closed while we waited: its memory was given back */
-    if (status == FPS_OK) {
-        const uint64_t missing = find_all(t, keys, hashes, n, rows), live = fps_load_relaxed(&t->control->live);
-        if (missing > 0) {
-            if (missing > t->layout.max_rows || live > t->layout.max_rows - missing) status = FPS_TABLE_FULL;
-            if (status == FPS_OK) status = fps_index_reserve(arena, t, missing);
-            if (status == FPS_OK) status = reserve_rows(arena, t, missing);
-            const fps_index index = fps_index_of(t, fps_load_relaxed(&t->control->index));
-            for (uint32_t i = 0; status == FPS_OK && i < n; i++) {
-                if (i + AHEAD < n) fps_index_prefetch(&index, fps_hash_tag(hashes[i + AHEAD]));
-                if (rows[i] == FPS_NO_ROW) rows[i] = birth(t, keys[i], hashes[i]);
-            }
-        }
+    uint64_t missing = 0;
+    for (uint32_t i = 0; i < n; i++) missing += rows[i] == FPS_NO_ROW;
+    if (status == FPS_OK && !room_for(t, missing)) { /* unless others have added some of them */
+        missing = find_all(t, keys, hashes, n, rows);
+        if (!room_for(t, missing)) status = FPS_TABLE_FULL;
     }
+    if (status == FPS_OK) status = fps_index_reserve(arena, t, missing);
+    if (status == FPS_OK) status = reserve_rows(arena, t, missing);
+    if (status == FPS_OK) bear_all(t, keys, hashes, n, rows);
     fps_table_leave(t);
     return status;
 }

@@ -1,7 +1,7 @@
 """A table as a dict of rows: the oracle of the compiled one.
 
-The rule's own Python function is called for one element after the other, as `fastps.testing.Naive` does it, and agrees as
-closely. How a row begins is told from outside.
+The rule's own Python function is called for one element after the other, as `fastps.testing.Naive` does it, and agrees
+as closely. How a row begins is told from outside.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 # epochs, not 10, for the same error, and diverges when the batch is doubled twice.
 LR = 0.1
 PENALTY = 0.12
-STD = 0.1  # of a first row
+STD = 0.05  # of a first row
 LEAST, MOST = 0.5, 5.0  # stars
 
 

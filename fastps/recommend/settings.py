@@ -20,7 +20,7 @@ class Settings:
 
     dim: int = 50
     epochs: int = 15
-    batch: int = 1000
+    batch: int = 500
     workers: int = 2
     shards: int = 2
     seed: int = 1

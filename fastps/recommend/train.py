@@ -12,7 +12,7 @@ import ray
 from fastps import ParameterServer
 from fastps.recommend.ratings import Ratings
 from fastps.recommend.settings import Settings
-from fastps.recommend.worker import AT_THE_START, RATINGS, SQUARES, work
+from fastps.recommend.worker import AT_THE_START, BOARD, RATINGS, SQUARES, work
 
 POLL_SECONDS = 0.05
 LEAVE_SECONDS = 10.0  # a worker whose board has closed is gone within a step
@@ -52,16 +52,14 @@ def train(server: ParameterServer, ratings: Ratings, settings: Settings, watcher
     ray.exceptions.WorkerCrashedError
         The process of a worker died.
     """
-    with ParameterServer(3) as board:
-        runs = [
-            TASK.remote(server, board, ratings[rank :: settings.workers], ratings.mean, settings, rank)
-            for rank in range(settings.workers)
-        ]
+    with ParameterServer(BOARD) as board:
+        shared = ray.put(ratings)
+        runs = [TASK.remote(server, board, shared, settings) for _ in range(settings.workers)]
         try:
             seconds = _watch(runs, board, watcher, settings.workers)
         except BaseException:
-            # The workers that are left end with an error at their next step. Not by ray.cancel: with a task that ends at
-            # the same moment Ray 2.60 brought down this process, twice in ten.
+            # The workers that are left end with an error at their next step. Not by ray.cancel: with a task that ends
+            # at the same moment Ray 2.60 brought down this process, twice in ten.
             board.close()
             _see_off(runs)
             raise

@@ -172,7 +172,9 @@ def test_arrays_of_another_number_of_dimensions_raise_shape_error_or_dtype_error
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("nested", [[[1, 2], [3, 4]], [[1], [2, 3]], [["a"]], [(1,)], [np.arange(2)], [{1: 2}]], ids=str)
+@pytest.mark.parametrize(
+    "nested", [[[1, 2], [3, 4]], [[1], [2, 3]], [["a"]], [(1,)], [np.arange(2)], [{1: 2}]], ids=str
+)
 def test_nested_sequences_raise_a_parameter_error(nested, kind):
     with pytest.raises(ParameterError, match="expected"):
         as_keys(nested, kind, WHERE)
