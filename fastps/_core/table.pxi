@@ -175,6 +175,7 @@ cdef class TableGroup:
                 streams[i] = NULL if sets[i] is None else <const uint8_t *>np.PyArray_DATA(sets[i])
             call.set = streams
         call.wait.deadline_ns = deadline_after(limit)
+        call.wait.interrupted, call.wait.state = ask_for_signals, <void *>lane.lane
         with nogil:
             status = fps_sparse_run(&call, &at)
         if status != FPS_OK:
@@ -200,6 +201,10 @@ cdef class TableGroup:
                 f"{where}: waited {timeout:.3g} s for a row that another process writes; the push is applied on shards "
                 f"{applied}, to some rows of shards {partial} and not on shards {pending}: push the same keys and "
                 f"gradients with resume=error.resume to finish it", tuple(applied), tuple(partial), tuple(pending), lane)
+        if status == FPS_INTERRUPTED:
+            error, lane.lane.signal = lane.lane.signal, None
+            self.give_back(lane)
+            raise error
         self.give_back(lane)
         if status == FPS_TIMEOUT:
             raise errors.WaitTimeoutError(f"{where}: waited {timeout:.3g} s for a row that another process writes")

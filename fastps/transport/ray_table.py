@@ -263,8 +263,9 @@ class TableGateway:
 
         def take(stream: int) -> Any:
             nonlocal position
-            nbytes = n * info.streams[stream][1] * info.item_bytes
-            array = payload[position : position + nbytes].view(info.dtype).reshape(n, -1)
+            elements = info.streams[stream][1]
+            nbytes = n * elements * info.item_bytes
+            array = payload[position : position + nbytes].view(info.dtype).reshape(n, elements)
             position += nbytes
             return array
 
