@@ -1,12 +1,14 @@
 #define _GNU_SOURCE
 #include "row.h"
 
+#include <errno.h>
 #include <time.h>
 
 #include "table.h"
 
 #define SPINS 64u
 #define NAP_NS 50000
+#define ASK_NAPS 1000u
 
 /* The repair of a row of the dead, with the births lock held so that nobody else is at it: the writer's mark stays
  * until the row is whole, so a repair that dies is begun again. */
@@ -25,13 +27,38 @@ static void finish(const fps_arena *arena, const fps_table *t, uint32_t row, uin
     fps_store_release(word, (found & ~UINT64_C(0xfff)) + FPS_ROW_ONCE); /* SYNC row-handover, row-sequence */
 }
 
+/* Nobody has the seat: its owner died, or whoever took it over after that could not bury it and gave up. A row that it
+ * holds stays held for ever, unless somebody else repairs it. */
+static bool deserted(const fps_seat *seat)
+{
+    return fps_lock_abandoned(&seat->life) || fps_lock_holder(&seat->life) == 0;
+}
+
+/* Not marked as that of the dead: the life lock keeps others from opening it meanwhile. */
+static void finish_if_deserted(const fps_arena *arena, const fps_table *t, uint32_t row, uint32_t seat)
+{
+    pthread_mutex_t *life = &arena->seats[seat].life;
+    if (fps_lock_abandoned(life)) {
+        finish(arena, t, row, seat);
+        return;
+    }
+    const int error = deserted(&arena->seats[seat]) ? pthread_mutex_trylock(life) : EBUSY;
+    if (error == EOWNERDEAD) pthread_mutex_consistent(life);
+    if (error != 0 && error != EOWNERDEAD) return;
+    finish(arena, t, row, seat);
+    pthread_mutex_unlock(life);
+}
+
 /* `buried`: the caller has taken the seat's life lock over, so nobody else sees any more that its owner died. */
 static fps_status repair(const fps_arena *arena, const fps_table *t, uint32_t row, uint32_t seat, bool buried,
                          const fps_wait *wait)
 {
     fps_status status = fps_table_enter(arena, t, wait);
     if (status != FPS_OK) return status;
-    if (buried || fps_lock_abandoned(&arena->seats[seat].life)) finish(arena, t, row, seat);
+    if (buried)
+        finish(arena, t, row, seat);
+    else
+        finish_if_deserted(arena, t, row, seat);
     fps_table_leave(t);
     return FPS_OK;
 }
@@ -46,15 +73,16 @@ static fps_status wait_for(const fps_arena *arena, const fps_table *t, uint32_t 
     const uint32_t writer = FPS_ROW_WRITER(fps_load_relaxed(fps_row_word(fps_row_at(t, row))));
     if (writer == 0) return FPS_OK;
     if (writer > arena->layout.n_sessions) return FPS_BROKEN_LOCK;
-    if (fps_lock_abandoned(&arena->seats[writer - 1].life)) {
+    if (deserted(&arena->seats[writer - 1])) {
         if (!held) return repair(arena, t, row, writer - 1, false, wait);
-        finish(arena, t, row, writer - 1);
+        finish_if_deserted(arena, t, row, writer - 1);
         return FPS_OK;
     }
     fps_status status = fps_arena_state(arena); /* closed: the word will never change */
     if (status != FPS_OK) return status;
     if (wait->deadline_ns == FPS_NO_WAIT) return FPS_BUSY;
     if (fps_now_ns() >= wait->deadline_ns) return FPS_TIMEOUT;
+    if (wait->interrupted && *tries % ASK_NAPS == 0 && wait->interrupted(wait->state)) return FPS_INTERRUPTED;
     clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = NAP_NS}, NULL);
     return FPS_OK;
 }

@@ -19,7 +19,7 @@ typedef struct walk {
     const fps_arena *arena;
     const fps_table *t;
     fps_seat *seat;
-    fps_wait wait; /* inside: nobody's signal handlers run there, and no Ctrl-C leaves half a push */
+    fps_wait wait; /* once a push has begun nobody's signal handlers run in it, and no Ctrl-C leaves half of it */
     uint32_t block;
     bool past;    /* outs are written past the caches */
     uint32_t now; /* rows that are asked for were seen now; 0: nobody keeps account of that */
@@ -310,6 +310,7 @@ static void begin_push(walk *w)
     atomic_signal_fence(memory_order_seq_cst);
     fps_store_relaxed(&w->seat->begun_seq, part->seq);
     part->begun = 1;
+    w->wait.interrupted = NULL;
 }
 
 /* Takes the lock of the row of distinct key u, wherever that is now. */
@@ -459,7 +460,7 @@ static fps_status walk_of(const fps_sparse_call *call, fps_sparse_part *part, bo
         .wait = call->wait,
         .past = past,
     };
-    w->wait.interrupted = NULL;
+    if (part->begun) w->wait.interrupted = NULL;
     w->wait.meters = &w->seat->meters;
     if (w->t->layout.tracked && (call->create || call->grads)) w->now = fps_row_now(w->t);
     const uint64_t rows = BLOCK_BYTES / w->t->layout.row_bytes;

@@ -35,10 +35,21 @@ static bool named(const fps_table *t, uint32_t row)
     return fps_table_find(t, key, fps_hash(key)) == row;
 }
 
+/* The row is its key's. It is dead until the index names it: else whoever knows it from before, when it was the same
+ * key's, might write to a row that the death of its maker takes away again. */
+static void revive(const fps_table *t, uint32_t row)
+{
+    fps_word *word = fps_row_word(fps_row_at(t, row));
+    const uint64_t found = fps_load_relaxed(word);
+    if ((found & FPS_ROW_DEAD) != 0) fps_store_release(word, found & ~FPS_ROW_DEAD); /* SYNC row-sequence */
+}
+
 /* What follows from the index: which rows are in use, how many, which are free. */
 static void settle(const fps_table *t)
 {
     fps_control *control = t->control;
+    const uint64_t born = fps_load_relaxed(&control->free); /* or about to be, when its maker died */
+    if (born != 0 && born <= used(t) && named(t, (uint32_t)born - 1)) revive(t, (uint32_t)born - 1);
     const fps_index index = fps_index_of(t, fps_load_relaxed(&control->index));
     const uint64_t room = fps_load_relaxed(&control->rows_backed) / t->layout.row_bytes;
     uint8_t *known = calloc(room / 8 + 1, 1);
@@ -124,7 +135,6 @@ static void begin(const fps_table *t, uint32_t row, uint64_t key)
         fps_store32_relaxed(fps_row_seen(at), fps_row_now(t));
         fps_store32_relaxed(fps_row_count(at), 0);
     }
-    fps_store_release(fps_row_word(at), fps_load_relaxed(fps_row_word(at)) & ~FPS_ROW_DEAD); /* SYNC row-sequence */
 }
 
 static uint32_t birth(const fps_table *t, uint64_t key, uint64_t hash)
@@ -136,6 +146,8 @@ static uint32_t birth(const fps_table *t, uint64_t key, uint64_t hash)
     begin(t, row, key);
     fps_index_insert(t, fps_hash_tag(hash), row);
     atomic_signal_fence(memory_order_seq_cst); /* a death behind this line is put right by settle */
+    revive(t, row);
+    atomic_signal_fence(memory_order_seq_cst); /* which looks for the row where it was */
     if (first_free != 0)
         fps_store_relaxed(&control->free, next_free);
     else

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fastps import FastPSError
+from fastps import FastPSError, WaitTimeoutError
 
 
 def ask(ps, table, verb, args, named):
@@ -121,3 +121,19 @@ def use_handle(handle, keys):
     """A table's handle that travelled by itself: pushes ones to it."""
     handle.push(keys, np.ones((len(keys), handle.dim), handle.dtype))
     return handle.pull(keys)
+
+
+def push_and_keep_the_error(ps, table, keys, timeout):
+    """Pushes ones; None, or the text and the shards of the WaitTimeoutError, which is kept."""
+    handle = ps[table]
+    try:
+        handle.push(keys, np.ones((len(keys), handle.dim), handle.dtype), timeout=timeout)
+    except WaitTimeoutError as error:
+        ps.kept = error
+        return str(error), error.applied, error.partial, error.pending
+    return None
+
+
+def resume_kept(ps, table, keys):
+    handle = ps[table]
+    handle.push(keys, np.ones((len(keys), handle.dim), handle.dtype), resume=ps.kept.resume)

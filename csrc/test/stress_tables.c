@@ -16,6 +16,7 @@ typedef struct load {
     fps_arena *arena;
     uint32_t number;
     uint32_t first_keys, all_keys; /* the keys that are used: so many in the beginning, and in the end */
+    bool removes;                  /* one of the threads does */
     uint64_t pushed, removed;
     fps_word32 *done;
 } load;
@@ -34,10 +35,13 @@ static void check_slot(const float *slot, const float *row)
 /* A third of the keys have one of four tags. */
 static uint64_t key_of(uint32_t i) { return i % 3 ? i : key_of_tag(i % 4 * 0x55555555, i); }
 
-static void pick_keys(const load *l, uint64_t *state, long i, uint64_t *keys, uint32_t n)
+static void pick_keys(const load *l, uint64_t *state, long i, uint32_t *which, uint64_t *keys, uint32_t n)
 {
     const uint32_t range = l->first_keys + (uint32_t)((l->all_keys - l->first_keys) * i / operations);
-    for (uint32_t k = 0; k < n; k++) keys[k] = key_of(random_below(state, range));
+    for (uint32_t k = 0; k < n; k++) {
+        which[k] = random_below(state, range);
+        keys[k] = key_of(which[k]);
+    }
 }
 
 static _Thread_local double last_change;
@@ -56,12 +60,13 @@ static void *push_all_the_time(void *argument)
 {
     load *l = argument;
     uint64_t state = l->number, keys[BATCH];
+    uint32_t which[BATCH];
     float *ones = filled(BATCH * DIM, 1), *outs = l->number == 0 ? filled(BATCH * DIM, -1) : NULL;
     fps_session s = open_session(l->arena);
     errand e;
     for (long i = 0; i < operations; i++) {
         const uint32_t n = 1 + random_below(&state, BATCH);
-        pick_keys(l, &state, i, keys, n);
+        pick_keys(l, &state, i, which, keys, n);
         prepare_rows(&e, &s, 0, keys, n, ones, outs);
         e.rule.prepare = prepare_from_one_change;
         CHECK_EQ(run_rows(&e), FPS_OK);
@@ -80,30 +85,37 @@ static void *pull_all_the_time(void *argument)
 {
     load *l = argument;
     uint64_t state = l->number, keys[BATCH];
-    float *outs = filled(BATCH * DIM, -1);
+    uint32_t which[BATCH];
+    float *outs = filled(BATCH * DIM, -1), *last = filled(MAX_KEYS, 0);
     fps_session s = open_session(l->arena);
     for (long i = 0; i < operations; i++) {
         const uint32_t n = 1 + random_below(&state, BATCH);
-        pick_keys(l, &state, i, keys, n);
+        pick_keys(l, &state, i, which, keys, n);
         CHECK_EQ(pull_rows(&s, 0, keys, n, outs, random_below(&state, 2)), FPS_OK);
-        for (uint32_t k = 0; k < n; k++) check_row(outs + k * DIM);
+        for (uint32_t k = 0; k < n; k++) {
+            check_row(outs + k * DIM);
+            CHECK(l->removes || outs[k * DIM] >= last[which[k]]); /* a row that there was is found again */
+            last[which[k]] = outs[k * DIM];
+        }
     }
     fps_session_close(&s);
     free(outs);
+    free(last);
     return NULL;
 }
 
-static void *remove_all_the_time(void *argument)
+static void *remove_until_done(void *argument)
 {
     load *l = argument;
     uint64_t state = l->number, keys[BATCH];
+    uint32_t which[BATCH];
     uint8_t removed[BATCH];
     float *rows = filled(BATCH * DIM, -1), *slots = filled(BATCH * DIM, -1);
     uint8_t *const streams[] = {(uint8_t *)rows, (uint8_t *)slots};
     fps_session s = open_session(l->arena);
-    for (long i = 0; i < operations; i++) {
+    while (!fps_load32_acquire(l->done)) {
         const uint32_t n = 1 + random_below(&state, BATCH / 4);
-        pick_keys(l, &state, i, keys, n);
+        pick_keys(l, &state, random_below(&state, (uint32_t)operations), which, keys, n);
         CHECK_EQ(remove_rows(&s, 0, keys, n, streams, removed), FPS_OK);
         for (uint32_t k = 0; k < n; k++) {
             if (!removed[k]) continue;
@@ -179,8 +191,8 @@ static uint64_t sum_of_rows(const fps_arena *arena)
 
 static void check_load(uint32_t first_keys, uint32_t all_keys, bool removes)
 {
-    static void *(*const roles[N_THREADS])(void *) = {push_all_the_time,   push_all_the_time, pull_all_the_time,
-                                                      remove_all_the_time, scan_until_done,   configure_until_done};
+    static void *(*const roles[N_THREADS])(void *) = {push_all_the_time, push_all_the_time, pull_all_the_time,
+                                                      remove_until_done, scan_until_done,   configure_until_done};
     fps_table_layout layout = table_of(DIM, 1, all_keys);
     layout.tracked = removes;
     fps_arena arena = make_table(layout, N_THREADS);
@@ -189,12 +201,17 @@ static void check_load(uint32_t first_keys, uint32_t all_keys, bool removes)
     fps_word32 done = 0;
     uint64_t pushed = 0, removed = 0;
     for (uint32_t i = 0; i < N_THREADS; i++) {
-        loads[i] = (load){.arena = &arena, .number = i, .first_keys = first_keys, .all_keys = all_keys, .done = &done};
+        loads[i] = (load){.arena = &arena,
+                          .number = i,
+                          .first_keys = first_keys,
+                          .all_keys = all_keys,
+                          .removes = removes,
+                          .done = &done};
         if (i == 3 && !removes) continue;
         CHECK_EQ(pthread_create(&threads[i], NULL, roles[i], &loads[i]), 0);
     }
     for (uint32_t i = 0; i < N_THREADS; i++) {
-        if (i == 4) fps_store32_release(&done, 1);
+        if (i == 3) fps_store32_release(&done, 1);
         if (i == 3 && !removes) continue;
         pthread_join(threads[i], NULL);
         pushed += loads[i].pushed;
@@ -205,7 +222,6 @@ static void check_load(uint32_t first_keys, uint32_t all_keys, bool removes)
     CHECK_EQ(fps_load_relaxed(&t->control->version), N_PUSHING * operations);
     CHECK_EQ(fps_load_relaxed(&t->control->born) - fps_load_relaxed(&t->control->evicted), live_of(t));
     CHECK_EQ(fps_load_relaxed(&arena.header->recovered_locks), 0);
-    CHECK(removes == (removed > 0));
     check_table(t);
     drop_arena(&arena);
 }

@@ -701,6 +701,44 @@ static void a_pull_and_a_scan_wait_for_a_writer(void)
     drop_scene(&s);
 }
 
+static int call_off(void *state)
+{
+    ++*(int *)state;
+    return 1;
+}
+
+/* Nothing is left half-done: a push that has begun is not called off. */
+static void waiting_may_be_called_off_until_a_push_has_begun(void)
+{
+    scene s;
+    errand e;
+    uint64_t word;
+    int asked = 0;
+    float outs[2];
+    make_scene(&s, 1, 10);
+    CHECK_EQ(push_rows(&s.session, 0, (const uint64_t[]){1, 2}, 2, ones, NULL), FPS_OK);
+    hold_row(&s, 2, &word);
+    prepare_rows(&e, &s.session, 0, (const uint64_t[]){1, 2}, 2, NULL, outs);
+    e.call.wait = (fps_wait){.deadline_ns = FPS_NEVER, .interrupted = call_off, .state = &asked};
+    CHECK_EQ(run_rows(&e), FPS_INTERRUPTED);
+    CHECK_EQ(asked, 1);
+    drop_errand(&e);
+    prepare_rows(&e, &s.session, 0, (const uint64_t[]){1, 2}, 2, ones, NULL);
+    for (int tries = 0; tries < 2; tries++) {
+        e.call.wait = wait_ms(300);
+        e.call.wait.interrupted = call_off;
+        e.call.wait.state = &asked;
+        CHECK_EQ(run_rows(&e), FPS_TIMEOUT);
+    }
+    CHECK_EQ(asked, 1);
+    let_row_go(&s, 2, word);
+    CHECK_EQ(run_rows(&e), FPS_OK);
+    CHECK_FLOAT(value_of(&s, 1), 2);
+    CHECK_FLOAT(value_of(&s, 2), 2);
+    drop_errand(&e);
+    drop_scene(&s);
+}
+
 /* Another process, stopped by a signal in the middle of its row. */
 static int32_t stop_here(const void *const *state, const void *grad, void *const *results, int64_t n, int64_t ahead,
                          const double *uniforms)
@@ -1198,6 +1236,7 @@ int main(void)
         TEST(without_memory_a_push_changes_nothing),
         TEST(a_push_that_met_a_writer_goes_on_and_is_applied_once),
         TEST(a_pull_and_a_scan_wait_for_a_writer),
+        TEST(waiting_may_be_called_off_until_a_push_has_begun),
         TEST(a_row_of_a_stopped_process_times_out_and_is_pushed_to_later),
         TEST(a_push_that_goes_on_finds_rows_that_have_moved),
         TEST(a_push_that_must_not_wait_for_a_birth_says_so),

@@ -629,6 +629,23 @@ static void a_row_that_is_reborn_has_its_first_values_again(void)
     drop_scene(&s);
 }
 
+/* Who reads it while it ends and begins again finds another word behind its copy than before. */
+static void a_row_that_is_reborn_has_not_been_the_same_all_the_time(void)
+{
+    static scene s;
+    uint8_t removed;
+    make_scene(&s, MAX_ROWS);
+    for (uint64_t round = 0, last = 0; round < 4; round++) {
+        CHECK_EQ(bear(&s, 0, 1), FPS_OK);
+        CHECK_EQ(s.rows[0], 0);
+        const uint64_t word = fps_load_relaxed(fps_row_word(fps_row_at(s.t, 0)));
+        CHECK(round == 0 || word > last);
+        last = word;
+        CHECK_EQ(remove_rows(&s.session, 0, s.keys, 1, NULL, &removed), FPS_OK);
+    }
+    drop_scene(&s);
+}
+
 /* Whoever still knows its number from before sees that it is another's now. */
 static void a_row_that_has_another_key_is_nobodys_for_who_comes_late(void)
 {
@@ -922,6 +939,7 @@ int main(void)
         TEST(streams_that_nobody_wants_are_left_out),
         TEST(the_row_that_was_freed_last_is_used_first),
         TEST(a_row_that_is_reborn_has_its_first_values_again),
+        TEST(a_row_that_is_reborn_has_not_been_the_same_all_the_time),
         TEST(a_row_that_has_another_key_is_nobodys_for_who_comes_late),
         TEST(removing_waits_for_who_writes_the_row_and_goes_on_later),
         TEST(random_births_and_ends_leave_what_a_list_would_hold),

