@@ -179,7 +179,7 @@ typedef struct fps_layout {
 /* How the values of a new row are made from (seed, key). */
 typedef enum fps_initial {
     FPS_INITIAL_CONSTANT = 0, /* first */
-    FPS_INITIAL_UNIFORM = 1,  /* in [first, second) */
+    FPS_INITIAL_UNIFORM = 1,  /* in [first, second] */
     FPS_INITIAL_NORMAL = 2    /* of mean `first` and standard deviation `second` */
 } fps_initial;
 

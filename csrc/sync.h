@@ -13,9 +13,10 @@
  *                     version to write: that one locks it first, then looks at `current` and at the pins.
  *   unpin             Whoever finds no pin on a version writes it behind the last read of it.
  *   row-handover      Whoever takes a row's lock sees all that was written to the row under it before.
- *   row-sequence      A reader that finds the same word, with no writer in it, before and after its copy read one
- * state. row-born          Whoever finds a row through the index sees it with its key and its first values, or a later
- * state. row-committed     Whoever finds `writes` with the mark finds the row's new values in the session's redo block.
+ *   row-sequence      A reader that finds the same word, without a writer, before and after its copy read one state.
+ *   row-born          Whoever finds a row through the index, or below `high`, sees it with its key and its first
+ *                     values, or a later state.
+ *   row-committed     Whoever finds `writes` with the mark finds the row's new values in the session's redo block.
  *   index-swap        Whoever sees a new index sees all that is in it. Whoever did not find a key, and sees the same
  *                     index behind its search as before it, searched an index that was whole.
  *   hyper             A push uses one set of a table's hyper-parameters.

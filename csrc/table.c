@@ -66,13 +66,11 @@ static void settle(const fps_table *t)
     }
     fps_store_relaxed(&control->live, live);
     fps_store_relaxed(&control->graves, graves);
-    fps_store_relaxed(&control->high, high);
+    fps_store_release(&control->high, high); /* SYNC row-born */
     fps_store_relaxed(&control->free, 0);
     for (uint64_t row = high; row-- > 0;) {
         if (row < room && !(known ? known[row / 8] >> row % 8 & 1 : named(t, (uint32_t)row))) bury(t, (uint32_t)row);
     }
-    uint64_t hyper = fps_load_relaxed(&control->hyper_sequence);
-    if (hyper & 1) fps_store_release(&control->hyper_sequence, hyper + 1); /* SYNC hyper */
     free(known);
 }
 
@@ -83,6 +81,8 @@ fps_status fps_table_enter(const fps_arena *arena, const fps_table *t, const fps
     if (status == FPS_OK && abandoned) {
         atomic_fetch_add_explicit(&arena->header->recovered_locks, 1, memory_order_relaxed);
         if (fps_arena_state(arena) != FPS_CLOSED) settle(t); /* its memory was given back */
+        const uint64_t hyper = fps_load_relaxed(&t->control->hyper_sequence);
+        if (hyper & 1) fps_store_release(&t->control->hyper_sequence, hyper + 1); /* SYNC hyper */
         fps_lock_repaired(&t->control->births);
     }
     return status;
@@ -151,7 +151,7 @@ static uint32_t birth(const fps_table *t, uint64_t key, uint64_t hash)
     if (first_free != 0)
         fps_store_relaxed(&control->free, next_free);
     else
-        fps_store_relaxed(&control->high, high + 1);
+        fps_store_release(&control->high, high + 1); /* SYNC row-born */
     fps_count(&control->live, 1);
     fps_count(&control->born, 1);
     return row;
@@ -206,15 +206,20 @@ fps_status fps_table_births(const fps_arena *arena, const fps_table *t, const ui
     return status;
 }
 
-/* Takes the row's lock and the row out of the index. With the births lock held, its key cannot change. */
+/* Takes the row's lock and the row out of the index. With the births lock held, its key cannot change. FPS_ALREADY, and
+ * the row stays, when somebody has asked for it since. */
 static fps_status remove_row(const fps_session *session, const fps_table *t, uint64_t key, uint64_t hash, uint32_t row,
-                             uint8_t *const *values, uint32_t i, const fps_wait *wait)
+                             uint32_t since, uint8_t *const *values, uint32_t i, const fps_wait *wait)
 {
     uint64_t word;
     fps_status status;
     for (uint32_t tries = 0; (status = fps_row_try(session, t, row, key, &word)) != FPS_OK;) {
         if (status == FPS_BUSY) status = fps_row_wait_held(session->arena, t, row, wait, &tries);
         if (status != FPS_OK) return status;
+    }
+    if (since != UINT32_MAX && t->layout.tracked && fps_load32_relaxed(fps_row_seen(fps_row_at(t, row))) > since) {
+        fps_row_leave(t, row, word);
+        return FPS_ALREADY;
     }
     for (uint32_t k = 0; k <= t->layout.n_slots; k++) {
         if (values && values[k])
@@ -228,8 +233,9 @@ static fps_status remove_row(const fps_session *session, const fps_table *t, uin
     return FPS_OK;
 }
 
-fps_status fps_table_remove(const fps_session *session, const fps_table *t, const uint64_t *keys, uint32_t n,
-                            uint8_t *const *values, uint8_t *removed, uint32_t *done, const fps_wait *wait)
+fps_status fps_table_expire(const fps_session *session, const fps_table *t, const uint64_t *keys, uint32_t n,
+                            uint32_t since, uint8_t *const *values, uint8_t *removed, uint32_t *done,
+                            const fps_wait *wait)
 {
     fps_status status = fps_table_enter(session->arena, t, wait);
     if (status != FPS_OK) return status;
@@ -237,10 +243,19 @@ fps_status fps_table_remove(const fps_session *session, const fps_table *t, cons
     for (; status == FPS_OK && *done < n; ++*done) {
         const uint64_t hash = fps_hash(keys[*done]);
         const uint32_t row = fps_table_find(t, keys[*done], hash);
-        removed[*done] = row != FPS_NO_ROW;
-        if (row != FPS_NO_ROW) status = remove_row(session, t, keys[*done], hash, row, values, *done, wait);
-        if (status != FPS_OK) break;
+        removed[*done] = 0;
+        if (row == FPS_NO_ROW) continue;
+        status = remove_row(session, t, keys[*done], hash, row, since, values, *done, wait);
+        if (status != FPS_OK && status != FPS_ALREADY) break;
+        removed[*done] = status == FPS_OK;
+        status = FPS_OK;
     }
     fps_table_leave(t);
     return status;
+}
+
+fps_status fps_table_remove(const fps_session *session, const fps_table *t, const uint64_t *keys, uint32_t n,
+                            uint8_t *const *values, uint8_t *removed, uint32_t *done, const fps_wait *wait)
+{
+    return fps_table_expire(session, t, keys, n, UINT32_MAX, values, removed, done, wait);
 }

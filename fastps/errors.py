@@ -190,7 +190,7 @@ class ArenaMemoryError(FastPSError, MemoryError):
 class TableFullError(FastPSError, MemoryError):
     """A table has as many rows as it may have, and new keys came.
 
-    On the shard that is full nothing of the operation was applied; the order of shards is that of the server.
+    Nothing of the operation was applied on the shards of that node, unless `resume` says otherwise.
 
     Attributes
     ----------
@@ -199,13 +199,23 @@ class TableFullError(FastPSError, MemoryError):
     shard : which one
     applied : tuple[int, ...]
         The shards where the push was applied all the same.
+    resume : object or None
+        When rows of a push were evicted while it went on, so that a part of it is applied already: pass it to
+        ``push(keys, grads, resume=error.resume)`` once there is room. It lives in the process that raised the error.
     """
 
     def __init__(
-        self, message: str = "", table: str = "", capacity: int = 0, shard: int = 0, applied: tuple[int, ...] = ()
+        self,
+        message: str = "",
+        table: str = "",
+        capacity: int = 0,
+        shard: int = 0,
+        applied: tuple[int, ...] = (),
+        resume: object | None = None,
     ) -> None:
         super().__init__(message)
         self.table, self.capacity, self.shard, self.applied = table, capacity, shard, applied
+        self.resume = resume
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (str(self), self.table, self.capacity, self.shard, self.applied)

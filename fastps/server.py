@@ -472,13 +472,18 @@ class ParameterServer:
         one after the other. Raises OptionError for unknown names and values that are not finite, with nothing changed.
         """
         session = self._session or self._attach()
+        known = {h for rule in self._spec.rules for h in rule.hyper}
+        known |= {h for i in self._spec.table_names.values() for h in self._spec.tables[i].rule.hyper}
+        unknown = [name for name in hyper if name not in known]
+        if unknown:
+            raise OptionError(f"configure: unknown hyper-parameter `{unknown[0]}`; the rules have {sorted(known)}")
         chosen = [i for name, i in self._spec.table_names.items() if pattern in (None, name)]
         named = [i for i in chosen if pattern is not None or set(hyper) & set(self._spec.tables[i].rule.hyper)]
         changes = []
         for i in named:
             rule = self._spec.tables[i].rule
-            known = {n: v for n, v in hyper.items() if pattern is not None or n in rule.hyper}
-            changes.append((i, rule.numbers(known, "configure")))
+            own = {n: v for n, v in hyper.items() if pattern is not None or n in rule.hyper}
+            changes.append((i, rule.numbers(own, "configure")))
         of_arrays = {n: v for n, v in hyper.items() if not named or any(n in r.hyper for r in self._spec.rules)}
         if of_arrays and (pattern is None or not named):
             session.configure(pattern, of_arrays, seconds(timeout))
@@ -530,7 +535,7 @@ class ParameterServer:
         """Ends the server, when called by its owner: workers get ClosedError, the memory is given back, the shards'
         processes end. Called on another handle: lets go in this process only. Twice is as good as once."""
         session, self._session = self._session, None
-        self._closed = True
+        self._closed, self._tables = True, {}
         if self._owner_pid == os.getpid():
             self._owner_pid = None
             _end(self._spec, self._placed)
@@ -574,6 +579,10 @@ def _initial(params: Any) -> tuple[Structure, list[Array] | None, dict[Path, Tab
         return zeros(params), None, {}
     tables: dict[Path, Table] = {}
     arrays = _without_tables(params, (), tables)
+    names = ["/".join(path) for path in tables]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise NamesError(f"create: two tables would be called {twice[0]!r}; rename one of them")
     tables = with_sightings(tables)
     if len(tables) > MAX_TABLES:
         raise OptionError(

@@ -73,7 +73,7 @@ class Session:
             return self.rounds.pull(out, timeout, None)
         structure = self.spec.structure
         arrays = structure.empty() if out is None else None
-        target = structure.assemble(arrays) if arrays else out
+        target = out if arrays is None else structure.assemble(arrays)
         versions = None if self._direct is None else self._run_directly(False, None, True, target, timeout)
         if versions is None:
             versions = self.run(Work(outs=arrays or structure.outs(out, "pull")), timeout, "pull")
@@ -100,7 +100,7 @@ class Session:
             applied = self.push(grads, pulled, timeout, resume) is not None
             return *self.pull(out, timeout), applied
         fresh = structure.empty() if out is None else None
-        target = structure.assemble(fresh) if fresh else out
+        target = out if fresh is None else structure.assemble(fresh)
         plain = pulled is None and self._direct is not None
         versions = self._run_directly(True, grads, True, target, timeout) if plain else None
         if versions is not None:
@@ -358,8 +358,11 @@ def merged(errors: list[tuple[int, BaseException]], done: tuple[int, ...], pushe
     if not isinstance(first, WaitTimeoutError):
         if pushes and done:
             first.add_note(f"the push was applied on shards {sorted(done)}")
-        if pushes and isinstance(first, TableFullError):
-            first.applied = tuple(sorted({*first.applied, *done}))
+        if isinstance(first, TableFullError):
+            first.applied = tuple(sorted({*first.applied, *done})) if pushes else ()
+            tokens = {i: getattr(e, "resume", None) for i, e in errors}
+            some = any(token is not None for token in tokens.values())
+            first.resume = Resume(owner, tokens) if pushes and (some or done) else None
         return first
     if not pushes:
         return first

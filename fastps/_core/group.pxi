@@ -8,6 +8,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.stdlib cimport calloc, free
 
 from numpy import array as np_array
+from numpy import array_equal as np_array_equal
 from numpy import empty as np_empty
 from numpy import frombuffer as np_frombuffer
 from numpy import where as np_where

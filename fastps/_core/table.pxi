@@ -2,6 +2,9 @@
 
 from libc.stdlib cimport realloc
 
+# Above so many keys at once scratch is given back: it takes 50 B a key.
+cdef uint32_t KEEP_KEYS = 1 << 20
+
 
 def hash_of(bytes text):
     """The key that stands for some bytes: the same in every process and release."""
@@ -29,7 +32,8 @@ cdef class TableLane:
     cdef uint32_t *places
     cdef uint32_t *starts
     cdef uint32_t room, n_parts
-    cdef object held  # the caller's arrays of an operation that is to be resumed
+    cdef object held  # the keys of a push that is to be resumed
+    cdef uint32_t most  # keys of the last operation
 
     def __cinit__(self, uint32_t n_parts, uint32_t n_shards):
         self.n_parts = n_parts
@@ -110,13 +114,17 @@ cdef class TableGroup:
     cdef void give_back(self, TableLane lane):
         self.group.idle.append(lane.lane)
         lane.lane, lane.held = None, None
-        self.idle.append(lane)
+        if lane.most <= KEEP_KEYS:
+            self.idle.append(lane)
 
     cdef void spread(self, TableLane lane, object keys) except *:
         """The keys by part; all of them belong to one of the mapped shards."""
         cdef uint32_t n = <uint32_t>np.PyArray_SIZE(keys), i, shard, covered = 0
         cdef fps_sparse_part *part
         cdef const uint64_t *key = <const uint64_t *>np.PyArray_DATA(keys)
+        if np.PyArray_SIZE(keys) >= 1 << 30:
+            raise ValueError(f"table `{self.name}`: {np.PyArray_SIZE(keys)} keys at once")
+        lane.most = n
         memset(lane.parts, 0, self.group.n_parts * sizeof(fps_sparse_part))
         if self.num_shards > 1:
             lane.reserve(n)
@@ -149,8 +157,6 @@ cdef class TableGroup:
         cdef fps_status status
         cdef object limit = self.group.timeout if timeout is None else timeout
         cdef bint changes = grads is not None or sets is not None
-        if np.PyArray_SIZE(keys) >= 1 << 30:
-            raise ValueError(f"table `{self.name}`: {np.PyArray_SIZE(keys)} keys at once")
         if resume is None:
             lane = self.take()
             try:
@@ -163,8 +169,12 @@ cdef class TableGroup:
                 raise ValueError("resume: it was used already, or belongs to another table or process")
             if resume.lane.generation != fps_life_generation():
                 raise ValueError("resume: it belongs to the process that this one was forked from")
+            if grads is None or not np_array_equal(keys, resume.held):
+                raise errors.OptionError(
+                    f"push to table `{self.name}`: resume= is for the keys and gradients of the push that did not end; "
+                    f"nothing more was applied")
             lane = resume
-            keys, resume.held = resume.held, None
+            keys, resume.held = resume.held, None  # where the parts' keys are
         memset(&call, 0, sizeof(call))
         call.table, call.rule, call.limit, call.scale = self.number, &self.rule, self.limit, scale
         call.create, call.parts, call.n_parts = create, lane.parts, self.group.n_parts
@@ -179,12 +189,12 @@ cdef class TableGroup:
         with nogil:
             status = fps_sparse_run(&call, &at)
         if status != FPS_OK:
-            self.fail(lane, status, at, changes, keys, limit)
+            self.fail(lane, status, at, grads is not None, sets is not None, keys, limit)
         versions = tuple([lane.parts[i].version for i in range(self.group.n_parts)])
         self.give_back(lane)
         return versions
 
-    cdef void fail(self, TableLane lane, fps_status status, uint32_t at, bint pushes, object keys,
+    cdef void fail(self, TableLane lane, fps_status status, uint32_t at, bint pushes, bint sets, object keys,
                    double timeout) except *:
         cdef int code = c_errno
         cdef uint32_t i
@@ -195,26 +205,35 @@ cdef class TableGroup:
                    if not lane.parts[i].done and lane.parts[i].position > 0]
         pending = [self.shards[i] for i in range(self.group.n_parts)
                    if not lane.parts[i].done and lane.parts[i].position == 0]
-        if status == FPS_TIMEOUT and pushes:
+        token = lane if pushes and (applied or partial or status == FPS_TIMEOUT) else None
+        if not pushes:
+            applied, partial = [], []  # a pull has no effect, and a set is set again
+        done = (f"the push is applied on shards {applied}, to some rows of shards {partial} and not on shards {pending}: "
+                f"push the same keys and gradients with resume=error.resume to finish it")
+        if token is not None and status in (FPS_TIMEOUT, FPS_TABLE_FULL):
             lane.held = keys  # out of the pools: it knows how far the push came
+        if status == FPS_TIMEOUT and pushes:
             raise errors.WaitTimeoutError(
-                f"{where}: waited {timeout:.3g} s for a row that another process writes; the push is applied on shards "
-                f"{applied}, to some rows of shards {partial} and not on shards {pending}: push the same keys and "
-                f"gradients with resume=error.resume to finish it", tuple(applied), tuple(partial), tuple(pending), lane)
+                f"{where}: waited {timeout:.3g} s for a row that another process writes; {done}",
+                tuple(applied), tuple(partial), tuple(pending), token)
+        if status == FPS_TABLE_FULL and token is not None:  # rows of the push were evicted while it went on
+            raise errors.TableFullError(
+                f"{where}: it has {fps_load_relaxed(&t.control.live)} rows of {t.layout.max_rows} that it may have; {done}",
+                self.name, t.layout.max_rows, self.shards[at], tuple(applied), token)
         if status == FPS_INTERRUPTED:
             error, lane.lane.signal = lane.lane.signal, None
             self.give_back(lane)
             raise error
         self.give_back(lane)
         if status == FPS_TIMEOUT:
-            raise errors.WaitTimeoutError(f"{where}: waited {timeout:.3g} s for a row that another process writes")
+            again = "; some rows may be set: set them again" if sets else ""
+            raise errors.WaitTimeoutError(
+                f"{where}: waited {timeout:.3g} s for a row that another process writes{again}")
         if status == FPS_TABLE_FULL:
             raise errors.TableFullError(
                 f"{where}: it has {fps_load_relaxed(&t.control.live)} rows of {t.layout.max_rows} that it may have; "
-                f"{'nothing was applied there' if pushes else 'no row was born there'}"
-                + (f", the push was applied on shards {applied}" if pushes and applied else "")
-                + "; create the table with a larger capacity, evict rows, or pull with create=False",
-                self.name, t.layout.max_rows, self.shards[at], tuple(applied))
+                f"nothing was applied, and no row was born there; create the table with a larger capacity, evict rows, or "
+                f"pull with create=False", self.name, t.layout.max_rows, self.shards[at])
         error = exception_of(status, where, code)
         if pushes and applied:
             error.add_note(f"the push was applied on shards {applied}")
@@ -228,7 +247,9 @@ cdef class TableGroup:
         cdef np.npy_intp n = np.PyArray_SIZE(keys)
         cdef object found = np.PyArray_EMPTY(1, &n, np.NPY_UINT32, 0), rows
         cdef uint32_t *row = <uint32_t *>np.PyArray_DATA(found)
+        cdef uint32_t *some
         cdef fps_sparse_part *part
+        cdef const fps_table *t
         cdef uint32_t i, k
         cdef np.npy_intp count
         try:
@@ -236,14 +257,15 @@ cdef class TableGroup:
             for i in range(self.group.n_parts):
                 part = &lane.parts[i]
                 (<Arena>self.group.mapped[i]).check()
-                if part.places == NULL:
-                    fps_sparse_find(self.table(i), part.keys, part.n, row)
-                    continue
-                count = part.n
-                rows = np.PyArray_EMPTY(1, &count, np.NPY_UINT32, 0)
-                fps_sparse_find(self.table(i), part.keys, part.n, <uint32_t *>np.PyArray_DATA(rows))
-                for k in range(part.n):
-                    row[part.places[k]] = (<uint32_t *>np.PyArray_DATA(rows))[k]
+                count, t = part.n, self.table(i)
+                rows = found if part.places == NULL else np.PyArray_EMPTY(1, &count, np.NPY_UINT32, 0)
+                some = <uint32_t *>np.PyArray_DATA(rows)
+                with nogil:
+                    fps_sparse_find(t, part.keys, part.n, some)
+                    if part.places != NULL:
+                        for k in range(part.n):
+                            row[part.places[k]] = some[k]
+                (<Arena>self.group.mapped[i]).check()  # closed meanwhile: what was read is nothing
         finally:
             self.give_back(lane)
         return found
@@ -275,9 +297,9 @@ cdef class TableGroup:
         """The time as rows of an arena know it, in ticks of 1/16 s."""
         return fps_row_now(self.table(part))
 
-    def remove(self, object keys, list streams, object removed, object timeout=None):
+    def remove(self, object keys, list streams, object removed, object timeout=None, uint32_t since=0xffffffff):
         """Removes rows: `removed`, uint8[n], says which there were. What they held goes to `streams`, an array [n, ...] or
-        None for the values and each slot."""
+        None for the values and each slot. Rows that were asked for after tick `since` stay."""
         cdef TableLane lane = self.take()
         cdef np.npy_intp n = np.PyArray_SIZE(keys), k
         cdef uint8_t *outs[16]
@@ -298,7 +320,8 @@ cdef class TableGroup:
                 taken = [None if s is None else np_empty((count, *s.shape[1:]), s.dtype) for s in streams]
                 for stream in range(1 + self.n_slots):
                     outs[stream] = NULL if taken[stream] is None else <uint8_t *>np.PyArray_DATA(taken[stream])
-                status = self.remove_part(part, self.table(i), outs, <uint8_t *>np.PyArray_DATA(flagged), &done, &wait)
+                status = self.remove_part(
+                    part, self.table(i), since, outs, <uint8_t *>np.PyArray_DATA(flagged), &done, &wait)
                 places = slice(0, done) if part.places == NULL else [part.places[k] for k in range(done)]
                 removed[places] = flagged[:done]
                 for out, some in zip(streams, taken):
@@ -316,11 +339,11 @@ cdef class TableGroup:
         if status != FPS_OK:
             raise exception_of(status, f"table `{self.name}`, {self.group.label(at)}", c_errno)
 
-    cdef fps_status remove_part(self, fps_sparse_part *part, const fps_table *t, uint8_t **outs, uint8_t *removed,
-                                uint32_t *done, const fps_wait *wait):
+    cdef fps_status remove_part(self, fps_sparse_part *part, const fps_table *t, uint32_t since, uint8_t **outs,
+                                uint8_t *removed, uint32_t *done, const fps_wait *wait):
         cdef fps_status status
         with nogil:
-            status = fps_table_remove(part.session, t, part.keys, part.n, outs, removed, done, wait)
+            status = fps_table_expire(part.session, t, part.keys, part.n, since, outs, removed, done, wait)
         return status
 
     def scan(self, uint32_t part, uint64_t cursor, object keys, list streams, object seen, object timeout=None):

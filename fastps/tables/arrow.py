@@ -8,16 +8,16 @@ copy.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fastps.errors import DtypeError, NamesError, ShapeError
+from fastps.errors import DtypeError, NamesError, OptionError, ShapeError
 from fastps.tables.keys import as_keys, from_keys
 
 if TYPE_CHECKING:
@@ -63,26 +63,19 @@ def to_table(table: TableSession, most: int, slots: bool, timeout: float | None)
 def write(table: TableSession, path: Any, most: int, slots: bool, timeout: float | None) -> int:
     """A Parquet file, complete or not there at all; answers its rows."""
     target = Path(path)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
-    os.close(handle)
+    name = str(target.with_name(f".{target.name}-{os.urandom(6).hex()}"))
+    os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     n = 0
     try:
         with pq.ParquetWriter(name, schema_of(table.info, slots)) as writer:
             for batch in batches(table, most, slots, timeout):
                 writer.write_batch(batch)
                 n += batch.num_rows
-        os.chmod(name, 0o666 & ~_umask())
         os.replace(name, target)
     except BaseException:
         os.unlink(name)
         raise
     return n
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def read(table: TableSession, path: Any, most: int, timeout: float | None) -> int:
@@ -149,11 +142,15 @@ class EvictedRows:
     def __init__(self, info: TableInfo, directory: Any, shard: int) -> None:
         self._info, self._schema = info, schema_of(info, True)
         self._writer: Any = None
-        self._path = Path(directory) / f"{info.name.replace('/', '_')}-{shard}.arrows"
+        if not Path(directory).is_dir() or not os.access(directory, os.W_OK):
+            raise OptionError(
+                f"on_evict of table `{info.name}`: expected a directory to write to, got {str(directory)!r}"
+            )
+        self._path = Path(directory) / f"{quote(info.name, safe='')}-{shard}-{os.urandom(4).hex()}.arrows"
 
     def append(self, keys: Any, streams: list[Any]) -> None:
         if self._writer is None:
-            self._file = open(self._path, "wb")  # noqa: SIM115  # for the life of the process
+            self._file = open(self._path, "xb")  # noqa: SIM115  # for the life of the process
             self._writer = pa.ipc.new_stream(self._file, self._schema)
         self._writer.write_batch(batch_of(self._info, self._schema, keys, streams))
         self._file.flush()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastps.errors import FastPSError
+from fastps.errors import ClosedError, FastPSError, ShardDiedError
 from fastps.tables.keys import from_keys
 
 if TYPE_CHECKING:
@@ -39,9 +40,9 @@ class Eviction:
 
     def _scan(self) -> tuple[Array, Array, Array]:
         """Keys of all rows, when and how often they were asked for."""
-        keys, seen = zip(*self._table.scan_seen(self._shard, BATCH), strict=True)
-        words = np.concatenate(seen)
-        return np.concatenate(keys), words[:, 0], words[:, 1]
+        parts = list(self._table.scan_seen(self._shard, BATCH))
+        words = np.concatenate([np.empty((0, 2), np.uint32), *(seen for _, seen in parts)])
+        return np.concatenate([np.empty(0, np.uint64), *(keys for keys, _ in parts)]), words[:, 0], words[:, 1]
 
     def make_room(self, rows: int, kept: Array) -> int:
         """Ends rows until there is room for so many more; `kept` are keys that stay. Answers how many ended."""
@@ -50,30 +51,31 @@ class Eviction:
             wanted = rows - (counted["capacity"] - counted["rows"])
             if wanted <= 0:
                 return rows  # somebody else has made it
+            now = self._table.now(self._shard)
             keys, seen, counts = self._scan()
             free = ~np.isin(keys, kept)
             keys, seen, counts = keys[free], seen[free], counts[free]
             assert self._life.evict is not None
             n = max(wanted, min(counted["capacity"] // SHARE, len(keys) // 2))
-            return self._end(keys[victims(self._life.evict, seen, counts, n)])
+            return self._end(keys[victims(self._life.evict, seen, counts, n)], now)
 
     def expire(self) -> int:
         """Ends rows that nobody asked for within the ttl. Answers how many."""
         assert self._life.ttl is not None
         with self._lock:
-            if self._table.counters(None)[self._shard]["rows"] == 0:
+            since = self._table.now(self._shard) - math.ceil(self._life.ttl * TICKS_A_SECOND) - 1
+            if since < 0 or self._table.counters(None)[self._shard]["rows"] == 0:
                 return 0
             keys, seen, _ = self._scan()
-            now = self._table.now(self._shard)
-            old = now - seen.astype(np.int64) > self._life.ttl * TICKS_A_SECOND
-            return self._end(keys[old])
+            return self._end(keys[seen <= since], since)
 
-    def _end(self, keys: Array) -> int:
+    def _end(self, keys: Array, since: int) -> int:
+        """Of the rows of keys those that nobody has asked for since that tick."""
         n = 0
         for start in range(0, len(keys), BATCH):
             some = keys[start : start + BATCH]
             streams = len(self._table.info.streams)
-            removed, held = self._table.remove(some, [self._receive is not None] * streams, None)
+            removed, held = self._table.remove(some, [self._receive is not None] * streams, None, since)
             n += int(removed.sum())
             if self._receive is not None and removed.any():
                 try:
@@ -93,8 +95,10 @@ class Eviction:
         while not pause.wait(interval):
             try:
                 self.expire()
-            except FastPSError:  # closed
+            except (ClosedError, ShardDiedError):
                 return
+            except FastPSError:  # a row that a stopped process holds: another time
+                logging.getLogger("fastps").exception("ttl of table `%s`", self._table.info.name)
 
 
 def receiver(table: ShmTable, shard: int, on_evict: Any) -> Any:

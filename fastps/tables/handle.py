@@ -16,6 +16,8 @@ from fastps.structure import describe
 from fastps.tables.keys import as_keys, from_keys
 from fastps.tables.nearest import nearest
 from fastps.tables.session import TableSession
+from fastps.transport.contract import TableWork
+from fastps.transport.shm_table import ShmTable
 
 if TYPE_CHECKING:
     from fastps.tables.table import TableInfo
@@ -235,13 +237,13 @@ class TableHandle:
         Raises SplitError when shards are on other nodes. Rows that are missing are born. Cost: microseconds a row.
         """
         numbers, session = self._keys(keys, "view"), self._session
-        self._session.pull(numbers, self._info.empty(len(numbers)), True, None)
-        views = session.transports[0].views(numbers) if len(session.transports) == 1 else None
-        if views is None:
+        (transport, *others) = session.transports
+        if others or not isinstance(transport, ShmTable):
             raise SplitError(
                 f"view `{self.name}`: shards are on other nodes, whose memory cannot be viewed; use pull()"
             )
-        return views
+        session.run(TableWork(numbers, outs=self._info.empty(len(numbers))), None, "view")  # admitted at once
+        return transport.views(numbers)
 
     def keys(self, batch: int = BATCH) -> Iterator[Array]:
         """The keys of all rows, in batches. Rows that are born or evicted meanwhile may come or not."""

@@ -42,7 +42,8 @@ def _numbers(keys: Any, kind: str, where: str) -> Keys:
     if kind == "int64" and array.dtype == np.uint64 and array.size and array.max() >= 2**63:
         at = int(np.argmax(array >= 2**63))
         raise KeysError(f"{where}: expected int64, got {array[at]} - at [{at}]; create the table with keys='uint64'")
-    return np.ascontiguousarray(array.astype(kind, copy=False)).view(np.uint64)
+    # A copy: the core reads keys more than once, and without the GIL.
+    return np.array(array, kind, order="C", copy=True).view(np.uint64)
 
 
 def _array_of_numbers(keys: Any, kind: str, where: str) -> np.ndarray[Any, np.dtype[Any]]:

@@ -74,16 +74,18 @@ class TableSession:
         """Runs what is left, all nodes at once. What succeeds is not left any more."""
         pending: list[tuple[int, Pending]] = []
         errors: list[tuple[int, BaseException]] = []
-        for i, (part, _, resume) in left.items():
+        for i, (part, places, resume) in list(left.items()):
             try:
                 pending.append((i, self.transports[i].start(part, timeout, resume)))
             except (FastPSError, KeyboardInterrupt) as error:
                 errors.append((i, error))
+                left[i] = part, places, getattr(error, "resume", None)
         for i, operation in pending:
             try:
                 operation.finish()
             except (FastPSError, KeyboardInterrupt) as error:
                 errors.append((i, error))
+                left[i] = *left[i][:2], getattr(error, "resume", None)
                 continue
             part, places, _ = left.pop(i)
             if part is not work and work.outs is not None:
@@ -109,12 +111,16 @@ class TableSession:
             return found
         missing, places, counts = np.unique(keys[~found], return_inverse=True, return_counts=True)
         seen = self.sightings.info.empty(len(missing))
-        self.sightings.push(missing, counts.astype(np.float32)[:, np.newaxis], seen, timeout, None)
-        enough = seen[:, 0] >= self.info.admit
-        if enough.any():
-            self.sightings.remove(missing[enough], [False], timeout)
-        found[~found] = enough[places]
+        self.sightings.run(TableWork(missing, counts.astype(np.float32)[:, np.newaxis], seen), timeout, "pull")
+        found[~found] = (seen[:, 0] >= self.info.admit)[places]
         return found
+
+    def _forget_sightings(self, keys: Array, timeout: float | None) -> None:
+        """Of keys that have rows now."""
+        if self.sightings is not None and len(keys):
+            counted = keys[self.sightings.find(keys, timeout)]
+            if len(counted):
+                self.sightings.remove(counted, [False], timeout)
 
     def pull(self, keys: Array, outs: Array, create: bool, timeout: float | None) -> None:
         if create and self.sightings is not None:
@@ -124,7 +130,10 @@ class TableSession:
                     rows = np.empty((len(places), self.info.dim), self.info.dtype)
                     self.run(TableWork(keys[places], outs=rows, create=born), timeout, "pull")
                     outs[places] = rows
-                return
+            else:
+                self.run(TableWork(keys, outs=outs, create=create), timeout, "pull")
+            self._forget_sightings(keys[admitted], timeout)
+            return
         self.run(TableWork(keys, outs=outs, create=create), timeout, "pull")
 
     def push(self, keys: Array, grads: Array, outs: Array | None, timeout: float | None, resume: Any) -> bool:
@@ -161,13 +170,14 @@ class TableSession:
         rows = None if outs is None else np.empty((len(places), self.info.dim), self.info.dtype)
         try:
             self.run(TableWork(keys[places], grads[places], rows, scale=scale), timeout, "push", resume)
-        except WaitTimeoutError as error:
+        except (WaitTimeoutError, TableFullError) as error:
             if error.resume is not None:
                 error.resume.places = places  # type: ignore[attr-defined]
             raise
         if outs is not None:
             table_initial(self.info.layout(1), keys, outs)
             outs[places] = rows
+            self._forget_sightings(keys[places], timeout)
 
     def set(self, keys: Array, streams: list[Any], timeout: float | None) -> None:
         self.run(TableWork(keys, sets=streams), timeout, "set")

@@ -55,8 +55,8 @@ class Table:
     seed : int
         Of random initializers.
     admit : int
-        A row is born at the so manieth pull of its key: until then pulls answer its first values, and pushes of it are
-        dropped. Counts are exact; they take about 40 B of memory a key.
+        A row is born at about the so manieth pull of its key: until then pulls answer its first values, and pushes of
+        it are dropped. Counts take about 40 B of memory a key.
     ttl : float, optional
         Rows that nobody pulled or pushed for so many seconds are evicted, some time after.
     evict : "lru", "lfu" or None
@@ -64,8 +64,8 @@ class Table:
         least often, make room, a sixteenth of them at a time; None: TableFullError.
     on_evict : callable or path, optional
         Gets what `ttl` and `evict` remove, in the process of the shard: called with (keys, rows, slots by name) for
-        each batch; or the directory where each shard appends to ``<name>-<shard>.arrows``, an Arrow stream with the
-        columns of `to_arrow` and the slots.
+        each batch; or the directory where each shard writes ``<name>-<shard>-<number>.arrows``, an Arrow stream with
+        the columns of `to_arrow` and the slots.
     track : bool
         Rows know when they were last asked for, and how often: see `activity`. Costs 8 B a row, and a write for each
         row that is pulled. Always so with `ttl` or `evict`.

@@ -136,9 +136,6 @@ class TableTransport(Protocol):
     def seen(self, keys: Any, timeout: float | None) -> tuple[Any, Any]:
         """How many seconds ago rows were asked for, and how often; NaN and 0 without a row."""
 
-    def views(self, keys: Any) -> list[np.ndarray[Any, np.dtype[Any]]] | None:
-        """Read-only arrays on the rows of keys, which are there; None where their memory is not to be reached."""
-
     def remove(self, keys: Any, wanted: list[bool], timeout: float | None) -> tuple[Any, list[Any]]:
         """Removes rows: bool[n], which there were, and what they held, for the values and each slot, if wanted."""
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from fastps import cluster
 from fastps.deadline import deadline_after, left_until
-from fastps.errors import UnavailableError, WaitTimeoutError
+from fastps.errors import TableFullError, UnavailableError, WaitTimeoutError
 from fastps.transport import wire
 from fastps.transport.contract import TableWork
 from fastps.transport.numbers import Numbers
@@ -116,9 +116,6 @@ class RayTable:
         ages, counts = self._ask("seen", timeout, keys)
         return ages, counts
 
-    def views(self, keys: Any) -> None:
-        return None
-
     def remove(self, keys: Any, wanted: list[bool], timeout: float | None) -> tuple[Any, list[Any]]:
         removed, streams = self._ask("remove", timeout, keys, wanted)
         return removed, streams
@@ -175,6 +172,13 @@ class TableOperation:
         return dict(zip(shards, struct.unpack_from(f"<{len(shards)}Q", answer), strict=True))
 
     def _answer(self) -> Any:
+        try:
+            return self._last_answer()
+        except TableFullError as error:  # a part of a push may be applied: it goes on under its number
+            error.resume = (self._worker, self._seq) if self._changes else None
+            raise
+
+    def _last_answer(self) -> Any:
         what = f"{'push to' if self._changes else 'pull from'} {self._table.what}"
         while True:
             try:
@@ -249,7 +253,7 @@ class TableGateway:
         seq, lane = self._stalled.pop(header.worker, (0, None))
         try:
             done = table.start(work, header.timeout, lane if seq == header.seq else None)
-        except WaitTimeoutError as error:
+        except (WaitTimeoutError, TableFullError) as error:
             if error.resume is not None:
                 keep(self._stalled, header.worker, (header.seq, error.resume), STALLED)
             raise

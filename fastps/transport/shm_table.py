@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastps._core import Group, TableGroup, shards_of
+from fastps.errors import KeysError
 from fastps.kernels.loader import addresses_of
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from fastps.transport.contract import TableWork
 
 NO_ROW = 2**32 - 1
+SCAN_BYTES = 32 << 20  # at once, of rows however long they are
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,8 @@ class ShmTable:
         self.shards, self.info, self._num_shards = shards, spec.tables[number], len(spec.plans)
         image = spec.addresses[shards[0]].kernels[len(spec.kernels) + number]
         rule = (*addresses_of(image), len(self.info.rule.slots))
-        self.group = TableGroup(group, number, self.info.name, len(spec.plans), rule, spec.gradients.clip_value)
+        limit = math.inf if self.info.counts_for is not None else spec.gradients.clip_value
+        self.group = TableGroup(group, number, self.info.name, len(spec.plans), rule, limit)
 
     def start(self, work: TableWork, timeout: float | None, resume: Any = None) -> Done:
         versions = self.group.run(
@@ -51,18 +55,24 @@ class ShmTable:
     def views(self, keys: Any) -> list[np.ndarray[Any, np.dtype[Any]]]:
         """Read-only arrays on the rows of keys, which are there."""
         shards, rows = shards_of(keys, self._num_shards), self.group.find(keys)
+        if (rows == NO_ROW).any():
+            raise KeysError(f"view `{self.info.name}`: a row was evicted meanwhile; take the view again")
         windows = [self.group.window(int(shard), int(row)) for shard, row in zip(shards, rows, strict=True)]
         return [np.frombuffer(memoryview(window), self.info.dtype) for window in windows]
 
-    def remove(self, keys: Any, wanted: list[bool], timeout: float | None) -> tuple[Any, list[Any]]:
+    def remove(
+        self, keys: Any, wanted: list[bool], timeout: float | None, since: int = 2**32 - 1
+    ) -> tuple[Any, list[Any]]:
         removed = np.zeros(len(keys), np.uint8)
         streams = self._streams(len(keys), wanted)
-        self.group.remove(keys, streams, removed, timeout)
+        self.group.remove(keys, streams, removed, timeout, since)
         return removed.view(np.bool_), streams
 
     def scan(
         self, shard: int, cursor: int, most: int, wanted: list[bool], timeout: float | None
     ) -> tuple[Any, list[Any], int]:
+        row_bytes = sum(n for (_, n), want in zip(self.info.streams, wanted, strict=True) if want) * 8
+        most = min(most, max(1, SCAN_BYTES // max(1, row_bytes)))
         keys, streams = np.empty(most, np.uint64), self._streams(most, wanted)
         n, cursor = self.group.scan(self.shards.index(shard), cursor, keys, streams, None, timeout)
         return keys[:n], [None if stream is None else stream[:n] for stream in streams], cursor
