@@ -54,9 +54,9 @@ static bool claim(const fps_arena *arena, uint32_t index)
     fps_seat *seat = &arena->seats[index];
     int error = pthread_mutex_trylock(&seat->life);
     if (error != 0 && error != EOWNERDEAD) return false;
-    if (error == EOWNERDEAD) {
+    if (error == EOWNERDEAD || fps_load32_relaxed(&seat->state) == FPS_SEAT_LIVE) { /* or could not be buried before */
         bool buried = bury(arena, index);
-        pthread_mutex_consistent(&seat->life);
+        if (error == EOWNERDEAD) pthread_mutex_consistent(&seat->life);
         if (!buried) { /* still LIVE, so nobody takes it: its record is needed by whoever repairs the stripe */
             pthread_mutex_unlock(&seat->life);
             return false;
@@ -84,7 +84,7 @@ static int open_seat(void *argument)
         for (uint32_t i = 0; i < r->arena->layout.n_sessions; i++) {
             fps_seat *seat = &r->arena->seats[i];
             bool free = fps_load32_acquire(&seat->state) == FPS_SEAT_FREE; /* SYNC seat-free */
-            bool dead = fps_lock_abandoned(&seat->life);
+            bool dead = fps_lock_abandoned(&seat->life) || fps_lock_holder(&seat->life) == 0;
             if (!(free || (take_dead && dead)) || !claim(r->arena, i)) continue;
             fps_store32_relaxed(&seat->pid, (uint32_t)getpid());
             fps_store_relaxed(&seat->pins, 0);
@@ -105,10 +105,11 @@ static int adopt_seat(void *argument)
     request *r = argument;
     fps_seat *seat = &r->arena->seats[r->index];
     int error = pthread_mutex_trylock(&seat->life);
-    if (error == 0) pthread_mutex_unlock(&seat->life);
-    if (error != EOWNERDEAD) return FPS_NOT_ABANDONED;
+    const bool dead = error == EOWNERDEAD || (error == 0 && fps_load32_relaxed(&seat->state) == FPS_SEAT_LIVE);
+    if (error == 0 && !dead) pthread_mutex_unlock(&seat->life);
+    if (!dead) return FPS_NOT_ABANDONED;
     bool buried = bury(r->arena, r->index);
-    pthread_mutex_consistent(&seat->life);
+    if (error == EOWNERDEAD) pthread_mutex_consistent(&seat->life);
     if (!buried) {
         pthread_mutex_unlock(&seat->life);
         return FPS_NOT_ABANDONED;

@@ -79,8 +79,8 @@ keys, late = flights()
 test, train = np.split(np.random.default_rng(SEED).permutation(len(late)), [round(len(late) * TEST_SHARE)])
 print(f"{len(late):,} flights, {late.mean():.1%} of them late, with {len(FEATURES)} features each")
 
-# A table with keys="bytes" takes the texts themselves, but hashes them at every pull and push, which takes 20 times as
-# long as all the rest. So they are hashed above, once, and these hashes are the keys.
+# A table with keys="bytes" takes the texts themselves, but hashes them at every pull and push, which takes 2.6 s in
+# all, not 0.5 s. So they are hashed above, each distinct one once, and these hashes are the keys.
 table = fastps.Table(1, rule=fastps.FTRL(0.07, l1=1.0), init=0.0, keys="uint64")
 with fastps.ParameterServer(table, num_shards=2) as ps:
     seconds = max(ray.get([learn.remote(ps, keys[share], late[share]) for share in np.array_split(train, WORKERS)]))

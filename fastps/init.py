@@ -20,7 +20,11 @@ CONSTANT, UNIFORM, NORMAL = range(3)  # fps_initial in csrc/layout.h
 def _finite(owner: Any, *names: str) -> None:
     for name in names:
         value = getattr(owner, name)
-        if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not math.isfinite(value):
+        try:
+            fits = isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and math.isfinite(value)
+        except OverflowError:
+            fits = False
+        if not fits:
             raise OptionError(f"{type(owner).__name__}: expected a finite {name}, got {value!r}")
 
 
@@ -116,10 +120,16 @@ class Array(Initializer):
     others: Initializer = Constant(0.0)
 
     def __post_init__(self) -> None:
-        if np.ndim(self.values) != 2:
-            raise OptionError(f"Array: expected values[n, dim], got {np.ndim(self.values)} dimensions")
-        if self.keys is not None and len(self.keys) != len(self.values):
-            raise OptionError(f"Array: expected a key for each of {len(self.values)} rows, got {len(self.keys)}")
+        try:
+            values = np.asarray(self.values)
+        except ValueError:
+            raise OptionError("Array: expected values[n, dim], got rows of different lengths") from None
+        if values.ndim != 2 or values.dtype.kind not in "fiu":
+            raise OptionError(f"Array: expected numbers as values[n, dim], got {values.dtype}{list(values.shape)}")
+        if self.keys is not None and (not hasattr(self.keys, "__len__") or len(self.keys) != len(values)):
+            raise OptionError(f"Array: expected a key for each of {len(values)} rows, got {self.keys!r}")
+        if not isinstance(self.others, Initializer):
+            raise OptionError(f"Array: expected others to be an initializer, got {self.others!r}")
 
     def numbers(self, dim: int) -> tuple[int, float, float]:
         return self.others.numbers(dim)

@@ -367,10 +367,11 @@ def merged(errors: list[tuple[int, BaseException]], done: tuple[int, ...], pushe
     if not pushes:
         return first
     timeouts = [(i, e) for i, e in errors if isinstance(e, WaitTimeoutError)]
+    tokens = {i: e.resume for i, e in timeouts}
     return WaitTimeoutError(
         "; ".join(str(e) for _, e in timeouts),
         tuple(sorted([*done, *(s for _, e in timeouts for s in e.applied)])),
         tuple(sorted(s for _, e in timeouts for s in e.partial)),
         tuple(sorted(s for _, e in timeouts for s in e.pending)),
-        Resume(owner, {i: e.resume for i, e in timeouts}),
+        Resume(owner, tokens) if any(token is not None for token in tokens.values()) else None,
     )

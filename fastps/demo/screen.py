@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
-from fastps.demo.measure import Outcome, Settings
+if TYPE_CHECKING:  # at run time this module needs rich alone
+    from fastps.demo.measure import Outcome, Settings
 
 PLAIN_LINES = 4  # of progress a run, when nobody watches
 

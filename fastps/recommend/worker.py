@@ -19,8 +19,8 @@ AT_THE_START, RATINGS, SQUARES, BATCHES = range(BOARD)
 def work(server: ParameterServer, board: ParameterServer, ratings: Ratings, settings: Settings) -> float:
     """Takes the next batch of an epoch, whoever has the others, until the last epoch is over.
 
-    So a worker that the machine holds up leaves its part to the others. With a half of the ratings for each of two
-    workers, one of them now and then trained on its half alone at the end, and the test error was higher by 0.005.
+    So a worker that the machine holds up leaves its part to the others. Where each of two had a half of the ratings,
+    one could end with its half alone: on a busy machine the test error had a standard deviation of 0.0019, not 0.0006.
 
     Parameters
     ----------

@@ -9,6 +9,7 @@ import numpy as np
 
 from fastps._core import hash_of
 from fastps.errors import DtypeError, KeysError, ShapeError
+from fastps.interchange import as_array
 
 KINDS = ("int64", "uint64", "bytes")
 Keys = np.ndarray[Any, np.dtype[np.uint64]]
@@ -47,8 +48,10 @@ def _numbers(keys: Any, kind: str, where: str) -> Keys:
 
 
 def _array_of_numbers(keys: Any, kind: str, where: str) -> np.ndarray[Any, np.dtype[Any]]:
-    if hasattr(keys, "__array__") or hasattr(keys, "__arrow_c_array__"):
+    if hasattr(keys, "__array__"):
         return np.asarray(keys)
+    if hasattr(keys, "__arrow_c_array__") or hasattr(keys, "__arrow_c_stream__") or hasattr(keys, "__dlpack__"):
+        return as_array(keys, where)
     if isinstance(keys, (str, bytes)) or not isinstance(keys, Iterable):
         raise DtypeError(f"{where}: expected {kind}[n], got {type(keys).__name__} {keys!r}; pass a sequence of keys")
     items = keys if isinstance(keys, (list, tuple, range)) else list(keys)
@@ -56,7 +59,7 @@ def _array_of_numbers(keys: Any, kind: str, where: str) -> np.ndarray[Any, np.dt
         wrong = next(k for k in items if isinstance(k, (bool, np.bool_)) or not isinstance(k, (int, np.integer)))
         raise DtypeError(f"{where}: expected {kind}[n], got {type(wrong).__name__} {wrong!r} among the keys")
     try:
-        return np.array(items, kind)
+        return np.array([int(key) for key in items], kind)
     except OverflowError:
         low, high = (0, 2**64) if kind == "uint64" else (-(2**63), 2**63)
         at = next(i for i, key in enumerate(items) if not low <= key < high)
@@ -64,15 +67,18 @@ def _array_of_numbers(keys: Any, kind: str, where: str) -> np.ndarray[Any, np.dt
 
 
 def _hashes(keys: Any, where: str) -> Keys:
-    if isinstance(keys, np.ndarray) and keys.dtype.kind in "SU" and keys.ndim != 1:
+    if isinstance(keys, np.ndarray) and keys.ndim != 1 and (keys.ndim > 1 or keys.dtype.kind in "SU"):
         raise ShapeError(f"{where}: expected str or bytes[n], got {keys.ndim} dimensions")
-    if isinstance(keys, (str, bytes)) or not isinstance(keys, Iterable):
+    if getattr(keys, "ndim", 1) == 0 or isinstance(keys, (str, bytes)) or not isinstance(keys, Iterable):
         raise DtypeError(f"{where}: expected a sequence of str or bytes, got {type(keys).__name__}; pass [key]")
     items = keys.to_pylist() if hasattr(keys, "to_pylist") else keys  # of Arrow
     out = []
     for at, key in enumerate(items):
         if isinstance(key, str):
-            out.append(hash_of(key.encode()))
+            try:
+                out.append(hash_of(key.encode()))
+            except UnicodeEncodeError as error:
+                raise KeysError(f"{where}: {key!r} is no Unicode text ({error.reason}) - at [{at}]") from None
         elif isinstance(key, bytes):
             out.append(hash_of(bytes(key)))
         else:

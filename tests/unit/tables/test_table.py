@@ -196,7 +196,7 @@ def test_a_table_full_error_keeps_what_it_says_through_pickling():
     error = fastps.TableFullError("table `t`: it is full", "t", 12, shard=1, applied=(0, 2))
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is fastps.TableFullError
-    assert vars(again) == {"table": "t", "capacity": 12, "shard": 1, "applied": (0, 2)}
+    assert vars(again) == {"table": "t", "capacity": 12, "shard": 1, "applied": (0, 2), "resume": None}
     assert str(again) == "table `t`: it is full"
     assert isinstance(again, MemoryError)
     assert isinstance(again, FastPSError)
