@@ -50,7 +50,8 @@ typedef struct fps_sparse_call {
 } fps_sparse_call;
 
 /* Runs the parts that are not done. On any other answer than FPS_OK `*at` is the part that could not go on. Where there
- * is no room for new rows (FPS_TABLE_FULL, FPS_NO_MEMORY) nothing is applied on any of the parts. */
+ * is no room for the new rows of a push (FPS_TABLE_FULL, FPS_NO_MEMORY) nothing is applied on any of the parts; unless
+ * it had begun, and others removed rows of it meanwhile: then `position` and `done` say how far it has come. */
 fps_status fps_sparse_run(fps_sparse_call *call, uint32_t *at);
 
 /* Which keys have a row: rows[i], or FPS_NO_ROW. It may be another's as soon as this returns. */

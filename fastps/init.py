@@ -7,6 +7,7 @@ many shards there are and whoever comes first.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,12 +29,12 @@ def _finite(owner: Any, *names: str) -> None:
             raise OptionError(f"{type(owner).__name__}: expected a finite {name}, got {value!r}")
 
 
-class Initializer:
+class Initializer(ABC):
     """The root of all of them."""
 
+    @abstractmethod
     def numbers(self, dim: int) -> tuple[int, float, float]:
         """(kind, first, second) of csrc/initial.c for rows of `dim` values."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -148,7 +148,7 @@ cdef class TableGroup:
         """An operation on arrays that the caller has checked: `keys` uint64[n], the others C-contiguous [n, ...].
 
         `grads` makes it a push, `outs` a pull; `sets`, an array or None for the values and each slot, sets them. Answers,
-        per arena, the pushes to the table so far. `resume` comes from a WaitTimeoutError of the same keys and arrays.
+        per arena, the pushes to the table so far. `resume` comes from a WaitTimeoutError or TableFullError of a push of the same keys.
         """
         cdef TableLane lane
         cdef fps_sparse_call call
@@ -156,7 +156,6 @@ cdef class TableGroup:
         cdef uint32_t at = 0, i
         cdef fps_status status
         cdef object limit = self.group.timeout if timeout is None else timeout
-        cdef bint changes = grads is not None or sets is not None
         if resume is None:
             lane = self.take()
             try:
@@ -307,7 +306,6 @@ cdef class TableGroup:
         cdef fps_sparse_part *part
         cdef fps_wait wait
         cdef fps_status status = FPS_OK
-        cdef uint8_t *flags = <uint8_t *>np.PyArray_DATA(removed)
         cdef object limit = self.group.timeout if timeout is None else timeout
         memset(&wait, 0, sizeof(wait))
         wait.deadline_ns = deadline_after(limit)
