@@ -6,8 +6,9 @@
 One process, one thread, one shard, float32. Every batch has fresh keys, drawn uniformly or by Zipf's law (exponent 1.1)
 over all rows, so nothing is warm from the last one. The limits are np.take on a dense matrix, and torch's index_add_ on
 one, with the numbers of the rows known; both matrices have huge pages. The floor is a dict of arrays in a Python loop.
-A batch of one goes before a batch of the other. Answers are checked before times are printed. torch's columns are left
-out without it.
+Subjects take turns of 131,072 keys or rows, of which the second half counts: before that a subject pays for what the one
+before has left behind, dirty cache lines and caches full of another matrix's page table. Answers are checked before
+times are printed. torch's columns are left out without it.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ except ImportError:
 
 FLOAT = np.float32
 BATCHES = (4096, 65536)
+TURN = 131_072
 DIMS = (8, 16, 32, 64, 128, 256)
 LR = 0.01
 RULES = {"SGD": fastps.SGD(LR), "Adagrad": fastps.Adagrad(LR), "RowAdagrad": fastps.RowAdagrad(LR)}
@@ -99,25 +101,31 @@ def timed(operation: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+def turn(draw: Draw, m: int, operation: Callable[[np.ndarray], object]) -> list[float]:
+    half = max(1, TURN // m // 2)
+    return [timed(lambda fresh=draw(m): operation(fresh)) for _ in range(2 * half)][half:]
+
+
 def measure(s: Subjects, draw: Draw, m: int, seconds: float) -> dict[str, Times]:
     """Fresh keys for every single operation."""
     out, grads = np.zeros((m, s.dim), FLOAT), s.rng.normal(size=(m, s.dim)).astype(FLOAT) * FLOAT(1e-3)
-    given = None if s.torch is None else torch.from_numpy(grads)
-    taken: dict[str, list[float]] = {}
+    subjects: dict[str, tuple[Draw, Callable[[np.ndarray], object]]] = {
+        "take": (draw, lambda rows: np.take(s.dense, rows, axis=0, out=out, mode="clip"))
+    }
+    for name, table in s.tables.items():
+        subjects[f"pull {name}"] = lambda m: s.keys[draw(m)], lambda keys, t=table: t.pull(keys, out=out)
+        subjects[f"push {name}"] = lambda m: s.keys[draw(m)], lambda keys, t=table: t.push(keys, grads)
+    if s.torch is not None:
+        given = torch.from_numpy(grads)
+        subjects["index_add_"] = (
+            lambda m: torch.from_numpy(draw(m)),
+            lambda rows: s.torch.index_add_(0, rows, given, alpha=-LR),
+        )
+    taken: dict[str, list[float]] = {name: [] for name in subjects}
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(taken["take"]) < 12:
-        rows = draw(m)
-        times = {"take": timed(lambda rows=rows: np.take(s.dense, rows, axis=0, out=out, mode="clip"))}
-        for name, table in s.tables.items():
-            keys = s.keys[draw(m)]
-            times[f"pull {name}"] = timed(lambda t=table, k=keys: t.pull(k, out=out))
-            keys = s.keys[draw(m)]
-            times[f"push {name}"] = timed(lambda t=table, k=keys: t.push(k, grads))
-        if given is not None:
-            rows = torch.from_numpy(draw(m))
-            times["index_add_"] = timed(lambda rows=rows: s.torch.index_add_(0, rows, given, alpha=-LR))
-        for name, value in times.items():
-            taken.setdefault(name, []).append(value)
+        for name, (fresh, operation) in subjects.items():
+            taken[name] += turn(fresh, m, operation)
     return {name: Times(np.array(values[2:])) for name, values in taken.items()}
 
 

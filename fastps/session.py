@@ -335,7 +335,8 @@ class Resume:
 
     def __init__(self, owner: Any, tokens: dict[int, Any]) -> None:
         self.owner, self.tokens, self.used = owner, tokens, False
-        self.places: Any = None  # of a table: which of the keys it was of
+        self.keys: Any = None  # of a table: all of the push,
+        self.places: Any = None  # and which of them it was of
 
 
 def tokens_of(resume: Any, owner: Any, verb: str) -> dict[int, Any] | None:

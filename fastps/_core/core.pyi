@@ -161,7 +161,8 @@ class Board:
     @property
     def live(self) -> list[int]: ...
 
-class TableLane: ...
+class TableLane:
+    def keys(self) -> Any: ...
 
 class TableGroup:
     def __init__(
@@ -172,7 +173,11 @@ class TableGroup:
         num_shards: int,
         rule: tuple[int, int, int],
         limit: float = ...,
+        kind: str = ...,
     ) -> None: ...
+    def run_if_fits(
+        self, keys: Any, grads: Any, pulls: bool, out: Any, create: bool, timeout: float | None = None
+    ) -> Any: ...
     def run(
         self,
         keys: Any,

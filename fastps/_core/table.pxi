@@ -28,12 +28,13 @@ cdef class TableLane:
     cdef Lane lane
     cdef fps_sparse_part *parts
     cdef fps_batch *batches
-    cdef uint64_t *keys
+    cdef uint64_t *given  # a copy: the core reads keys more than once, and without the GIL
+    cdef uint64_t *by_shard
     cdef uint32_t *places
     cdef uint32_t *starts
     cdef uint32_t room, n_parts
-    cdef object held  # the keys of a push that is to be resumed
-    cdef uint32_t most  # keys of the last operation
+    cdef bint resumable  # a push that can go on
+    cdef uint32_t n  # keys of the last operation
 
     def __cinit__(self, uint32_t n_parts, uint32_t n_shards):
         self.n_parts = n_parts
@@ -50,22 +51,29 @@ cdef class TableLane:
                 fps_batch_free(&self.batches[i])
         free(self.parts)
         free(self.batches)
-        free(self.keys)
+        free(self.given)
         free(self.places)
         free(self.starts)
 
     cdef void reserve(self, uint32_t n) except *:
         if n <= self.room:
             return
-        keys = <uint64_t *>realloc(self.keys, <size_t>n * sizeof(uint64_t))
-        if keys:
-            self.keys = keys
+        given = <uint64_t *>realloc(self.given, 2 * <size_t>n * sizeof(uint64_t))
+        if given:
+            self.given, self.by_shard = given, given + n
         places = <uint32_t *>realloc(self.places, <size_t>n * sizeof(uint32_t))
         if places:
             self.places = places
-        if not (keys and places):
+        if not (given and places):
             raise MemoryError(f"{n} keys")
         self.room = n
+
+    def keys(self):
+        """Of the last operation: uint64[n], a copy."""
+        cdef np.npy_intp n = self.n
+        cdef object copy = np.PyArray_EMPTY(1, &n, np.NPY_UINT64, 0)
+        memcpy(np.PyArray_DATA(copy), self.given, n * sizeof(uint64_t))
+        return copy
 
 
 cdef class TableGroup:
@@ -79,18 +87,21 @@ cdef class TableGroup:
     num_shards : of the server
     rule : (address of the kernel, of `prepare`, slots)
     limit : of the gradients' absolute values, for kernels that clip
+    kind : of the keys that `run_if_fits` takes: "int64" or "uint64"; others need a closer look
 
     Threads: any number.
     """
     cdef Group group
     cdef fps_rule rule
-    cdef uint32_t number, num_shards, n_slots
+    cdef uint32_t number, num_shards, n_slots, dim
+    cdef int key_type, value_type
     cdef double limit
     cdef list idle
     cdef str name
     cdef list shards
 
-    def __init__(self, Group group, uint32_t number, str name, uint32_t num_shards, tuple rule, double limit=math.inf):
+    def __init__(self, Group group, uint32_t number, str name, uint32_t num_shards, tuple rule, double limit=math.inf,
+                 str kind=""):
         cdef Arena arena
         self.group, self.number, self.name, self.num_shards, self.limit = group, number, name, num_shards, limit
         kernel, prepare, self.n_slots = rule
@@ -101,6 +112,9 @@ cdef class TableGroup:
             if number >= arena.arena.layout.n_tables or arena.arena.tables[number].layout.n_slots != self.n_slots:
                 raise ValueError(f"{arena.label}: table {number} with {self.n_slots} slots")
             self.shards.append(arena.arena.layout.shard_index)
+        self.dim = self.table(0).layout.dim
+        self.value_type = np.NPY_FLOAT if self.table(0).layout.item_bytes == 4 else np.NPY_DOUBLE
+        self.key_type = {"int64": np.NPY_INT64, "uint64": np.NPY_UINT64}.get(kind, np.NPY_NOTYPE)
 
     cdef const fps_table *table(self, uint32_t part):
         return &self.group.arenas[part].tables[self.number]
@@ -113,8 +127,8 @@ cdef class TableGroup:
 
     cdef void give_back(self, TableLane lane):
         self.group.idle.append(lane.lane)
-        lane.lane, lane.held = None, None
-        if lane.most <= KEEP_KEYS:
+        lane.lane, lane.resumable = None, False
+        if lane.n <= KEEP_KEYS:
             self.idle.append(lane)
 
     cdef void spread(self, TableLane lane, object keys) except *:
@@ -124,24 +138,49 @@ cdef class TableGroup:
         cdef const uint64_t *key = <const uint64_t *>np.PyArray_DATA(keys)
         if np.PyArray_SIZE(keys) >= 1 << 30:
             raise ValueError(f"table `{self.name}`: {np.PyArray_SIZE(keys)} keys at once")
-        lane.most = n
+        lane.n = n
         memset(lane.parts, 0, self.group.n_parts * sizeof(fps_sparse_part))
+        lane.reserve(n)
+        memcpy(lane.given, key, n * sizeof(uint64_t))
         if self.num_shards > 1:
-            lane.reserve(n)
             with nogil:
-                fps_batch_split(key, n, self.num_shards, lane.keys, lane.places, lane.starts)
+                fps_batch_split(lane.given, n, self.num_shards, lane.by_shard, lane.places, lane.starts)
         for i in range(self.group.n_parts):
             part = &lane.parts[i]
             part.session, part.batch = &lane.lane.sessions[i], &lane.batches[i]
             if self.num_shards == 1:
-                part.keys, part.n = key, n
+                part.keys, part.n = lane.given, n
             else:
                 shard = self.group.arenas[i].layout.shard_index
-                part.keys, part.places = lane.keys + lane.starts[shard], lane.places + lane.starts[shard]
+                part.keys, part.places = lane.by_shard + lane.starts[shard], lane.places + lane.starts[shard]
                 part.n = lane.starts[shard + 1] - lane.starts[shard]
             covered += part.n
         if covered != n:
             raise ValueError(f"table `{self.name}`: {n - covered} keys belong to shards that are not mapped here")
+
+    cdef bint fits(self, object array, np.npy_intp n, bint writable):
+        """Whether it is [n, dim] of the table's type, and no more than that."""
+        return (np.PyArray_CheckExact(array) and np.PyArray_TYPE(array) == self.value_type
+                and np.PyArray_NDIM(array) == 2 and np.PyArray_DIMS(array)[0] == n
+                and np.PyArray_DIMS(array)[1] == self.dim
+                and (np.PyArray_ISCARRAY(array) if writable else np.PyArray_ISCARRAY_RO(array)))
+
+    def run_if_fits(self, object keys, object grads, bint pulls, object out, bint create, object timeout=None):
+        """A push, or a pull into `out` or a new array, of arguments that may be anything: the rows, True of a push, or
+        None, having done nothing, where an argument needs a closer look."""
+        cdef np.npy_intp shape[2]
+        if not (np.PyArray_CheckExact(keys) and np.PyArray_TYPE(keys) == self.key_type
+                and np.PyArray_NDIM(keys) == 1 and np.PyArray_ISCARRAY_RO(keys)):
+            return None
+        shape[0], shape[1] = np.PyArray_DIMS(keys)[0], self.dim
+        if grads is not None and not self.fits(grads, shape[0], False):
+            return None
+        if out is not None and not self.fits(out, shape[0], True):
+            return None
+        if pulls and out is None:
+            out = np.PyArray_EMPTY(2, shape, self.value_type, 0)
+        self.run(keys, grads, out, None, create, timeout)
+        return out if pulls else True
 
     def run(self, object keys, object grads, object outs, list sets, bint create, object timeout=None,
             TableLane resume=None, double scale=1.0):
@@ -164,16 +203,13 @@ cdef class TableGroup:
                 self.give_back(lane)
                 raise
         else:
-            if resume.lane is None or resume.lane.group is not self.group or resume.held is None:
+            if not resume.resumable or resume.lane.group is not self.group:
                 raise ValueError("resume: it was used already, or belongs to another table or process")
             if resume.lane.generation != fps_life_generation():
                 raise ValueError("resume: it belongs to the process that this one was forked from")
-            if grads is None or not np_array_equal(keys, resume.held):
-                raise errors.OptionError(
-                    f"push to table `{self.name}`: resume= is for the keys and gradients of the push that did not end; "
-                    f"nothing more was applied")
-            lane = resume
-            keys, resume.held = resume.held, None  # where the parts' keys are
+            if grads is None or not np_array_equal(keys, resume.keys()):
+                raise ValueError("resume: it belongs to a push of other keys")
+            lane, resume.resumable = resume, False
         memset(&call, 0, sizeof(call))
         call.table, call.rule, call.limit, call.scale = self.number, &self.rule, self.limit, scale
         call.create, call.parts, call.n_parts = create, lane.parts, self.group.n_parts
@@ -188,13 +224,12 @@ cdef class TableGroup:
         with nogil:
             status = fps_sparse_run(&call, &at)
         if status != FPS_OK:
-            self.fail(lane, status, at, grads is not None, sets is not None, keys, limit)
+            self.fail(lane, status, at, grads is not None, sets is not None, limit)
         versions = tuple([lane.parts[i].version for i in range(self.group.n_parts)])
         self.give_back(lane)
         return versions
 
-    cdef void fail(self, TableLane lane, fps_status status, uint32_t at, bint pushes, bint sets, object keys,
-                   double timeout) except *:
+    cdef void fail(self, TableLane lane, fps_status status, uint32_t at, bint pushes, bint sets, double timeout) except *:
         cdef int code = c_errno
         cdef uint32_t i
         cdef const fps_table *t = self.table(at)
@@ -210,7 +245,7 @@ cdef class TableGroup:
         done = (f"the push is applied on shards {applied}, to some rows of shards {partial} and not on shards {pending}: "
                 f"push the same keys and gradients with resume=error.resume to finish it")
         if token is not None and status in (FPS_TIMEOUT, FPS_TABLE_FULL):
-            lane.held = keys  # out of the pools: it knows how far the push came
+            lane.resumable = True  # out of the pools: it knows how far the push came
         if status == FPS_TIMEOUT and pushes:
             raise errors.WaitTimeoutError(
                 f"{where}: waited {timeout:.3g} s for a row that another process writes; {done}",

@@ -140,9 +140,13 @@ class TableHandle:
         Cost on the shards' node: one C call that copies each row once; per call a lookup of each key, and under a lock
         the birth of new rows. From 12 MiB on `out` is written past the caches. From another node one Ray call a node.
         """
+        session, limit = self._session, seconds(timeout)
+        pulled = session.pull_directly(keys, out, bool(create), limit)
+        if pulled is not None:
+            return pulled
         numbers = self._keys(keys, "pull")
         rows = self._out(out, len(numbers), "pull")
-        self._session.pull(numbers, rows, bool(create), seconds(timeout))
+        session.pull(numbers, rows, bool(create), limit)
         return rows if out is None else out
 
     def push(self, keys: Any, grads: Any, *, timeout: float | None = None, resume: Any = None) -> None:
@@ -170,7 +174,10 @@ class TableHandle:
         WaitTimeoutError
             Says on which shards the push was applied.
         """
-        self._push(keys, grads, None, seconds(timeout), resume, "push")
+        limit = seconds(timeout)
+        if resume is None and self._session.push_directly(keys, grads, limit):
+            return
+        self._push(keys, grads, None, limit, resume, "push")
 
     def push_pull(self, keys: Any, grads: Any, *, out: Any = None, timeout: float | None = None) -> Array:
         """A push, and the rows as it left them, in the order of keys. Errors as of `push` and `pull`."""

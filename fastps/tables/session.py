@@ -10,9 +10,10 @@ import numpy as np
 from fastps import cluster
 from fastps._core import all_finite, shards_of, table_initial
 from fastps.deadline import deadline_after, left_until
-from fastps.errors import FastPSError, NonfiniteError, TableFullError, WaitTimeoutError
-from fastps.session import Session, apart, merged, norm_of, tokens_of
+from fastps.errors import FastPSError, NonfiniteError, OptionError, TableFullError, WaitTimeoutError
+from fastps.session import Resume, Session, apart, merged, norm_of, tokens_of
 from fastps.transport.contract import TableWork
+from fastps.transport.shm_table import ShmTable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +35,9 @@ class TableSession:
         self.sightings = None if sightings is None else TableSession(session, sightings)
         self.transports: list[TableTransport] = [transport.table(number) for transport in session.transports]
         self.num_shards = len(session.spec.plans)
+        # All shards here: one C call checks and does everything, unless an argument needs a closer look.
+        (first, *others) = self.transports
+        self._direct = first.group if isinstance(first, ShmTable) and not others and self.sightings is None else None
         self._transport_of_shard = np.zeros(self.num_shards, np.intp)
         for i, transport in enumerate(self.transports):
             self._transport_of_shard[list(transport.shards)] = i
@@ -122,6 +126,30 @@ class TableSession:
             if len(counted):
                 self.sightings.remove(counted, [False], timeout)
 
+    def pull_directly(self, keys: Any, out: Any, create: bool, timeout: float | None) -> Array | None:
+        """The rows, when one C call could check the arguments and do everything; None when it could not."""
+        if self._direct is None:
+            return None
+        try:
+            rows: Array | None = self._direct.run_if_fits(keys, None, True, out, create, self.session.limit(timeout))
+        except TableFullError:
+            if self.info.evict is None:
+                raise
+            return None
+        return rows
+
+    def push_directly(self, keys: Any, grads: Any, timeout: float | None) -> bool:
+        """The same of a push: whether it is done."""
+        if self._direct is None or self.info.evict is not None or self.session.spec.gradients.inspects:
+            return False
+        try:
+            return self._direct.run_if_fits(keys, grads, False, None, True, self.session.limit(timeout)) is not None
+        except (WaitTimeoutError, TableFullError) as error:
+            token, worst = error.resume, merged([(0, error)], (), True, self)
+            if token is not None:
+                worst.resume.keys = token.keys()  # type: ignore[attr-defined]
+            raise worst from None
+
     def pull(self, keys: Array, outs: Array, create: bool, timeout: float | None) -> None:
         if create and self.sightings is not None:
             admitted = self._admitted(keys, timeout)
@@ -138,6 +166,12 @@ class TableSession:
 
     def push(self, keys: Array, grads: Array, outs: Array | None, timeout: float | None, resume: Any) -> bool:
         """False when the push was skipped: a gradient was not finite."""
+        pushed = getattr(resume, "keys", None)
+        if pushed is not None and not np.array_equal(pushed, keys):
+            raise OptionError(
+                f"push to `{self.info.name}`: resume= is for the keys and gradients of the push that did not end; "
+                f"nothing more was applied"
+            )
         policy, scale = self.session.spec.gradients, 1.0
         if outs is not None:
             grads = apart(grads, [outs])
@@ -154,10 +188,15 @@ class TableSession:
                 where = f"grads{at[0].tolist()}" if len(at) else "the norm of the gradients"
                 raise NonfiniteError(f"push to `{self.info.name}`: {where} is NaN or infinite; nothing was applied")
             return False
-        if self.sightings is None:
-            self.run(TableWork(keys, grads, outs, scale=scale), timeout, "push", resume)
-        else:
-            self._push_admitted(keys, grads, outs, scale, timeout, resume)
+        try:
+            if self.sightings is None:
+                self.run(TableWork(keys, grads, outs, scale=scale), timeout, "push", resume)
+            else:
+                self._push_admitted(keys, grads, outs, scale, timeout, resume)
+        except (WaitTimeoutError, TableFullError) as error:
+            if isinstance(error.resume, Resume):
+                error.resume.keys = keys
+            raise
         return True
 
     def _push_admitted(
@@ -171,8 +210,8 @@ class TableSession:
         try:
             self.run(TableWork(keys[places], grads[places], rows, scale=scale), timeout, "push", resume)
         except (WaitTimeoutError, TableFullError) as error:
-            if error.resume is not None:
-                error.resume.places = places  # type: ignore[attr-defined]
+            if isinstance(error.resume, Resume):
+                error.resume.places = places
             raise
         if outs is not None:
             table_initial(self.info.layout(1), keys, outs)

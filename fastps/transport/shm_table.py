@@ -40,7 +40,7 @@ class ShmTable:
         image = spec.addresses[shards[0]].kernels[len(spec.kernels) + number]
         rule = (*addresses_of(image), len(self.info.rule.slots))
         limit = math.inf if self.info.counts_for is not None else spec.gradients.clip_value
-        self.group = TableGroup(group, number, self.info.name, len(spec.plans), rule, limit)
+        self.group = TableGroup(group, number, self.info.name, len(spec.plans), rule, limit, self.info.keys)
 
     def start(self, work: TableWork, timeout: float | None, resume: Any = None) -> Done:
         versions = self.group.run(
