@@ -6,24 +6,25 @@
 
 #define CHUNK 64 /* elements at a time */
 #define WEYL UINT64_C(0x9e3779b97f4a7c15)
+#define INLINE static inline __attribute__((always_inline))
 
 /* SplitMix64: the numbers of a row are those of a stream that begins at its key's hash; each makes two elements. */
-static uint64_t number(uint64_t stream, uint64_t i) { return fps_hash(stream + (i + 1) * WEYL); }
+INLINE uint64_t number(uint64_t stream, uint64_t i) { return fps_hash(stream + (i + 1) * WEYL); }
 
-static uint64_t stream_of(const fps_table_layout *l, uint64_t key) { return fps_hash(key ^ fps_hash(l->seed ^ WEYL)); }
+INLINE uint64_t stream_of(const fps_table_layout *l, uint64_t key) { return fps_hash(key ^ fps_hash(l->seed ^ WEYL)); }
 
 /* What follows is done to a chunk step by step, in float, so that the compiler takes four or more elements at a time:
  * 64 normal
  * values take a fifth of what they take with double, one after the other. The results are right to 1e-6. */
 
 /* In (0, 1): the middles of 2^23 equal parts. Of the upper bits. */
-static void units(const uint32_t *bits, float *u, int n)
+INLINE void units(const uint32_t *bits, float *u, int n)
 {
     for (int i = 0; i < n; i++) u[i] = ((float)(int32_t)(bits[i] >> 9) + 0.5f) * 0x1p-23f;
 }
 
 /* log(x) for x in (0, 1]: x = m 2^e with m in [sqrt(1/2), sqrt(2)); log(m) = 2 artanh(s), s = (m - 1) / (m + 1). */
-static void logarithms(const float *x, float *out)
+INLINE void logarithms(const float *x, float *out)
 {
     int32_t bits[CHUNK / 2], e[CHUNK / 2];
     float m[CHUNK / 2];
@@ -42,7 +43,7 @@ static void logarithms(const float *x, float *out)
 
 /* The Box-Muller transform: of each number two normal ones. The lower half makes the radius, the upper one the angle:
  * an eighth of a turn either way by its series, and up to three quarters. */
-static void normals(const uint64_t *numbers, float *chunk)
+INLINE void normals(const uint64_t *numbers, float *chunk)
 {
     uint32_t low[CHUNK / 2], high[CHUNK / 2], upper[CHUNK / 2];
     float u[CHUNK / 2], radius[CHUNK / 2], angle[CHUNK / 2];
@@ -76,13 +77,17 @@ static void normals(const uint64_t *numbers, float *chunk)
 }
 
 /* Elements [at, at + CHUNK). */
-static void chunk_of(const fps_table_layout *l, uint64_t stream, uint32_t at, double *chunk)
+INLINE void chunk_of(const fps_table_layout *l, uint64_t stream, uint32_t at, double *chunk)
 {
     const uint32_t left = (l->dim - at + 1) / 2, wanted = left < CHUNK / 2 ? left : CHUNK / 2;
     uint64_t numbers[CHUNK / 2] = {0};
     uint32_t halves[CHUNK];
     float made[CHUNK];
-    for (uint32_t i = 0; i < wanted; i++) numbers[i] = number(stream, at / 2 + i);
+    if (wanted == CHUNK / 2) { /* a constant count: eight at a time */
+        for (uint32_t i = 0; i < CHUNK / 2; i++) numbers[i] = number(stream, at / 2 + i);
+    } else {
+        for (uint32_t i = 0; i < wanted; i++) numbers[i] = number(stream, at / 2 + i);
+    }
     if (l->initial == FPS_INITIAL_NORMAL) {
         normals(numbers, made);
     } else {
@@ -96,19 +101,26 @@ static void chunk_of(const fps_table_layout *l, uint64_t stream, uint32_t at, do
     for (uint32_t i = 0; i < CHUNK; i++) chunk[i] = first + by * (double)made[i];
 }
 
-static void store(const fps_table_layout *l, void *values, uint32_t at, const double *chunk)
+INLINE void store(const fps_table_layout *l, void *values, uint32_t at, const double *chunk)
 {
-    uint32_t n = l->dim - at < CHUNK ? l->dim - at : CHUNK;
+    const uint32_t n = l->dim - at < CHUNK ? l->dim - at : CHUNK;
     if (l->item_bytes == sizeof *chunk) {
-        memcpy((double *)values + at, chunk, n * sizeof *chunk);
+        double *to = (double *)values + at;
+        if (n == CHUNK)
+            memcpy(to, chunk, CHUNK * sizeof *to); /* a constant size: not by a string instruction */
+        else
+            memcpy(to, chunk, n * sizeof *to);
         return;
     }
-    float narrow[CHUNK];
-    for (uint32_t i = 0; i < CHUNK; i++) narrow[i] = (float)chunk[i];
-    memcpy((float *)values + at, narrow, n * sizeof *narrow);
+    float *to = (float *)values + at;
+    if (n == CHUNK) {
+        for (uint32_t i = 0; i < CHUNK; i++) to[i] = (float)chunk[i];
+    } else {
+        for (uint32_t i = 0; i < n; i++) to[i] = (float)chunk[i];
+    }
 }
 
-void fps_initial_fill(const fps_table_layout *l, uint64_t key, void *values)
+INLINE void fill(const fps_table_layout *l, uint64_t key, void *values)
 {
     double chunk[CHUNK];
     if (l->initial == FPS_INITIAL_CONSTANT) {
@@ -122,3 +134,24 @@ void fps_initial_fill(const fps_table_layout *l, uint64_t key, void *values)
         store(l, values, at, chunk);
     }
 }
+
+void fps_initial_fill_anywhere(const fps_table_layout *l, uint64_t key, void *values) { fill(l, key, values); }
+
+#if defined(__x86_64__) && defined(__GNUC__)
+/* For processors that multiply eight numbers of 64 bits at once: the same code takes a third of the time. */
+__attribute__((target("avx512f,avx512dq,avx512vl"))) static void fill_wide(const fps_table_layout *l, uint64_t key,
+                                                                           void *values)
+{
+    fill(l, key, values);
+}
+
+void fps_initial_fill(const fps_table_layout *l, uint64_t key, void *values)
+{
+    if (__builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+        fill_wide(l, key, values);
+    else
+        fill(l, key, values);
+}
+#else
+void fps_initial_fill(const fps_table_layout *l, uint64_t key, void *values) { fill(l, key, values); }
+#endif

@@ -10,4 +10,7 @@
 /* values[i] for i < layout->dim, of layout->item_bytes each. */
 void fps_initial_fill(const fps_table_layout *layout, uint64_t key, void *values);
 
+/* The same without what only some processors can do. */
+void fps_initial_fill_anywhere(const fps_table_layout *layout, uint64_t key, void *values);
+
 #endif

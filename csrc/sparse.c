@@ -91,18 +91,16 @@ static uint32_t find_by_key(const fps_table *t, uint64_t key, uint64_t hash)
     }
 }
 
+/* The first row with the tag. That of another key with the same tag is rare, and none is surely none. */
 static uint32_t first_row(const fps_table *t, const fps_index *index, uint32_t tag)
 {
-    const uint32_t bucket = fps_index_bucket(index, tag);
-    const fps_word *slots = index->slots + (size_t)bucket * FPS_BUCKET_SLOTS;
+    const fps_word *slots = index->slots + (size_t)fps_index_bucket(index, tag) * FPS_BUCKET_SLOTS;
     uint32_t matches, empty, row = FPS_NO_ROW;
     fps_index_match(slots, tag, &matches, &empty);
-    if (matches != 0)
-        row = FPS_SLOT_ROW(fps_load_acquire(slots + __builtin_ctz(matches))); /* SYNC row-born */
-    else if (empty == 0) {
-        fps_search search;
-        row = fps_index_first(index, tag, &search);
-    }
+    if (matches != 0) row = FPS_SLOT_ROW(fps_load_acquire(slots + __builtin_ctz(matches))); /* SYNC row-born */
+    if (row < t->layout.max_rows || (matches == 0 && empty != 0)) return row;
+    fps_search search; /* a grave, or a bucket that is full */
+    row = fps_index_first(index, tag, &search);
     return row < t->layout.max_rows ? row : FPS_NO_ROW;
 }
 
@@ -160,7 +158,8 @@ static fps_status pull_rows(walk *w, const uint32_t *which, uint32_t n, uint32_t
 {
     const fps_table *t = w->t;
     const uint64_t *keys = w->part->keys;
-    const fps_index index = fps_index_of(t, fps_load_acquire(&t->control->index)); /* SYNC index-swap */
+    const uint64_t word = fps_load_acquire(&t->control->index); /* SYNC index-swap */
+    const fps_index index = fps_index_of(t, word);
     const uint32_t block = ahead(t, PULL_AHEAD, PULL_BYTES);
     uint32_t tags[2][PULL_AHEAD], rows[2][PULL_AHEAD];
     *n_missing = 0;
@@ -178,18 +177,20 @@ static fps_status pull_rows(walk *w, const uint32_t *which, uint32_t n, uint32_t
         }
         for (uint64_t i = now; start >= 2 * (uint64_t)block && i < next && i < n; i++) {
             const uint32_t k = which ? which[i] : (uint32_t)i, row = rows[now / block & 1][i - now];
-            bool absent;
-            if (row != FPS_NO_ROW &&
-                read_row(t, row, keys[k], out_of(w, k), t->at[0], t->bytes[0], w->past) == FPS_READ_DONE) {
+            bool absent = row == FPS_NO_ROW;
+            if (!absent && read_row(t, row, keys[k], out_of(w, k), t->at[0], t->bytes[0], w->past) == FPS_READ_DONE) {
                 if (w->now) fps_row_track(fps_row_at(t, row), w->now, 1);
                 continue;
             }
-            fps_status status = pull_again(w, k, &absent);
+            fps_status status = absent ? FPS_OK : pull_again(w, k, &absent);
             if (status != FPS_OK) return status;
             if (absent) missing[(*n_missing)++] = k;
         }
     }
-    return FPS_OK;
+    atomic_thread_fence(
+        memory_order_acquire); /* SYNC index-swap: an index that is not current may lack what there is */
+    if (*n_missing == 0 || fps_load_relaxed(&t->control->index) == word) return FPS_OK;
+    return pull_rows(w, missing, *n_missing, missing, n_missing);
 }
 
 /* The rows of the missing keys are born. */

@@ -56,6 +56,22 @@ static void a_row_is_a_function_of_seed_and_key_alone(void)
     }
 }
 
+static void all_processors_make_the_same_bits(void)
+{
+    uint8_t wide[150 * 8], anywhere[sizeof wide];
+    for (uint64_t key = 0; key < 5000; key++) {
+        fps_table_layout l = kinds(key % 3);
+        l.dim = 1 + (uint32_t)(key * 7 % 150);
+        l.item_bytes = key % 2 ? 4 : 8;
+        l.seed = key * WEYL;
+        memset(wide, GUARD, sizeof wide);
+        memset(anywhere, GUARD, sizeof anywhere);
+        fps_initial_fill(&l, key * WEYL, wide);
+        fps_initial_fill_anywhere(&l, key * WEYL, anywhere);
+        CHECK_EQ(memcmp(wide, anywhere, sizeof wide), 0);
+    }
+}
+
 static void a_shorter_row_is_the_beginning_of_a_longer_one(void)
 {
     for (size_t i = 0; i < 3; i++) {
@@ -394,6 +410,7 @@ int main(void)
         TEST(a_normal_pair_is_what_box_and_muller_say),
         TEST(the_extremes_of_the_generator_are_finite),
         TEST(the_first_values_of_some_rows_are_known_to_the_bit),
+        TEST(all_processors_make_the_same_bits),
         TEST(the_hash_is_known_and_a_bijection),
     };
     return run_tests(tests, COUNT(tests));
