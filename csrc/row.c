@@ -63,8 +63,7 @@ static fps_status repair(const fps_arena *arena, const fps_table *t, uint32_t ro
     return FPS_OK;
 }
 
-static fps_status wait_for(const fps_arena *arena, const fps_table *t, uint32_t row, const fps_wait *wait, bool held,
-                           uint32_t *tries)
+fps_status fps_row_wait(const fps_arena *arena, const fps_table *t, uint32_t row, const fps_wait *wait, uint32_t *tries)
 {
     if (++*tries < SPINS) {
         fps_pause();
@@ -73,11 +72,7 @@ static fps_status wait_for(const fps_arena *arena, const fps_table *t, uint32_t 
     const uint32_t writer = FPS_ROW_WRITER(fps_load_relaxed(fps_row_word(fps_row_at(t, row))));
     if (writer == 0) return FPS_OK;
     if (writer > arena->layout.n_sessions) return FPS_BROKEN_LOCK;
-    if (deserted(&arena->seats[writer - 1])) {
-        if (!held) return repair(arena, t, row, writer - 1, false, wait);
-        finish_if_deserted(arena, t, row, writer - 1);
-        return FPS_OK;
-    }
+    if (deserted(&arena->seats[writer - 1])) return repair(arena, t, row, writer - 1, false, wait);
     fps_status status = fps_arena_state(arena); /* closed: the word will never change */
     if (status != FPS_OK) return status;
     if (wait->deadline_ns == FPS_NO_WAIT) return FPS_BUSY;
@@ -85,17 +80,6 @@ static fps_status wait_for(const fps_arena *arena, const fps_table *t, uint32_t 
     if (wait->interrupted && *tries % ASK_NAPS == 0 && wait->interrupted(wait->state)) return FPS_INTERRUPTED;
     clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = NAP_NS}, NULL);
     return FPS_OK;
-}
-
-fps_status fps_row_wait(const fps_arena *arena, const fps_table *t, uint32_t row, const fps_wait *wait, uint32_t *tries)
-{
-    return wait_for(arena, t, row, wait, false, tries);
-}
-
-fps_status fps_row_wait_held(const fps_arena *arena, const fps_table *t, uint32_t row, const fps_wait *wait,
-                             uint32_t *tries)
-{
-    return wait_for(arena, t, row, wait, true, tries);
 }
 
 bool fps_row_bury(const fps_arena *arena, uint32_t seat, int64_t give_up_ns)

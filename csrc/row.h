@@ -91,10 +91,6 @@ static inline void fps_row_commit(const fps_session *session, const fps_table *t
 fps_status fps_row_wait(const fps_arena *arena, const fps_table *t, uint32_t row, const fps_wait *wait,
                         uint32_t *tries);
 
-/* The same with the births lock held. */
-fps_status fps_row_wait_held(const fps_arena *arena, const fps_table *t, uint32_t row, const fps_wait *wait,
-                             uint32_t *tries);
-
 /* Repairs the row that the dead owner of this seat was writing, if there is one. False when somebody who is stopped is
  * at it. */
 bool fps_row_bury(const fps_arena *arena, uint32_t seat, int64_t give_up_ns);

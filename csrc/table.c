@@ -206,17 +206,14 @@ fps_status fps_table_births(const fps_arena *arena, const fps_table *t, const ui
     return status;
 }
 
-/* Takes the row's lock and the row out of the index. With the births lock held, its key cannot change. FPS_ALREADY, and
- * the row stays, when somebody has asked for it since. */
+/* Takes the row's lock and the row out of the index. With the births lock held, its key cannot change. The row stays
+ * when somebody has asked for it since (FPS_ALREADY), or writes it (FPS_BUSY). */
 static fps_status remove_row(const fps_session *session, const fps_table *t, uint64_t key, uint64_t hash, uint32_t row,
-                             uint32_t since, uint8_t *const *values, uint32_t i, const fps_wait *wait)
+                             uint32_t since, uint8_t *const *values, uint32_t i)
 {
     uint64_t word;
-    fps_status status;
-    for (uint32_t tries = 0; (status = fps_row_try(session, t, row, key, &word)) != FPS_OK;) {
-        if (status == FPS_BUSY) status = fps_row_wait_held(session->arena, t, row, wait, &tries);
-        if (status != FPS_OK) return status;
-    }
+    fps_status status = fps_row_try(session, t, row, key, &word);
+    if (status != FPS_OK) return status;
     if (since != UINT32_MAX && t->layout.tracked && fps_load32_relaxed(fps_row_seen(fps_row_at(t, row))) > since) {
         fps_row_leave(t, row, word);
         return FPS_ALREADY;
@@ -233,25 +230,40 @@ static fps_status remove_row(const fps_session *session, const fps_table *t, uin
     return FPS_OK;
 }
 
+/* Up to the first row that somebody writes: FPS_BUSY, and `*busy` is that row. */
+static fps_status remove_some(const fps_session *session, const fps_table *t, const uint64_t *keys, uint32_t n,
+                              uint32_t since, uint8_t *const *values, uint8_t *removed, uint32_t *done, uint32_t *busy)
+{
+    for (; *done < n; ++*done) {
+        const uint64_t hash = fps_hash(keys[*done]);
+        *busy = fps_table_find(t, keys[*done], hash);
+        removed[*done] = 0;
+        if (*busy == FPS_NO_ROW) continue;
+        fps_status status = remove_row(session, t, keys[*done], hash, *busy, since, values, *done);
+        if (status != FPS_OK && status != FPS_ALREADY) return status;
+        removed[*done] = status == FPS_OK;
+    }
+    return FPS_OK;
+}
+
+/* Births go on while it waits for a writer. */
 fps_status fps_table_expire(const fps_session *session, const fps_table *t, const uint64_t *keys, uint32_t n,
                             uint32_t since, uint8_t *const *values, uint8_t *removed, uint32_t *done,
                             const fps_wait *wait)
 {
-    fps_status status = fps_table_enter(session->arena, t, wait);
-    if (status != FPS_OK) return status;
-    status = fps_arena_state(session->arena);
-    for (; status == FPS_OK && *done < n; ++*done) {
-        const uint64_t hash = fps_hash(keys[*done]);
-        const uint32_t row = fps_table_find(t, keys[*done], hash);
-        removed[*done] = 0;
-        if (row == FPS_NO_ROW) continue;
-        status = remove_row(session, t, keys[*done], hash, row, since, values, *done, wait);
-        if (status != FPS_OK && status != FPS_ALREADY) break;
-        removed[*done] = status == FPS_OK;
-        status = FPS_OK;
+    for (uint32_t tries = 0;;) {
+        const uint32_t before = *done;
+        uint32_t row = FPS_NO_ROW;
+        fps_status status = fps_table_enter(session->arena, t, wait);
+        if (status != FPS_OK) return status;
+        status = fps_arena_state(session->arena);
+        if (status == FPS_OK) status = remove_some(session, t, keys, n, since, values, removed, done, &row);
+        fps_table_leave(t);
+        if (status != FPS_BUSY) return status;
+        if (*done != before) tries = 0;
+        status = fps_row_wait(session->arena, t, row, wait, &tries);
+        if (status != FPS_OK) return status;
     }
-    fps_table_leave(t);
-    return status;
 }
 
 fps_status fps_table_remove(const fps_session *session, const fps_table *t, const uint64_t *keys, uint32_t n,

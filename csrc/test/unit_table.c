@@ -699,6 +699,73 @@ static void removing_waits_for_who_writes_the_row_and_goes_on_later(void)
 }
 
 /* Against a list: rows come and go, by many at a time. */
+/* A process that waits, for at most 20 s, to remove the row of key 1. */
+static void remove_one(void *argument)
+{
+    const scene *s = argument;
+    uint32_t done = 0;
+    uint8_t removed = 9;
+    fps_wait wait = wait_ms(20000);
+    fps_session session = open_session(&s->arena);
+    CHECK_EQ(fps_table_remove(&session, s->t, &s->keys[1], 1, NULL, &removed, &done, &wait), FPS_OK);
+    CHECK_EQ(removed, 1);
+    fps_session_close(&session);
+}
+
+static void births_go_on_while_a_removal_waits_for_a_writer(void)
+{
+    static scene s;
+    uint64_t word;
+    make_scene(&s, MAX_ROWS); /* it has two sessions */
+    CHECK_EQ(bear(&s, 0, 3), FPS_OK);
+    CHECK_EQ(fps_row_try(&s.session, s.t, 1, 1, &word), FPS_OK);
+    pid_t remover = start_process(remove_one, &s);
+    fps_wait wait = wait_ms(10000);
+    for (uint32_t i = 3; i < 40; i++) {
+        CHECK_EQ(fps_table_births(&s.arena, s.t, &s.keys[i], &s.hashes[i], 1, &s.rows[i], &wait), FPS_OK);
+        clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = 2000000}, NULL);
+    }
+    CHECK_EQ(live_of(s.t), 40);
+    fps_row_leave(s.t, 1, word + FPS_ROW_ONCE);
+    expect_success(remover);
+    CHECK_EQ(live_of(s.t), 39);
+    check_table(s.t);
+    drop_scene(&s);
+}
+
+static void rows_that_were_asked_for_since_stay(void)
+{
+    static scene s;
+    uint32_t done = 0;
+    uint8_t removed[5] = {9, 9, 9, 9, 9};
+    float values[5][DIM];
+    uint8_t *const streams[] = {(uint8_t *)values, NULL};
+    make_scene(&s, MAX_ROWS);
+    drop_scene(&s);
+    fps_table_layout layout = table_of(DIM, 0, MAX_ROWS);
+    layout.tracked = 1;
+    layout.initial = FPS_INITIAL_CONSTANT;
+    layout.first = 3;
+    s.arena = make_table(layout, 2);
+    s.t = &s.arena.tables[0];
+    s.session = open_session(&s.arena);
+    CHECK_EQ(bear(&s, 0, 4), FPS_OK); /* of five keys */
+    const uint32_t since = 100;
+    for (uint32_t i = 0; i < 4; i++) fps_row_track(fps_row_at(s.t, s.rows[i]), since - 1 + i, 1);
+    CHECK_EQ(fps_table_expire(&s.session, s.t, s.keys, 5, since, streams, removed, &done, &no_wait), FPS_OK);
+    CHECK_EQ(done, 5);
+    const uint8_t ended[5] = {1, 1, 0, 0, 0};
+    CHECK_EQ(memcmp(removed, ended, sizeof ended), 0);
+    check_all_equal(values[1], DIM, 3);
+    CHECK_EQ(live_of(s.t), 2);
+    check_table(s.t);
+
+    done = 0; /* nobody has written them */
+    CHECK_EQ(fps_table_expire(&s.session, s.t, s.keys, 5, UINT32_MAX, NULL, removed, &done, &no_wait), FPS_OK);
+    CHECK_EQ(live_of(s.t), 0);
+    drop_scene(&s);
+}
+
 static void random_births_and_ends_leave_what_a_list_would_hold(void)
 {
     static scene s;
@@ -942,6 +1009,8 @@ int main(void)
         TEST(a_row_that_is_reborn_has_not_been_the_same_all_the_time),
         TEST(a_row_that_has_another_key_is_nobodys_for_who_comes_late),
         TEST(removing_waits_for_who_writes_the_row_and_goes_on_later),
+        TEST(births_go_on_while_a_removal_waits_for_a_writer),
+        TEST(rows_that_were_asked_for_since_stay),
         TEST(random_births_and_ends_leave_what_a_list_would_hold),
         TEST(a_small_table_takes_little_memory),
         TEST(memory_comes_with_the_rows),
