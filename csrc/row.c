@@ -82,6 +82,17 @@ fps_status fps_row_wait(const fps_arena *arena, const fps_table *t, uint32_t row
     return FPS_OK;
 }
 
+fps_status fps_row_read_surely(const fps_arena *arena, const fps_table *t, uint32_t row, uint64_t key, uint8_t *to,
+                               uint32_t from, uint32_t bytes, const fps_wait *wait)
+{
+    for (uint32_t tries = 0;;) {
+        const fps_read got = fps_row_read(t, row, key, to, from, bytes, false);
+        if (got != FPS_READ_BUSY) return got == FPS_READ_DONE ? FPS_OK : FPS_ALREADY;
+        fps_status status = fps_row_wait(arena, t, row, wait, &tries);
+        if (status != FPS_OK) return status;
+    }
+}
+
 bool fps_row_bury(const fps_arena *arena, uint32_t seat, int64_t give_up_ns)
 {
     fps_seat *dead = &arena->seats[seat];

@@ -18,8 +18,6 @@
 #define PULL_BYTES 16384u
 #define PUSH_AHEAD 16u
 #define PUSH_BYTES 8192u
-#define HYPER_SPINS 100u
-#define HYPER_TRIES 10000u   /* a second, or two */
 #define PREFETCH_BYTES 1024u /* of a row; the processor itself asks for what follows */
 
 typedef struct walk {
@@ -32,64 +30,6 @@ typedef struct walk {
     bool past;     /* outs are written past the caches */
     uint32_t now;  /* rows that are asked for were seen now; 0: nobody keeps account of that */
 } walk;
-
-/* ThreadSanitizer watches the library's memcpy, whoever calls it. */
-#ifdef __SANITIZE_THREAD__
-__attribute__((no_sanitize("thread"))) static void copy_unwatched(uint8_t *to, const volatile uint8_t *from, uint32_t n)
-{
-    for (uint32_t i = 0; i < n; i++) to[i] = from[i];
-}
-#else
-#define copy_unwatched memcpy
-#endif
-
-/* One row, or a part of it, as it was between two writes, if it is `key`'s. The copy races with writers on purpose and
- * is thrown away when it did: formally a data race, so ThreadSanitizer is told to look away. */
-__attribute__((no_sanitize("thread"))) static fps_read read_row(const fps_table *t, uint32_t row, uint64_t key,
-                                                                uint8_t *to, uint32_t from, uint32_t bytes, bool past)
-{
-    uint8_t *at = fps_row_at(t, row);
-    const uint64_t before = fps_load_acquire(fps_row_word(at)); /* SYNC row-sequence */
-    if (FPS_ROW_WRITER(before) != 0) return FPS_READ_BUSY;
-    if ((before & FPS_ROW_DEAD) != 0 || fps_load_relaxed(fps_row_key(at)) != key) return FPS_READ_GONE;
-    if (past)
-        fps_copy_short(to, at + from, bytes);
-    else
-        copy_unwatched(to, at + from, bytes);
-    atomic_thread_fence(memory_order_acquire); /* SYNC row-sequence: every byte read before the word again */
-    return fps_load_relaxed(fps_row_word(at)) == before ? FPS_READ_DONE : FPS_READ_BUSY;
-}
-
-/* The same until it succeeds: FPS_ALREADY when the row is not the key's. */
-static fps_status read_surely(const fps_arena *arena, const fps_table *t, uint32_t row, uint64_t key, uint8_t *to,
-                              uint32_t from, uint32_t bytes, const fps_wait *wait)
-{
-    for (uint32_t tries = 0;;) {
-        const fps_read got = read_row(t, row, key, to, from, bytes, false);
-        if (got != FPS_READ_BUSY) return got == FPS_READ_DONE ? FPS_OK : FPS_ALREADY;
-        fps_status status = fps_row_wait(arena, t, row, wait, &tries);
-        if (status != FPS_OK) return status;
-    }
-}
-
-/* The row of a key by comparing keys, for the few whose tag another row has, too, and for rows that have moved. */
-static uint32_t find_by_key(const fps_table *t, uint64_t key, uint64_t hash)
-{
-    for (;;) {
-        const uint64_t word = fps_load_acquire(&t->control->index); /* SYNC index-swap */
-        const fps_index index = fps_index_of(t, word);
-        fps_search search;
-        for (uint32_t row = fps_index_first(&index, fps_hash_tag(hash), &search); row != FPS_NO_ROW;
-             row = fps_index_next(&index, &search)) {
-            uint8_t *at = fps_row_at(t, row);
-            if (row < t->layout.max_rows && fps_load_relaxed(fps_row_key(at)) == key &&
-                (fps_load_relaxed(fps_row_word(at)) & FPS_ROW_DEAD) == 0)
-                return row;
-        }
-        atomic_thread_fence(memory_order_acquire);
-        if (fps_load_relaxed(&t->control->index) == word) return FPS_NO_ROW; /* SYNC index-swap */
-    }
-}
 
 /* The first row with the tag. That of another key with the same tag is rare, and none is surely none. */
 static uint32_t first_row(const fps_table *t, const fps_index *index, uint32_t tag)
@@ -143,10 +83,11 @@ static fps_status pull_again(walk *w, uint32_t i, bool *missing)
 {
     const uint64_t key = w->part->keys[i], hash = fps_hash(key);
     for (;;) {
-        const uint32_t row = find_by_key(w->t, key, hash);
+        const uint32_t row = fps_table_search(w->t, key, hash);
         *missing = row == FPS_NO_ROW;
         if (*missing) return FPS_OK;
-        fps_status status = read_surely(w->arena, w->t, row, key, out_of(w, i), w->t->at[0], w->t->bytes[0], &w->wait);
+        fps_status status =
+            fps_row_read_surely(w->arena, w->t, row, key, out_of(w, i), w->t->at[0], w->t->bytes[0], &w->wait);
         if (status == FPS_OK && w->now) fps_row_track(fps_row_at(w->t, row), w->now, 1);
         if (status != FPS_ALREADY) return status;
     }
@@ -178,7 +119,8 @@ static fps_status pull_rows(walk *w, const uint32_t *which, uint32_t n, uint32_t
         for (uint64_t i = now; start >= 2 * (uint64_t)block && i < next && i < n; i++) {
             const uint32_t k = which ? which[i] : (uint32_t)i, row = rows[now / block & 1][i - now];
             bool absent = row == FPS_NO_ROW;
-            if (!absent && read_row(t, row, keys[k], out_of(w, k), t->at[0], t->bytes[0], w->past) == FPS_READ_DONE) {
+            if (!absent &&
+                fps_row_read(t, row, keys[k], out_of(w, k), t->at[0], t->bytes[0], w->past) == FPS_READ_DONE) {
                 if (w->now) fps_row_track(fps_row_at(t, row), w->now, 1);
                 continue;
             }
@@ -224,54 +166,13 @@ static fps_status pull(walk *w)
 
 /* Push */
 
-/* One set of hyper-parameters: changed by one at a time, seen whole. Unless whoever changes it is stopped in the
- * middle, which nobody waits for: then each of them is whole. */
-void fps_sparse_hyper(const fps_table *t, double *values)
-{
-    for (uint32_t tries = 0; tries < HYPER_TRIES; tries++) {
-        const uint64_t before = fps_load_acquire(&t->control->hyper_sequence); /* SYNC hyper */
-        for (uint32_t i = 0; i < FPS_MAX_HYPER; i++) {
-            const uint64_t bits = fps_load_relaxed(&t->control->hyper[i]);
-            memcpy(&values[i], &bits, sizeof bits);
-        }
-        atomic_thread_fence(memory_order_acquire);
-        if (!(before & 1) && fps_load_relaxed(&t->control->hyper_sequence) == before) return; /* SYNC hyper */
-        if (fps_lock_abandoned(&t->control->births)) return; /* it died there: nobody will end it */
-        if (tries < HYPER_SPINS)
-            fps_pause();
-        else /* it lost its core in the middle, for as long as a scheduler likes */
-            clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = 50000}, NULL);
-    }
-}
-
-fps_status fps_sparse_configure(const fps_arena *arena, const fps_table *t, uint32_t which, const double *values,
-                                const fps_wait *wait)
-{
-    fps_status status = fps_table_enter(arena, t, wait);
-    if (status != FPS_OK) return status;
-    status = fps_arena_state(arena);
-    if (status == FPS_OK) {
-        fps_word *sequence = &t->control->hyper_sequence;
-        fps_store_relaxed(sequence, fps_load_relaxed(sequence) + 1);
-        atomic_thread_fence(memory_order_release); /* SYNC hyper */
-        for (uint32_t i = 0; i < FPS_MAX_HYPER; i++) {
-            uint64_t bits;
-            memcpy(&bits, &values[i], sizeof bits);
-            if (which >> i & 1) fps_store_relaxed(&t->control->hyper[i], bits);
-        }
-        fps_store_release(sequence, fps_load_relaxed(sequence) + 1); /* SYNC hyper */
-    }
-    fps_table_leave(t);
-    return status;
-}
-
 /* Where tags alone might mislead, and that would matter: rows of other keys become no row. Is one missing? */
 static bool verify(walk *w)
 {
     fps_batch *batch = w->part->batch;
     bool missing = false;
     for (uint32_t u = 0; u < batch->n_unique; u++) {
-        if (batch->rows[u] != FPS_NO_ROW) batch->rows[u] = find_by_key(w->t, batch->keys[u], batch->hashes[u]);
+        if (batch->rows[u] != FPS_NO_ROW) batch->rows[u] = fps_table_search(w->t, batch->keys[u], batch->hashes[u]);
         missing |= batch->rows[u] == FPS_NO_ROW;
     }
     return missing;
@@ -301,7 +202,7 @@ static void prepare(walk *w)
     const fps_sparse_call *call = w->call;
     double hyper[FPS_MAX_HYPER];
     if (call->set) return;
-    fps_sparse_hyper(w->t, hyper);
+    fps_table_hyper(w->t, hyper);
     call->rule->prepare(hyper, (double)w->part->version, w->part->uniforms);
     w->part->uniforms[FPS_MAX_UNIFORMS] = call->limit;
     w->part->uniforms[FPS_MAX_UNIFORMS + 1] = call->scale;
@@ -347,7 +248,7 @@ static fps_status take_row(walk *w, uint32_t u, uint64_t *word)
         status = fps_row_try(w->part->session, w->t, batch->rows[u], key, word);
         if (status == FPS_OK) return FPS_OK;
         if (status == FPS_ALREADY) {
-            batch->rows[u] = find_by_key(w->t, key, batch->hashes[u]);
+            batch->rows[u] = fps_table_search(w->t, key, batch->hashes[u]);
             continue;
         }
         if (status == FPS_BUSY) status = fps_row_wait(w->arena, w->t, batch->rows[u], &w->wait, &tries);
@@ -534,61 +435,4 @@ fps_status fps_sparse_run(fps_sparse_call *call, uint32_t *at)
         *at = i;
     }
     return status;
-}
-
-void fps_sparse_find(const fps_table *t, const uint64_t *keys, uint32_t n, uint32_t *rows)
-{
-    for (uint32_t i = 0; i < n; i++) rows[i] = find_by_key(t, keys[i], fps_hash(keys[i]));
-}
-
-void fps_sparse_seen(const fps_table *t, const uint64_t *keys, uint32_t n, uint32_t *seen)
-{
-    for (uint32_t i = 0; i < n; i++) {
-        const uint32_t row = t->layout.tracked ? find_by_key(t, keys[i], fps_hash(keys[i])) : FPS_NO_ROW;
-        seen[2 * i] = row == FPS_NO_ROW ? 0 : fps_load32_relaxed(fps_row_seen(fps_row_at(t, row)));
-        seen[2 * i + 1] = row == FPS_NO_ROW ? 0 : fps_load32_relaxed(fps_row_count(fps_row_at(t, row)));
-    }
-}
-
-/* One row with all that is asked for. */
-static fps_status scan_row(const fps_arena *arena, const fps_table *t, uint32_t row, uint32_t n, uint64_t *keys,
-                           uint8_t *const *streams, uint32_t *seen, const fps_wait *wait)
-{
-    uint8_t *at = fps_row_at(t, row);
-    for (uint32_t tries = 0;;) {
-        const uint64_t before = fps_load_acquire(fps_row_word(at)); /* SYNC row-sequence */
-        if ((before & FPS_ROW_DEAD) != 0) return FPS_ALREADY;
-        fps_read got = FPS_ROW_WRITER(before) != 0 ? FPS_READ_BUSY : FPS_READ_DONE;
-        keys[n] = fps_load_relaxed(fps_row_key(at));
-        for (uint32_t k = 0; k <= t->layout.n_slots && got == FPS_READ_DONE; k++)
-            if (streams[k])
-                got = read_row(t, row, keys[n], streams[k] + (uint64_t)n * t->bytes[k], t->at[k], t->bytes[k], false);
-        if (seen && t->layout.tracked) {
-            seen[2 * n] = fps_load32_relaxed(fps_row_seen(at));
-            seen[2 * n + 1] = fps_load32_relaxed(fps_row_count(at));
-        }
-        atomic_thread_fence(memory_order_acquire);
-        if (got == FPS_READ_DONE && fps_load_relaxed(fps_row_word(at)) == before) return FPS_OK; /* SYNC row-sequence */
-        fps_status status = fps_row_wait(arena, t, row, wait, &tries);
-        if (status != FPS_OK) return status;
-    }
-}
-
-fps_status fps_sparse_scan(const fps_arena *arena, const fps_table *t, uint64_t *cursor, uint32_t most, uint64_t *keys,
-                           uint8_t *const *streams, uint32_t *seen, const fps_wait *wait, uint32_t *n)
-{
-    fps_status status = fps_arena_state(arena);
-    uint64_t high = fps_load_acquire(&t->control->high); /* SYNC row-born */
-    if (high > t->layout.max_rows) high = t->layout.max_rows;
-    *n = 0;
-    for (; status == FPS_OK && *cursor < high && *n < most; ++*cursor) {
-        status = scan_row(arena, t, (uint32_t)*cursor, *n, keys, streams, seen, wait);
-        if (status == FPS_OK)
-            ++*n;
-        else if (status == FPS_ALREADY)
-            status = FPS_OK;
-        if (status != FPS_OK) break;
-    }
-    atomic_thread_fence(memory_order_acquire);
-    return status == FPS_OK ? fps_arena_state(arena) : status;
 }

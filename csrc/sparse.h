@@ -1,4 +1,4 @@
-/* Operations on the rows of tables: pull, push, push_pull, set, scan. Whoever has the arena mapped executes them.
+/* Operations on the rows of tables: pull, push, push_pull, set. Whoever has the arena mapped executes them.
  *
  * The row is the unit: it is read and written whole, and a batch of rows is no unit at all. Only where rows are born do
  * they come all at once, before anything is applied. Batches are worked on in small blocks: the index's cache lines of
@@ -53,23 +53,5 @@ typedef struct fps_sparse_call {
  * is no room for the new rows of a push (FPS_TABLE_FULL, FPS_NO_MEMORY) nothing is applied on any of the parts; unless
  * it had begun, and others removed rows of it meanwhile: then `position` and `done` say how far it has come. */
 fps_status fps_sparse_run(fps_sparse_call *call, uint32_t *at);
-
-/* Which keys have a row: rows[i], or FPS_NO_ROW. It may be another's as soon as this returns. */
-void fps_sparse_find(const fps_table *t, const uint64_t *keys, uint32_t n, uint32_t *rows);
-
-/* When and how often each key's row was asked for, two words a key: ticks (fps_row_now) and times. 0 without a row, or
- * where nobody keeps account. */
-void fps_sparse_seen(const fps_table *t, const uint64_t *keys, uint32_t n, uint32_t *seen);
-
-/* Up to `most` rows from row `*cursor` on, which moves behind them: the end of the table when fewer come. streams[k]
- * may be NULL, as may `seen` (two words a row: when, how often). Rows that are born or end meanwhile may come or not.
- */
-fps_status fps_sparse_scan(const fps_arena *arena, const fps_table *t, uint64_t *cursor, uint32_t most, uint64_t *keys,
-                           uint8_t *const *streams, uint32_t *seen, const fps_wait *wait, uint32_t *n);
-
-/* Changes hyper-parameters, as fps_dense_configure does for the parameters. */
-fps_status fps_sparse_configure(const fps_arena *arena, const fps_table *t, uint32_t which, const double *values,
-                                const fps_wait *wait);
-void fps_sparse_hyper(const fps_table *t, double *values);
 
 #endif

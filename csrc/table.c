@@ -1,14 +1,18 @@
+#define _GNU_SOURCE
 #include "table.h"
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "hash.h"
 #include "index.h"
 #include "initial.h"
 #include "row.h"
 
-#define AHEAD 16u /* keys whose bucket is asked for before it is needed */
+#define HYPER_SPINS 100u
+#define HYPER_TRIES 10000u /* a second, or two */
+#define AHEAD 16u          /* keys whose bucket is asked for before it is needed */
 
 static uint64_t used(const fps_table *t)
 {
@@ -99,6 +103,24 @@ uint32_t fps_table_find(const fps_table *t, uint64_t key, uint64_t hash)
         if (row < t->layout.max_rows && fps_load_relaxed(fps_row_key(fps_row_at(t, row))) == key) return row;
     }
     return FPS_NO_ROW;
+}
+
+uint32_t fps_table_search(const fps_table *t, uint64_t key, uint64_t hash)
+{
+    for (;;) {
+        const uint64_t word = fps_load_acquire(&t->control->index); /* SYNC index-swap */
+        const fps_index index = fps_index_of(t, word);
+        fps_search search;
+        for (uint32_t row = fps_index_first(&index, fps_hash_tag(hash), &search); row != FPS_NO_ROW;
+             row = fps_index_next(&index, &search)) {
+            uint8_t *at = fps_row_at(t, row);
+            if (row < t->layout.max_rows && fps_load_relaxed(fps_row_key(at)) == key &&
+                (fps_load_relaxed(fps_row_word(at)) & FPS_ROW_DEAD) == 0)
+                return row;
+        }
+        atomic_thread_fence(memory_order_acquire);
+        if (fps_load_relaxed(&t->control->index) == word) return FPS_NO_ROW; /* SYNC index-swap */
+    }
 }
 
 /* Finds what others have added meanwhile; answers how many are missing. */
@@ -270,4 +292,45 @@ fps_status fps_table_remove(const fps_session *session, const fps_table *t, cons
                             uint8_t *const *values, uint8_t *removed, uint32_t *done, const fps_wait *wait)
 {
     return fps_table_expire(session, t, keys, n, UINT32_MAX, values, removed, done, wait);
+}
+
+/* One set of hyper-parameters: changed by one at a time, seen whole. Unless whoever changes it is stopped in the
+ * middle, which nobody waits for: then each of them is whole. */
+void fps_table_hyper(const fps_table *t, double *values)
+{
+    for (uint32_t tries = 0; tries < HYPER_TRIES; tries++) {
+        const uint64_t before = fps_load_acquire(&t->control->hyper_sequence); /* SYNC hyper */
+        for (uint32_t i = 0; i < FPS_MAX_HYPER; i++) {
+            const uint64_t bits = fps_load_relaxed(&t->control->hyper[i]);
+            memcpy(&values[i], &bits, sizeof bits);
+        }
+        atomic_thread_fence(memory_order_acquire);
+        if (!(before & 1) && fps_load_relaxed(&t->control->hyper_sequence) == before) return; /* SYNC hyper */
+        if (fps_lock_abandoned(&t->control->births)) return; /* it died there: nobody will end it */
+        if (tries < HYPER_SPINS)
+            fps_pause();
+        else /* it lost its core in the middle, for as long as a scheduler likes */
+            clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = 50000}, NULL);
+    }
+}
+
+fps_status fps_table_configure(const fps_arena *arena, const fps_table *t, uint32_t which, const double *values,
+                               const fps_wait *wait)
+{
+    fps_status status = fps_table_enter(arena, t, wait);
+    if (status != FPS_OK) return status;
+    status = fps_arena_state(arena);
+    if (status == FPS_OK) {
+        fps_word *sequence = &t->control->hyper_sequence;
+        fps_store_relaxed(sequence, fps_load_relaxed(sequence) + 1);
+        atomic_thread_fence(memory_order_release); /* SYNC hyper */
+        for (uint32_t i = 0; i < FPS_MAX_HYPER; i++) {
+            uint64_t bits;
+            memcpy(&bits, &values[i], sizeof bits);
+            if (which >> i & 1) fps_store_relaxed(&t->control->hyper[i], bits);
+        }
+        fps_store_release(sequence, fps_load_relaxed(sequence) + 1); /* SYNC hyper */
+    }
+    fps_table_leave(t);
+    return status;
 }

@@ -20,6 +20,10 @@ void fps_table_leave(const fps_table *t);
 /* The row of a key, FPS_NO_ROW when there is none. With the births lock held. */
 uint32_t fps_table_find(const fps_table *t, uint64_t key, uint64_t hash);
 
+/* The same without the lock, whoever adds and removes rows meanwhile. It may be another key's as soon as this returns.
+ */
+uint32_t fps_table_search(const fps_table *t, uint64_t key, uint64_t hash);
+
 /* Rows for distinct keys: where rows[i] is FPS_NO_ROW the key's row is found, or born. All of them or none:
  * FPS_TABLE_FULL, FPS_NO_MEMORY, FPS_CLOSED and the like leave the table as it was. */
 fps_status fps_table_births(const fps_arena *arena, const fps_table *t, const uint64_t *keys, const uint64_t *hashes,
@@ -34,5 +38,10 @@ fps_status fps_table_remove(const fps_session *session, const fps_table *t, cons
 fps_status fps_table_expire(const fps_session *session, const fps_table *t, const uint64_t *keys, uint32_t n,
                             uint32_t since, uint8_t *const *values, uint8_t *removed, uint32_t *done,
                             const fps_wait *wait);
+
+/* Changes hyper-parameters, as fps_dense_configure does for the parameters. */
+fps_status fps_table_configure(const fps_arena *arena, const fps_table *t, uint32_t which, const double *values,
+                               const fps_wait *wait);
+void fps_table_hyper(const fps_table *t, double *values);
 
 #endif

@@ -345,7 +345,7 @@ static void change_hyper(void *argument)
     const fps_wait wait = {.deadline_ns = FPS_NEVER};
     for (uint32_t i = 0; i < FPS_MAX_HYPER; i++) values[i] = 2;
     be_stepped();
-    CHECK_EQ(fps_sparse_configure(&s->arena, s->t, UINT32_MAX, values, &wait), FPS_OK);
+    CHECK_EQ(fps_table_configure(&s->arena, s->t, UINT32_MAX, values, &wait), FPS_OK);
 }
 
 static void have_hyper(scene *s)
@@ -354,14 +354,14 @@ static void have_hyper(scene *s)
     const fps_wait wait = {.deadline_ns = FPS_NEVER};
     have_rows(s);
     for (uint32_t i = 0; i < FPS_MAX_HYPER; i++) values[i] = 1;
-    CHECK_EQ(fps_sparse_configure(&s->arena, s->t, UINT32_MAX, values, &wait), FPS_OK);
+    CHECK_EQ(fps_table_configure(&s->arena, s->t, UINT32_MAX, values, &wait), FPS_OK);
 }
 
 static void check_hyper(scene *s, const float *after)
 {
     double got[FPS_MAX_HYPER];
     check_prefix(s, after, 0, 0, 0);
-    fps_sparse_hyper(s->t, got);
+    fps_table_hyper(s->t, got);
     for (uint32_t i = 0; i < FPS_MAX_HYPER; i++) CHECK(got[i] <= (i > 0 ? got[i - 1] : 2) && got[i] >= 1);
 }
 
@@ -379,7 +379,7 @@ static void find_others(const scene *s)
         const uint64_t key = key_of(i);
         uint32_t row;
         float values[DIM];
-        fps_sparse_find(s->t, &key, 1, &row);
+        fps_scan_find(s->t, &key, 1, &row);
         CHECK(row != FPS_NO_ROW);
         CHECK_EQ(fps_load_relaxed(fps_row_key(fps_row_at(s->t, row))), key);
         memcpy(values, fps_row_at(s->t, row) + s->t->at[0], sizeof values);
@@ -445,7 +445,7 @@ static void die_in_a_row(void *argument)
     uint32_t row;
     const uint64_t key = key_of(10);
     fps_session session = open_session(&s->arena);
-    fps_sparse_find(s->t, &key, 1, &row);
+    fps_scan_find(s->t, &key, 1, &row);
     CHECK_EQ(fps_row_try(&session, s->t, row, key, &word), FPS_OK);
     float *redo = (float *)(void *)fps_row_redo(&s->arena, session.index);
     for (uint32_t k = 0; k < DIM; k++) {
@@ -583,7 +583,7 @@ static void check_late_push(scene *s, uint64_t at, uint64_t *steps)
     const float ones[DIM] = {1, 1, 1};
     float after[MAX_KEYS];
     have_rows(s);
-    fps_sparse_find(s->t, &key, 1, &row);
+    fps_scan_find(s->t, &key, 1, &row);
     CHECK_EQ(fps_row_try(&s->other, s->t, row, key, &word), FPS_OK);
     prepare_rows(&e, &s->witness, 0, &key, 1, ones, NULL);
     e.call.wait = (fps_wait){.deadline_ns = FPS_NO_WAIT};
@@ -731,8 +731,8 @@ static void only_look(const crowd *c, fps_session *s, uint64_t *state, float *ou
     pick_keys(c, state, n, which, keys);
     CHECK_EQ(pull_rows(s, table, keys, n, outs, random_below(state, 2)), FPS_OK);
     check_rows(outs, dims[table], n);
-    CHECK_EQ(fps_sparse_scan(&c->arena, &c->arena.tables[table], &cursor, BATCH, keys,
-                             (uint8_t *const[]){(uint8_t *)outs, NULL}, NULL, &wait, &found),
+    CHECK_EQ(fps_scan_rows(&c->arena, &c->arena.tables[table], &cursor, BATCH, keys,
+                           (uint8_t *const[]){(uint8_t *)outs, NULL}, NULL, &wait, &found),
              FPS_OK);
     check_rows(outs, dims[table], found);
 }

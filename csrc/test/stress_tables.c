@@ -141,7 +141,7 @@ static void *scan_until_done(void *argument)
     for (uint64_t cursor = 0; !fps_load32_acquire(l->done);) {
         uint32_t n;
         const uint64_t from = cursor;
-        CHECK_EQ(fps_sparse_scan(l->arena, &l->arena->tables[0], &cursor, 64, keys, streams, NULL, &wait, &n), FPS_OK);
+        CHECK_EQ(fps_scan_rows(l->arena, &l->arena->tables[0], &cursor, 64, keys, streams, NULL, &wait, &n), FPS_OK);
         CHECK(cursor >= from + n);
         for (uint32_t k = 0; k < n; k++) {
             check_row(rows + k * DIM);
@@ -162,8 +162,8 @@ static void *configure_until_done(void *argument)
     const fps_wait wait = {.deadline_ns = FPS_NEVER};
     for (double change = 1; !fps_load32_acquire(l->done); change++) {
         for (uint32_t i = 0; i < FPS_MAX_HYPER; i++) values[i] = change;
-        CHECK_EQ(fps_sparse_configure(l->arena, &l->arena->tables[0], UINT32_MAX, values, &wait), FPS_OK);
-        fps_sparse_hyper(&l->arena->tables[0], got);
+        CHECK_EQ(fps_table_configure(l->arena, &l->arena->tables[0], UINT32_MAX, values, &wait), FPS_OK);
+        fps_table_hyper(&l->arena->tables[0], got);
         CHECK_EQ(memcmp(got, values, sizeof got), 0); /* nobody else changes them */
         nap_us(20);
     }

@@ -7,6 +7,7 @@
 #include "hash.h"
 #include "index.h"
 #include "row.h"
+#include "scan.h"
 #include "sparse.h"
 #include "table.h"
 
@@ -153,7 +154,7 @@ static inline uint32_t scan_rows(const fps_arena *arena, uint32_t table, uint32_
         uint8_t *behind[1 + FPS_MAX_SLOTS];
         for (uint32_t k = 0; k <= t->layout.n_slots; k++)
             behind[k] = streams[k] ? streams[k] + (uint64_t)n * t->bytes[k] : NULL;
-        CHECK_EQ(fps_sparse_scan(arena, t, &cursor, at_a_time, keys + n, behind, NULL, &wait, &more), FPS_OK);
+        CHECK_EQ(fps_scan_rows(arena, t, &cursor, at_a_time, keys + n, behind, NULL, &wait, &more), FPS_OK);
         n += more;
     } while (more > 0);
     return n;

@@ -88,7 +88,7 @@ static void make_world(world *w, fps_table_layout layout, uint32_t n_shards)
         w->session[s] = open_session(&w->arena[s]);
         const double hyper[FPS_MAX_HYPER] = {1};
         CHECK_EQ(
-            fps_sparse_configure(&w->arena[s], &w->arena[s].tables[0], 1, hyper, &(fps_wait){.deadline_ns = FPS_NEVER}),
+            fps_table_configure(&w->arena[s], &w->arena[s].tables[0], 1, hyper, &(fps_wait){.deadline_ns = FPS_NEVER}),
             FPS_OK);
     }
     w->t = w->arena[0].tables[0];
@@ -270,7 +270,7 @@ static void check_world(const world *w)
     }
     for (uint32_t i = 0; i < MAX_KEYS; i++) {
         uint32_t row;
-        fps_sparse_find(&w->arena[shard_of(w, i)].tables[0], &w->universe[i], 1, &row);
+        fps_scan_find(&w->arena[shard_of(w, i)].tables[0], &w->universe[i], 1, &row);
         CHECK_EQ(row != FPS_NO_ROW, w->live[i]);
         live -= w->live[i];
     }
@@ -624,14 +624,14 @@ static void without_memory_a_push_changes_nothing(void)
 static void hold_row(scene *s, uint64_t key, uint64_t *word)
 {
     uint32_t row;
-    fps_sparse_find(s->t, &key, 1, &row);
+    fps_scan_find(s->t, &key, 1, &row);
     CHECK_EQ(fps_row_try(&s->other, s->t, row, key, word), FPS_OK);
 }
 
 static void let_row_go(scene *s, uint64_t key, uint64_t word)
 {
     uint32_t row;
-    fps_sparse_find(s->t, &key, 1, &row);
+    fps_scan_find(s->t, &key, 1, &row);
     fps_row_leave(s->t, row, word);
 }
 
@@ -688,12 +688,12 @@ static void a_pull_and_a_scan_wait_for_a_writer(void)
     e.call.wait = wait_ms(5);
     CHECK_EQ(run_rows(&e), FPS_TIMEOUT);
     fps_wait brief = wait_ms(5);
-    CHECK_EQ(fps_sparse_scan(&s.arena, s.t, &cursor, 4, keys, streams, NULL, &brief, &n), FPS_TIMEOUT);
+    CHECK_EQ(fps_scan_rows(&s.arena, s.t, &cursor, 4, keys, streams, NULL, &brief, &n), FPS_TIMEOUT);
     CHECK_EQ(n, 1);
     CHECK_EQ(cursor, 1);
     let_row_go(&s, 2, word + FPS_ROW_ONCE);
     brief = wait_ms(5000);
-    CHECK_EQ(fps_sparse_scan(&s.arena, s.t, &cursor, 4, keys, streams, NULL, &brief, &n), FPS_OK);
+    CHECK_EQ(fps_scan_rows(&s.arena, s.t, &cursor, 4, keys, streams, NULL, &brief, &n), FPS_OK);
     CHECK_EQ(n, 1);
     CHECK_EQ(keys[0], 2);
     CHECK_EQ(run_rows(&e), FPS_OK);
@@ -849,7 +849,7 @@ static void a_closed_arena_is_told_apart_from_everything_else(void)
     CHECK_EQ(pull_rows(&s.session, 0, (const uint64_t[]){1, 2}, 2, out, true), FPS_CLOSED);
     CHECK_EQ(pull_rows(&s.session, 0, (const uint64_t[]){1, 2}, 2, out, false), FPS_CLOSED);
     CHECK_EQ(push_rows(&s.session, 0, (const uint64_t[]){1, 2}, 2, ones, NULL), FPS_CLOSED);
-    CHECK_EQ(fps_sparse_scan(&s.arena, s.t, &cursor, 2, keys, streams, NULL, &wait, &n), FPS_CLOSED);
+    CHECK_EQ(fps_scan_rows(&s.arena, s.t, &cursor, 2, keys, streams, NULL, &wait, &n), FPS_CLOSED);
     drop_scene(&s);
 }
 
@@ -954,11 +954,11 @@ static void a_push_has_its_number_and_one_set_of_hyper_parameters(void)
     const uint64_t keys[] = {1, 2};
     const fps_wait wait = {.deadline_ns = FPS_NEVER};
     make_scene(&s, 1, 10);
-    fps_sparse_hyper(s.t, got);
+    fps_table_hyper(s.t, got);
     for (uint32_t i = 0; i < FPS_MAX_HYPER; i++) CHECK_FLOAT(got[i], 0);
     for (uint32_t change = 1; change < 10; change++) {
         for (uint32_t i = 0; i < FPS_MAX_HYPER; i++) values[i] = 100 * change + i;
-        CHECK_EQ(fps_sparse_configure(&s.arena, s.t, change == 1 ? UINT32_MAX : 1u << change, values, &wait), FPS_OK);
+        CHECK_EQ(fps_table_configure(&s.arena, s.t, change == 1 ? UINT32_MAX : 1u << change, values, &wait), FPS_OK);
         prepare_rows(&e, &s.session, 0, keys, 2, ones, NULL);
         e.rule.prepare = remember;
         e.rule.kernel = look_at_uniforms;
@@ -971,7 +971,7 @@ static void a_push_has_its_number_and_one_set_of_hyper_parameters(void)
         CHECK_FLOAT(scale_seen, 0.5);
         for (uint32_t i = 0; i < FPS_MAX_HYPER; i++)
             CHECK_FLOAT(hyper_seen[i], i <= change && i >= 2 ? 100 * i + i : 100 + i);
-        fps_sparse_hyper(s.t, got);
+        fps_table_hyper(s.t, got);
         CHECK_EQ(memcmp(got, hyper_seen, sizeof got), 0);
         drop_errand(&e);
     }
@@ -1011,12 +1011,12 @@ static void check_change(bool dies)
     const fps_wait wait = {.deadline_ns = FPS_NEVER};
     make_scene(&s, 1, 10);
     for (uint32_t i = 0; i < FPS_MAX_HYPER; i++) values[i] = 1;
-    CHECK_EQ(fps_sparse_configure(&s.arena, s.t, UINT32_MAX, values, &wait), FPS_OK);
+    CHECK_EQ(fps_table_configure(&s.arena, s.t, UINT32_MAX, values, &wait), FPS_OK);
     change c = {.scene = &s, .half_way = share(sizeof *c.half_way), .dies = dies};
     pid_t pid = start_process(change_all_slowly, &c);
     await(c.half_way, 1);
     if (dies) expect_killed(pid);
-    fps_sparse_hyper(s.t, got);
+    fps_table_hyper(s.t, got);
     for (uint32_t i = 0; i < FPS_MAX_HYPER; i++) CHECK_FLOAT(got[i], dies && i >= FPS_MAX_HYPER / 2 ? 1 : 2);
     if (!dies) expect_success(pid);
     enter_and_leave(&s.arena, s.t);
@@ -1090,21 +1090,20 @@ static void a_scan_brings_what_is_asked_for(void)
     fps_store32_relaxed(fps_row_count(fps_row_at(s.t, 0)), 4);
     fps_store32_relaxed(fps_row_seen(fps_row_at(s.t, 1)), 77);
     fps_store32_relaxed(fps_row_count(fps_row_at(s.t, 1)), 5);
-    CHECK_EQ(fps_sparse_scan(&s.arena, s.t, &cursor, 0, keys, (uint8_t *const[]){NULL, NULL}, NULL, &wait, &n), FPS_OK);
+    CHECK_EQ(fps_scan_rows(&s.arena, s.t, &cursor, 0, keys, (uint8_t *const[]){NULL, NULL}, NULL, &wait, &n), FPS_OK);
     CHECK_EQ(n + cursor, 0);
-    CHECK_EQ(
-        fps_sparse_scan(&s.arena, s.t, &cursor, 2, keys, (uint8_t *const[]){NULL, (uint8_t *)slot}, seen, &wait, &n),
-        FPS_OK);
+    CHECK_EQ(fps_scan_rows(&s.arena, s.t, &cursor, 2, keys, (uint8_t *const[]){NULL, (uint8_t *)slot}, seen, &wait, &n),
+             FPS_OK);
     CHECK_EQ(n, 2);
     CHECK_EQ(cursor, 2);
     CHECK_EQ(keys[0], 8);
     CHECK_EQ(keys[1], 9);
     check_all_equal(slot[0], 4, 4);
     CHECK(seen[0] == 66 && seen[1] == 4 && seen[2] == 77 && seen[3] == 5);
-    CHECK_EQ(fps_sparse_scan(&s.arena, s.t, &cursor, 2, keys, (uint8_t *const[]){NULL, NULL}, NULL, &wait, &n), FPS_OK);
+    CHECK_EQ(fps_scan_rows(&s.arena, s.t, &cursor, 2, keys, (uint8_t *const[]){NULL, NULL}, NULL, &wait, &n), FPS_OK);
     CHECK_EQ(n, 0);
     cursor = UINT64_MAX; /* not ours, but harmless */
-    CHECK_EQ(fps_sparse_scan(&s.arena, s.t, &cursor, 2, keys, (uint8_t *const[]){NULL, NULL}, NULL, &wait, &n), FPS_OK);
+    CHECK_EQ(fps_scan_rows(&s.arena, s.t, &cursor, 2, keys, (uint8_t *const[]){NULL, NULL}, NULL, &wait, &n), FPS_OK);
     CHECK_EQ(n, 0);
     drop_scene(&s);
 }
@@ -1112,7 +1111,7 @@ static void a_scan_brings_what_is_asked_for(void)
 static void check_seen(const scene *s, uint64_t key, uint32_t times)
 {
     uint32_t seen[2];
-    fps_sparse_seen(s->t, &key, 1, seen);
+    fps_scan_seen(s->t, &key, 1, seen);
     CHECK_EQ(seen[1], times);
     CHECK(seen[0] <= fps_row_now(s->t));
     CHECK(seen[0] >= (times > 0));

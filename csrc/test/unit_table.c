@@ -523,7 +523,7 @@ static void a_closed_arena_bears_nothing(void)
     fps_arena_retire(&s.arena);
     CHECK_EQ(bear(&s, 0, 7), FPS_CLOSED);
     CHECK_EQ(remove_rows(&s.session, 0, s.keys, 5, NULL, &removed), FPS_CLOSED);
-    CHECK_EQ(fps_sparse_configure(&s.arena, s.t, 1, (double[FPS_MAX_HYPER]){1}, &for_ever), FPS_CLOSED);
+    CHECK_EQ(fps_table_configure(&s.arena, s.t, 1, (double[FPS_MAX_HYPER]){1}, &for_ever), FPS_CLOSED);
     CHECK_EQ(fps_lock_holder(&s.t->control->births), 0);
     drop_scene(&s);
 }

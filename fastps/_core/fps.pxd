@@ -226,6 +226,9 @@ cdef extern from "row.h" nogil:
 cdef extern from "table.h" nogil:
     fps_status fps_table_expire(const fps_session *session, const fps_table *t, const uint64_t *keys, uint32_t n,
                                 uint32_t since, uint8_t **values, uint8_t *removed, uint32_t *done, const fps_wait *wait)
+    fps_status fps_table_configure(const fps_arena *arena, const fps_table *t, uint32_t which, const double *values,
+                                    const fps_wait *wait)
+    void fps_table_hyper(const fps_table *t, double *values)
 
 
 cdef extern from "sparse.h" nogil:
@@ -249,13 +252,13 @@ cdef extern from "sparse.h" nogil:
         uint32_t n_parts
         fps_wait wait
     fps_status fps_sparse_run(fps_sparse_call *call, uint32_t *at)
-    void fps_sparse_find(const fps_table *t, const uint64_t *keys, uint32_t n, uint32_t *rows)
-    void fps_sparse_seen(const fps_table *t, const uint64_t *keys, uint32_t n, uint32_t *seen)
-    fps_status fps_sparse_scan(const fps_arena *arena, const fps_table *t, uint64_t *cursor, uint32_t most,
+
+
+cdef extern from "scan.h" nogil:
+    void fps_scan_find(const fps_table *t, const uint64_t *keys, uint32_t n, uint32_t *rows)
+    void fps_scan_seen(const fps_table *t, const uint64_t *keys, uint32_t n, uint32_t *seen)
+    fps_status fps_scan_rows(const fps_arena *arena, const fps_table *t, uint64_t *cursor, uint32_t most,
                                uint64_t *keys, uint8_t **streams, uint32_t *seen, const fps_wait *wait, uint32_t *n)
-    fps_status fps_sparse_configure(const fps_arena *arena, const fps_table *t, uint32_t which, const double *values,
-                                    const fps_wait *wait)
-    void fps_sparse_hyper(const fps_table *t, double *values)
 
 
 cdef extern from "gradient.h" nogil:

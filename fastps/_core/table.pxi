@@ -295,7 +295,7 @@ cdef class TableGroup:
                 rows = found if part.places == NULL else np.PyArray_EMPTY(1, &count, np.NPY_UINT32, 0)
                 some = <uint32_t *>np.PyArray_DATA(rows)
                 with nogil:
-                    fps_sparse_find(t, part.keys, part.n, some)
+                    fps_scan_find(t, part.keys, part.n, some)
                     if part.places != NULL:
                         for k in range(part.n):
                             row[part.places[k]] = some[k]
@@ -318,7 +318,7 @@ cdef class TableGroup:
                 part = &lane.parts[i]
                 words = np_empty((part.n, 2), "u4")
                 (<Arena>self.group.mapped[i]).check()
-                fps_sparse_seen(self.table(i), part.keys, part.n, <uint32_t *>np.PyArray_DATA(words))
+                fps_scan_seen(self.table(i), part.keys, part.n, <uint32_t *>np.PyArray_DATA(words))
                 now = fps_row_now(self.table(i))
                 places = slice(None) if part.places == NULL else [part.places[k] for k in range(part.n)]
                 ages[places] = np_where(words[:, 0] > 0, (now - words[:, 0].astype("f8")) * (FPS_TICK_NS * 1e-9), math.nan)
@@ -400,7 +400,7 @@ cdef class TableGroup:
             outs[i] = NULL if streams[i] is None else <uint8_t *>np.PyArray_DATA(streams[i])
         arena, t = self.group.arenas[part], self.table(part)
         with nogil:
-            status = fps_sparse_scan(arena, t, &cursor, most, key, outs, when, &wait, &n)
+            status = fps_scan_rows(arena, t, &cursor, most, key, outs, when, &wait, &n)
         if status == FPS_TIMEOUT:
             raise errors.WaitTimeoutError(
                 f"table `{self.name}`, {self.group.label(part)}: waited {limit:.3g} s for a row that another process writes")
@@ -427,7 +427,7 @@ cdef class TableGroup:
         for i in range(self.group.n_parts):
             arena, t = self.group.arenas[i], self.table(i)
             with nogil:
-                status = fps_sparse_configure(arena, t, which, numbers, &wait)
+                status = fps_table_configure(arena, t, which, numbers, &wait)
             if status != FPS_OK:
                 raise exception_of(
                     status, f"table `{self.name}`, {self.group.label(i)}, configure within {timeout:g} s", c_errno)
@@ -437,7 +437,7 @@ cdef class TableGroup:
         cdef double numbers[16]
         if count > <uint32_t>FPS_MAX_HYPER:
             raise IndexError(f"{count} hyper-parameters of {FPS_MAX_HYPER}")
-        fps_sparse_hyper(self.table(0), numbers)
+        fps_table_hyper(self.table(0), numbers)
         return [numbers[i] for i in range(count)]
 
     def counters(self):

@@ -1,0 +1,64 @@
+#include "scan.h"
+
+#include "hash.h"
+#include "index.h"
+#include "row.h"
+#include "table.h"
+
+void fps_scan_find(const fps_table *t, const uint64_t *keys, uint32_t n, uint32_t *rows)
+{
+    for (uint32_t i = 0; i < n; i++) rows[i] = fps_table_search(t, keys[i], fps_hash(keys[i]));
+}
+
+void fps_scan_seen(const fps_table *t, const uint64_t *keys, uint32_t n, uint32_t *seen)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        const uint32_t row = t->layout.tracked ? fps_table_search(t, keys[i], fps_hash(keys[i])) : FPS_NO_ROW;
+        seen[2 * i] = row == FPS_NO_ROW ? 0 : fps_load32_relaxed(fps_row_seen(fps_row_at(t, row)));
+        seen[2 * i + 1] = row == FPS_NO_ROW ? 0 : fps_load32_relaxed(fps_row_count(fps_row_at(t, row)));
+    }
+}
+
+/* One row with all that is asked for. */
+static fps_status scan_row(const fps_arena *arena, const fps_table *t, uint32_t row, uint32_t n, uint64_t *keys,
+                           uint8_t *const *streams, uint32_t *seen, const fps_wait *wait)
+{
+    uint8_t *at = fps_row_at(t, row);
+    for (uint32_t tries = 0;;) {
+        const uint64_t before = fps_load_acquire(fps_row_word(at)); /* SYNC row-sequence */
+        if ((before & FPS_ROW_DEAD) != 0) return FPS_ALREADY;
+        fps_read got = FPS_ROW_WRITER(before) != 0 ? FPS_READ_BUSY : FPS_READ_DONE;
+        keys[n] = fps_load_relaxed(fps_row_key(at));
+        for (uint32_t k = 0; k <= t->layout.n_slots && got == FPS_READ_DONE; k++)
+            if (streams[k])
+                got =
+                    fps_row_read(t, row, keys[n], streams[k] + (uint64_t)n * t->bytes[k], t->at[k], t->bytes[k], false);
+        if (seen && t->layout.tracked) {
+            seen[2 * n] = fps_load32_relaxed(fps_row_seen(at));
+            seen[2 * n + 1] = fps_load32_relaxed(fps_row_count(at));
+        }
+        atomic_thread_fence(memory_order_acquire);
+        if (got == FPS_READ_DONE && fps_load_relaxed(fps_row_word(at)) == before) return FPS_OK; /* SYNC row-sequence */
+        fps_status status = fps_row_wait(arena, t, row, wait, &tries);
+        if (status != FPS_OK) return status;
+    }
+}
+
+fps_status fps_scan_rows(const fps_arena *arena, const fps_table *t, uint64_t *cursor, uint32_t most, uint64_t *keys,
+                         uint8_t *const *streams, uint32_t *seen, const fps_wait *wait, uint32_t *n)
+{
+    fps_status status = fps_arena_state(arena);
+    uint64_t high = fps_load_acquire(&t->control->high); /* SYNC row-born */
+    if (high > t->layout.max_rows) high = t->layout.max_rows;
+    *n = 0;
+    for (; status == FPS_OK && *cursor < high && *n < most; ++*cursor) {
+        status = scan_row(arena, t, (uint32_t)*cursor, *n, keys, streams, seen, wait);
+        if (status == FPS_OK)
+            ++*n;
+        else if (status == FPS_ALREADY)
+            status = FPS_OK;
+        if (status != FPS_OK) break;
+    }
+    atomic_thread_fence(memory_order_acquire);
+    return status == FPS_OK ? fps_arena_state(arena) : status;
+}
