@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections import OrderedDict
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from fastps import capacity, cluster
 from fastps._core import Arena, Decision, Group, table_row_bytes
 from fastps.consistency import Consistency
 from fastps.coordinator import MAX_PARKED, Coordinator
-from fastps.errors import UnavailableError, WaitTimeoutError
+from fastps.errors import UnavailableError
 from fastps.kernels.cache import image_of
 from fastps.kernels.loader import host_cpu
 from fastps.rules import Rule
@@ -30,13 +29,10 @@ from fastps.tables.eviction import Eviction
 from fastps.tables.table import MAX_ROWS, Life, TableInfo
 from fastps.transport import wire
 from fastps.transport.contract import MIXED
-from fastps.transport.ray_table import TableGateway, keep
+from fastps.transport.once import PAYLOADS, Once, Recent
+from fastps.transport.ray_table import TableGateway
 from fastps.transport.shm import group_of, open_arena
 from fastps.transport.shm_table import ShmTable
-
-# Remote workers whose last push is remembered, at a few bytes each; payloads and answers under way, of at most 12 MiB
-# each; pushes that timed out half-way. What is not heard of for longest gives way.
-WORKERS, PAYLOADS, STALLED = 100_000, 128, 64
 
 
 class Shard:
@@ -57,11 +53,9 @@ class Shard:
         self._table_values: list[tuple[Any, ...]] = []  # of the hyper-parameters of their rules
         self._handle: Any = None
         self._published = False
-        self._applied: OrderedDict[int, tuple[int, bytes]] = OrderedDict()  # (seq, versions) by worker
+        self._once = Once(self._label)
+        self._answers: Recent[Any] = Recent(PAYLOADS)
         self._coordinator: Any = None
-        self._stalled: OrderedDict[int, tuple[int, Any]] = OrderedDict()
-        self._inboxes: OrderedDict[int, wire.Inbox] = OrderedDict()
-        self._answers: OrderedDict[int, Any] = OrderedDict()
 
     def create(
         self,
@@ -191,41 +185,27 @@ class Shard:
         """
         assert self._group is not None
         header = wire.Header.unpack(head)
-        worker = header.worker
-        inbox = (
-            self._inboxes.pop(worker, None) if header.message else wire.Inbox(self._layout.nbytes * (1 + header.pulled))
-        )
-        if inbox is None:
-            raise UnavailableError(f"{self._label}: the first part of a push was dropped; send it again")
-        inbox.add(header, head, parts)
-        if header.message + 1 < header.messages:
-            keep(self._inboxes, worker, inbox, PAYLOADS)
+        payload = self._once.payload(header, head, parts, self._layout.nbytes * (1 + header.pulled))
+        if payload is None:
             return None
-        answer = None
-        if header.seq > self._applied.get(worker, (0, b""))[0]:
-            answer = self._apply(worker, header, inbox.payload())
+        answer, versions = None, self._once.applied(header)
+        if versions is None:
+            answer, versions = self._once.run(header, lambda token: self._apply(header, payload, token))
         if not header.pulls:
-            return self._applied[worker][1]
-        return self.pull(head) if answer is None else self._answer(worker, answer)
+            return versions
+        return self.pull(head) if answer is None else self._answer(header.worker, answer)
 
-    def _apply(self, worker: int, header: wire.Header, payload: Any) -> Any:
-        """A push that stalled half-way goes on when it is sent again under its number; it then answers nothing."""
+    def _apply(self, header: wire.Header, payload: Any, token: Any) -> tuple[Any, bytes]:
+        """The parameters if the push pulls, and the versions. One that goes on answers no parameters."""
         assert self._group is not None
-        seq, lane = self._stalled.pop(worker, (0, None))
-        resume = lane if seq == header.seq else None
-        answer, out = self._room() if header.pulls and resume is None else (None, None)
+        answer, out = self._room() if header.pulls and token is None else (None, None)
         pulled = [payload[self._layout.nbytes :]] if header.pulled else None
-        try:
-            outs = None if out is None else [out]
-            versions = self._group.run(
-                [payload], outs, header.timeout, resume, pulled, header.scale,
-                decision=self._decision(header.decision), deposit=header.deposit,
-            )  # fmt: skip
-        except WaitTimeoutError as error:
-            keep(self._stalled, worker, (header.seq, error.resume), STALLED)
-            raise
-        keep(self._applied, worker, (header.seq, self._head(answer, versions)), WORKERS)
-        return answer
+        outs = None if out is None else [out]
+        versions = self._group.run(
+            [payload], outs, header.timeout, token, pulled, header.scale,
+            decision=self._decision(header.decision), deposit=header.deposit,
+        )  # fmt: skip
+        return answer, self._head(answer, versions)
 
     def chunk(self, worker: int, number: int) -> Any:
         """A further chunk of the answer to this worker's last pull."""
@@ -241,7 +221,7 @@ class Shard:
     def _answer(self, worker: int, out: Any) -> Any:
         chunks = wire.chunks(out.nbytes)
         if len(chunks) > 1:
-            keep(self._answers, worker, out, PAYLOADS)
+            self._answers.put(worker, out)
         return wire.reply(out[: chunks[0][1]])
 
     def table_rows(self, head: bytes, *parts: Any) -> Any:

@@ -309,6 +309,8 @@ cdef class TableGroup:
         without a row."""
         cdef TableLane lane = self.take()
         cdef fps_sparse_part *part
+        cdef const fps_table *t
+        cdef uint32_t *word
         cdef uint32_t i, now
         cdef np.npy_intp n = np.PyArray_SIZE(keys), k
         ages, counts = np_empty(n, "f8"), np_empty(n, "i8")
@@ -317,9 +319,11 @@ cdef class TableGroup:
             for i in range(self.group.n_parts):
                 part = &lane.parts[i]
                 words = np_empty((part.n, 2), "u4")
+                word, t = <uint32_t *>np.PyArray_DATA(words), self.table(i)
                 (<Arena>self.group.mapped[i]).check()
-                fps_scan_seen(self.table(i), part.keys, part.n, <uint32_t *>np.PyArray_DATA(words))
-                now = fps_row_now(self.table(i))
+                with nogil:
+                    fps_scan_seen(t, part.keys, part.n, word)
+                now = fps_row_now(t)
                 places = slice(None) if part.places == NULL else [part.places[k] for k in range(part.n)]
                 ages[places] = np_where(words[:, 0] > 0, (now - words[:, 0].astype("f8")) * (FPS_TICK_NS * 1e-9), math.nan)
                 counts[places] = words[:, 1]

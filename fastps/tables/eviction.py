@@ -74,15 +74,21 @@ class Eviction:
         n = 0
         for start in range(0, len(keys), BATCH):
             some = keys[start : start + BATCH]
-            streams = len(self._table.info.streams)
-            removed, held = self._table.remove(some, [self._receive is not None] * streams, None, since)
+            held = self._table.streams(len(some), [self._receive is not None] * len(self._table.info.streams))
+            removed = np.zeros(len(some), np.bool_)
+            try:
+                self._table.expire(some, since, removed, held, None)
+            finally:  # it may have come half-way
+                self._hand_over(some[removed], held, removed)
             n += int(removed.sum())
-            if self._receive is not None and removed.any():
-                try:
-                    self._receive(some[removed], [stream[removed] for stream in held])
-                except Exception:  # the user's; the rows are gone either way
-                    logging.getLogger("fastps").exception("on_evict of table `%s`", self._table.info.name)
         return n
+
+    def _hand_over(self, keys: Array, held: list[Array], removed: Array) -> None:
+        if self._receive is not None and len(keys):
+            try:
+                self._receive(keys, [stream[removed] for stream in held])
+            except Exception:  # the user's; the rows are gone either way
+                logging.getLogger("fastps").exception("on_evict of table `%s`", self._table.info.name)
 
     def start(self) -> None:
         """Expires rows now and then, on a thread that ends with the process or its arena."""

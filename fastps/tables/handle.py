@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -296,12 +297,18 @@ class TableHandle:
     def nearest(self, vector: Any, k: int = 10, *, metric: str = "cosine") -> tuple[Array, Array]:
         """The keys of the k rows nearest to a vector, nearest first, and their scores: the cosine, the inner product
         ("dot") or the negative distance ("euclidean"). Exact; cost: a pass over the table, block by block."""
-        target = np.asarray(vector, self.dtype)
+        try:
+            target = np.asarray(vector, self.dtype)
+        except (TypeError, ValueError):
+            raise DtypeError(
+                f"nearest `{self.name}`: expected {self.dtype}[{self.dim}], got {type(vector).__name__} {vector!r}"
+            ) from None
         if target.shape != (self.dim,):
             raise ShapeError(f"nearest `{self.name}`: expected a vector of {self.dim} values, got {describe(target)}")
         if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
             raise OptionError(f"nearest `{self.name}`: expected k of 1 or more, got {k!r}")
-        return nearest(self.items(), target, int(k), metric)
+        none = from_keys(np.empty(0, np.uint64), self._info.keys), self._info.empty(0)  # the types, for an empty table
+        return nearest(chain([none], self.items()), target, int(k), metric)
 
     def initial(self, keys: Any) -> Array:
         """How the rows of keys begin: dtype[n, dim], whether or not there are any."""

@@ -98,7 +98,7 @@ class Table:
         if self.rule.family.uses_pulled:
             raise OptionError(f"Table rule: {self.rule!r} needs the parameters that the worker had; use it on arrays")
         try:
-            self.dtype: str = np.dtype(dtype).name
+            self.dtype: str = str(dtype) if dtype is None else np.dtype(dtype).name  # numpy takes None for float64
         except TypeError:
             self.dtype = str(dtype)
         if self.dtype not in DTYPES:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 import weakref
 from typing import Any
 
@@ -18,14 +17,13 @@ import numpy as np
 from fastps import cluster
 from fastps._core import Decision
 from fastps.deadline import deadline_after, left_until
-from fastps.errors import UnavailableError, WaitTimeoutError
+from fastps.errors import WaitTimeoutError
 from fastps.spec import ServerSpec
 from fastps.transport import wire
 from fastps.transport.contract import MIXED, Arrays, Work
-from fastps.transport.numbers import Numbers
+from fastps.transport.once import Numbers, Sending
 from fastps.transport.ray_table import RayTable
 
-RESEND_SECONDS = 0.1
 GRACE_SECONDS = 1.0  # the coordinator keeps to the timeout; its answer takes a moment
 
 
@@ -199,7 +197,8 @@ class Operation:
         self._chunks = (
             [] if work.outs is None else wire.chunks(transport._layout.head_nbytes + transport._layout.nbytes)
         )
-        self._refs = self._send()
+        what = f"{'pull from' if self._payload is None else 'push to'} {transport._what}"
+        self._sending = Sending(self._send, self._deadline, what, self._timed_out)
 
     def _send(self) -> list[Any]:
         """Calls of one process to one actor arrive in order, so they can all be under way at once."""
@@ -217,7 +216,7 @@ class Operation:
 
     def finish(self) -> dict[int, int]:
         transport, layout = self._transport, self._transport._layout
-        answers = self._answers()
+        answers = self._sending.answers()
         transport._numbers.give_back(self._worker, self._seq)
         if self._outs is None:
             return layout.versions(answers[-1])
@@ -226,21 +225,6 @@ class Operation:
         for (start, _), piece in zip(self._chunks[1:], rest, strict=True):
             wire.scatter(layout, start - layout.head_nbytes, piece, self._outs)
         return layout.versions(first)
-
-    def _answers(self) -> list[Any]:
-        what = f"{'pull from' if self._payload is None else 'push to'} {self._transport._what}"
-        while True:
-            try:
-                answers: list[Any] = cluster.get(self._refs, left_until(self._deadline), what)
-                return answers
-            except UnavailableError as error:
-                # The calls may or may not have arrived: sent again under its number, a push is applied once.
-                if left_until(self._deadline) == 0:
-                    raise self._timed_out(str(error)) from error
-                time.sleep(RESEND_SECONDS)
-                self._refs = self._send()
-            except WaitTimeoutError as error:
-                raise self._timed_out(str(error)) from None
 
     def _timed_out(self, text: str) -> WaitTimeoutError:
         """Whether the push was or will be applied is not known; resuming it sends it again under the same number."""

@@ -7,8 +7,6 @@ once. Both ends of the wire are here: `RayTable`, and `TableGateway` in the shar
 from __future__ import annotations
 
 import struct
-import time
-from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,20 +14,16 @@ import numpy as np
 
 from fastps import cluster
 from fastps.deadline import deadline_after, left_until
-from fastps.errors import TableFullError, UnavailableError, WaitTimeoutError
+from fastps.errors import TableFullError, WaitTimeoutError
 from fastps.transport import wire
 from fastps.transport.contract import TableWork
-from fastps.transport.numbers import Numbers
+from fastps.transport.once import Numbers, Once, Sending
 from fastps.transport.shm_table import ShmTable
 
 if TYPE_CHECKING:
     from fastps.spec import ServerSpec
     from fastps.tables.eviction import Eviction
     from fastps.tables.table import TableInfo
-
-RESEND_SECONDS = 0.1
-# Workers whose last push is remembered, pushes that timed out half-way, payloads on their way.
-WORKERS, STALLED, PAYLOADS = 100_000, 64, 128
 
 
 @dataclass(frozen=True)
@@ -151,7 +145,8 @@ class TableOperation:
         self._worker: int
         self._seq: int
         self._worker, self._seq = table.numbers.take() if resume is None else resume
-        self._refs = self._send()
+        what = f"{'push to' if self._changes else 'pull from'} {table.what}"
+        self._sending = Sending(self._send, self._deadline, what, self._timed_out)
 
     def _send(self) -> list[Any]:
         work = self._work
@@ -173,23 +168,10 @@ class TableOperation:
 
     def _answer(self) -> Any:
         try:
-            return self._last_answer()
+            return self._sending.answers()[-1]
         except TableFullError as error:  # a part of a push may be applied: it goes on under its number
             error.resume = (self._worker, self._seq) if self._changes else None
             raise
-
-    def _last_answer(self) -> Any:
-        what = f"{'push to' if self._changes else 'pull from'} {self._table.what}"
-        while True:
-            try:
-                return cluster.get(self._refs, left_until(self._deadline), what)[-1]
-            except UnavailableError as error:
-                if left_until(self._deadline) == 0:
-                    raise self._timed_out(str(error)) from error
-                time.sleep(RESEND_SECONDS)
-                self._refs = self._send()
-            except WaitTimeoutError as error:
-                raise self._timed_out(str(error)) from None
 
     def _timed_out(self, text: str) -> WaitTimeoutError:
         if not self._changes:
@@ -206,10 +188,7 @@ class TableGateway:
     """The other end, in a shard's process: executes calls for all shards of its node."""
 
     def __init__(self, label: str, tables: list[ShmTable], evictions: dict[int, Eviction]) -> None:
-        self._label, self._tables, self._evictions = label, tables, evictions
-        self._applied: OrderedDict[int, tuple[int, bytes]] = OrderedDict()  # (seq, versions) by worker
-        self._stalled: OrderedDict[int, tuple[int, Any]] = OrderedDict()
-        self._inboxes: OrderedDict[int, wire.Inbox] = OrderedDict()
+        self._tables, self._evictions, self._once = tables, evictions, Once(label)
 
     def ask(self, verb: str, number: int, *arguments: Any) -> Any:
         table = self._tables[number]
@@ -227,36 +206,25 @@ class TableGateway:
     def rows(self, head: bytes, *parts: Any) -> Any:
         """An operation on rows, once for each (worker, seq): the versions as bytes, then the rows if it pulls."""
         header = Header.unpack(head)
-        table, worker = self._tables[header.table], header.worker
-        inbox = self._inboxes.pop(worker, None) if header.message else wire.Inbox(payload_bytes(table.info, header))
-        if inbox is None:
-            raise UnavailableError(f"{self._label}: the first part of a push was dropped; send it again")
-        inbox.add(header, head, parts)
-        if header.message + 1 < header.messages:
-            keep(self._inboxes, worker, inbox, PAYLOADS)
+        table = self._tables[header.table]
+        payload = self._once.payload(header, head, parts, payload_bytes(table.info, header))
+        if payload is None:
             return None
-        work = self._work(table.info, header, inbox.payload())
-        changes = header.pushes or header.sets
-        if changes and header.seq <= self._applied.get(worker, (0, b""))[0]:
-            versions = self._applied[worker][1]  # it was sent again
-            if header.pulls:
-                table.start(TableWork(work.keys, outs=work.outs, create=False), header.timeout)
-        else:
-            versions = self._run(table, work, header)
-            if changes:
-                keep(self._applied, worker, (header.seq, versions), WORKERS)
+        work = self._work(table.info, header, payload)
+        versions = self._once.applied(header) if header.pushes or header.sets else None
+        if versions is not None and header.pulls:
+            table.start(TableWork(work.keys, outs=work.outs, create=False), header.timeout)
+        elif versions is None and (header.pushes or header.sets):
+            _, versions = self._once.run(header, lambda token: (None, self._run(table, work, header, token)))
+        elif versions is None:
+            versions = self._run(table, work, header, None)
         if work.outs is None:
             return versions
         return wire.reply(np.concatenate([np.frombuffer(versions, np.uint8), work.outs.reshape(-1).view(np.uint8)]))
 
-    def _run(self, table: ShmTable, work: TableWork, header: Header) -> bytes:
-        seq, lane = self._stalled.pop(header.worker, (0, None))
-        try:
-            done = table.start(work, header.timeout, lane if seq == header.seq else None)
-        except (WaitTimeoutError, TableFullError) as error:
-            if error.resume is not None:
-                keep(self._stalled, header.worker, (header.seq, error.resume), STALLED)
-            raise
+    @staticmethod
+    def _run(table: ShmTable, work: TableWork, header: Header, token: Any) -> bytes:
+        done = table.start(work, header.timeout, token)
         return wire.packed([done.finish()[shard] for shard in table.shards])
 
     @staticmethod
@@ -276,11 +244,3 @@ class TableGateway:
         grads = take(0) if header.pushes else None
         sets = [take(k) if header.sets >> k & 1 else None for k in range(len(info.streams))] if header.sets else None
         return TableWork(keys, grads, info.empty(n) if header.pulls else None, sets, header.create, header.scale)
-
-
-def keep(table: OrderedDict[int, Any], worker: int, value: Any, most: int) -> None:
-    """Remembers a value; what was not heard of for longest gives way."""
-    table[worker] = value
-    table.move_to_end(worker)
-    while len(table) > most:
-        table.popitem(last=False)

@@ -60,20 +60,22 @@ class ShmTable:
         windows = [self.group.window(int(shard), int(row)) for shard, row in zip(shards, rows, strict=True)]
         return [np.frombuffer(memoryview(window), self.info.dtype) for window in windows]
 
-    def remove(
-        self, keys: Any, wanted: list[bool], timeout: float | None, since: int = 2**32 - 1
-    ) -> tuple[Any, list[Any]]:
-        removed = np.zeros(len(keys), np.uint8)
-        streams = self._streams(len(keys), wanted)
-        self.group.remove(keys, streams, removed, timeout, since)
-        return removed.view(np.bool_), streams
+    def remove(self, keys: Any, wanted: list[bool], timeout: float | None) -> tuple[Any, list[Any]]:
+        removed, streams = np.zeros(len(keys), np.bool_), self.streams(len(keys), wanted)
+        self.expire(keys, 2**32 - 1, removed, streams, timeout)
+        return removed, streams
+
+    def expire(self, keys: Any, since: int, removed: Any, streams: list[Any], timeout: float | None) -> None:
+        """Removes rows that nobody has asked for since that tick; which and what they held is in the arrays, when it
+        times out, too."""
+        self.group.remove(keys, streams, removed.view(np.uint8), timeout, since)
 
     def scan(
         self, shard: int, cursor: int, most: int, wanted: list[bool], timeout: float | None
     ) -> tuple[Any, list[Any], int]:
         row_bytes = sum(n for (_, n), want in zip(self.info.streams, wanted, strict=True) if want) * 8
         most = min(most, max(1, SCAN_BYTES // max(1, row_bytes)))
-        keys, streams = np.empty(most, np.uint64), self._streams(most, wanted)
+        keys, streams = np.empty(most, np.uint64), self.streams(most, wanted)
         n, cursor = self.group.scan(self.shards.index(shard), cursor, keys, streams, None, timeout)
         return keys[:n], [None if stream is None else stream[:n] for stream in streams], cursor
 
@@ -94,7 +96,7 @@ class ShmTable:
     def seen(self, keys: Any, timeout: float | None) -> tuple[Any, Any]:
         return self.group.seen(keys)
 
-    def _streams(self, n: int, wanted: list[bool]) -> list[Any]:
+    def streams(self, n: int, wanted: list[bool]) -> list[Any]:
         return [self.info.empty(n, k) if want else None for k, want in enumerate(wanted)]
 
     def configure(self, values: dict[int, float], timeout: float) -> None:

@@ -796,6 +796,7 @@ def wrong_calls():
         yield f"keys in batches of {batch}", "keys", (batch,), {}, fastps.OptionError
     yield "a vector of another length", "nearest", (np.ones(3),), {}, fastps.ShapeError
     yield "vectors", "nearest", (np.ones((1, 4)),), {}, fastps.ShapeError
+    yield "a word as a vector", "nearest", ("abc",), {}, fastps.DtypeError
     yield "an unknown metric", "nearest", (np.ones(4),), {"metric": "l2"}, fastps.OptionError
     for k in (0, -1, 2.5, True, None):
         yield f"{k} nearest", "nearest", (np.ones(4), k), {}, fastps.OptionError

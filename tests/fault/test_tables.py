@@ -261,6 +261,9 @@ def test_a_push_resumes_with_the_keys_and_gradients_that_it_had_or_not_at_all(tm
                 table.push(first + np.array(keys), grads, resume=error.resume, timeout=20)
         assert table.stats()[0].version == version
         assert not table.pull(first + np.arange(7), create=False).any()
+        # Nobody has used it up: what it is of goes on.
+        table.push(first + np.arange(3), ones[:3], resume=error.resume, timeout=20)
+        assert table.pull(first + np.arange(7), create=False).sum(axis=1).tolist() == [dim] * 3 + [0] * 4
 
 
 def test_a_set_that_timed_out_is_set_again_and_no_push_goes_on_from_it(tmp_path):

@@ -73,6 +73,7 @@ WRONG = {
     "a seed that is no whole number": {"seed": 0.5},
     "no seed": {"seed": None},
     "float16": {"dtype": "float16"},
+    "no dtype": {"dtype": None},
     "whole numbers as dtype": {"dtype": np.int64},
     "no dtype that there is": {"dtype": "float31"},
     "an object as dtype": {"dtype": object()},

@@ -1,0 +1,155 @@
+"""Pushes between nodes, each applied once however often it is sent: the numbers that a process gives them, calls that
+are sent again when a connection is lost, and, in a shard's process, what has arrived."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from fastps import cluster
+from fastps.deadline import left_until
+from fastps.errors import OptionError, TableFullError, UnavailableError, WaitTimeoutError
+from fastps.transport import wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+T = TypeVar("T")
+RESEND_SECONDS = 0.1
+# Workers whose last push is remembered, at a few bytes each; payloads and answers on their way, of at most 12 MiB each;
+# pushes that stopped half-way. What is not heard of for longest gives way.
+WORKERS, PAYLOADS, STALLED = 100_000, 128, 64
+
+
+class Numbers:
+    """Sequence numbers for concurrent pushes: each thread that pushes at a time has a worker number of its own."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: list[tuple[int, int]] = []
+
+    def take(self) -> tuple[int, int]:
+        """(worker, sequence number), both new to the shard."""
+        with self._lock:
+            worker, last = self._idle.pop() if self._idle else (int.from_bytes(os.urandom(7), "big") + 1, 0)
+        return worker, last + 1
+
+    def give_back(self, worker: int, seq: int) -> None:
+        with self._lock:
+            self._idle.append((worker, seq))
+
+
+class Sending:
+    """Calls under way that carry one operation.
+
+    Parameters
+    ----------
+    send : makes the calls, any number of times
+    deadline : of the whole
+    what : for messages
+    timed_out : makes the error when there is no answer in time, from a text
+    """
+
+    def __init__(
+        self,
+        send: Callable[[], list[Any]],
+        deadline: float,
+        what: str,
+        timed_out: Callable[[str], WaitTimeoutError],
+    ) -> None:
+        self._send, self._deadline, self._what, self._timed_out = send, deadline, what, timed_out
+        self._refs = send()
+
+    def answers(self) -> list[Any]:
+        """One a call. Whether calls have arrived is not known when a connection is lost: they are made again."""
+        while True:
+            try:
+                answers: list[Any] = cluster.get(self._refs, left_until(self._deadline), self._what)
+                return answers
+            except UnavailableError as error:
+                if left_until(self._deadline) == 0:
+                    raise self._timed_out(str(error)) from error
+                time.sleep(RESEND_SECONDS)
+                self._refs = self._send()
+            except WaitTimeoutError as error:
+                raise self._timed_out(str(error)) from None
+
+
+class Recent(OrderedDict[int, T], Generic[T]):
+    """By worker. What was not heard of for longest gives way when there are more than `most`."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = most
+
+    def put(self, worker: int, value: T) -> list[tuple[int, T]]:
+        """Answers what gave way."""
+        self[worker] = value
+        self.move_to_end(worker)
+        return [self.popitem(last=False) for _ in range(len(self) - self._most)]
+
+
+class Numbered(Protocol):
+    """The header of a call."""
+
+    @property
+    def worker(self) -> int: ...
+
+    @property
+    def seq(self) -> int: ...
+
+
+class Once:
+    """What a shard's process knows of pushes from other nodes. One at a time is at work.
+
+    Parameters
+    ----------
+    label : of the shard, for messages
+    """
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._inboxes: Recent[wire.Inbox] = Recent(PAYLOADS)
+        self._applied: Recent[tuple[int, bytes]] = Recent(WORKERS)  # (seq, versions) by worker
+        self._stalled: Recent[tuple[int, Any]] = Recent(STALLED)
+        self._lost: Recent[int] = Recent(WORKERS)  # seq of pushes that could not go on
+
+    def payload(self, header: Any, head: bytes, parts: Sequence[Any], nbytes: int) -> Any:
+        """Of nbytes; None when messages of it are still to come."""
+        worker = header.worker
+        inbox = self._inboxes.pop(worker, None) if header.message else wire.Inbox(nbytes)
+        if inbox is None:
+            raise UnavailableError(f"{self._label}: the first part of a push was dropped; send it again")
+        inbox.add(header, head, parts)
+        if header.message + 1 < header.messages:
+            self._inboxes.put(worker, inbox)
+            return None
+        return inbox.payload()
+
+    def applied(self, header: Numbered) -> bytes | None:
+        """The versions that a push has made already: it was sent again."""
+        seq, versions = self._applied.get(header.worker, (0, b""))
+        return versions if header.seq <= seq else None
+
+    def run(self, header: Numbered, apply: Callable[[Any], tuple[Any, bytes]]) -> tuple[Any, bytes]:
+        """Applies a push: an answer, and the versions. `apply` is given what an earlier attempt has left to be resumed,
+        or None."""
+        worker = header.worker
+        seq, token = self._stalled.pop(worker, (0, None))
+        if self._lost.get(worker, 0) == header.seq:
+            raise OptionError(
+                f"{self._label}: resume= is of a push that was given up, since more than {STALLED} others had stopped "
+                f"half-way; some of it may be applied, and nothing more was"
+            )
+        try:
+            answer, versions = apply(token if seq == header.seq else None)
+        except (WaitTimeoutError, TableFullError) as error:
+            if error.resume is not None:
+                for other, (lost, _) in self._stalled.put(worker, (header.seq, error.resume)):
+                    self._lost.put(other, lost)
+            raise
+        self._applied.put(worker, (header.seq, versions))
+        return answer, versions

@@ -1,0 +1,105 @@
+"""What a shard's process remembers of pushes from other nodes, without a process or a node."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from fastps.errors import OptionError, TableFullError, UnavailableError, WaitTimeoutError
+from fastps.transport import once, wire
+
+
+@dataclass
+class Push:
+    worker: int
+    seq: int
+
+
+class Half:
+    """A push that stops half-way the first `times` times, and tells what it is resumed with."""
+
+    def __init__(self, times: int, error=WaitTimeoutError) -> None:
+        self.times, self.error, self.tokens = times, error, []
+
+    def __call__(self, token):
+        self.tokens.append(token)
+        if len(self.tokens) <= self.times:
+            error = self.error("stopped")
+            error.resume = f"token {len(self.tokens)}"
+            raise error
+        return "answer", b"versions"
+
+
+def test_a_push_is_applied_once_and_answers_its_versions_when_it_comes_again():
+    seen = once.Once("shard 0 of 1")
+    assert seen.applied(Push(7, 1)) is None
+    assert seen.run(Push(7, 1), lambda token: ("answer", b"one")) == ("answer", b"one")
+    assert seen.applied(Push(7, 1)) == b"one"
+    assert seen.applied(Push(7, 2)) is None
+    assert seen.applied(Push(8, 1)) is None
+
+
+@pytest.mark.parametrize("error", [WaitTimeoutError, TableFullError])
+def test_a_push_that_stopped_half_way_goes_on_with_what_it_has_left(error):
+    seen, push = once.Once("shard 0 of 1"), Half(2, error)
+    for _ in range(2):
+        with pytest.raises(error):
+            seen.run(Push(7, 1), push)
+        assert seen.applied(Push(7, 1)) is None
+    assert seen.run(Push(7, 1), push) == ("answer", b"versions")
+    assert push.tokens == [None, "token 1", "token 2"]
+
+
+def test_what_another_push_of_the_same_worker_has_left_is_not_resumed():
+    seen, push = once.Once("shard 0 of 1"), Half(0)
+    with pytest.raises(WaitTimeoutError):
+        seen.run(Push(7, 1), Half(1))
+    seen.run(Push(7, 2), push)
+    assert push.tokens == [None]
+
+
+def test_a_push_that_had_to_give_way_is_refused_instead_of_applied_twice():
+    seen = once.Once("shard 0 of 1")
+    for worker in range(once.STALLED + 2):
+        with pytest.raises(WaitTimeoutError):
+            seen.run(Push(worker, 5), Half(1))
+    for worker in range(2):
+        push = Half(0)
+        for _ in range(2):
+            with pytest.raises(OptionError, match="given up"):
+                seen.run(Push(worker, 5), push)
+        assert push.tokens == []
+        assert seen.run(Push(worker, 6), push) == ("answer", b"versions")  # the next one is another
+    for worker in range(2, once.STALLED + 2):
+        push = Half(0)
+        seen.run(Push(worker, 5), push)
+        assert push.tokens == ["token 1"]
+
+
+def test_what_is_remembered_is_bounded_and_what_was_heard_of_last_stays():
+    recent = once.Recent(3)
+    for worker in range(3):
+        assert recent.put(worker, worker) == []
+    assert recent.put(0, "again") == []
+    assert recent.put(3, 3) == [(1, 1)]
+    assert list(recent) == [2, 0, 3]
+
+
+def test_a_payload_comes_in_parts_of_several_workers_by_turns():
+    payloads = {worker: np.arange(2_500_000, dtype=np.uint64).view(np.uint8)[worker:] for worker in (1, 2)}
+    payloads = {worker: np.ascontiguousarray(p[: 5_000_000 - worker]) for worker, p in payloads.items()}
+    calls = {worker: wire.messages(p, wire.Header(worker, 1, 9.0)) for worker, p in payloads.items()}
+    assert all(len(c) > 1 for c in calls.values())
+    seen = once.Once("shard 0 of 1")
+    for i in range(max(map(len, calls.values()))):
+        for worker, messages in calls.items():
+            head, *parts = messages[i]
+            whole = seen.payload(wire.Header.unpack(head), head, parts, payloads[worker].nbytes)
+            assert (whole is None) == (i + 1 < len(messages))
+            assert whole is None or np.array_equal(whole, payloads[worker])
+
+
+def test_a_part_whose_first_one_was_dropped_asks_for_all_of_it_again():
+    head, *parts = wire.messages(np.zeros(5_000_000, np.uint8), wire.Header(1, 1, 9.0))[1]
+    with pytest.raises(UnavailableError, match="send it again"):
+        once.Once("shard 0 of 1").payload(wire.Header.unpack(head), head, parts, 5_000_000)
