@@ -82,6 +82,12 @@ static inline uint8_t *fps_arena_redo(const fps_arena *arena, uint32_t seat, uin
 /* The beginning of an arena, as far as it says what it is. */
 #define FPS_HEAD_BYTES (FPS_PAGE + FPS_MAX_TABLES * sizeof(fps_table_layout))
 
+/* Pure: the places of everything in an arena for `spec`, and of its tables. */
+fps_status fps_arena_plan(const fps_arena_spec *spec, fps_layout *out, fps_table_layout *tables);
+
+/* Pure: where in a row its streams lie, and how long it is. */
+void fps_table_plan_row(fps_table *t);
+
 /* Pure: checks the first `available` bytes of an arena against the size that fstat gave. `tables` has room for
  * FPS_MAX_TABLES. */
 fps_status fps_layout_parse(const void *bytes, size_t available, uint64_t file_bytes, fps_layout *out,

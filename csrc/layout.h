@@ -402,4 +402,10 @@ static_assert(sizeof(fps_board) == 192, "board");
 static_assert(FPS_BLOCK_MAX_BYTES / 4 < (1u << 13), "a committed block fits the cursor");
 static_assert(FPS_MAX_SLOTS < 16u, "a stream fits the cursor");
 
+static inline uint64_t fps_page_up(uint64_t bytes) { return (bytes + FPS_PAGE - 1) / FPS_PAGE * FPS_PAGE; }
+static inline uint64_t fps_huge_up(uint64_t bytes)
+{
+    return (bytes + FPS_HUGE_PAGE - 1) / FPS_HUGE_PAGE * FPS_HUGE_PAGE;
+}
+
 #endif

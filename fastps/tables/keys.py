@@ -33,8 +33,9 @@ def _numbers(keys: Any, kind: str, where: str) -> Keys:
     if not isinstance(keys, np.ndarray):
         array = _array_of_numbers(keys, kind, where)
     if array.dtype.kind not in "iu" or not array.dtype.isnative:
-        hint = "; pass integers, or create the table with keys='bytes'" if array.dtype.kind in "USO" else ""
-        raise DtypeError(f"{where}: expected {kind}[n], got {array.dtype}{list(array.shape)}{hint}")
+        text = array.dtype.kind in "USO"
+        hint = "pass integers, or create the table with keys='bytes'" if text else f"use .astype(np.{kind})"
+        raise DtypeError(f"{where}: expected {kind}[n], got {array.dtype}{list(array.shape)}; {hint}")
     if array.ndim != 1:
         raise ShapeError(f"{where}: expected {kind}[n], got {array.ndim} dimensions, {list(array.shape)}; use .ravel()")
     if kind == "uint64" and array.dtype.kind == "i" and array.size and array.min() < 0:
