@@ -1,4 +1,4 @@
-"""The command line: ``fastps demo`` and ``fastps recommend``, also as ``python -m fastps demo``.
+"""The command line: ``fastps demo``, ``recommend``, ``doctor`` and ``env``, also as ``python -m fastps demo``.
 
 Exit codes: 0 it worked; 1 it ran, and the result is not what it should be; 2 the command could not be run as asked;
 130 interrupted. Every failure is one line on stderr.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import json
 import math
 import os
 import socket
@@ -17,6 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from fastps import doctor, machine
 from fastps.demo.policies import POLICIES
 from fastps.errors import FastPSError
 from fastps.recommend.settings import Settings
@@ -66,6 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _say(prog, f"needs {' and '.join(missing)}: pip install 'fastps[{options.command}]'", UNUSABLE)
     try:
         problem = _run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read it has read enough; nor is there anybody for what Python would still write
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         return _say(prog, "interrupted", INTERRUPTED)
     except ConnectionError as error:  # Ray's, and ShardDiedError
@@ -77,10 +83,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _needs(options: argparse.Namespace) -> dict[str, str]:
     plots = options.command == "demo" and options.plot is not None
-    return NEEDS[options.command] | (PLOT_NEEDS if plots else {})
+    return NEEDS.get(options.command, {}) | (PLOT_NEEDS if plots else {})
 
 
 def _run(options: argparse.Namespace) -> str | None:
+    if options.command == "doctor":
+        return _doctor()
+    if options.command == "env":
+        return _env(options)
     if options.command == "recommend":
         return _recommend(options)
     return _compare(options) if options.consistency else _demo(options)
@@ -116,6 +126,29 @@ def _recommend(options: argparse.Namespace) -> str | None:
     return problem
 
 
+def _doctor() -> str | None:
+    findings = doctor.examine(machine.facts())
+    width = max(len(finding.name) for finding in findings)
+    for finding in findings:
+        print(f"{finding.verdict:<7}  {finding.name:<{width}}  {finding.found}")
+        for line in filter(None, (finding.why, finding.command and f"$ {finding.command}")):
+            print(f"{'':<7}  {'':<{width}}  {line}")
+    poor = [finding.name for finding in findings if finding.verdict == "poor"]
+    return f"poor: {', '.join(poor)}" if poor else None
+
+
+def _env(options: argparse.Namespace) -> str | None:
+    facts = machine.facts()
+    if options.json:
+        print(json.dumps(facts, indent=1))
+        return None
+    for section, values in facts.items():
+        print(section)
+        for name, value in values.items():
+            print(f"  {name:<20} {'-' if value is None else value}")
+    return None
+
+
 def _given(value: Any, otherwise: Any) -> Any:
     return otherwise if value is None else value
 
@@ -140,6 +173,18 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     _add_demo(commands)
     _add_recommend(commands)
+    commands.add_parser(
+        "doctor",
+        help="what in this machine spoils latency or figures, and the commands that mend it",
+        description="Looks at the machine for 0.2 s. Exit code 1 when something is poor. Nothing is changed.",
+    )
+    env = commands.add_parser(
+        "env",
+        help="what speed depends on in this machine, for reports of faults",
+        description="Processor, scheduling, memory, system and versions. Nothing in it names a user, a host or a path "
+        "of one.",
+    )
+    env.add_argument("--json", action="store_true", help="as JSON")
     return parser
 
 
