@@ -27,6 +27,7 @@ core = Extension(
         "-O0" if debug else "-O3",
         "-g",
         "-fno-omit-frame-pointer",
+        "-ffp-contract=off",  # the same bits from every compiler
         "-fno-math-errno",  # a square root is an instruction
         "-fvisibility=hidden",
         "-pthread",

@@ -315,7 +315,7 @@ def main() -> int:
     wanted = options.sections.split(",")
     if set(wanted) - set(SECTIONS):
         parser.error(f"--sections: expected some of {','.join(SECTIONS)}, got {options.sections}")
-    ray.init(log_to_driver=False, include_dashboard=False)
+    ray.init("local", log_to_driver=False, include_dashboard=False)
     report = Report()
     if "rows" in wanted:
         rows(report, options.rows, options.seconds)

@@ -91,12 +91,17 @@ static fps_status build(const fps_arena *arena, const fps_table *t, uint64_t n_b
     return FPS_OK;
 }
 
+bool fps_index_has_room(const fps_table *t, uint64_t more)
+{
+    const fps_index index = fps_index_of(t, fps_load_relaxed(&t->control->index));
+    const uint64_t taken = fps_load_relaxed(&t->control->live) + fps_load_relaxed(&t->control->graves);
+    return taken + more <= most_rows(index.n_buckets);
+}
+
 fps_status fps_index_reserve(const fps_arena *arena, const fps_table *t, uint64_t more)
 {
-    fps_control *control = t->control;
-    const fps_index index = fps_index_of(t, fps_load_relaxed(&control->index));
-    const uint64_t live = fps_load_relaxed(&control->live) + more;
-    if (live + fps_load_relaxed(&control->graves) <= most_rows(index.n_buckets)) return FPS_OK;
+    const uint64_t live = fps_load_relaxed(&t->control->live) + more;
+    if (fps_index_has_room(t, more)) return FPS_OK;
     uint64_t n_buckets = buckets_for(live);
     if (n_buckets > t->layout.max_buckets) n_buckets = t->layout.max_buckets;
     if (live > most_rows(n_buckets)) return FPS_TABLE_FULL;

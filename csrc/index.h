@@ -98,6 +98,8 @@ uint32_t fps_index_next(const fps_index *index, fps_search *search);
 
 /* The births lock is held for what follows. */
 
+bool fps_index_has_room(const fps_table *t, uint64_t more);
+
 /* Room for `more` further rows; builds a new index where there is none. FPS_NO_MEMORY with nothing changed. */
 fps_status fps_index_reserve(const fps_arena *arena, const fps_table *t, uint64_t more);
 

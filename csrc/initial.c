@@ -14,8 +14,7 @@ INLINE uint64_t number(uint64_t stream, uint64_t i) { return fps_hash(stream + (
 INLINE uint64_t stream_of(const fps_table_layout *l, uint64_t key) { return fps_hash(key ^ fps_hash(l->seed ^ WEYL)); }
 
 /* What follows is done to a chunk step by step, in float, so that the compiler takes four or more elements at a time:
- * 64 normal
- * values take a fifth of what they take with double, one after the other. The results are right to 1e-6. */
+ * 64 normal values take a fifth of what they take with double, one after the other. The results are right to 1e-6. */
 
 /* In (0, 1): the middles of 2^23 equal parts. Of the upper bits. */
 INLINE void units(const uint32_t *bits, float *u, int n)

@@ -24,10 +24,12 @@ static fps_status scan_row(const fps_arena *arena, const fps_table *t, uint32_t 
                            uint8_t *const *streams, uint32_t *seen, const fps_wait *wait)
 {
     uint8_t *at = fps_row_at(t, row);
+    bool whole = false; /* a key, and who asked for it, can be read while the row is written */
+    for (uint32_t k = 0; k <= t->layout.n_slots; k++) whole |= streams[k] != NULL;
     for (uint32_t tries = 0;;) {
         const uint64_t before = fps_load_acquire(fps_row_word(at)); /* SYNC row-sequence */
         if ((before & FPS_ROW_DEAD) != 0) return FPS_ALREADY;
-        fps_read got = FPS_ROW_WRITER(before) != 0 ? FPS_READ_BUSY : FPS_READ_DONE;
+        fps_read got = whole && FPS_ROW_WRITER(before) != 0 ? FPS_READ_BUSY : FPS_READ_DONE;
         keys[n] = fps_load_relaxed(fps_row_key(at));
         for (uint32_t k = 0; k <= t->layout.n_slots && got == FPS_READ_DONE; k++)
             if (streams[k])
@@ -38,7 +40,9 @@ static fps_status scan_row(const fps_arena *arena, const fps_table *t, uint32_t 
             seen[2 * n + 1] = fps_load32_relaxed(fps_row_count(at));
         }
         atomic_thread_fence(memory_order_acquire);
-        if (got == FPS_READ_DONE && fps_load_relaxed(fps_row_word(at)) == before) return FPS_OK; /* SYNC row-sequence */
+        const uint64_t behind = fps_load_relaxed(fps_row_word(at)); /* SYNC row-sequence */
+        if (!whole && (behind & FPS_ROW_DEAD) == 0 && fps_load_relaxed(fps_row_key(at)) == keys[n]) return FPS_OK;
+        if (whole && got == FPS_READ_DONE && behind == before) return FPS_OK;
         fps_status status = fps_row_wait(arena, t, row, wait, &tries);
         if (status != FPS_OK) return status;
     }

@@ -17,7 +17,7 @@
 #define PULL_AHEAD 32u /* rows, or as many as have so many bytes */
 #define PULL_BYTES 16384u
 #define PUSH_AHEAD 16u
-#define PUSH_BYTES 8192u
+#define PUSH_BYTES 6144u
 #define PREFETCH_BYTES 1024u /* of a row; the processor itself asks for what follows */
 
 typedef struct walk {
@@ -31,7 +31,7 @@ typedef struct walk {
     uint32_t now;  /* rows that are asked for were seen now; 0: nobody keeps account of that */
 } walk;
 
-/* The first row with the tag. That of another key with the same tag is rare, and none is surely none. */
+/* The first row with the tag. That of another key with the same tag is rare; none is none, in this index. */
 static uint32_t first_row(const fps_table *t, const fps_index *index, uint32_t tag)
 {
     const fps_word *slots = index->slots + (size_t)fps_index_bucket(index, tag) * FPS_BUCKET_SLOTS;

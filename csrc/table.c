@@ -179,14 +179,23 @@ static uint32_t birth(const fps_table *t, uint64_t key, uint64_t hash)
     return row;
 }
 
-/* Memory for `more` rows, of which some may be free ones. */
+/* What `more` rows need, of which some may be free ones. */
+static uint64_t bytes_for(const fps_table *t, uint64_t more)
+{
+    const uint64_t high = used(t), live = fps_load_relaxed(&t->control->live), idle = high > live ? high - live : 0;
+    return more <= idle ? 0 : (high + more - idle) * t->layout.row_bytes;
+}
+
+static bool backed_for(const fps_table *t, uint64_t more)
+{
+    return fps_index_has_room(t, more) && bytes_for(t, more) <= fps_load_relaxed(&t->control->rows_backed);
+}
+
 static fps_status reserve_rows(const fps_arena *arena, const fps_table *t, uint64_t more)
 {
     fps_control *control = t->control;
-    const uint64_t high = used(t), live = fps_load_relaxed(&control->live), idle = high > live ? high - live : 0;
     uint64_t backed = fps_load_relaxed(&control->rows_backed);
-    if (more <= idle) return FPS_OK;
-    fps_status status = fps_arena_extend(arena, t->rows, (high + more - idle) * t->layout.row_bytes, &backed);
+    fps_status status = fps_arena_extend(arena, t->rows, bytes_for(t, more), &backed);
     fps_store_relaxed(&control->rows_backed, backed);
     return status;
 }
@@ -198,13 +207,14 @@ static bool room_for(const fps_table *t, uint64_t more)
 }
 
 /* Finds or makes the rows that are missing, for which there is room. */
-static void bear_all(const fps_table *t, const uint64_t *keys, const uint64_t *hashes, uint32_t n, uint32_t *rows)
+static void bear_all(const fps_table *t, const uint64_t *keys, const uint64_t *hashes, uint32_t n, uint32_t *rows,
+                     bool looked)
 {
     const fps_index index = fps_index_of(t, fps_load_relaxed(&t->control->index));
     for (uint32_t i = 0; i < n; i++) {
         if (i + AHEAD < n && rows[i + AHEAD] == FPS_NO_ROW) fps_index_prefetch(&index, fps_hash_tag(hashes[i + AHEAD]));
         if (rows[i] != FPS_NO_ROW) continue;
-        rows[i] = fps_table_find(t, keys[i], hashes[i]);
+        if (!looked) rows[i] = fps_table_find(t, keys[i], hashes[i]);
         if (rows[i] == FPS_NO_ROW) rows[i] = birth(t, keys[i], hashes[i]);
     }
 }
@@ -217,13 +227,13 @@ fps_status fps_table_births(const fps_arena *arena, const fps_table *t, const ui
     status = fps_arena_state(arena); /* closed while we waited: its memory was given back */
     uint64_t missing = 0;
     for (uint32_t i = 0; i < n; i++) missing += rows[i] == FPS_NO_ROW;
-    if (status == FPS_OK && !room_for(t, missing)) { /* unless others have added some of them */
-        missing = find_all(t, keys, hashes, n, rows);
-        if (!room_for(t, missing)) status = FPS_TABLE_FULL;
-    }
+    /* Others may have added some of them: that matters where room or memory is short. */
+    const bool looked = status == FPS_OK && !(room_for(t, missing) && backed_for(t, missing));
+    if (looked) missing = find_all(t, keys, hashes, n, rows);
+    if (looked && !room_for(t, missing)) status = FPS_TABLE_FULL;
     if (status == FPS_OK) status = fps_index_reserve(arena, t, missing);
     if (status == FPS_OK) status = reserve_rows(arena, t, missing);
-    if (status == FPS_OK) bear_all(t, keys, hashes, n, rows);
+    if (status == FPS_OK) bear_all(t, keys, hashes, n, rows, looked);
     fps_table_leave(t);
     return status;
 }
@@ -262,6 +272,7 @@ static fps_status remove_some(const fps_session *session, const fps_table *t, co
         removed[*done] = 0;
         if (*busy == FPS_NO_ROW) continue;
         fps_status status = remove_row(session, t, keys[*done], hash, *busy, since, values, *done);
+        if (status == FPS_BUSY && since != UINT32_MAX) status = FPS_ALREADY; /* it is asked for now */
         if (status != FPS_OK && status != FPS_ALREADY) return status;
         removed[*done] = status == FPS_OK;
     }

@@ -34,7 +34,8 @@ fps_status fps_table_births(const fps_arena *arena, const fps_table *t, const ui
 fps_status fps_table_remove(const fps_session *session, const fps_table *t, const uint64_t *keys, uint32_t n,
                             uint8_t *const *values, uint8_t *removed, uint32_t *done, const fps_wait *wait);
 
-/* The same for rows that nobody has asked for since tick `since` (fps_row_now) of a tracked table; others stay. */
+/* The same for rows that nobody has asked for since tick `since` (fps_row_now) of a tracked table, and nobody writes
+ * now; others stay. */
 fps_status fps_table_expire(const fps_session *session, const fps_table *t, const uint64_t *keys, uint32_t n,
                             uint32_t since, uint8_t *const *values, uint8_t *removed, uint32_t *done,
                             const fps_wait *wait);

@@ -698,7 +698,6 @@ static void removing_waits_for_who_writes_the_row_and_goes_on_later(void)
     drop_scene(&s);
 }
 
-/* Against a list: rows come and go, by many at a time. */
 /* A process that waits, for at most 20 s, to remove the row of key 1. */
 static void remove_one(void *argument)
 {
@@ -766,6 +765,7 @@ static void rows_that_were_asked_for_since_stay(void)
     drop_scene(&s);
 }
 
+/* Against a list: rows come and go, by many at a time. */
 static void random_births_and_ends_leave_what_a_list_would_hold(void)
 {
     static scene s;

@@ -2,7 +2,7 @@
 
 from libc.stdlib cimport realloc
 
-# Above so many keys at once scratch is given back: it takes 50 B a key.
+# Above so many keys at once scratch is given back: it takes about 70 B a key.
 cdef uint32_t KEEP_KEYS = 1 << 20
 
 
@@ -166,20 +166,20 @@ cdef class TableGroup:
                 and (np.PyArray_ISCARRAY(array) if writable else np.PyArray_ISCARRAY_RO(array)))
 
     def run_if_fits(self, object keys, object grads, bint pulls, object out, bint create, object timeout=None):
-        """A push, or a pull into `out` or a new array, of arguments that may be anything: the rows, True of a push, or
-        None, having done nothing, where an argument needs a closer look."""
+        """A pull into `out` or a new array, else a push of `grads`; arguments may be anything. Answers the rows, True of a
+        push, or None, having done nothing, where an argument needs a closer look."""
         cdef np.npy_intp shape[2]
         if not (np.PyArray_CheckExact(keys) and np.PyArray_TYPE(keys) == self.key_type
                 and np.PyArray_NDIM(keys) == 1 and np.PyArray_ISCARRAY_RO(keys)):
             return None
         shape[0], shape[1] = np.PyArray_DIMS(keys)[0], self.dim
-        if grads is not None and not self.fits(grads, shape[0], False):
+        if not pulls and not self.fits(grads, shape[0], False):
             return None
         if out is not None and not self.fits(out, shape[0], True):
             return None
         if pulls and out is None:
             out = np.PyArray_EMPTY(2, shape, self.value_type, 0)
-        self.run(keys, grads, out, None, create, timeout)
+        self.run(keys, None if pulls else grads, out if pulls else None, None, create, timeout)
         return out if pulls else True
 
     def run(self, object keys, object grads, object outs, list sets, bint create, object timeout=None,
@@ -207,9 +207,11 @@ cdef class TableGroup:
                 raise ValueError("resume: it was used already, or belongs to another table or process")
             if resume.lane.generation != fps_life_generation():
                 raise ValueError("resume: it belongs to the process that this one was forked from")
+            resume.resumable = False  # before anything that might let another thread in
             if grads is None or not np_array_equal(keys, resume.keys()):
+                resume.resumable = True
                 raise ValueError("resume: it belongs to a push of other keys")
-            lane, resume.resumable = resume, False
+            lane = resume
         memset(&call, 0, sizeof(call))
         call.table, call.rule, call.limit, call.scale = self.number, &self.rule, self.limit, scale
         call.create, call.parts, call.n_parts = create, lane.parts, self.group.n_parts
@@ -323,6 +325,7 @@ cdef class TableGroup:
                 (<Arena>self.group.mapped[i]).check()
                 with nogil:
                     fps_scan_seen(t, part.keys, part.n, word)
+                (<Arena>self.group.mapped[i]).check()  # closed meanwhile: what was read is nothing
                 now = fps_row_now(t)
                 places = slice(None) if part.places == NULL else [part.places[k] for k in range(part.n)]
                 ages[places] = np_where(words[:, 0] > 0, (now - words[:, 0].astype("f8")) * (FPS_TICK_NS * 1e-9), math.nan)

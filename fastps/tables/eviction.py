@@ -44,7 +44,7 @@ class Eviction:
         words = np.concatenate([np.empty((0, 2), np.uint32), *(seen for _, seen in parts)])
         return np.concatenate([np.empty(0, np.uint64), *(keys for keys, _ in parts)]), words[:, 0], words[:, 1]
 
-    def make_room(self, rows: int, kept: Array) -> int:
+    def make_room(self, rows: int, kept: Array, timeout: float) -> int:
         """Ends rows until there is room for so many more; `kept` are keys that stay. Answers how many ended."""
         with self._lock:
             counted = self._table.counters(None)[self._shard]
@@ -57,7 +57,12 @@ class Eviction:
             keys, seen, counts = keys[free], seen[free], counts[free]
             assert self._life.evict is not None
             n = max(wanted, min(counted["capacity"] // SHARE, len(keys) // 2))
-            return self._end(keys[victims(self._life.evict, seen, counts, n)], now)
+            order, ended = victims(self._life.evict, seen, counts, len(keys)), 0
+            for start in range(0, len(keys), n):  # more than once where somebody is at work on them
+                ended += self._end(keys[order[start : start + n]], now, timeout)
+                if ended >= wanted:
+                    break
+            return ended
 
     def expire(self) -> int:
         """Ends rows that nobody asked for within the ttl. Answers how many."""
@@ -67,17 +72,17 @@ class Eviction:
             if since < 0 or self._table.counters(None)[self._shard]["rows"] == 0:
                 return 0
             keys, seen, _ = self._scan()
-            return self._end(keys[seen <= since], since)
+            return self._end(keys[seen <= since], since, None)
 
-    def _end(self, keys: Array, since: int) -> int:
-        """Of the rows of keys those that nobody has asked for since that tick."""
+    def _end(self, keys: Array, since: int, timeout: float | None) -> int:
+        """Of the rows of keys those that nobody has asked for since that tick, or writes now."""
         n = 0
         for start in range(0, len(keys), BATCH):
             some = keys[start : start + BATCH]
             held = self._table.streams(len(some), [self._receive is not None] * len(self._table.info.streams))
             removed = np.zeros(len(some), np.bool_)
             try:
-                self._table.expire(some, since, removed, held, None)
+                self._table.expire(some, since, removed, held, timeout)
             finally:  # it may have come half-way
                 self._hand_over(some[removed], held, removed)
             n += int(removed.sum())

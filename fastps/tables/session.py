@@ -65,7 +65,14 @@ class TableSession:
             full = [error for _, error in errors if isinstance(error, TableFullError)]
             if self.info.evict is None or len(full) < len(errors) or left_until(deadline) == 0:
                 break
-            made = [self._make_room(error, work.keys, left_until(deadline)) for error in full]
+            try:
+                made = [self._make_room(error, work.keys, left_until(deadline)) for error in full]
+            except KeyboardInterrupt as error:
+                errors = [(-1, error), *errors]  # no node's
+                break
+            except FastPSError as error:  # the push goes on from where the nodes have left it
+                full[0].add_note(f"room was not made: {error}")
+                break
             if not all(made):
                 break
         if left:
@@ -115,7 +122,11 @@ class TableSession:
             return found
         missing, places, counts = np.unique(keys[~found], return_inverse=True, return_counts=True)
         seen = self.sightings.info.empty(len(missing))
-        self.sightings.run(TableWork(missing, counts.astype(np.float32)[:, np.newaxis], seen), timeout, "pull")
+        try:
+            self.sightings.run(TableWork(missing, counts.astype(np.float32)[:, np.newaxis], seen), timeout, "pull")
+        except (WaitTimeoutError, TableFullError) as error:  # nothing of the operation itself has begun
+            error.resume = None
+            raise
         found[~found] = (seen[:, 0] >= self.info.admit)[places]
         return found
 
@@ -166,8 +177,7 @@ class TableSession:
 
     def push(self, keys: Array, grads: Array, outs: Array | None, timeout: float | None, resume: Any) -> bool:
         """False when the push was skipped: a gradient was not finite."""
-        pushed = getattr(resume, "keys", None)
-        if pushed is not None and not np.array_equal(pushed, keys):
+        if isinstance(resume, Resume) and not np.array_equal(resume.keys, keys):  # of a set or a count: None
             raise OptionError(
                 f"push to `{self.info.name}`: resume= is for the keys and gradients of the push that did not end; "
                 f"nothing more was applied"
@@ -181,6 +191,11 @@ class TableSession:
         elif policy.inspects:
             finite = all_finite([grads])
         if policy.nonfinite != "apply" and not finite:
+            if resume is not None:
+                raise OptionError(
+                    f"push to `{self.info.name}`: resume= is for the gradients of the push that did not end, and some "
+                    f"are NaN or infinite now; nothing more was applied, pass them as they were"
+                )
             for transport in self.session.transports:
                 transport.skipped()
             if policy.nonfinite == "raise":

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from fastps import cluster
 from fastps.deadline import left_until
-from fastps.errors import OptionError, TableFullError, UnavailableError, WaitTimeoutError
+from fastps.errors import OptionError, UnavailableError, WaitTimeoutError
 from fastps.transport import wire
 
 if TYPE_CHECKING:
@@ -112,20 +112,21 @@ class Once:
 
     def __init__(self, label: str) -> None:
         self._label = label
-        self._inboxes: Recent[wire.Inbox] = Recent(PAYLOADS)
+        self._inboxes: Recent[tuple[tuple[int, int], wire.Inbox]] = Recent(PAYLOADS)  # and (seq, message) to come
         self._applied: Recent[tuple[int, bytes]] = Recent(WORKERS)  # (seq, versions) by worker
         self._stalled: Recent[tuple[int, Any]] = Recent(STALLED)
         self._lost: Recent[int] = Recent(WORKERS)  # seq of pushes that could not go on
 
     def payload(self, header: Any, head: bytes, parts: Sequence[Any], nbytes: int) -> Any:
         """Of nbytes; None when messages of it are still to come."""
-        worker = header.worker
-        inbox = self._inboxes.pop(worker, None) if header.message else wire.Inbox(nbytes)
-        if inbox is None:
-            raise UnavailableError(f"{self._label}: the first part of a push was dropped; send it again")
+        expected, inbox = self._inboxes.pop(header.worker, ((0, 0), None))
+        if header.message == 0:
+            inbox = wire.Inbox(nbytes)
+        elif inbox is None or expected != (header.seq, header.message):
+            raise UnavailableError(f"{self._label}: a part of a push is missing; send it again")
         inbox.add(header, head, parts)
         if header.message + 1 < header.messages:
-            self._inboxes.put(worker, inbox)
+            self._inboxes.put(header.worker, ((header.seq, header.message + 1), inbox))
             return None
         return inbox.payload()
 
@@ -141,15 +142,19 @@ class Once:
         seq, token = self._stalled.pop(worker, (0, None))
         if self._lost.get(worker, 0) == header.seq:
             raise OptionError(
-                f"{self._label}: resume= is of a push that was given up, since more than {STALLED} others had stopped "
-                f"half-way; some of it may be applied, and nothing more was"
+                f"{self._label}: resume= is of a push that was given up, after an error or since more than {STALLED} "
+                f"others had stopped half-way; some of it may be applied, and nothing more was"
             )
+        resumes = token is not None and seq == header.seq
         try:
-            answer, versions = apply(token if seq == header.seq else None)
-        except (WaitTimeoutError, TableFullError) as error:
-            if error.resume is not None:
-                for other, (lost, _) in self._stalled.put(worker, (header.seq, error.resume)):
+            answer, versions = apply(token if resumes else None)
+        except BaseException as error:
+            left = getattr(error, "resume", None)
+            if left is not None:
+                for other, (lost, _) in self._stalled.put(worker, (header.seq, left)):
                     self._lost.put(other, lost)
+            elif resumes:  # some of it is applied, and how much nobody knows any more
+                self._lost.put(worker, header.seq)
             raise
         self._applied.put(worker, (header.seq, versions))
         return answer, versions

@@ -201,7 +201,7 @@ class TableGateway:
 
     def _make_room(self, number: int) -> Any:
         eviction = self._evictions.get(number)
-        return None if eviction is None else lambda rows, kept, _timeout: eviction.make_room(rows, kept)
+        return None if eviction is None else eviction.make_room
 
     def rows(self, head: bytes, *parts: Any) -> Any:
         """An operation on rows, once for each (worker, seq): the versions as bytes, then the rows if it pulls."""

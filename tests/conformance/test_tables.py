@@ -786,6 +786,8 @@ def wrong_calls():
     for verb, more in [("pull", ()), ("push", (ones,)), ("set", (ones,)), ("evict", ()), ("contains", ())]:
         for timeout in (-1, "soon", math.nan):
             yield f"{verb}: timeout {timeout}", verb, ([1, 2], *more), {"timeout": timeout}, fastps.OptionError
+    yield "no gradients", "push", (np.array([1, 2]), None), {}, fastps.DtypeError
+    yield "no gradients for one key", "push", ([1], None), {}, fastps.DtypeError
     yield "something to resume", "push", ([1, 2], ones), {"resume": 3}, fastps.OptionError
     yield "an unknown hyper-parameter", "configure", (), {"rl": 1.0}, fastps.OptionError
     yield "NaN as a hyper-parameter", "configure", (), {"lr": math.nan}, fastps.OptionError

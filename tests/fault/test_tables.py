@@ -244,6 +244,26 @@ def test_a_table_whose_sessions_are_all_taken_raises_and_a_session_of_an_ended_p
         assert table.pull([0, 5])[:, 0].tolist() == [workers.finished(job), 1]
 
 
+@pytest.mark.parametrize("policy", ["lru", "lfu"])
+def test_a_process_that_is_stopped_while_it_writes_a_row_stops_no_eviction(tmp_path, policy):
+    dim = 65536
+    table = fastps.Table(dim, rule=fastps.Add(), init=0.0, dtype="float64", capacity=16, evict=policy)
+    with fastps.ParameterServer(table, max_sessions=5, timeout=20.0) as ps, Workers(ps, tmp_path) as workers:
+        table = ps.table
+        table.pull(np.arange(16))
+        job = workers.start(size=1)
+        wait_until(lambda: workers.finished(job) > 0, 30, "a push")
+        stopped(workers, job, lambda: table.push([0], np.ones((1, dim)), timeout=0.2))
+        for _ in range(3):
+            table.pull(np.arange(1, 16))  # the row of key 0 would be the first to go
+        for key in range(100, 105):
+            assert (table.pull([key]) == 0).all()
+        assert len(table) <= 16
+        assert 0 in table
+        workers.stop(job)
+        os.kill(workers.pid(job), signal.SIGCONT)
+
+
 def test_a_push_resumes_with_the_keys_and_gradients_that_it_had_or_not_at_all(tmp_path):
     dim = 4096
     with fastps.ParameterServer(adding(dim), max_sessions=4) as ps, Workers(ps, tmp_path) as workers:

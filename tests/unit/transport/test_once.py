@@ -99,6 +99,44 @@ def test_a_payload_comes_in_parts_of_several_workers_by_turns():
             assert whole is None or np.array_equal(whole, payloads[worker])
 
 
+def parts_of(push, nbytes=5_000_000):
+    messages = wire.messages(np.full(nbytes, push.seq, np.uint8), wire.Header(push.worker, push.seq, 9.0))
+    return [(wire.Header.unpack(head), head, parts) for head, *parts in messages]
+
+
+def test_a_gap_and_parts_of_another_push_ask_for_all_of_it_again():
+    first, second = parts_of(Push(1, 1)), parts_of(Push(1, 2))
+    assert len(first) > 2
+    seen = once.Once("shard 0 of 1")
+    for order in ([first[0], first[2]], [first[0], second[1]], [second[0], first[0], second[1]]):
+        for header, head, parts in order[:-1]:
+            assert seen.payload(header, head, parts, 5_000_000) is None
+        header, head, parts = order[-1]
+        with pytest.raises(UnavailableError, match="send it again"):
+            seen.payload(header, head, parts, 5_000_000)
+    for header, head, parts in second:
+        whole = seen.payload(header, head, parts, 5_000_000)
+    assert (whole == 2).all()
+
+
+def test_after_an_error_that_leaves_nothing_to_resume_a_push_is_not_applied_anew():
+    seen, push = once.Once("shard 0 of 1"), Half(0)
+    with pytest.raises(WaitTimeoutError):
+        seen.run(Push(7, 1), Half(1))
+
+    def fails(token):
+        raise MemoryError("no room for keys")
+
+    with pytest.raises(MemoryError):
+        seen.run(Push(7, 1), fails)
+    with pytest.raises(OptionError, match="given up"):
+        seen.run(Push(7, 1), push)
+    assert push.tokens == []
+    with pytest.raises(MemoryError):  # nothing had begun: it may begin
+        seen.run(Push(7, 2), fails)
+    assert seen.run(Push(7, 2), push) == ("answer", b"versions")
+
+
 def test_a_part_whose_first_one_was_dropped_asks_for_all_of_it_again():
     head, *parts = wire.messages(np.zeros(5_000_000, np.uint8), wire.Header(1, 1, 9.0))[1]
     with pytest.raises(UnavailableError, match="send it again"):
