@@ -280,7 +280,7 @@ static fps_status remove_some(const fps_session *session, const fps_table *t, co
 }
 
 /* Births go on while it waits for a writer. */
-fps_status fps_table_expire(const fps_session *session, const fps_table *t, const uint64_t *keys, uint32_t n,
+fps_status fps_table_remove(const fps_session *session, const fps_table *t, const uint64_t *keys, uint32_t n,
                             uint32_t since, uint8_t *const *values, uint8_t *removed, uint32_t *done,
                             const fps_wait *wait)
 {
@@ -297,12 +297,6 @@ fps_status fps_table_expire(const fps_session *session, const fps_table *t, cons
         status = fps_row_wait(session->arena, t, row, wait, &tries);
         if (status != FPS_OK) return status;
     }
-}
-
-fps_status fps_table_remove(const fps_session *session, const fps_table *t, const uint64_t *keys, uint32_t n,
-                            uint8_t *const *values, uint8_t *removed, uint32_t *done, const fps_wait *wait)
-{
-    return fps_table_expire(session, t, keys, n, UINT32_MAX, values, removed, done, wait);
 }
 
 /* One set of hyper-parameters: changed by one at a time, seen whole. Unless whoever changes it is stopped in the

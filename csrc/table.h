@@ -30,13 +30,9 @@ fps_status fps_table_births(const fps_arena *arena, const fps_table *t, const ui
                             uint32_t n, uint32_t *rows, const fps_wait *wait);
 
 /* Removes the rows of keys; what they held goes to values[k][i] for stream k, NULL for streams that nobody wants.
- * `removed[i]` says whether there was one. `*done` counts keys, from 0. */
+ * `removed[i]` says whether there was one. `*done` counts keys, from 0. Of a tracked table rows stay that somebody has
+ * asked for since tick `since` (fps_row_now), or writes now; with UINT32_MAX all go, when their writers are done. */
 fps_status fps_table_remove(const fps_session *session, const fps_table *t, const uint64_t *keys, uint32_t n,
-                            uint8_t *const *values, uint8_t *removed, uint32_t *done, const fps_wait *wait);
-
-/* The same for rows that nobody has asked for since tick `since` (fps_row_now) of a tracked table, and nobody writes
- * now; others stay. */
-fps_status fps_table_expire(const fps_session *session, const fps_table *t, const uint64_t *keys, uint32_t n,
                             uint32_t since, uint8_t *const *values, uint8_t *removed, uint32_t *done,
                             const fps_wait *wait);
 

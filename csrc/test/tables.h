@@ -139,7 +139,8 @@ static inline fps_status remove_rows(const fps_session *session, uint32_t table,
 {
     uint32_t done = 0;
     const fps_wait wait = {.deadline_ns = FPS_NEVER};
-    return fps_table_remove(session, &session->arena->tables[table], keys, n, values, removed, &done, &wait);
+    return fps_table_remove(session, &session->arena->tables[table], keys, n, UINT32_MAX, values, removed, &done,
+                            &wait);
 }
 
 /* All rows, so many at a time; answers how many there were. */

@@ -684,13 +684,13 @@ static void removing_waits_for_who_writes_the_row_and_goes_on_later(void)
     CHECK_EQ(bear(&s, 0, 3), FPS_OK);
     CHECK_EQ(fps_row_try(&writer, s.t, 1, 1, &word), FPS_OK);
     fps_wait brief = wait_ms(20);
-    CHECK_EQ(fps_table_remove(&s.session, s.t, s.keys, 3, streams, removed, &done, &brief), FPS_TIMEOUT);
+    CHECK_EQ(fps_table_remove(&s.session, s.t, s.keys, 3, UINT32_MAX, streams, removed, &done, &brief), FPS_TIMEOUT);
     CHECK_EQ(done, 1);
-    CHECK_EQ(fps_table_remove(&s.session, s.t, s.keys, 3, streams, removed, &done, &no_wait), FPS_BUSY);
+    CHECK_EQ(fps_table_remove(&s.session, s.t, s.keys, 3, UINT32_MAX, streams, removed, &done, &no_wait), FPS_BUSY);
     CHECK_EQ(done, 1);
     CHECK_EQ(live_of(s.t), 2);
     fps_row_leave(s.t, 1, word + FPS_ROW_ONCE);
-    CHECK_EQ(fps_table_remove(&s.session, s.t, s.keys, 3, streams, removed, &done, &no_wait), FPS_OK);
+    CHECK_EQ(fps_table_remove(&s.session, s.t, s.keys, 3, UINT32_MAX, streams, removed, &done, &no_wait), FPS_OK);
     CHECK_EQ(done, 3);
     for (uint32_t i = 0; i < 3; i++) CHECK_EQ(removed[i], 1);
     check_table(s.t);
@@ -706,7 +706,7 @@ static void remove_one(void *argument)
     uint8_t removed = 9;
     fps_wait wait = wait_ms(20000);
     fps_session session = open_session(&s->arena);
-    CHECK_EQ(fps_table_remove(&session, s->t, &s->keys[1], 1, NULL, &removed, &done, &wait), FPS_OK);
+    CHECK_EQ(fps_table_remove(&session, s->t, &s->keys[1], 1, UINT32_MAX, NULL, &removed, &done, &wait), FPS_OK);
     CHECK_EQ(removed, 1);
     fps_session_close(&session);
 }
@@ -751,7 +751,7 @@ static void rows_that_were_asked_for_since_stay(void)
     CHECK_EQ(bear(&s, 0, 4), FPS_OK); /* of five keys */
     const uint32_t since = 100;
     for (uint32_t i = 0; i < 4; i++) fps_row_track(fps_row_at(s.t, s.rows[i]), since - 1 + i, 1);
-    CHECK_EQ(fps_table_expire(&s.session, s.t, s.keys, 5, since, streams, removed, &done, &no_wait), FPS_OK);
+    CHECK_EQ(fps_table_remove(&s.session, s.t, s.keys, 5, since, streams, removed, &done, &no_wait), FPS_OK);
     CHECK_EQ(done, 5);
     const uint8_t ended[5] = {1, 1, 0, 0, 0};
     CHECK_EQ(memcmp(removed, ended, sizeof ended), 0);
@@ -760,7 +760,7 @@ static void rows_that_were_asked_for_since_stay(void)
     check_table(s.t);
 
     done = 0; /* nobody has written them */
-    CHECK_EQ(fps_table_expire(&s.session, s.t, s.keys, 5, UINT32_MAX, NULL, removed, &done, &no_wait), FPS_OK);
+    CHECK_EQ(fps_table_remove(&s.session, s.t, s.keys, 5, UINT32_MAX, NULL, removed, &done, &no_wait), FPS_OK);
     CHECK_EQ(live_of(s.t), 0);
     drop_scene(&s);
 }

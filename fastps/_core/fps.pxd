@@ -224,7 +224,7 @@ cdef extern from "row.h" nogil:
 
 
 cdef extern from "table.h" nogil:
-    fps_status fps_table_expire(const fps_session *session, const fps_table *t, const uint64_t *keys, uint32_t n,
+    fps_status fps_table_remove(const fps_session *session, const fps_table *t, const uint64_t *keys, uint32_t n,
                                 uint32_t since, uint8_t **values, uint8_t *removed, uint32_t *done, const fps_wait *wait)
     fps_status fps_table_configure(const fps_arena *arena, const fps_table *t, uint32_t which, const double *values,
                                     const fps_wait *wait)

@@ -383,7 +383,7 @@ cdef class TableGroup:
                                 uint8_t *removed, uint32_t *done, const fps_wait *wait):
         cdef fps_status status
         with nogil:
-            status = fps_table_expire(part.session, t, part.keys, part.n, since, outs, removed, done, wait)
+            status = fps_table_remove(part.session, t, part.keys, part.n, since, outs, removed, done, wait)
         return status
 
     def scan(self, uint32_t part, uint64_t cursor, object keys, list streams, object seen, object timeout=None):
