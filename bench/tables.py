@@ -6,8 +6,8 @@
 One process, one thread, one shard, float32. Every batch has fresh keys, drawn uniformly or by Zipf's law (exponent 1.1)
 over all rows, so nothing is warm from the last one. The limits are np.take on a dense matrix, and torch's index_add_ on
 one, with the numbers of the rows known; both matrices have huge pages. The floor is a dict of arrays in a Python loop.
-Subjects take turns of 131,072 keys or rows, of which the second half counts: before that a subject pays for what the one
-before has left behind, dirty cache lines and caches full of another matrix's page table. Answers are checked before
+Subjects take turns of 131,072 keys or rows, of which the second half counts: before that a subject pays for what the
+one before has left behind, dirty cache lines and caches full of another matrix's page table. Answers are checked before
 times are printed. torch's columns are left out without it.
 """
 
@@ -102,8 +102,13 @@ def timed(operation: Callable[[], object]) -> float:
 
 
 def turn(draw: Draw, m: int, operation: Callable[[np.ndarray], object]) -> list[float]:
-    half = max(1, TURN // m // 2)
-    return [timed(lambda fresh=draw(m): operation(fresh)) for _ in range(2 * half)][half:]
+    half, taken = max(1, TURN // m // 2), []
+    for _ in range(2 * half):
+        fresh = draw(m)
+        start = time.perf_counter()
+        operation(fresh)
+        taken.append(time.perf_counter() - start)
+    return taken[half:]
 
 
 def measure(s: Subjects, draw: Draw, m: int, seconds: float) -> dict[str, Times]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import importlib.util
 import os
 import secrets
 import shutil
@@ -30,6 +32,8 @@ os.environ |= {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_DEDUP_LOGS": "0",
 }
+RAYS_PROGRAMS = str(Path(importlib.util.find_spec("ray").origin).parent) + os.sep
+SHARED = "FASTPS_TEST_SHARED_RAY"  # in the environment of the processes of Rays that modules share
 
 hypothesis.settings.register_profile("fastps", deadline=None, database=None, print_blob=True)
 hypothesis.settings.load_profile("fastps")
@@ -54,18 +58,31 @@ def rng(request):
     return np.random.default_rng([SEED, zlib.crc32(request.node.nodeid.encode())])
 
 
-def started_here() -> dict[int, str]:
-    """The live processes of this run besides this one."""
+def started_here(shared: bool = False) -> dict[int, str]:
+    """The live processes of this run besides this one; without Ray's own of a Ray that modules share, unless they are
+    asked for."""
     found = {}
     for directory in Path("/proc").glob("[0-9]*"):
         try:
-            if int(directory.name) != os.getpid() and RUN.encode() in (directory / "environ").read_bytes():
+            environment = (directory / "environ").read_bytes()
+            if int(directory.name) != os.getpid() and RUN.encode() in environment:
                 state = (directory / "stat").read_text().rpartition(")")[2].split()[0]
-                if state != "Z":
-                    found[int(directory.name)] = (directory / "cmdline").read_text().replace("\0", " ")[:120]
+                command = (directory / "cmdline").read_text().replace("\0", " ")
+                if state != "Z" and (shared or SHARED.encode() not in environment or not is_rays_own(command)):
+                    found[int(directory.name)] = command[:120]
         except OSError:
             continue
     return found
+
+
+def is_agent(command: str) -> bool:
+    """Ray's own agents wait for a dead cluster to come back, a minute long."""
+    return command.startswith(("ray::DashboardAgent", "ray::RuntimeEnvAgent"))
+
+
+def is_rays_own(command: str) -> bool:
+    """Whether a process runs no actor, no task and nothing that these have started."""
+    return command.startswith("ray::IDLE") or is_agent(command) or RAYS_PROGRAMS in command
 
 
 def own_arenas() -> list[str]:
@@ -114,34 +131,64 @@ def leaves_nothing_behind(request):
     assert shm_entries() == [], "shared memory with a name was left behind"
 
 
-@pytest.fixture(scope="module")
-def ray_local():
-    """One raylet with four CPUs."""
+@contextlib.contextmanager
+def shared_ray(*nodes):
+    """Raylets on this machine, nodes to Ray, for the modules of a run: each module is a driver of its own."""
+    from ray.cluster_utils import Cluster
+
+    args = {"include_dashboard": False, "object_store_memory": 200 << 20}
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv(SHARED, "1")
+        cluster = Cluster(initialize_head=True, head_node_args={**args, **nodes[0]})
+        for node in nodes[1:]:
+            cluster.add_node(**args, **node)
+        cluster.wait_for_nodes()
+    yield cluster
+    cluster.shutdown()
+
+
+@contextlib.contextmanager
+def driver(cluster):
+    """This process as a driver of a shared Ray; what it has started there ends with it."""
     import ray
 
-    ray.init("local", num_cpus=4, include_dashboard=False, object_store_memory=200 << 20, log_to_driver=False)
+    ray.init(address=cluster.address, log_to_driver=False)
     yield ray
     ray.shutdown()
 
 
+@pytest.fixture(scope="session")
+def nothing_left_in_the_end():
+    """After the last Ray that modules have shared: no process."""
+    yield
+    wait_until(lambda: not started_here(shared=True), 60, "the end of the processes of Ray")
+
+
+@pytest.fixture(scope="session")
+def one_node(nothing_left_in_the_end):
+    with shared_ray({"num_cpus": 4}) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def three_nodes(nothing_left_in_the_end):
+    with shared_ray(*({"num_cpus": 2, "resources": {f"node{number}": 100}} for number in range(3))) as cluster:
+        yield cluster
+
+
 @pytest.fixture(scope="module")
-def cluster3():
+def ray_local(one_node):
+    """One raylet with four CPUs."""
+    with driver(one_node) as ray:
+        yield ray
+
+
+@pytest.fixture(scope="module")
+def cluster3(three_nodes):
     """Three raylets on this machine: three nodes to Ray, named by the resources node0, node1 and node2. The driver is
     on node0."""
-    import ray
-    from ray.cluster_utils import Cluster
-
-    args = {"num_cpus": 2, "object_store_memory": 200 << 20}
-    cluster = Cluster(
-        initialize_head=True, head_node_args={**args, "resources": {"node0": 100}, "include_dashboard": False}
-    )
-    for number in (1, 2):
-        cluster.add_node(**args, resources={f"node{number}": 100})
-    ray.init(address=cluster.address, log_to_driver=False)
-    cluster.wait_for_nodes()
-    cluster.ids = [
-        next(node["NodeID"] for node in ray.nodes() if f"node{number}" in node["Resources"]) for number in range(3)
-    ]
-    yield cluster
-    ray.shutdown()
-    cluster.shutdown()
+    with driver(three_nodes) as ray:
+        three_nodes.ids = [
+            next(node["NodeID"] for node in ray.nodes() if f"node{number}" in node["Resources"]) for number in range(3)
+        ]
+        yield three_nodes

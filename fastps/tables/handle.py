@@ -161,8 +161,8 @@ class TableHandle:
         timeout : float, optional
             Seconds.
         resume : object, optional
-            ``error.resume`` of the WaitTimeoutError that an earlier push of the same keys and gradients raised: applies
-            what is missing of it, once.
+            ``error.resume`` of the WaitTimeoutError or TableFullError that an earlier push of the same keys and
+            gradients raised: applies what is missing of it, once.
 
         Raises
         ------

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 RESEND_SECONDS = 0.1
 # Workers whose last push is remembered, at a few bytes each; payloads and answers on their way, of at most 12 MiB each;
-# pushes that stopped half-way. What is not heard of for longest gives way.
+# pushes that stopped half-way. What is older gives way.
 WORKERS, PAYLOADS, STALLED = 100_000, 128, 64
 
 
@@ -79,7 +79,7 @@ class Sending:
 
 
 class Recent(OrderedDict[int, T], Generic[T]):
-    """By worker. What was not heard of for longest gives way when there are more than `most`."""
+    """By worker. What was put there first gives way when there are more than `most`."""
 
     def __init__(self, most: int) -> None:
         super().__init__()

@@ -487,8 +487,7 @@ def test_a_push_that_is_refused_for_what_is_not_finite_ends_no_step():
         assert (a.pull() == 3).all()
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("reduce", ["mean", "sum"])
+@pytest.mark.parametrize(("reduce", "dtype"), [("mean", np.float32), ("sum", np.float64)])
 def test_each_gradient_is_clipped_before_it_joins_the_others(rng, dtype, reduce):
     grads = [(scale * rng.standard_normal(N)).astype(dtype) for scale in (0.01, 1, 3, 0.5)]
     zeros = np.zeros(N, dtype)

@@ -152,9 +152,16 @@ def assert_same_bits(found, expected):
 RULES = [fastps.SGD(0.02, momentum=0.9), fastps.Adam(0.01)]
 
 
-@pytest.mark.parametrize("reduce", ["mean", "sum"])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("rule", RULES, ids=["momentum", "adam"])
+@pytest.mark.parametrize(
+    ("rule", "dtype", "reduce"),  # every two of these meet
+    [
+        (RULES[0], np.float32, "mean"),
+        (RULES[0], np.float64, "sum"),
+        (RULES[1], np.float32, "sum"),
+        (RULES[1], np.float64, "mean"),
+    ],
+    ids=["momentum-float32-mean", "momentum-float64-sum", "adam-float32-sum", "adam-float64-mean"],
+)
 def test_workers_together_are_one_process_bit_for_bit(actors, rng, rule, dtype, reduce):
     first, seed = start_values(N, dtype), int(rng.integers(2**31))
     expected = alone(rule, first, reduce, 2 * ROUNDS)

@@ -64,8 +64,11 @@ def test_workers_together_are_one_process_bit_for_bit(cluster3, actors, rng, rul
         assert_same_bits([ps.pull()], [expected[ROUNDS]])
 
 
-@spread
-@pytest.mark.parametrize("backup", [0, 1])
+@pytest.mark.parametrize(
+    ("backup", "shards_on"),
+    [(0, SHARDS_ON[0]), (1, SHARDS_ON[0]), (1, SHARDS_ON[1])],
+    ids=["0-shards-on-all", "1-shards-on-all", "1-shards-on-one"],
+)
 def test_recorded_histories_are_of_rounds(cluster3, actors, rng, backup, shards_on):
     policy = fastps.BSP(reduce="sum", backup=backup, workers=3)
     with server(cluster3, shards_on, np.zeros(6), policy) as ps:

@@ -23,10 +23,17 @@ def servable():
 GROUPS = servable()
 
 
-@pytest.mark.parametrize("group", range(len(GROUPS)))
+# For each group in turn. So each rule comes by shared memory and by Ray, and every two of these meet in some group.
+WAYS = [
+    (("shm", 1, "float32"), ("ray", 7, "float64")),
+    (("shm", 7, "float64"), ("ray", 1, "float32")),
+    (("shm", 7, "float32"), ("ray", 1, "float64")),
+]
+
+
 @pytest.mark.parametrize(
-    ("transport", "num_shards", "dtype"),
-    [("shm", 1, "float32"), ("shm", 7, "float64"), ("ray", 1, "float64"), ("ray", 7, "float32")],
+    ("group", "transport", "num_shards", "dtype"),
+    [(group, *way) for group in range(len(GROUPS)) for way in WAYS[group % len(WAYS)]],
 )
 def test_a_server_computes_what_the_references_do(cluster3, group, transport, num_shards, dtype):
     cases = GROUPS[group]
@@ -83,8 +90,8 @@ def test_gradients_are_clipped_alike_however_many_shards(cluster3, transport, rn
             assert np.allclose(ps.pull(), grad * 2 / (norm + 1e-6), rtol=1e-12)
             ps.push(grad * 1e-3)  # its norm is below
             assert np.allclose(ps.pull(), grad * (2 / (norm + 1e-6) + 1e-3), rtol=1e-12)
-        with fastps.ParameterServer(np.zeros(500), clip_value=0.5, **where) as ps:
-            assert np.array_equal(ps.push_pull(grad), np.clip(grad, -0.5, 0.5))
+    with fastps.ParameterServer(np.zeros(500), clip_value=0.5, **where) as ps:  # element by element: shards are alike
+        assert np.array_equal(ps.push_pull(grad), np.clip(grad, -0.5, 0.5))
 
 
 @pytest.mark.parametrize("transport", ["shm", "ray"])
@@ -95,7 +102,7 @@ def test_a_push_that_is_not_finite_is_skipped_or_refused_on_every_shard(cluster3
     spoilt = {"a": np.ones(10), "b": np.ones((3, 4), np.float32)}
     spoilt["b"][2, 1] = bad
     zeros = {name: grad * 0 for name, grad in grads.items()}
-    options = {"rule": fastps.Adam(), "num_shards": 3, "placement": [node] * 3, "clip_norm": clip_norm}
+    options = {"rule": fastps.Adam(), "num_shards": 2, "placement": [node] * 2, "clip_norm": clip_norm}
     with fastps.ParameterServer(zeros, nonfinite="skip", **options) as ps:
         ps.push(grads)
         before, slots = ps.pull(), ps.slots()
@@ -104,16 +111,17 @@ def test_a_push_that_is_not_finite_is_skipped_or_refused_on_every_shard(cluster3
         for name in grads:
             assert np.array_equal(found[name], before[name])
             assert all(np.array_equal(ps.slots(slot)[name], slots[slot][name]) for slot in slots)
-        assert ps.versions == (1, 1, 1)
-        assert [shard.skipped for shard in ps.stats().shards] == [2, 2, 2]
+        assert ps.versions == (1, 1)
+        assert [shard.skipped for shard in ps.stats().shards] == [2, 2]
     with fastps.ParameterServer(zeros, nonfinite="raise", **options) as ps:
         with pytest.raises(fastps.NonfiniteError, match=r"`b`\[2, 1\]"):
             ps.push(spoilt)
-        assert ps.versions == (0, 0, 0)
+        assert ps.versions == (0, 0)
         assert not ps.pull()["b"].any()
-    with fastps.ParameterServer(zeros, num_shards=3, placement=[node] * 3) as ps:
-        ps.push(spoilt)
-        assert not np.isfinite(ps.pull()["b"][2, 1])
+    if clip_norm is None:
+        with fastps.ParameterServer(zeros, num_shards=2, placement=[node] * 2) as ps:
+            ps.push(spoilt)
+            assert not np.isfinite(ps.pull()["b"][2, 1])
 
 
 @pytest.mark.parametrize("transport", ["shm", "ray"])
@@ -182,5 +190,5 @@ def test_delay_compensation_needs_what_the_worker_had(cluster3, transport, rng):
             assert ps.versions == (0,) * num_shards
             out = had.copy()
             assert np.allclose(ps.push_pull(grad, pulled=out, out=out), expected, rtol=1e-12)
-        with fastps.ParameterServer(start, **where) as ps, pytest.raises(fastps.OptionError, match="pulled="):
-            ps.push(grad, pulled=had)
+    with fastps.ParameterServer(start, placement=[node]) as ps, pytest.raises(fastps.OptionError, match="pulled="):
+        ps.push(grad, pulled=had)

@@ -32,11 +32,14 @@ class Reach:
         self.worker = workers.Worker.options(resources={f"node{worker_node}": 0.001}).remote()
         self.remote_nodes = len({*shard_nodes} - {worker_node})
 
+    def take(self, ps):
+        ray.get(self.worker.take.remote(ps))
+
     def server(self, params, num_shards=1, **options):
         nodes = [self._cluster.ids[self._shard_nodes[i % len(self._shard_nodes)]] for i in range(num_shards)]
         ps = fastps.ParameterServer(params, num_shards=num_shards, placement=nodes, **options)
         assert ps.node_ids == tuple(nodes)
-        ray.get(self.worker.take.remote(ps))
+        self.take(ps)
         return ps
 
     def __getattr__(self, name):
@@ -49,6 +52,32 @@ def reach(request, cluster3):
     reach = Reach(cluster3, *REACHES[request.param])
     yield reach
     ray.kill(reach.worker)
+
+
+@pytest.fixture(scope="module")
+def line_of_module(reach):
+    with reach.server(np.zeros(20_000), 5) as ps:
+        yield ps
+
+
+@pytest.fixture(scope="module")
+def matrix_of_module(reach):
+    with reach.server(np.ones((30, 10), np.float32), 2) as ps:
+        yield ps
+
+
+@pytest.fixture
+def line(reach, line_of_module):
+    """A server that some tests share: what one has pushed is there for the next."""
+    reach.take(line_of_module)
+    return line_of_module
+
+
+@pytest.fixture
+def matrix(reach, matrix_of_module):
+    """Another one."""
+    reach.take(matrix_of_module)
+    return matrix_of_module
 
 
 def bounds(params, num_shards):
@@ -74,7 +103,7 @@ def tree(make):
     }
 
 
-@pytest.mark.parametrize("num_shards", [1, 2, 3, 7])
+@pytest.mark.parametrize("num_shards", [1, 7])
 def test_nested_parameters_of_both_dtypes_come_out_as_they_went_in_and_as_pushes_left_them(reach, num_shards, rng):
     def make(shape, dtype):
         return np.asarray(rng.normal(size=shape), dtype)
@@ -93,7 +122,15 @@ def test_nested_parameters_of_both_dtypes_come_out_as_they_went_in_and_as_pushes
         assert reach.versions() == ps.versions == model.versions
 
 
-@pytest.mark.parametrize("nbytes", [8, 400_000, 8_000_000, 13_000_000])
+@pytest.mark.parametrize(
+    ("reach", "nbytes"),
+    [
+        *(("shm", nbytes) for nbytes in (8, 13_000_000)),
+        *(("ray", nbytes) for nbytes in (8, 400_000, 8_000_000, 13_000_000)),
+        *(("mixed", nbytes) for nbytes in (400_000, 13_000_000)),
+    ],
+    indirect=["reach"],
+)
 def test_payloads_of_every_size_arrive_whole(reach, nbytes, rng):
     values = rng.normal(size=nbytes // 8)
     with reach.server(np.zeros(nbytes // 8), min(2, nbytes // 8)) as ps:
@@ -103,40 +140,41 @@ def test_payloads_of_every_size_arrive_whole(reach, nbytes, rng):
         assert np.array_equal(ps.pull(), values + values)
 
 
+@pytest.mark.usefixtures("matrix")
 def test_out_is_written_in_place_and_refused_where_it_cannot_be(reach):
-    shape = (30, 10)
-    with reach.server(np.ones(shape, np.float32), 2):
-        answered, found = reach.do(workers.pull_into, shape, np.float32, "fine")
-        assert answered
-        assert (found == 1).all()
-        for kind, error in [
-            ("read-only", fastps.OutputError), ("strided", fastps.OutputError),
-            ("dtype", fastps.DtypeError), ("shape", fastps.ShapeError),
-        ]:  # fmt: skip
-            assert reach.error_of(workers.pull_into, shape, np.float32, kind)[0] is error
-        answered, found = reach.do(workers.push_pull_in_place, np.full(shape, 2, np.float32))
-        assert answered
-        assert (found == 3).all()
+    shape, before = (30, 10), reach.pull()
+    answered, found = reach.do(workers.pull_into, shape, np.float32, "fine")
+    assert answered
+    assert np.array_equal(found, before)
+    for kind, error in [
+        ("read-only", fastps.OutputError), ("strided", fastps.OutputError),
+        ("dtype", fastps.DtypeError), ("shape", fastps.ShapeError),
+    ]:  # fmt: skip
+        assert reach.error_of(workers.pull_into, shape, np.float32, kind)[0] is error
+    answered, found = reach.do(workers.push_pull_in_place, np.full(shape, 2, np.float32))
+    assert answered
+    assert np.array_equal(found, before + 2)
 
 
 BAD_GRADIENTS = {
-    "another shape": (np.ones(9, np.float32), fastps.ShapeError),
-    "float64": (np.ones(10), fastps.DtypeError),
-    "integers": (np.ones(10, int), fastps.DtypeError),
-    "a mapping": ({"a": np.ones(10, np.float32)}, fastps.ParameterError),
-    "a list": ([1.0] * 10, fastps.DtypeError),
+    "another shape": (np.ones((30, 9), np.float32), fastps.ShapeError),
+    "float64": (np.ones((30, 10)), fastps.DtypeError),
+    "integers": (np.ones((30, 10), int), fastps.DtypeError),
+    "a mapping": ({"a": np.ones((30, 10), np.float32)}, fastps.ParameterError),
+    "a list": ([[1.0] * 10] * 30, fastps.DtypeError),
 }
 
 
+@pytest.mark.usefixtures("matrix")
 def test_gradients_that_do_not_fit_raise_the_same_error_and_change_nothing(reach):
-    with reach.server(np.zeros(10, np.float32), 2):
-        for name, (grads, error) in BAD_GRADIENTS.items():
-            for function in (workers.push, workers.push_pull):
-                found = reach.error_of(function, grads)
-                assert issubclass(found[0], error), name
-                assert "expected" in found[1], name
-        assert reach.versions() == (0, 0)
-        assert not reach.pull().any()
+    before, versions = reach.pull(), reach.versions()
+    for name, (grads, error) in BAD_GRADIENTS.items():
+        for function in (workers.push, workers.push_pull):
+            found = reach.error_of(function, grads)
+            assert issubclass(found[0], error), name
+            assert "expected" in found[1], name
+    assert reach.versions() == versions
+    assert np.array_equal(reach.pull(), before)
 
 
 def test_operations_on_a_closed_server_raise_closed_error(reach):
@@ -162,36 +200,40 @@ def test_no_pull_is_torn_while_others_push(reach, cluster3):
             ray.kill(pusher)
 
 
+@pytest.mark.usefixtures("line")
 def test_threads_of_one_worker_push_and_pull_at_once_without_losing_any(reach):
-    with reach.server(np.zeros(20_000), 3):
-        assert reach.push_from_threads(np.ones(20_000), 4, 10) == []
-        assert (reach.pull() == 40).all()
+    before = reach.pull()
+    assert reach.push_from_threads(np.ones(20_000), 4, 10) == []
+    assert np.array_equal(reach.pull(), before + 40)
 
 
+@pytest.mark.usefixtures("line")
 def test_every_other_node_costs_one_call_however_many_shards_it_has(reach):
-    with reach.server(np.zeros(1000), 5):
-        ones = np.ones(1000)
-        reach.push(ones)
-        for function, *args in [(workers.push, ones), (workers.pull,), (workers.push_pull, ones)]:
-            assert len(reach.do(workers.count_calls, function, *args)) == reach.remote_nodes
-        assert (reach.pull() == 3).all()
+    ones = np.ones(20_000)
+    reach.push(ones)
+    before = reach.pull()
+    for function, *args in [(workers.push, ones), (workers.pull,), (workers.push_pull, ones)]:
+        assert len(reach.do(workers.count_calls, function, *args)) == reach.remote_nodes
+    assert np.array_equal(reach.pull(), before + 2)
 
 
-def test_stats_count_what_happened_wherever_they_are_asked(reach):
-    n, num_shards = 999, 3
-    with reach.server(np.zeros(n), num_shards) as ps:
-        reach.push(np.ones(n), 4)
-        reach.pull()
-        reach.push_pull(np.ones(n))
-        stats = reach.stats()
-        assert [shard.shard for shard in stats.shards] == [0, 1, 2]
-        assert tuple(shard.node_id for shard in stats.shards) == ps.node_ids
-        for shard in stats.shards:
-            assert (shard.pushes, shard.pulls, shard.push_pulls, shard.version) == (4, 1, 1, 5)
-            assert (shard.bytes_written, shard.bytes_read) == (5 * 333 * 8, 2 * 333 * 8)
-            assert shard.interrupted_pushes == shard.recovered_locks == 0
-        assert stats.total["pushes"] == 12
-        assert ps.stats() == stats or ps.stats().total["sessions"] >= stats.total["sessions"]
+def test_stats_count_what_happened_wherever_they_are_asked(reach, line):
+    ones, before = np.ones(20_000), reach.stats()
+    reach.push(ones, 4)
+    reach.pull()
+    reach.push_pull(ones)
+    stats = reach.stats()
+    assert [shard.shard for shard in stats.shards] == [0, 1, 2, 3, 4]
+    assert tuple(shard.node_id for shard in stats.shards) == line.node_ids
+    for was, shard in zip(before.shards, stats.shards, strict=True):
+        done = [
+            getattr(shard, name) - getattr(was, name)
+            for name in ("pushes", "pulls", "push_pulls", "version", "bytes_written", "bytes_read")
+        ]
+        assert done == [4, 1, 1, 5, 5 * 4000 * 8, 2 * 4000 * 8]
+        assert shard.interrupted_pushes == shard.recovered_locks == 0
+    assert stats.total["pushes"] == before.total["pushes"] + 20
+    assert line.stats() == stats or line.stats().total["sessions"] >= stats.total["sessions"]
 
 
 def test_hogwild_servers_apply_every_push_of_one_worker(reach):
@@ -222,12 +264,13 @@ def repeat_last_push(ps, grads):
     return len(repeated), found
 
 
+@pytest.mark.usefixtures("line")
 def test_a_push_that_arrives_twice_is_applied_once(reach):
-    with reach.server(np.zeros(1000), 3):
-        repeated, found = reach.do(repeat_last_push, np.ones(1000))
-        assert repeated == 2 * reach.remote_nodes
-        assert (found == 2).all()
-        assert reach.versions() == (2, 2, 2)
+    before, versions = reach.pull(), reach.versions()
+    repeated, found = reach.do(repeat_last_push, np.ones(20_000))
+    assert repeated == 2 * reach.remote_nodes
+    assert np.array_equal(found, before + 2)
+    assert reach.versions() == tuple(version + 2 for version in versions)
 
 
 def push_and_keep_the_error(ps, grads, timeout):

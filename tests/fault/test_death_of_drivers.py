@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.conftest import shm_entries, started_here, wait_until
+from tests.conftest import is_agent, shm_entries, started_here, wait_until
 
 PROGRAM = """
 import time, numpy as np, ray, fastps
@@ -38,8 +38,3 @@ def test_a_killed_driver_leaves_no_process_and_no_shared_memory(how):
     for pid in started_here():
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-
-
-def is_agent(command):
-    """Ray's own agents wait for a dead cluster to come back, a minute long."""
-    return command.startswith(("ray::DashboardAgent", "ray::RuntimeEnvAgent"))

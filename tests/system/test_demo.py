@@ -147,7 +147,7 @@ def test_the_settings_of_consistency_are_compared_and_plotted(tmp_path):
     ("moment", "options"),
     [
         ("Starting Ray", ["--steps", "20000"]),
-        ("Ray actor", ["--steps", "20000"]),
+        ("Ray actor", ["--steps", "5000"]),
         ("SSP(2)", ["--consistency", "ssp", "--seconds", "2"]),  # in the middle of it
     ],
 )
