@@ -49,7 +49,7 @@ types: $(VENV)/ready  ## mypy, strict
 
 ctest:  ## the C core alone: unit, stress (ThreadSanitizer) and kill tests
 	$(MAKE) -C csrc -j 2 build
-	$(MAKE) -C csrc test
+	$(MAKE) -C csrc -j 1 test
 
 pytest: $(VENV)/ready  ## the Python tests
 	$(BIN)/pytest
