@@ -20,7 +20,12 @@ class RayActorServer:
         self.params += grad
 
 
-def pull(actor: Any) -> Any:
+def create(elements: int) -> Any:
+    return RayActorServer.remote(elements)
+
+
+def pull(actor: Any, out: Any = None) -> Any:
+    """Read-only memory of Ray's object store: as one uses it, without a copy to `out`."""
     return ray.get(actor.get_params.remote())
 
 

@@ -1,0 +1,147 @@
+"""Where the rows of a sweep are kept: one Parquet file, a row for each operation of each subject, with its histogram,
+and the machine in the file's metadata. Beside it the same as pytest-benchmark writes it."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bench.sweep.grid import Setting
+from bench.sweep.run import Row
+
+FORMAT = "fastps sweep 1"
+SETTING = [field.name for field in fields(Setting)]
+IDENTITY = [*SETTING, "op", "subject"]
+
+
+class ResultsError(ValueError):
+    """A file that is none of a sweep's: one line that says what and why."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """Rows as dicts by column, and what they were measured with: `machine` as `fastps.machine.facts` has it, `commit`,
+    `options`, `overhead_ns` of the record of a call, `begun` and `ended`."""
+
+    rows: list[dict[str, Any]]
+    about: dict[str, Any]
+
+    def settings(self) -> set[Setting]:
+        """Those that have been measured."""
+        return {Setting(*(row[name] for name in SETTING)) for row in self.rows}
+
+
+def as_dicts(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    found = []
+    for row in rows:
+        bounds, counts = row.histogram
+        found.append({**row.flat(), "transports": row.transports, "bins_ns": bounds, "bin_counts": counts})
+    return found
+
+
+def save(results: Results, path: Path) -> None:
+    """Whole or not at all: a file that is there stays until the new one is complete."""
+    table = pa.Table.from_pylist(results.rows)
+    metadata = {"format": FORMAT, "about": json.dumps(results.about)}
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        pq.write_table(table.replace_schema_metadata(metadata), partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load(path: Path) -> Results:
+    """Raises ResultsError."""
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError:
+        raise ResultsError(f"{path}: there is no such file") from None
+    except (OSError, pa.ArrowException) as error:
+        raise ResultsError(f"{path}: no Parquet file that can be read ({str(error).splitlines()[0][:100]})") from None
+    metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+    if metadata.get("format") != FORMAT:
+        raise ResultsError(f"{path}: not a result of `bench sweep`, or one of another version")
+    return Results(table.to_pylist(), json.loads(metadata["about"]))
+
+
+def commit() -> dict[str, Any]:
+    """Of this working copy; empty outside of one."""
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(Path(__file__).parent), *words], capture_output=True, text=True, check=False
+            )
+        except OSError:
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    number = git("rev-parse", "HEAD")
+    return {} if number is None else {"id": number, "dirty": bool(git("status", "--porcelain"))}
+
+
+def now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def as_pytest_benchmark(results: Results) -> dict[str, Any]:
+    """For ``pytest-benchmark compare``. Quartiles and deviations are of the histogram, whose bins are 2 % wide."""
+    machine = results.about["machine"]
+    processor = machine["processor"]
+    return {
+        "machine_info": {"node": "", "machine": processor["architecture"], "cpu": processor, **machine},
+        "commit_info": results.about.get("commit", {}),
+        "benchmarks": [_benchmark(row) for row in results.rows],
+        "datetime": results.about["ended"],
+        "version": "5.1.0",
+    }  # fmt: skip
+
+
+def _benchmark(row: dict[str, Any]) -> dict[str, Any]:
+    params = {name: row[name] for name in IDENTITY}
+    name = "-".join(str(value) for value in params.values())
+    return {
+        "group": "-".join(str(row[name]) for name in (*SETTING, "op")),
+        "name": f"sweep[{name}]",
+        "fullname": f"bench/sweep[{name}]",
+        "params": params,
+        "param": name,
+        "extra_info": {
+            name: row[name] for name in ("p90_ns", "p99_ns", "p999_ns", "ops_second", "to_roof", "to_floor")
+        },
+        "options": {"timer": "perf_counter_ns", "warmup": True},
+        "stats": _stats(row),
+    }
+
+
+def _stats(row: dict[str, Any]) -> dict[str, Any]:
+    bins, counts, calls = row["bins_ns"], row["bin_counts"], row["calls"]
+
+    def quantile(share: float) -> float:
+        seen = 0
+        for bound, count in zip(bins, counts, strict=True):
+            seen += count
+            if seen >= share * calls:
+                return float(bound) * 1e-9
+        return float(bins[-1]) * 1e-9
+
+    mean = sum(b * c for b, c in zip(bins, counts, strict=True)) / calls
+    deviation = (sum(c * (b - mean) ** 2 for b, c in zip(bins, counts, strict=True)) / calls) ** 0.5
+    q1, q3 = quantile(0.25), quantile(0.75)
+    low, high = q1 - 1.5 * (q3 - q1), q3 + 1.5 * (q3 - q1)
+    return {
+        "min": row["min_ns"] * 1e-9, "max": row["max_ns"] * 1e-9, "mean": mean * 1e-9, "stddev": deviation * 1e-9,
+        "rounds": calls, "median": row["median_ns"] * 1e-9, "iqr": q3 - q1, "q1": q1, "q3": q3, "iqr_outliers": 0,
+        "stddev_outliers": 0, "outliers": "0;0", "ld15iqr": max(low, row["min_ns"] * 1e-9),
+        "hd15iqr": min(high, row["max_ns"] * 1e-9), "ops": 1e9 / mean, "total": mean * calls * 1e-9, "iterations": 1,
+    }  # fmt: skip

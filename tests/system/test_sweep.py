@@ -1,0 +1,189 @@
+"""`python -m bench sweep`, on sizes that take no time."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+
+import fastps
+from bench.sweep import results, run
+from bench.sweep.grid import Setting
+from bench.sweep.worker import Worker
+from tests.conftest import wait_until
+
+ROOT = Path(__file__).parents[2]
+COMMAND = [sys.executable, "-m", "bench", "sweep"]
+SMALL = ["--sizes", "80,8K", "--shards", "1,2", "--workers", "2", "--ops", "pull,push", "--seconds", "0.05"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def end_of_the_tracker():
+    """multiprocessing starts a process for whoever makes shared memory with a name, and ends it with that process."""
+    yield
+    from multiprocessing import resource_tracker
+
+    resource_tracker._resource_tracker._stop()
+
+
+def sweep(*options, timeout=150):
+    return subprocess.run(
+        [*COMMAND, *map(str, options)], capture_output=True, text=True, timeout=timeout, cwd=ROOT, check=False
+    )
+
+
+def test_a_sweep_measures_every_setting_and_keeps_it_in_two_forms(tmp_path):
+    path = tmp_path / "a.parquet"
+    done = sweep(*SMALL, "-o", path)
+    assert done.returncode == 0, done.stderr
+    found = results.load(path)
+    assert found.settings() == {Setting(n, s, 2, "add", "auto") for n in (80, 8000) for s in (1, 2)}
+    assert len(found.rows) == 4 * 2 * (1 + len(run.PEERS))
+    for row in found.rows:
+        assert row["min_ns"] <= row["median_ns"] <= row["p90_ns"] <= row["p99_ns"] <= row["p999_ns"] <= row["max_ns"]
+        assert sum(row["bin_counts"]) == row["calls"] > 0
+        assert row["ops_second"] > 0
+        assert row["to_roof"] > 0
+        assert row["to_roof"] == 1 or row["subject"] != run.ROOFS[row["op"]]
+        assert (row["lock_waits"] is not None) == (row["subject"] == "fastps")
+    assert found.about["machine"]["processor"]["cores"] == os.cpu_count()
+    assert found.about["overhead_ns"] >= 0
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+    compared = subprocess.run(
+        [sys.executable, "-m", "pytest_benchmark", "compare", tmp_path / "a.json"],
+        capture_output=True, text=True, timeout=60, cwd=tmp_path, check=False,
+    )  # fmt: skip
+    assert compared.returncode == 0, compared.stderr
+    assert len(json.loads((tmp_path / "a.json").read_text())["benchmarks"]) == len(found.rows)
+
+
+def test_ctrl_c_keeps_what_is_done_and_resume_goes_on(tmp_path):
+    path = tmp_path / "a.parquet"
+    options = [*COMMAND, *SMALL, "--seconds", "0.5", "-o", str(path)]
+    program = subprocess.Popen(options, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=ROOT)
+    try:
+        wait_until(path.exists, 120, "the first setting")
+        program.send_signal(signal.SIGINT)
+        _, errors = program.communicate(timeout=60)
+    finally:
+        program.kill()
+        program.wait()
+    assert program.returncode == 130, errors
+    assert errors.count("\n") == 1
+    assert "--resume" in errors
+    before = results.load(path)
+    assert 1 <= len(before.settings()) < 4
+    done = sweep(*SMALL, "-o", path, "--resume")
+    assert done.returncode == 0, done.stderr
+    after = results.load(path)
+    assert len(after.settings()) == 4
+    assert after.rows[: len(before.rows)] == before.rows
+    assert after.about["begun"] == before.about["begun"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--sizes", "8X"], "'8X'"),
+        (["--sizes", "1TiB"], "available"),
+        (["--workers", "0"], "from 1 to 64"),
+        (["--ops", "pul"], "'pul'"),
+        (["--rules", "adamm"], "'adamm'"),
+        (["--peers", "mpi"], "'mpi'"),
+        (["-o", "/nowhere/a.parquet"], "/nowhere"),
+        (["-o", "nothing.parquet", "--resume"], "no such file"),
+        (["-o", "setup.py", "--resume"], "Parquet"),
+        (["-o", "setup.py"], "there already"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line_and_code_2(options, said):
+    done = sweep(*options)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("bench sweep: ")
+    assert done.stderr.count("\n") == 1
+    assert said in done.stderr
+
+
+@fastps.rule
+def broken(p, g, *, bias=0.0):
+    return p + 2 * g
+
+
+@pytest.fixture(scope="module")
+def worker(ray_local):
+    worker = Worker.remote()
+    yield worker
+    ray.kill(worker)
+
+
+@pytest.mark.parametrize("ops", [("push",), ("pull", "push_pull")])
+def test_a_broken_kernel_gives_no_times(worker, monkeypatch, ops):
+    monkeypatch.setitem(run.RULES, "add", broken)
+    measured = run.measure(Setting(8000, 2, 1, "add", "auto"), ops, [worker], 0.02, ("memcpy",))
+    with pytest.raises(run.WrongAnswer, match="pushes of ones"):
+        next(measured)
+
+
+@pytest.mark.parametrize("rule", run.RULES)
+def test_the_answer_of_every_rule_is_known(worker, rule):
+    rows = list(run.measure(Setting(8000, 2, 1, rule, "auto"), ("push", "push_pull"), [worker], 0.02, ("memcpy",)))
+    assert {(row.op, row.subject) for row in rows} == {
+        (o, s) for o in ("push", "push_pull") for s in ("fastps", "memcpy")
+    }
+
+
+@pytest.mark.parametrize("peer", run.PEERS)
+def test_peers_do_what_they_stand_for(worker, peer):
+    import importlib
+
+    module = importlib.import_module(f"bench.peers.{peer}")
+    server, out, grad = module.create(1000), np.zeros(1000, np.float32), np.full(1000, 2, np.float32)
+    for _ in range(3):
+        module.push(server, grad)
+    pulled = module.pull(server, out)
+    expected = 2 if peer == "memcpy" else 6
+    assert ((out if pulled is None else pulled) == expected).all()
+    if hasattr(server, "close"):
+        server.close()
+
+
+def test_two_workers_share_an_array_under_one_lock(ray_local):
+    rows = run.sweep([Setting(8000, 1, 2, "add", "auto")], ("push",), 0.1, ("shared_array",))
+    (measured,) = rows
+    assert [row.subject for row in measured] == ["fastps", "shared_array"]
+
+
+def by_blocks(ps, out, seconds):
+    """Calls a block of 50 without a stamp between them, ns a call."""
+    found, end = [], time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        start = time.perf_counter_ns()
+        for _ in range(50):
+            ps.pull(out=out)
+        found.append((time.perf_counter_ns() - start) / 50)
+    return found
+
+
+def test_medians_agree_with_an_independent_loop(worker):
+    """Within 10 %, in one of a few attempts: other programs run on this machine."""
+    n, differences = 200_000, []
+    with fastps.ParameterServer(np.zeros(n, np.float32)) as ps:
+        out = np.empty(n, np.float32)
+        ray.get(worker.take.remote(n, {"fastps": ps}))
+        for _ in range(8):
+            stamped, blocks = [], []
+            for _ in range(4):  # by turns
+                found, _, _ = ray.get(worker.run.remote("fastps", "pull", 0.1, time.monotonic()))
+                stamped.append(np.diff(found))
+                blocks += by_blocks(ps, out, 0.1)
+            differences.append(float(np.median(np.concatenate(stamped)) / np.median(blocks)) - 1)
+            if abs(differences[-1]) < 0.1:
+                break
+        ray.get(worker.drop.remote())
+    assert abs(differences[-1]) < 0.1, differences

@@ -1,0 +1,107 @@
+"""What stamps say of calls, with a clock that the test drives."""
+
+import time
+
+import numpy as np
+import pytest
+
+from bench.sweep import loop
+from bench.sweep.loop import Sample, overhead, stamps
+
+
+class Clock:
+    """Calls take what is asked for; reading it takes no time."""
+
+    def __init__(self, takes):
+        self.now, self.takes, self.calls = 5_000, takes, 0
+
+    def perf_counter_ns(self):
+        return self.now
+
+    def operation(self):
+        self.now += self.takes(self.calls)
+        self.calls += 1
+
+
+def run(monkeypatch, takes, seconds, **options):
+    clock = Clock(takes)
+    monkeypatch.setattr(loop, "time", clock)
+    return clock, stamps(clock.operation, seconds, **options)
+
+
+def test_every_call_has_its_duration_and_no_time_is_lost(monkeypatch):
+    clock, found = run(monkeypatch, lambda i: 1000 + i % 7, 1e-2)
+    assert len(found) == clock.calls + 1
+    assert np.diff(found).tolist() == [1000 + i % 7 for i in range(clock.calls)]
+    assert found[-1] - found[0] == clock.now - 5_000
+
+
+@pytest.mark.parametrize("call_ns", [50, 3_000, 700_000, 40_000_000])
+def test_it_ends_about_when_it_should(monkeypatch, call_ns):
+    _, found = run(monkeypatch, lambda _: call_ns, 0.2)
+    assert 0.2e9 <= found[-1] - found[0] <= 0.2e9 + max(1000 * 50, 3 * call_ns)
+
+
+def test_one_call_that_is_held_up_is_recorded_whole(monkeypatch):
+    _, found = run(monkeypatch, lambda i: 9_000_000 if i == 500 else 1000, 0.02)
+    assert np.diff(found)[500] == 9_000_000
+    assert np.diff(found).max() == 9_000_000
+
+
+def test_calls_longer_than_the_time_are_made_as_often_as_asked_for(monkeypatch):
+    clock, _ = run(monkeypatch, lambda _: 10**9, 0.01, at_least=4)
+    assert clock.calls == 4
+
+
+def test_the_record_of_a_call_is_told():
+    assert 0 <= overhead(0.02) < 1e6
+
+
+def regular(start, duration, calls):
+    return start + duration * np.arange(calls + 1, dtype=np.int64)
+
+
+def test_rates_of_workers_add_up_while_all_are_at_work():
+    run = [(regular(0, 1000, 1000), 0.5), (regular(100_000, 2000, 500), 0.25)]
+    sample = Sample.of([run, run])
+    assert sample.rate == pytest.approx(1.5e6)
+    assert len(sample.durations) == 3000
+    assert sample.cpu_seconds == 1.5
+
+
+def test_calls_that_are_under_way_at_either_end_count_in_part():
+    sample = Sample.of([[(regular(0, 1_000_000, 3), 0.0), (regular(500_000, 1_000_000, 2), 0.0)]])
+    assert sample.rate == pytest.approx(2000)
+
+
+def test_clocks_of_several_machines_are_not_compared():
+    far = [(regular(0, 1000, 1000), 0.0), (regular(10**15, 1000, 1000), 0.0)]
+    assert Sample.of([far], one_clock=False).rate == pytest.approx(2e6)
+    assert Sample.of([far]).rate == pytest.approx(2e6)  # they never met: each for itself
+
+
+def test_percentiles_are_durations_that_happened():
+    durations = np.concatenate([np.full(9900, 100), np.full(95, 5_000), np.full(5, 70_000)])
+    summary = Sample(durations, 1.0, 0.0).summary()
+    assert summary == {
+        "calls": 10_000, "min_ns": 100, "median_ns": 100, "p90_ns": 100, "p99_ns": 100, "p999_ns": 5_000,
+        "max_ns": 70_000,
+    }  # fmt: skip
+
+
+def test_a_histogram_counts_every_call_within_two_per_cent():
+    durations = np.random.default_rng(1).lognormal(8, 2, 10_000).astype(np.int64) + 1
+    bounds, counts = Sample(durations, 1.0, 0.0).histogram()
+    assert counts.sum() == 10_000
+    assert (np.diff(bounds) > 0).all()
+    for bound, count in list(zip(bounds, counts, strict=True))[::20]:
+        inside = (durations >= bound * 0.9999) & (durations < bound * 2 ** (1 / 32) * 1.0001)
+        assert inside.sum() >= count
+
+
+def test_timing_real_calls_agrees_with_the_clock_on_the_wall():
+    begun = time.perf_counter()
+    found = stamps(lambda: time.sleep(0.002), 0.1)
+    wall = time.perf_counter() - begun
+    assert (found[-1] - found[0]) * 1e-9 <= wall
+    assert np.diff(found).min() >= 2_000_000
