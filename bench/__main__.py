@@ -82,7 +82,6 @@ def grid_of(options: dict[str, Any]) -> grids.Grid:
         tuple(grids.counts(options["shards"], "shards", 64)),
         tuple(grids.counts(options["workers"], "workers", 64)),
         tuple(grids.names(options["rules"], "rules", grids.RULES)),
-        ("auto",),
         tuple(grids.names(options["ops"], "ops", grids.OPS)),
     )
     grid.require_memory(available_bytes())

@@ -11,7 +11,6 @@ from typing import TypeVar
 T = TypeVar("T")
 OPS = ("pull", "push", "push_pull")
 RULES = ("add", "sgd", "adam")
-TRANSPORTS = ("auto", "ray")
 SLOTS = {"add": 0, "sgd": 0, "adam": 2}
 
 UNITS = {"": 1, "B": 1, "K": 10**3, "KB": 10**3, "M": 10**6, "MB": 10**6, "G": 10**9, "GB": 10**9}
@@ -70,14 +69,12 @@ class Setting:
     nbytes : of the parameters
     shards, workers : how many
     rule : of RULES
-    transport : "auto": shared memory where a worker shares a node with shards; "ray": workers on another node
     """
 
     nbytes: int
     shards: int
     workers: int
     rule: str
-    transport: str
 
     @property
     def elements(self) -> int:
@@ -99,16 +96,15 @@ class Grid:
     shards: tuple[int, ...]
     workers: tuple[int, ...]
     rules: tuple[str, ...]
-    transports: tuple[str, ...]
     ops: tuple[str, ...]
 
     def settings(self) -> Iterator[Setting]:
         """The small ones first. Settings with more shards than elements are left out."""
-        for nbytes, workers, shards, rule, transport in product(
-            sorted(self.nbytes), sorted(self.workers), sorted(self.shards), self.rules, self.transports
+        for nbytes, workers, shards, rule in product(
+            sorted(self.nbytes), sorted(self.workers), sorted(self.shards), self.rules
         ):
             if shards * ITEM_BYTES <= nbytes:
-                yield Setting(nbytes, shards, workers, rule, transport)
+                yield Setting(nbytes, shards, workers, rule)
 
     def require_memory(self, available: int) -> None:
         """Raises GridError when a setting does not fit."""

@@ -18,6 +18,8 @@ from bench.sweep.loop import Sample
 from bench.sweep.worker import Worker
 
 RULES = {"add": fastps.Add, "sgd": lambda: fastps.SGD(1e-3), "adam": lambda: fastps.Adam(1e-3)}
+STEPS = {"add": (1.0, 0.0), "sgd": (-1e-3, 1e-5), "adam": (-1e-3, 2e-2)}  # and how far from that the answer may be
+ACCUMULATED = 1 << 20
 ROOFS = {"pull": "memcpy", "push": "numpy_in_place", "push_pull": "numpy_in_place"}
 FLOOR = "ray_actor"
 PEERS = ("memcpy", "numpy_in_place", "shared_array", "ray_actor")
@@ -39,7 +41,10 @@ class Row:
     setting, op, subject : what was measured
     rate : operations a second of all workers
     summary : of single operations, in ns
+    cpu_seconds : of all workers' processes
     counters : of the server meanwhile; empty for peers
+    histogram : (lower bounds in ns, counts), of `Sample.histogram`
+    transports : of each worker: "shm", "ray" or "mixed"; empty for peers
     to_roof, to_floor : its median beside that of the roof, and that of the floor beside its own; None for themselves
     """
 
@@ -82,6 +87,7 @@ def measure(
 ) -> Iterator[Row]:
     rule = RULES[setting.rule]()
     with fastps.ParameterServer(np.zeros(setting.elements, np.float32), rule=rule, num_shards=setting.shards) as server:
+        reached = transports(server, ray.get([worker.where.remote() for worker in workers]))
         servers = {name: importlib.import_module(f"bench.peers.{name}").create(setting.elements) for name in peers}
         subjects = {"fastps": server, **servers}
         ray.get([worker.take.remote(setting.elements, subjects) for worker in workers])
@@ -105,7 +111,7 @@ def measure(
         for peer in servers.values():
             if hasattr(peer, "close"):
                 peer.close()
-        rows = [row_of(setting, op, name, taken, counters) for (op, name), taken in runs.items()]
+        rows = [row_of(setting, op, name, taken, counters, reached) for (op, name), taken in runs.items()]
     medians = {(row.op, row.subject): row.summary["median_ns"] for row in rows}
     for row in rows:
         roof, floor = medians.get((row.op, ROOFS[row.op])), medians.get((row.op, FLOOR))
@@ -116,24 +122,41 @@ def measure(
         })  # fmt: skip
 
 
-def row_of(setting: Setting, op: str, name: str, taken: Any, counters: dict[str, dict[str, int]]) -> Row:
+def transports(server: fastps.ParameterServer, nodes: list[str]) -> list[str]:
+    """By which way each worker reaches the shards, from where it and they are."""
+    shards = set(server.node_ids)
+    return ["shm" if {node} == shards else "mixed" if node in shards else "ray" for node in nodes]
+
+
+def row_of(
+    setting: Setting, op: str, name: str, taken: Any, counters: dict[str, dict[str, int]], reached: list[str]
+) -> Row:
     sample = Sample.of(taken)
     bounds, counts = sample.histogram()
     return Row(
         setting, op, name, sample.rate, sample.summary(), sample.cpu_seconds, counters[op] if name == "fastps" else {},
-        (bounds.tolist(), counts.tolist()), ["shm"] * setting.workers if name == "fastps" else [],
+        (bounds.tolist(), counts.tolist()), reached if name == "fastps" else [],
     )  # fmt: skip
 
 
+def after(pushes: int, step: float) -> float:
+    """What float32 makes of so many steps, one after the other: from some point on it rounds them away."""
+    value = np.float32(0)
+    for start in range(0, pushes, ACCUMULATED):
+        steps = np.full(1 + min(ACCUMULATED, pushes - start), step, np.float32)
+        steps[0] = value
+        value = np.add.accumulate(steps)[-1]
+    return float(value)
+
+
 def check(server: fastps.ParameterServer, setting: Setting, pushed: int) -> None:
-    """Every push was of ones. Raises WrongAnswer."""
+    """Every push was of ones, and each rule makes equal steps of equal gradients. Raises WrongAnswer."""
     found = server.pull().astype(np.float64)
     if server.versions != (pushed,) * setting.shards:
         raise WrongAnswer(f"{setting}: {pushed} pushes, and the shards have counted {server.versions}")
-    expected, tolerance = {"add": (pushed, 0), "sgd": (-1e-3 * pushed, 1e-3), "adam": (-1e-3 * pushed, 1e-2)}[
-        setting.rule
-    ]
-    if pushed < 1 << 24 and not np.allclose(found, expected, rtol=tolerance, atol=0):
+    step, tolerance = STEPS[setting.rule]
+    expected = after(pushed, step)
+    if not np.allclose(found, expected, rtol=tolerance, atol=0):
         raise WrongAnswer(
             f"{setting}: {pushed} pushes of ones, and the parameters are {found.min():g} to {found.max():g} where they "
             f"should be {expected:g}"

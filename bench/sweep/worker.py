@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -23,9 +22,10 @@ class Worker:
     def __init__(self) -> None:
         self.subjects: dict[str, Any] = {}
 
-    def where(self) -> tuple[str, str, int]:
-        """Node, host and process."""
-        return ray.get_runtime_context().get_node_id(), os.uname().nodename, os.getpid()
+    def where(self) -> str:
+        """Ray's id of its node."""
+        node: str = ray.get_runtime_context().get_node_id()
+        return node
 
     def take(self, elements: int, subjects: dict[str, Any]) -> None:
         """What is measured next: by the name of its peer in bench/peers, or "fastps"."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from fastps import cluster
 from fastps.deadline import left_until
-from fastps.errors import OptionError, UnavailableError, WaitTimeoutError
+from fastps.errors import OptionError, TableFullError, UnavailableError, WaitTimeoutError
 from fastps.transport import wire
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ class Once:
             if left is not None:
                 for other, (lost, _) in self._stalled.put(worker, (header.seq, left)):
                     self._lost.put(other, lost)
-            elif resumes:  # some of it is applied, and how much nobody knows any more
+            elif resumes and not isinstance(error, TableFullError):  # which says that nothing was applied
                 self._lost.put(worker, header.seq)
             raise
         self._applied.put(worker, (header.seq, versions))

@@ -13,6 +13,7 @@ import pytest
 import ray
 
 import fastps
+from bench.peers import shared_array
 from bench.sweep import results, run
 from bench.sweep.grid import Setting
 from bench.sweep.worker import Worker
@@ -43,12 +44,13 @@ def test_a_sweep_measures_every_setting_and_keeps_it_in_two_forms(tmp_path):
     done = sweep(*SMALL, "-o", path)
     assert done.returncode == 0, done.stderr
     found = results.load(path)
-    assert found.settings() == {Setting(n, s, 2, "add", "auto") for n in (80, 8000) for s in (1, 2)}
+    assert found.settings() == {Setting(n, s, 2, "add") for n in (80, 8000) for s in (1, 2)}
     assert len(found.rows) == 4 * 2 * (1 + len(run.PEERS))
     for row in found.rows:
         assert row["min_ns"] <= row["median_ns"] <= row["p90_ns"] <= row["p99_ns"] <= row["p999_ns"] <= row["max_ns"]
         assert sum(row["bin_counts"]) == row["calls"] > 0
         assert row["ops_second"] > 0
+        assert row["transports"] == (["shm", "shm"] if row["subject"] == "fastps" else [])
         assert row["to_roof"] > 0
         assert row["to_roof"] == 1 or row["subject"] != run.ROOFS[row["op"]]
         assert (row["lock_waits"] is not None) == (row["subject"] == "fastps")
@@ -125,14 +127,14 @@ def worker(ray_local):
 @pytest.mark.parametrize("ops", [("push",), ("pull", "push_pull")])
 def test_a_broken_kernel_gives_no_times(worker, monkeypatch, ops):
     monkeypatch.setitem(run.RULES, "add", broken)
-    measured = run.measure(Setting(8000, 2, 1, "add", "auto"), ops, [worker], 0.02, ("memcpy",))
+    measured = run.measure(Setting(8000, 2, 1, "add"), ops, [worker], 0.02, ("memcpy",))
     with pytest.raises(run.WrongAnswer, match="pushes of ones"):
         next(measured)
 
 
 @pytest.mark.parametrize("rule", run.RULES)
 def test_the_answer_of_every_rule_is_known(worker, rule):
-    rows = list(run.measure(Setting(8000, 2, 1, rule, "auto"), ("push", "push_pull"), [worker], 0.02, ("memcpy",)))
+    rows = list(run.measure(Setting(8000, 2, 1, rule), ("push", "push_pull"), [worker], 0.02, ("memcpy",)))
     assert {(row.op, row.subject) for row in rows} == {
         (o, s) for o in ("push", "push_pull") for s in ("fastps", "memcpy")
     }
@@ -153,10 +155,39 @@ def test_peers_do_what_they_stand_for(worker, peer):
         server.close()
 
 
-def test_two_workers_share_an_array_under_one_lock(ray_local):
-    rows = run.sweep([Setting(8000, 1, 2, "add", "auto")], ("push",), 0.1, ("shared_array",))
-    (measured,) = rows
-    assert [row.subject for row in measured] == ["fastps", "shared_array"]
+def test_no_push_of_two_workers_is_lost_in_the_shared_array(ray_local):
+    workers, server = [Worker.remote() for _ in range(2)], shared_array.create(20_000)
+    ray.get([worker.take.remote(20_000, {"shared_array": server}) for worker in workers])
+    start = time.monotonic() + 0.1
+    runs = ray.get([worker.run.remote("shared_array", "push", 0.3, start) for worker in workers])
+    assert (server.params == sum(calls for _, _, calls in runs)).all()
+    ray.get([worker.drop.remote() for worker in workers])
+    for worker in workers:
+        ray.kill(worker)
+    server.close()
+
+
+@pytest.mark.parametrize("rule", run.RULES)
+def test_the_answer_is_known_after_more_pushes_than_float32_can_count_finely(worker, rule):
+    rows = list(run.measure(Setting(80, 1, 1, rule), ("push",), [worker], 1.0, ()))
+    assert rows[0].summary["calls"] > 50_000
+
+
+def test_what_float32_rounds_away_is_expected():
+    assert run.after(1000, 1.0) == 1000
+    assert run.after(2**24 + 100, 1.0) == 2**24
+    assert run.after(3_000_000, 0.1) != pytest.approx(300_000, rel=1e-4)
+    assert run.after(0, 1.0) == 0
+
+
+@pytest.mark.parametrize(
+    ("shards", "worker", "way"), [("aa", "a", "shm"), ("ab", "a", "mixed"), ("ab", "c", "ray"), ("b", "a", "ray")]
+)
+def test_the_transport_follows_from_where_everybody_is(shards, worker, way):
+    class Server:
+        node_ids = tuple(shards)
+
+    assert run.transports(Server, [worker]) == [way]
 
 
 def by_blocks(ps, out, seconds):

@@ -41,7 +41,7 @@ def test_unknown_names_are_refused_with_the_known_ones():
 
 def grid(**given):
     values = {
-        "nbytes": (80, 8), "shards": (1, 4), "workers": (2, 1), "rules": ("add",), "transports": ("auto",),
+        "nbytes": (80, 8), "shards": (1, 4), "workers": (2, 1), "rules": ("add",),
         "ops": ("pull",),
     }  # fmt: skip
     return Grid(**{**values, **given})
@@ -49,7 +49,7 @@ def grid(**given):
 
 def test_every_combination_comes_once_the_small_ones_first_without_empty_shards():
     found = list(grid().settings())
-    assert found[0] == Setting(8, 1, 1, "add", "auto")
+    assert found[0] == Setting(8, 1, 1, "add")
     assert len(found) == len(set(found)) == 6  # 8 bytes are two elements: not for four shards
     assert [setting.nbytes for setting in found] == sorted(setting.nbytes for setting in found)
 

@@ -137,6 +137,19 @@ def test_after_an_error_that_leaves_nothing_to_resume_a_push_is_not_applied_anew
     assert seen.run(Push(7, 2), push) == ("answer", b"versions")
 
 
+def test_a_push_that_had_not_begun_when_the_table_was_full_may_begin_later():
+    seen, push = once.Once("shard 0 of 1"), Half(0)
+    with pytest.raises(WaitTimeoutError):
+        seen.run(Push(7, 1), Half(1))
+
+    def full(token):
+        raise TableFullError("full", "t", 3, 0)
+
+    with pytest.raises(TableFullError):
+        seen.run(Push(7, 1), full)
+    assert seen.run(Push(7, 1), push) == ("answer", b"versions")
+
+
 def test_a_part_whose_first_one_was_dropped_asks_for_all_of_it_again():
     head, *parts = wire.messages(np.zeros(5_000_000, np.uint8), wire.Header(1, 1, 9.0))[1]
     with pytest.raises(UnavailableError, match="send it again"):
