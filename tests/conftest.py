@@ -59,8 +59,8 @@ def rng(request):
 
 
 def started_here(shared: bool = False) -> dict[int, str]:
-    """The live processes of this run besides this one; without Ray's own of a Ray that modules share, unless they are
-    asked for."""
+    """The live processes of this run besides this one; without Ray's own of a Ray that modules share, and without idle
+    workers and agents of any, unless they are asked for."""
     found = {}
     for directory in Path("/proc").glob("[0-9]*"):
         try:
@@ -68,7 +68,9 @@ def started_here(shared: bool = False) -> dict[int, str]:
             if int(directory.name) != os.getpid() and RUN.encode() in environment:
                 state = (directory / "stat").read_text().rpartition(")")[2].split()[0]
                 command = (directory / "cmdline").read_text().replace("\0", " ")
-                if state != "Z" and (shared or SHARED.encode() not in environment or not is_rays_own(command)):
+                # A process that gives itself a title may write it over the end of what it has inherited.
+                mark = SHARED.encode() in environment or command.startswith("ray::")
+                if state != "Z" and (shared or not mark or not is_rays_own(command)):
                     found[int(directory.name)] = command[:120]
         except OSError:
             continue
@@ -153,8 +155,10 @@ def driver(cluster):
     import ray
 
     ray.init(address=cluster.address, log_to_driver=False)
-    yield ray
-    ray.shutdown()
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
 
 
 @pytest.fixture(scope="session")

@@ -63,6 +63,7 @@ def wait_for_the_other(ps):
 def test_a_call_that_is_parked_outlasts_the_words_that_keep_its_lease(cluster3):
     with fastps.ParameterServer(np.zeros(6), consistency=fastps.SSP(0, workers=2, lease=0.6)) as ps:
         away = workers.Worker.options(resources={"node1": 0.001}).remote(ps)
+        ray.get(away.versions.remote())  # it has its connection
         with ps.worker(0) as w:
             waiting = away.do.remote(wait_for_the_other)
             time.sleep(3)
