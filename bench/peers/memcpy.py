@@ -19,7 +19,7 @@ class Memory:
         return self.params
 
 
-def create(elements: int) -> Memory:
+def create(elements: int, workers: int, node: str) -> Memory:
     return Memory(elements)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 
 @ray.remote(num_cpus=0)
@@ -20,8 +21,9 @@ class RayActorServer:
         self.params += grad
 
 
-def create(elements: int) -> Any:
-    return RayActorServer.remote(elements)
+def create(elements: int, workers: int, node: str) -> Any:
+    here = NodeAffinitySchedulingStrategy(node, soft=False)
+    return RayActorServer.options(scheduling_strategy=here).remote(elements)
 
 
 def pull(actor: Any, out: Any = None) -> Any:

@@ -46,7 +46,7 @@ def attach(elements: int, memory: str, lock: str, kind: int, maxvalue: int) -> S
     return server
 
 
-def create(elements: int) -> SharedArray:
+def create(elements: int, workers: int, node: str) -> SharedArray:
     return SharedArray(elements)
 
 

@@ -12,11 +12,13 @@ T = TypeVar("T")
 OPS = ("pull", "push", "push_pull")
 RULES = ("add", "sgd", "adam")
 SLOTS = {"add": 0, "sgd": 0, "adam": 2}
+TRANSPORTS = ("auto", "ray")
 
 UNITS = {"": 1, "B": 1, "K": 10**3, "KB": 10**3, "M": 10**6, "MB": 10**6, "G": 10**9, "GB": 10**9}
 UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 ITEM_BYTES = 4  # float32
 LARGEST = 1 << 40
+PROCESS_BYTES = 200 << 20  # of a worker with Ray and numba
 
 
 class GridError(ValueError):
@@ -69,12 +71,16 @@ class Setting:
     nbytes : of the parameters
     shards, workers : how many
     rule : of RULES
+    transport : "auto": shared memory where a worker is on a shard's node; "ray": Ray carries everything
+    placement : of `bench.sweep.placement`
     """
 
     nbytes: int
     shards: int
     workers: int
     rule: str
+    transport: str = "auto"
+    placement: str = "local"
 
     @property
     def elements(self) -> int:
@@ -83,9 +89,17 @@ class Setting:
     @property
     def memory(self) -> int:
         """Bytes that the machine needs for it at most: the server with its slots, its peers, each worker's buffers."""
-        server = self.nbytes * (1 + SLOTS[self.rule])
-        peers = 3 * self.nbytes
-        return server + peers + self.workers * 5 * self.nbytes
+        return self.server_memory + self.workers * self.worker_memory
+
+    @property
+    def server_memory(self) -> int:
+        """Of that, what lies with the shards: also the peers' parameters, and a copy in Ray's object store."""
+        return self.nbytes * (4 + SLOTS[self.rule])
+
+    @property
+    def worker_memory(self) -> int:
+        """And with each worker: gradients, what it pulls, what its peers hold, what Ray brings it; and its process."""
+        return 6 * self.nbytes + PROCESS_BYTES
 
 
 @dataclass(frozen=True)
@@ -97,14 +111,16 @@ class Grid:
     workers: tuple[int, ...]
     rules: tuple[str, ...]
     ops: tuple[str, ...]
+    transports: tuple[str, ...] = ("auto",)
+    placement: str = "local"
 
     def settings(self) -> Iterator[Setting]:
         """The small ones first. Settings with more shards than elements are left out."""
-        for nbytes, workers, shards, rule in product(
-            sorted(self.nbytes), sorted(self.workers), sorted(self.shards), self.rules
+        for nbytes, workers, shards, rule, transport in product(
+            sorted(self.nbytes), sorted(self.workers), sorted(self.shards), self.rules, self.transports
         ):
             if shards * ITEM_BYTES <= nbytes:
-                yield Setting(nbytes, shards, workers, rule)
+                yield Setting(nbytes, shards, workers, rule, transport, self.placement)
 
     def require_memory(self, available: int) -> None:
         """Raises GridError when a setting does not fit."""
@@ -113,6 +129,6 @@ class Grid:
             raise GridError("nothing to measure: there are more shards than elements in every setting")
         if worst.memory > available:
             raise GridError(
-                f"sizes: {worst.nbytes / 2**20:,.0f} MiB with {worst.workers} workers and {worst.rule} takes about "
-                f"{worst.memory / 2**20:,.0f} MiB, of which {available / 2**20:,.0f} are available; leave it away"
+                f"sizes, workers: {worst.nbytes / 2**20:,.0f} MiB with {worst.workers} workers and {worst.rule} takes "
+                f"about {worst.memory / 2**20:,.0f} MiB, of which {available / 2**20:,.0f} are available; leave it away"
             )

@@ -14,8 +14,8 @@ BLOCK = 1000  # stamps between two looks at the time that is left
 BINS_A_DOUBLING = 32  # of histograms: 2 % wide
 
 
-def stamps(operation: Callable[[], object], seconds: float, at_least: int = 3) -> np.ndarray:
-    """Calls an operation for so long: when it began, and when each call ended, int64[calls + 1] in ns.
+def stamps(operation: Callable[[], object], seconds: float, at_least: int = 3, calls: int | None = None) -> np.ndarray:
+    """Calls an operation for so long, or so often: when it began, and when each call ended, int64[calls + 1] in ns.
 
     The next call begins where the last one ended, so a call that is held up delays the next one in the record as it
     does in life (no coordinated omission). Cost of the record: about 60 ns a call (`overhead`).
@@ -23,17 +23,17 @@ def stamps(operation: Callable[[], object], seconds: float, at_least: int = 3) -
     clock = time.perf_counter_ns
     start = clock()
     end, found = start + round(seconds * 1e9), [start]
-    block = 1
+    block = calls or 1
     while True:
         part = [0] * block
         for i in range(block):
             operation()
             part[i] = clock()
         found += part
-        calls, now = len(found) - 1, part[-1]
-        if now >= end and calls >= at_least:
+        done, now = len(found) - 1, part[-1]
+        if done == calls or (now >= end and done >= at_least):
             return np.array(found, np.int64)
-        pace = (now - start) / calls
+        pace = (now - start) / done
         block = max(1, min(BLOCK, int((end - now) / pace / 2), 2 * block)) if now < end else 1
 
 
@@ -60,11 +60,13 @@ class Sample:
     Attributes
     ----------
     durations : of single calls, int64 in ns
+    turns : of each run, the median of its calls in ns
     rate : calls a second of all workers together, while all of them were at work
     cpu_seconds : that all workers' processes took meanwhile
     """
 
     durations: np.ndarray
+    turns: list[float]
     rate: float
     cpu_seconds: float
 
@@ -72,10 +74,11 @@ class Sample:
     def of(cls, runs: list[list[tuple[np.ndarray, float]]], one_clock: bool = True) -> Sample:
         """From runs, in each of which every worker has (stamps, CPU seconds). Without `one_clock` the workers' machines
         have clocks of their own: they count as begun at the same time."""
-        durations = [np.diff(found) for run in runs for found, _ in run]
+        durations = [np.concatenate([np.diff(found) for found, _ in run]) for run in runs]
         rates = [_rate([found if one_clock else found - found[0] for found, _ in run]) for run in runs]
         cpu = sum(cpu for run in runs for _, cpu in run)
-        return cls(np.concatenate(durations), float(np.mean(rates)), cpu)
+        turns = [float(np.median(of_run)) for of_run in durations]
+        return cls(np.concatenate(durations), turns, float(np.mean(rates)), cpu)
 
     def summary(self) -> dict[str, int]:
         """Percentiles in ns, by name, and how many calls."""

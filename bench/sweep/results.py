@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from bench.sweep.grid import Setting
 from bench.sweep.run import Row
 
-FORMAT = "fastps sweep 1"
+FORMAT = "fastps sweep 2"
 SETTING = [field.name for field in fields(Setting)]
 IDENTITY = [*SETTING, "op", "subject"]
 
@@ -30,7 +30,7 @@ class ResultsError(ValueError):
 @dataclass(frozen=True)
 class Results:
     """Rows as dicts by column, and what they were measured with: `machine` as `fastps.machine.facts` has it, `commit`,
-    `options`, `overhead_ns` of the record of a call, `begun` and `ended`."""
+    `options`, `nodes` of Ray, `overhead_ns` of the record of a call, `begun` and `ended`."""
 
     rows: list[dict[str, Any]]
     about: dict[str, Any]
@@ -41,11 +41,7 @@ class Results:
 
 
 def as_dicts(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    found = []
-    for row in rows:
-        bounds, counts = row.histogram
-        found.append({**row.flat(), "transports": row.transports, "bins_ns": bounds, "bin_counts": counts})
-    return found
+    return [row.flat() for row in rows]
 
 
 def save(results: Results, path: Path) -> None:
@@ -117,7 +113,17 @@ def _benchmark(row: dict[str, Any]) -> dict[str, Any]:
         "params": params,
         "param": name,
         "extra_info": {
-            name: row[name] for name in ("p90_ns", "p99_ns", "p999_ns", "ops_second", "to_roof", "to_floor")
+            name: row[name]
+            for name in (
+                "p90_ns",
+                "p99_ns",
+                "p999_ns",
+                "ops_second",
+                "to_roof",
+                "to_floor",
+                "of_bandwidth",
+                "crossed_bytes",
+            )
         },
         "options": {"timer": "perf_counter_ns", "warmup": True},
         "stats": _stats(row),

@@ -3,29 +3,44 @@ before any time is told."""
 
 from __future__ import annotations
 
-import importlib
+import contextlib
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import fastps
-from bench.sweep.grid import Setting
+from bench import peers
+from bench.sweep.grid import GridError, Setting
 from bench.sweep.loop import Sample
+from bench.sweep.placement import Node, Places, places, require_memory
 from bench.sweep.worker import Worker
 
 RULES = {"add": fastps.Add, "sgd": lambda: fastps.SGD(1e-3), "adam": lambda: fastps.Adam(1e-3)}
 STEPS = {"add": (1.0, 0.0), "sgd": (-1e-3, 1e-5), "adam": (-1e-3, 2e-2)}  # and how far from that the answer may be
+# Arrays that an operation reads or writes, each once.
+STREAMS = {"add": {"pull": 2, "push": 3, "push_pull": 4}, "adam": {"pull": 2, "push": 7, "push_pull": 8}}
+STREAMS["sgd"] = STREAMS["add"]
+TRIAD_STREAMS = {"pull": 3, "push": 3, "push_pull": 6}
 ACCUMULATED = 1 << 20
 ROOFS = {"pull": "memcpy", "push": "numpy_in_place", "push_pull": "numpy_in_place"}
+MEMORY = "triad"
 FLOOR = "ray_actor"
-PEERS = ("memcpy", "numpy_in_place", "shared_array", "ray_actor")
 COUNTED = ("lock_waits", "lock_wait_ns", "lock_sleeps", "read_retries")
-TURNS = 5
+TURNS = 10
 LEAD_SECONDS = 0.02  # from the call of the workers to their common start
+START_SECONDS = 60.0
+CALL_SECONDS = 60.0  # beside what it was asked for: a group of torch may take long to come together
+
+Runs = list[list[tuple[np.ndarray, float, int]]]  # each turn has of each worker: stamps, CPU seconds, calls
+
+
+class StuckError(Exception):
+    """A subject does not answer."""
 
 
 class WrongAnswer(Exception):
@@ -41,11 +56,15 @@ class Row:
     setting, op, subject : what was measured
     rate : operations a second of all workers
     summary : of single operations, in ns
+    turns : of each turn the median of its operations, in ns; the subjects of an operation go one after the other
     cpu_seconds : of all workers' processes
     counters : of the server meanwhile; empty for peers
     histogram : (lower bounds in ns, counts), of `Sample.histogram`
     transports : of each worker: "shm", "ray" or "mixed"; empty for peers
-    to_roof, to_floor : its median beside that of the roof, and that of the floor beside its own; None for themselves
+    places : the nodes of shards and workers
+    crossed_bytes : of parameters and gradients, that went from node to node
+    to_roof, to_floor : its median beside that of the roof, and that of the floor beside its own
+    of_bandwidth : what it reads and writes in its median, beside what the triad does in its own
     """
 
     setting: Setting
@@ -53,90 +72,187 @@ class Row:
     subject: str
     rate: float
     summary: dict[str, int]
+    turns: list[float]
     cpu_seconds: float
     counters: dict[str, int]
     histogram: tuple[list[float], list[int]]
     transports: list[str]
+    places: Places
+    crossed_bytes: int
     to_roof: float | None = None
     to_floor: float | None = None
+    of_bandwidth: float | None = None
 
     def flat(self) -> dict[str, Any]:
-        """For a table: one value a column."""
+        """For a table: one value, or one list, a column."""
         counted = {name: self.counters.get(name) for name in COUNTED}
+        bounds, counts = self.histogram
         return {
             **asdict(self.setting), "op": self.op, "subject": self.subject, "ops_second": self.rate,
             "bytes_second": self.rate * self.setting.nbytes, "ops_second_worker": self.rate / self.setting.workers,
             **self.summary, "cpu_seconds": self.cpu_seconds, **counted, "to_roof": self.to_roof,
-            "to_floor": self.to_floor,
+            "to_floor": self.to_floor, "of_bandwidth": self.of_bandwidth, "crossed_bytes": self.crossed_bytes,
+            "transports": self.transports, "worker_nodes": list(self.places.workers),
+            "shard_nodes": list(self.places.shards), "turns_ns": self.turns, "bins_ns": bounds, "bin_counts": counts,
         }  # fmt: skip
 
 
+@dataclass
+class Crew:
+    """The workers, started as they are needed; each stays on its node."""
+
+    nodes: Sequence[Node]
+    workers: dict[tuple[int, str], Any] = field(default_factory=dict)
+
+    def on(self, nodes: Sequence[str], fresh: bool) -> list[Any]:
+        """One on each of these nodes; `fresh`: new processes. Raises GridError when the cluster does not start them."""
+        if fresh:
+            while self.workers:
+                ray.kill(self.workers.popitem()[1])
+        for key in enumerate(nodes):
+            if key not in self.workers:
+                there = NodeAffinitySchedulingStrategy(key[1], soft=False)
+                self.workers[key] = Worker.options(scheduling_strategy=there).remote()
+        found = [self.workers[key] for key in enumerate(nodes)]
+        try:
+            ray.get([worker.ready.remote() for worker in found], timeout=START_SECONDS)
+        except (ray.exceptions.GetTimeoutError, ray.exceptions.RayActorError) as error:
+            raise GridError(
+                f"--workers: the cluster has not started {len(nodes)} within {START_SECONDS:g} s "
+                f"({type(error).__name__}); ask for fewer"
+            ) from None
+        return found
+
+    def drop(self, workers: Sequence[Any]) -> None:
+        """Lets go of what is measured; workers that do not are replaced."""
+        _, stuck = ray.wait([w.drop.remote() for w in workers], num_returns=len(workers), timeout=START_SECONDS)
+        if stuck:
+            for worker in self.workers.values():
+                ray.kill(worker)
+            self.workers.clear()
+
+
 def sweep(
-    settings: Iterable[Setting], ops: tuple[str, ...], seconds: float, peers: tuple[str, ...] = PEERS
+    settings: Iterable[Setting],
+    ops: tuple[str, ...],
+    seconds: float,
+    names: tuple[str, ...],
+    nodes: Sequence[Node],
 ) -> Iterator[list[Row]]:
-    """The rows of one setting after the other; `seconds` are those of each operation of each subject."""
-    workers: list[Any] = []
+    """The rows of one setting after the other; `seconds` are those of each operation of each subject. Raises GridError
+    before it measures anything when a setting does not fit the nodes."""
+    settings = list(settings)
     for setting in settings:
-        while len(workers) < setting.workers:
-            workers.append(Worker.remote())
-        yield list(measure(setting, ops, workers[: setting.workers], seconds, peers))
+        where = places(setting.placement, nodes, setting.shards, setting.workers)
+        needs = dict.fromkeys((node.id for node in nodes), 0)
+        for node in where.shards:
+            needs[node] += setting.server_memory // setting.shards
+        for node in where.workers:
+            needs[node] += setting.worker_memory
+        require_memory(nodes, needs)
+    crew = Crew(nodes)
+    for setting in settings:
+        yield list(measure(setting, ops, crew, seconds, names))
 
 
-def measure(
-    setting: Setting, ops: tuple[str, ...], workers: list[Any], seconds: float, peers: tuple[str, ...]
-) -> Iterator[Row]:
-    rule = RULES[setting.rule]()
-    with fastps.ParameterServer(np.zeros(setting.elements, np.float32), rule=rule, num_shards=setting.shards) as server:
-        reached = transports(server, ray.get([worker.where.remote() for worker in workers]))
-        servers = {name: importlib.import_module(f"bench.peers.{name}").create(setting.elements) for name in peers}
-        subjects = {"fastps": server, **servers}
-        ray.get([worker.take.remote(setting.elements, subjects) for worker in workers])
-        runs: dict[tuple[str, str], list[list[tuple[np.ndarray, float]]]] = {}
-        counters: dict[str, dict[str, int]] = {op: dict.fromkeys(COUNTED, 0) for op in ops}
-        pushed = 0
+def measure(setting: Setting, ops: tuple[str, ...], crew: Crew, seconds: float, names: tuple[str, ...]) -> list[Row]:
+    """Raises WrongAnswer."""
+    where = places(setting.placement, crew.nodes, setting.shards, setting.workers)
+    names = tuple(name for name in names if where.local() or not peers.PEERS[name].one_node)
+    workers = crew.on(where.workers, fresh=any(peers.PEERS[name].joins for name in names))
+    limit = CALL_SECONDS + 20 * seconds
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(
+            fastps.ParameterServer(
+                np.zeros(setting.elements, np.float32), rule=RULES[setting.rule](), num_shards=setting.shards,
+                placement=list(where.shards),
+            )
+        )  # fmt: skip
+        subjects = {"fastps": server}
+        for name in names:
+            subjects[name] = peers.module(name).create(setting.elements, setting.workers, where.shards[0])
+            stack.callback(getattr(subjects[name], "close", lambda: None))
+        ray.get(
+            [worker.take.remote(setting.elements, subjects, setting.transport) for worker in workers], timeout=limit
+        )
+        stack.callback(crew.drop, workers)
+        runs: dict[tuple[str, str], Runs] = {(op, name): [] for op in ops for name in subjects}
+        counters = {op: dict.fromkeys(COUNTED, 0) for op in ops}
         for _ in range(TURNS):
-            for op in ops:
-                for name in subjects:
-                    before = server.stats().total
-                    start = time.monotonic() + LEAD_SECONDS
-                    found = ray.get([w.run.remote(name, op, seconds / TURNS, start) for w in workers])
-                    runs.setdefault((op, name), []).append([(stamps, cpu) for stamps, cpu, _ in found])
-                    if name == "fastps":
-                        after = server.stats().total
-                        for counter in COUNTED:
-                            counters[op][counter] += after[counter] - before[counter]
-                        pushed += sum(calls for _, _, calls in found) if op != "pull" else 0
-        check(server, setting, pushed)
-        ray.get([worker.drop.remote() for worker in workers])
-        for peer in servers.values():
-            if hasattr(peer, "close"):
-                peer.close()
-        rows = [row_of(setting, op, name, taken, counters, reached) for (op, name), taken in runs.items()]
-    medians = {(row.op, row.subject): row.summary["median_ns"] for row in rows}
-    for row in rows:
-        roof, floor = medians.get((row.op, ROOFS[row.op])), medians.get((row.op, FLOOR))
-        mine = row.summary["median_ns"]
-        yield Row(**{
-            **{name: getattr(row, name) for name in Row.__dataclass_fields__},
-            "to_roof": mine / roof if roof else None, "to_floor": floor / mine if floor else None,
-        })  # fmt: skip
-
-
-def transports(server: fastps.ParameterServer, nodes: list[str]) -> list[str]:
-    """By which way each worker reaches the shards, from where it and they are."""
-    shards = set(server.node_ids)
-    return ["shm" if {node} == shards else "mixed" if node in shards else "ray" for node in nodes]
+            for op, name in runs:
+                before = server.stats().total if name == "fastps" else None
+                start = time.time() + LEAD_SECONDS
+                calls = [worker.run.remote(name, op, seconds / TURNS, start) for worker in workers]
+                try:
+                    runs[op, name].append(ray.get(calls, timeout=limit))
+                except ray.exceptions.GetTimeoutError:
+                    raise StuckError(f"{setting}: {op} of {name} has not ended within {limit:.0f} s") from None
+                if before is not None:
+                    after = server.stats().total
+                    for counter in COUNTED:
+                        counters[op][counter] += after[counter] - before[counter]
+        check(server, setting, workers, subjects, runs)
+    hosts = {node.host for node in crew.nodes if node.id in where.workers}
+    return compared([row_of(setting, where, key, taken, counters, len(hosts) == 1) for key, taken in runs.items()])
 
 
 def row_of(
-    setting: Setting, op: str, name: str, taken: Any, counters: dict[str, dict[str, int]], reached: list[str]
+    setting: Setting,
+    where: Places,
+    key: tuple[str, str],
+    runs: Runs,
+    counters: dict[str, dict[str, int]],
+    one_clock: bool,
 ) -> Row:
-    sample = Sample.of(taken)
+    op, name = key
+    sample = Sample.of([[(stamps, cpu) for stamps, cpu, _ in run] for run in runs], one_clock)
     bounds, counts = sample.histogram()
+    ours = name == "fastps"
     return Row(
-        setting, op, name, sample.rate, sample.summary(), sample.cpu_seconds, counters[op] if name == "fastps" else {},
-        (bounds.tolist(), counts.tolist()), reached if name == "fastps" else [],
+        setting, op, name, sample.rate, sample.summary(), sample.turns, sample.cpu_seconds,
+        counters[op] if ours else {}, (bounds.tolist(), counts.tolist()),
+        transports(where, setting.transport) if ours else [], where, crossed(setting, where, op, name, runs),
     )  # fmt: skip
+
+
+def transports(where: Places, transport: str) -> list[str]:
+    """By which way each worker reaches the shards."""
+    if transport == "ray":
+        return ["ray"] * len(where.workers)
+    shares = [where.share_elsewhere(worker) for worker in range(len(where.workers))]
+    return ["shm" if share == 0 else "ray" if share == 1 else "mixed" for share in shares]
+
+
+def crossed(setting: Setting, where: Places, op: str, name: str, runs: Runs) -> int:
+    """Bytes of parameters and gradients between nodes, in all calls; none for gloo, whose way is its own."""
+    if name in peers.PEERS and (peers.PEERS[name].private or peers.PEERS[name].in_step):
+        return 0
+    total = 0.0
+    for worker in range(setting.workers):
+        elsewhere = float(where.shards[0] != where.workers[worker])
+        share = where.share_elsewhere(worker) if name == "fastps" else elsewhere
+        calls = sum(run[worker][2] for run in runs)
+        total += calls * share * setting.nbytes * (2 if op == "push_pull" else 1)
+    return round(total)
+
+
+def compared(rows: list[Row]) -> list[Row]:
+    """The same, with their ratios to the roof, the floor and the memory's bandwidth."""
+    medians = {(row.op, row.subject): row.summary["median_ns"] for row in rows}
+    found = []
+    for row in rows:
+        roof, floor, triad = (medians.get((row.op, name)) for name in (ROOFS[row.op], FLOOR, MEMORY))
+        mine = row.summary["median_ns"]
+        bandwidth = None
+        if row.subject == "fastps" and triad:
+            bandwidth = STREAMS[row.setting.rule][row.op] / mine * triad / TRIAD_STREAMS[row.op]
+        found.append(
+            replace(
+                row, to_roof=mine / roof if roof else None, to_floor=floor / mine if floor else None,
+                of_bandwidth=bandwidth,
+            )
+        )  # fmt: skip
+    return found
 
 
 def after(pushes: int, step: float) -> float:
@@ -149,15 +265,27 @@ def after(pushes: int, step: float) -> float:
     return float(value)
 
 
-def check(server: fastps.ParameterServer, setting: Setting, pushed: int) -> None:
-    """Every push was of ones, and each rule makes equal steps of equal gradients. Raises WrongAnswer."""
-    found = server.pull().astype(np.float64)
-    if server.versions != (pushed,) * setting.shards:
-        raise WrongAnswer(f"{setting}: {pushed} pushes, and the shards have counted {server.versions}")
-    step, tolerance = STEPS[setting.rule]
-    expected = after(pushed, step)
-    if not np.allclose(found, expected, rtol=tolerance, atol=0):
-        raise WrongAnswer(
-            f"{setting}: {pushed} pushes of ones, and the parameters are {found.min():g} to {found.max():g} where they "
-            f"should be {expected:g}"
-        )
+def check(
+    server: fastps.ParameterServer,
+    setting: Setting,
+    workers: Sequence[Any],
+    subjects: dict[str, Any],
+    runs: dict[tuple[str, str], Runs],
+) -> None:
+    """Every push was of ones, and each rule makes equal steps of equal gradients: what all workers pull in the end is
+    known, of the server and of the peers that add. Raises WrongAnswer."""
+    for name in subjects:
+        if name in peers.PEERS and peers.PEERS[name].private:
+            continue
+        taken = [run for (op, subject), turns in runs.items() if subject == name and op != "pull" for run in turns]
+        pushed = sum(calls for run in taken for _, _, calls in run)
+        if name == "fastps" and server.versions != (pushed,) * setting.shards:
+            raise WrongAnswer(f"{setting}: {pushed} pushes, and the shards have counted {server.versions}")
+        step, tolerance = STEPS[setting.rule] if name == "fastps" else STEPS["add"]
+        expected = after(pushed, step)
+        for low, high in ray.get([worker.look.remote(name) for worker in workers]):
+            if not np.allclose([low, high], expected, rtol=tolerance, atol=0):
+                raise WrongAnswer(
+                    f"{setting}: {pushed} pushes of ones to {name}, and the parameters are {low:g} to {high:g} where "
+                    f"they should be {expected:g}"
+                )

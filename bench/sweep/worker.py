@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,9 +9,21 @@ from typing import Any
 import numpy as np
 import ray
 
+from bench import peers
 from bench.sweep.loop import stamps
+from fastps import ParameterServer, cluster
+from fastps.session import Session
+from fastps.transport.ray import RayMembership, RayTransport
 
 Operation = Callable[[], object]
+LONGEST_LEAD = 1.0  # seconds; a node's clock may be wrong
+
+
+def over_ray(server: ParameterServer) -> Session:
+    """Makes a handle work as if this process were on no shard's node. The session is for the caller to close."""
+    session = Session(server._spec, "", RayTransport, cluster.resolve, RayMembership)
+    server._session = session
+    return session
 
 
 @ray.remote(num_cpus=0)
@@ -21,16 +32,17 @@ class Worker:
 
     def __init__(self) -> None:
         self.subjects: dict[str, Any] = {}
+        self.session: Session | None = None
 
-    def where(self) -> str:
-        """Ray's id of its node."""
-        node: str = ray.get_runtime_context().get_node_id()
-        return node
+    def ready(self) -> bool:
+        return True
 
-    def take(self, elements: int, subjects: dict[str, Any]) -> None:
-        """What is measured next: by the name of its peer in bench/peers, or "fastps"."""
+    def take(self, elements: int, subjects: dict[str, Any], transport: str = "auto") -> None:
+        """What is measured next: by the name of its peer, or "fastps"."""
         self.subjects = subjects
         self.out, self.grad = np.zeros(elements, np.float32), np.ones(elements, np.float32)
+        if transport == "ray":
+            self.session = over_ray(subjects["fastps"])
 
     def operation(self, subject: str, op: str) -> Operation:
         server, out, grad = self.subjects[subject], self.out, self.grad
@@ -40,7 +52,7 @@ class Worker:
                 "push": lambda: server.push(grad),
                 "push_pull": lambda: server.push_pull(grad, out=out),
             }[op]
-        peer = importlib.import_module(f"bench.peers.{subject}")
+        peer = peers.module(subject)
         if op == "pull":
             return lambda: peer.pull(server, out)
         if op == "push":
@@ -53,16 +65,33 @@ class Worker:
         return push_pull
 
     def run(self, subject: str, op: str, seconds: float, start: float) -> tuple[np.ndarray, float, int]:
-        """Stamps from about `start` on, of this machine's clock; CPU seconds; calls made, warm-up included."""
+        """Stamps from about `start` on, of the wall clock; CPU seconds; calls made, warm-up included."""
         operation = self.operation(subject, op)
         operation()  # finds its memory and its connections
-        while time.monotonic() < start:
+        warm, count = 1, None
+        if subject in peers.PEERS and peers.PEERS[subject].in_step:
+            pace = float(np.median(np.diff(stamps(operation, 0, calls=3))))
+            warm, count = 4, self.subjects[subject].agree(max(3, round(seconds * 1e9 / pace)))
+        lead = min(start, time.time() + LONGEST_LEAD)
+        while time.time() < lead:
             pass
         cpu = time.process_time()
-        found = stamps(operation, seconds)
-        return found, time.process_time() - cpu, len(found)
+        found = stamps(operation, seconds, calls=count)
+        return found, time.process_time() - cpu, warm + len(found) - 1
+
+    def look(self, subject: str) -> tuple[float, float]:
+        """The smallest and the largest of the parameters, as this worker pulls them."""
+        if subject == "fastps":
+            self.subjects[subject].pull(out=self.out)
+            return float(self.out.min()), float(self.out.max())
+        pulled = peers.module(subject).pull(self.subjects[subject], self.out)
+        found = self.out if pulled is None else pulled
+        return float(found.min()), float(found.max())
 
     def drop(self) -> None:
+        if self.session is not None:
+            self.session.close()
+            self.session = None
         for server in self.subjects.values():
             if hasattr(server, "close"):
                 server.close()

@@ -7,11 +7,11 @@ from time import perf_counter
 
 from fastps.demo import network
 from fastps.demo.data import digits
-from fastps.demo.own_ray import own_ray
 from fastps.demo.policies import LR, POLICIES
 from fastps.demo.race import COMPUTATION, Finish, Settings, crew, race
 from fastps.demo.race_screen import RaceScreen
 from fastps.demo.worker import BATCH
+from fastps.own_ray import own_ray
 
 __all__ = ["Settings", "compare"]
 
@@ -41,7 +41,7 @@ def compare(names: list[str], settings: Settings, address: str | None = None, pl
     data = digits(settings.seed)
     screen.say(_about(settings, len(data.train_x)))
     finishes: dict[str, Finish] = {}
-    with own_ray(screen, address), crew(data, settings) as workers:
+    with own_ray(screen.waiting, address), crew(data, settings) as workers:
         for name in names:
             with screen.race(POLICIES[name].title, settings.seconds) as watcher:
                 finishes[name] = race(POLICIES[name], data, settings, workers, watcher)

@@ -11,9 +11,9 @@ from fastps.demo.client import ActorClient, FastpsClient
 from fastps.demo.data import digits
 from fastps.demo.floor import PlainActor
 from fastps.demo.measure import LR, Outcome, Settings, measure
-from fastps.demo.own_ray import own_ray
 from fastps.demo.screen import Screen
 from fastps.demo.worker import BATCH
+from fastps.own_ray import own_ray
 
 __all__ = ["Settings", "demo"]
 
@@ -49,7 +49,7 @@ def demo(settings: Settings, address: str | None = None) -> str | None:
         f"weights and batches."
     )
     total = settings.workers * settings.steps
-    with own_ray(screen, address):
+    with own_ray(screen.waiting, address):
         params = network.initial(settings.seed)
         with (
             ParameterServer(network.named(params), rule=SGD(LR), num_shards=settings.shards) as server,

@@ -9,7 +9,7 @@ from time import perf_counter
 import ray
 
 from fastps import ParameterServer
-from fastps.demo.own_ray import own_ray
+from fastps.own_ray import own_ray
 from fastps.recommend.evaluate import Evaluation, evaluate
 from fastps.recommend.model import LR, tables
 from fastps.recommend.movielens import MovieLens, movielens
@@ -43,7 +43,7 @@ def recommend(settings: Settings, output: Path | None = None, address: str | Non
     data = movielens(settings.seed)
     screen.say(_about(settings, data))
     with (
-        own_ray(screen, address),
+        own_ray(screen.waiting, address),
         ParameterServer(tables(settings.dim, settings.seed), num_shards=settings.shards) as server,
     ):
         problem = _train(server, settings, data, screen)

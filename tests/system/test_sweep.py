@@ -13,15 +13,20 @@ import pytest
 import ray
 
 import fastps
+from bench import peers
+from bench.__main__ import QUICK_PEERS
 from bench.peers import shared_array
-from bench.sweep import results, run
+from bench.sweep import cluster, results, run
 from bench.sweep.grid import Setting
+from bench.sweep.loop import stamps
 from bench.sweep.worker import Worker
 from tests.conftest import wait_until
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "bench", "sweep"]
-SMALL = ["--sizes", "80,8K", "--shards", "1,2", "--workers", "2", "--ops", "pull,push", "--seconds", "0.05"]
+QUICK = QUICK_PEERS.split(",")
+SMALL = ["--sizes", "80,8K", "--shards", "1,2", "--workers", "2", "--ops", "pull,push", "--seconds", "0.1"]
+SMALL += ["--peers", QUICK_PEERS]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -45,7 +50,7 @@ def test_a_sweep_measures_every_setting_and_keeps_it_in_two_forms(tmp_path):
     assert done.returncode == 0, done.stderr
     found = results.load(path)
     assert found.settings() == {Setting(n, s, 2, "add") for n in (80, 8000) for s in (1, 2)}
-    assert len(found.rows) == 4 * 2 * (1 + len(run.PEERS))
+    assert len(found.rows) == 4 * 2 * (1 + len(QUICK))
     for row in found.rows:
         assert row["min_ns"] <= row["median_ns"] <= row["p90_ns"] <= row["p99_ns"] <= row["p999_ns"] <= row["max_ns"]
         assert sum(row["bin_counts"]) == row["calls"] > 0
@@ -98,6 +103,12 @@ def test_ctrl_c_keeps_what_is_done_and_resume_goes_on(tmp_path):
         (["--ops", "pul"], "'pul'"),
         (["--rules", "adamm"], "'adamm'"),
         (["--peers", "mpi"], "'mpi'"),
+        (["--transport", "tcp"], "'tcp'"),
+        (["--placement", "moon"], "'moon'"),
+        (["--placement", "remote", "--sizes", "80", "--peers", ""], "--local-cluster"),
+        (["--address", "127.0.0.1:1"], "127.0.0.1:1"),
+        (["--address", "auto", "--local-cluster", "2"], "exclude"),
+        (["--workers", "64", "--sizes", "200M"], "64 workers"),
         (["-o", "/nowhere/a.parquet"], "/nowhere"),
         (["-o", "nothing.parquet", "--resume"], "no such file"),
         (["-o", "setup.py", "--resume"], "Parquet"),
@@ -118,47 +129,66 @@ def broken(p, g, *, bias=0.0):
 
 
 @pytest.fixture(scope="module")
-def worker(ray_local):
-    worker = Worker.remote()
-    yield worker
-    ray.kill(worker)
+def crew(ray_local):
+    crew = run.Crew(cluster.nodes())
+    yield crew
+    for worker in crew.workers.values():
+        ray.kill(worker)
 
 
 @pytest.mark.parametrize("ops", [("push",), ("pull", "push_pull")])
-def test_a_broken_kernel_gives_no_times(worker, monkeypatch, ops):
+def test_a_broken_kernel_gives_no_times(crew, monkeypatch, ops):
     monkeypatch.setitem(run.RULES, "add", broken)
-    measured = run.measure(Setting(8000, 2, 1, "add"), ops, [worker], 0.02, ("memcpy",))
-    with pytest.raises(run.WrongAnswer, match="pushes of ones"):
-        next(measured)
+    with pytest.raises(run.WrongAnswer, match="pushes of ones to fastps"):
+        run.measure(Setting(8000, 2, 1, "add"), ops, crew, 0.02, ("memcpy",))
+
+
+def test_a_peer_that_loses_pushes_gives_no_times(crew, monkeypatch):
+    def lose(server, setting, workers, subjects, runs):
+        subjects["shared_array"].params[3] -= 1
+        return check(server, setting, workers, subjects, runs)
+
+    check = run.check
+    monkeypatch.setattr(run, "check", lose)
+    with pytest.raises(run.WrongAnswer, match="pushes of ones to shared_array"):
+        run.measure(Setting(8000, 1, 2, "add"), ("push",), crew, 0.02, ("shared_array",))
 
 
 @pytest.mark.parametrize("rule", run.RULES)
-def test_the_answer_of_every_rule_is_known(worker, rule):
-    rows = list(run.measure(Setting(8000, 2, 1, rule), ("push", "push_pull"), [worker], 0.02, ("memcpy",)))
+def test_the_answer_of_every_rule_is_known(crew, rule):
+    rows = run.measure(Setting(8000, 2, 1, rule), ("push", "push_pull"), crew, 0.02, ("memcpy",))
     assert {(row.op, row.subject) for row in rows} == {
         (o, s) for o in ("push", "push_pull") for s in ("fastps", "memcpy")
     }
 
 
-@pytest.mark.parametrize("peer", run.PEERS)
-def test_peers_do_what_they_stand_for(worker, peer):
-    import importlib
-
-    module = importlib.import_module(f"bench.peers.{peer}")
-    server, out, grad = module.create(1000), np.zeros(1000, np.float32), np.full(1000, 2, np.float32)
+@pytest.mark.parametrize("peer", [name for name in peers.PEERS if not peers.PEERS[name].joins])
+def test_peers_do_what_they_stand_for(ray_local, peer):
+    module, here = peers.module(peer), ray.get_runtime_context().get_node_id()
+    server, out = module.create(1000, 1, here), np.zeros(1000, np.float32)
+    grad = np.full(1000, 2, np.float32)
     for _ in range(3):
         module.push(server, grad)
     pulled = module.pull(server, out)
-    expected = 2 if peer == "memcpy" else 6
+    expected = {"memcpy": 2, "triad": (1 + 3 * 2) + 3 * 1}.get(peer, 6)
     assert ((out if pulled is None else pulled) == expected).all()
     if hasattr(server, "close"):
         server.close()
 
 
+@pytest.mark.parametrize("peer", [name for name in peers.installed() if peers.PEERS[name].joins])
+def test_groups_of_torch_do_what_they_stand_for_one_after_the_other(crew, peer):
+    """The sweep checks their answers."""
+    for workers in (2, 1):
+        rows = run.measure(Setting(8000, 1, workers, "add"), ("push", "pull"), crew, 0.05, (peer,))
+        assert {row.subject for row in rows} == {"fastps", peer}
+        assert all(row.summary["calls"] >= 3 * run.TURNS for row in rows)
+
+
 def test_no_push_of_two_workers_is_lost_in_the_shared_array(ray_local):
-    workers, server = [Worker.remote() for _ in range(2)], shared_array.create(20_000)
+    workers, server = [Worker.remote() for _ in range(2)], shared_array.create(20_000, 2, "")
     ray.get([worker.take.remote(20_000, {"shared_array": server}) for worker in workers])
-    start = time.monotonic() + 0.1
+    start = time.time() + 0.1
     runs = ray.get([worker.run.remote("shared_array", "push", 0.3, start) for worker in workers])
     assert (server.params == sum(calls for _, _, calls in runs)).all()
     ray.get([worker.drop.remote() for worker in workers])
@@ -168,8 +198,8 @@ def test_no_push_of_two_workers_is_lost_in_the_shared_array(ray_local):
 
 
 @pytest.mark.parametrize("rule", run.RULES)
-def test_the_answer_is_known_after_more_pushes_than_float32_can_count_finely(worker, rule):
-    rows = list(run.measure(Setting(80, 1, 1, rule), ("push",), [worker], 1.0, ()))
+def test_the_answer_is_known_after_more_pushes_than_float32_can_count_finely(crew, rule):
+    rows = run.measure(Setting(80, 1, 1, rule), ("push",), crew, 1.0, ())
     assert rows[0].summary["calls"] > 50_000
 
 
@@ -180,41 +210,54 @@ def test_what_float32_rounds_away_is_expected():
     assert run.after(0, 1.0) == 0
 
 
-@pytest.mark.parametrize(
-    ("shards", "worker", "way"), [("aa", "a", "shm"), ("ab", "a", "mixed"), ("ab", "c", "ray"), ("b", "a", "ray")]
-)
-def test_the_transport_follows_from_where_everybody_is(shards, worker, way):
-    class Server:
-        node_ids = tuple(shards)
+@pytest.mark.parametrize("transport", ["auto", "ray"])
+def test_whatever_carries_it_the_answer_is_right_and_the_row_says_how(crew, transport):
+    setting = Setting(8000, 2, 2, "add", transport)
+    pull, push = run.measure(setting, ("pull", "push"), crew, 0.1, ())
+    assert pull.transports == push.transports == [{"auto": "shm", "ray": "ray"}[transport]] * 2
+    assert pull.crossed_bytes == 0  # all are on one node
+    assert (pull.summary["median_ns"] > 200_000) == (transport == "ray")  # a call of Ray, or none: a factor of 1,000
 
-    assert run.transports(Server, [worker]) == [way]
+
+def test_a_cluster_of_raylets_here_measures_across_nodes(tmp_path):
+    path = tmp_path / "a.parquet"
+    options = ["--sizes", "8K", "--shards", "3", "--workers", "2", "--ops", "pull", "--seconds", "0.1", "-o", path]
+    done = sweep("--local-cluster", 3, "--placement", "spread", "--peers", "memcpy,ray_actor,shared_array", *options)
+    assert done.returncode == 0, done.stderr
+    found = results.load(path)
+    ours, copy, actor = found.rows  # an array in shared memory does not leave a node
+    nodes = [node["id"] for node in found.about["nodes"]]
+    assert ours["transports"] == ["mixed", "mixed"]
+    assert ours["shard_nodes"] == nodes
+    assert ours["worker_nodes"] == nodes[:2]
+    assert ours["crossed_bytes"] == pytest.approx((ours["calls"] + 2 * run.TURNS) * 8000 * 2 / 3)
+    assert copy["crossed_bytes"] == 0
+    assert 0 < actor["crossed_bytes"] < (actor["calls"] + 2 * run.TURNS) * 8000
+    assert actor["crossed_bytes"] % 8000 == 0
 
 
-def by_blocks(ps, out, seconds):
-    """Calls a block of 50 without a stamp between them, ns a call."""
+def by_blocks(operation, seconds):
+    """Calls blocks of 50 without a stamp between them, ns a call."""
     found, end = [], time.perf_counter() + seconds
     while time.perf_counter() < end:
         start = time.perf_counter_ns()
         for _ in range(50):
-            ps.pull(out=out)
+            operation()
         found.append((time.perf_counter_ns() - start) / 50)
     return found
 
 
-def test_medians_agree_with_an_independent_loop(worker):
+def test_medians_agree_with_an_independent_loop(ray_local):
     """Within 10 %, in one of a few attempts: other programs run on this machine."""
     n, differences = 200_000, []
     with fastps.ParameterServer(np.zeros(n, np.float32)) as ps:
         out = np.empty(n, np.float32)
-        ray.get(worker.take.remote(n, {"fastps": ps}))
         for _ in range(8):
             stamped, blocks = [], []
             for _ in range(4):  # by turns
-                found, _, _ = ray.get(worker.run.remote("fastps", "pull", 0.1, time.monotonic()))
-                stamped.append(np.diff(found))
-                blocks += by_blocks(ps, out, 0.1)
+                stamped.append(np.diff(stamps(lambda: ps.pull(out=out), 0.1)))
+                blocks += by_blocks(lambda: ps.pull(out=out), 0.1)
             differences.append(float(np.median(np.concatenate(stamped)) / np.median(blocks)) - 1)
             if abs(differences[-1]) < 0.1:
                 break
-        ray.get(worker.drop.remote())
     assert abs(differences[-1]) < 0.1, differences

@@ -82,7 +82,7 @@ def test_clocks_of_several_machines_are_not_compared():
 
 def test_percentiles_are_durations_that_happened():
     durations = np.concatenate([np.full(9900, 100), np.full(95, 5_000), np.full(5, 70_000)])
-    summary = Sample(durations, 1.0, 0.0).summary()
+    summary = Sample(durations, [], 1.0, 0.0).summary()
     assert summary == {
         "calls": 10_000, "min_ns": 100, "median_ns": 100, "p90_ns": 100, "p99_ns": 100, "p999_ns": 5_000,
         "max_ns": 70_000,
@@ -91,7 +91,7 @@ def test_percentiles_are_durations_that_happened():
 
 def test_a_histogram_counts_every_call_within_two_per_cent():
     durations = np.random.default_rng(1).lognormal(8, 2, 10_000).astype(np.int64) + 1
-    bounds, counts = Sample(durations, 1.0, 0.0).histogram()
+    bounds, counts = Sample(durations, [], 1.0, 0.0).histogram()
     assert counts.sum() == 10_000
     assert (np.diff(bounds) > 0).all()
     for bound, count in list(zip(bounds, counts, strict=True))[::20]:
@@ -105,3 +105,13 @@ def test_timing_real_calls_agrees_with_the_clock_on_the_wall():
     wall = time.perf_counter() - begun
     assert (found[-1] - found[0]) * 1e-9 <= wall
     assert np.diff(found).min() >= 2_000_000
+
+
+def test_turns_have_medians_of_their_own():
+    runs = [[(regular(0, 1_000, 3), 0.0)], [(regular(0, 5_000, 3), 0.0), (regular(0, 7_000, 5), 0.0)]]
+    assert Sample.of(runs).turns == [1_000, 7_000]
+
+
+def test_a_number_of_calls_is_kept():
+    assert len(stamps(lambda: None, 0.0, calls=2500)) == 2501
+    assert len(stamps(lambda: None, 10.0, calls=1)) == 2

@@ -1,17 +1,15 @@
-"""Ray for the time of a demo: started here, or the one that is there."""
+"""Ray for the time of a program: started here, or the one that is there."""
 
 from __future__ import annotations
 
 import logging
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 
 import ray
-
-from fastps.demo.screen import Screen
 
 # Read by the processes that Ray starts. Ray would run workers at nice 15, behind everything else on the machine; and a
 # matrix product of this size on several threads waits longer than it computes.
@@ -19,8 +17,14 @@ ENVIRONMENT = {"RAY_worker_niceness": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM
 
 
 @contextmanager
-def own_ray(screen: Screen, address: str | None) -> Iterator[None]:
-    """Ray for the duration of the block. One that runs in this process already is used and left alone."""
+def own_ray(waiting: Callable[[str], AbstractContextManager[object]], address: str | None) -> Iterator[None]:
+    """Ray for the duration of the block. One that runs in this process already is used and left alone.
+
+    Parameters
+    ----------
+    waiting : shows what is waited for, for the duration of its block
+    address : of a cluster; None: what RAY_ADDRESS says, otherwise one that is started here and ends with the block
+    """
     if ray.is_initialized():
         yield
         return
@@ -29,7 +33,7 @@ def own_ray(screen: Screen, address: str | None) -> Iterator[None]:
     try:
         # Not whatever cluster runs here: its workers may be nicer, and others may use it.
         where = address or os.environ.get("RAY_ADDRESS", "local")
-        with screen.waiting("Starting Ray ..."), _interrupted_afterwards():
+        with waiting("Starting Ray ..."), _interrupted_afterwards():
             ray.init(address=where, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         yield
     finally:
