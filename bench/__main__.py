@@ -91,5 +91,42 @@ def sweep(preset: str | None, output: Path | None, resume: bool, **given: Any) -
         click.echo(f"{output} and {beside}")
 
 
+ANY_PATH = click.Path(path_type=Path)
+
+
+@main.command()
+@click.argument("before", type=ANY_PATH)
+@click.argument("after", type=ANY_PATH)
+@click.option("--margin", type=click.FloatRange(0.001, 10), default=0.05, help="a difference that is none (0.05)")
+@click.option("--confidence", type=click.FloatRange(0.5, 0.9999), default=0.95, help="of all verdicts at once (0.95)")
+def compare(before: Path, after: Path, margin: float, confidence: float) -> None:
+    """Is AFTER slower than BEFORE? Each is a file of `sweep`, or a directory of them, taken together.
+
+    Exit code 1 when something is slower.
+    """
+    from bench.comparison import program
+    from bench.comparison.statistics import ComparisonError
+    from bench.sweep.results import ResultsError
+
+    try:
+        slower = program.compare(before, after, margin, confidence)
+    except (ComparisonError, ResultsError) as error:
+        fail(error, UNUSABLE)
+    sys.exit(BAD if slower else 0)
+
+
+@main.command()
+@click.argument("directory", type=ANY_PATH)
+def history(directory: Path) -> None:
+    """The trend of the results of `sweep` in DIRECTORY, of the machine of the newest."""
+    from bench.comparison import program
+    from bench.sweep.results import ResultsError
+
+    try:
+        program.history(directory)
+    except ResultsError as error:
+        fail(error, UNUSABLE)
+
+
 if __name__ == "__main__":
     main()

@@ -1,0 +1,86 @@
+"""What `python -m bench compare` and `history` print."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.comparison import statistics
+from bench.comparison.trend import results_in, trends
+from bench.sweep.results import SETTING
+from bench.timing import human_bytes, human_time
+
+STYLES = {"slower": "red", "faster": "green", "same": "", "too noisy": "yellow"}
+
+
+def compare(before: Path, after: Path, margin: float, confidence: float) -> bool:
+    """Whether something is slower. Raises ComparisonError or ResultsError."""
+    found = statistics.compare(results_in(before), results_in(after), margin, confidence)
+    table = Table(box=None)
+    columns = settings([(*one.setting, one.op) for one in found], table)
+    for name in ("before", "after", "ratio", "interval"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for one, cells in zip(found, columns, strict=True):
+        table.add_row(
+            *cells, human_time(one.before_ns / 1e9),
+            human_time(one.after_ns / 1e9), f"{one.ratio:.3f}" + ("" if one.to_roof else " *"),
+            f"{one.low:.3f} to {one.high:.3f}", one.verdict, style=STYLES[one.verdict],
+        )  # fmt: skip
+    console = Console(soft_wrap=True)
+    console.print(table)
+    console.print(
+        "Ratios are of times beside the roof's" + ("." if all(one.to_roof for one in found) else "; * of times.")
+    )
+    counts = Counter(one.verdict for one in found)
+    console.print(
+        f"{', '.join(f'{counts[verdict]} {verdict}' for verdict in STYLES)} (a difference of {margin:.0%} is none; "
+        f"all at once with a confidence of {confidence:.0%})",
+        highlight=False,
+    )
+    return counts["slower"] > 0
+
+
+def history(directory: Path) -> None:
+    """Raises ResultsError."""
+    results = results_in(directory)
+    found = trends(results)
+    table = Table(box=None)
+    columns = settings([(*trend.setting, trend.op) for trend in found], table)
+    for name in ("first to last", "trend", "last / before"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for trend, cells in zip(found, columns, strict=True):
+        known = [value for value in trend.values if value is not None]
+        first, last = (f"{v:.2f}" if trend.to_roof else human_time(v / 1e9) for v in (known[0], known[-1]))
+        table.add_row(*cells, f"{first} to {last}", trend.drawn(), f"{trend.change:.3f}")
+    console = console_for(table)
+    console.print(table)
+    console.print("Ratios to the roof's time, or times where it was not measured.")
+    used = len(found[0].values) if found else 0
+    console.print(
+        f"{used} results of {statistics.machine_of(results[-1])}"
+        + (f"; {len(results) - used} of other machines are left out" if used < len(results) else ""),
+        highlight=False,
+    )
+
+
+def settings(keys: Sequence[tuple[Any, ...]], table: Table) -> list[list[str]]:
+    """Columns that say which row is which: the size, the operation, and what else is not the same in all rows."""
+    names = [*SETTING, "op"]
+    shown = [i for i, name in enumerate(names) if name in ("nbytes", "op") or len({key[i] for key in keys}) > 1]
+    for i in shown:
+        table.add_column(
+            "size" if names[i] == "nbytes" else names[i], no_wrap=True, justify="right" if i < 3 else "left"
+        )
+    return [[human_bytes(key[i]) if names[i] == "nbytes" else str(key[i]) for i in shown] for key in keys]
+
+
+def console_for(table: Table) -> Console:
+    """A terminal as it is; anything else as wide as the table."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(width=max(100, console.measure(table).maximum), highlight=False)

@@ -1,0 +1,150 @@
+"""Whether one result is faster than another: of each setting and operation the ratio with its confidence interval.
+
+What is compared is a turn's median of fastps beside that of the roof in the same turn, where both files have the roof:
+a machine that is slower today is slower for both. The interval is that of Hodges and Lehmann (Estimates of Location
+Based on Rank Tests, 1963): the shifts of the logarithms that the rank test of Mann and Whitney does not reject. Nothing
+is assumed of how turns are distributed, and one that was disturbed counts as one. Pure.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from bench.sweep.results import SETTING, Results
+from bench.sweep.run import ROOFS
+
+Verdict = Literal["faster", "slower", "same", "too noisy"]
+CONFIDENCE = 0.95  # that all intervals of a comparison hold what they should
+MARGIN = 0.05  # less of a difference is none
+
+
+class ComparisonError(ValueError):
+    """What cannot be compared: one line that says why."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One operation in one setting, in the second result beside the first.
+
+    Attributes
+    ----------
+    setting, op : what was measured; the setting by the columns SETTING
+    before_ns, after_ns : medians of single operations
+    ratio, low, high : of the second's time to the first's, and its interval; of ratios to the roof where `to_roof`
+    """
+
+    setting: tuple[Any, ...]
+    op: str
+    before_ns: float
+    after_ns: float
+    ratio: float
+    low: float
+    high: float
+    to_roof: bool
+    margin: float
+
+    @property
+    def verdict(self) -> Verdict:
+        """The interval is beyond the margin, or within it, or too wide to tell."""
+        if self.low > 1 + self.margin:
+            return "slower"
+        if self.high < 1 / (1 + self.margin):
+            return "faster"
+        return "same" if self.high <= 1 + self.margin and self.low >= 1 / (1 + self.margin) else "too noisy"
+
+
+def compare(
+    before: Sequence[Results], after: Sequence[Results], margin: float = MARGIN, confidence: float = CONFIDENCE
+) -> list[Comparison]:
+    """What both have measured; several results of a side are taken together. Raises ComparisonError."""
+    require_one_machine([*before, *after])
+    first, second = turns_of(before), turns_of(after)
+    common = [key for key in first if key in second]
+    if not common:
+        raise ComparisonError("the results have no setting and operation in common")
+    found = []
+    for setting, op in common:
+        a, b = first[setting, op], second[setting, op]
+        to_roof = a.ratios is not None and b.ratios is not None
+        x, y = (a.ratios, b.ratios) if to_roof else (a.times, b.times)
+        # The more intervals, the wider each of them: all are to hold at once (Bonferroni).
+        ratio, low, high = interval(np.log(x), np.log(y), 1 - (1 - confidence) / len(common))
+        found.append(
+            Comparison(
+                setting, op, float(np.median(a.times)), float(np.median(b.times)),
+                math.exp(ratio), math.exp(low), math.exp(high), to_roof, margin,
+            )
+        )  # fmt: skip
+    return found
+
+
+def machine_of(result: Results) -> str:
+    """What has to be the same for times to be comparable, in words."""
+    processor, about = result.about["machine"]["processor"], result.about
+    hosts = len({node["host"] for node in about["nodes"]})
+    return f"{processor['model']}, {processor['cores']} cores" + (f", {hosts} machines" if hosts > 1 else "")
+
+
+def require_one_machine(results: Sequence[Results]) -> None:
+    """Raises ComparisonError."""
+    machines = sorted({machine_of(result) for result in results})
+    if len(machines) > 1:
+        raise ComparisonError(f"the results are of different machines: {'; '.join(machines)}; compare results of one")
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Medians of turns in ns, and beside those of the roof in the same turns where it was measured."""
+
+    times: np.ndarray
+    ratios: np.ndarray | None
+
+
+def turns_of(results: Sequence[Results]) -> dict[tuple[tuple[Any, ...], str], Turns]:
+    """Of fastps, by setting and operation."""
+    times: dict[Any, list[float]] = {}
+    roofs: dict[Any, list[float]] = {}
+    for result in results:
+        for row in result.rows:
+            key = tuple(row[name] for name in SETTING), row["op"]
+            if row["subject"] == "fastps":
+                times.setdefault(key, []).extend(row["turns_ns"])
+            elif row["subject"] == ROOFS[row["op"]]:
+                roofs.setdefault(key, []).extend(row["turns_ns"])
+    found = {}
+    for key, taken in times.items():
+        beside = roofs.get(key, [])
+        ratios = np.array(taken) / np.array(beside) if len(beside) == len(taken) else None
+        found[key] = Turns(np.array(taken), ratios)
+    return found
+
+
+def interval(x: np.ndarray, y: np.ndarray, confidence: float) -> tuple[float, float, float]:
+    """How far y lies above x: the median of all differences, and between which two of them it is with `confidence`.
+    Without end where there are too few of them."""
+    differences = np.sort(np.subtract.outer(y, x).ravel())
+    rejected = rejected_ranks(len(x), len(y), 1 - confidence)
+    middle = float(np.median(differences))
+    if rejected == 0:
+        return middle, -math.inf, math.inf
+    return middle, float(differences[rejected - 1]), float(differences[-rejected])
+
+
+@functools.cache
+def rejected_ranks(n: int, m: int, alpha: float) -> int:
+    """The largest k for which U < k has a probability of at most alpha / 2 when both samples are alike, where U counts
+    the pairs of Mann and Whitney's test; exact."""
+    sums = np.zeros((n + 1, n * m + 1))  # ways to choose so many of the ranks so far, by their sum less the least one
+    sums[0, 0] = 1
+    for rank in range(1, n + m + 1):
+        for chosen in range(min(rank, n), max(0, rank - m - 1), -1):
+            more = rank - chosen
+            sums[chosen, more:] += sums[chosen - 1, : n * m + 1 - more]
+    below = np.cumsum(sums[n]) / sums[n].sum()
+    return int(np.searchsorted(below, alpha / 2, side="right"))
