@@ -13,6 +13,7 @@ Verdict = Literal["good", "poor", "unknown"]
 SHM_SHARE = 0.25  # of memory, that /dev/shm should hold: Ray's object store takes 0.3 of it
 BUSY_SHARE = 0.1
 STEAL_SHARE = 0.01
+WAITING_SHARE = 0.05
 FREE_SHARE = 0.25
 SWAP_FREE_SHARE = 0.9
 OPEN_FILES = 4096
@@ -64,6 +65,13 @@ def _findings(
         "load", None if scheduling["busy_share"] is None else scheduling["busy_share"] <= BUSY_SHARE,
         f"CPUs {_percent(scheduling['busy_share'])} busy, load {scheduling['load']}",
         "what else runs takes cores and caches: medians drift, tails grow", "top -o %CPU",
+    )  # fmt: skip
+    waiting = scheduling["waiting_share"]
+    yield _judge(
+        "oversubscription", None if waiting is None else waiting <= WAITING_SHARE,
+        f"tasks wait for a core in {_percent(waiting)} of the time",
+        "more threads want to run than there are cores: whoever holds a lock may be waiting for one",
+        "export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1  # and no more workers than cores; see who runs: top -H",
     )  # fmt: skip
     yield _judge(
         "steal", None if scheduling["steal_share"] is None else scheduling["steal_share"] <= STEAL_SHARE,

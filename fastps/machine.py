@@ -151,9 +151,17 @@ def _scheduling(root: Path, seconds: float) -> dict[str, Any]:
         "load": float(load[0]) if load else None,
         "busy_share": round(1 - (spent[3] + spent[4]) / whole, 4) if len(spent) > 4 else None,
         "steal_share": round(spent[7] / whole, 4) if len(spent) > 7 else None,
+        "waiting_share": _waiting_share(root),
         "niceness": os.getpriority(os.PRIO_PROCESS, 0),
         "ray_worker_niceness": int(os.environ.get("RAY_worker_niceness", RAY_NICENESS)),  # noqa: SIM112
     }
+
+
+def _waiting_share(root: Path) -> float | None:
+    """Of the last 10 seconds, the part in which some task that could run waited for a CPU."""
+    words = (text(root / "proc/pressure/cpu") or "").split()
+    averages = [word.removeprefix("avg10=") for word in words if word.startswith("avg10=")]
+    return round(float(averages[0]) / 100, 4) if averages else None
 
 
 def _cpu_times(root: Path) -> list[int]:

@@ -11,7 +11,10 @@ GOOD = {
         "model": "x", "cores": 8, "affinity": list(range(8)), "quota_cores": None, "threads_a_core": 2,
         "governor": "performance", "boost": True, "clocksource": "tsc", "virtual": False,
     },
-    "scheduling": {"load": 0.1, "busy_share": 0.01, "steal_share": 0.0, "niceness": 0, "ray_worker_niceness": 0},
+    "scheduling": {
+        "load": 0.1, "busy_share": 0.01, "steal_share": 0.0, "waiting_share": 0.01, "niceness": 0,
+        "ray_worker_niceness": 0,
+    },
     "memory": {
         "total": 64 << 30, "available": 60 << 30, "limit": None, "swap_total": 0, "swap_free": 0, "shm_size": 32 << 30,
         "shm_free": 31 << 30, "huge_pages": "madvise", "huge_pages_shared": "within_size", "numa_balancing": 0,
@@ -28,6 +31,7 @@ POOR = [
     ("processor", "clocksource", "hpet", "clock source", "hpet"),
     ("scheduling", "busy_share", 0.6, "load", "60.0% busy"),
     ("scheduling", "steal_share", 0.07, "steal", "7.0%"),
+    ("scheduling", "waiting_share", 0.3, "oversubscription", "30.0%"),
     ("scheduling", "niceness", 5, "niceness", "5"),
     ("scheduling", "ray_worker_niceness", 15, "Ray's workers", "15"),
     ("memory", "available", 2 << 30, "memory", "2.0 GiB of 64.0 GiB"),
@@ -46,6 +50,7 @@ UNKNOWN = [
     ("processor", "clocksource", "clock source"),
     ("scheduling", "busy_share", "load"),
     ("scheduling", "steal_share", "steal"),
+    ("scheduling", "waiting_share", "oversubscription"),
     ("memory", "available", "memory"),
     ("memory", "shm_size", "/dev/shm"),
     ("memory", "huge_pages", "huge pages"),

@@ -11,6 +11,7 @@ TREE = {
     "processor\t: 1\nmodel name\t: Another\n",
     "proc/loadavg": "1.50 0.70 0.30 2/345 6789\n",
     "proc/stat": "cpu  100 0 50 800 20 0 5 25 0 0\ncpu0 1 2 3\n",
+    "proc/pressure/cpu": "some avg10=27.20 avg60=1.00 avg300=2.00 total=1\nfull avg10=0.00 avg60=0.00 total=0\n",
     "proc/meminfo": "MemTotal: 16384 kB\nMemAvailable: 8192 kB\nSwapTotal: 1024 kB\nSwapFree: 512 kB\n",
     "proc/self/cgroup": "0::/outer/inner\n",
     "proc/sys/kernel/numa_balancing": "1\n",
@@ -62,7 +63,7 @@ def test_every_fact_comes_from_its_file(root):
     assert memory["huge_page_bytes"] == 2 << 20
     assert memory["numa_balancing"] == 1
     assert memory["shm_size"] > 0
-    assert facts["scheduling"]["load"] == 1.5
+    assert (facts["scheduling"]["load"], facts["scheduling"]["waiting_share"]) == (1.5, 0.272)
     assert facts["system"]["distribution"] == "Some Linux 1"
     assert facts["system"]["container"] == "docker"
 

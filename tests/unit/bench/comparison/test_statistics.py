@@ -57,8 +57,8 @@ def test_the_roof_takes_out_what_the_machine_did(rng):
 
 
 def test_noise_is_called_noise_and_not_a_win(rng):
-    found = verdicts(result(rng, spread=0.5), result(rng, 0.8, spread=0.5))
-    assert set(found) == {"too noisy"}
+    found = verdicts(result(rng, spread=0.5, settings=20), result(rng, 0.9, spread=0.5, settings=20))
+    assert found.count("too noisy") >= 18
 
 
 def test_one_disturbed_turn_changes_nothing(rng):
