@@ -26,9 +26,8 @@ def over_ray(server: ParameterServer) -> Session:
     return session
 
 
-@ray.remote(num_cpus=0)
-class Worker:
-    """Threads: one; calls happen one after the other."""
+class Work:
+    """What a worker has and does. Threads: one; calls happen one after the other."""
 
     def __init__(self) -> None:
         self.subjects: dict[str, Any] = {}
@@ -97,3 +96,6 @@ class Worker:
                 server.close()
         self.subjects = {}
         del self.out, self.grad
+
+
+Worker = ray.remote(num_cpus=0)(Work)

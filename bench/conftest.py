@@ -1,0 +1,40 @@
+"""Options and the Ray of ``pytest bench/``."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+os.environ.setdefault("RAY_worker_niceness", "0")
+
+import pytest
+
+from bench.sweep import grid
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("fastps")
+    group.addoption("--sizes", default="80,8K,800K,8M", help="of the parameters (80,8K,800K,8M)")
+    group.addoption("--workers", default="1,2", help="counts; one of them is pytest's process (1,2)")
+    group.addoption("--ops", default="pull,push,push_pull", help="some of pull,push,push_pull")
+    group.addoption("--seconds", default=0.3, type=float, help="of each case (0.3)")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if {"nbytes", "workers", "op"} <= set(metafunc.fixturenames):
+        options = metafunc.config.option
+        try:
+            metafunc.parametrize("nbytes", grid.sizes(options.sizes))
+            metafunc.parametrize("workers", grid.counts(options.workers, "workers", 64))
+            metafunc.parametrize("op", grid.names(options.ops, "ops", grid.OPS))
+        except grid.GridError as error:
+            raise pytest.UsageError(str(error)) from None
+
+
+@pytest.fixture(scope="session")
+def ray() -> Iterator[None]:
+    from fastps.own_ray import own_ray
+
+    with own_ray(lambda text: contextlib.nullcontext(), None):
+        yield
