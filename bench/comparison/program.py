@@ -83,4 +83,5 @@ def settings(keys: Sequence[tuple[Any, ...]], table: Table) -> list[list[str]]:
 def console_for(table: Table) -> Console:
     """A terminal as it is; anything else as wide as the table."""
     console = Console(highlight=False)
-    return console if console.is_terminal else Console(width=max(100, console.measure(table).maximum), highlight=False)
+    widest = Console(width=1000).measure(table).maximum
+    return console if console.is_terminal else Console(width=max(100, widest), highlight=False)

@@ -1,7 +1,7 @@
 """Whether one result is faster than another: of each setting and operation the ratio with its confidence interval.
 
 What is compared is a turn's median of fastps beside that of the roof in the same turn, where both files have the roof:
-a machine that is slower today is slower for both. The interval is that of Hodges and Lehmann (Estimates of Location
+a machine that is slower today is slower for both. Only what the times say as well is called a difference. The interval is that of Hodges and Lehmann (Estimates of Location
 Based on Rank Tests, 1963): the shifts of the logarithms that the rank test of Mann and Whitney does not reject. Nothing
 is assumed of how turns are distributed, and one that was disturbed counts as one. Pure.
 """
@@ -37,6 +37,8 @@ class Comparison:
     setting, op : what was measured; the setting by the columns SETTING
     before_ns, after_ns : medians of single operations
     ratio, low, high : of the second's time to the first's, and its interval; of ratios to the roof where `to_roof`
+    times : the interval of the times themselves
+    margin : a difference that is none
     """
 
     setting: tuple[Any, ...]
@@ -46,16 +48,18 @@ class Comparison:
     ratio: float
     low: float
     high: float
+    times: tuple[float, float]
     to_roof: bool
     margin: float
 
     @property
     def verdict(self) -> Verdict:
-        """The interval is beyond the margin, or within it, or too wide to tell."""
+        """The interval is beyond the margin, or within it, or too wide to tell. What only the roof's times make a
+        difference is none that one can tell."""
         if self.low > 1 + self.margin:
-            return "slower"
+            return "slower" if self.times[0] > 1 else "too noisy"
         if self.high < 1 / (1 + self.margin):
-            return "faster"
+            return "faster" if self.times[1] < 1 else "too noisy"
         return "same" if self.high <= 1 + self.margin and self.low >= 1 / (1 + self.margin) else "too noisy"
 
 
@@ -74,11 +78,13 @@ def compare(
         to_roof = a.ratios is not None and b.ratios is not None
         x, y = (a.ratios, b.ratios) if to_roof else (a.times, b.times)
         # The more intervals, the wider each of them: all are to hold at once (Bonferroni).
-        ratio, low, high = interval(np.log(x), np.log(y), 1 - (1 - confidence) / len(common))
+        each = 1 - (1 - confidence) / len(common)
+        ratio, low, high = np.exp(interval(np.log(x), np.log(y), each))
+        times = np.exp(interval(np.log(a.times), np.log(b.times), each))
         found.append(
             Comparison(
                 setting, op, float(np.median(a.times)), float(np.median(b.times)),
-                math.exp(ratio), math.exp(low), math.exp(high), to_roof, margin,
+                float(ratio), float(low), float(high), (float(times[1]), float(times[2])), to_roof, margin,
             )
         )  # fmt: skip
     return found

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from bench.peers.memory import array
+
 
 class Memory:
     def __init__(self, elements: int) -> None:
@@ -15,7 +17,7 @@ class Memory:
 
     def mine(self) -> np.ndarray:
         if self.params is None:
-            self.params = np.zeros(self.elements, np.float32)
+            self.params = array(self.elements, "params")
         return self.params
 
 

@@ -12,6 +12,7 @@ import numba
 import numpy as np
 
 from bench.peers.memcpy import Memory
+from bench.peers.memory import array
 
 STREAMS = 3
 
@@ -29,7 +30,7 @@ class Arrays(Memory):
 
     def more(self) -> np.ndarray:
         if self.other is None:
-            self.other = np.ones(self.elements, np.float32)
+            self.other = array(self.elements, "other", 1)
         return self.other
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import ray
 
 from bench import peers
+from bench.peers.memory import array
 from bench.sweep.loop import stamps
 from fastps import ParameterServer, cluster
 from fastps.session import Session
@@ -39,7 +40,7 @@ class Work:
     def take(self, elements: int, subjects: dict[str, Any], transport: str = "auto") -> None:
         """What is measured next: by the name of its peer, or "fastps"."""
         self.subjects = subjects
-        self.out, self.grad = np.zeros(elements, np.float32), np.ones(elements, np.float32)
+        self.out, self.grad = array(elements, "out"), array(elements, "grad", 1)
         if transport == "ray":
             self.session = over_ray(subjects["fastps"])
 

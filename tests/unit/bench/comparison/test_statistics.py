@@ -56,6 +56,14 @@ def test_the_roof_takes_out_what_the_machine_did(rng):
     assert {(one.verdict, one.to_roof) for one in found} == {("slower", False)}
 
 
+def test_a_difference_of_the_roof_alone_is_none_that_one_can_tell(rng):
+    before, after = result(rng, spread=0.005), result(rng, spread=0.005)
+    for one in after.rows:
+        if one["subject"] == "memcpy":
+            one["turns_ns"][:] = [turn / 1.3 for turn in one["turns_ns"]]
+    assert set(verdicts(before, after)) == {"too noisy"}
+
+
 def test_noise_is_called_noise_and_not_a_win(rng):
     found = verdicts(result(rng, spread=0.5, settings=20), result(rng, 0.9, spread=0.5, settings=20))
     assert found.count("too noisy") >= 18
