@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+NOW := $(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: help demo recommend test bench bench-rules bench-consistency bench-tables bench-recommend readme lint types ctest pytest build wheel clean
+.PHONY: help demo recommend test bench bench-dense bench-rules bench-consistency bench-tables bench-recommend readme lint types ctest pytest build wheel clean
 
 help:  ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,7 +17,12 @@ recommend: $(VENV)/ready  ## train a recommender of movies in sparse tables, and
 
 test: lint types ctest pytest  ## everything that must hold: linters, types, C tests, Python tests
 
-bench: $(VENV)/ready  ## the dense operations beside memcpy, numpy in place and a plain Ray actor
+bench: $(VENV)/ready  ## a quick sweep beside the machine's roof and a plain Ray actor, and a report to look at
+	mkdir -p build/bench
+	$(BIN)/python -m bench sweep --quick --output build/bench/$(NOW).parquet
+	$(BIN)/python -m bench report build/bench/$(NOW).parquet --output build/bench/report.html
+
+bench-dense: $(VENV)/ready  ## the dense operations beside memcpy, numpy in place and a plain Ray actor
 	mkdir -p bench/results
 	$(BIN)/python bench/dense.py --json bench/results/dense.json
 

@@ -128,5 +128,26 @@ def history(directory: Path) -> None:
         fail(error, UNUSABLE)
 
 
+@main.command()
+@click.argument("results", type=ANY_PATH)
+@click.option(
+    "-o", "--output", type=FILE, default=Path("report.html"), help="a page that needs no network (report.html)"
+)
+def report(results: Path, output: Path) -> None:
+    """A page on a file of `sweep`: throughput, latency, scaling, the ratio to the roof, all rows, the machine."""
+    require_directory("--output", output)
+    from bench.sweep.results import ResultsError, load
+
+    try:
+        from bench.report import page
+
+        page.write(load(results), output)
+    except ModuleNotFoundError as error:
+        fail(f"{error.name} is not installed: pip install 'fastps[bench]'", UNUSABLE)
+    except (ResultsError, OSError) as error:
+        fail(error, UNUSABLE)
+    click.echo(output)
+
+
 if __name__ == "__main__":
     main()

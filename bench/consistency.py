@@ -24,8 +24,8 @@ from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import fastps
+from bench.bars import Report, check
 from bench.peers import ray_synchronous
-from bench.report import Report, check
 from bench.timing import Times, human_time
 from fastps.testing.history import Event, Recorder, check_ssp
 

@@ -25,8 +25,8 @@ from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import fastps
+from bench.bars import Report, check
 from bench.peers import ray_actor
-from bench.report import Report, check
 from bench.timing import Times, human_time, interleaved
 
 SIZES = {"80": 80, "8K": 8_000, "80K": 80_000, "800K": 800_000, "8M": 8_000_000, "80M": 80_000_000, "400M": 400_000_000}

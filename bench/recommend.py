@@ -33,7 +33,7 @@ import numpy as np
 import ray
 
 import fastps
-from bench.report import Report, check
+from bench.bars import Report, check
 from bench.timing import human_time
 from fastps.recommend.evaluate import evaluate, rmse
 from fastps.recommend.model import tables

@@ -26,7 +26,7 @@ import numpy as np
 import ray
 
 import fastps
-from bench.report import Report, check
+from bench.bars import Report, check
 from bench.timing import Times, human_time, interleaved
 from fastps.testing.naive import Naive
 

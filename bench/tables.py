@@ -27,7 +27,7 @@ import numpy as np
 import ray
 
 import fastps
-from bench.report import Report, check
+from bench.bars import Report, check
 from bench.timing import Times
 
 try:

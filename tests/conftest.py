@@ -19,8 +19,10 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SEED = int(os.environ.get("FASTPS_TEST_SEED") or secrets.randbits(32))
-RUN = f"fastps-tests-{os.getpid()}-{secrets.token_hex(4)}"
-CACHE = tempfile.mkdtemp(prefix="fastps-test-kernels-")
+# Programs that tests start may import this module as well: the run is then the one that has started them.
+STARTED = "FASTPS_TEST_RUN" in os.environ
+RUN = os.environ.get("FASTPS_TEST_RUN") or f"fastps-tests-{os.getpid()}-{secrets.token_hex(4)}"
+CACHE = os.environ["FASTPS_CACHE_DIR"] if STARTED else tempfile.mkdtemp(prefix="fastps-test-kernels-")
 
 # Every process that this run starts, and those that they start, inherit these.
 os.environ |= {
@@ -49,7 +51,8 @@ def pytest_report_header(config):
 
 
 def pytest_unconfigure(config):
-    shutil.rmtree(CACHE, ignore_errors=True)
+    if not STARTED:
+        shutil.rmtree(CACHE, ignore_errors=True)
 
 
 @pytest.fixture

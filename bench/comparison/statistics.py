@@ -1,9 +1,10 @@
 """Whether one result is faster than another: of each setting and operation the ratio with its confidence interval.
 
 What is compared is a turn's median of fastps beside that of the roof in the same turn, where both files have the roof:
-a machine that is slower today is slower for both. Only what the times say as well is called a difference. The interval is that of Hodges and Lehmann (Estimates of Location
-Based on Rank Tests, 1963): the shifts of the logarithms that the rank test of Mann and Whitney does not reject. Nothing
-is assumed of how turns are distributed, and one that was disturbed counts as one. Pure.
+a machine that is slower today is slower for both. Only what the times say as well is called a difference. The interval
+is that of Hodges and Lehmann (Estimates of Location Based on Rank Tests, 1963): the shifts of the logarithms that the
+rank test of Mann and Whitney does not reject. Nothing is assumed of how turns are distributed, and one that was
+disturbed counts as one. Pure.
 """
 
 from __future__ import annotations

@@ -63,7 +63,8 @@ class Row:
     transports : of each worker: "shm", "ray" or "mixed"; empty for peers
     places : the nodes of shards and workers
     crossed_bytes : of parameters and gradients, that went from node to node
-    to_roof, to_floor : its median beside that of the roof, and that of the floor beside its own
+    to_roof : its median beside that of the roof, of which fastps gets as many as its rule touches more arrays
+    to_floor : the median of the floor beside its own
     of_bandwidth : what it reads and writes in its median, beside what the triad does in its own
     """
 
@@ -243,9 +244,10 @@ def compared(rows: list[Row]) -> list[Row]:
     for row in rows:
         roof, floor, triad = (medians.get((row.op, name)) for name in (ROOFS[row.op], FLOOR, MEMORY))
         mine = row.summary["median_ns"]
-        bandwidth = None
-        if row.subject == "fastps" and triad:
-            bandwidth = STREAMS[row.setting.rule][row.op] / mine * triad / TRIAD_STREAMS[row.op]
+        streams, bandwidth = STREAMS[row.setting.rule][row.op], None
+        if row.subject == "fastps":
+            roof = roof and roof * streams / STREAMS["add"][row.op]
+            bandwidth = triad and streams / mine * triad / TRIAD_STREAMS[row.op]
         found.append(
             replace(
                 row, to_roof=mine / roof if roof else None, to_floor=floor / mine if floor else None,

@@ -1,0 +1,55 @@
+"""The README's chart: bytes a second against size, of fastps, of the machine's roof and of a plain Ray actor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+from matplotlib.ticker import FuncFormatter
+
+from bench.sweep.run import ROOFS
+from bench.timing import human_bytes
+
+# Okabe and Ito's colours, which can be told apart with any kind of sight.
+LINES = {
+    "roof": ("#555555", "--", "o"), "fastps": ("#0072b2", "-", "o"), "shared_array": ("#009e73", "-", "s"),
+    "torch_rpc": ("#cc79a7", "-", "v"), "ray_actor": ("#d55e00", "-", "^"),
+}  # fmt: skip
+NAMES = {
+    "fastps": "fastps", "shared_array": "shared array with a lock", "torch_rpc": "torch.distributed.rpc",
+    "ray_actor": "plain Ray actor",
+}  # fmt: skip
+ROOF_NAMES = {"memcpy": "memcpy", "numpy_in_place": "numpy in place"}
+
+
+def rate(count: float) -> str:
+    for unit, factor in (("GB/s", 1e9), ("MB/s", 1e6), ("KB/s", 1e3)):
+        if count >= factor:
+            return f"{count / factor:g} {unit}"
+    return f"{count:g} B/s"
+
+
+def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Writes an SVG of rows that are of one worker, one shard and one rule; the same rows give the same bytes."""
+    with mpl.rc_context({"svg.hashsalt": "fastps", "svg.fonttype": "path", "font.size": 10}):
+        figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True, layout="constrained")
+        for axis, op in zip(axes, ("pull", "push"), strict=True):
+            for subject, (color, dash, marker) in LINES.items():
+                name = ROOFS[op] if subject == "roof" else subject
+                mine = sorted((r["nbytes"], r["nbytes"] / r["median_ns"] * 1e9) for r in rows
+                              if r["op"] == op and r["subject"] == name)  # fmt: skip
+                if mine:
+                    label = {**NAMES, **ROOF_NAMES}[name]
+                    axis.plot(*zip(*mine, strict=True), color=color, ls=dash, marker=marker, ms=4, lw=1.8, label=label)
+            axis.set(title=op, xscale="log", yscale="log", xlabel="size of the parameters")
+            axis.xaxis.set_major_formatter(FuncFormatter(lambda size, _: human_bytes(round(size))))
+            axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: rate(value)))
+            axis.grid(color="#e2e2e2", lw=0.6)
+            axis.spines[["top", "right"]].set_visible(False)
+            axis.legend(frameon=False, fontsize=8.5, loc="lower right")
+        axes[0].set_ylabel("one worker moves")
+        figure.savefig(path, metadata={"Date": None}, facecolor="white")
+        plt.close(figure)

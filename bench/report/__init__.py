@@ -1,0 +1,1 @@
+"""The report on a sweep: one page that opens without a network."""

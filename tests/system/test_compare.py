@@ -1,0 +1,121 @@
+"""`python -m bench compare` and `history`, on results of real sweeps."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import ray
+
+from bench.comparison.statistics import compare
+from bench.sweep import cluster, results, run
+from bench.sweep.grid import Setting
+from fastps import machine
+
+ROOT = Path(__file__).parents[2]
+SETTING = Setting(80_000, 1, 1, "add")
+
+
+def bench(*words):
+    command = [sys.executable, "-m", "bench", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT, check=False)
+
+
+@pytest.fixture(scope="module")
+def measured(ray_local):
+    """Measures a setting; as a result."""
+    crew = run.Crew(cluster.nodes())
+    about = {
+        "machine": machine.facts(steal_seconds=0), "nodes": [{"host": "here"}], "begun": results.now(),
+        "ended": results.now(), "commit": {}, "options": {}, "overhead_ns": 0,
+    }  # fmt: skip
+
+    def measure(setting=SETTING):
+        rows = run.measure(setting, ("push",), crew, 0.3, ("numpy_in_place",))
+        return results.Results(results.as_dicts(rows), about)
+
+    yield measure
+    for worker in crew.workers.values():
+        ray.kill(worker)
+
+
+def slowed(measured):
+    """A fifth more work for fastps, and for the roof what it was."""
+    more = measured(replace(SETTING, nbytes=SETTING.nbytes * 6 // 5)).rows
+    usual = measured()
+    ours = [{**row, "nbytes": SETTING.nbytes} for row in more if row["subject"] == "fastps"]
+    return results.Results([row for row in usual.rows if row["subject"] != "fastps"] + ours, usual.about)
+
+
+def test_a_fifth_more_work_is_found_and_the_same_work_is_not_called_slower(measured):
+    """With as many runs as it takes: other programs run on this machine."""
+    before, same, slower = [], [], []
+    for _ in range(6):
+        before.append(measured())
+        same.append(measured())
+        slower.append(slowed(measured))
+        (verdict,) = (one.verdict for one in compare(before, slower))
+        if verdict == "slower":
+            break
+    assert verdict == "slower"
+    assert {one.verdict for one in compare(before, same)} <= {"same", "too noisy"}
+
+
+@pytest.fixture(scope="module")
+def files(measured, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("results")
+    first = measured()
+    twice = [{**row, "turns_ns": [2 * t for t in row["turns_ns"]]} for row in first.rows if row["subject"] == "fastps"]
+    peers = [row for row in first.rows if row["subject"] != "fastps"]
+    processor = {**first.about["machine"]["processor"], "model": "another"}
+    other = {**first.about, "machine": {**first.about["machine"], "processor": processor}}
+    found = {
+        "a": first,
+        "b": results.Results(twice + peers, {**first.about, "begun": "9999"}),
+        "other": results.Results(first.rows, other),
+        "elsewhere": results.Results([{**row, "workers": 3} for row in first.rows], first.about),
+    }
+    for name, result in found.items():
+        results.save(result, directory / f"{name}.parquet")
+    (directory / "trend").mkdir()
+    for name in "ab":
+        results.save(found[name], directory / "trend" / f"{name}.parquet")
+    return directory
+
+
+def test_twice_the_time_is_exit_code_1_and_half_of_it_is_0(files):
+    done = bench("compare", files / "a.parquet", files / "b.parquet")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "1 slower, 0 faster" in done.stdout
+    assert "80 KB" in done.stdout
+    assert "2.000" in done.stdout
+    done = bench("compare", files / "b.parquet", files / "a.parquet")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "0 slower, 1 faster" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("a.parquet", "other.parquet", "different machines"),
+        ("a.parquet", "elsewhere.parquet", "in common"),
+        ("a.parquet", "nothing.parquet", "no such file"),
+        (ROOT / "setup.py", "a.parquet", "no Parquet file"),
+        ("a.parquet", ROOT / "csrc", "no Parquet files"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_line_and_code_2(files, before, after, said):
+    done = bench("compare", files / before, files / after)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("bench compare: ")
+    assert done.stderr.count("\n") == 1
+    assert said in done.stderr
+
+
+def test_history_draws_the_trend(files):
+    done = bench("history", files / "trend")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "▁█" in done.stdout
+    assert "2.000" in done.stdout
+    assert bench("history", files / "nowhere").returncode == 2
