@@ -149,5 +149,20 @@ def report(results: Path, output: Path) -> None:
     click.echo(output)
 
 
+def command() -> None:
+    """What click finds wrong is one line as well."""
+    try:
+        main(standalone_mode=False)
+    except click.Abort:
+        sys.exit(INTERRUPTED)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(UNUSABLE)
+    except click.UsageError as error:
+        name = error.ctx.info_name if error.ctx and error.ctx.parent else ""
+        click.echo(f"bench{f' {name}' if name else ''}: {' '.join(error.format_message().split())}", err=True)
+        sys.exit(UNUSABLE)
+
+
 if __name__ == "__main__":
-    main()
+    command()

@@ -12,13 +12,13 @@ import importlib.util
 import json
 import math
 import os
-import socket
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from fastps import doctor, machine
+from fastps.address import require_answer
 from fastps.demo.policies import POLICIES
 from fastps.errors import FastPSError
 from fastps.recommend.settings import Settings
@@ -271,14 +271,10 @@ def _add_common(command: Any, seeded: str) -> None:
 
 
 def _cluster(text: str) -> str:
-    """Asks before Ray does, which waits for minutes."""
-    host, _, port = text.rpartition(":")
     try:
-        socket.create_connection((host, int(port)), timeout=5.0).close()
-    except (OSError, ValueError, OverflowError) as error:
-        raise argparse.ArgumentTypeError(
-            f"expected HOST:PORT of a running Ray cluster, got {text!r} ({error})"
-        ) from None
+        require_answer(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
     return text
 
 

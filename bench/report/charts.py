@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 
 from bench.report.select import OURS, PRIVATE, Row, Sweep
 from bench.report.words import NAMES, pairs, rate
-from bench.sweep.grid import OPS, RULES
+from bench.sweep.grid import OPS
 from bench.sweep.loop import BINS_A_DOUBLING
 from bench.sweep.results import SETTING
 from bench.sweep.run import FLOOR, MEMORY, ROOFS
@@ -36,7 +36,7 @@ def _layout(figure: go.Figure, height: int, **more: Any) -> go.Figure:
     titled = "xaxis_title" in more
     legend = {"orientation": "h", "yanchor": "top", "y": -0.27 if titled else -0.16, "x": 0, "font": {"size": 12}}
     figure.update_layout(
-        template="none", font=FONT, height=height, margin={"l": 64, "r": 12, "t": 34, "b": 60}, legend=legend,
+        template="none", font=FONT, height=height, margin={"l": 72, "r": 12, "t": 34, "b": 60}, legend=legend,
         hoverlabel={"font": {"size": 12}}, paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", **more,
     )  # fmt: skip
     figure.update_xaxes(**AXIS)
@@ -88,7 +88,9 @@ def percentiles(row: Row) -> tuple[np.ndarray, np.ndarray]:
     middle = np.array(row["bins_ns"]) * 2 ** (0.5 / BINS_A_DOUBLING)
     share = (np.cumsum(counts) - counts / 2) / counts.sum()
     share[-1] = 1 - 0.5 / counts.sum()
-    return 1 / (1 - share), np.minimum(middle, row["max_ns"])
+    times = np.minimum(middle, row["max_ns"])
+    times[-1] = row["max_ns"]
+    return 1 / (1 - share), times
 
 
 def latency(sweep: Sweep) -> tuple[go.Figure, list[str]]:
@@ -173,7 +175,7 @@ def ratios(sweep: Sweep) -> go.Figure | None:
     for row in rows:
         table.setdefault(tuple(row[name] for name in ("op", *others)), {})[row["nbytes"]] = row["to_roof"]
     names, units = ["op", *others], {"shards": "sh", "workers": "w"}
-    keys = sorted(table, key=lambda key: (OPS.index(key[0]), RULES.index(key[names.index("rule")]), key[1:]))
+    keys = sorted(table, key=lambda key: (OPS.index(key[0]), key[names.index("rule")] != "add", key[1:]))
     labels = [
         " ".join(f"{key[names.index(n)]}{units.get(n, '')}" for n in varied)
         for key in keys
@@ -194,7 +196,7 @@ def ratios(sweep: Sweep) -> go.Figure | None:
     figure.update_yaxes(autorange="reversed", automargin=True)
     figure.update_xaxes(side="top")
     _layout(figure, 90 + 27 * len(keys))
-    figure.update_layout(margin={"t": 36, "b": 12, "l": 10, "r": 8})
+    figure.update_layout(margin={"t": 48, "b": 12, "l": 10, "r": 8})
     figure.update_yaxes(ticks="", linecolor="rgba(0,0,0,0)", tickfont={"size": 12})
     figure.update_xaxes(ticks="", linecolor="rgba(0,0,0,0)")
     return figure

@@ -59,17 +59,14 @@ def _limits(sweep: Sweep) -> Iterator[str]:
     base = sweep.base()
     for op in sweep.values("op"):
         for over, rows in sweep.ways(op).items():
-            how = f"{setting(base)}, {over}"
             roofs = [row["to_roof"] for row in rows if row["to_roof"] is not None]
             floors = [row["to_floor"] for row in rows if row["to_floor"] is not None]
-            parts = []
+            where = f"{_sizes(rows)} ({setting(base)}, {over})"
+            beside = f", a plain Ray actor {span(floors)} times as long as that" if floors else ""
             if roofs:
-                parts.append(f"{span(roofs)} times as long as {NAMES[ROOFS[op]]}")
-            if floors:
-                faster = "a plain Ray actor " + span(floors) + " times as long as that"
-                parts.append(faster if parts else f"1, and {faster}")
-            if parts:
-                yield f"{OPS[op]} takes {', '.join(parts)}, {_sizes(rows)} ({how})."
+                yield f"{OPS[op]} takes {span(roofs)} times as long as {NAMES[ROOFS[op]]}{beside}, {where}."
+            elif floors:
+                yield f"A plain Ray actor takes {span(floors)} times as long as {OPS[op].lower()}, {where}."
 
 
 def _ways(sweep: Sweep) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from bench.sweep import loop, results, run
 from bench.sweep.cluster import cluster
 from bench.sweep.placement import PLACEMENTS
 from fastps import machine
+from fastps.address import require_answer
 from fastps.capacity import available_bytes
 
 MOST = 64  # shards and workers
@@ -24,7 +26,7 @@ COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), 
 
 
 def grid_of(options: dict[str, Any]) -> grids.Grid:
-    """Raises GridError."""
+    """Raises ValueError."""
     grid = grids.Grid(
         tuple(grids.sizes(options["sizes"])),
         tuple(grids.counts(options["shards"], "shards", MOST)),
@@ -36,6 +38,8 @@ def grid_of(options: dict[str, Any]) -> grids.Grid:
     )
     if not options["address"]:
         grid.require_memory(available_bytes())
+    elif options["address"] != "auto":
+        require_answer(options["address"])
     return grid
 
 
@@ -73,12 +77,13 @@ def program(
     settings = [setting for setting in grid.settings() if setting not in done]
     rows = list(kept.rows) if kept else []
     console = Console()
-    with cluster(console.status, options["address"], options["local_cluster"]) as nodes:
+    waiting = console.status if console.is_terminal else quiet
+    with cluster(waiting, options["address"], options["local_cluster"]) as nodes:
         about = {
             "machine": machine.facts(), "commit": results.commit(), "options": options, "overhead_ns": loop.overhead(),
             "nodes": [asdict(node) for node in nodes], "begun": kept.about["begun"] if kept else results.now(),
         }  # fmt: skip
-        with Progress(*COLUMNS, console=console, transient=True) as progress:
+        with Progress(*COLUMNS, console=console, transient=True, disable=not console.is_terminal) as progress:
             task = progress.add_task("settings", total=len(settings))
             for measured in run.sweep(settings, grid.ops, options["seconds"], names, nodes):
                 rows += results.as_dicts(measured)
@@ -90,6 +95,11 @@ def program(
     beside = output.with_suffix(".json")
     beside.write_text(json.dumps(results.as_pytest_benchmark(results.load(output)), indent=1))
     return beside
+
+
+def quiet(text: str) -> AbstractContextManager[None]:
+    """What a file is told of waiting."""
+    return nullcontext()
 
 
 def print_rows(console: Console, rows: Sequence[run.Row]) -> None:

@@ -32,7 +32,7 @@ MEMORY = "triad"
 FLOOR = "ray_actor"
 COUNTED = ("lock_waits", "lock_wait_ns", "lock_sleeps", "read_retries")
 TURNS = 10
-LEAD_SECONDS = 0.02  # from the call of the workers to their common start
+LEAD_SECONDS = 0.01  # from the call of the workers to their common start
 START_SECONDS = 60.0
 CALL_SECONDS = 60.0  # beside what it was asked for: a group of torch may take long to come together
 

@@ -27,7 +27,7 @@ def measured(ray_local):
     """Measures a setting; as a result."""
     crew = run.Crew(cluster.nodes())
     about = {
-        "machine": machine.facts(steal_seconds=0), "nodes": [{"host": "here"}], "begun": results.now(),
+        "machine": machine.facts(steal_seconds=0), "nodes": [{"id": "here", "host": "here"}], "begun": results.now(),
         "ended": results.now(), "commit": {}, "options": {}, "overhead_ns": 0,
     }  # fmt: skip
 
@@ -113,9 +113,41 @@ def test_what_cannot_be_compared_is_one_line_and_code_2(files, before, after, sa
     assert said in done.stderr
 
 
+def test_a_command_that_there_is_not_is_one_line_and_code_2():
+    done = bench("swep")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("bench: ")
+    assert done.stderr.count("\n") == 1
+
+
 def test_history_draws_the_trend(files):
     done = bench("history", files / "trend")
     assert (done.returncode, done.stderr) == (0, "")
     assert "▁█" in done.stdout
     assert "2.000" in done.stdout
     assert bench("history", files / "nowhere").returncode == 2
+
+
+def test_a_report_is_one_page(files):
+    done = bench("report", files / "a.parquet", "-o", files / "a.html")
+    assert (done.returncode, done.stderr) == (0, "")
+    text = (files / "a.html").read_text()
+    assert 1e6 < len(text) < 7e6
+    assert text.rstrip().endswith("</html>")
+
+
+@pytest.mark.parametrize(
+    ("result", "output", "said"),
+    [
+        ("nothing.parquet", "a.html", "no such file"),
+        (ROOT / "setup.py", "a.html", "no Parquet file"),
+        ("a.parquet", "/nowhere/a.html", "/nowhere"),
+        ("a.parquet", ROOT / "csrc", "directory"),
+    ],
+)
+def test_a_report_that_cannot_be_is_one_line_and_code_2(files, result, output, said):
+    done = bench("report", files / result, "-o", files / output)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("bench report: ")
+    assert done.stderr.count("\n") == 1
+    assert said in done.stderr
