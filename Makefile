@@ -42,8 +42,8 @@ bench-recommend: $(VENV)/ready  ## the recommender beside the SVD of scikit-surp
 	mkdir -p bench/results
 	$(BIN)/python bench/recommend.py --json bench/results/recommend.json
 
-readme: $(VENV)/ready  ## write the README's figures from bench/results
-	$(BIN)/python bench/readme.py
+readme: $(VENV)/ready  ## write the README's chart and figures from bench/results
+	$(BIN)/python -m bench.readme
 
 lint: $(VENV)/ready  ## ruff and clang-format
 	$(BIN)/ruff check .

@@ -10,7 +10,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 from matplotlib.ticker import FuncFormatter
 
-from bench.sweep.run import ROOFS
+from bench.peers import ROOFS
 from bench.timing import human_bytes
 
 # Okabe and Ito's colours, which can be told apart with any kind of sight.

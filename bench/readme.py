@@ -1,4 +1,5 @@
-"""Writes bench/results/*.md, and the table in README.md, from bench/results/*.json."""
+"""Writes bench/results/*.md from bench/results/*.json, and the README's chart and tables from those and from the sweep
+in bench/results/sweep.parquet."""
 
 from __future__ import annotations
 
@@ -6,6 +7,12 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+
+from bench.chart import draw
+from bench.report.select import OURS, Sweep
+from bench.report.words import number
+from bench.sweep.results import Results, load
+from bench.timing import human_time
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
@@ -70,25 +77,28 @@ def report(title: str, verb: str, sections: dict[str, str], result: dict[str, An
     return "\n\n".join(parts) + "\n"
 
 
-def times_as_long(ratio: float) -> str:
-    return f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.1f}"
-
-
-def summary(result: dict[str, Any]) -> str:
+def summary(results: Results) -> str:
     """The README's table: what a call costs, and against what."""
-    rows = ["| size | pull | push | a plain Ray actor takes |", "|---|---|---|---|"]
-    by_key = {(line["section"], line["size_bytes"], line["what"]): line for line in result["lines"]}
-    for size in (80, 80_000, 8_000_000, 80_000_000):
-        cells = []
-        for name in ("pull", "push"):
-            line = by_key["actor", size, f"actor {name} / {name}"]
-            times = re.findall(r"([\d.e+]+ (?:ns|us|ms|s)) \(p99", line["measured"])
-            cells.append((times[0], line["ratio"]))
-        (pull, pull_ratio), (push, push_ratio) = cells
-        longer = f"{times_as_long(pull_ratio)} and {times_as_long(push_ratio)} times as long"
-        rows.append(f"| {human(size)} | {pull} | {push} | {longer} |")
-    machine = result["machine"]
-    return "\n".join([*rows, "", f"{machine['processor']}; {machine['versions']}; medians."])
+    sweep = Sweep(results.rows)
+    base = sweep.base()
+    rows = [
+        "| size | pull | of memcpy's time | push | of numpy's time in place | a plain Ray actor takes |",
+        "|---|---|---|---|---|---|",
+    ]
+    for size in sweep.values("nbytes"):
+        cells, longer = [human(size)], []
+        for op in ("pull", "push"):
+            (row,) = sweep.where(**base, nbytes=size, op=op, subject=OURS, transport="auto")
+            cells += [human_time(row["median_ns"] / 1e9), f"{row['to_roof']:.2f}"]
+            longer.append(number(row["to_floor"]))
+        rows.append(f"| {' | '.join(cells)} | {' and '.join(longer)} times as long |")
+    machine = results.about["machine"]
+    versions, processor = machine["versions"], machine["processor"]
+    setting = (
+        f"One worker, one shard; medians. {processor['model']}, {processor['cores']} cores; "
+        f"Python {versions['python']}, numpy {versions['numpy']}, Ray {versions['ray']}."
+    )
+    return "\n".join(["![bytes a second against size](bench/results/throughput.svg)", "", *rows, "", setting])
 
 
 def table_summary(tables: dict[str, Any], recommend: dict[str, Any]) -> str:
@@ -120,7 +130,7 @@ def table_summary(tables: dict[str, Any], recommend: dict[str, Any]) -> str:
 
 def main() -> None:
     result = json.loads((RESULTS / "dense.json").read_text())
-    (RESULTS / "dense.md").write_text(report("Dense operations", "bench", DENSE, result))
+    (RESULTS / "dense.md").write_text(report("Dense operations", "bench-dense", DENSE, result))
     rules = json.loads((RESULTS / "rules.json").read_text())
     (RESULTS / "rules.md").write_text(report("Update rules", "bench-rules", RULES, rules))
     consistency = json.loads((RESULTS / "consistency.json").read_text())
@@ -129,7 +139,10 @@ def main() -> None:
     (RESULTS / "tables.md").write_text(report("Tables", "bench-tables", TABLES, tables))
     recommend = json.loads((RESULTS / "recommend.json").read_text())
     (RESULTS / "recommend.md").write_text(report("Recommender", "bench-recommend", RECOMMEND, recommend))
-    fill("figures", summary(result))
+    sweep = load(RESULTS / "sweep.parquet")
+    base = Sweep(sweep.rows).base() | {"transport": "auto"}
+    draw(Sweep(sweep.rows).where(**base), RESULTS / "throughput.svg")
+    fill("figures", summary(sweep))
     fill("tables", table_summary(tables, recommend))
 
 

@@ -18,9 +18,10 @@ import ray as ray_package
 
 import fastps
 from bench import peers
+from bench.peers import FLOOR, ROOFS
 from bench.sweep.grid import ITEM_BYTES
 from bench.sweep.loop import stamps
-from bench.sweep.run import FLOOR, ROOFS, after
+from bench.sweep.run import after
 from bench.sweep.worker import Work, Worker
 
 SUBJECTS = ("fastps", *(name for name, peer in peers.PEERS.items() if not peer.joins))

@@ -17,8 +17,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from bench.peers import ROOFS
 from bench.sweep.results import SETTING, Results
-from bench.sweep.run import ROOFS
 
 Verdict = Literal["faster", "slower", "same", "too noisy"]
 CONFIDENCE = 0.95  # that all intervals of a comparison hold what they should

@@ -44,6 +44,10 @@ PEERS = {
     "torch_rpc": Peer(requires="torch", joins=True),
     "gloo": Peer(requires="torch", joins=True, in_step=True),
 }
+# What an operation is held against.
+ROOFS = {"pull": "memcpy", "push": "numpy_in_place", "push_pull": "numpy_in_place"}
+MEMORY = "triad"
+FLOOR = "ray_actor"
 
 
 def installed() -> tuple[str, ...]:

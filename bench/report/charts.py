@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from bench.peers import FLOOR, MEMORY, ROOFS
 from bench.report.select import OURS, PRIVATE, Row, Sweep
 from bench.report.words import NAMES, pairs, rate
 from bench.sweep.grid import OPS
 from bench.sweep.loop import BINS_A_DOUBLING
 from bench.sweep.results import SETTING
-from bench.sweep.run import FLOOR, MEMORY, ROOFS
 from bench.timing import human_bytes, human_time
 
 # Okabe and Ito's colours, which can be told apart with any kind of sight; grey for the machine's limits.

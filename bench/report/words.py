@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from bench.peers import ROOFS
 from bench.report.select import OURS, Row, Sweep, way
-from bench.sweep.run import ROOFS
 from bench.timing import human_bytes
 
 NAMES = {

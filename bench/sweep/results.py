@@ -10,13 +10,15 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.sweep.grid import Setting
-from bench.sweep.run import Row
+
+if TYPE_CHECKING:  # comparing and reporting need no Ray
+    from bench.sweep.run import Row
 
 FORMAT = "fastps sweep 2"
 SETTING = [field.name for field in fields(Setting)]

@@ -27,9 +27,6 @@ STREAMS = {"add": {"pull": 2, "push": 3, "push_pull": 4}, "adam": {"pull": 2, "p
 STREAMS["sgd"] = STREAMS["add"]
 TRIAD_STREAMS = {"pull": 3, "push": 3, "push_pull": 6}
 ACCUMULATED = 1 << 20
-ROOFS = {"pull": "memcpy", "push": "numpy_in_place", "push_pull": "numpy_in_place"}
-MEMORY = "triad"
-FLOOR = "ray_actor"
 COUNTED = ("lock_waits", "lock_wait_ns", "lock_sleeps", "read_retries")
 TURNS = 10
 LEAD_SECONDS = 0.01  # from the call of the workers to their common start
@@ -242,7 +239,7 @@ def compared(rows: list[Row]) -> list[Row]:
     medians = {(row.op, row.subject): row.summary["median_ns"] for row in rows}
     found = []
     for row in rows:
-        roof, floor, triad = (medians.get((row.op, name)) for name in (ROOFS[row.op], FLOOR, MEMORY))
+        roof, floor, triad = (medians.get((row.op, name)) for name in (peers.ROOFS[row.op], peers.FLOOR, peers.MEMORY))
         mine = row.summary["median_ns"]
         streams, bandwidth = STREAMS[row.setting.rule][row.op], None
         if row.subject == "fastps":

@@ -56,7 +56,7 @@ def test_a_sweep_measures_every_setting_and_keeps_it_in_two_forms(tmp_path):
         assert row["ops_second"] > 0
         assert row["transports"] == (["shm", "shm"] if row["subject"] == "fastps" else [])
         assert row["to_roof"] > 0
-        assert row["to_roof"] == 1 or row["subject"] != run.ROOFS[row["op"]]
+        assert row["to_roof"] == 1 or row["subject"] != peers.ROOFS[row["op"]]
         assert (row["lock_waits"] is not None) == (row["subject"] == "fastps")
     assert found.about["machine"]["processor"]["cores"] == os.cpu_count()
     assert found.about["overhead_ns"] >= 0
