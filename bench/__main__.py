@@ -59,7 +59,7 @@ def require_directory(option: str, path: Path) -> None:
 @click.option("--placement", help="local: all on one node; spread: over all; remote: workers away from shards (local)")
 @click.option("--address", help="of a Ray cluster to run on; auto: the one that runs here")
 @click.option("--local-cluster", type=click.IntRange(2, 16), help="start so many raylets here as the cluster")
-@click.option("--peers", help="some of those in bench/peers (all that are installed)")
+@click.option("--peers", help="some of those in bench/peers, or '' (all that are installed)")
 @click.option("--seconds", type=click.FloatRange(0.01, 600), help=f"of each operation ({NORMAL['seconds']:g})")
 @click.option("--quick", "preset", flag_value="quick", help="few points, inside two minutes")
 @click.option("--full", "preset", flag_value="full", help="all sizes, up to four workers, two rules")
@@ -78,7 +78,7 @@ def sweep(preset: str | None, output: Path | None, resume: bool, **given: Any) -
 
     try:
         grid, names = program.grid_of(options), program.peers_of(options["peers"])
-        beside = program.program(grid, names, options, output, program.kept_of(output, resume))
+        beside = program.program(grid, names, options, output, program.kept_of(output, resume, options))
     except (ValueError, ConnectionError) as error:
         fail(" ".join(str(error).split()), UNUSABLE)
     except RayError as error:

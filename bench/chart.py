@@ -43,10 +43,21 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
                               if r["op"] == op and r["subject"] == name)  # fmt: skip
                 if mine:
                     label = {**NAMES, **ROOF_NAMES}[name]
-                    axis.plot(*zip(*mine, strict=True), color=color, ls=dash, marker=marker, ms=4, lw=1.8, label=label)
+                    width, order = (2.6, 5) if subject == "fastps" else (1.6, 3)
+                    axis.plot(
+                        *zip(*mine, strict=True),
+                        color=color,
+                        ls=dash,
+                        marker=marker,
+                        ms=4,
+                        lw=width,
+                        zorder=order,
+                        label=label,
+                    )
             axis.set(title=op, xscale="log", yscale="log", xlabel="size of the parameters")
             axis.xaxis.set_major_formatter(FuncFormatter(lambda size, _: human_bytes(round(size))))
             axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: rate(value)))
+            axis.minorticks_off()
             axis.grid(color="#e2e2e2", lw=0.6)
             axis.spines[["top", "right"]].set_visible(False)
             axis.legend(frameon=False, fontsize=8.5, loc="lower right")

@@ -57,10 +57,19 @@ def peers_of(text: str | None) -> tuple[str, ...]:
     return tuple(wanted)
 
 
-def kept_of(output: Path, resume: bool) -> results.Results | None:
-    """What the file has already. Raises GridError or ResultsError."""
+def kept_of(output: Path, resume: bool, options: dict[str, Any]) -> results.Results | None:
+    """What the file has already. Raises GridError or ResultsError, also when it was measured in another way."""
     if resume:
-        return results.load(output)
+        kept = results.load(output)
+        before, now = kept.about["options"] | kept.about["commit"], options | results.commit()
+        for name in ("ops", "peers", "seconds", "id"):
+            if before.get(name) != now.get(name):
+                what = "commit" if name == "id" else f"--{name}"
+                raise grids.GridError(
+                    f"--resume: {output} was measured with {what} {before.get(name)}, and this is {now.get(name)}; "
+                    "go on as it was begun, or take another file"
+                )
+        return kept
     if output.exists():
         raise grids.GridError(f"--output: {output} is there already; take another name, or --resume")
     return None
