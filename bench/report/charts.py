@@ -131,28 +131,22 @@ def scaling(sweep: Sweep, column: str, cores: int | None) -> tuple[go.Figure, li
     )  # fmt: skip
     colors = [SIZES[round(i * (len(SIZES) - 1) / max(1, len(sizes) - 1))] for i in range(len(sizes))]
     for op in sweep.values("op"):
-        found = {count: pairs(sweep, column, counts[0], count, op) for count in counts}
-        drawn = False
-        for nbytes, color in zip(sizes, colors, strict=True):
-            points = [
-                (count, b["bytes_second"] / a["bytes_second"], b["bytes_second"])
-                for count in counts for a, b in found[count] if a["nbytes"] == nbytes
-            ]  # fmt: skip
-            if len(points) > 1:
-                drawn = True
-                figure.add_scatter(
-                    x=[p[0] for p in points], y=[p[1] for p in points], name=human_bytes(nbytes), meta=op,
-                    visible=not choices or choices[-1] == op, mode="lines+markers", line={"color": color, "width": 2},
-                    text=[f"{c} {column}: {times:.3g} times, {rate(moved)}" for c, times, moved in points],
-                    hovertemplate="%{text}<extra>" + human_bytes(nbytes) + "</extra>",
-                )  # fmt: skip
-                if not choices:
-                    choices.append(op)
-        if drawn and op not in choices:
-            choices.append(op)
-            for trace in figure.data:
-                if trace.meta == op:
-                    trace.visible = False
+        grown: dict[int, list[tuple[int, Row, Row]]] = {nbytes: [] for nbytes in sizes}
+        for count in counts:
+            for few, more in pairs(sweep, column, counts[0], count, op):
+                grown[few["nbytes"]].append((count, few, more))
+        if all(len(points) < 2 for points in grown.values()):
+            continue
+        choices.append(op)
+        for (nbytes, points), color in zip(grown.items(), colors, strict=True):
+            times = [more["bytes_second"] / few["bytes_second"] for _, few, more in points]
+            figure.add_scatter(
+                x=[count for count, _, _ in points], y=times, name=human_bytes(nbytes), meta=op,
+                visible=len(choices) == 1, mode="lines+markers", line={"color": color, "width": 2},
+                text=[f"{count} {column}: {number(grew)} times, {rate(more['bytes_second'])}"
+                      for (count, _, more), grew in zip(points, times, strict=True)],
+                hovertemplate="%{text}<extra>" + human_bytes(nbytes) + "</extra>",
+            )  # fmt: skip
     if not choices:
         return None
     if cores and column == "workers" and counts[0] <= cores <= counts[-1]:
@@ -176,16 +170,10 @@ def ratios(sweep: Sweep) -> go.Figure | None:
         table.setdefault(tuple(row[name] for name in ("op", *others)), {})[row["nbytes"]] = row["to_roof"]
     names, units = ["op", *others], {"shards": "sh", "workers": "w"}
     keys = sorted(table, key=lambda key: (OPS.index(key[0]), key[names.index("rule")] != "add", key[1:]))
-    labels = [
-        " ".join(f"{key[names.index(n)]}{units.get(n, '')}" for n in varied)
-        for key in keys
-    ]  # fmt: skip
+    labels = [" ".join(f"{key[names.index(n)]}{units.get(n, '')}" for n in varied) for key in keys]
     values = [[table[key].get(size) for size in sizes] for key in keys]
     shades = [[None if v is None else min(3.0, max(0.0, float(np.log2(v)))) for v in line] for line in values]
-    texts = [
-        ["" if v is None else f"{v:,.0f}" if v >= 100 else f"{v:.3g}" if v >= 10 else f"{v:.2f}" for v in line]
-        for line in values
-    ]
+    texts = [["" if v is None else number(v) for v in line] for line in values]
     figure = go.Figure(
         go.Heatmap(
             z=shades, x=[human_bytes(size) for size in sizes], y=labels, text=texts, texttemplate="%{text}",
