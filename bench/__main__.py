@@ -143,7 +143,7 @@ def report(results: Path, output: Path) -> None:
 
         page.write(load(results), output)
     except ModuleNotFoundError as error:
-        fail(f"{error.name} is not installed: pip install 'fastps[bench]'", UNUSABLE)
+        fail(f"{str(error.name).split('.')[0]} is not installed: pip install 'fastps[bench]'", UNUSABLE)
     except (ResultsError, OSError) as error:
         fail(error, UNUSABLE)
     click.echo(output)

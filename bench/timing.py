@@ -53,8 +53,8 @@ def human_time(seconds: float) -> str:
     return f"{seconds * 1e9:.0f} ns"
 
 
-def human_bytes(count: int) -> str:
-    for unit, factor in (("MB", 10**6), ("KB", 10**3)):
+def human_bytes(count: float) -> str:
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("KB", 10**3)):
         if count >= factor:
             return f"{count / factor:g} {unit}"
-    return f"{count} B"
+    return f"{count:g} B"

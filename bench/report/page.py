@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import json
+import datetime
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
-import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from bench.report import charts, tables
+from bench.report import charts, heat, tables
 from bench.report.select import OURS, Sweep
-from bench.report.words import findings, setting
+from bench.report.style import Chart
+from bench.report.words import count, findings, setting, setting_and_way
 from bench.sweep.results import Results, ResultsError
 from fastps import doctor
 
 HERE = Path(__file__).parent
-CONFIG = {"responsive": True, "displayModeBar": False}
+UNIT, NO_BREAK = re.compile(r"(?<=\d) (?=[KMG]?B\b|%)"), "\u00a0"
 
 
 def write(results: Results, path: Path) -> None:
@@ -27,7 +28,7 @@ def write(results: Results, path: Path) -> None:
     text = page(results)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        partial.write_text(text)
+        partial.write_text(text, encoding="utf-8")
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -37,101 +38,166 @@ def page(results: Results) -> str:
     if not any(row["subject"] == OURS for row in results.rows):
         raise ResultsError("the result has no row of fastps; run the sweep to its end")
     sweep = Sweep(results.rows)
-    about, processor = results.about, results.about["machine"]["processor"]
-    commit = str(about["commit"].get("id", ""))[:10] + (" with changes" if about["commit"].get("dirty") else "")
-    line = [
-        str(about["begun"])[:16].replace("T", " ") + " UTC", f"commit {commit}" if commit else "",
-        f"{processor['model']}, {processor['cores']} cores", f"Python {about['machine']['versions']['python']}",
-    ]  # fmt: skip
+    told = "".join(f"<li>{escape(UNIT.sub(NO_BREAK, text))}</li>" for text in findings(sweep))
     parts = [
-        f'<header><h1>fastps sweep</h1><p class="about">{escape(" · ".join(filter(None, line)))}</p></header>',
-        f'<ul class="found">{"".join(f"<li>{escape(text)}</li>" for text in findings(sweep))}</ul>',
-        *_poor(about["machine"]),
-        *_sections(results, sweep),
+        f'<header><h1>fastps sweep</h1><p class="about">{escape(" · ".join(_about(results)))}</p></header>',
+        f'<p>{escape(_base(sweep))}</p><ul class="found">{told}</ul>' if told else "",
+        *_poor(results.about["machine"]),
+        *_figures(results, sweep),
+        *_tables(results, sweep),
     ]
+    style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>fastps sweep</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{(HERE / 'page.css').read_text()}</style><script>{get_plotlyjs()}</script></head>"
-        f"<body><main>{''.join(parts)}</main><script>{(HERE / 'page.js').read_text()}</script></body></html>\n"
+        f"<style>{style}</style><script>{get_plotlyjs()}</script></head>"
+        f"<body><main>{''.join(parts)}</main><script>{script}</script></body></html>\n"
     )
 
 
+def _about(results: Results) -> Iterator[str]:
+    """When, of what, where."""
+    about, processor = results.about, results.about["machine"]["processor"]
+    begun = datetime.datetime.fromisoformat(about["begun"])
+    yield f"{begun:%Y-%m-%d %H:%M} UTC"
+    if about["commit"].get("id"):
+        yield f"commit {about['commit']['id'][:10]}{' with changes' if about['commit'].get('dirty') else ''}"
+    yield f"{processor['model']}, {count('core', processor['cores'])}"
+    yield f"Python {about['machine']['versions']['python']}"
+    if len(about["nodes"]) > 1:
+        hosts = len({node["host"] for node in about["nodes"]})
+        yield f"{len(about['nodes'])} nodes of Ray on {count('host', hosts)}"
+
+
+def _base(sweep: Sweep) -> str:
+    return f"Medians, with {setting_and_way(sweep)} unless said otherwise."
+
+
 def _poor(facts: dict[str, Any]) -> Iterator[str]:
-    """What the doctor says; nothing when the result is of a version that knew less."""
+    """What the doctor says; when the result is of a version that knew less, only that."""
     try:
         found = [finding for finding in doctor.examine(facts) if finding.verdict == "poor"]
-    except KeyError:
+    except KeyError as error:
+        yield (
+            f"<p>Whether the machine was at its best is not told: the result is of an older fastps, without "
+            f"{escape(str(error.args[0]).replace('_', ' '))}.</p>"
+        )
         return
     if found:
-        items = "".join(f"<li><b>{escape(f.name)}</b>: {escape(f.found)}. {escape(f.why)}.</li>" for f in found)
+        items = "".join(
+            f"<li><b>{escape(f.name)}</b>: {escape(f.found)}; {escape(f.why)}."
+            + (f" <code>{escape(f.command)}</code>" if f.command else "")
+            + "</li>"
+            for f in found
+        )
         names = escape(", ".join(finding.name for finding in found))
         yield f'<details class="poor"><summary>Not at its best here: {names}</summary><ul>{items}</ul></details>'
 
 
-def _sections(results: Results, sweep: Sweep) -> Iterator[str]:
-    base, cores = escape(setting(sweep.base())), results.about["machine"]["processor"]["cores"]
-    figures = "".join(_figure(charts.throughput(sweep, op)) for op in sweep.values("op"))
+def _figures(results: Results, sweep: Sweep) -> Iterator[str]:
+    base = escape(setting_and_way(sweep))
+    drawn = [chart for op in sweep.values("op") if (chart := charts.throughput(sweep, op)) is not None]
+    charts.together(drawn)
+    limits = "Dashed, the roof: memcpy for a pull, numpy in place for a push. " if _has(sweep, "to_roof") else ""
+    if _has(sweep, "of_bandwidth"):
+        limits += "Dotted: where fastps would be if it read and wrote its arrays as fast as the triad of STREAM. "
+    if "gloo" in sweep.subjects():
+        limits += "gloo has no server: its pull copies what the worker itself has. "
+    yield _section("Throughput", f"Bytes of parameters a second against their size; {base}. {limits}", _group(drawn))
+    chart = charts.latency(sweep)
     yield _section(
-        "Throughput", f"Bytes of parameters a second against their size; {base}. Dashed: the roof. Dotted: the triad, "
-        "which moves three times as many bytes as these.", f'<div class="row">{figures}</div>',
+        "Latency", f"Single calls of all workers; {_settings(sweep)}. A call that was held up counts with its whole "
+        "time. Each line ends with its slowest call.", _group([chart]),
     )  # fmt: skip
-    figure, choices = charts.latency(sweep)
-    yield _section(
-        "Latency",
-        f"Single calls; {base}. A call that was held up counts with its whole time.",
-        _figure(figure, choices),
-    )
-    grown = []
-    for column in ("workers", "shards"):
-        found = charts.scaling(sweep, column, cores)
-        if found:
-            grown.append(_figure(*found))
-    if grown:
-        yield _section("Scaling", "Dashed: as many times as there are.", f'<div class="row">{"".join(grown)}</div>')
-    else:
-        yield _section("Scaling", "Not measured: sweep with several --workers or --shards.", "")
-    heat = charts.ratios(sweep)
-    if heat is not None:
+    yield _scaling(results, sweep)
+    chart = heat.ratios(sweep)
+    if chart is not None:
         yield _section(
             "Ratio to the roof", "The median beside that of the roof in the same setting: memcpy for a pull, numpy in "
-            "place for a push, as much longer as the rule touches more memory. w: workers, sh: shards.", _figure(heat),
+            "place for a push, as much longer as the rule touches more memory. Less than 1: faster than the roof. "
+            "w: workers, sh: shards.", _group([chart], legend=False),
         )  # fmt: skip
+
+
+def _has(sweep: Sweep, column: str) -> bool:
+    return any(row[column] is not None for row in sweep.rows if row["subject"] == OURS)
+
+
+def _settings(sweep: Sweep) -> str:
+    """Those of the figure of latency."""
+    base, crowd = sweep.base(), sweep.crowd()
+    return escape(setting(base) + ("" if base == crowd else f", or {count('worker', crowd['workers'])}"))
+
+
+def _scaling(results: Results, sweep: Sweep) -> str:
+    hosts = {node["host"] for node in results.about["nodes"]}
+    cores = results.about["machine"]["processor"]["cores"] if len(hosts) == 1 else None
+    found = {column: charts.scaling(sweep, column, cores) for column in ("workers", "shards")}
+    drawn = [chart for chart in found.values() if chart is not None]
+    text = ["Bytes a second of all workers together. Dashed: as many times as there are."] if drawn else []
+    if found["shards"] is not None:
+        text.append(
+            "In shared memory a worker goes through the shards by itself, one after the other: more shards are for "
+            "several workers."
+        )
+    text += [f"Over {name}: not measured; sweep with several --{name}." for name, chart in found.items() if not chart]
+    return _section("Scaling", " ".join(text), _group(drawn) if drawn else "")
+
+
+def _tables(results: Results, sweep: Sweep) -> Iterator[str]:
+    words = "fastps " + sweep.values("op")[0]
     yield _section(
-        "All rows", "Sorted by a touch of a column's head. x roof: its median beside the roof's; floor x: the "
-        "median of the plain Ray actor beside its own; of triad: the speed of its traffic beside the triad's.",
-        f'<div class="scroll">{tables.rows(sweep)}</div>',
+        "All rows", "A column's head sorts. / roof: its median by the roof's. actor /: the plain Ray actor's median by "
+        "its own. of triad: the speed of its reads and writes beside the triad's. waited: for locks, in all calls.",
+        f'<label class="filter">Show rows with <input type="search" placeholder="{escape(words)}"><output></output>'
+        f'</label><div class="scroll" tabindex="0">{tables.rows(sweep)}</div>',
     )  # fmt: skip
     nodes = tables.nodes(results, sweep)
     if nodes:
-        yield _section("Nodes", "Who was where, in the largest setting.", f'<div class="scroll">{nodes}</div>')
-    yield _section("How it was measured", _method(results, sweep), "")
+        yield _section(
+            "Nodes", "Which shards and workers were on which, in the largest setting.",
+            f'<div class="scroll" tabindex="0">{nodes}</div>',
+        )  # fmt: skip
+    yield _section("How it was measured", escape(_method(results, sweep)), "")
     yield f"<details><summary>The machine, the versions and the options</summary>{tables.machine(results)}</details>"
 
 
 def _method(results: Results, sweep: Sweep) -> str:
-    row = next(row for row in sweep.rows if row["subject"] == OURS)
+    row, about = next(row for row in sweep.rows if row["subject"] == OURS), results.about
+    seconds = about["options"].get("seconds")
+    each = f", {seconds:g} s each in all" if isinstance(seconds, int | float) else ""
     return (
-        f"Workers are processes that start together; each call is stamped, at a cost of "
-        f"{results.about['overhead_ns']:.0f} ns, and the next begins where it ended. All subjects take "
-        f"{len(row['turns_ns'])} turns one after the other, so that what disturbs the machine disturbs all alike. "
-        "Every pushed gradient is found in the parameters before a time is told."
+        f"Workers are processes that start together. Each call is stamped when it ends, at a cost of "
+        f"{about['overhead_ns']:.0f} ns that is a part of its time, and the next begins there. Operations of all "
+        f"subjects go one after the other in {len(row['turns_ns'])} turns{each}, so that what disturbs the machine "
+        "disturbs all alike. Before a time is told, what workers pull in the end is compared with what was pushed. "
+        "Times of single calls are kept in bins 2 % wide. "
+        f"Begun {_when(about['begun'])}, ended {_when(about['ended'])}."
     )
+
+
+def _when(text: str) -> str:
+    return f"{datetime.datetime.fromisoformat(text):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _section(title: str, text: str, content: str) -> str:
     return f"<section><h2>{title}</h2><p>{text}</p>{content}</section>"
 
 
-def _figure(figure: go.Figure, choices: list[str] | None = None) -> str:
+def _group(drawn: Sequence[Chart], legend: bool = True) -> str:
+    """Figures with one legend."""
+    figures = "".join(map(_figure, drawn))
+    return f'<div class="group">{"<div class=legend></div>" if legend else ""}<div class="row">{figures}</div></div>'
+
+
+def _figure(chart: Chart) -> str:
     """A figure that the page's script draws, with a selector where it has choices."""
     select = ""
-    if choices and len(choices) > 1:
-        options = "".join(f"<option>{escape(choice)}</option>" for choice in choices)
+    if len(chart.choices) > 1:
+        options = "".join(f"<option>{escape(choice)}</option>" for choice in chart.choices)
         select = f'<label class="choice">Show <select>{options}</select></label>'
-    data = figure.to_json().replace("</", "<\\/")
-    config = json.dumps(CONFIG)
+    data = chart.figure.to_json().replace("<", "\\u003c")
     return (
-        f'<figure>{select}<div class="chart"></div>'
-        f"<script type=\"application/json\" data-config='{config}'>{data}</script></figure>"
+        f'<figure>{select}<div class="chart" role="img" aria-label="{escape(chart.title)}"></div>'
+        f'<script type="application/json">{data}</script></figure>'
     )

@@ -1,23 +1,23 @@
-"""The tables of the report: all rows, and the machine. HTML; everything from a result is escaped."""
+"""The tables of the report: all rows, the nodes and the machine. HTML; everything from a result is escaped."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
-from bench.report.select import Row, Sweep, way
-from bench.report.words import number, rate
+from bench.report.select import OURS, Row, Sweep, way
+from bench.report.words import duration, number, rate
 from bench.sweep.results import Results
-from bench.timing import human_bytes, human_time
+from bench.timing import human_bytes
 
 COLUMNS = {
     "nbytes": "size", "shards": "shards", "workers": "workers", "rule": "rule", "transport": "asked",
     "placement": "placed", "op": "op", "subject": "subject", "way": "way", "median_ns": "median", "p99_ns": "p99",
-    "p999_ns": "p99.9", "max_ns": "max", "ops_second": "ops/s", "bytes_second": "bytes/s", "to_roof": "x roof",
-    "to_floor": "floor x",
-    "of_bandwidth": "of triad", "cpu_seconds": "CPU s", "lock_waits": "lock waits", "read_retries": "read retries",
-    "crossed_bytes": "crossed",
+    "p999_ns": "p99.9", "max_ns": "max", "calls": "calls", "ops_second": "ops/s", "bytes_second": "bytes/s",
+    "to_roof": "/ roof", "to_floor": "actor /", "of_bandwidth": "of triad", "cpu_seconds": "CPU s",
+    "lock_waits": "lock waits", "lock_wait_ns": "waited", "read_retries": "read retries", "crossed_bytes": "crossed",
 }  # fmt: skip
 WORDS = ("rule", "transport", "placement", "op", "subject", "way")
 HEAD = {"nbytes", "op", "subject", "way", "median_ns"}  # shown though all rows have the same
@@ -28,43 +28,43 @@ def rows(sweep: Sweep) -> str:
     found = [{**row, "way": way(row)} for row in sweep.rows]
     shown = [name for name in COLUMNS if name in HEAD or len({row[name] for row in found}) > 1]
     same = [f"{COLUMNS[n]}: {_cell(n, found[0])}" for n in COLUMNS if n not in shown and found[0][n] is not None]
-    head = "".join(
-        f'<th scope="col" class="{"w" if name in WORDS else "n"}"><button>{COLUMNS[name]}</button></th>'
-        for name in shown
-    )
+    head = "".join(f'<th scope="col"{_class(name)}><button>{COLUMNS[name]}</button></th>' for name in shown)
     body = "".join(
-        f'<tr class="{"ours" if row["subject"] == "fastps" else ""}">'
-        + "".join(
-            f'<td class="{"w" if name in WORDS else "n"}" data-v="{escape(_key(name, row))}">{_cell(name, row)}</td>'
-            for name in shown
-        )
-        + "</tr>"
+        f"<tr{' class=ours' if row['subject'] == OURS else ''}>{''.join(_td(name, row) for name in shown)}</tr>"
         for row in found
     )
-    caption = f"<caption>In all rows: {', '.join(same)}.</caption>" if same else ""
+    caption = f"<caption><span>In all rows: {', '.join(same)}.</span></caption>" if same else ""
     return f'<table class="rows">{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
 
-def _key(name: str, row: Row) -> str:
-    value = row[name]
-    return "" if value is None else str(value)
+def _class(name: str) -> str:
+    return " class=w" if name in WORDS else ""
+
+
+def _td(name: str, row: Row) -> str:
+    """A cell, with what it is sorted by where its text has units."""
+    text, value = _cell(name, row), row[name]
+    key = "" if name in WORDS or value is None or text == str(value) else f" data-v={value:.6g}"
+    return f"<td{_class(name)}{key}>{text}</td>"
 
 
 def _cell(name: str, row: Row) -> str:
     value = row[name]
     if value is None:
         return ""
-    if name == "nbytes" or name == "crossed_bytes":
+    if name == "nbytes":
         return human_bytes(value)
+    if name == "crossed_bytes":
+        return human_bytes(float(f"{value:.3g}"))
     if name.endswith("_ns"):
-        return human_time(value / 1e9)
+        return duration(value)
     if name == "bytes_second":
         return rate(value)
     return number(value) if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else escape(str(value))
 
 
 def machine(results: Results) -> str:
-    """Facts, the commit and the options, as nested lists of definitions."""
+    """Facts, the commit and the options, as lists of definitions."""
     about = results.about
     facts = {**about["machine"], "commit": about["commit"], "options": about["options"]}
     return "".join(
@@ -79,24 +79,51 @@ def _definitions(part: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
         if isinstance(value, Mapping):
             yield from _definitions(value, f"{prefix}{name} ")
         elif value is not None:
-            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-            if isinstance(value, int) and not isinstance(value, bool) and value >= 1 << 20:
-                text = f"{value / 2**30:.1f} GiB"
-            yield f"<div><dt>{escape(prefix + name).replace('_', ' ')}</dt><dd>{escape(text)}</dd></div>"
+            label = escape(prefix + name).replace("_", " ")
+            yield f"<div><dt>{label}</dt><dd>{escape(_fact(name, value))}</dd></div>"
+
+
+MEMORY = ("total", "available", "limit", "swap_total", "swap_free", "shm_size", "shm_free", "huge_page_bytes")
+
+
+def _fact(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    if name in MEMORY and isinstance(value, int):
+        return binary(value)
+    if name.endswith("_share"):
+        return f"{value:.1%}"
+    kibibytes = re.fullmatch(r"(\d+)K", str(value)) if name.startswith("L") else None  # of a cache
+    return binary(int(kibibytes[1]) << 10) if kibibytes else str(value)
+
+
+def binary(count: float) -> str:
+    for unit, bits in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        if count >= 1 << bits:
+            return f"{count / (1 << bits):.3g} {unit}"
+    return f"{count:.0f} B"
 
 
 def nodes(results: Results, sweep: Sweep) -> str:
-    """Which workers and shards were on which node, in the largest setting; "" for one node."""
-    names = {node["id"]: f"{i} ({node['host']})" for i, node in enumerate(results.about["nodes"])}
-    if len(names) < 2:
+    """Which workers and shards were on which node, in the largest setting; "" for one node, and for rows of a cluster
+    that the result does not describe, because it was resumed on another."""
+    known = {node["id"]: node for node in results.about["nodes"]}
+    there = [
+        row for row in sweep.rows
+        if row["subject"] == OURS and {*row["shard_nodes"], *row["worker_nodes"]} <= set(known)
+    ]  # fmt: skip
+    if len(known) < 2 or not there:
         return ""
-    row = max((row for row in sweep.rows if row["subject"] == "fastps"), key=lambda r: (r["workers"], r["shards"]))
+    row = max(there, key=lambda row: (row["workers"], row["shards"]))
     lines = []
-    for node, name in names.items():
-        here = {
-            what: [str(i) for i, at in enumerate(row[f"{what}_nodes"]) if at == node] for what in ("shard", "worker")
-        }
-        cells = "".join(f"<td>{', '.join(here[what]) or 'none'}</td>" for what in ("shard", "worker"))
-        lines.append(f"<tr><td>{escape(name)}</td>{cells}</tr>")
-    head = "<tr><th>node</th><th>shards</th><th>workers</th></tr>"
-    return f"<table><thead>{head}</thead><tbody>{''.join(lines)}</tbody></table>"
+    for i, (key, node) in enumerate(known.items()):
+        here = [
+            ", ".join(str(n) for n, at in enumerate(row[f"{what}_nodes"]) if at == key) or "none"
+            for what in ("shard", "worker")
+        ]
+        cells = "".join(f"<td class=w>{escape(text)}</td>" for text in (node["host"], binary(node["memory"]), *here))
+        lines.append(f"<tr><td class=w>{i}</td>{cells}</tr>")
+    head = "".join(f'<th scope="col" class=w>{text}</th>' for text in ("node", "host", "memory", "shards", "workers"))
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"

@@ -1,5 +1,6 @@
 """The page on sweeps of all shapes."""
 
+import html
 import html.parser
 import json
 import re
@@ -14,7 +15,7 @@ from tests.unit.bench.report.sample import sample
 class Reader(html.parser.HTMLParser):
     """What a page holds, and whether its tags are closed in order."""
 
-    VOID = ("meta", "br", "input")
+    VOID = ("meta", "input")
 
     def __init__(self, text):
         super().__init__()
@@ -54,6 +55,8 @@ def test_a_page_has_all_sections_and_needs_no_network():
     assert len(found.figures) == 2 + 1 + 2 + 1
     assert found.links == []
     assert found.scripts == 2  # plotly's, and the page's own
+    own = [(page.HERE / name).read_text() for name in ("page.css", "page.js")]
+    assert not re.search(r"https?:|url\(|@import|fetch\(", "".join(own))
 
 
 @pytest.mark.parametrize(
@@ -70,6 +73,7 @@ def test_a_page_has_all_sections_and_needs_no_network():
         {"ways": ("shm", "ray")},
         {"sizes": (4, 80, 8_000, 80_000, 800_000, 8_000_000, 400_000_000)},
         {"nodes": "ab"},
+        {"shards": (1, 2, 4), "workers": (1, 2, 4), "ways": ("shm", "ray"), "nodes": "abc"},
     ],
     ids=str,
 )
@@ -79,7 +83,7 @@ def test_every_sweep_has_a_page(shape):
     assert ("Ratio to the roof" in found.headings) == any(
         row["to_roof"] is not None for row in result.rows if row["subject"] == "fastps"
     )
-    assert ("Nodes" in found.headings) == (shape.get("nodes") == "ab")
+    assert ("Nodes" in found.headings) == ("nodes" in shape)
     assert all(figure["data"] for figure in found.figures)
 
 
@@ -93,21 +97,52 @@ def test_every_choice_shows_traces_of_its_own_and_the_first_is_shown():
         assert {t["meta"] for t in figure["data"] if "meta" in t and t.get("visible", True)} == {choices[0]}
 
 
-def test_what_comes_from_a_file_is_text():
+def test_settings_of_several_placements_rules_and_operations_in_one_file_have_a_page():
+    first, second = sample(workers=(2,)), sample(ops=("push_pull",), sizes=(8,))
+    others = [{**row, "placement": "remote", "rule": "adam"} for row in second.rows]
+    found = read(Results(first.rows + others, first.about))
+    assert "Throughput" in found.headings
+    assert sum("remote" in cell for cell in found.cells) == len(others)
+
+
+@pytest.mark.parametrize(("shape", "told"), [
+    ({"workers": (1,)}, "Over workers: not measured; sweep with several --workers."),
+    ({"shards": (1,)}, "Over shards: not measured; sweep with several --shards."),
+])  # fmt: skip
+def test_what_was_not_swept_is_said(shape, told):
+    assert told in page.page(sample(**shape))
+
+
+@pytest.mark.parametrize("evil", ["<script>alert(1)</script>", "<!--<script>", '<a href="http://a.b">', "</script>"])
+def test_what_comes_from_a_file_is_text(evil):
     result = sample()
-    evil = "<script>alert(1)</script>"
     result.about["machine"]["processor"]["model"] = evil
     result.about["options"] = {evil: evil}
-    rows = [{**row, "rule": evil} for row in result.rows]
+    result.about["commit"] = {"id": evil, "dirty": True}
+    rows = [{**row, "rule": evil, "placement": evil} for row in result.rows]
+    rows += [{**row, "subject": evil, "rule": evil + "2", "placement": evil} for row in result.rows]
     text = page.page(Results(rows, result.about))
-    assert evil not in text
-    assert "&lt;script&gt;alert(1)" in text
+    plain = page.page(Results(sample().rows, sample().about))
+    assert text.count(evil) == plain.count(evil)  # plotly's script has some
+    assert html.escape(evil) in text
+    found = Reader(text)
+    assert (found.links, found.scripts) == ([], 2)
+    drawn = json.dumps(found.figures)
+    assert "<script" not in drawn
+    assert "<a href" not in drawn
 
 
-def test_a_result_that_knows_less_of_the_machine_has_a_page_without_warnings():
+def test_a_result_that_knows_less_of_the_machine_says_so():
     result = sample()
     del result.about["machine"]["scheduling"]["waiting_share"]
-    assert "Not at its best" not in page.page(result)
+    text = page.page(result)
+    assert "Not at its best" not in text
+    assert "an older fastps, without waiting share" in text
+
+
+def test_a_size_stays_with_its_unit():
+    text = page.page(sample())
+    assert "(80\u00a0B) to 8.00 (80\u00a0KB)" in text
 
 
 def test_a_poor_machine_is_told():

@@ -1,0 +1,54 @@
+"""`python -m bench report` as a command, on results that are made up."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.sweep import results
+from tests.unit.bench.report.sample import sample
+
+ROOT = Path(__file__).parents[2]
+WITHOUT_PLOTLY = "import sys; sys.modules['plotly'] = None; from bench.__main__ import command; command()"
+
+
+def run(*words):
+    command = [sys.executable, *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT, check=False)
+
+
+@pytest.fixture
+def stored(tmp_path):
+    results.save(sample(), tmp_path / "a.parquet")
+    return tmp_path / "a.parquet"
+
+
+def test_a_report_is_one_file_and_its_path_is_told(stored, tmp_path):
+    done = run("-m", "bench", "report", stored, "-o", tmp_path / "a.html")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{tmp_path / 'a.html'}\n", "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.html", "a.parquet"]
+    assert (tmp_path / "a.html").stat().st_size < 5.2e6
+    assert (tmp_path / "a.html").read_text().count("plotly.js v") == 1
+
+
+def test_a_result_without_rows_is_one_line_and_code_2(stored, tmp_path):
+    results.save(results.Results([], sample().about), stored)
+    fails(run("-m", "bench", "report", stored, "-o", tmp_path / "a.html"), "no row of fastps")
+
+
+def test_a_file_that_is_no_result_is_one_line_and_code_2(tmp_path):
+    (tmp_path / "a.parquet").write_bytes(b"")
+    fails(run("-m", "bench", "report", tmp_path / "a.parquet", "-o", tmp_path / "a.html"), "no Parquet file")
+
+
+def test_without_plotly_it_says_what_to_install(stored, tmp_path):
+    done = run("-c", WITHOUT_PLOTLY, "report", stored, "-o", tmp_path / "a.html")
+    fails(done, "plotly is not installed: pip install 'fastps[bench]'")
+
+
+def fails(done, told):
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"bench report: .*\n", done.stderr)
+    assert told in done.stderr
