@@ -71,7 +71,7 @@ def test_a_sweep_measures_every_setting_and_keeps_it_in_two_forms(tmp_path):
 
 def test_ctrl_c_keeps_what_is_done_and_resume_goes_on(tmp_path):
     path = tmp_path / "a.parquet"
-    few = [*SMALL, "--shards", "1,2", "--peers", "memcpy,ray_actor", "--seconds", "0.5"]
+    few = [*SMALL, "--shards", "1,2", "--peers", "memcpy,ray_actor", "--seconds", "0.2"]
     options = [*COMMAND, *few, "-o", str(path)]
     program = subprocess.Popen(options, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=ROOT)
     try:
@@ -86,9 +86,9 @@ def test_ctrl_c_keeps_what_is_done_and_resume_goes_on(tmp_path):
     assert "--resume" in errors
     before = results.load(path)
     assert 1 <= len(before.settings()) < 4
-    done = sweep(*few, "--seconds", "0.4", "-o", path, "--resume")
+    done = sweep(*few, "--seconds", "0.3", "-o", path, "--resume")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "--seconds 0.5" in done.stderr
+    assert "--seconds 0.2" in done.stderr
     done = sweep(*few, "-o", path, "--resume")
     assert done.returncode == 0, done.stderr
     after = results.load(path)
