@@ -61,9 +61,8 @@ def throughput(sweep: Sweep, op: str) -> Chart | None:
     drawn = lines(sweep, op, sweep.subjects())
     if not any(line.key.startswith(OURS) for line in drawn):
         return None
-    figure, moved = go.Figure(), []
+    figure = go.Figure()
     for line in drawn:
-        moved += [row["bytes_second"] for row in line.rows]
         figure.add_scatter(
             x=[row["nbytes"] for row in line.rows], y=[row["bytes_second"] for row in line.rows],
             mode="lines+markers", line=line.style, **line.legend(),
@@ -77,19 +76,18 @@ def throughput(sweep: Sweep, op: str) -> Chart | None:
     rows = [row for row in next(iter(sweep.ways(op).values())) if row["of_bandwidth"]]
     if rows:
         reach = [_at_triad(row) for row in rows]
-        moved += reach
         figure.add_scatter(
             x=[row["nbytes"] for row in rows], y=reach, name="at the triad's speed", legendgroup=MEMORY,
             legendrank=3, mode="lines+markers", line=style.line(MEMORY), marker={"size": 3, "color": style.GREY},
             text=[f"{human_bytes(row['nbytes'])}: {rate(speed)}" for row, speed in zip(rows, reach, strict=True)],
             hovertemplate="%{text}<extra>at the triad's speed</extra>",
         )  # fmt: skip
-    ticks = style.decades(min(moved), max(moved))
-    figure.update_yaxes(type="log", tickvals=ticks, ticktext=[rate(tick) for tick in ticks])
     axis, narrow = style.size_axis(sweep.values("nbytes"))
     figure.update_xaxes(**axis)
     style.layout(figure, 330, narrow, title={"text": op, "x": 0.01, "y": 0.98, "font": {"size": 15}})
-    return Chart(figure, f"Bytes a second against size, {op}")
+    chart = Chart(figure, f"Bytes a second against size, {op}")
+    together([chart])
+    return chart
 
 
 def _at_triad(row: Row) -> float:
@@ -100,8 +98,9 @@ def together(charts: Sequence[Chart]) -> None:
     """Gives figures of throughput one scale."""
     moved = [value for chart in charts for trace in chart.figure.data for value in trace.y]
     low, high = float(np.log10(min(moved))), float(np.log10(max(moved)))
+    axis = {"range": [low - 0.25, high + 0.25], **style.log_axis(min(moved), max(moved), rate)}
     for chart in charts:
-        chart.figure.update_yaxes(range=[low - 0.25, high + 0.25])
+        chart.figure.update_yaxes(**axis)
 
 
 def percentiles(row: Row) -> tuple[np.ndarray, np.ndarray]:
@@ -115,7 +114,7 @@ def percentiles(row: Row) -> tuple[np.ndarray, np.ndarray]:
 def latency(sweep: Sweep) -> Chart:
     """Percentiles of single calls with the fewest workers and with the most, of fastps, the roof and those who wait for
     an answer."""
-    figure, choices = go.Figure(), []
+    figure, axes = go.Figure(), {}
     settings = [sweep.base()] + ([sweep.crowd()] if sweep.crowd() != sweep.base() else [])
     shown = [name for name in sweep.subjects() if name in (*ROOFS.values(), FLOOR, "shared_array", "torch_rpc")]
     for op in sweep.values("op"):
@@ -124,25 +123,33 @@ def latency(sweep: Sweep) -> Chart:
             for nbytes in sorted({r["nbytes"] for line in drawn if line.key.startswith(OURS) for r in line.rows}):
                 choice = f"{op} of {human_bytes(nbytes)}"
                 choice += f", {count('worker', setting['workers'])}" if len(settings) > 1 else ""
-                choices.append(choice)
-                for line, row in [(a, row) for a in drawn for row in a.rows if row["nbytes"] == nbytes]:
-                    x, ns = percentiles(row)
+                curves = [(line, percentiles(r)) for line in drawn for r in line.rows if r["nbytes"] == nbytes]
+                ends = [ns for _, (_, times) in curves for ns in (times[0], times[-1])]
+                axes[choice] = style.log_axis(min(ends), max(ends), duration)
+                for line, (x, ns) in curves:
                     # In seconds, of which the hover's format makes ns, µs and ms; half as many digits, half the page.
                     figure.add_scatter(
                         x=x.astype(np.float32), y=(ns / 1e9).astype(np.float32), meta=choice, **line.legend(),
-                        visible=choice == choices[0], mode="lines", line={**line.style, "shape": "hv"},
+                        visible=len(axes) == 1, mode="lines", line={**line.style, "shape": "hv"},
                         hovertemplate="1 call in %{x:,.3~r} takes %{y:.3~s}s or longer<extra>" + line.name + "</extra>",
                     )  # fmt: skip
-    times = [10.0**e for e in range(-9, 4)]
-    figure.update_yaxes(type="log", tickvals=times, ticktext=[duration(t * 1e9) for t in times])
+    for axis in axes.values():  # of ns; the figure is of seconds
+        axis["tickvals"] = [tick / 1e9 for tick in axis["tickvals"]]
+        if "range" in axis:
+            axis["range"] = [end - 9 for end in axis["range"]]
+    figure.update_yaxes(**next(iter(axes.values())))
     figure.update_xaxes(type="log", tickvals=list(SHARES), ticktext=list(SHARES.values()),
                         title={"text": "% of calls are faster", "standoff": 8})  # fmt: skip
     narrow = {
         "xaxis.tickvals": list(NARROW_SHARES), "xaxis.ticktext": list(NARROW_SHARES.values()),
         "xaxis.tickfont.size": 10, "margin.r": 24,
     }  # fmt: skip
-    style.layout(figure, 420, narrow, margin={"l": 74, "r": 14, "t": 12, "b": 56})
-    return Chart(figure, "Latency of single calls by percentile", tuple(choices))
+    meta = {
+        "narrow": narrow,
+        "choices": {c: {f"yaxis.{name}": value for name, value in axis.items()} for c, axis in axes.items()},
+    }  # fmt: skip
+    style.layout(figure, 420, margin={"l": 74, "r": 14, "t": 12, "b": 56}, meta=meta)
+    return Chart(figure, "Latency of single calls by percentile", tuple(axes))
 
 
 def scaling(sweep: Sweep, column: str, cores: int | None) -> Chart | None:

@@ -42,6 +42,7 @@ def ratios(sweep: Sweep) -> Chart | None:
             z=[[None if v is None else float(np.clip(np.log2(v), low, high)) for v in found] for found in values],
             x=[human_bytes(size) for size in sizes], y=[escape(label) for label in labels],
             text=[["" if v is None else number(v) for v in found] for found in values], texttemplate="%{text}",
+            textfont={"color": "#111"},  # on all of COLORS, on a light page and on a dark one
             colorscale=COLORS, zmin=low, zmax=high, showscale=False, xgap=2, ygap=2, hoverongaps=False,
             hovertemplate="%{y}, %{x}: %{text} times the roof's time<extra></extra>",
         )

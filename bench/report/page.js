@@ -4,6 +4,15 @@ const NARROW = 600; // pixels of a figure, below which it has fewer labels
 
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
+// Sets what paths such as "yaxis.range" name.
+function change(layout, paths) {
+  for (const [path, value] of Object.entries(paths ?? {})) {
+    const names = path.split(".");
+    const last = names.pop();
+    names.reduce((part, name) => (part[name] ??= {}), layout)[last] = value;
+  }
+}
+
 // The layout as the page needs it now: its colours, and what is different where it is narrow.
 function dressed(layout, width) {
   layout.font.color = color("--ink");
@@ -12,13 +21,7 @@ function dressed(layout, width) {
   }
   for (const note of layout.annotations ?? []) note.font.color = color("--muted");
   if (matchMedia("(pointer: coarse)").matches) layout.dragmode = false; // a finger scrolls the page
-  if (width < NARROW) {
-    for (const [path, value] of Object.entries(layout.meta.narrow)) {
-      const names = path.split(".");
-      const last = names.pop();
-      names.reduce((part, name) => (part[name] ??= {}), layout)[last] = value;
-    }
-  }
+  if (width < NARROW) change(layout, layout.meta.narrow);
   return layout;
 }
 
@@ -33,6 +36,10 @@ for (const group of document.querySelectorAll(".group")) {
     const found = JSON.parse(figure.querySelector("script").textContent);
     const choice = figure.querySelector("select")?.value;
     if (choice !== undefined) found.data = found.data.filter(({ meta }) => meta === undefined || meta === choice);
+    if (choice !== undefined && found.layout.meta.choices) {
+      delete found.layout.yaxis.range; // of the first choice
+      change(found.layout, found.layout.meta.choices[choice]);
+    }
     found.layout.uirevision = choice ?? "all"; // what was zoomed stays so until another choice
     return found;
   };
@@ -117,7 +124,8 @@ for (const filter of document.querySelectorAll(".filter")) {
       row.hidden = !fits.every((fit) => fit(texts[i]));
       shown += !row.hidden;
     });
-    told.textContent = shown === rows.length ? `${shown} rows` : `${shown} of ${rows.length} rows`;
+    const all = `${rows.length} ${rows.length === 1 ? "row" : "rows"}`;
+    told.textContent = shown === rows.length ? all : `${shown} of ${all}`;
   };
   input.addEventListener("input", apply);
   apply();

@@ -57,13 +57,18 @@ def page(results: Results) -> str:
 
 def _about(results: Results) -> Iterator[str]:
     """When, of what, where."""
-    about, processor = results.about, results.about["machine"]["processor"]
+    about, machine = results.about, results.about["machine"]
+    processor, python = machine.get("processor", {}), machine.get("versions", {}).get("python")
     begun = datetime.datetime.fromisoformat(about["begun"])
     yield f"{begun:%Y-%m-%d %H:%M} UTC"
     if about["commit"].get("id"):
         yield f"commit {about['commit']['id'][:10]}{' with changes' if about['commit'].get('dirty') else ''}"
-    yield f"{processor['model']}, {count('core', processor['cores'])}"
-    yield f"Python {about['machine']['versions']['python']}"
+    if processor.get("model"):
+        yield str(processor["model"])
+    if processor.get("cores"):
+        yield count("core", processor["cores"])
+    if python:
+        yield f"Python {python}"
     if len(about["nodes"]) > 1:
         hosts = len({node["host"] for node in about["nodes"]})
         yield f"{len(about['nodes'])} nodes of Ray on {count('host', hosts)}"
@@ -73,16 +78,33 @@ def _base(sweep: Sweep) -> str:
     return f"Medians, with {setting_and_way(sweep)} unless said otherwise."
 
 
+class Known(dict[str, Any]):
+    """Facts, perhaps of a version that knew fewer: what is not there is None, which the doctor calls unknown, and is
+    noted in `missing`."""
+
+    def __init__(self, facts: dict[str, Any], missing: list[str]) -> None:
+        super().__init__(facts)
+        self.missing = missing
+
+    def __missing__(self, name: str) -> None:
+        self.missing.append(name)
+
+
 def _poor(facts: dict[str, Any]) -> Iterator[str]:
-    """What the doctor says; when the result is of a version that knew less, only that."""
+    """What the doctor says, and what he was not told."""
+    missing: list[str] = []
+    parts = ("processor", "scheduling", "memory", "system")
     try:
-        found = [finding for finding in doctor.examine(facts) if finding.verdict == "poor"]
-    except KeyError as error:
+        examined = doctor.examine({part: Known(facts.get(part, {}), missing) for part in parts})
+    except TypeError:  # without the facts that every version has known
+        examined = []
+    found = [finding for finding in examined if finding.verdict == "poor"]
+    if missing:
+        names = escape(", ".join(dict.fromkeys(missing)).replace("_", " "))
         yield (
-            f"<p>Whether the machine was at its best is not told: the result is of an older fastps, without "
-            f"{escape(str(error.args[0]).replace('_', ' '))}.</p>"
+            f"<p>Whether all of the machine was at its best is not told: the result is of an older fastps, without "
+            f"{names}.</p>"
         )
-        return
     if found:
         items = "".join(
             f"<li><b>{escape(f.name)}</b>: {escape(f.found)}; {escape(f.why)}."
@@ -131,7 +153,7 @@ def _settings(sweep: Sweep) -> str:
 
 def _scaling(results: Results, sweep: Sweep) -> str:
     hosts = {node["host"] for node in results.about["nodes"]}
-    cores = results.about["machine"]["processor"]["cores"] if len(hosts) == 1 else None
+    cores = results.about["machine"].get("processor", {}).get("cores") if len(hosts) == 1 else None
     found = {column: charts.scaling(sweep, column, cores) for column in ("workers", "shards")}
     drawn = [chart for chart in found.values() if chart is not None]
     text = ["Bytes a second of all workers together. Dashed: as many times as there are."] if drawn else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,8 @@ class Chart:
     Attributes
     ----------
     figure : of its traces `legendgroup` is what the page's legend switches, `legendrank` where it stands there, and
-        `meta`, if any, the choice they belong to; `layout.meta["narrow"]` is what is different on a narrow page
+        `meta`, if any, the choice they belong to; `layout.meta` has what is different on a narrow page ("narrow"), and
+        by choice ("choices")
     title : what it is of, for those who do not see it
     choices : of which the page shows one at a time
     """
@@ -78,6 +79,17 @@ def size_axis(sizes: Sequence[int]) -> tuple[dict[str, Any], dict[str, Any]]:
     return axis, {f"xaxis.{name}": value for name, value in few.items()}
 
 
-def decades(low: float, high: float) -> list[float]:
-    """Powers of ten from the one below to the one above."""
-    return [10.0**exponent for exponent in range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)]
+FEW = 300  # times the smallest value: from there on powers of ten are labels enough
+
+
+def log_axis(low: float, high: float, text: Callable[[float], str]) -> dict[str, Any]:
+    """For values from `low` to `high`: labels at powers of ten; where there are few, also at 2 and 5 times as much, and
+    a range from one label to another, for values that are near each other may have none between them."""
+    exponents = range(int(np.floor(np.log10(low))) - 1, int(np.ceil(np.log10(high))) + 2)
+    few = high < FEW * low
+    ticks = [digit * 10.0**exponent for exponent in exponents for digit in ((1, 2, 5) if few else (1,))]
+    axis = {"type": "log", "tickvals": ticks, "ticktext": [text(tick) for tick in ticks]}
+    if few:
+        ends = max(tick for tick in ticks if tick < low), min(tick for tick in ticks if tick > high)
+        axis["range"] = [float(np.log10(end)) for end in ends]
+    return axis

@@ -77,7 +77,7 @@ def variant(columns: dict[str, Any], varied: Sequence[str]) -> str:
 
 def findings(sweep: Sweep) -> list[str]:
     """What is to be known first."""
-    return [*_roof(sweep), *_floor(sweep), *_ways(sweep), *_scaling(sweep), *_bandwidth(sweep)]
+    return [*_alone(sweep), *_roof(sweep), *_floor(sweep), *_ways(sweep), *_scaling(sweep), *_bandwidth(sweep)]
 
 
 def _at(nbytes: int) -> str:
@@ -88,6 +88,18 @@ def _ranges(sizes: Sequence[int], chosen: Sequence[int]) -> str:
     """ "80 B and 80 KB to 8 MB"."""
     parts = [_at(low) if low == high else f"{_at(low)} to {_at(high)}" for low, high in runs(sizes, chosen)]
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def _alone(sweep: Sweep) -> Iterator[str]:
+    """How long it takes, where neither roof nor floor says more."""
+    for op in sweep.values("op"):
+        ways = sweep.ways(op)
+        for over, rows in ways.items():
+            if all(row["to_roof"] is None and row["to_floor"] is None for row in rows):
+                first, *others = (f"{duration(row['median_ns'])} ({_at(row['nbytes'])})" for row in rows)
+                to = f" to {others[-1]}" if others else ""
+                beside = f" {WAYS.get(over, over)}" if len(ways) > 1 else ""
+                yield f"A {op}{beside} takes {first}{to}."
 
 
 def _roof(sweep: Sweep) -> Iterator[str]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bench.report import charts, heat, tables
+from bench.report import charts, heat, style, tables
 from bench.report.select import Sweep
 from bench.sweep.results import Results
 from tests.unit.bench.report.sample import sample
@@ -59,6 +59,24 @@ def test_an_operation_that_was_not_measured_with_the_fewest_workers_has_no_throu
     rows = [row for row in sample().rows if row["op"] == "pull" or row["workers"] == 2]
     assert charts.throughput(Sweep(rows), "push") is None
     assert charts.throughput(Sweep(rows), "pull") is not None
+
+
+@pytest.mark.parametrize(("low", "high"), [(2.0, 2.0), (30.0, 34.0), (10.0, 100.0), (1.2, 300.0), (1.0, 1e7)])
+def test_an_axis_of_powers_has_labels_however_near_its_values_are(low, high):
+    axis = style.log_axis(low, high, str)
+    first, last = (10.0**end for end in axis["range"]) if "range" in axis else (low, high)
+    assert first <= low <= high <= last
+    assert 2 <= sum(first * 0.999 <= tick <= last * 1.001 for tick in axis["tickvals"]) <= 12
+
+
+def test_every_choice_of_latency_has_an_axis_for_its_times():
+    chart = charts.latency(swept(sizes=(80, 80_000_000), workers=(1,), peers=()))
+    axes = chart.figure.layout.meta["choices"]
+    assert tuple(axes) == chart.choices
+    for trace in chart.figure.data:
+        first, last = (10.0**end for end in axes[trace.meta]["yaxis.range"])
+        assert first <= trace.y.min() <= trace.y.max() <= last
+        assert axes[trace.meta]["yaxis.ticktext"][axes[trace.meta]["yaxis.tickvals"].index(1e-6)] == "1 µs"
 
 
 def test_latency_is_of_the_fewest_workers_and_of_the_most():

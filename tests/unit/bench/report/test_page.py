@@ -135,9 +135,20 @@ def test_what_comes_from_a_file_is_text(evil):
 def test_a_result_that_knows_less_of_the_machine_says_so():
     result = sample()
     del result.about["machine"]["scheduling"]["waiting_share"]
+    result.about["machine"]["scheduling"]["ray_worker_niceness"] = 15
     text = page.page(result)
-    assert "Not at its best" not in text
+    assert re.search("Not at its best here: .*Ray's workers", html.unescape(text))  # what it knows it tells
     assert "an older fastps, without waiting share" in text
+
+
+@pytest.mark.parametrize("part", sample(sizes=(80,)).about["machine"])
+def test_any_fact_of_the_machine_may_be_missing(part):
+    for fact in sample(sizes=(80,)).about["machine"][part]:
+        result = sample(sizes=(80,), workers=(1,), ops=("pull",), peers=())
+        del result.about["machine"][part][fact]
+        assert read(result).headings[-1] == "How it was measured"
+    del result.about["machine"][part]
+    assert read(result).headings[-1] == "How it was measured"
 
 
 def test_a_size_stays_with_its_unit():

@@ -58,7 +58,9 @@ def test_large_sizes_are_held_against_the_triad():
 
 
 def test_what_was_not_measured_is_not_told():
-    assert said(workers=(1,), peers=()) == []
+    assert said(workers=(1,), peers=()) == [
+        "A pull takes 2 µs (80 B) to 8 µs (80 KB).", "A push takes 2 µs (80 B) to 8 µs (80 KB).",
+    ]  # fmt: skip
     assert said(workers=(1,), peers=("ray_actor",), sizes=(80,), ops=("pull",)) == [
         "The plain Ray actor takes 400 times as long for a pull of 80 B."
     ]
