@@ -60,6 +60,8 @@ def save(results: Results, path: Path) -> None:
 
 def load(path: Path) -> Results:
     """Raises ResultsError."""
+    if path.is_dir():
+        raise ResultsError(f"{path}: a directory; name a file in it")
     try:
         table = pq.read_table(path)
     except FileNotFoundError:

@@ -126,28 +126,3 @@ def test_history_draws_the_trend(files):
     assert "▁█" in done.stdout
     assert "2.000" in done.stdout
     assert bench("history", files / "nowhere").returncode == 2
-
-
-def test_a_report_is_one_page(files):
-    done = bench("report", files / "a.parquet", "-o", files / "a.html")
-    assert (done.returncode, done.stderr) == (0, "")
-    text = (files / "a.html").read_text()
-    assert 1e6 < len(text) < 7e6
-    assert text.rstrip().endswith("</html>")
-
-
-@pytest.mark.parametrize(
-    ("result", "output", "said"),
-    [
-        ("nothing.parquet", "a.html", "no such file"),
-        (ROOT / "setup.py", "a.html", "no Parquet file"),
-        ("a.parquet", "/nowhere/a.html", "/nowhere"),
-        ("a.parquet", ROOT / "csrc", "directory"),
-    ],
-)
-def test_a_report_that_cannot_be_is_one_line_and_code_2(files, result, output, said):
-    done = bench("report", files / result, "-o", files / output)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("bench report: ")
-    assert done.stderr.count("\n") == 1
-    assert said in done.stderr

@@ -38,9 +38,19 @@ def test_a_result_without_rows_is_one_line_and_code_2(stored, tmp_path):
     fails(run("-m", "bench", "report", stored, "-o", tmp_path / "a.html"), "no row of fastps")
 
 
-def test_a_file_that_is_no_result_is_one_line_and_code_2(tmp_path):
-    (tmp_path / "a.parquet").write_bytes(b"")
-    fails(run("-m", "bench", "report", tmp_path / "a.parquet", "-o", tmp_path / "a.html"), "no Parquet file")
+@pytest.mark.parametrize(
+    ("result", "output", "said"),
+    [
+        ("empty.parquet", "a.html", "no Parquet file"),
+        ("nothing.parquet", "a.html", "no such file"),
+        (ROOT / "csrc", "a.html", "a directory"),
+        ("a.parquet", "/nowhere/a.html", "/nowhere"),
+        ("a.parquet", ROOT / "csrc", "directory"),
+    ],
+)
+def test_what_cannot_be_read_or_written_is_one_line_and_code_2(stored, tmp_path, result, output, said):
+    (tmp_path / "empty.parquet").write_bytes(b"")
+    fails(run("-m", "bench", "report", tmp_path / result, "-o", tmp_path / output), said)
 
 
 def test_without_plotly_it_says_what_to_install(stored, tmp_path):
