@@ -149,10 +149,10 @@ def report(results: Path, output: Path) -> None:
     click.echo(output)
 
 
-def command() -> None:
-    """What click finds wrong is one line as well."""
+def command(arguments: list[str] | None = None) -> None:
+    """With the words of the command line, or others. What click finds wrong is one line as well."""
     try:
-        main(standalone_mode=False)
+        main(arguments, standalone_mode=False)
     except click.Abort:
         sys.exit(INTERRUPTED)
     except click.exceptions.NoArgsIsHelpError as error:

@@ -14,7 +14,7 @@ import ray
 
 import fastps
 from bench import peers
-from bench.__main__ import QUICK_PEERS
+from bench.__main__ import QUICK_PEERS, command
 from bench.peers import shared_array
 from bench.sweep import cluster, results, run
 from bench.sweep.grid import Setting
@@ -108,25 +108,34 @@ def test_ctrl_c_keeps_what_is_done_and_resume_goes_on(tmp_path):
         (["--peers", "mpi"], "'mpi'"),
         (["--transport", "tcp"], "'tcp'"),
         (["--placement", "moon"], "'moon'"),
-        (["--placement", "remote", "--sizes", "80", "--peers", ""], "--local-cluster"),
         (["--address", "127.0.0.1:1"], "127.0.0.1:1"),
         (["--address", "auto", "--local-cluster", "2"], "exclude"),
         (["--workers", "64", "--sizes", "200M"], "64 workers"),
         (["-o", "/nowhere/a.parquet"], "/nowhere"),
         (["-o", "nothing.parquet", "--resume"], "no such file"),
-        (["-o", "setup.py", "--resume"], "Parquet"),
-        (["-o", "setup.py"], "there already"),
+        (["-o", str(ROOT / "setup.py"), "--resume"], "Parquet"),
+        (["-o", str(ROOT / "setup.py")], "there already"),
         (["--seconds", "soon"], "soon"),
         (["--local-cluster", "1"], "2<=x<=16"),
         (["--size", "80"], "--sizes"),
     ],
 )
-def test_what_cannot_be_measured_is_one_line_and_code_2(options, said):
-    done = sweep(*options)
+def test_what_cannot_be_measured_is_one_line_and_code_2(options, said, capsys):
+    with pytest.raises(SystemExit) as ended:
+        command(["sweep", *options])
+    out, errors = capsys.readouterr()
+    assert (ended.value.code, out) == (2, "")
+    assert errors.startswith("bench sweep: ")
+    assert errors.count("\n") == 1
+    assert said in errors
+
+
+def test_what_the_cluster_cannot_do_is_one_line_and_code_2():
+    done = sweep("--placement", "remote", "--sizes", "80", "--peers", "")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("bench sweep: ")
     assert done.stderr.count("\n") == 1
-    assert said in done.stderr
+    assert "--local-cluster" in done.stderr
 
 
 @fastps.rule
