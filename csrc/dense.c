@@ -39,7 +39,7 @@ static uint64_t buffer_at(const fps_span *span, uint64_t position)
 
 static uint32_t stream_of(const walk *w, const fps_span *span)
 {
-    return w->call->streams ? w->call->streams[span->rule] : 0;
+    return fps_kind_of_streams(w->call->kind) ? w->call->streams[span->rule] : 0;
 }
 
 static void pull_piece(const walk *w, const fps_span *span, uint64_t from, uint64_t to)
@@ -127,14 +127,14 @@ static void run_range(walk *w, uint64_t from, uint64_t to)
 static void prepare(walk *w, uint64_t version)
 {
     fps_part *part = w->part;
-    if (w->call->streams || part->prepared == part->seq) return;
+    if (w->call->kind == FPS_SET || part->prepared) return;
     for (uint32_t i = 0; i < w->call->n_rules; i++) {
         double *uniforms = part->uniforms + (size_t)i * FPS_UNIFORMS;
         fps_dense_prepare(w->arena, &w->call->rules[i], version, uniforms);
         uniforms[FPS_MAX_UNIFORMS] = w->call->limit;
         uniforms[FPS_MAX_UNIFORMS + 1] = w->call->scale;
     }
-    part->prepared = part->seq;
+    part->prepared = true;
 }
 
 /* Says in the session's record that a push begins or goes on, and counts it where it enters the shard. */
@@ -146,7 +146,7 @@ static void begin_push(walk *w, uint32_t stripe)
     uint64_t number = again                ? fps_load_relaxed(&w->seat->begun_version)
                       : part->position > 0 ? part->version /* the session did something else meanwhile */
                                            : fps_load_relaxed(version) + 1;
-    if (w->call->streams)
+    if (w->call->kind == FPS_SET)
         number = 0; /* a set is none of the shard's pushes */
     else
         part->version = number;
@@ -185,10 +185,10 @@ static fps_status run_stripes(walk *w, uint32_t stripe)
 {
     const fps_arena *arena = w->arena;
     fps_part *part = w->part;
-    bool pushes = w->call->grads != NULL, readers_do_not_lock = arena->layout.n_stripes == 1;
+    bool pushes = fps_kind_writes(w->call->kind), readers_do_not_lock = arena->layout.n_stripes == 1;
     if (pushes && readers_do_not_lock) sequence_begin(&arena->stripes[0]);
     if (pushes) begin_push(w, stripe);
-    if (!pushes || w->call->streams) part->version = fps_load_relaxed(&arena->header->version);
+    if (!pushes || w->call->kind == FPS_SET) part->version = fps_load_relaxed(&arena->header->version);
     for (;;) {
         uint64_t stop = (stripe + UINT64_C(1)) * arena->layout.stripe_bytes;
         if (stop > w->end) stop = w->end;
@@ -252,16 +252,17 @@ __attribute__((no_sanitize("thread"))) static bool read_optimistically(walk *w)
 static void run_unlocked(walk *w)
 {
     fps_word *version = &w->arena->header->version;
-    if (w->call->grads && !w->call->streams) {
+    const fps_kind kind = w->call->kind;
+    if (kind == FPS_PUSH || kind == FPS_PUSH_PULL) {
         w->part->version = atomic_fetch_add_explicit(version, 1, memory_order_relaxed) + 1;
         fps_store_relaxed(&w->seat->begun_seq, w->part->seq);
         prepare(w, w->part->version);
     } else {
         w->part->version = fps_load_relaxed(version);
-        if (w->call->grads) fps_store_relaxed(&w->seat->begun_seq, w->part->seq);
+        if (kind == FPS_SET) fps_store_relaxed(&w->seat->begun_seq, w->part->seq);
     }
     run_range(w, 0, w->end);
-    if (w->call->grads) fps_store_relaxed(&w->seat->applied_seq, w->part->seq);
+    if (fps_kind_writes(kind)) fps_store_relaxed(&w->seat->applied_seq, w->part->seq);
     w->part->position = w->end;
 }
 
@@ -269,14 +270,13 @@ void fps_dense_count(const fps_call *call, const fps_part *part)
 {
     fps_meters *m = &part->session->seat->meters;
     uint64_t bytes = 0;
-    if (call->streams) return;
+    if (fps_kind_of_streams(call->kind)) return;
     for (uint32_t i = 0; i < part->n_spans; i++) bytes += part->spans[i].bytes;
-    if (!call->grads)
-        fps_count(&m->pulls, 1);
-    else
-        fps_count(call->outs ? &m->push_pulls : &m->pushes, 1);
-    if (call->grads) fps_count(&m->bytes_written, bytes);
-    if (call->outs) fps_count(&m->bytes_read, bytes);
+    if (call->kind == FPS_PULL) fps_count(&m->pulls, 1);
+    if (call->kind == FPS_PUSH) fps_count(&m->pushes, 1);
+    if (call->kind == FPS_PUSH_PULL) fps_count(&m->push_pulls, 1);
+    if (fps_kind_writes(call->kind)) fps_count(&m->bytes_written, bytes);
+    if (fps_kind_reads(call->kind)) fps_count(&m->bytes_read, bytes);
 }
 
 /* Gives the push its number, or finds out how far an earlier attempt under the same number came. */
@@ -307,21 +307,22 @@ static fps_status run_part(fps_call *call, fps_part *part, const fps_wait *entry
         .end = arena->layout.params_bytes,
         .streaming = streaming,
         .block_bytes = arena->layout.block_bytes,
-        .run_piece = !call->grads    ? pull_piece
-                     : call->streams ? set_piece
-                     : call->outs    ? push_pull_piece
-                                     : push_piece,
+        .run_piece = call->kind == FPS_PUSH        ? push_piece
+                     : call->kind == FPS_PUSH_PULL ? push_pull_piece
+                     : call->kind == FPS_SET       ? set_piece
+                                                   : pull_piece,
     };
-    if (call->outs && w.block_bytes > FPS_BLOCK_BYTES) w.block_bytes = FPS_BLOCK_BYTES;
+    const bool writes = fps_kind_writes(call->kind);
+    if (fps_kind_reads(call->kind) && w.block_bytes > FPS_BLOCK_BYTES) w.block_bytes = FPS_BLOCK_BYTES;
     fps_status status = fps_arena_state(arena);
     if (status != FPS_OK) return status;
-    if (call->grads) {
+    if (writes) {
         status = number_push(&w);
         if (status != FPS_OK) return status;
     }
     if (arena->layout.isolation == FPS_ISOLATION_NONE) {
         run_unlocked(&w);
-    } else if (call->grads || arena->layout.n_stripes > 1 || !read_optimistically(&w)) {
+    } else if (writes || arena->layout.n_stripes > 1 || !read_optimistically(&w)) {
         uint32_t stripe = (uint32_t)(part->position / arena->layout.stripe_bytes);
         if (stripe == arena->layout.n_stripes) stripe--; /* an attempt that died behind its last block */
         fps_wait wait = *entry;
@@ -329,16 +330,17 @@ static fps_status run_part(fps_call *call, fps_part *part, const fps_wait *entry
         part->waited_for = stripe;
         status = fps_stripe_enter(arena, stripe, &wait);
         if (status != FPS_OK) return status;
-        if (call->grads && fps_load_relaxed(&w.seat->begun_seq) == part->seq) {
+        if (writes && fps_load_relaxed(&w.seat->begun_seq) == part->seq) {
             /* the repair may have finished a block of the attempt that died */
             uint64_t cursor = fps_load_acquire(&w.seat->cursor); /* SYNC redo-committed */
             if (FPS_CURSOR_POSITION(cursor) > part->position) part->position = FPS_CURSOR_POSITION(cursor);
         }
-        *resumed = call->grads && part->position > 0;
+        *resumed = writes && part->position > 0;
         status = run_stripes(&w, stripe);
         if (status != FPS_OK) return status;
     }
-    part->done = 1;
+    part->done = true;
+    if (writes) part->applied = true;
     fps_dense_count(call, part);
     return FPS_OK;
 }
@@ -348,8 +350,8 @@ static fps_status pull_again(const fps_call *call, fps_part *part)
 {
     fps_call pull = *call;
     bool resumed;
-    pull.grads = NULL;
-    part->done = 0;
+    pull.kind = FPS_PULL;
+    part->done = false;
     part->position = 0;
     return run_part(&pull, part, &pull.wait, false, &resumed);
 }
@@ -359,7 +361,7 @@ fps_status fps_dense_run(fps_call *call, uint32_t *at)
 {
     uint64_t bytes = 0;
     for (uint32_t i = 0; i < call->n_parts; i++) bytes += call->parts[i].session->arena->layout.params_bytes;
-    bool streaming = call->outs && bytes >= FPS_STREAM_BYTES;
+    bool streaming = fps_kind_reads(call->kind) && bytes >= FPS_STREAM_BYTES;
     fps_wait no_wait = call->wait;
     no_wait.deadline_ns = FPS_NO_WAIT;
 
@@ -374,17 +376,20 @@ fps_status fps_dense_run(fps_call *call, uint32_t *at)
             if (part->done) continue;
             call->wait.meters = no_wait.meters = &part->session->seat->meters;
             bool resumed = false;
-            status = run_part(call, part, wait_for_one ? &call->wait : &no_wait, streaming, &resumed);
+            status = part->applied ? FPS_ALREADY
+                                   : run_part(call, part, wait_for_one ? &call->wait : &no_wait, streaming, &resumed);
             if (status == FPS_BUSY && call->wait.deadline_ns != FPS_NO_WAIT && !wait_for_one) {
                 left++;
                 status = FPS_OK;
                 continue;
             }
             *at = n;
+            if (status == FPS_ALREADY) part->applied = true;
             /* A retry is answered, not applied; and one that went on in the middle has not pulled what lies before. */
-            if (call->outs && (status == FPS_ALREADY || (status == FPS_OK && resumed))) status = pull_again(call, part);
+            if (call->kind == FPS_PUSH_PULL && (status == FPS_ALREADY || (status == FPS_OK && resumed)))
+                status = pull_again(call, part);
             if (status == FPS_ALREADY) {
-                part->done = 1;
+                part->done = true;
                 status = FPS_OK;
             }
             if (status != FPS_OK) goto out;

@@ -11,6 +11,7 @@
 #ifndef FPS_DENSE_H
 #define FPS_DENSE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "arena.h"
@@ -52,29 +53,50 @@ typedef struct fps_span {
     uint32_t item_bytes; /* 4 or 8 */
 } fps_span;
 
-/* One shard's part of an operation. `position` and `version` say how far it has come: an operation that could not be
- * finished goes on from there when it is run again with the same parts. */
+/* One shard's part of an operation. `applied`, `position` and `version` say how far it has come: an operation that
+ * could not be finished goes on from there when it is run again with the same parts. So it does in another session,
+ * when that gives it a number of its own: `seq` is 0 then. */
 typedef struct fps_part {
     fps_session *session;
     const fps_span *spans;
     uint32_t n_spans;
-    uint32_t done;       /* 0 or 1 */
+    bool done;
+    bool applied;        /* what it writes is whole in the shard; a push_pull may have to read yet */
+    bool prepared;       /* the uniforms are those of this push */
     uint64_t position;   /* bytes of params behind the operation */
-    uint64_t seq;        /* of the push; 0: not begun, a number is given */
+    uint64_t seq;        /* of the push in its session; 0: a number is given */
     uint64_t version;    /* pushes in the state that was read or written */
-    uint64_t prepared;   /* the push whose uniforms these are */
     uint64_t pinned;     /* of rounds: `current` as a pull reads it */
     double *uniforms;    /* [rules][FPS_UNIFORMS] */
     uint32_t waited_for; /* the stripe whose lock was not to be had */
 } fps_part;
 
-/* An operation. `grads` makes it a push, `outs` a pull, both a push_pull. With `streams` it is about slots: a pull
- * reads them, a push sets them to `grads`; FPS_NO_STREAM passes a rule's parameters over. */
+typedef enum fps_kind {
+    FPS_REACH = 0, /* only brings about a round, see rounds.h */
+    FPS_PULL,
+    FPS_PUSH,
+    FPS_PUSH_PULL,
+    FPS_GET, /* reads `streams` */
+    FPS_SET, /* sets `streams` to `grads`, without the rule */
+} fps_kind;
+
+static inline bool fps_kind_reads(fps_kind kind)
+{
+    return kind == FPS_PULL || kind == FPS_PUSH_PULL || kind == FPS_GET;
+}
+static inline bool fps_kind_writes(fps_kind kind)
+{
+    return kind == FPS_PUSH || kind == FPS_PUSH_PULL || kind == FPS_SET;
+}
+static inline bool fps_kind_of_streams(fps_kind kind) { return kind == FPS_GET || kind == FPS_SET; }
+
+/* An operation: what its kind does not use is not looked at. It belongs to one caller, on whose stack it lies. */
 typedef struct fps_call {
-    const void *const *grads;  /* per buffer, or NULL */
-    void *const *outs;         /* per buffer, or NULL */
+    fps_kind kind;
+    const void *const *grads;  /* per buffer */
+    void *const *outs;         /* per buffer */
     const void *const *pulled; /* per buffer, or NULL: for rules that want it */
-    const uint32_t *streams;   /* per rule, or NULL */
+    const uint32_t *streams;   /* per rule; FPS_NO_STREAM passes its parameters over */
     const fps_rule *rules;
     uint32_t n_rules;
     double limit, scale; /* of gradients, for kernels that clip */

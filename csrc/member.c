@@ -209,12 +209,13 @@ fps_status fps_worker_return(fps_worker *w, const fps_wait *wait)
     return FPS_OK;
 }
 
-fps_status fps_worker_end_step(fps_worker *w, const fps_wait *wait)
+fps_status fps_worker_end_step(fps_worker *w, uint64_t clock, const fps_wait *wait)
 {
     fps_status status = enter_as(w, wait);
     if (status != FPS_OK) return status;
-    heard(&w->roster.members[w->rank], w);
-    leave_board(&w->roster, fps_clock_end_step(&w->roster, w->rank));
+    fps_member *m = &w->roster.members[w->rank];
+    heard(m, w);
+    leave_board(&w->roster, fps_load_relaxed(&m->clock) == clock && fps_clock_end_step(&w->roster, w->rank));
     return FPS_OK;
 }
 

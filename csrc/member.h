@@ -34,7 +34,8 @@ fps_status fps_worker_return(fps_worker *worker, const fps_wait *wait);
 /* Waits until a worker of its clock may begin. `*clock` is its clock, `*progress` what the others have reached. */
 fps_status fps_worker_begin(fps_worker *worker, const fps_wait *wait, uint64_t *clock, uint64_t *progress);
 
-fps_status fps_worker_end_step(fps_worker *worker, const fps_wait *wait);
+/* Ends the step that began at this clock: ending it twice is ending it once. */
+fps_status fps_worker_end_step(fps_worker *worker, uint64_t clock, const fps_wait *wait);
 fps_status fps_worker_give(fps_worker *worker, uint64_t round, uint32_t weight, const fps_wait *wait, bool *counted);
 
 /* BSP: it has read what `round` rounds have made, perhaps later ones than its clock says. */

@@ -179,12 +179,13 @@ static void apply_block(const update *u, const fps_span *span, uint64_t from, ui
                  u->part->uniforms + (size_t)span->rule * FPS_UNIFORMS);
 }
 
-/* Uniforms of one set of hyper-parameters: those of the moment, between two changes of them. */
-static fps_status prepare(const update *u, const fps_wait *wait)
+/* Uniforms of one set of hyper-parameters: those of the moment, between two changes of them. False while they are being
+ * changed: nobody waits with the turn. */
+static bool prepare(const update *u)
 {
+    const fps_wait no_wait = {.deadline_ns = FPS_NO_WAIT};
     uint64_t step = fps_load_relaxed(&u->arena->header->updates[u->from]) + 1;
-    fps_status status = fps_stripe_enter(u->arena, 0, wait); /* SYNC stripe-handover */
-    if (status != FPS_OK) return status;
+    if (fps_stripe_enter(u->arena, 0, &no_wait) != FPS_OK) return false; /* SYNC stripe-handover */
     for (uint32_t i = 0; i < u->call->n_rules; i++) {
         double *uniforms = u->part->uniforms + (size_t)i * FPS_UNIFORMS;
         fps_dense_prepare(u->arena, &u->call->rules[i], step, uniforms);
@@ -192,7 +193,7 @@ static fps_status prepare(const update *u, const fps_wait *wait)
         uniforms[FPS_MAX_UNIFORMS + 1] = 1.0;
     }
     fps_stripe_leave(u->arena, 0);
-    return FPS_OK;
+    return true;
 }
 
 /* A formal data race where this process was passed while it was stopped: rows are being written again. What it reads
@@ -290,9 +291,10 @@ static void end_turn(const fps_session *session)
                                             memory_order_relaxed);
 }
 
-/* One attempt at the next version: FPS_BUSY when somebody else's became current first. */
+/* One attempt at the next version: FPS_BUSY when somebody else's became current first, or while hyper-parameters are
+ * being changed. */
 static fps_status attempt_round(const fps_call *call, const fps_part *part, const fps_decision *decision,
-                                const fps_wait *wait)
+                                bool *configuring)
 {
     const fps_session *session = part->session;
     update u = {.call = call, .part = part, .arena = session->arena, .decision = decision};
@@ -307,8 +309,8 @@ static fps_status attempt_round(const fps_call *call, const fps_part *part, cons
                                                                 memory_order_release, memory_order_relaxed);
             status = done ? FPS_OK : FPS_BUSY; /* SYNC version */
         } else {
-            status = prepare(&u, wait);
-            if (status == FPS_OK) status = claim(u.arena, &u.to);
+            *configuring = !prepare(&u);
+            status = *configuring ? FPS_BUSY : claim(u.arena, &u.to);
             if (status == FPS_OK) {
                 write_update(&u);
                 status = publish(u.arena, current, decision->round, u.to) ? FPS_OK : FPS_BUSY;
@@ -343,19 +345,33 @@ static fps_status attempt_set(const fps_call *call, fps_part *part)
     return status;
 }
 
+/* Without a turn: signal handlers may run here, and others go on. */
+static fps_status await_configuration(const fps_arena *arena, const fps_wait *wait)
+{
+    fps_status status = fps_stripe_enter(arena, 0, wait);
+    if (status == FPS_OK) fps_stripe_leave(arena, 0);
+    return status;
+}
+
 /* Until it is done, whatever others do. Waits for a version that nobody holds. Without a decision it sets streams. */
 static fps_status change(fps_call *call, fps_part *part, const fps_decision *decision, const fps_wait *wait)
 {
     const fps_session *session = part->session;
     const uint64_t round = decision ? decision->round : UINT64_MAX;
     for (;;) {
-        bool ours;
+        bool ours, configuring = false;
         fps_status status = fps_arena_state(session->arena);
         if (status == FPS_OK) status = take_turn(session, round, wait, &ours);
         if (status != FPS_OK || !ours) return status;
         status = fps_arena_state(session->arena); /* closed while we waited: its memory was given back */
-        if (status == FPS_OK) status = decision ? attempt_round(call, part, decision, wait) : attempt_set(call, part);
+        if (status == FPS_OK)
+            status = decision ? attempt_round(call, part, decision, &configuring) : attempt_set(call, part);
         end_turn(session);
+        if (configuring && wait->deadline_ns != FPS_NO_WAIT) {
+            status = await_configuration(session->arena, wait);
+            if (status != FPS_OK) return status;
+            continue;
+        }
         if (wait->deadline_ns == FPS_NO_WAIT || (status != FPS_BUSY && status != FPS_HELD)) return status;
         if (status == FPS_BUSY) continue; /* somebody passed us */
         if (fps_now_ns() >= wait->deadline_ns) return FPS_HELD;
@@ -447,7 +463,6 @@ static fps_status deposit_all(fps_call *call, const fps_deposit *d, uint32_t *at
         bool abandoned;
         if (part->done) continue;
         *at = n;
-        if (d->rank >= arena->layout.n_members) return FPS_PUT_OUT;
         pthread_mutex_t *lock = &arena->rows[d->rank].lock;
         fps_status status = fps_arena_state(arena);
         if (status == FPS_OK) status = fps_lock_acquire(lock, &call->wait, &abandoned);
@@ -458,7 +473,7 @@ static fps_status deposit_all(fps_call *call, const fps_deposit *d, uint32_t *at
         fps_lock_release(lock);
         if (status != FPS_OK) return status;
         part->version = d->round + 1;
-        part->done = 1;
+        part->done = true;
         fps_dense_count(call, part);
     }
     return FPS_OK;
@@ -468,7 +483,7 @@ static void copy_out(const fps_call *call, const fps_part *part, uint32_t versio
 {
     for (uint32_t i = 0; i < part->n_spans; i++) {
         const fps_span *s = &part->spans[i];
-        uint32_t stream = call->streams ? call->streams[s->rule] : 0;
+        uint32_t stream = call->kind == FPS_GET ? call->streams[s->rule] : 0;
         if (stream == FPS_NO_STREAM) continue;
         const uint8_t *from = fps_arena_version(part->session->arena, version, stream) + s->position;
         (streaming ? fps_copy_stream : fps_copy)((uint8_t *)call->outs[s->buffer] + s->buffer_offset, from, s->bytes);
@@ -493,7 +508,7 @@ static fps_status pull_all(fps_call *call, uint32_t *at)
         uint32_t version = FPS_CURRENT_VERSION(part->pinned);
         if (status == FPS_OK) copy_out(call, part, version, streaming);
         fps_rounds_unpin(part->session, version);
-        part->done = 1;
+        part->done = true;
         if (status == FPS_OK) fps_dense_count(call, part);
     }
     if (streaming) fps_copy_drain();
@@ -505,15 +520,27 @@ static fps_status pull_all(fps_call *call, uint32_t *at)
     return status;
 }
 
+/* A decision may come from another node. */
+static bool names_only_members(const fps_call *call, const fps_decision *decision)
+{
+    if (decision->n_given > FPS_MAX_MEMBERS) return false;
+    for (uint32_t i = 0; i < call->n_parts; i++)
+        for (uint32_t k = 0; k < decision->n_given; k++)
+            if (decision->ranks[k] >= call->parts[i].session->arena->layout.n_members) return false;
+    return true;
+}
+
 fps_status fps_rounds_run(fps_call *call, const fps_decision *decision, const fps_deposit *deposit, uint32_t *at)
 {
     call->wait.meters = &call->parts[0].session->seat->meters;
     *at = 0;
+    if (decision && !names_only_members(call, decision)) return FPS_BAD_DECISION;
+    if (deposit && deposit->rank >= call->parts[0].session->arena->layout.n_members) return FPS_BAD_DECISION;
     fps_status status = decision && decision->round > 0 ? reach(call, decision, at) : FPS_OK;
     if (status != FPS_OK) return status;
     if (deposit) return deposit_all(call, deposit, at);
-    if (call->outs) return pull_all(call, at);
-    for (uint32_t i = 0; call->grads && call->streams && status == FPS_OK && i < call->n_parts; i++) {
+    if (fps_kind_reads(call->kind)) return pull_all(call, at);
+    for (uint32_t i = 0; call->kind == FPS_SET && status == FPS_OK && i < call->n_parts; i++) {
         *at = i;
         call->parts[i].waited_for = 0;
         if (!call->parts[i].done) status = change(call, &call->parts[i], NULL, &call->wait);

@@ -29,7 +29,8 @@ typedef struct fps_deposit {
 
 /* Runs the parts that are not done: brings each shard to the decision's round, then deposits `grads`, or copies `outs`
  * out of one round of all shards, whose number is every part's `version`. Values that go with `streams` are set in a
- * version of their own. FPS_MIXED when shards are at other rounds than the decision allows: a newer one knows more. */
+ * version of their own. FPS_MIXED when shards are at other rounds than the decision allows: a newer one knows more.
+ * FPS_BAD_DECISION, with nothing touched, when it, or the deposit, names a rank that the arenas do not have. */
 fps_status fps_rounds_run(fps_call *call, const fps_decision *decision, const fps_deposit *deposit, uint32_t *at);
 
 /* Keeps the current version of a shard as it is until it is let go, and answers `current`. Pins are not counted, and an

@@ -93,6 +93,15 @@ fps_status fps_row_read_surely(const fps_arena *arena, const fps_table *t, uint3
     }
 }
 
+uint32_t fps_row_written(const fps_arena *arena, uint32_t seat)
+{
+    const uint64_t record = fps_load_relaxed(&arena->seats[seat].writes);
+    const uint32_t table = FPS_WRITES_TABLE(record), row = FPS_WRITES_ROW(record);
+    if (table == 0 || table > arena->layout.n_tables || row >= arena->tables[table - 1].layout.max_rows) return 0;
+    const fps_table *t = &arena->tables[table - 1];
+    return FPS_ROW_WRITER(fps_load_relaxed(fps_row_word(fps_row_at(t, row)))) == seat + 1 ? table : 0;
+}
+
 bool fps_row_bury(const fps_arena *arena, uint32_t seat, int64_t give_up_ns)
 {
     fps_seat *dead = &arena->seats[seat];

@@ -115,6 +115,10 @@ fps_row_read(const fps_table *t, uint32_t row, uint64_t key, uint8_t *to, uint32
     return fps_load_relaxed(fps_row_word(at)) == before ? FPS_READ_DONE : FPS_READ_BUSY;
 }
 
+/* The number behind that of the table in which the session of a seat holds a row now; 0: it holds none. For messages.
+ */
+uint32_t fps_row_written(const fps_arena *arena, uint32_t seat);
+
 /* What to do when a row is busy: spin, then sleep; repairs it when its writer died. FPS_OK: try again. `*tries` counts,
  * from 0. */
 fps_status fps_row_wait(const fps_arena *arena, const fps_table *t, uint32_t row, const fps_wait *wait,

@@ -199,7 +199,7 @@ static void prepare(walk *w)
 {
     const fps_sparse_call *call = w->call;
     double hyper[FPS_MAX_HYPER];
-    if (call->set) return;
+    if (call->kind == FPS_SET) return;
     fps_table_hyper(w->t, hyper);
     call->rule->prepare(hyper, (double)w->part->version, w->part->uniforms);
     w->part->uniforms[FPS_MAX_UNIFORMS] = call->limit;
@@ -218,18 +218,21 @@ static fps_status make_ready(walk *w)
     return status;
 }
 
+/* It begins, or goes on in another session: then it was counted before, and keeps what it began with. */
 static void begin_push(walk *w)
 {
     fps_sparse_part *part = w->part;
-    if (part->seq == 0) part->seq = ++part->session->seq;
-    part->position = 0;
-    part->version = w->call->set ? fps_load_relaxed(&w->t->control->version)
-                                 : atomic_fetch_add_explicit(&w->t->control->version, 1, memory_order_relaxed) + 1;
-    prepare(w);
-    fps_store_relaxed(&w->seat->rows_done, 0);
+    fps_word *version = &w->t->control->version;
+    part->seq = ++part->session->seq;
+    if (!part->begun) {
+        part->version = w->call->kind == FPS_SET ? fps_load_relaxed(version)
+                                                 : atomic_fetch_add_explicit(version, 1, memory_order_relaxed) + 1;
+        prepare(w);
+    }
+    fps_store_relaxed(&w->seat->rows_done, part->position);
     atomic_signal_fence(memory_order_seq_cst);
     fps_store_relaxed(&w->seat->begun_seq, part->seq);
-    part->begun = 1;
+    part->begun = true;
     w->wait.interrupted = NULL;
 }
 
@@ -307,13 +310,14 @@ static fps_status push_row(walk *w, uint32_t u)
 {
     const fps_table *t = w->t;
     fps_batch *batch = w->part->batch;
-    const uint8_t *grad = w->call->set ? NULL : gradient_of(w, u);
+    const bool sets = w->call->kind == FPS_SET, pulls = w->call->kind == FPS_PUSH_PULL;
+    const uint8_t *grad = sets ? NULL : gradient_of(w, u);
     uint8_t *redo = fps_row_redo(w->arena, w->part->session->index);
     uint64_t word;
     fps_status status = take_row(w, u, &word);
     if (status != FPS_OK) return status;
     uint8_t *row = fps_row_at(t, batch->rows[u]);
-    if (w->call->set)
+    if (sets)
         apply_set(w, row, redo, u);
     else
         apply_rule(w, row, redo, grad);
@@ -325,7 +329,7 @@ static fps_status push_row(walk *w, uint32_t u)
     fps_row_commit(w->part->session, t, batch->rows[u]);
     fps_store_relaxed(&w->seat->rows_done, u + UINT64_C(1));
     fps_row_leave(t, batch->rows[u], word + FPS_ROW_ONCE);
-    for (uint32_t i = batch->first[u]; w->call->outs && i != FPS_BATCH_END; i = batch->next[i])
+    for (uint32_t i = batch->first[u]; pulls && i != FPS_BATCH_END; i = batch->next[i])
         memcpy(out_of(w, i), redo, t->bytes[0]);
     return FPS_OK;
 }
@@ -336,7 +340,7 @@ static fps_status push(walk *w)
     const fps_batch *batch = part->batch;
     const uint32_t rows_ahead = ahead(w->t, PUSH_AHEAD, PUSH_BYTES);
     fps_status status = FPS_OK;
-    if (!part->begun) begin_push(w);
+    if (part->seq == 0) begin_push(w);
     for (uint32_t u = part->position, asked = u; status == FPS_OK && u < batch->n_unique; u++) {
         for (; asked < batch->n_unique && asked < u + rows_ahead; asked++)
             if (batch->rows[asked] != FPS_NO_ROW) prefetch_row(w->t, batch->rows[asked], true);
@@ -363,10 +367,11 @@ static void count(const walk *w)
 {
     fps_meters *m = &w->seat->meters;
     const uint64_t bytes = (uint64_t)w->part->n * w->t->bytes[0];
-    if (w->call->set) return;
-    fps_count(!w->call->grads ? &m->pulls : w->call->outs ? &m->push_pulls : &m->pushes, 1);
-    if (w->call->grads) fps_count(&m->bytes_written, bytes);
-    if (w->call->outs) fps_count(&m->bytes_read, bytes);
+    const fps_kind kind = w->call->kind;
+    if (kind == FPS_SET) return;
+    fps_count(kind == FPS_PULL ? &m->pulls : kind == FPS_PUSH_PULL ? &m->push_pulls : &m->pushes, 1);
+    if (fps_kind_writes(kind)) fps_count(&m->bytes_written, bytes);
+    if (fps_kind_reads(kind)) fps_count(&m->bytes_read, bytes);
 }
 
 static fps_status walk_of(const fps_sparse_call *call, fps_sparse_part *part, bool past, walk *w)
@@ -383,7 +388,8 @@ static fps_status walk_of(const fps_sparse_call *call, fps_sparse_part *part, bo
     };
     if (part->begun) w->wait.interrupted = NULL;
     w->wait.meters = &w->seat->meters;
-    if (w->t->layout.tracked && (call->create || call->grads)) w->now = fps_row_now(w->t);
+    if (w->t->layout.tracked && (call->create || call->kind == FPS_PUSH || call->kind == FPS_PUSH_PULL))
+        w->now = fps_row_now(w->t);
     return fps_arena_state(arena);
 }
 
@@ -391,15 +397,16 @@ static fps_status run_part(walk *w)
 {
     const fps_sparse_call *call = w->call;
     fps_status status;
-    if (call->grads || call->set) {
+    if (fps_kind_writes(call->kind)) {
         const bool again = w->part->position > 0;
-        status = push(w);
-        if (status == FPS_OK && again && call->outs) status = pull_all(w);
+        status = w->part->applied ? FPS_OK : push(w);
+        if (status == FPS_OK) w->part->applied = true;
+        if (status == FPS_OK && again && call->kind == FPS_PUSH_PULL) status = pull_all(w);
     } else {
         status = pull(w);
     }
     if (status != FPS_OK) return status;
-    w->part->done = 1;
+    w->part->done = true;
     count(w);
     return FPS_OK;
 }
@@ -407,13 +414,13 @@ static fps_status run_part(walk *w)
 /* Of a push, all rows are there on all shards before the first one is changed on any. */
 fps_status fps_sparse_run(fps_sparse_call *call, uint32_t *at)
 {
-    const bool changes = call->grads || call->set;
+    const bool changes = fps_kind_writes(call->kind);
     fps_status status = FPS_OK;
     uint64_t bytes = 0;
     walk w;
     for (uint32_t i = 0; i < call->n_parts; i++)
         bytes += (uint64_t)call->parts[i].n * call->parts[i].session->arena->tables[call->table].bytes[0];
-    const bool past = !call->grads && bytes >= FPS_STREAM_BYTES;
+    const bool past = call->kind == FPS_PULL && bytes >= FPS_STREAM_BYTES;
     for (uint32_t i = 0; changes && i < call->n_parts && status == FPS_OK; i++) {
         *at = i;
         if (call->parts[i].done || call->parts[i].ready) continue;

@@ -18,25 +18,27 @@
 #include "status.h"
 
 /* One shard's part of an operation. `position` says how far it has come: one that could not be finished goes on from
- * there when it is run again with the same part. */
+ * there when it is run again with the same part, in another session when `seq` is 0 then. */
 typedef struct fps_sparse_part {
     fps_session *session;
     const uint64_t *keys;
     const uint32_t *places; /* where in the caller's arrays the row of key i belongs; NULL: i */
     uint32_t n;
-    fps_batch *batch; /* of this part alone, until it is done */
-    uint32_t done;
+    fps_batch *batch;  /* of this part alone, until it is done */
     uint32_t position; /* distinct keys behind a push */
-    uint32_t ready;    /* the batch holds this part's keys and their rows */
-    uint32_t begun;    /* the push has a number */
-    uint64_t seq;      /* of the push; 0: a number is given */
-    uint64_t version;  /* pushes to the table in this shard, this one included */
+    bool done;
+    bool applied;     /* what it writes is in all rows; a push_pull may have to read yet */
+    bool ready;       /* the batch holds this part's keys and their rows */
+    bool begun;       /* the push is counted, and has its uniforms */
+    uint64_t seq;     /* of the push in its session; 0: a number is given */
+    uint64_t version; /* pushes to the table in this shard, this one included */
     double uniforms[FPS_UNIFORMS];
 } fps_sparse_part;
 
-/* An operation on one table. `grads` makes it a push, `outs` a pull, both a push_pull. With `set` the streams of rows
- * are set instead. All arrays are [n, bytes of the stream]. */
+/* An operation on one table: FPS_PULL, FPS_PUSH, FPS_PUSH_PULL, or FPS_SET for the streams of rows. What its kind does
+ * not use is not looked at. All arrays are [n, bytes of the stream]. */
 typedef struct fps_sparse_call {
+    fps_kind kind;
     uint32_t table;
     const uint8_t *grads;
     uint8_t *outs;

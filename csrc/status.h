@@ -14,6 +14,7 @@ typedef enum fps_status {
     FPS_FULL,          /* every session seat, or every rank, is held by a live process */
     FPS_PUT_OUT,       /* the others went on without this worker */
     FPS_MIXED,         /* shards are at different rounds: look again which round has closed */
+    FPS_BAD_DECISION,  /* a message names a worker that cannot be */
     FPS_HELD,          /* every version of the parameters is held by somebody */
     FPS_TABLE_FULL,    /* a table has as many rows as it may have */
     FPS_NOT_ABANDONED, /* the session to adopt still has a live owner */

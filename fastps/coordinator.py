@@ -48,9 +48,9 @@ class Coordinator:
             await self._aside(partial(member.begin, timeout))
         return self._reached(member)
 
-    async def end_step(self, token: int, timeout: float) -> Reached:
+    async def end_step(self, token: int, clock: int, timeout: float) -> Reached:
         member = self._member(token)
-        member.end_step(timeout)
+        member.end_step(clock, timeout)
         return self._reached(member)
 
     async def give(self, token: int, round: int, weight: int, timeout: float) -> tuple[bool, Reached]:

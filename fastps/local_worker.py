@@ -6,12 +6,12 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from fastps import capacity
-from fastps._core import Arena
+from fastps._core import Arena, Outcome
 from fastps.consistency import LocalSGD
 from fastps.deadline import left_until
 from fastps.errors import PlacementError
 from fastps.kernels.loader import host_cpu
-from fastps.round_worker import RoundWorker, refuse, tell
+from fastps.round_worker import NOTHING, RoundWorker, refuse
 from fastps.transport.contract import Work
 from fastps.transport.shm import group_of
 from fastps.view import View
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from fastps.session import Session
     from fastps.transport.contract import Membership
 
+MADE = "the step was made on this worker's copy: do not repeat it"
+OWED_STEP = "the step was made on this worker's copy, and the next operation ends the round: do not repeat it"
 SESSIONS = 2  # that work on a copy: its worker's, and one to spare
 
 
@@ -49,7 +51,7 @@ class LocalWorker(RoundWorker):
             capacity.require(Arena.size(plan.params_bytes, SESSIONS, spec.n_slots), "worker: its local copy")
         self._arenas = {
             plan.index: Arena.create(
-                os.urandom(16), f"local copy of {spec.label(plan.index)}", plan.index, self._shards,
+                os.urandom(16), f"local copy of {spec.label(plan.index)}", plan.index, len(self._shards),
                 plan.params_bytes, SESSIONS, True, n_slots=spec.n_slots,
             )
             for plan in spec.plans
@@ -92,19 +94,37 @@ class LocalWorker(RoundWorker):
         clock, staleness = self.clock, max(0, self.clock - self._progress)
         versions: tuple[int, ...] = ()
         counted = self.returns == returns  # else the gradients are of a copy that is gone
-        if counted:
-            work = self._session.work(grads, None, None, "push", left_until(deadline))
-            counted = work is not None
-            if work is not None:
-                versions = self._group.run(work.grads, None, left_until(deadline), scale=work.scale)
+        outcome, steps = Outcome(), self._steps
+        try:
+            if counted:
+                work = self._session.work(grads, None, None, "push", left_until(deadline))
+                counted = work is not None
+                if work is not None:
+                    versions = self._group.run(
+                        work.grads, None, left_until(deadline), scale=work.scale, outcome=outcome
+                    )  # fmt: skip
             if step:
                 counted = self._count_step(deadline) and counted
-        self.reply = Reply(clock, staleness, versions, counted)
-        return self.reply
+            self.reply = Reply(clock, staleness, versions, counted)
+            return self.reply
+        except BaseException as error:  # only plain stores before `tell`: another handler may raise behind any call
+            whole = outcome.applied == self._shards
+            if whole and step and self._steps == steps:
+                self._steps += 1
+                self._owes_end = self._steps >= self._steps_a_round
+            says = OWED_STEP if self._owes_end else MADE if whole else ""
+            outcome.tell(error, None if says else "push to this worker's copy", says)
+            raise
 
     def end_step(self, *, timeout: float | None = None) -> None:
         """A step without a push."""
-        self._count_step(self._begin_locally(timeout))
+        deadline, outcome = self._begin_locally(timeout), Outcome()
+        steps = self._steps
+        try:
+            self._count_step(deadline)
+        except BaseException as error:
+            outcome.tell(error, None, OWED_STEP if self._owes_end else MADE if self._steps != steps else NOTHING)
+            raise
 
     def push_pull(
         self,
@@ -118,14 +138,15 @@ class LocalWorker(RoundWorker):
     ) -> Any:
         """A push, and the copy as it left it; at the last step of a round the mean of all copies, once it is there."""
         deadline = self._deadline(timeout)
+        outcome = Outcome()
         reply = self.push(grads, step=step, pulled=pulled, timeout=left_until(deadline), resume=resume)
         try:
             params = self.pull(out=out, timeout=left_until(deadline))
+            self.reply = reply
+            return params
         except BaseException as error:
-            error.add_note("the push was applied to this worker's copy")
+            outcome.tell(error, None, MADE)
             raise
-        self.reply = reply
-        return params
 
     def close(self) -> None:
         """Leaves, and gives the copy's memory back, but for what views refer to."""
@@ -163,11 +184,7 @@ class LocalWorker(RoundWorker):
         if self._steps < self._steps_a_round:
             return True
         self._owes_end = True
-        try:
-            self._end_step(deadline)
-        except BaseException as error:
-            tell(error, "the step was made on this worker's copy, and the next operation ends it: do not repeat it")
-            raise
+        self._end_step(deadline)
         return self._counted
 
     def _end_step(self, deadline: float) -> None:

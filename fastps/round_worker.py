@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
+from fastps._core import Outcome
 from fastps.deadline import left_until
-from fastps.errors import OptionError, ParameterError, PutOutError, WaitTimeoutError
+from fastps.errors import OptionError, PutOutError
 from fastps.worker import Reply, Worker
 
 if TYPE_CHECKING:
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 
 
 MOST = 65535  # FPS_GIVEN_MAX in csrc/layout.h
+
+# What has become of the gradients of a push that raised.
+NOTHING = "nothing was done"
+AGAIN = "nothing of this step counts: push all its gradients again"
+IN_PLACE = "the gradients are in place, and the next operation gives them: do not push them again"
+GIVEN = "the gradients were given to their round: do not push them again"
 
 
 class RoundWorker(Worker):
@@ -42,7 +49,6 @@ class RoundWorker(Worker):
         super().__init__(session, membership)
         assert session.rounds is not None
         self._rounds: Rounds = session.rounds
-        self._shards = len(session.spec.plans)
         self._number = self._attempt = self._gives = 0  # gradients in the worker's rows; deposits, and gives, ever made
         self._touched = False  # its rows, by the push under way
         self._counted = True  # the last that was given
@@ -60,7 +66,7 @@ class RoundWorker(Worker):
         deadline = self._begin(timeout)
         view, round = self._rounds.view(left_until(deadline), self._membership.decision())
         self._has_read(round, deadline)
-        self._reply((round,) * self._shards)
+        self._reply((round,) * len(self._shards))
         return view
 
     def push(
@@ -86,46 +92,39 @@ class RoundWorker(Worker):
         refuse(pulled, resume)
         returns = self.returns
         deadline = self._begin(timeout)
+        outcome = Outcome()
         reply = self._give(grads, step, deadline, returns)
         try:
             params = self.pull(out=out, timeout=left_until(deadline))
+            assert self.reply is not None
+            self.reply = Reply(reply.clock, reply.staleness, self.reply.versions, reply.counted)
+            return params
         except BaseException as error:
-            error.add_note(f"the push {'counts' if reply.counted else 'came too late'} in round {reply.clock}")
+            outcome.tell(
+                error, None, f"the push {'counts' if reply.counted else 'came too late'} in round {reply.clock}"
+            )
             raise
-        assert self.reply is not None
-        self.reply = Reply(reply.clock, reply.staleness, self.reply.versions, reply.counted)
-        return params
 
     def _give(self, grads: Any, step: bool, deadline: float, returns: int) -> Reply:
         """A push. Where the worker has returned since it had returned `returns` times, the others have left the version
         behind that the gradients are of, and the step is over."""
-        clock, staleness, counted = self.clock, max(0, self.clock - self._progress), False
-        gives, self._touched = self._gives, False
+        outcome, gives, self._touched = Outcome(), self._gives, False
         try:
+            clock, staleness, counted = self.clock, max(0, self.clock - self._progress), False
             if self.returns == returns:
                 counted = self._deposit(grads, deadline)
             if step and self.returns == returns:
                 self._owes_end = True
                 self._end_step(deadline)
                 counted = counted and self._counted
-        except (ParameterError, OptionError):
-            raise  # nothing has changed
-        except BaseException as error:
-            tell(error, self._aftermath(gives, clock))
+            self.reply = Reply(clock, staleness, (clock + 1,) * len(self._shards) if counted else (), counted)
+            return self.reply
+        except BaseException as error:  # only plain stores before `tell`: another handler may raise behind any call
+            says = GIVEN if self._gives > gives else IN_PLACE if self._owes_end else AGAIN if self._touched else NOTHING
+            if says is AGAIN:
+                self._number = 0
+            outcome.tell(error, None, says)
             raise
-        self.reply = Reply(clock, staleness, (clock + 1,) * self._shards if counted else (), counted)
-        return self.reply
-
-    def _aftermath(self, gives: int, clock: int) -> str:
-        """What has become of the gradients of a push that raised. They were for round `clock`, behind `gives` gifts."""
-        if self._gives > gives:
-            return f"the gradients were given to round {clock}: do not push them again"
-        if self._owes_end:
-            return "the gradients are in place, and the next operation gives them: do not push them again"
-        if not self._touched:
-            return "nothing was done"
-        self._number = 0
-        return "nothing of this step counts: push all its gradients again"
 
     def _deposit(self, grads: Any, deadline: float) -> bool:
         """Puts gradients into the worker's rows; False when they are skipped, or there is no use in it."""
@@ -190,10 +189,3 @@ class RoundWorker(Worker):
 def refuse(pulled: Any, resume: Any) -> None:
     if resume is not None or pulled is not None:
         raise OptionError("push: in rounds there is nothing to resume, and all gradients are of one version")
-
-
-def tell(error: BaseException, note: str) -> None:
-    """Adds a note to an error; raises one that says it at once, where it is only late."""
-    if type(error) is WaitTimeoutError:
-        raise WaitTimeoutError(f"{error}; {note}") from None
-    error.add_note(note)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from fastps import capacity, cluster, init
+from fastps._core import Outcome
 from fastps.cluster import Placement
 from fastps.consistency import BSP, Async, Consistency
 from fastps.deadline import deadline_after, left_until
@@ -353,7 +354,12 @@ class ParameterServer:
         """
         if not self._free:
             self._refuse("push")
-        (self._session or self._attach()).push(grads, pulled, seconds(timeout), resume)
+        session, limit, outcome = self._session or self._attach(), seconds(timeout), Outcome()
+        try:
+            session.push(grads, pulled, limit, resume, outcome)
+        except BaseException as error:
+            outcome.tell(error)
+            raise
 
     def push_pull(
         self, grads: Any, *, pulled: Any = None, out: Any = None, timeout: float | None = None, resume: Any = None
@@ -365,7 +371,12 @@ class ParameterServer:
         """
         if not self._free:
             self._refuse("push_pull")
-        return (self._session or self._attach()).push_pull(grads, pulled, out, seconds(timeout), resume)[0]
+        session, limit, outcome = self._session or self._attach(), seconds(timeout), Outcome()
+        try:
+            return session.push_pull(grads, pulled, out, limit, resume, outcome)[0]
+        except BaseException as error:
+            outcome.tell(error)
+            raise
 
     def _refuse(self, verb: str) -> None:
         raise WorkerRequiredError(
@@ -433,7 +444,7 @@ class ParameterServer:
             self._refuse("push")
         session = self._session or self._attach()
         limit = seconds(timeout)
-        return session.queue.submit(lambda: session.push(grads, pulled, limit, None) and None)
+        return session.queue.submit(lambda: _push(session, grads, pulled, limit))
 
     def flush(self, *, timeout: float | None = None) -> None:
         """Waits for all asynchronous operations of this process on this server.
@@ -462,7 +473,12 @@ class ParameterServer:
         DtypeError or NamesError for values that do not fit, with nothing set; WaitTimeoutError when it may be set in
         part.
         """
-        (self._session or self._attach()).set_slots(name, values, seconds(timeout))
+        session, outcome = self._session or self._attach(), Outcome()
+        try:
+            session.set_slots(name, values, seconds(timeout), outcome)
+        except BaseException as error:
+            outcome.tell(error, "set")
+            raise
 
     def configure(self, pattern: str | None = None, /, *, timeout: float | None = None, **hyper: float | None) -> None:
         """Changes hyper-parameters: ``ps.configure(lr=0.01)``. Every push that enters a shard from then on uses them.
@@ -485,10 +501,15 @@ class ParameterServer:
             own = {n: v for n, v in hyper.items() if pattern is not None or n in rule.hyper}
             changes.append((i, rule.numbers(own, "configure")))
         of_arrays = {n: v for n, v in hyper.items() if not named or any(n in r.hyper for r in self._spec.rules)}
-        if of_arrays and (pattern is None or not named):
-            session.configure(pattern, of_arrays, seconds(timeout))
-        for i, numbers in changes:
-            self._attach_table(i).configure(numbers, session.limit(timeout))
+        outcome = Outcome()
+        try:
+            if of_arrays and (pattern is None or not named):
+                session.configure(pattern, of_arrays, seconds(timeout), outcome)
+            for i, numbers in changes:
+                self._attach_table(i).configure(numbers, session.limit(timeout), outcome)
+        except BaseException as error:
+            outcome.tell(error, "change")
+            raise
 
     @property
     def hyper(self) -> Any:
@@ -618,6 +639,16 @@ def _fill_tables(server: ParameterServer, tables: dict[Path, Table], timeout: fl
             values = np.asarray(table.init.values, table.dtype)
             keys = np.arange(len(values)) if table.init.keys is None else table.init.keys
             TableHandle(server, number).set(keys, values, timeout=timeout)
+
+
+def _push(session: Session, grads: Any, pulled: Any, timeout: float | None) -> None:
+    """What a `Future` of `push_async` runs."""
+    outcome = Outcome()
+    try:
+        session.push(grads, pulled, timeout, None, outcome)
+    except BaseException as error:
+        outcome.tell(error)
+        raise
 
 
 def _start(plan: ShardPlan, num_shards: int, options: dict[str, Any], name: str | None) -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastps._core import Member, all_finite, global_norm
+from fastps._core import Member, Outcome, all_finite, global_norm
 from fastps.deadline import deadline_after, left_until
 from fastps.errors import FastPSError, NonfiniteError, OptionError, SplitError, TableFullError, WaitTimeoutError
 from fastps.future import Queue
@@ -79,35 +79,37 @@ class Session:
             versions = self.run(Work(outs=arrays or structure.outs(out, "pull")), timeout, "pull")
         return target, versions
 
-    def push(self, grads: Any, pulled: Any, timeout: float | None, resume: Any) -> tuple[int, ...] | None:
+    def push(
+        self, grads: Any, pulled: Any, timeout: float | None, resume: Any, outcome: Outcome
+    ) -> tuple[int, ...] | None:
         """Per shard the version that it made; None when it was skipped. Of shards that an earlier attempt had finished,
         0."""
-        plain = resume is None and pulled is None and self._direct is not None
-        versions = self._run_directly(True, grads, False, None, timeout) if plain else None
-        if versions is None:
-            work = self.work(grads, pulled, None, "push", timeout, resume)
-            if work is None:
-                return None
-            versions = self.run(work, timeout, "push", resume)
-        return versions
+        if resume is None and pulled is None and self._direct is not None:
+            versions = self._run_directly(True, grads, False, None, timeout, outcome)
+            if versions is not None:
+                return versions
+        work = self.work(grads, pulled, None, "push", timeout, resume)
+        return None if work is None else self.run(work, timeout, "push", resume, outcome)
 
     def push_pull(
-        self, grads: Any, pulled: Any, out: Any, timeout: float | None, resume: Any
+        self, grads: Any, pulled: Any, out: Any, timeout: float | None, resume: Any, outcome: Outcome
     ) -> tuple[Any, tuple[int, ...], bool]:
         """The parameters, their versions, and whether the push was applied, not skipped."""
         structure = self.spec.structure
         if resume is not None:  # what was pushed before is not in this `out`
-            applied = self.push(grads, pulled, timeout, resume) is not None
+            applied = self.push(grads, pulled, timeout, resume, outcome) is not None
             return *self.pull(out, timeout), applied
         fresh = structure.empty() if out is None else None
         target = out if fresh is None else structure.assemble(fresh)
         plain = pulled is None and self._direct is not None
-        versions = self._run_directly(True, grads, True, target, timeout) if plain else None
+        versions = self._run_directly(True, grads, True, target, timeout, outcome) if plain else None
         if versions is not None:
             return target, versions, True
         arrays = fresh or structure.outs(out, "push_pull")
         work = self.work(grads, pulled, arrays, "push_pull", timeout)
-        return target, self.run(work or Work(outs=arrays), timeout, "push_pull"), work is not None
+        if work is None:
+            return target, self.run(Work(outs=arrays), timeout, "push_pull"), False
+        return target, self.run(work, timeout, "push_pull", None, outcome), True
 
     def work(
         self, grads: Any, pulled: Any, outs: Arrays | None, verb: str, timeout: float | None, resume: Any = None
@@ -159,11 +161,11 @@ class Session:
             self.rounds.reach(left_until(deadline))
         return structure.assemble(arrays)
 
-    def set_slots(self, name: str, values: Any, timeout: float | None) -> None:
+    def set_slots(self, name: str, values: Any, timeout: float | None, outcome: Outcome) -> None:
         structure, with_slot = self._slot(name, "set_slots", timeout)
         given = structure.grads(values, "set_slots")
         try:
-            self.run(self._slot_work(name, with_slot, grads=given), timeout, "set_slots")
+            self.run(self._slot_work(name, with_slot, grads=given), timeout, "set_slots", None, outcome)
         except WaitTimeoutError as error:
             raise WaitTimeoutError(f"set_slots: {error}; call it again to set all of it") from None
 
@@ -191,7 +193,7 @@ class Session:
 
         return Work(spread(grads), spread(outs), slot=name, streams=self.spec.streams(name))
 
-    def configure(self, pattern: str | None, values: dict[str, Any], timeout: float | None) -> None:
+    def configure(self, pattern: str | None, values: dict[str, Any], timeout: float | None, outcome: Outcome) -> None:
         limit = self.limit(timeout)
         rules = [(row, rule) for row, rule in enumerate(self.spec.rules) if pattern is None or rule.pattern == pattern]
         if not rules:
@@ -211,7 +213,7 @@ class Session:
             self.rounds.reach(limit)  # what has closed is applied with what there was
         for row, numbers in changes:
             for transport in self.transports:
-                transport.configure(row, numbers, limit)
+                transport.configure(row, numbers, limit, outcome)
 
     def hyper(self, timeout: float | None) -> dict[str, dict[str, float | None]]:
         rows = self.hyper_by_row(self.limit(timeout))
@@ -223,12 +225,12 @@ class Session:
         return [transport.hyper(row, len(rule.hyper), timeout) for row, rule in enumerate(self.spec.rules)]
 
     def _run_directly(
-        self, pushes: bool, grads: Any, pulls: bool, outs: Any, timeout: float | None
+        self, pushes: bool, grads: Any, pulls: bool, outs: Any, timeout: float | None, outcome: Outcome | None = None
     ) -> tuple[int, ...] | None:
         """The versions, when one C call could check the arguments and do everything; None when it could not."""
         assert self._direct is not None
         try:
-            return self._direct.run_if_fits(pushes, grads, pulls, outs, timeout)
+            return self._direct.run_if_fits(pushes, grads, pulls, outs, timeout, None, None, outcome)
         except WaitTimeoutError as error:
             raise self._merged([(0, error)], pushes) from None
 
@@ -245,25 +247,33 @@ class Session:
             raise self._merged([(0, error)], False) from None
         return (MIXED,) if versions == () else versions
 
-    def run(self, work: Work, timeout: float | None, verb: str, resume: Any = None) -> tuple[int, ...]:
+    def run(
+        self, work: Work, timeout: float | None, verb: str, resume: Any = None, outcome: Outcome | None = None
+    ) -> tuple[int, ...]:
+        """A signal's exception leaves at once: what other nodes make of their part is not known then."""
         resumes = tokens_of(resume, self, verb)
         pending: list[tuple[int, Pending]] = []
         errors: list[tuple[int, BaseException]] = []
         versions: dict[int, int] = {}
         for i, transport in enumerate(self.transports):
-            if resumes is not None and i not in resumes:
-                continue  # this part of the push was applied before
+            if resumes is not None and i not in resumes:  # this part of the push was applied before
+                assert outcome is not None
+                outcome.end(transport.shards)
+                continue
             try:
-                pending.append((i, transport.start(work, timeout, resumes[i] if resumes else None)))
-            except (FastPSError, KeyboardInterrupt) as error:
+                pending.append((i, transport.start(work, timeout, resumes[i] if resumes else None, outcome)))
+            except FastPSError as error:
                 errors.append((i, error))
         for i, operation in pending:
             try:
                 versions |= operation.finish()
-            except (FastPSError, KeyboardInterrupt) as error:
+            except FastPSError as error:
                 errors.append((i, error))
         if errors:
-            raise self._merged(errors, work.grads is not None and work.deposit is None)
+            try:
+                raise self._merged(errors, work.grads is not None and work.deposit is None)
+            finally:
+                errors.clear()  # their tracebacks refer to this frame: else all of it stays until a collection
         return tuple([versions.get(i, 0) for i in range(len(self.spec.plans))])
 
     def _merged(self, errors: list[tuple[int, BaseException]], pushes: bool) -> BaseException:
@@ -357,8 +367,6 @@ def merged(errors: list[tuple[int, BaseException]], done: tuple[int, ...], pushe
     """One error for all transports: the worst, with what happened elsewhere, on the shards `done`."""
     first = next((e for _, e in errors if not isinstance(e, WaitTimeoutError)), errors[0][1])
     if not isinstance(first, WaitTimeoutError):
-        if pushes and done:
-            first.add_note(f"the push was applied on shards {sorted(done)}")
         if isinstance(first, TableFullError):
             first.applied = tuple(sorted({*first.applied, *done})) if pushes else ()
             tokens = {i: getattr(e, "resume", None) for i, e in errors}

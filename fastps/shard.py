@@ -15,7 +15,7 @@ import numpy as np
 import ray
 
 from fastps import capacity, cluster
-from fastps._core import Arena, Decision, Group, table_row_bytes
+from fastps._core import Arena, Decision, Group, Outcome, table_row_bytes
 from fastps.consistency import Consistency
 from fastps.coordinator import MAX_PARKED, Coordinator
 from fastps.errors import UnavailableError
@@ -119,7 +119,7 @@ class Shard:
         shards = tuple(self._arenas)
         tables = [ShmTable(spec, self._group, number, shards) for number in range(len(spec.tables))]
         for table, values in zip(tables, self._table_values, strict=True):
-            table.configure({i: v if isinstance(v, float) else math.nan for i, v in enumerate(values)}, 1.0)
+            table.configure({i: v if isinstance(v, float) else math.nan for i, v in enumerate(values)}, 1.0, Outcome())
         evictions = {i: Eviction(tables[i], self._index, life) for i, life in self._lives.items()}
         for eviction in evictions.values():
             eviction.start()
@@ -201,10 +201,15 @@ class Shard:
         answer, out = self._room() if header.pulls and token is None else (None, None)
         pulled = [payload[self._layout.nbytes :]] if header.pulled else None
         outs = None if out is None else [out]
-        versions = self._group.run(
-            [payload], outs, header.timeout, token, pulled, header.scale,
-            decision=self._decision(header.decision), deposit=header.deposit,
-        )  # fmt: skip
+        outcome = Outcome()
+        try:
+            versions = self._group.run(
+                [payload], outs, header.timeout, token, pulled, header.scale,
+                decision=self._decision(header.decision), deposit=header.deposit, outcome=outcome,
+            )  # fmt: skip
+        except BaseException as error:
+            outcome.tell(error)
+            raise
         return answer, self._head(answer, versions)
 
     def chunk(self, worker: int, number: int) -> Any:

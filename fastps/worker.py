@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fastps._core import Outcome
 from fastps.deadline import deadline_after, left_until
 from fastps.errors import ClosedError, OptionError, PutOutError
 
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from fastps.session import Session
     from fastps.transport.contract import Membership
     from fastps.view import View
+
+
+OWED = "the next operation ends the step"
+ENDED = "the step has ended"
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,7 @@ class Worker:
     def __init__(self, session: Session, membership: Membership) -> None:
         self._session, self._membership = session, membership
         self._open, self._owes_end = True, False
+        self._shards = tuple(range(len(session.spec.plans)))
         self.rank = membership.rank
         self.clock, self._progress = membership.state()
         self.reply: Reply | None = None
@@ -82,13 +88,19 @@ class Worker:
         A push that raises has ended no step. Where it could not be said to the others in time that the step ended, the
         next operation says it first.
         """
-        deadline = self._begin(timeout)
-        versions = self._session.push(grads, pulled, left_until(deadline), resume)
-        reply = self._reply(versions or (), versions is not None)
-        if step:
-            self._owes_end = True
-            self._end_step(deadline)
-        return reply
+        deadline, outcome, versions, ends = self._begin(timeout), Outcome(), None, False
+        try:
+            versions = self._session.push(grads, pulled, left_until(deadline), resume, outcome)
+            reply = self._reply(versions or (), versions is not None)
+            if step:
+                ends = self._owes_end = True
+                self._end_step(deadline)
+            return reply
+        except BaseException as error:  # only plain stores before `tell`: another handler may raise behind any call
+            if step and not ends and (versions is not None or outcome.applied == self._shards):
+                self._owes_end = True
+            outcome.tell(error, "push", OWED if self._owes_end else "")
+            raise
 
     def push_pull(
         self,
@@ -101,13 +113,20 @@ class Worker:
         resume: Any = None,
     ) -> Any:
         """As `ParameterServer.push_pull`: the parameters as this push left them. Ends the step, as `push` does."""
-        deadline = self._begin(timeout)
-        params, versions, applied = self._session.push_pull(grads, pulled, out, left_until(deadline), resume)
-        self._reply(versions, applied)
-        if step:
-            self._owes_end = True
-            self._end_step(deadline)
-        return params
+        deadline, outcome, ends, done = self._begin(timeout), Outcome(), False, None
+        try:
+            done = self._session.push_pull(grads, pulled, out, left_until(deadline), resume, outcome)
+            params, versions, applied = done
+            self._reply(versions, applied)
+            if step:
+                ends = self._owes_end = True
+                self._end_step(deadline)
+            return params
+        except BaseException as error:
+            if step and not ends and (done is not None or outcome.applied == self._shards):
+                self._owes_end = True
+            outcome.tell(error, "push", OWED if self._owes_end else "")
+            raise
 
     def view(self, *, timeout: float | None = None) -> View:
         """As `ParameterServer.view`, once the worker may begin its step."""
@@ -116,9 +135,12 @@ class Worker:
 
     def end_step(self, *, timeout: float | None = None) -> None:
         """Ends a step without a push: after pushes with ``step=False``, or for a worker that has nothing to say."""
-        deadline = self._begin(timeout)
-        self._owes_end = True
-        self._end_step(deadline)
+        deadline, outcome, self._owes_end = self._begin(timeout), Outcome(), True
+        try:
+            self._end_step(deadline)
+        except BaseException as error:
+            outcome.tell(error, None, OWED if self._owes_end else ENDED)
+            raise
 
     def close(self) -> None:
         """Leaves: nobody waits for this worker any more. Twice is as good as once."""
@@ -146,7 +168,7 @@ class Worker:
 
     def _end_step(self, deadline: float) -> None:
         try:
-            self._membership.end_step(left_until(deadline))
+            self._membership.end_step(self.clock, left_until(deadline))
         except PutOutError:
             self._return(deadline)
         self._owes_end = False

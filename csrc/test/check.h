@@ -259,6 +259,11 @@ static inline fps_rule rule_of(fps_kernel kernel, uint32_t n_slots)
     return (fps_rule){.kernel = kernel, .prepare = prepare_nothing, .n_slots = n_slots};
 }
 
+static inline fps_kind kind_of(bool pushes, bool pulls)
+{
+    return pushes && pulls ? FPS_PUSH_PULL : pushes ? FPS_PUSH : pulls ? FPS_PULL : FPS_REACH;
+}
+
 /* The rule that adds to all streams of an arena. */
 static inline fps_rule adding_rule(const fps_arena *arena)
 {
@@ -288,7 +293,8 @@ static inline void prepare(whole *w, fps_session *session, const float *grad, fl
     w->grads[0] = grad;
     w->outs[0] = out;
     w->part = (fps_part){.session = session, .spans = &w->span, .n_spans = 1, .uniforms = w->uniforms};
-    w->call = (fps_call){.grads = grad ? w->grads : NULL,
+    w->call = (fps_call){.kind = kind_of(grad != NULL, out != NULL),
+                         .grads = grad ? w->grads : NULL,
                          .outs = out ? w->outs : NULL,
                          .rules = &w->rule,
                          .n_rules = 1,
@@ -303,6 +309,7 @@ static inline void prepare_stream(whole *w, fps_session *session, uint32_t strea
     prepare(w, session, values, out);
     w->streams[0] = stream;
     w->call.streams = w->streams;
+    w->call.kind = values ? FPS_SET : FPS_GET;
 }
 
 static inline fps_status run(whole *w) { return fps_dense_run(&w->call, &w->at); }

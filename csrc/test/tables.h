@@ -84,7 +84,8 @@ static inline void prepare_rows(errand *e, fps_session *session, uint32_t table,
     *e = (errand){.rule = {.prepare = prepare_nothing, .n_slots = t->layout.n_slots}};
     if (grads) e->rule.kernel = adding_kernel_of(t);
     e->part = (fps_sparse_part){.session = session, .keys = keys, .n = n, .batch = &e->batch};
-    e->call = (fps_sparse_call){.table = table,
+    e->call = (fps_sparse_call){.kind = kind_of(grads != NULL, outs != NULL),
+                                .table = table,
                                 .grads = grads,
                                 .outs = outs,
                                 .rule = &e->rule,
@@ -129,6 +130,7 @@ static inline fps_status set_rows(fps_session *session, uint32_t table, const ui
     errand e;
     prepare_rows(&e, session, table, keys, n, NULL, NULL);
     e.call.set = streams;
+    e.call.kind = FPS_SET;
     fps_status status = run_rows(&e);
     drop_errand(&e);
     return status;

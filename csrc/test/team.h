@@ -89,7 +89,8 @@ static inline void aim(hand *h, const void *grad, void *const *outs)
         h->parts[i] =
             (fps_part){.session = &h->sessions[i], .spans = &h->spans[i], .n_spans = 1, .uniforms = h->uniforms[i]};
     }
-    h->call = (fps_call){.grads = grad ? h->grads : NULL,
+    h->call = (fps_call){.kind = kind_of(grad != NULL, outs != NULL),
+                         .grads = grad ? h->grads : NULL,
                          .outs = outs ? h->outs : NULL,
                          .rules = &h->rule,
                          .n_rules = 1,
@@ -105,6 +106,7 @@ static inline void aim_at_stream(hand *h, uint32_t stream, const void *values, v
     aim(h, values, outs);
     h->streams[0] = stream;
     h->call.streams = h->streams;
+    h->call.kind = values ? FPS_SET : FPS_GET;
 }
 
 static inline fps_status run_hand(hand *h, const fps_decision *decision, const fps_deposit *deposit)

@@ -95,7 +95,8 @@ static void prepare_call(world *w, bool pushes, bool pulls)
     for (uint32_t i = 0; i < w->n_shards; i++)
         w->parts[i] = (fps_part){
             .session = &w->session[i], .spans = w->spans[i], .n_spans = w->n_spans[i], .uniforms = w->uniforms[i]};
-    w->call = (fps_call){.grads = pushes ? (const void *const *)w->grads : NULL,
+    w->call = (fps_call){.kind = kind_of(pushes, pulls),
+                         .grads = pushes ? (const void *const *)w->grads : NULL,
                          .outs = pulls ? (void *const *)w->outs : NULL,
                          .rules = rules,
                          .n_rules = COUNT(rules),
@@ -556,6 +557,30 @@ static void a_timeout_says_which_part_could_not_go_on(void)
     }
 }
 
+static void a_push_pull_whose_pull_is_late_says_that_it_is_applied(void)
+{
+    shard s;
+    whole w;
+    make_shard(&s, 5000, 4096, FPS_ISOLATION_SHARD);
+    prepare(&w, &s.mine, s.ones, s.out);
+    w.call.wait.deadline_ns = FPS_NO_WAIT;
+    block(&s, 2);
+    CHECK_EQ(run(&w), FPS_BUSY);
+    CHECK(!w.part.applied && w.part.position > 0);
+    unblock(&s, 2);
+    block(&s, 0); /* the push is behind it, the pull has to come by */
+    w.call.wait = wait_ms(5);
+    for (int i = 0; i < 2; i++) {
+        CHECK_EQ(run(&w), FPS_TIMEOUT);
+        CHECK(w.part.applied && !w.part.done);
+    }
+    unblock(&s, 0);
+    CHECK_EQ(run(&w), FPS_OK);
+    check_all_equal(s.out, s.n, 1);
+    check_value(&s, 1);
+    drop_shard(&s);
+}
+
 static void every_first_part_gives_the_same_result(void)
 {
     for (uint32_t first = 0; first < 3; first++) {
@@ -793,6 +818,7 @@ int main(void)
         TEST(a_push_is_interrupted_before_it_begins_and_not_in_the_middle),
         TEST(a_busy_shard_is_passed_over_and_done_later),
         TEST(a_timeout_says_which_part_could_not_go_on),
+        TEST(a_push_pull_whose_pull_is_late_says_that_it_is_applied),
         TEST(every_first_part_gives_the_same_result),
         TEST(an_operation_on_a_closed_arena_is_refused),
         TEST(an_operation_on_the_arena_of_a_dead_owner_is_refused),

@@ -56,7 +56,7 @@ static fps_status begin(fps_worker *worker) { return begin_within(worker, LONG_M
 static fps_status end_step(fps_worker *worker)
 {
     fps_wait wait = wait_ms(LONG_MS);
-    return fps_worker_end_step(worker, &wait);
+    return fps_worker_end_step(worker, fps_load_relaxed(&worker->roster.members[worker->rank].clock), &wait);
 }
 
 static fps_status renew(fps_worker *worker)

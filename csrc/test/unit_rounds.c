@@ -341,6 +341,7 @@ static void runs_of_both_types_in_one_shard_are_reduced_in_their_own(void)
         h->call.n_rules = 2;
         h->call.outs = outs;
         h->call.streams = streams;
+        h->call.kind = FPS_GET;
         memset(outs[0], 0, 4000);
         CHECK_EQ(run_hand(h, &d, NULL), FPS_OK);
         for (uint64_t i = 0; i < 1000; i++) {
@@ -913,8 +914,55 @@ static void a_deposit_that_was_broken_off_is_finished_by_its_second_try(void)
     for (uint32_t i = 0; i < 2; i++) check_row(&t.arenas[i], 1, 3, 0, 1);
     d.rank = MAX_MATES; /* which is not there */
     d.attempt = 2;
-    CHECK_EQ(lay_down(h, NULL, d, grad), FPS_PUT_OUT);
+    CHECK_EQ(lay_down(h, NULL, d, grad), FPS_BAD_DECISION);
     free(grad);
+    disband(&t);
+}
+
+static void a_decision_that_names_no_member_is_refused(void)
+{
+    team t;
+    gather(&t, 2, 1, 1, sums);
+    fps_decision d = {.round = 1, .n_given = 1, .ranks = {MAX_MATES}, .weights = {1}};
+    for (uint32_t rank = MAX_MATES; rank < FPS_MAX_MEMBERS; rank += 50) {
+        d.ranks[0] = rank;
+        CHECK_EQ(reach_round(&t.mates[0].hand, &d), FPS_BAD_DECISION);
+    }
+    d.n_given = FPS_MAX_MEMBERS + 1;
+    CHECK_EQ(reach_round(&t.mates[0].hand, &d), FPS_BAD_DECISION);
+    CHECK_EQ(round_of(&t.arenas[0]), 0);
+    check_nothing_is_claimed(&t.arenas[0]);
+    disband(&t);
+}
+
+static int ask_with_a_turn(void *state)
+{
+    const fps_arena *arena = state;
+    CHECK_EQ(fps_load32_relaxed(&arena->header->turn), 0); /* a handler runs here, and others go on meanwhile */
+    return 1;
+}
+
+/* Somebody changes hyper-parameters, and takes long. */
+static void a_signal_is_handled_while_nobody_has_the_turn(void)
+{
+    team t;
+    bool abandoned;
+    gather(&t, 1, 1, 1, sums);
+    hand *h = &t.mates[0].hand;
+    give(&t.mates[0], 3, 1);
+    fps_decision d = last_decision(&t.mates[0]);
+    CHECK_EQ(fps_lock_acquire(&t.arenas[0].stripes[0].lock, &(fps_wait){.deadline_ns = FPS_NEVER}, &abandoned), FPS_OK);
+    aim(h, NULL, NULL);
+    h->call.wait = wait_ms(LONG_MS);
+    h->call.wait.interrupted = ask_with_a_turn;
+    h->call.wait.state = &t.arenas[0];
+    CHECK_EQ(run_hand(h, &d, NULL), FPS_INTERRUPTED);
+    h->call.wait = wait_ms(SHORT_MS);
+    CHECK_EQ(run_hand(h, &d, NULL), FPS_TIMEOUT);
+    check_nothing_is_claimed(&t.arenas[0]);
+    CHECK_EQ(round_of(&t.arenas[0]), 0);
+    fps_lock_release(&t.arenas[0].stripes[0].lock);
+    check_team(&t, 1, 3);
     disband(&t);
 }
 
@@ -1508,6 +1556,8 @@ int main(void)
         TEST(gradients_are_clipped_on_their_way_into_the_row_and_nan_stays_nan),
         TEST(parameters_that_are_given_are_not_clipped),
         TEST(shards_at_different_rounds_are_not_read_together),
+        TEST(a_decision_that_names_no_member_is_refused),
+        TEST(a_signal_is_handled_while_nobody_has_the_turn),
         TEST(a_decision_of_two_rounds_ahead_is_not_brought_about),
         TEST(a_busy_shard_is_passed_over_and_waited_for_at_last_if_it_may_be),
         TEST(setting_a_slot_keeps_the_round_and_makes_a_version),

@@ -85,7 +85,8 @@ static fps_status run_world(world *w, bool pushes, bool pulls, const uint32_t *s
 {
     uint32_t at;
     w->part = (fps_part){.session = &w->session, .spans = w->spans, .n_spans = w->n, .uniforms = w->uniforms};
-    w->call = (fps_call){.grads = pushes ? (const void *const *)w->grads : NULL,
+    w->call = (fps_call){.kind = streams ? (pushes ? FPS_SET : FPS_GET) : kind_of(pushes, pulls),
+                         .grads = pushes ? (const void *const *)w->grads : NULL,
                          .outs = pulls ? (void *const *)w->outs : NULL,
                          .streams = streams,
                          .rules = rules,
@@ -533,7 +534,8 @@ static void every_rule_of_a_part_has_uniforms_of_its_own(void)
     configure(&s.arena, 5, 3);
     configure(&s.arena, 2, 4);
     fps_part part = {.session = &s.mine, .spans = spans, .n_spans = 2, .uniforms = uniforms};
-    fps_call call = {.grads = grads,
+    fps_call call = {.kind = FPS_PUSH,
+                     .grads = grads,
                      .rules = rows,
                      .n_rules = 2,
                      .limit = 0.5,
@@ -630,6 +632,34 @@ static void a_push_that_goes_on_behind_a_later_one_of_its_session_is_counted_onc
     CHECK_EQ(fps_load_relaxed(&s.arena.header->version), 2);
     for (uint32_t k = 0; k <= 1; k++) check_stream(&s, k, 2 * (float)(k + 1));
     drop_shard(&s);
+}
+
+/* As when the session was given back meanwhile: that one has done something else since. */
+static void a_push_goes_on_in_another_session_as_it_began(void)
+{
+    for (uint32_t stripe = 1; stripe < 5; stripe++) {
+        shard s;
+        whole w;
+        make_shard(&s, 5000, MANY_STRIPES, 1);
+        memset(&seen, 0, sizeof seen);
+        configure(&s.arena, 0, 8);
+        prepare_seen_push(&w, &s.mine, s.ones);
+        w.call.wait.deadline_ns = FPS_NO_WAIT;
+        block(&s, stripe);
+        CHECK_EQ(run(&w), FPS_BUSY);
+        configure(&s.arena, 0, 1000);
+        unblock(&s, stripe);
+        for (int i = 0; i < 2; i++) CHECK_EQ(push(i ? &s.mine : &s.other, s.ones), FPS_OK);
+        w.part.session = &s.other;
+        w.part.seq = 0;
+        CHECK_EQ(run(&w), FPS_OK);
+        CHECK_EQ(seen.prepared, 1);
+        CHECK_EQ(w.part.version, 1);
+        CHECK_EQ(fps_load_relaxed(&s.arena.header->version), 3);
+        CHECK_EQ(fps_load_relaxed(&s.other.seat->applied_seq), 2);
+        check_stream(&s, 0, 8 + 2);
+        drop_shard(&s);
+    }
 }
 
 static void a_push_has_the_hyper_parameters_of_the_moment_it_enters(void)
@@ -938,6 +968,7 @@ int main(void)
         TEST(parts_of_a_call_have_the_steps_of_their_shards),
         TEST(a_push_that_goes_on_keeps_its_uniforms_and_its_step),
         TEST(a_push_that_goes_on_behind_a_later_one_of_its_session_is_counted_once),
+        TEST(a_push_goes_on_in_another_session_as_it_began),
         TEST(a_push_has_the_hyper_parameters_of_the_moment_it_enters),
         TEST(configure_does_not_wait_for_a_push_that_is_further_in),
         TEST(configure_waits_at_the_entry_of_the_shard),

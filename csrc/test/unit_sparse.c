@@ -163,7 +163,8 @@ static void prepare_world(world *w, bool pushes, bool pulls)
                                         .batch = &w->batch[s]};
         if (w->n_shards == 1) w->parts[s].keys = w->keys, w->parts[s].places = NULL;
     }
-    w->call = (fps_sparse_call){.grads = pushes ? w->grads : NULL,
+    w->call = (fps_sparse_call){.kind = kind_of(pushes, pulls),
+                                .grads = pushes ? w->grads : NULL,
                                 .outs = pulls ? w->outs + 8 : NULL,
                                 .rule = &w->rule,
                                 .create = true,
@@ -307,6 +308,7 @@ static void set_some(world *w, uint64_t *state)
     }
     prepare_world(w, false, false);
     w->call.set = w->set;
+    w->call.kind = FPS_SET;
     CHECK_EQ(run_world(w), FPS_OK);
     for (uint32_t i = 0; i < w->n; i++) {
         bear_twin(w, w->which[i]);

@@ -9,6 +9,8 @@ from fastps._core.core import (
     Held,
     Lane,
     Member,
+    Outcome,
+    Rest,
     TableGroup,
     TableLane,
     all_finite,
@@ -22,6 +24,7 @@ from fastps._core.core import (
 )
 
 __all__ = [
-    "BLOCK_BYTES", "Arena", "Board", "Decision", "Group", "Held", "Lane", "Member", "TableGroup", "TableLane",
-    "all_finite", "copy", "global_norm", "hash_of", "life_generation", "shards_of", "table_initial", "table_row_bytes",
+    "BLOCK_BYTES", "Arena", "Board", "Decision", "Group", "Held", "Lane", "Member", "Outcome", "Rest", "TableGroup",
+    "TableLane", "all_finite", "copy", "global_norm", "hash_of", "life_generation", "shards_of", "table_initial",
+    "table_row_bytes",
 ]  # fmt: skip

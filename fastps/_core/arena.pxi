@@ -1,8 +1,6 @@
 # An arena as Python sees it. Its memory stays mapped for as long as any object here refers to it.
 
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_FillInfo
-from libc.errno cimport errno as c_errno
-from libc.string cimport memcpy, memset
 
 
 ANY_TIME = (0, 0, 0, 1, 0.0, 0)
@@ -131,15 +129,18 @@ cdef class Arena:
         return self
 
     def __dealloc__(self):
-        if self.owner and self.generation == fps_life_generation():
-            fps_arena_retire(&self.arena)
-        fps_arena_close(&self.arena)
+        cdef bint retires = self.owner and self.generation == fps_life_generation()
+        with nogil:  # giving back a gigabyte takes a tenth of a second
+            if retires:
+                fps_arena_retire(&self.arena)
+            fps_arena_close(&self.arena)
 
     def retire(self):
         """Tells every process that the arena is closed. For its owner; twice is as good as once."""
         if self.owner and self.generation == fps_life_generation():
             self.owner = False
-            fps_arena_retire(&self.arena)
+            with nogil:
+                fps_arena_retire(&self.arena)
 
     def check(self):
         """Raises ClosedError or ShardDiedError when nobody should go on with this arena. Cost: two loads."""
@@ -173,14 +174,14 @@ cdef class Arena:
     def stripe_bytes(self):
         return self.arena.layout.stripe_bytes
 
-    def configure(self, uint32_t row, dict values, double timeout):
+    def configure(self, uint32_t row, dict values, double timeout, Outcome outcome=None):
         """Changes hyper-parameters, by their index in a row, for every push that enters the shard from now on."""
         cdef double numbers[16]
         cdef uint32_t which = 0
+        cdef Signal signal
         cdef fps_wait wait
         cdef fps_status status
         memset(numbers, 0, sizeof(numbers))
-        memset(&wait, 0, sizeof(wait))
         if row >= <uint32_t>FPS_MAX_RULES:
             raise IndexError(f"{self.label}: row {row} of {FPS_MAX_RULES}")
         for index, value in values.items():
@@ -188,18 +189,27 @@ cdef class Arena:
                 raise IndexError(f"{self.label}: hyper-parameter {index} of {FPS_MAX_HYPER}")
             numbers[<size_t>index] = value
             which |= 1u << <uint32_t>index
-        wait.deadline_ns = deadline_after(timeout)
+        wait = wait_for(timeout, &signal)
         with nogil:
             status = fps_dense_configure(&self.arena, row, which, numbers, &wait)
+        if status == FPS_INTERRUPTED:
+            raise error_of(&signal)
+        if status == FPS_TIMEOUT:
+            raise errors.WaitTimeoutError(
+                f"configure {self.label}: waited {timeout:.3g} s for a lock that "
+                f"{process_of(fps_lock_holder(&self.arena.stripes[0].lock))} holds; nothing was changed there")
         if status != FPS_OK:
-            raise exception_of(status, f"{self.label}, configure within {timeout:g} s", c_errno)
+            raise exception_of(status, f"configure {self.label}", c_errno)
+        if outcome is not None:
+            outcome.end((self.arena.layout.shard_index,))
 
     def hyper(self, uint32_t row, uint32_t count):
         """The first `count` hyper-parameters of a row."""
         cdef double numbers[16]
         if row >= <uint32_t>FPS_MAX_RULES or count > <uint32_t>FPS_MAX_HYPER:
             raise IndexError(f"{self.label}: row {row} of {FPS_MAX_RULES}")
-        fps_dense_hyper(&self.arena, row, numbers)
+        with nogil:
+            fps_dense_hyper(&self.arena, row, numbers)
         return [numbers[i] for i in range(count)]
 
     def counters(self):
@@ -247,6 +257,7 @@ cdef class Arena:
         return window
 
 
+@cython.no_gc_clear  # the memory must stay for as long as an array may look at it
 cdef class Window:
     """A read-only buffer on an arena's parameters, which its owner keeps mapped."""
     cdef object owner

@@ -1,9 +1,25 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, freethreading_compatible=False
 """The border between Python and csrc: check the arguments, release the GIL, one C call, check the answer."""
 
+import math
+
+cimport cython
+cimport numpy as np
+from libc.errno cimport errno as c_errno
+from libc.string cimport memcpy, memset
+
+from numpy import array as np_array
+from numpy import array_equal as np_array_equal
+from numpy import empty as np_empty
+from numpy import frombuffer as np_frombuffer
+from numpy import where as np_where
+
 from fastps._core.fps cimport *
 
+np.import_array()
+
 include "status.pxi"
+include "outcome.pxi"
 include "arena.pxi"
 include "group.pxi"
 include "table.pxi"

@@ -25,6 +25,7 @@ cdef extern from "status.h" nogil:
         FPS_TABLE_FULL
         FPS_PUT_OUT
         FPS_MIXED
+        FPS_BAD_DECISION
         FPS_HELD
         FPS_NOT_ABANDONED
         FPS_NO_MEMORY
@@ -64,6 +65,7 @@ cdef extern from "layout.h" nogil:
         double first, second
         double slots[15]
     ctypedef struct fps_control:
+        pthread_mutex_t births
         fps_word live, high, born, evicted, rebuilt, version, rows_backed
         fps_word index_backed[2]
     ctypedef struct fps_layout:
@@ -177,11 +179,21 @@ cdef extern from "dense.h" nogil:
     ctypedef struct fps_part:
         fps_session *session
         const fps_span *spans
-        uint32_t n_spans, done
-        uint64_t position, seq, version, prepared
+        uint32_t n_spans
+        bool_c done, applied, prepared
+        uint64_t position, seq, version
         double *uniforms
         uint32_t waited_for
+    ctypedef enum fps_kind:
+        FPS_REACH
+        FPS_PULL
+        FPS_PUSH
+        FPS_PUSH_PULL
+        FPS_GET
+        FPS_SET
+    bint fps_kind_writes(fps_kind kind)
     ctypedef struct fps_call:
+        fps_kind kind
         const void *const *grads
         void *const *outs
         const void *const *pulled
@@ -221,6 +233,7 @@ cdef extern from "initial.h" nogil:
 cdef extern from "row.h" nogil:
     int64_t FPS_TICK_NS
     uint32_t fps_row_now(const fps_table *t)
+    uint32_t fps_row_written(const fps_arena *arena, uint32_t seat)
 
 
 cdef extern from "table.h" nogil:
@@ -238,9 +251,11 @@ cdef extern from "sparse.h" nogil:
         const uint32_t *places
         uint32_t n
         fps_batch *batch
-        uint32_t done, position, ready, begun
+        uint32_t position
+        bool_c done, applied, ready, begun
         uint64_t seq, version
     ctypedef struct fps_sparse_call:
+        fps_kind kind
         uint32_t table
         const uint8_t *grads
         uint8_t *outs
@@ -299,7 +314,7 @@ cdef extern from "member.h" nogil:
     void fps_worker_leave(fps_worker *worker)
     fps_status fps_worker_return(fps_worker *worker, const fps_wait *wait)
     fps_status fps_worker_begin(fps_worker *worker, const fps_wait *wait, uint64_t *clock, uint64_t *progress)
-    fps_status fps_worker_end_step(fps_worker *worker, const fps_wait *wait)
+    fps_status fps_worker_end_step(fps_worker *worker, uint64_t clock, const fps_wait *wait)
     fps_status fps_worker_give(fps_worker *worker, uint64_t round, uint32_t weight, const fps_wait *wait,
                                bool_c *counted)
     fps_status fps_worker_catch_up(fps_worker *worker, uint64_t round, const fps_wait *wait)

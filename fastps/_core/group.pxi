@@ -1,43 +1,18 @@
 # A group: the shards that this process has mapped, operated on by one C call for all of them.
 
-import math
-
-cimport cython
-cimport numpy as np
-from cpython.exc cimport PyErr_CheckSignals
+from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 from libc.stdlib cimport calloc, free
 
-from numpy import array as np_array
-from numpy import array_equal as np_array_equal
-from numpy import empty as np_empty
-from numpy import frombuffer as np_frombuffer
-from numpy import where as np_where
-
-np.import_array()
-
 cdef uint64_t MIXED_ROUND = 0xffffffffffffffff
-
-cdef int64_t deadline_after(double seconds) noexcept:
-    return fps_now_ns() + <int64_t>(1e9 * max(0.0, seconds)) if seconds < 1e9 else FPS_NEVER
-
 
 # Below this size the GIL is kept: giving it back and taking it again costs as much as the copy.
 cdef uint64_t KEEP_GIL_BYTES = 32768
 
 
-cdef int ask_for_signals(void *state) noexcept with gil:
-    cdef Lane lane = <Lane>state
-    try:
-        PyErr_CheckSignals()
-        return 0
-    except BaseException as error:
-        lane.signal = error
-        return 1
-
-
 @cython.no_gc_clear  # __dealloc__ gives the sessions back: the arenas must still be mapped then
 cdef class Lane:
-    """What one operation at a time needs: a session in every arena, and room for the call's arguments."""
+    """The memory that one operation at a time needs: a session in every arena, and room for what a call points to. It belongs
+    to the operation that has taken it until that gives it back, and is not touched after that."""
     cdef Group group
     cdef tuple mapped
     cdef fps_session *sessions
@@ -47,13 +22,8 @@ cdef class Lane:
     cdef void **outs
     cdef double *uniforms
     cdef uint32_t *streams
-    cdef fps_call call
     cdef uint32_t generation
     cdef uint32_t n_open
-    cdef object signal
-    cdef bint resumable  # it holds a push that timed out
-    cdef fps_deposit deposit
-    cdef bint deposits
 
     def __cinit__(self, Group group):
         cdef uint32_t i
@@ -65,7 +35,7 @@ cdef class Lane:
         self.grads = <const void **>calloc(group.n_buffers, sizeof(void *))
         self.pulled = <const void **>calloc(group.n_buffers, sizeof(void *))
         self.outs = <void **>calloc(group.n_buffers, sizeof(void *))
-        self.uniforms = <double *>calloc(<size_t>group.n_parts * group.n_rules * FPS_UNIFORMS, sizeof(double))
+        self.uniforms = <double *>calloc(group.n_uniforms, sizeof(double))
         self.streams = <uint32_t *>calloc(group.n_rules, sizeof(uint32_t))
         if not (self.sessions and self.parts and self.grads and self.pulled and self.outs and self.uniforms
                 and self.streams):
@@ -80,10 +50,6 @@ cdef class Lane:
             self.parts[i].session = session
             self.parts[i].spans, self.parts[i].n_spans = group.spans[i], group.n_spans[i]
             self.parts[i].uniforms = self.uniforms + <size_t>i * group.n_rules * FPS_UNIFORMS
-        self.call.rules, self.call.parts, self.call.n_parts = group.rules, self.parts, group.n_parts
-        self.call.n_rules, self.call.limit, self.call.scale = group.n_rules, group.limit, 1.0
-        self.call.first = self.sessions[0].index % group.n_parts
-        self.call.wait.interrupted, self.call.wait.state = ask_for_signals, <void *>self
 
     def __dealloc__(self):
         cdef uint32_t i
@@ -101,9 +67,45 @@ cdef class Lane:
 
     cdef void reset(self) noexcept:
         cdef uint32_t i
-        for i in range(self.call.n_parts):
-            self.parts[i].done = 0
-            self.parts[i].position = self.parts[i].seq = self.parts[i].version = self.parts[i].prepared = 0
+        cdef fps_part *part
+        for i in range(self.group.n_parts):
+            part = &self.parts[i]
+            part.done = part.applied = part.prepared = False
+            part.position = part.seq = part.version = 0
+
+    cdef void go_on(self, Rest rest) noexcept:
+        """As `reset`, but from where a push has stopped. A session of its own gives it a number there."""
+        cdef uint32_t i
+        cdef fps_part *part
+        self.reset()
+        for i in range(self.group.n_parts):
+            part = &self.parts[i]
+            part.done, part.applied, part.prepared = rest.parts[i].done, rest.parts[i].applied, rest.parts[i].prepared
+            part.position, part.version = rest.parts[i].position, rest.parts[i].version
+        memcpy(self.uniforms, rest.uniforms, self.group.n_uniforms * sizeof(double))
+
+
+cdef class Rest:
+    """How far a push has come that timed out. It holds no session, and is good for one that goes on, in this process."""
+    cdef Group group
+    cdef fps_part *parts
+    cdef double *uniforms
+    cdef uint32_t generation
+    cdef bint used
+
+    def __cinit__(self, Lane lane):
+        cdef Group group = lane.group
+        self.group, self.generation = group, lane.generation
+        self.parts = <fps_part *>calloc(group.n_parts, sizeof(fps_part))
+        self.uniforms = <double *>calloc(group.n_uniforms, sizeof(double))
+        if not (self.parts and self.uniforms):
+            raise MemoryError("what is left of a push")
+        memcpy(self.parts, lane.parts, group.n_parts * sizeof(fps_part))
+        memcpy(self.uniforms, lane.uniforms, group.n_uniforms * sizeof(double))
+
+    def __dealloc__(self):
+        free(self.parts)
+        free(self.uniforms)
 
 
 cdef class Group:
@@ -121,12 +123,13 @@ cdef class Group:
     Threads: any number; each operation takes a lane from a pool that grows on demand.
     """
     cdef uint32_t n_parts, n_buffers, n_rules, generation
+    cdef size_t n_uniforms
     cdef double limit
     cdef const fps_arena **arenas
     cdef fps_span **spans
     cdef uint32_t *n_spans
     cdef fps_rule *rules
-    cdef tuple mapped
+    cdef tuple mapped, shards
     cdef list idle, kinds, sizes, names
     cdef uint64_t bytes
     cdef bint may_keep_gil, rounds
@@ -141,6 +144,8 @@ cdef class Group:
         self.n_parts, self.n_buffers = <uint32_t>len(arenas), n_buffers
         self.n_rules, self.limit = <uint32_t>len(rules), limit
         self.mapped, self.idle, self.timeout = tuple(arenas), [], timeout
+        self.shards = tuple([(<Arena>a).arena.layout.shard_index for a in arenas])
+        self.n_uniforms = <size_t>self.n_parts * self.n_rules * FPS_UNIFORMS
         self.generation = fps_life_generation()
         self.arenas = <const fps_arena **>calloc(self.n_parts, sizeof(void *))
         self.spans = <fps_span **>calloc(self.n_parts, sizeof(void *))
@@ -196,10 +201,15 @@ cdef class Group:
             return self.idle.pop()
         return Lane(self)
 
+    cdef void give_back(self, Lane lane) noexcept:
+        """The operation is over: whoever comes next may take the lane at once."""
+        if lane.generation == self.generation:
+            self.idle.append(lane)
+
     cdef bint bind(self, object value, void **pointers, bint writable, list held):
         """Puts the memory of one array a buffer into `pointers`; False when an array needs a closer look.
 
-        `held` gets the arrays: without the GIL, another thread may replace them in their dict.
+        `held` gets the arrays of a mapping: without the GIL, another thread may replace them there.
         """
         cdef np.npy_intp *dims
         cdef tuple shape
@@ -225,7 +235,8 @@ cdef class Group:
                 if dims[k] != <np.npy_intp>shape[k]:
                     return False
             pointers[i] = np.PyArray_DATA(array)
-            held.append(array)
+            if self.names is not None:
+                held.append(array)
         return True
 
     cdef bint any_overlap(self, Lane lane, bint pushes):
@@ -243,42 +254,68 @@ cdef class Group:
             end = start + size
         return False
 
+    cdef fps_call call_of(self, Lane lane, fps_kind kind) noexcept:
+        """An operation, for the stack of whoever runs it: from the lane it has memory alone."""
+        cdef fps_call call
+        memset(&call, 0, sizeof(call))
+        call.kind, call.grads, call.outs, call.streams = kind, lane.grads, lane.outs, lane.streams
+        call.rules, call.n_rules, call.limit, call.scale = self.rules, self.n_rules, self.limit, 1.0
+        call.parts, call.n_parts, call.first = lane.parts, self.n_parts, lane.sessions[0].index % self.n_parts
+        return call
+
     def run_if_fits(self, bint pushes, object grads, bint pulls, object outs, object timeout=None,
-                    Decision decision=None, tuple deposit=None):
+                    Decision decision=None, tuple deposit=None, Outcome outcome=None):
         """An operation on parameters that need no second look: the versions, as of `run`; or None, having done nothing.
 
         `grads`, when it pushes, and `outs`, when it pulls, may be anything. Runs only where the arrays have exactly the expected
         types, shapes and flags, and none that is written overlaps another.
         """
+        cdef double limit = self.timeout if timeout is None else timeout
+        cdef list held = None if self.names is None else []
+        cdef fps_call call
         cdef Lane lane = self.take()
-        cdef list held = []
         if not (pushes or pulls) or (pushes and not self.bind(grads, <void **>lane.grads, False, held)
                 or pulls and (not self.bind(outs, lane.outs, True, held) or self.any_overlap(lane, pushes))):
-            self.idle.append(lane)
+            self.give_back(lane)
             return None
         lane.reset()
-        return self.finish(lane, pushes, pulls, timeout, decision, deposit)
+        call = self.call_of(lane, FPS_PULL if not pushes else FPS_PUSH_PULL if pulls else FPS_PUSH)
+        return self.finish(lane, &call, limit, decision, deposit, outcome)
 
-    def run(self, list grads, list outs, object timeout=None, Lane resume=None, list pulled=None, double scale=1.0,
-            list streams=None, Decision decision=None, tuple deposit=None):
+    def run(self, list grads, list outs, object timeout=None, Rest resume=None, list pulled=None, double scale=1.0,
+            list streams=None, Decision decision=None, tuple deposit=None, Outcome outcome=None):
         """Any operation on any buffers, which the caller has checked: flat, contiguous, of the right dtype and length.
 
-        `resume` comes from a WaitTimeoutError; it is good for one push. `scale` multiplies gradients, for kernels that
-        clip. `streams`, per rule the slot's number from 1 or None, makes it an operation on slots: buffers of rules
-        with None are not looked at. Answers, per arena, the version that was read or made.
+        `grads` make it a push, `outs` a pull. `resume` comes from a WaitTimeoutError; it is good for one push. `scale` multiplies
+        gradients, for kernels that clip. `streams`, per rule the slot's number from 1 or None, makes it an operation on slots:
+        buffers of rules with None are not looked at. Answers, per arena, the version that was read or made; `outcome` is told
+        what was applied before that.
 
         Where updates are applied in rounds, `decision` is brought about first, and `grads` go to a worker's row by
         `deposit`, the fields of fps_deposit. Versions are rounds; an empty tuple, having read nothing, when the shards
         are at others than the decision's.
         """
+        cdef double limit = self.timeout if timeout is None else timeout
+        cdef fps_kind kind = FPS_REACH
+        cdef fps_call call
         cdef Lane lane
         cdef Py_ssize_t i
+        if grads is not None:
+            kind = FPS_SET if streams is not None else FPS_PUSH if outs is None else FPS_PUSH_PULL
+        elif outs is not None:
+            kind = FPS_GET if streams is not None else FPS_PULL
+        for i in range(0 if streams is None else self.n_rules):
+            if streams[i] is not None and streams[i] > self.rules[i].n_slots:
+                raise IndexError(f"slot {streams[i]} of {self.rules[i].n_slots}")
         if resume is not None:
-            if resume.group is not self or resume.generation != fps_life_generation() or not resume.resumable:
+            if resume.group is not self or resume.used or resume.generation != fps_life_generation():
                 raise ValueError("resume: it was used already, or belongs to another server or process")
-            lane, resume.resumable = resume, False
+        lane = self.take()
+        if resume is not None:
+            resume.used = True
+            lane.go_on(resume)
         else:
-            lane = self.take()
+            lane.reset()
         for i in range(self.n_buffers):
             if grads is not None:
                 lane.grads[i] = np.PyArray_DATA(grads[i])
@@ -286,93 +323,98 @@ cdef class Group:
                 lane.pulled[i] = np.PyArray_DATA(pulled[i])
             if outs is not None:
                 lane.outs[i] = np.PyArray_DATA(outs[i])
-        if resume is None:
-            lane.reset()
-        lane.call.scale = scale
-        lane.call.pulled = lane.pulled if pulled is not None else NULL
-        if streams is not None:
-            for i in range(self.n_rules):
-                lane.streams[i] = FPS_NO_STREAM if streams[i] is None else streams[i]
-                if streams[i] is not None and streams[i] > self.rules[i].n_slots:
-                    raise IndexError(f"slot {streams[i]} of {self.rules[i].n_slots}")
-            lane.call.streams = lane.streams
-        try:
-            return self.finish(lane, grads is not None, outs is not None, timeout, decision, deposit)
-        finally:
-            lane.call.pulled, lane.call.streams, lane.call.scale = NULL, NULL, 1.0
+        for i in range(0 if streams is None else self.n_rules):
+            lane.streams[i] = FPS_NO_STREAM if streams[i] is None else streams[i]
+        call = self.call_of(lane, kind)
+        call.scale, call.pulled = scale, lane.pulled if pulled is not None else NULL
+        return self.finish(lane, &call, limit, decision, deposit, outcome)
 
-    cdef fps_status execute(self, Lane lane, const fps_decision *decision, uint32_t *at) noexcept nogil:
+    cdef fps_status execute(self, fps_call *call, const fps_decision *decision, const fps_deposit *deposit,
+                            uint32_t *at) noexcept nogil:
         if not self.rounds:
-            return fps_dense_run(&lane.call, at)
-        return fps_rounds_run(&lane.call, decision, &lane.deposit if lane.deposits else NULL, at)
+            return fps_dense_run(call, at)
+        return fps_rounds_run(call, decision, deposit, at)
 
-    cdef tuple finish(self, Lane lane, bint pushes, bint pulls, object timeout, Decision decision, tuple deposit):
+    cdef tuple finish(self, Lane lane, fps_call *call, double limit, Decision decision, tuple deposit, Outcome outcome):
+        """Runs the operation, and gives the lane back once nothing is to be read from it."""
         cdef uint32_t at = 0, i
         cdef fps_status status = FPS_BUSY
-        cdef fps_call *call = &lane.call
+        cdef Signal signal
+        cdef tuple versions
+        cdef object version
+        cdef fps_deposit row
+        cdef fps_deposit *into = NULL
         cdef const fps_decision *closed = NULL if decision is None else &decision.decision
-        cdef fps_deposit *d = &lane.deposit
-        call.grads = lane.grads if pushes else NULL
-        call.outs = lane.outs if pulls else NULL
-        lane.deposits = deposit is not None
-        if lane.deposits:
-            d.rank, d.number, d.generation, d.attempt, d.round = deposit
+        if deposit is not None:
+            row.rank, row.number, row.generation, row.attempt, row.round = deposit
+            into = &row
         if self.may_keep_gil:
             call.wait.deadline_ns = FPS_NO_WAIT
-            status = self.execute(lane, closed, &at)
+            status = self.execute(call, closed, into, &at)
         if status == FPS_BUSY or (status == FPS_HELD and self.may_keep_gil):
-            call.wait.deadline_ns = deadline_after(self.timeout if timeout is None else timeout)
+            call.wait = wait_for(limit, &signal)
             with nogil:
-                status = self.execute(lane, closed, &at)
+                status = self.execute(call, closed, into, &at)
         if status == FPS_MIXED:
-            self.idle.append(lane)
+            self.give_back(lane)
             return ()
         if status != FPS_OK:
-            self.fail(lane, status, at, pushes, self.timeout if timeout is None else timeout)
-        versions = tuple([lane.parts[i].version for i in range(self.n_parts)])
-        self.idle.append(lane)
+            self.fail(lane, call, status, at, limit, error_of(&signal) if status == FPS_INTERRUPTED else None, into, outcome)
+        if outcome is not None and into == NULL and fps_kind_writes(call.kind):
+            if outcome.on is None and outcome.perhaps is None:
+                outcome.whole = self.shards
+            else:
+                outcome.end(self.shards)
+        versions = PyTuple_New(self.n_parts)
+        for i in range(self.n_parts):
+            version = lane.parts[i].version
+            Py_INCREF(version)
+            PyTuple_SET_ITEM(versions, i, version)
+        self.give_back(lane)
         return versions
 
-    cdef void fail(self, Lane lane, fps_status status, uint32_t at, bint pushes, double timeout) except *:
+    cdef void fail(self, Lane lane, fps_call *call, fps_status status, uint32_t at, double limit, object signal,
+                   const fps_deposit *deposit, Outcome outcome) except *:
+        """Raises what has ended the operation. All that is said of it is read before the lane is given back."""
+        cdef int code = c_errno
+        cdef uint32_t i
+        cdef bint writes = fps_kind_writes(call.kind) and not self.rounds  # what has come into rows is not given yet
         cdef const fps_arena *arena = self.arenas[at]
-        cdef uint32_t holder = fps_lock_holder(&arena.stripes[lane.parts[at].waited_for].lock)
-        cdef uint32_t i, turn
-        applied = [(<Arena>self.mapped[i]).arena.layout.shard_index for i in range(self.n_parts) if lane.parts[i].done]
-        partial = [(<Arena>self.mapped[i]).arena.layout.shard_index for i in range(self.n_parts)
-                   if not lane.parts[i].done and lane.parts[i].position > 0]
-        pending = [(<Arena>self.mapped[i]).arena.layout.shard_index for i in range(self.n_parts)
-                   if not lane.parts[i].done and lane.parts[i].position == 0]
-        if self.rounds:
-            pushes = False  # what has come into rows is not given yet
-            turn = fps_load32_relaxed(&arena.header.turn)
-            if lane.deposits and fps_lock_holder(&arena.rows[lane.deposit.rank].lock):
-                holder = fps_lock_holder(&arena.rows[lane.deposit.rank].lock)
-            elif 0 < turn <= arena.layout.n_sessions:
-                holder = fps_load32_relaxed(&arena.seats[turn - 1].pid)
+        cdef uint32_t stripe = lane.parts[at].waited_for
+        cdef Rest rest = None
+        applied = tuple([self.shards[i] for i in range(self.n_parts) if lane.parts[i].applied])
+        partial = tuple([self.shards[i] for i in range(self.n_parts) if not lane.parts[i].applied and lane.parts[i].position > 0])
+        pending = tuple([self.shards[i] for i in range(self.n_parts) if not lane.parts[i].applied and lane.parts[i].position == 0])
+        if status == FPS_TIMEOUT and writes:
+            rest = Rest(lane)
+        self.give_back(lane)
+        if outcome is not None and writes:
+            outcome.stop(self.shards, applied, partial)
+        if status == FPS_INTERRUPTED:
+            raise signal
         if status == FPS_TIMEOUT:
-            text = f"{self.label(at)}: waited {timeout:.3g} s for a lock that {process_of(holder)} holds"
-            if pushes:
-                text += (f"; the push is applied on shards {applied}, on a part of shards {partial} and not on shards "
-                         f"{pending}: push the same gradients with resume=error.resume to finish it")
-            if pushes:
-                lane.resumable = True  # and out of the pool: it knows how far the push came
-                raise errors.WaitTimeoutError(text, tuple(applied), tuple(partial), tuple(pending), lane)
-        self.idle.append(lane)
-        if status == FPS_TIMEOUT:
-            raise errors.WaitTimeoutError(text)
+            text = f"{self.label(at)}: waited {limit:.3g} s for a lock that {process_of(self.holder(arena, stripe, deposit))} holds"
+            if not writes:
+                raise errors.WaitTimeoutError(text)
+            raise errors.WaitTimeoutError(
+                f"{text}; the push is applied on shards {few(applied)}, on a part of shards {few(partial)} and not on shards "
+                f"{few(pending)}: push the same gradients with resume=error.resume to finish it", applied, partial, pending, rest)
         if status == FPS_HELD:
             holders = {fps_load32_relaxed(&arena.seats[i].pid) for i in range(arena.layout.n_sessions)
                        if fps_load_relaxed(&arena.seats[i].pins) and not fps_lock_abandoned(&arena.seats[i].life)}
             raise errors.WaitTimeoutError(
-                f"{self.label(at)}: waited {timeout:.3g} s for a version of the parameters that nobody holds; let go of old "
+                f"{self.label(at)}: waited {limit:.3g} s for a version of the parameters that nobody holds; let go of old "
                 f"views and their arrays in {', '.join(process_of(pid) for pid in sorted(holders))}")
-        if status == FPS_INTERRUPTED:
-            error, lane.signal = lane.signal, None
-        else:
-            error = exception_of(status, self.label(at), c_errno)
-        if pushes and applied:
-            error.add_note(f"the push was applied on shards {applied}")
-        raise error
+        raise exception_of(status, self.label(at), code)
+
+    cdef uint32_t holder(self, const fps_arena *arena, uint32_t stripe, const fps_deposit *deposit) noexcept:
+        """A thread of the process that an operation has waited for."""
+        cdef uint32_t turn = fps_load32_relaxed(&arena.header.turn)
+        if self.rounds and deposit != NULL and fps_lock_holder(&arena.rows[deposit.rank].lock):
+            return fps_lock_holder(&arena.rows[deposit.rank].lock)
+        if self.rounds and 0 < turn <= arena.layout.n_sessions:
+            return fps_load32_relaxed(&arena.seats[turn - 1].pid)
+        return fps_lock_holder(&arena.stripes[stripe].lock)
 
     def count_skipped(self):
         """Notes in every shard that a push was not applied."""
@@ -380,7 +422,7 @@ cdef class Group:
         cdef uint32_t i
         for i in range(self.n_parts):
             fps_count(&lane.sessions[i].seat.meters.skipped, 1)
-        self.idle.append(lane)
+        self.give_back(lane)
 
     def begin(self, Py_ssize_t part, list values):
         """Sets the slots of one shard to their initial values, per rule a list of them; before anybody else opens it."""
@@ -395,12 +437,14 @@ cdef class Group:
         cdef Lane lane = self.take()
         cdef uint32_t at = 0
         cdef fps_status status
+        cdef fps_call call = self.call_of(lane, FPS_REACH)
         lane.reset()
-        lane.call.grads, lane.call.outs, lane.deposits = NULL, NULL, False
-        lane.call.wait.deadline_ns = FPS_NO_WAIT
+        call.wait.deadline_ns = FPS_NO_WAIT
         with nogil:
-            status = fps_rounds_run(&lane.call, &decision.decision, NULL, &at)
-        self.idle.append(lane)
+            status = fps_rounds_run(&call, &decision.decision, NULL, &at)
+        self.give_back(lane)
+        if status == FPS_BAD_DECISION:
+            raise exception_of(status, self.label(0))
         return status == FPS_OK
 
     def hold(self):

@@ -1,15 +1,6 @@
 # Workers that take part in clocks and rounds, and the state machine of that by itself.
 
-cdef int ask_member_for_signals(void *state) noexcept with gil:
-    cdef Member member = <Member>state
-    try:
-        PyErr_CheckSignals()
-        return 0
-    except BaseException as error:
-        member.signal = error
-        return 1
-
-
+@cython.no_gc_clear  # __dealloc__ leaves: the arena must still be mapped then
 cdef class Member:
     """A worker of this node in the table of the arena of shard 0, or one elsewhere for whom this process speaks.
 
@@ -24,34 +15,33 @@ cdef class Member:
     """
     cdef Arena mapped
     cdef fps_worker worker
-    cdef fps_wait wait
     cdef uint32_t generation
     cdef bint joined
-    cdef object signal
 
     def __init__(self, Arena arena, object rank, double lease, double timeout):
         cdef fps_status status
         cdef uint32_t wanted = FPS_ANY_RANK
         cdef int64_t lease_ns = <int64_t>(1e9 * lease)
         cdef uint32_t most = arena.arena.layout.n_members
+        cdef Signal signal
+        cdef fps_wait wait
         self.mapped, self.generation = arena, fps_life_generation()
-        self.wait.interrupted, self.wait.state = ask_member_for_signals, <void *>self
-        self.wait.deadline_ns = deadline_after(timeout)
         if rank is not None and not 0 <= rank < most:
             raise errors.RankError(f"worker: expected a rank from 0 to {most - 1}, got {rank}; create the server with a "
                                    f"larger max_workers")
         if rank is not None:
             wanted = rank
+        wait = wait_for(timeout, &signal)
         with nogil:
-            status = fps_worker_join(&self.mapped.arena, wanted, lease_ns, &self.wait, &self.worker)
+            status = fps_worker_join(&self.mapped.arena, wanted, lease_ns, &wait, &self.worker)
         if status == FPS_FULL:
             raise errors.RankError(f"worker: all {most} ranks are taken by live workers; create the server with a larger "
                                    f"max_workers")
         if status == FPS_BUSY:
             holder = fps_load32_relaxed(&arena.arena.members[wanted].pid)
             raise errors.RankError(f"worker: rank {rank} is taken by {process_of(holder)}; let it leave, or take another")
-        self.check(status, "worker", timeout)
-        self.joined = True
+        self.joined = status == FPS_OK
+        self.check(status, &signal, "worker", timeout)
 
     def __dealloc__(self):
         self.leave()
@@ -63,13 +53,12 @@ cdef class Member:
             with nogil:
                 fps_worker_leave(&self.worker)
 
-    cdef check(self, fps_status status, str verb, double timeout):
+    cdef check(self, fps_status status, Signal *signal, str verb, double timeout):
         cdef uint32_t blocker
         if status == FPS_OK:
             return
         if status == FPS_INTERRUPTED:
-            error, self.signal = self.signal, None
-            raise error
+            raise error_of(signal)
         if status == FPS_TIMEOUT:
             blocker = fps_board_blocker(&self.worker.roster)
             who = "a lock"
@@ -81,14 +70,12 @@ cdef class Member:
             raise errors.WaitTimeoutError(f"{verb}: waited {timeout:.3g} s for {who}")
         raise exception_of(status, f"{verb} on {self.mapped.label}", c_errno)
 
-    cdef fps_wait until(self, double timeout) except *:
+    cdef fps_wait until(self, double timeout, Signal *signal) except *:
         if not self.joined:
             raise errors.ClosedError("worker: it has left; open another with `with ps.worker() as w:`")
         if self.generation != fps_life_generation():
             raise errors.ClosedError("worker: it is the parent process's; open one here with `with ps.worker() as w:`")
-        cdef fps_wait wait = self.wait  # each call its own: a word for a lease may come while another call is parked
-        wait.deadline_ns = deadline_after(timeout)
-        return wait
+        return wait_for(timeout, signal)  # each call its own: a word for a lease may come while another call is parked
 
     @property
     def rank(self):
@@ -98,10 +85,11 @@ cdef class Member:
         """Waits until the worker may begin its step: (its clock, what the others have reached)."""
         cdef uint64_t clock = 0, progress = 0
         cdef fps_status status
-        cdef fps_wait wait = self.until(timeout)
+        cdef Signal signal
+        cdef fps_wait wait = self.until(timeout, &signal)
         with nogil:
             status = fps_worker_begin(&self.worker, &wait, &clock, &progress)
-        self.check(status, "worker", timeout)
+        self.check(status, &signal, "worker", timeout)
         return clock, progress
 
     def state(self):
@@ -109,31 +97,35 @@ cdef class Member:
         cdef fps_roster *r = &self.worker.roster
         return fps_load_relaxed(&r.members[self.worker.rank].clock), fps_load_relaxed(&r.board.progress)
 
-    def end_step(self, double timeout):
+    def end_step(self, uint64_t clock, double timeout):
+        """Ends the step that began at this clock. Twice is as good as once."""
         cdef fps_status status
-        cdef fps_wait wait = self.until(timeout)
+        cdef Signal signal
+        cdef fps_wait wait = self.until(timeout, &signal)
         with nogil:
-            status = fps_worker_end_step(&self.worker, &wait)
-        self.check(status, "end of a step", timeout)
+            status = fps_worker_end_step(&self.worker, clock, &wait)
+        self.check(status, &signal, "end of a step", timeout)
 
     def give(self, uint64_t round, uint32_t weight, double timeout):
         """Gives what is in the worker's rows, `weight` gradients, to its round; False when that is not the open one.
         Twice is as good as once."""
         cdef fps_status status
         cdef bool_c counted = False
-        cdef fps_wait wait = self.until(timeout)
+        cdef Signal signal
+        cdef fps_wait wait = self.until(timeout, &signal)
         with nogil:
             status = fps_worker_give(&self.worker, round, weight, &wait, &counted)
-        self.check(status, "end of a step", timeout)
+        self.check(status, &signal, "end of a step", timeout)
         return bool(counted)
 
     def catch_up(self, uint64_t round, double timeout):
         """The worker has read what `round` rounds have made."""
         cdef fps_status status
-        cdef fps_wait wait = self.until(timeout)
+        cdef Signal signal
+        cdef fps_wait wait = self.until(timeout, &signal)
         with nogil:
             status = fps_worker_catch_up(&self.worker, round, &wait)
-        self.check(status, "worker", timeout)
+        self.check(status, &signal, "worker", timeout)
 
     def decision(self):
         """The last round that closed."""
@@ -147,21 +139,23 @@ cdef class Member:
     def renew(self, double timeout):
         """Says that the worker lives."""
         cdef fps_status status
-        cdef fps_wait wait = self.until(timeout)
+        cdef Signal signal
+        cdef fps_wait wait = self.until(timeout, &signal)
         with nogil:
             status = fps_worker_renew(&self.worker, &wait)
-        self.check(status, "worker", timeout)
+        self.check(status, &signal, "worker", timeout)
 
     def rejoin(self, double timeout):
         """Back among the others, at their clock, after a PutOutError."""
         cdef fps_status status
-        cdef fps_wait wait = self.until(timeout)
+        cdef Signal signal
+        cdef fps_wait wait = self.until(timeout, &signal)
         with nogil:
             status = fps_worker_return(&self.worker, &wait)
         if status == FPS_BUSY:
             raise errors.RankError(f"worker: the others went on without rank {self.rank}, and another worker has taken it; "
                                    f"open a new session with `with ps.worker() as w:`")
-        self.check(status, "worker", timeout)
+        self.check(status, &signal, "worker", timeout)
 
 
 cdef class Board:

@@ -69,10 +69,10 @@ cdef class Held:
         cdef uint32_t i
         cdef uint64_t current
         self.pins = pins
-        self.versions = <uint32_t *>calloc(pins.lane.call.n_parts, sizeof(uint32_t))
+        self.versions = <uint32_t *>calloc(pins.lane.group.n_parts, sizeof(uint32_t))
         if not self.versions:
             raise MemoryError("a view")
-        for i in range(pins.lane.call.n_parts):
+        for i in range(pins.lane.group.n_parts):
             current = fps_rounds_pin(&pins.lane.sessions[i])
             self.versions[i] = FPS_CURRENT_VERSION(current)
             pins.counts[i * FPS_MAX_VERSIONS + self.versions[i]] += 1

@@ -34,6 +34,10 @@ cdef object exception_of(fps_status status, str where, int code=0):
         return errors.PutOutError(f"{where}: the others went on without this worker")
     if status == FPS_NO_MEMORY:
         return errors.ArenaMemoryError(f"{where}: the operating system refused the memory: {os.strerror(code)}")
+    if status == FPS_BAD_DECISION:
+        return errors.ArenaFormatError(
+            f"{where}: a message names a worker that the server has no room for: it was damaged on its way, or comes from "
+            f"another server; nothing was done")
     if status in (FPS_TRUNCATED, FPS_BAD_MAGIC, FPS_BAD_HEADER):
         found = {FPS_TRUNCATED: "shorter than it says", FPS_BAD_MAGIC: "something else", FPS_BAD_HEADER: "damaged"}
         return errors.ArenaFormatError(f"{where}: expected an arena, found a file that is {found[status]}")

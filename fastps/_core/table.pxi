@@ -33,11 +33,12 @@ cdef class TableLane:
     cdef uint32_t *places
     cdef uint32_t *starts
     cdef uint32_t room, n_parts
-    cdef bint resumable  # a push that can go on
+    cdef uint32_t generation
+    cdef bint resumable  # it holds a push that can go on, in this process, and no session
     cdef uint32_t n  # keys of the last operation
 
     def __cinit__(self, uint32_t n_parts, uint32_t n_shards):
-        self.n_parts = n_parts
+        self.n_parts, self.generation = n_parts, fps_life_generation()
         self.parts = <fps_sparse_part *>calloc(n_parts, sizeof(fps_sparse_part))
         self.batches = <fps_batch *>calloc(n_parts, sizeof(fps_batch))
         self.starts = <uint32_t *>calloc(n_shards + 1, sizeof(uint32_t))
@@ -98,7 +99,7 @@ cdef class TableGroup:
     cdef double limit
     cdef list idle
     cdef str name
-    cdef list shards
+    cdef tuple shards
 
     def __init__(self, Group group, uint32_t number, str name, uint32_t num_shards, tuple rule, double limit=math.inf,
                  str kind=""):
@@ -107,11 +108,10 @@ cdef class TableGroup:
         kernel, prepare, self.n_slots = rule
         self.rule.kernel, self.rule.prepare = <fps_kernel><size_t>kernel, <fps_prepare><size_t>prepare
         self.rule.n_slots, self.rule.row = self.n_slots, 0
-        self.idle, self.shards = [], []
+        self.idle, self.shards = [], group.shards
         for arena in group.mapped:
             if number >= arena.arena.layout.n_tables or arena.arena.tables[number].layout.n_slots != self.n_slots:
                 raise ValueError(f"{arena.label}: table {number} with {self.n_slots} slots")
-            self.shards.append(arena.arena.layout.shard_index)
         self.dim = self.table(0).layout.dim
         self.value_type = np.NPY_FLOAT if self.table(0).layout.item_bytes == 4 else np.NPY_DOUBLE
         self.key_type = {"int64": np.NPY_INT64, "uint64": np.NPY_UINT64}.get(kind, np.NPY_NOTYPE)
@@ -120,16 +120,37 @@ cdef class TableGroup:
         return &self.group.arenas[part].tables[self.number]
 
     cdef TableLane take(self):
-        cdef TableLane lane
-        lane = self.idle.pop() if self.idle else TableLane(self.group.n_parts, self.num_shards)
-        lane.lane = self.group.take()
+        cdef Lane sessions = self.group.take()
+        cdef TableLane lane = self.idle.pop() if self.idle else TableLane(self.group.n_parts, self.num_shards)
+        lane.lane, lane.generation = sessions, fps_life_generation()
         return lane
 
-    cdef void give_back(self, TableLane lane):
-        self.group.idle.append(lane.lane)
-        lane.lane, lane.resumable = None, False
-        if lane.n <= KEEP_KEYS:
+    cdef void give_back(self, TableLane lane) noexcept:
+        """The operation is over: whoever comes next may take the lane at once. One that holds a push stays out."""
+        cdef Lane sessions = lane.lane
+        lane.lane = None
+        self.group.give_back(sessions)
+        if lane.n <= KEEP_KEYS and not lane.resumable:
             self.idle.append(lane)
+
+    cdef TableLane go_on(self, TableLane lane, object keys):
+        """A lane that holds a push, with sessions again."""
+        cdef uint32_t i
+        if not lane.resumable or lane.n_parts != self.group.n_parts:
+            raise ValueError("resume: it was used already, or belongs to another table or process")
+        if lane.generation != fps_life_generation():
+            raise ValueError("resume: it belongs to the process that this one was forked from")
+        lane.resumable = False  # before anything that might let another thread in
+        try:
+            if keys is None or not np_array_equal(keys, lane.keys()):
+                raise ValueError("resume: it belongs to a push of other keys")
+            lane.lane = self.group.take()
+        except BaseException:
+            lane.resumable = True
+            raise
+        for i in range(self.group.n_parts):
+            lane.parts[i].session, lane.parts[i].seq = &lane.lane.sessions[i], 0
+        return lane
 
     cdef void spread(self, TableLane lane, object keys) except *:
         """The keys by part; all of them belong to one of the mapped shards."""
@@ -165,7 +186,8 @@ cdef class TableGroup:
                 and np.PyArray_DIMS(array)[1] == self.dim
                 and (np.PyArray_ISCARRAY(array) if writable else np.PyArray_ISCARRAY_RO(array)))
 
-    def run_if_fits(self, object keys, object grads, bint pulls, object out, bint create, object timeout=None):
+    def run_if_fits(self, object keys, object grads, bint pulls, object out, bint create, object timeout=None,
+                    Outcome outcome=None):
         """A pull into `out` or a new array, else a push of `grads`; arguments may be anything. Answers the rows, True of a
         push, or None, having done nothing, where an argument needs a closer look."""
         cdef np.npy_intp shape[2]
@@ -179,11 +201,11 @@ cdef class TableGroup:
             return None
         if pulls and out is None:
             out = np.PyArray_EMPTY(2, shape, self.value_type, 0)
-        self.run(keys, None if pulls else grads, out if pulls else None, None, create, timeout)
+        self.run(keys, None if pulls else grads, out if pulls else None, None, create, timeout, outcome=outcome)
         return out if pulls else True
 
     def run(self, object keys, object grads, object outs, list sets, bint create, object timeout=None,
-            TableLane resume=None, double scale=1.0):
+            TableLane resume=None, double scale=1.0, Outcome outcome=None):
         """An operation on arrays that the caller has checked: `keys` uint64[n], the others C-contiguous [n, ...].
 
         `grads` makes it a push, `outs` a pull; `sets`, an array or None for the values and each slot, sets them. Answers,
@@ -191,96 +213,94 @@ cdef class TableGroup:
         """
         cdef TableLane lane
         cdef fps_sparse_call call
+        cdef Signal signal
         cdef const uint8_t *streams[16]
         cdef uint32_t at = 0, i
         cdef fps_status status
-        cdef object limit = self.group.timeout if timeout is None else timeout
-        if resume is None:
+        cdef double limit = self.group.timeout if timeout is None else timeout
+        if resume is not None:
+            lane = self.go_on(resume, None if grads is None else keys)
+        else:
             lane = self.take()
             try:
                 self.spread(lane, keys)
             except BaseException:
                 self.give_back(lane)
                 raise
-        else:
-            if not resume.resumable or resume.lane.group is not self.group:
-                raise ValueError("resume: it was used already, or belongs to another table or process")
-            if resume.lane.generation != fps_life_generation():
-                raise ValueError("resume: it belongs to the process that this one was forked from")
-            resume.resumable = False  # before anything that might let another thread in
-            if grads is None or not np_array_equal(keys, resume.keys()):
-                resume.resumable = True
-                raise ValueError("resume: it belongs to a push of other keys")
-            lane = resume
         memset(&call, 0, sizeof(call))
-        call.table, call.rule, call.limit, call.scale = self.number, &self.rule, self.limit, scale
-        call.create, call.parts, call.n_parts = create, lane.parts, self.group.n_parts
-        call.grads = <const uint8_t *>np.PyArray_DATA(grads) if grads is not None else NULL
-        call.outs = <uint8_t *>np.PyArray_DATA(outs) if outs is not None else NULL
+        call.kind = FPS_PULL
+        if grads is not None:
+            call.kind, call.grads = FPS_PUSH if outs is None else FPS_PUSH_PULL, <const uint8_t *>np.PyArray_DATA(grads)
+        if outs is not None:
+            call.outs = <uint8_t *>np.PyArray_DATA(outs)
         if sets is not None:
             for i in range(1 + self.n_slots):
                 streams[i] = NULL if sets[i] is None else <const uint8_t *>np.PyArray_DATA(sets[i])
-            call.set = streams
-        call.wait.deadline_ns = deadline_after(limit)
-        call.wait.interrupted, call.wait.state = ask_for_signals, <void *>lane.lane
+            call.kind, call.set = FPS_SET, streams
+        call.table, call.rule, call.limit, call.scale = self.number, &self.rule, self.limit, scale
+        call.create, call.parts, call.n_parts = create, lane.parts, self.group.n_parts
+        call.wait = wait_for(limit, &signal)
         with nogil:
             status = fps_sparse_run(&call, &at)
         if status != FPS_OK:
-            self.fail(lane, status, at, grads is not None, sets is not None, limit)
+            self.fail(lane, &call, status, at, limit, error_of(&signal) if status == FPS_INTERRUPTED else None, outcome)
+        if outcome is not None and fps_kind_writes(call.kind):
+            outcome.end(self.shards)
         versions = tuple([lane.parts[i].version for i in range(self.group.n_parts)])
         self.give_back(lane)
         return versions
 
-    cdef void fail(self, TableLane lane, fps_status status, uint32_t at, bint pushes, bint sets, double timeout) except *:
+    cdef str writer(self, uint32_t part):
+        """Names the process that an operation on an arena has waited for: in one of its rows, or where rows are born."""
+        cdef const fps_table *t = self.table(part)
+        cdef const fps_arena *arena = self.group.arenas[part]
+        cdef uint32_t i, holder = fps_lock_holder(&t.control.births)
+        for i in range(arena.layout.n_sessions):
+            if holder == 0 and fps_row_written(arena, i) == self.number + 1:
+                holder = fps_load32_relaxed(&arena.seats[i].pid)
+        return process_of(holder)
+
+    cdef void fail(self, TableLane lane, fps_sparse_call *call, fps_status status, uint32_t at, double limit, object signal,
+                   Outcome outcome) except *:
+        """Raises what has ended the operation. All that is said of it is read before the lane is given back."""
         cdef int code = c_errno
         cdef uint32_t i
         cdef const fps_table *t = self.table(at)
+        cdef bint pushes = call.kind == FPS_PUSH or call.kind == FPS_PUSH_PULL
         cdef str where = f"table `{self.name}`, {self.group.label(at)}"
-        applied = [self.shards[i] for i in range(self.group.n_parts) if lane.parts[i].done]
-        partial = [self.shards[i] for i in range(self.group.n_parts)
-                   if not lane.parts[i].done and lane.parts[i].position > 0]
-        pending = [self.shards[i] for i in range(self.group.n_parts)
-                   if not lane.parts[i].done and lane.parts[i].position == 0]
-        token = lane if pushes and (applied or partial or status == FPS_TIMEOUT) else None
-        if not pushes:
-            applied, partial = [], []  # a pull has no effect, and a set is set again
-        done = (f"the push is applied on shards {applied}, to some rows of shards {partial} and not on shards {pending}: "
-                f"push the same keys and gradients with resume=error.resume to finish it")
-        if token is not None and status in (FPS_TIMEOUT, FPS_TABLE_FULL):
-            lane.resumable = True  # out of the pools: it knows how far the push came
-        if status == FPS_TIMEOUT and pushes:
-            raise errors.WaitTimeoutError(
-                f"{where}: waited {timeout:.3g} s for a row that another process writes; {done}",
-                tuple(applied), tuple(partial), tuple(pending), token)
-        if status == FPS_TABLE_FULL and token is not None:  # rows of the push were evicted while it went on
-            raise errors.TableFullError(
-                f"{where}: it has {fps_load_relaxed(&t.control.live)} rows of {t.layout.max_rows} that it may have; {done}",
-                self.name, t.layout.max_rows, self.shards[at], tuple(applied), token)
-        if status == FPS_INTERRUPTED:
-            error, lane.lane.signal = lane.lane.signal, None
-            self.give_back(lane)
-            raise error
+        parts = range(self.group.n_parts)
+        applied = tuple([self.shards[i] for i in parts if lane.parts[i].applied])
+        partial = tuple([self.shards[i] for i in parts if not lane.parts[i].applied and lane.parts[i].position > 0])
+        pending = tuple([self.shards[i] for i in parts if not lane.parts[i].applied and lane.parts[i].position == 0])
+        if outcome is not None and fps_kind_writes(call.kind):
+            outcome.stop(self.shards, applied, partial)
+        lane.resumable = pushes and (
+            status == FPS_TIMEOUT or (status == FPS_TABLE_FULL and bool(applied or partial)))
+        token = lane if lane.resumable else None
         self.give_back(lane)
+        if status == FPS_INTERRUPTED:
+            raise signal
+        done = (f"the push is applied on shards {few(applied)}, to some rows of shards {few(partial)} and not on shards "
+                f"{few(pending)}: push the same keys and gradients with resume=error.resume to finish it")
         if status == FPS_TIMEOUT:
-            again = "; some rows may be set: set them again" if sets else ""
+            text = f"{where}: waited {limit:.3g} s for {self.writer(at)}, which is changing the table"
+            if pushes:
+                raise errors.WaitTimeoutError(f"{text}; {done}", applied, partial, pending, token)
             raise errors.WaitTimeoutError(
-                f"{where}: waited {timeout:.3g} s for a row that another process writes{again}")
+                f"{text}; some rows may be set: set them again" if call.kind == FPS_SET else text)
         if status == FPS_TABLE_FULL:
+            text = f"{where}: it has {fps_load_relaxed(&t.control.live)} rows of {t.layout.max_rows} that it may have"
+            if token is not None:  # rows of the push were evicted while it went on
+                raise errors.TableFullError(f"{text}; {done}", self.name, t.layout.max_rows, self.shards[at], applied, token)
             raise errors.TableFullError(
-                f"{where}: it has {fps_load_relaxed(&t.control.live)} rows of {t.layout.max_rows} that it may have; "
-                f"nothing was applied, and no row was born there; create the table with a larger capacity, evict rows, or "
+                f"{text}; nothing was applied, and no row was born there; create the table with a larger capacity, evict rows, or "
                 f"pull with create=False", self.name, t.layout.max_rows, self.shards[at])
-        error = exception_of(status, where, code)
-        if pushes and applied:
-            error.add_note(f"the push was applied on shards {applied}")
-        if pushes and partial:
-            error.add_note(f"and to some rows of shards {partial}")
-        raise error
+        raise exception_of(status, where, code)
 
     def find(self, object keys):
         """Per key, uint64[n], its row in its shard, or 2**32 - 1."""
-        cdef TableLane lane = self.take()
         cdef np.npy_intp n = np.PyArray_SIZE(keys)
+        cdef TableLane lane = self.take()
         cdef object found = np.PyArray_EMPTY(1, &n, np.NPY_UINT32, 0), rows
         cdef uint32_t *row = <uint32_t *>np.PyArray_DATA(found)
         cdef uint32_t *some
@@ -338,23 +358,24 @@ cdef class TableGroup:
         """The time as rows of an arena know it, in ticks of 1/16 s."""
         return fps_row_now(self.table(part))
 
-    def remove(self, object keys, list streams, object removed, object timeout=None, uint32_t since=0xffffffff):
+    def remove(self, object keys, list streams, object removed, object timeout=None, uint32_t since=0xffffffff,
+               Outcome outcome=None):
         """Removes rows: `removed`, uint8[n], says which there were. What they held goes to `streams`, an array [n, ...] or
         None for the values and each slot. Rows that were asked for after tick `since` stay."""
-        cdef TableLane lane = self.take()
         cdef np.npy_intp n = np.PyArray_SIZE(keys), k
         cdef uint8_t *outs[16]
         cdef uint32_t i, stream, done, at = 0
         cdef fps_sparse_part *part
+        cdef Signal signal
         cdef fps_wait wait
         cdef fps_status status = FPS_OK
-        cdef object limit = self.group.timeout if timeout is None else timeout
-        memset(&wait, 0, sizeof(wait))
-        wait.deadline_ns = deadline_after(limit)
+        cdef double limit = self.group.timeout if timeout is None else timeout
+        cdef TableLane lane = self.take()
         try:
             self.spread(lane, keys)
+            wait = wait_for(limit, &signal)
             for i in range(self.group.n_parts):
-                part, done = &lane.parts[i], 0
+                part, done, at = &lane.parts[i], 0, i
                 count = part.n
                 flagged = np_empty(count, "u1")
                 taken = [None if s is None else np_empty((count, *s.shape[1:]), s.dtype) for s in streams]
@@ -362,22 +383,18 @@ cdef class TableGroup:
                     outs[stream] = NULL if taken[stream] is None else <uint8_t *>np.PyArray_DATA(taken[stream])
                 status = self.remove_part(
                     part, self.table(i), since, outs, <uint8_t *>np.PyArray_DATA(flagged), &done, &wait)
+                if outcome is not None:
+                    outcome.stop((), self.shards[i:i + 1] if status == FPS_OK else (), self.shards[i:i + 1] if done else ())
                 places = slice(0, done) if part.places == NULL else [part.places[k] for k in range(done)]
                 removed[places] = flagged[:done]
                 for out, some in zip(streams, taken):
                     if out is not None:
                         out[places] = some[:done]
-                at = i
                 if status != FPS_OK:
                     break
         finally:
             self.give_back(lane)
-        if status == FPS_TIMEOUT:
-            raise errors.WaitTimeoutError(
-                f"table `{self.name}`, {self.group.label(at)}: waited {limit:.3g} s for a row that another process writes; "
-                f"some rows were removed, call it again for the rest")
-        if status != FPS_OK:
-            raise exception_of(status, f"table `{self.name}`, {self.group.label(at)}", c_errno)
+        self.check(status, &signal, at, f"remove: waited {limit:.3g} s", "; some rows were removed, call it again for the rest")
 
     cdef fps_status remove_part(self, fps_sparse_part *part, const fps_table *t, uint32_t since, uint8_t **outs,
                                 uint8_t *removed, uint32_t *done, const fps_wait *wait):
@@ -386,65 +403,75 @@ cdef class TableGroup:
             status = fps_table_remove(part.session, t, part.keys, part.n, since, outs, removed, done, wait)
         return status
 
+    cdef check(self, fps_status status, Signal *signal, uint32_t part, str waited, str more):
+        """Raises what has ended a call about one arena."""
+        cdef int code = c_errno
+        cdef str where = f"table `{self.name}`, {self.group.label(part)}"
+        if status == FPS_INTERRUPTED:
+            raise error_of(signal)
+        if status == FPS_TIMEOUT:
+            raise errors.WaitTimeoutError(f"{where}: {waited} for {self.writer(part)}, which is changing the table{more}")
+        if status != FPS_OK:
+            raise exception_of(status, where, code)
+
     def scan(self, uint32_t part, uint64_t cursor, object keys, list streams, object seen, object timeout=None):
         """Rows of one arena from row `cursor` on into `keys`, uint64[n], `streams`, an array [n, ...] or None for the values
         and each slot, and `seen`, uint32[n, 2] or None. Answers how many came, and the next cursor; none at the end."""
         cdef uint8_t *outs[16]
         cdef uint32_t i, n = 0
         cdef uint32_t most = <uint32_t>np.PyArray_SIZE(keys)
+        cdef Signal signal
         cdef fps_wait wait
         cdef fps_status status
         cdef uint64_t *key = <uint64_t *>np.PyArray_DATA(keys)
         cdef uint32_t *when = NULL if seen is None else <uint32_t *>np.PyArray_DATA(seen)
-        cdef object limit = self.group.timeout if timeout is None else timeout
+        cdef double limit = self.group.timeout if timeout is None else timeout
         cdef const fps_arena *arena
         cdef const fps_table *t
-        memset(&wait, 0, sizeof(wait))
-        wait.deadline_ns = deadline_after(limit)
         if part >= self.group.n_parts:
             raise IndexError(f"part {part} of {self.group.n_parts}")
         for i in range(1 + self.n_slots):
             outs[i] = NULL if streams[i] is None else <uint8_t *>np.PyArray_DATA(streams[i])
         arena, t = self.group.arenas[part], self.table(part)
+        wait = wait_for(limit, &signal)
         with nogil:
             status = fps_scan_rows(arena, t, &cursor, most, key, outs, when, &wait, &n)
-        if status == FPS_TIMEOUT:
-            raise errors.WaitTimeoutError(
-                f"table `{self.name}`, {self.group.label(part)}: waited {limit:.3g} s for a row that another process writes")
-        if status != FPS_OK:
-            raise exception_of(status, f"table `{self.name}`, {self.group.label(part)}", c_errno)
+        self.check(status, &signal, part, f"scan: waited {limit:.3g} s", "")
         return n, cursor
 
-    def configure(self, dict values, double timeout):
+    def configure(self, dict values, double timeout, Outcome outcome=None):
         """Changes hyper-parameters by their index, on every arena, for every push that begins from now on."""
         cdef double numbers[16]
         cdef uint32_t which = 0, i
+        cdef Signal signal
         cdef fps_wait wait
         cdef fps_status status
         cdef const fps_arena *arena
         cdef const fps_table *t
         memset(numbers, 0, sizeof(numbers))
-        memset(&wait, 0, sizeof(wait))
         for index, value in values.items():
             if not 0 <= index < FPS_MAX_HYPER:
                 raise IndexError(f"hyper-parameter {index} of {FPS_MAX_HYPER}")
             numbers[<size_t>index] = value
             which |= 1u << <uint32_t>index
-        wait.deadline_ns = deadline_after(timeout)
+        wait = wait_for(timeout, &signal)
         for i in range(self.group.n_parts):
             arena, t = self.group.arenas[i], self.table(i)
             with nogil:
                 status = fps_table_configure(arena, t, which, numbers, &wait)
-            if status != FPS_OK:
-                raise exception_of(
-                    status, f"table `{self.name}`, {self.group.label(i)}, configure within {timeout:g} s", c_errno)
+            self.check(status, &signal, i, f"configure: waited {timeout:.3g} s", "; nothing was changed there")
+            if outcome is not None:
+                outcome.end(self.shards[i:i + 1])
 
     def hyper(self, uint32_t count):
         """The first `count` hyper-parameters, as the first arena has them."""
         cdef double numbers[16]
+        cdef const fps_table *t
         if count > <uint32_t>FPS_MAX_HYPER:
             raise IndexError(f"{count} hyper-parameters of {FPS_MAX_HYPER}")
-        fps_table_hyper(self.table(0), numbers)
+        t = self.table(0)
+        with nogil:
+            fps_table_hyper(t, numbers)
         return [numbers[i] for i in range(count)]
 
     def counters(self):

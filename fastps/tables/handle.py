@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastps._core import table_initial
+from fastps._core import Outcome, table_initial
 from fastps.errors import DtypeError, NamesError, OptionError, OutputError, ShapeError, SplitError
 from fastps.interchange import as_array
 from fastps.seconds import seconds
@@ -175,23 +175,39 @@ class TableHandle:
         WaitTimeoutError
             Says on which shards the push was applied.
         """
-        limit = seconds(timeout)
-        if resume is None and self._session.push_directly(keys, grads, limit):
-            return
-        self._push(keys, grads, None, limit, resume, "push")
+        limit, outcome = seconds(timeout), Outcome()
+        try:
+            if resume is not None or not self._session.push_directly(keys, grads, limit, outcome):
+                self._push(keys, grads, None, limit, resume, "push", outcome)
+        except BaseException as error:
+            outcome.tell(error)
+            raise
 
     def push_pull(self, keys: Any, grads: Any, *, out: Any = None, timeout: float | None = None) -> Array:
         """A push, and the rows as it left them, in the order of keys. Errors as of `push` and `pull`."""
         numbers = self._keys(keys, "push_pull")
-        rows = self._out(out, len(numbers), "push_pull")
-        if not self._push(numbers, grads, rows, seconds(timeout), None, "push_pull"):
-            self._session.pull(numbers, rows, True, seconds(timeout))
-        return rows if out is None else out
+        rows, outcome = self._out(out, len(numbers), "push_pull"), Outcome()
+        try:
+            if not self._push(numbers, grads, rows, seconds(timeout), None, "push_pull", outcome):
+                self._session.pull(numbers, rows, True, seconds(timeout))
+            return rows if out is None else out
+        except BaseException as error:
+            outcome.tell(error)
+            raise
 
-    def _push(self, keys: Any, grads: Any, out: Array | None, timeout: float | None, resume: Any, verb: str) -> bool:
+    def _push(
+        self,
+        keys: Any,
+        grads: Any,
+        out: Array | None,
+        timeout: float | None,
+        resume: Any,
+        verb: str,
+        outcome: Outcome,
+    ) -> bool:
         numbers = keys if out is not None else self._keys(keys, verb)
         given = self._rows(grads, len(numbers), f"{verb} `{self.name}` grads")
-        return self._session.push(numbers, given, out, timeout, resume)
+        return self._session.push(numbers, given, out, timeout, resume, outcome)
 
     def set(self, keys: Any, rows: Any = None, *, timeout: float | None = None, **slots: Any) -> None:
         """Sets rows, their slots, or both, without the rule: for warm starts. Rows that are missing are born before; of
@@ -211,14 +227,22 @@ class TableHandle:
             self._rows(given[name], len(numbers), f"set `{self.name}` {name}", elements) if name in given else None
             for name, elements in streams
         ]
-        self._session.set(numbers, arrays, seconds(timeout))
+        outcome = Outcome()
+        try:
+            self._session.set(numbers, arrays, seconds(timeout), outcome)
+        except BaseException as error:
+            outcome.tell(error, "set")
+            raise
 
     def evict(self, keys: Any, *, timeout: float | None = None) -> int:
         """Removes the rows of keys; a key that comes again is born again. Answers how many there were."""
-        removed, _ = self._session.remove(
-            self._keys(keys, "evict"), [False] * len(self._info.streams), seconds(timeout)
-        )  # fmt: skip
-        return int(removed.sum())
+        numbers, limit, outcome = self._keys(keys, "evict"), seconds(timeout), Outcome()
+        try:
+            removed, _ = self._session.remove(numbers, [False] * len(self._info.streams), limit, outcome)
+            return int(removed.sum())
+        except BaseException as error:
+            outcome.tell(error, "removal")
+            raise
 
     def contains(self, keys: Any, *, timeout: float | None = None) -> Array:
         """bool[n]: which keys have a row now."""
@@ -322,7 +346,12 @@ class TableHandle:
         back. Raises OptionError for unknown names and values that are not finite, with nothing changed."""
         limit = seconds(timeout)
         numbers = self._info.rule.numbers(hyper, "configure")
-        self._session.configure(numbers, self._server._spec.timeout if limit is None else limit)
+        outcome = Outcome()
+        try:
+            self._session.configure(numbers, self._server._spec.timeout if limit is None else limit, outcome)
+        except BaseException as error:
+            outcome.tell(error, "change")
+            raise
 
     @property
     def hyper(self) -> dict[str, float | None]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastps import cluster
-from fastps._core import all_finite, shards_of, table_initial
+from fastps._core import Outcome, all_finite, shards_of, table_initial
 from fastps.deadline import deadline_after, left_until
 from fastps.errors import FastPSError, NonfiniteError, OptionError, TableFullError, WaitTimeoutError
 from fastps.session import Resume, Session, apart, merged, norm_of, tokens_of
@@ -49,27 +49,28 @@ class TableSession:
         owner = self._transport_of_shard[shards_of(keys, self.num_shards)]
         return [np.flatnonzero(owner == i) for i in range(len(self.transports))]
 
-    def run(self, work: TableWork, timeout: float | None, verb: str, resume: Any = None) -> None:
+    def run(
+        self, work: TableWork, timeout: float | None, verb: str, resume: Any = None, outcome: Outcome | None = None
+    ) -> None:
         """Raises what went wrong on any node, with where it went right."""
         resumes = tokens_of(resume, self, verb)
         deadline = deadline_after(self.session.limit(timeout))
         left: dict[int, tuple[TableWork, Any, Any]] = {}  # per transport its part, the places of that, what to resume
         for i, places in enumerate(self._split(work.keys)):
-            if resumes is not None and i not in resumes:
-                continue  # this part of the push was applied before
+            if resumes is not None and i not in resumes:  # this part of the push was applied before
+                assert outcome is not None
+                outcome.end(self.transports[i].shards)
+                continue
             part = work if isinstance(places, slice) else part_of(work, places)
             if len(part.keys) > 0 or work.grads is not None:  # a push is counted on every shard
                 left[i] = part, places, resumes[i] if resumes else None
         while left:
-            errors = self._run(left, work, left_until(deadline))
+            errors = self._run(left, work, left_until(deadline), outcome)
             full = [error for _, error in errors if isinstance(error, TableFullError)]
             if self.info.evict is None or len(full) < len(errors) or left_until(deadline) == 0:
                 break
             try:
                 made = [self._make_room(error, work.keys, left_until(deadline)) for error in full]
-            except KeyboardInterrupt as error:
-                errors = [(-1, error), *errors]  # no node's
-                break
             except FastPSError as error:  # the push goes on from where the nodes have left it
                 full[0].add_note(f"room was not made: {error}")
                 break
@@ -77,24 +78,27 @@ class TableSession:
                 break
         if left:
             done = tuple(s for i, t in enumerate(self.transports) if i not in left for s in t.shards)
-            raise merged(errors, done, work.grads is not None or work.sets is not None, self)
+            try:
+                raise merged(errors, done, work.grads is not None or work.sets is not None, self)
+            finally:
+                errors.clear()  # their tracebacks refer to this frame: else all of it stays until a collection
 
     def _run(
-        self, left: dict[int, tuple[TableWork, Any, Any]], work: TableWork, timeout: float
+        self, left: dict[int, tuple[TableWork, Any, Any]], work: TableWork, timeout: float, outcome: Outcome | None
     ) -> list[tuple[int, BaseException]]:
         """Runs what is left, all nodes at once. What succeeds is not left any more."""
         pending: list[tuple[int, Pending]] = []
         errors: list[tuple[int, BaseException]] = []
         for i, (part, places, resume) in list(left.items()):
             try:
-                pending.append((i, self.transports[i].start(part, timeout, resume)))
-            except (FastPSError, KeyboardInterrupt) as error:
+                pending.append((i, self.transports[i].start(part, timeout, resume, outcome)))
+            except FastPSError as error:
                 errors.append((i, error))
                 left[i] = part, places, getattr(error, "resume", None)
         for i, operation in pending:
             try:
                 operation.finish()
-            except (FastPSError, KeyboardInterrupt) as error:
+            except FastPSError as error:
                 errors.append((i, error))
                 left[i] = *left[i][:2], getattr(error, "resume", None)
                 continue
@@ -149,12 +153,13 @@ class TableSession:
             return None
         return rows
 
-    def push_directly(self, keys: Any, grads: Any, timeout: float | None) -> bool:
+    def push_directly(self, keys: Any, grads: Any, timeout: float | None, outcome: Outcome) -> bool:
         """The same of a push: whether it is done."""
         if self._direct is None or self.info.evict is not None or self.session.spec.gradients.inspects:
             return False
         try:
-            return self._direct.run_if_fits(keys, grads, False, None, True, self.session.limit(timeout)) is not None
+            limit = self.session.limit(timeout)
+            return self._direct.run_if_fits(keys, grads, False, None, True, limit, outcome) is not None
         except (WaitTimeoutError, TableFullError) as error:
             token, worst = error.resume, merged([(0, error)], (), True, self)
             if token is not None:
@@ -175,7 +180,9 @@ class TableSession:
             return
         self.run(TableWork(keys, outs=outs, create=create), timeout, "pull")
 
-    def push(self, keys: Array, grads: Array, outs: Array | None, timeout: float | None, resume: Any) -> bool:
+    def push(
+        self, keys: Array, grads: Array, outs: Array | None, timeout: float | None, resume: Any, outcome: Outcome
+    ) -> bool:
         """False when the push was skipped: a gradient was not finite."""
         if isinstance(resume, Resume) and not np.array_equal(resume.keys, keys):  # of a set or a count: None
             raise OptionError(
@@ -205,9 +212,9 @@ class TableSession:
             return False
         try:
             if self.sightings is None:
-                self.run(TableWork(keys, grads, outs, scale=scale), timeout, "push", resume)
+                self.run(TableWork(keys, grads, outs, scale=scale), timeout, "push", resume, outcome)
             else:
-                self._push_admitted(keys, grads, outs, scale, timeout, resume)
+                self._push_admitted(keys, grads, outs, scale, timeout, resume, outcome)
         except (WaitTimeoutError, TableFullError) as error:
             if isinstance(error.resume, Resume):
                 error.resume.keys = keys
@@ -215,7 +222,14 @@ class TableSession:
         return True
 
     def _push_admitted(
-        self, keys: Array, grads: Array, outs: Array | None, scale: float, timeout: float | None, resume: Any
+        self,
+        keys: Array,
+        grads: Array,
+        outs: Array | None,
+        scale: float,
+        timeout: float | None,
+        resume: Any,
+        outcome: Outcome,
     ) -> None:
         """Pushes of other keys are dropped; they keep their first values."""
         places = getattr(resume, "places", None)
@@ -223,7 +237,7 @@ class TableSession:
             places = np.flatnonzero(self.find(keys, timeout) if outs is None else self._admitted(keys, timeout))
         rows = None if outs is None else np.empty((len(places), self.info.dim), self.info.dtype)
         try:
-            self.run(TableWork(keys[places], grads[places], rows, scale=scale), timeout, "push", resume)
+            self.run(TableWork(keys[places], grads[places], rows, scale=scale), timeout, "push", resume, outcome)
         except (WaitTimeoutError, TableFullError) as error:
             if isinstance(error.resume, Resume):
                 error.resume.places = places
@@ -233,8 +247,8 @@ class TableSession:
             outs[places] = rows
             self._forget_sightings(keys[places], timeout)
 
-    def set(self, keys: Array, streams: list[Any], timeout: float | None) -> None:
-        self.run(TableWork(keys, sets=streams), timeout, "set")
+    def set(self, keys: Array, streams: list[Any], timeout: float | None, outcome: Outcome | None = None) -> None:
+        self.run(TableWork(keys, sets=streams), timeout, "set", None, outcome)
 
     def find(self, keys: Array, timeout: float | None) -> Array:
         found = np.zeros(len(keys), np.bool_)
@@ -248,12 +262,14 @@ class TableSession:
             ages[places], counts[places] = transport.seen(keys[places], timeout)
         return ages, counts
 
-    def remove(self, keys: Array, wanted: list[bool], timeout: float | None) -> tuple[Array, list[Any]]:
+    def remove(
+        self, keys: Array, wanted: list[bool], timeout: float | None, outcome: Outcome | None = None
+    ) -> tuple[Array, list[Any]]:
         """Which keys had a row, and what it held."""
         removed = np.zeros(len(keys), np.bool_)
         streams = [self.info.empty(len(keys), k) if want else None for k, want in enumerate(wanted)]
         for transport, places in zip(self.transports, self._split(keys), strict=True):
-            removed[places], held = transport.remove(keys[places], wanted, timeout)
+            removed[places], held = transport.remove(keys[places], wanted, timeout, outcome)
             for out, some in zip(streams, held, strict=True):
                 if out is not None:
                     out[places] = some
@@ -276,9 +292,10 @@ class TableSession:
             counted |= transport.counters(timeout)
         return counted
 
-    def configure(self, numbers: dict[int, float], timeout: float) -> None:
+    def configure(self, numbers: dict[int, float], timeout: float, outcome: Outcome) -> None:
+        deadline = deadline_after(timeout)
         for transport in self.transports:
-            transport.configure(numbers, timeout)
+            transport.configure(numbers, left_until(deadline), outcome)
 
     def hyper(self, timeout: float) -> list[float]:
         return self.transports[-1].hyper(len(self.info.rule.hyper), timeout)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
-    from fastps._core import Decision
+    from fastps._core import Decision, Outcome
     from fastps._core.core import Deposit
 
 Arrays = list[np.ndarray[Any, np.dtype[Any]]]
@@ -95,7 +95,8 @@ class Membership(Protocol):
     def begin(self, timeout: float) -> tuple[int, int]:
         """Waits until the worker may begin its step: (its clock, the clock of the slowest live worker)."""
 
-    def end_step(self, timeout: float) -> None: ...
+    def end_step(self, clock: int, timeout: float) -> None:
+        """Ends the step that the worker began at this clock; twice is as good as once."""
 
     def give(self, round: int, weight: int, timeout: float) -> bool:
         """Gives what is in the worker's rows, `weight` gradients, to a round; False when that had closed already. Twice
@@ -127,8 +128,11 @@ class TableTransport(Protocol):
 
     shards: tuple[int, ...]
 
-    def start(self, work: TableWork, timeout: float | None, resume: Any = None) -> Pending:
-        """Begins an operation. `resume` comes from a WaitTimeoutError of this transport for the same work."""
+    def start(
+        self, work: TableWork, timeout: float | None, resume: Any = None, outcome: Outcome | None = None
+    ) -> Pending:
+        """Begins an operation. `resume` comes from a WaitTimeoutError of this transport for the same work. `outcome` is
+        told what is applied, by the call that does it."""
 
     def find(self, keys: Any, timeout: float | None) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Whether keys, all of its shards, have a row."""
@@ -136,7 +140,9 @@ class TableTransport(Protocol):
     def seen(self, keys: Any, timeout: float | None) -> tuple[Any, Any]:
         """How many seconds ago rows were asked for, and how often; NaN and 0 without a row."""
 
-    def remove(self, keys: Any, wanted: list[bool], timeout: float | None) -> tuple[Any, list[Any]]:
+    def remove(
+        self, keys: Any, wanted: list[bool], timeout: float | None, outcome: Outcome | None = None
+    ) -> tuple[Any, list[Any]]:
         """Removes rows: bool[n], which there were, and what they held, for the values and each slot, if wanted."""
 
     def scan(
@@ -145,7 +151,7 @@ class TableTransport(Protocol):
         """Up to `most` rows of a shard from `cursor` on: keys, values and slots if wanted, and the next cursor. None at
         the end."""
 
-    def configure(self, values: dict[int, float], timeout: float) -> None: ...
+    def configure(self, values: dict[int, float], timeout: float, outcome: Outcome) -> None: ...
 
     def hyper(self, count: int, timeout: float) -> list[float]: ...
 
@@ -163,9 +169,9 @@ class Transport(Protocol):
     @property
     def shards(self) -> tuple[int, ...]: ...
 
-    def start(self, work: Work, timeout: float | None, resume: Any = None) -> Pending:
+    def start(self, work: Work, timeout: float | None, resume: Any = None, outcome: Outcome | None = None) -> Pending:
         """Begins an operation. `timeout` is in seconds, None for the server's; `resume` comes from a WaitTimeoutError
-        of this transport."""
+        of this transport. `outcome` is told what is applied, by the call that does it."""
 
     def reach(self, decision: Decision, timeout: float) -> bool:
         """Brings its shards to a round that has closed. False when a newer decision knows more."""
@@ -176,7 +182,7 @@ class Transport(Protocol):
     def skipped(self) -> None:
         """Counts a push that was not applied."""
 
-    def configure(self, row: int, values: dict[int, float], timeout: float) -> None:
+    def configure(self, row: int, values: dict[int, float], timeout: float, outcome: Outcome) -> None:
         """Changes hyper-parameters on all of its shards."""
 
     def hyper(self, row: int, count: int, timeout: float) -> list[float]:

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from fastps import cluster
 from fastps.deadline import left_until
-from fastps.errors import OptionError, TableFullError, UnavailableError, WaitTimeoutError
+from fastps.errors import FastPSError, OptionError, TableFullError, UnavailableError, WaitTimeoutError
 from fastps.transport import wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from fastps._core import Outcome
 
 T = TypeVar("T")
 RESEND_SECONDS = 0.1
@@ -51,6 +53,7 @@ class Sending:
     deadline : of the whole
     what : for messages
     timed_out : makes the error when there is no answer in time, from a text
+    shards, outcome : where it changes something, and what is told of that; None: it changes nothing
     """
 
     def __init__(
@@ -59,8 +62,13 @@ class Sending:
         deadline: float,
         what: str,
         timed_out: Callable[[str], WaitTimeoutError],
+        shards: tuple[int, ...],
+        outcome: Outcome | None,
     ) -> None:
         self._send, self._deadline, self._what, self._timed_out = send, deadline, what, timed_out
+        self._shards, self._outcome = shards, outcome
+        if outcome is not None:
+            outcome.begin(shards)
         self._refs = send()
 
     def answers(self) -> list[Any]:
@@ -68,6 +76,8 @@ class Sending:
         while True:
             try:
                 answers: list[Any] = cluster.get(self._refs, left_until(self._deadline), self._what)
+                if self._outcome is not None:
+                    self._outcome.end(self._shards)
                 return answers
             except UnavailableError as error:
                 if left_until(self._deadline) == 0:
@@ -75,7 +85,15 @@ class Sending:
                 time.sleep(RESEND_SECONDS)
                 self._refs = self._send()
             except WaitTimeoutError as error:
+                self._learn(error)
                 raise self._timed_out(str(error)) from None
+            except FastPSError as error:
+                self._learn(error)
+                raise
+
+    def _learn(self, error: FastPSError) -> None:
+        if self._outcome is not None:
+            self._outcome.learn(error, self._shards)
 
 
 class Recent(OrderedDict[int, T], Generic[T]):

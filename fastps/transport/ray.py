@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from fastps.transport import wire
 from fastps.transport.contract import MIXED, Arrays, Work
 from fastps.transport.once import Numbers, Sending
 from fastps.transport.ray_table import RayTable
+
+if TYPE_CHECKING:
+    from fastps._core import Outcome
 
 GRACE_SECONDS = 1.0  # the coordinator keeps to the timeout; its answer takes a moment
 
@@ -39,11 +42,13 @@ class RayTransport:
         self._numbers = Numbers()
         self._what = f"shards {list(shards)} on node {spec.addresses[shards[0]].node_id[:8]}"
 
-    def start(self, work: Work, timeout: float | None, resume: Any = None) -> Operation | SlotOperation:
+    def start(
+        self, work: Work, timeout: float | None, resume: Any = None, outcome: Outcome | None = None
+    ) -> Operation | SlotOperation:
         limit = self._spec.timeout if timeout is None else timeout
         if work.slot is not None:
-            return SlotOperation(self, work, limit)
-        return Operation(self, work, limit, resume)
+            return SlotOperation(self, work, limit, outcome)
+        return Operation(self, work, limit, resume, outcome)
 
     def reach(self, decision: Decision, timeout: float) -> bool:
         ref = self._gateway.reach.remote(decision.pack(), timeout)
@@ -55,8 +60,10 @@ class RayTransport:
     def skipped(self) -> None:
         self._gateway.skipped.remote()
 
-    def configure(self, row: int, values: dict[int, float], timeout: float) -> None:
+    def configure(self, row: int, values: dict[int, float], timeout: float, outcome: Outcome) -> None:
+        outcome.begin(self.shards)
         cluster.get(self._gateway.configure.remote(row, values, timeout), timeout, f"configure {self._what}")
+        outcome.end(self.shards)
 
     def hyper(self, row: int, count: int, timeout: float) -> list[float]:
         values: list[float] = cluster.get(self._gateway.hyper.remote(row, count), timeout, f"hyper of {self._what}")
@@ -114,8 +121,8 @@ class RayMembership:
             self._hear(self._ask(self._coordinator.begin.remote(self._token, timeout), timeout))
         return self._clock, self._progress
 
-    def end_step(self, timeout: float) -> None:
-        self._hear(self._ask(self._coordinator.end_step.remote(self._token, timeout), timeout))
+    def end_step(self, clock: int, timeout: float) -> None:
+        self._hear(self._ask(self._coordinator.end_step.remote(self._token, clock, timeout), timeout))
 
     def give(self, round: int, weight: int, timeout: float) -> bool:
         ref = self._coordinator.give.remote(self._token, round, weight, timeout)
@@ -160,8 +167,9 @@ def _stay(membership: weakref.ref[RayMembership], stop: threading.Event, interva
 class SlotOperation:
     """A pull or a set of one slot: rare, one call, whatever the size. Setting twice is setting once."""
 
-    def __init__(self, transport: RayTransport, work: Work, timeout: float) -> None:
+    def __init__(self, transport: RayTransport, work: Work, timeout: float, outcome: Outcome | None) -> None:
         assert work.slot is not None
+        self._outcome = outcome if work.grads is not None else None
         self._what = f"slot `{work.slot}` of {transport._what}"
         self._deadline, self._outs = deadline_after(timeout), work.outs
         self._layout = wire.only(transport._layout, transport._spec.leaves_with(work.slot))
@@ -169,10 +177,14 @@ class SlotOperation:
             self._ref = transport._gateway.slot.remote(work.slot, timeout)
         else:
             payload = wire.gather_some(self._layout, work.grads)
+            if outcome is not None:
+                outcome.begin(transport.shards)
             self._ref = transport._gateway.set_slot.remote(work.slot, timeout, payload)
 
     def finish(self) -> dict[int, int]:
         answer = cluster.get(self._ref, left_until(self._deadline), self._what)
+        if self._outcome is not None:
+            self._outcome.end(self._layout.shards)
         if self._outs is None:
             return {}
         versions, values = answer
@@ -185,7 +197,9 @@ class SlotOperation:
 class Operation:
     """A call under way, or a few that carry one payload."""
 
-    def __init__(self, transport: RayTransport, work: Work, timeout: float, resume: Any) -> None:
+    def __init__(
+        self, transport: RayTransport, work: Work, timeout: float, resume: Any, outcome: Outcome | None
+    ) -> None:
         self._transport, self._work, self._outs = transport, work, work.outs
         self._deadline = deadline_after(timeout)
         self._payload = None if work.grads is None else wire.gather(transport._layout, work.grads)
@@ -198,7 +212,10 @@ class Operation:
             [] if work.outs is None else wire.chunks(transport._layout.head_nbytes + transport._layout.nbytes)
         )
         what = f"{'pull from' if self._payload is None else 'push to'} {transport._what}"
-        self._sending = Sending(self._send, self._deadline, what, self._timed_out)
+        changes = work.grads is not None and work.deposit is None
+        self._sending = Sending(
+            self._send, self._deadline, what, self._timed_out, transport.shards, outcome if changes else None
+        )
 
     def _send(self) -> list[Any]:
         """Calls of one process to one actor arrive in order, so they can all be under way at once."""

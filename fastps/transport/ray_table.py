@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from fastps import cluster
+from fastps._core import Outcome
 from fastps.deadline import deadline_after, left_until
 from fastps.errors import TableFullError, WaitTimeoutError
 from fastps.transport import wire
@@ -95,8 +96,10 @@ class RayTable:
         self.gateway, self.numbers, self._timeout = gateway, Numbers(), spec.timeout
         self.what = f"table `{self.info.name}` on {what}"
 
-    def start(self, work: TableWork, timeout: float | None, resume: Any = None) -> TableOperation:
-        return TableOperation(self, work, self._timeout if timeout is None else timeout, resume)
+    def start(
+        self, work: TableWork, timeout: float | None, resume: Any = None, outcome: Outcome | None = None
+    ) -> TableOperation:
+        return TableOperation(self, work, self._timeout if timeout is None else timeout, resume, outcome)
 
     def _ask(self, verb: str, timeout: float | None, *arguments: Any) -> Any:
         limit = self._timeout if timeout is None else timeout
@@ -110,8 +113,14 @@ class RayTable:
         ages, counts = self._ask("seen", timeout, keys)
         return ages, counts
 
-    def remove(self, keys: Any, wanted: list[bool], timeout: float | None) -> tuple[Any, list[Any]]:
+    def remove(
+        self, keys: Any, wanted: list[bool], timeout: float | None, outcome: Outcome | None = None
+    ) -> tuple[Any, list[Any]]:
+        if outcome is not None:
+            outcome.begin(self.shards)
         removed, streams = self._ask("remove", timeout, keys, wanted)
+        if outcome is not None:
+            outcome.end(self.shards)
         return removed, streams
 
     def scan(
@@ -120,8 +129,10 @@ class RayTable:
         keys, streams, cursor = self._ask("scan", timeout, shard, cursor, most, wanted)
         return keys, streams, cursor
 
-    def configure(self, values: dict[int, float], timeout: float) -> None:
+    def configure(self, values: dict[int, float], timeout: float, outcome: Outcome) -> None:
+        outcome.begin(self.shards)
         self._ask("configure", timeout, values)
+        outcome.end(self.shards)
 
     def hyper(self, count: int, timeout: float) -> list[float]:
         values: list[float] = self._ask("hyper", timeout, count)
@@ -135,7 +146,7 @@ class RayTable:
 class TableOperation:
     """A call under way, or a few that carry one payload."""
 
-    def __init__(self, table: RayTable, work: TableWork, timeout: float, resume: Any) -> None:
+    def __init__(self, table: RayTable, work: TableWork, timeout: float, resume: Any, outcome: Outcome | None) -> None:
         self._table, self._work, self._deadline = table, work, deadline_after(timeout)
         streams = [stream for stream in work.sets or [] if stream is not None]
         arrays = [work.keys, *([] if work.grads is None else [work.grads]), *streams]
@@ -146,7 +157,9 @@ class TableOperation:
         self._seq: int
         self._worker, self._seq = table.numbers.take() if resume is None else resume
         what = f"{'push to' if self._changes else 'pull from'} {table.what}"
-        self._sending = Sending(self._send, self._deadline, what, self._timed_out)
+        self._sending = Sending(
+            self._send, self._deadline, what, self._timed_out, table.shards, outcome if self._changes else None
+        )
 
     def _send(self) -> list[Any]:
         work = self._work
@@ -194,8 +207,8 @@ class TableGateway:
         table = self._tables[number]
         verbs: dict[str, Any] = {
             "find": table.find, "seen": table.seen, "remove": table.remove, "scan": table.scan,
-            "configure": table.configure, "make_room": self._make_room(number),
-            "hyper": table.hyper, "counters": table.counters,
+            "configure": lambda *arguments: table.configure(*arguments, Outcome()),
+            "make_room": self._make_room(number), "hyper": table.hyper, "counters": table.counters,
         }  # fmt: skip
         return verbs[verb](*arguments)
 
@@ -224,7 +237,12 @@ class TableGateway:
 
     @staticmethod
     def _run(table: ShmTable, work: TableWork, header: Header, token: Any) -> bytes:
-        done = table.start(work, header.timeout, token)
+        outcome = Outcome()
+        try:
+            done = table.start(work, header.timeout, token, outcome)
+        except BaseException as error:
+            outcome.tell(error)
+            raise
         return wire.packed([done.finish()[shard] for shard in table.shards])
 
     @staticmethod

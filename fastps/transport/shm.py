@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from fastps._core import Arena, Decision, Group
+from fastps._core import Arena, Decision, Group, Outcome
+from fastps.deadline import deadline_after, left_until
 from fastps.errors import ArenaError, ClosedError, ShardDiedError
 from fastps.kernels.loader import addresses_of
 from fastps.spec import ServerSpec, ShardAddress
@@ -91,10 +92,11 @@ class ShmTransport:
         whole = whole and not spec.gradients.inspects and not any(rule.uses_pulled for rule in spec.rules)
         self.group = group_of(spec, self.arenas, buffers=len(spec.structure.leaves), offset=offset, direct=whole)
 
-    def start(self, work: Work, timeout: float | None, resume: Any = None) -> Done:
+    def start(self, work: Work, timeout: float | None, resume: Any = None, outcome: Outcome | None = None) -> Done:
         versions = self.group.run(
-            work.grads, work.outs, timeout, resume, work.pulled, work.scale, work.streams, work.decision, work.deposit
-        )
+            work.grads, work.outs, timeout, resume, work.pulled, work.scale, work.streams, work.decision, work.deposit,
+            outcome,
+        )  # fmt: skip
         return Done(dict(zip(self.shards, versions or [MIXED] * len(self.shards), strict=True)))
 
     def reach(self, decision: Decision, timeout: float) -> bool:
@@ -106,9 +108,10 @@ class ShmTransport:
     def skipped(self) -> None:
         self.group.count_skipped()
 
-    def configure(self, row: int, values: dict[int, float], timeout: float) -> None:
+    def configure(self, row: int, values: dict[int, float], timeout: float, outcome: Outcome) -> None:
+        deadline = deadline_after(timeout)
         for arena in self.arenas.values():
-            arena.configure(row, values, timeout)
+            arena.configure(row, values, left_until(deadline), outcome)
 
     def hyper(self, row: int, count: int, timeout: float) -> list[float]:
         return next(iter(self.arenas.values())).hyper(row, count)

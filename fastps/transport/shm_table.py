@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastps._core import Group, TableGroup, shards_of
+from fastps._core import Group, Outcome, TableGroup, shards_of
 from fastps.errors import KeysError
 from fastps.kernels.loader import addresses_of
 
@@ -42,9 +42,9 @@ class ShmTable:
         limit = math.inf if self.info.counts_for is not None else spec.gradients.clip_value
         self.group = TableGroup(group, number, self.info.name, len(spec.plans), rule, limit, self.info.keys)
 
-    def start(self, work: TableWork, timeout: float | None, resume: Any = None) -> Done:
+    def start(self, work: TableWork, timeout: float | None, resume: Any = None, outcome: Outcome | None = None) -> Done:
         versions = self.group.run(
-            work.keys, work.grads, work.outs, work.sets, work.create, timeout, resume, work.scale
+            work.keys, work.grads, work.outs, work.sets, work.create, timeout, resume, work.scale, outcome
         )  # fmt: skip
         return Done(dict(zip(self.shards, versions, strict=True)))
 
@@ -60,15 +60,25 @@ class ShmTable:
         windows = [self.group.window(int(shard), int(row)) for shard, row in zip(shards, rows, strict=True)]
         return [np.frombuffer(memoryview(window), self.info.dtype) for window in windows]
 
-    def remove(self, keys: Any, wanted: list[bool], timeout: float | None) -> tuple[Any, list[Any]]:
+    def remove(
+        self, keys: Any, wanted: list[bool], timeout: float | None, outcome: Outcome | None = None
+    ) -> tuple[Any, list[Any]]:
         removed, streams = np.zeros(len(keys), np.bool_), self.streams(len(keys), wanted)
-        self.expire(keys, 2**32 - 1, removed, streams, timeout)
+        self.expire(keys, 2**32 - 1, removed, streams, timeout, outcome)
         return removed, streams
 
-    def expire(self, keys: Any, since: int, removed: Any, streams: list[Any], timeout: float | None) -> None:
+    def expire(
+        self,
+        keys: Any,
+        since: int,
+        removed: Any,
+        streams: list[Any],
+        timeout: float | None,
+        outcome: Outcome | None = None,
+    ) -> None:
         """Removes rows that nobody has asked for since that tick; which and what they held is in the arrays, when it
         times out, too."""
-        self.group.remove(keys, streams, removed.view(np.uint8), timeout, since)
+        self.group.remove(keys, streams, removed.view(np.uint8), timeout, since, outcome)
 
     def scan(
         self, shard: int, cursor: int, most: int, wanted: list[bool], timeout: float | None
@@ -99,8 +109,8 @@ class ShmTable:
     def streams(self, n: int, wanted: list[bool]) -> list[Any]:
         return [self.info.empty(n, k) if want else None for k, want in enumerate(wanted)]
 
-    def configure(self, values: dict[int, float], timeout: float) -> None:
-        self.group.configure(values, timeout)
+    def configure(self, values: dict[int, float], timeout: float, outcome: Outcome) -> None:
+        self.group.configure(values, timeout, outcome)
 
     def hyper(self, count: int, timeout: float) -> list[float]:
         return self.group.hyper(count)

@@ -1,0 +1,146 @@
+# What signal handlers raised while C waited, and what became of an operation that an exception has ended.
+
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
+
+
+cdef struct Signal:
+    # On the stack of the call that waits; `error` is a new reference.
+    PyObject *error
+
+
+cdef int ask_for_signals(void *state) noexcept with gil:
+    try:
+        PyErr_CheckSignals()
+        return 0
+    except BaseException as error:
+        Py_INCREF(error)
+        (<Signal *>state).error = <PyObject *>error
+        return 1
+
+
+cdef object error_of(Signal *signal):
+    """The exception that ended a wait as FPS_INTERRUPTED; once."""
+    error = <object>signal.error
+    Py_DECREF(error)
+    signal.error = NULL
+    return error
+
+
+cdef int64_t deadline_after(double seconds) noexcept:
+    return fps_now_ns() + <int64_t>(1e9 * max(0.0, seconds)) if seconds < 1e9 else FPS_NEVER
+
+
+cdef fps_wait wait_for(double seconds, Signal *signal) noexcept:
+    """A wait of so many seconds that looks after signals; what a handler raises goes to `signal`."""
+    cdef fps_wait wait
+    memset(&wait, 0, sizeof(wait))
+    signal.error = NULL
+    wait.deadline_ns = deadline_after(seconds)
+    wait.interrupted, wait.state = ask_for_signals, <void *>signal
+    return wait
+
+
+@cython.final
+@cython.freelist(16)
+cdef class Outcome:
+    """What an operation that changes something has done so far.
+
+    The verb that a user called makes one and hands it down. Whoever changes something notes it here in the very call that
+    does it: a signal handler may raise behind any call, where a result is lost but this is not. The verb tells an exception
+    that leaves it.
+
+    Attributes
+    ----------
+    applied, partial, unknown : tuple[int, ...]
+        The shards on which it is applied, to a part of which it is, and of which it is not known.
+    """
+    cdef tuple whole  # shards that one C call has done; the usual case costs one store
+    cdef set on, on_part, perhaps
+
+    @property
+    def applied(self):
+        return tuple(sorted({*(self.whole or ()), *(self.on or ())}))
+
+    @property
+    def partial(self):
+        return tuple(sorted(self.on_part or ()))
+
+    @property
+    def unknown(self):
+        return tuple(sorted(self.perhaps or ()))
+
+    def begin(self, shards):
+        """It may be applied on these from now on, and nobody here can say."""
+        self.perhaps = {*(self.perhaps or ()), *shards}
+
+    def end(self, shards):
+        """It is applied on these."""
+        self.on = {*(self.on or ()), *(self.whole or ()), *shards}
+        self.whole = None
+        self.perhaps = {*(self.perhaps or ())}.difference(shards)
+        self.on_part = {*(self.on_part or ())}.difference(shards)
+
+    def stop(self, shards, applied=(), partial=()):
+        """What is known of these after an error."""
+        self.perhaps = {*(self.perhaps or ())}.difference(shards)
+        if applied:
+            self.end(applied)
+        self.on_part = {*(self.on_part or ()), *partial}
+
+    def learn(self, error, shards):
+        """What an error that came from the node of these shards has been told there, if it has."""
+        told = getattr(error, "fastps_outcome", None)
+        if type(told) is Outcome:
+            self.stop(shards, told.applied, told.partial)
+            self.begin(told.unknown)
+
+    cdef str text(self, str what):
+        parts = []
+        if self.whole is not None or self.on:
+            parts.append(f"applied on shards {few(self.applied)}")
+        if self.on_part:
+            parts.append(f"applied to a part of shards {few(self.partial)}")
+        if self.perhaps:
+            parts.append(f"perhaps applied on shards {few(self.unknown)}, which did not answer")
+        return f"the {what} was {' and '.join(parts)}" if parts else f"nothing of the {what} was applied"
+
+    def tell(self, error, str what="push", str more=""):
+        """Adds what has become of the operation to an exception that leaves it, in place of what an inner one has told: of
+        `what` the shards on which it is applied, then `more`. An error that is only late says it itself; one of fastps that has
+        nothing to tell of shards says so by its class."""
+        cdef bint nothing = self.whole is None and not self.on and not self.on_part and not self.perhaps
+        cdef bint late = type(error) is errors.WaitTimeoutError
+        if (what is None or (nothing and isinstance(error, errors.FastPSError))
+                or ((late or type(error) is errors.TableFullError) and (error.applied or error.partial))):
+            text = more
+        else:
+            text = self.text(what) + (f"; {more}" if more else "")
+        try:
+            before = getattr(error, "fastps_note", None)
+            if before is not None and before in getattr(error, "__notes__", ()):
+                error.__notes__.remove(before)
+            error.fastps_outcome, error.fastps_note = self, text
+            if text and late:
+                error.args = (f"{error}; {text}",)
+            elif text:
+                error.add_note(text)
+        except (AttributeError, TypeError):  # an exception that takes no attributes keeps its own counsel
+            pass
+
+    def __reduce__(self):
+        return outcome_from, (self.applied, self.partial, self.unknown)
+
+    def __repr__(self):
+        return f"<Outcome: applied {self.applied}, partial {self.partial}, unknown {self.unknown}>"
+
+
+def outcome_from(applied, partial, unknown):
+    """An Outcome with these shards."""
+    cdef Outcome outcome = Outcome()
+    outcome.on, outcome.on_part, outcome.perhaps = set(applied), set(partial), set(unknown)
+    return outcome
+
+
+cdef str few(tuple shards):
+    return str(list(shards)) if len(shards) <= 16 else f"[{', '.join(map(str, shards[:16]))}, ...] ({len(shards)} of them)"
