@@ -207,7 +207,7 @@ class TableGateway:
         table = self._tables[number]
         verbs: dict[str, Any] = {
             "find": table.find, "seen": table.seen, "remove": table.remove, "scan": table.scan,
-            "configure": lambda *arguments: table.configure(*arguments, Outcome()),
+            "configure": lambda values, timeout: table.configure(values, timeout, Outcome()),
             "make_room": self._make_room(number), "hyper": table.hyper, "counters": table.counters,
         }  # fmt: skip
         return verbs[verb](*arguments)
