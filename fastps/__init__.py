@@ -19,6 +19,7 @@ from fastps import init as init
 from fastps import schedules as schedules
 from fastps.consistency import BSP, SSP, Async, LocalSGD
 from fastps.errors import *  # noqa: F403  # the exception tree is public as a whole
+from fastps.outcome import Outcome, outcome_of
 from fastps.rules import (
     DCASGD,
     FTRL,
@@ -49,8 +50,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "BSP", "DCASGD", "FTRL", "SGD", "SSP", "AMSGrad", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Add", "Async",
-    "Future", "Lion", "LocalSGD", "NAdam", "ParameterServer", "ProximalSGD", "RMSprop", "RowAdagrad", "Rule",
-    "Table", "TableHandle", "TableStats", "View", "get", "init", "rule", "schedules", *errors.__all__,
+    "Future", "Lion", "LocalSGD", "NAdam", "Outcome", "ParameterServer", "ProximalSGD", "RMSprop", "RowAdagrad", "Rule",
+    "Table", "TableHandle", "TableStats", "View", "get", "init", "outcome_of", "rule", "schedules", *errors.__all__,
 ]  # fmt: skip
 
 _LAZY = {

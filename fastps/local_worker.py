@@ -112,6 +112,7 @@ class LocalWorker(RoundWorker):
             if whole and step and self._steps == steps:
                 self._steps += 1
                 self._owes_end = self._steps >= self._steps_a_round
+            outcome.counts = whole or (None if outcome.partial else False)
             says = OWED_STEP if self._owes_end else MADE if whole else ""
             outcome.tell(error, None if says else "push to this worker's copy", says)
             raise
@@ -145,6 +146,7 @@ class LocalWorker(RoundWorker):
             self.reply = reply
             return params
         except BaseException as error:
+            outcome.counts = True
             outcome.tell(error, None, MADE)
             raise
 

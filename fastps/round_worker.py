@@ -100,17 +100,17 @@ class RoundWorker(Worker):
             self.reply = Reply(reply.clock, reply.staleness, self.reply.versions, reply.counted)
             return params
         except BaseException as error:
-            outcome.tell(
-                error, None, f"the push {'counts' if reply.counted else 'came too late'} in round {reply.clock}"
-            )
+            outcome.counts = reply.counted
+            what = "counts" if reply.counted else "came too late"
+            outcome.tell(error, None, f"the push {what} in round {reply.clock}")
             raise
 
     def _give(self, grads: Any, step: bool, deadline: float, returns: int) -> Reply:
         """A push. Where the worker has returned since it had returned `returns` times, the others have left the version
         behind that the gradients are of, and the step is over."""
-        outcome, gives, self._touched = Outcome(), self._gives, False
+        outcome, gives, counted, self._touched = Outcome(), self._gives, False, False
         try:
-            clock, staleness, counted = self.clock, max(0, self.clock - self._progress), False
+            clock, staleness = self.clock, max(0, self.clock - self._progress)
             if self.returns == returns:
                 counted = self._deposit(grads, deadline)
             if step and self.returns == returns:
@@ -123,6 +123,7 @@ class RoundWorker(Worker):
             says = GIVEN if self._gives > gives else IN_PLACE if self._owes_end else AGAIN if self._touched else NOTHING
             if says is AGAIN:
                 self._number = 0
+            outcome.counts = counted and (says is IN_PLACE or (says is GIVEN and self._counted))
             outcome.tell(error, None, says)
             raise
 

@@ -54,9 +54,12 @@ cdef class Outcome:
     ----------
     applied, partial, unknown : tuple[int, ...]
         The shards on which it is applied, to a part of which it is, and of which it is not known.
+    counts : bool or None
+        Of a worker's push in rounds: whether its gradients count, or will with the next operation. None: not in rounds.
     """
     cdef tuple whole  # shards that one C call has done; the usual case costs one store
     cdef set on, on_part, perhaps
+    cdef public object counts
 
     @property
     def applied(self):
@@ -129,16 +132,19 @@ cdef class Outcome:
             pass
 
     def __reduce__(self):
-        return outcome_from, (self.applied, self.partial, self.unknown)
+        return outcome_from, (self.applied, self.partial, self.unknown, self.counts)
 
     def __repr__(self):
+        if self.counts is not None:
+            return f"<Outcome: counts {self.counts}>"
         return f"<Outcome: applied {self.applied}, partial {self.partial}, unknown {self.unknown}>"
 
 
-def outcome_from(applied, partial, unknown):
+def outcome_from(applied, partial, unknown, counts):
     """An Outcome with these shards."""
     cdef Outcome outcome = Outcome()
     outcome.on, outcome.on_part, outcome.perhaps = set(applied), set(partial), set(unknown)
+    outcome.counts = counts
     return outcome
 
 

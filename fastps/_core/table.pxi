@@ -383,8 +383,10 @@ cdef class TableGroup:
                     outs[stream] = NULL if taken[stream] is None else <uint8_t *>np.PyArray_DATA(taken[stream])
                 status = self.remove_part(
                     part, self.table(i), since, outs, <uint8_t *>np.PyArray_DATA(flagged), &done, &wait)
-                if outcome is not None:
-                    outcome.stop((), self.shards[i:i + 1] if status == FPS_OK else (), self.shards[i:i + 1] if done else ())
+                if outcome is not None and status == FPS_OK:
+                    outcome.end(self.shards[i:i + 1])
+                elif outcome is not None and done:
+                    outcome.stop((), (), self.shards[i:i + 1])
                 places = slice(0, done) if part.places == NULL else [part.places[k] for k in range(done)]
                 removed[places] = flagged[:done]
                 for out, some in zip(streams, taken):
