@@ -1,4 +1,4 @@
-"""The command line of the benchmarks: ``python -m bench``.
+"""The command line of the benchmarks: ``python -m bench``, in a checkout of fastps.
 
 Exit codes: 0 it worked; 1 an answer was wrong, or something is slower; 2 the command could not be run as asked; 130
 interrupted. Every failure is one line on stderr.
@@ -7,6 +7,7 @@ interrupted. Every failure is one line on stderr.
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -14,29 +15,39 @@ from typing import Any, NoReturn
 
 os.environ.setdefault("RAY_worker_niceness", "0")
 
-import click
-
+import fastps
 from bench.sweep import grid as grids
+from fastps.errors import FastPSError
+from fastps.install import install, missing
 
 BAD, UNUSABLE, INTERRUPTED = 1, 2, 130
+absent = missing({"click": "click", "rich": "rich"})
+if absent:
+    print(f"bench: needs {' and '.join(absent)}: {install(*absent)}", file=sys.stderr)
+    sys.exit(UNUSABLE)
+else:
+    import click
+
 NORMAL: dict[str, Any] = {
     "shards": "1,2", "sizes": "80,8K,800K,8M,80M", "workers": "1,2", "ops": ",".join(grids.OPS), "rules": "add",
     "transport": "auto", "placement": "local", "address": None, "local_cluster": 0, "peers": None, "seconds": 0.5,
 }  # fmt: skip
 # Without torch: its start takes longer than all the rest.
-QUICK_PEERS = "memcpy,numpy_in_place,triad,shared_array,ray_actor"
+QUICK_PEERS = "memcpy,in_place,triad,shared_array,ray_actor"
 PRESETS: dict[str | None, dict[str, Any]] = {
     None: NORMAL,
     "quick": NORMAL | {"sizes": "80,80K,8M", "ops": "pull,push", "peers": QUICK_PEERS, "seconds": 0.2},
     "full": NORMAL
     | {"shards": "1,2,4", "sizes": "80,8K,80K,800K,8M,80M,400M", "workers": "1,2,4", "rules": "add,adam", "seconds": 2},
 }
+PAGES = (".html", ".htm")
 FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.group()
+@click.version_option(fastps.__version__, prog_name="bench of fastps", message="%(prog)s %(version)s")
 def main() -> None:
-    """Measures fastps beside the machine's roof, and beside what one would otherwise write."""
+    """Measures fastps beside what one would otherwise write, and beside the same work without sharing."""
 
 
 def fail(message: object, code: int) -> NoReturn:
@@ -64,31 +75,55 @@ def require_directory(option: str, path: Path) -> None:
 @click.option("--quick", "preset", flag_value="quick", help="few points, inside two minutes")
 @click.option("--full", "preset", flag_value="full", help="all sizes, up to four workers, two rules")
 @click.option("-o", "--output", type=FILE, help="a Parquet file (sweep-DATE.parquet)")
-@click.option("--resume", is_flag=True, help="keep what --output has, and measure the rest")
+@click.option(
+    "--resume", is_flag=True, help="keep what --output has, and measure the rest; options are those of the file"
+)
 def sweep(preset: str | None, output: Path | None, resume: bool, **given: Any) -> None:
     """Every combination of shards, sizes and workers. What is measured is kept, also after Ctrl-C."""
-    options = PRESETS[preset] | {name: value for name, value in given.items() if value is not None}
+    if resume and output is None:
+        fail("--resume: expected --output FILE, the file to go on with", UNUSABLE)
     output = output or Path(f"sweep-{time.strftime('%Y%m%d-%H%M%S')}.parquet")
-    if options["address"] and options["local_cluster"]:
-        fail("--address and --local-cluster exclude each other", UNUSABLE)
     require_directory("--output", output)
-    from ray.exceptions import RayError
-
-    from bench.sweep import program, run
-
     try:
+        from ray.exceptions import RayError
+
+        from bench.sweep import program, run
+
+        kept = program.kept_of(output, resume)
+        chosen = {name: value for name, value in given.items() if value is not None}
+        options = (kept.about["options"] if kept and preset is None else PRESETS[preset]) | chosen
+        if options["address"] and options["local_cluster"]:
+            fail("--address and --local-cluster exclude each other", UNUSABLE)
         grid, names = program.grid_of(options), program.peers_of(options["peers"])
-        beside = program.program(grid, names, options, output, program.kept_of(output, resume, options))
-    except (ValueError, ConnectionError) as error:
-        fail(" ".join(str(error).split()), UNUSABLE)
-    except RayError as error:
-        fail(f"a worker failed: {str(error).strip().splitlines()[-1]}; {output} has what was measured", BAD)
-    except (run.WrongAnswer, run.StuckError) as error:
-        fail(error, BAD)
+        if kept:
+            program.require_same(kept, options, names)
+    except (ValueError, OSError) as error:
+        fail(one_line(error), UNUSABLE)
     except KeyboardInterrupt:
-        fail(f"interrupted; {output} has what was measured: go on with --resume --output {output}", INTERRUPTED)
+        fail("interrupted; nothing was measured yet", INTERRUPTED)
+    try:
+        beside = program.program(grid, names, options, output, kept)
+    except (ValueError, ConnectionError) as error:
+        fail(f"{one_line(error)}{so_far(output)}", UNUSABLE)
+    except RayError as error:
+        fail(f"a worker failed: {str(error).strip().splitlines()[-1]}{so_far(output)}", BAD)
+    except (run.WrongAnswer, run.StuckError, FastPSError) as error:
+        fail(f"{one_line(error)}{so_far(output)}", BAD)
+    except KeyboardInterrupt:
+        fail(f"interrupted{so_far(output) or '; nothing was measured yet'}", INTERRUPTED)
     if beside:
         click.echo(f"{output} and {beside}")
+
+
+def one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def so_far(output: Path) -> str:
+    """What to do with what was measured before a sweep ended, if anything was."""
+    if not output.exists():
+        return ""
+    return f"; {output} has what was measured: go on with python -m bench sweep --resume -o {shlex.quote(str(output))}"
 
 
 ANY_PATH = click.Path(path_type=Path)
@@ -134,16 +169,18 @@ def history(directory: Path) -> None:
     "-o", "--output", type=FILE, default=Path("report.html"), help="a page that needs no network (report.html)"
 )
 def report(results: Path, output: Path) -> None:
-    """A page on a file of `sweep`: throughput, latency, scaling, the ratio to the roof, all rows, the machine."""
+    """A page on a file of `sweep`: throughput, latency, scaling, the ratio to the reference, all rows, the machine."""
+    if output.suffix not in PAGES:
+        fail(f"--output: expected a name that ends in {' or '.join(PAGES)}, got {output}", UNUSABLE)
     require_directory("--output", output)
+    absent = missing({"plotly": "plotly"})
+    if absent:
+        fail(f"needs {' and '.join(absent)}: {install(*absent)}", UNUSABLE)
+    from bench.report import page
     from bench.sweep.results import ResultsError, load
 
     try:
-        from bench.report import page
-
         page.write(load(results), output)
-    except ModuleNotFoundError as error:
-        fail(f"{str(error.name).split('.')[0]} is not installed: pip install 'fastps[bench]'", UNUSABLE)
     except (ResultsError, OSError) as error:
         fail(error, UNUSABLE)
     click.echo(output)

@@ -1,4 +1,4 @@
-"""The README's chart: bytes a second against size, of fastps, of the machine's roof and of a plain Ray actor."""
+"""The README's chart: bytes a second against size, of fastps, of what one would use instead, and of the reference."""
 
 from __future__ import annotations
 
@@ -10,19 +10,15 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 from matplotlib.ticker import FuncFormatter
 
-from bench.peers import ROOFS
+from bench.peers import REFERENCES
+from bench.report.words import name_of
 from bench.timing import human_bytes
 
 # Okabe and Ito's colours, which can be told apart with any kind of sight.
 LINES = {
-    "roof": ("#555555", "--", "o"), "fastps": ("#0072b2", "-", "o"), "shared_array": ("#009e73", "-", "s"),
+    "reference": ("#555555", "--", "o"), "fastps": ("#0072b2", "-", "o"), "shared_array": ("#009e73", "-", "s"),
     "torch_rpc": ("#cc79a7", "-", "v"), "ray_actor": ("#d55e00", "-", "^"),
 }  # fmt: skip
-NAMES = {
-    "fastps": "fastps", "shared_array": "shared array with a lock", "torch_rpc": "torch.distributed.rpc",
-    "ray_actor": "plain Ray actor",
-}  # fmt: skip
-ROOF_NAMES = {"memcpy": "memcpy", "numpy_in_place": "numpy in place"}
 
 
 def rate(count: float) -> str:
@@ -38,11 +34,11 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
         figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True, layout="constrained")
         for axis, op in zip(axes, ("pull", "push"), strict=True):
             for subject, (color, dash, marker) in LINES.items():
-                name = ROOFS[op] if subject == "roof" else subject
+                name = REFERENCES[op] if subject == "reference" else subject
                 mine = sorted((r["nbytes"], r["nbytes"] / r["median_ns"] * 1e9) for r in rows
                               if r["op"] == op and r["subject"] == name)  # fmt: skip
                 if mine:
-                    label = {**NAMES, **ROOF_NAMES}[name]
+                    label = name_of(name)
                     width, order = (2.6, 5) if subject == "fastps" else (1.6, 3)
                     axis.plot(
                         *zip(*mine, strict=True),

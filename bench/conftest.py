@@ -36,5 +36,5 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def ray() -> Iterator[None]:
     from fastps.own_ray import own_ray
 
-    with own_ray(lambda text: contextlib.nullcontext(), None):
+    with own_ray(lambda text: contextlib.nullcontext(), print, None, ["bench.sweep.worker"]):
         yield

@@ -130,7 +130,7 @@ def rounds(report: Report, size: int, count: int, at_most_us: float, at_least: f
     for actor in (server, *theirs):
         ray.kill(actor)
     ours, other = Times(taken[len(taken) // 10 :]), Times(floor[5:])
-    shown = f"round {human_time(ours.median)} (p99 {human_time(ours.percentile(99))})"
+    shown = ours.shown("round")
     report.add("rounds", size, "round of two workers, us", shown, ours.median * 1e6, most=at_most_us)
     shown += f", actor {human_time(other.median)}"
     report.add("rounds", size, "actor's round / round", shown, other.median / ours.median, least=at_least)
@@ -140,7 +140,7 @@ def view(report: Report, size: int) -> None:
     with fastps.ParameterServer(np.zeros(size // 4, FLOAT), consistency=fastps.BSP()) as ps:
         workers = start(ps, 1)
         times = Times(ray.get(workers[0].views.remote(0, 5000)))
-        shown = f"view {human_time(times.median)} (p99 {human_time(times.percentile(99))})"
+        shown = times.shown("view")
         report.add("view", size, "a view of a round, us", shown, times.median * 1e6, most=5)
         stop(workers)
 

@@ -1,4 +1,4 @@
-"""Dense operations beside the machine's limit (memcpy, numpy in place) and the floor (a plain Ray actor), in one run.
+"""Dense operations beside the machine's limit (memcpy, numpy in place) and a plain Ray actor, in one run.
 
     python bench/dense.py [--sections single,actor,scaling,attach,remote] [--sizes 80,8K,80K,800K,8M,80M,400M]
 
@@ -27,14 +27,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 import fastps
 from bench.bars import Report, check
 from bench.peers import ray_actor
-from bench.timing import Times, human_time, interleaved
+from bench.timing import Times, enough, human_time, interleaved
 
 SIZES = {"80": 80, "8K": 8_000, "80K": 80_000, "800K": 800_000, "8M": 8_000_000, "80M": 80_000_000, "400M": 400_000_000}
 FLOAT = np.float32
-
-
-def span(name: str, times: Times) -> str:
-    return f"{name} {human_time(times.median)} (p99 {human_time(times.percentile(99))})"
 
 
 def single(report: Report, size: int, largest: bool, seconds: float) -> None:
@@ -65,20 +61,20 @@ def single(report: Report, size: int, largest: bool, seconds: float) -> None:
     pull, push, both = times["pull"], times["push"], times["push_pull"]
     slack = 2e-6
     report.add(
-        "single", size, "(pull - 2 us) / copyto", f"{span('pull', pull)}, {span('copyto', copy)}",
+        "single", size, "(pull - 2 us) / copyto", f"{pull.shown('pull')}, {copy.shown('copyto')}",
         max(0, pull.median - slack) / copy.median, most=1.15,
     )  # fmt: skip
     report.add(
-        "single", size, "(push - 2 us) / np.add", f"{span('push', push)}, {span('add', add)}",
+        "single", size, "(push - 2 us) / np.add", f"{push.shown('push')}, {add.shown('add')}",
         max(0, push.median - slack) / add.median, most=1.3,
     )  # fmt: skip
     if size >= 8_000_000:
         report.add(
-            "single", size, "push_pull / (push + pull)", span("push_pull", both),
+            "single", size, "push_pull / (push + pull)", both.shown("push_pull"),
             both.median / (push.median + pull.median), most=0.85,
         )  # fmt: skip
     if largest:
-        report.add("single", size, "view, in us", span("view", times["view"]), times["view"].median * 1e6, most=10)
+        report.add("single", size, "view, in us", times["view"].shown("view"), times["view"].median * 1e6, most=10)
 
 
 ACTOR_BARS = {80: (500.0, 500.0), 80_000: (100.0, 100.0), 80_000_000: (1.2, 2.0)}
@@ -112,7 +108,7 @@ def actor(report: Report, size: int, seconds: float) -> None:
     for name, bar in zip(("pull", "push"), ACTOR_BARS.get(size, (1.0, 1.0)), strict=True):
         ours, theirs = times[name], times[f"actor {name}"]
         report.add(
-            "actor", size, f"actor {name} / {name}", f"{span(name, ours)}, {span('actor', theirs)}",
+            "actor", size, f"actor {name} / {name}", f"{ours.shown(name)}, {theirs.shown('actor')}",
             theirs.median / ours.median, least=bar,
         )  # fmt: skip
 
@@ -169,7 +165,8 @@ def scaling(report: Report, sizes: list[int], seconds: float, repeats: int = 3) 
                     done = ray.get([w.run.remote(start, length) for w in workers[:count]])
                     check(all(whole for _, whole in done), "a torn pull")
                     rates[count].append(sum(len(d) for d, _ in done) / length)
-                    tails[count].append(max(np.percentile(d, 99) / np.median(d) for d, _ in done))
+                    if all(enough(len(d), 99) for d, _ in done):
+                        tails[count].append(max(np.percentile(d, 99) / np.median(d) for d, _ in done))
                     if count == 4:
                         fairness.append(min(len(d) for d, _ in done) / max(len(d) for d, _ in done))
             check(bool((ps.pull() == ps.versions[0]).all()), "pushes of ones")
@@ -180,10 +177,11 @@ def scaling(report: Report, sizes: list[int], seconds: float, repeats: int = 3) 
         measured = f"{one:,.0f} rounds/s alone, {two:,.0f} with two, {four:,.0f} with four"
         if size in least_for_two:
             report.add("scaling", size, "two workers / one", measured, two / one, least=least_for_two[size])
-            report.add(
-                "scaling", size, "two workers: p99 / median", f"lock sleeps {waits['lock_sleeps']:,}",
-                float(np.median(tails[2])), most=3,
-            )  # fmt: skip
+            if tails[2]:
+                report.add(
+                    "scaling", size, "two workers: p99 / median", f"lock sleeps {waits['lock_sleeps']:,}",
+                    float(np.median(tails[2])), most=3,
+                )  # fmt: skip
         report.add("scaling", size, "four workers / one", measured, four / one, least=1.0)
         report.add("scaling", size, "four workers: slowest / fastest", "", float(np.median(fairness)), least=0.5)
 
@@ -252,7 +250,7 @@ def remote(report: Report, sizes: list[int], seconds: float) -> None:
         for name in ("pull", "push"):
             ours, theirs = times[name], times[f"actor {name}"]
             report.add(
-                "remote", size, f"actor {name} / {name}", f"{span(name, ours)}, {span('actor', theirs)}",
+                "remote", size, f"actor {name} / {name}", f"{ours.shown(name)}, {theirs.shown('actor')}",
                 theirs.median / ours.median, least=bars.get(size, 1.0),
             )  # fmt: skip
     n = 20_000

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.chart import draw
+from bench.peers import ACTOR, PEERS, REFERENCES, RIVALS
+from bench.report.ratios import in_turns
 from bench.report.select import OURS, Sweep
-from bench.report.words import number
+from bench.report.words import name_of
 from bench.sweep.results import Results, load
-from bench.timing import human_time
+from bench.timing import human_bytes, human_time
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
@@ -25,13 +27,9 @@ def table(lines: list[dict[str, Any]]) -> str:
         verdict = "met" if line["met"] else "**missed**"
         bar = f"{sign} {line['bar']:.3g} | {verdict}" if line["bar"] else " | "
         rows.append(
-            f"| {human(line['size_bytes'])} | {line['what']} | {line['measured']} | {line['ratio']:.2f} | {bar} |"
+            f"| {human_bytes(line['size_bytes'])} | {line['what']} | {line['measured']} | {line['ratio']:.2f} | {bar} |"
         )
     return "\n".join(rows)
-
-
-def human(count: int) -> str:
-    return f"{count / 1e6:g} MB" if count >= 10**6 else f"{count / 1e3:g} KB" if count >= 1000 else f"{count} B"
 
 
 DENSE = {
@@ -78,30 +76,43 @@ def report(title: str, verb: str, sections: dict[str, str], result: dict[str, An
 
 
 def summary(results: Results) -> str:
-    """The README's table: what a call costs, and against what."""
+    """The README's table: what a call costs, and how it stands to the strongest of what one would use instead, to the
+    plain Ray actor, and to the same work on memory that nobody shares."""
     sweep = Sweep(results.rows)
-    base = sweep.base()
+    base = sweep.base() | {"transport": "auto"}
     rows = [
-        "| size | pull | of memcpy's time | push | of numpy's time in place | a plain Ray actor takes |",
+        "| size | | fastps | the strongest rival takes | a plain Ray actor takes | the reference takes |",
         "|---|---|---|---|---|---|",
     ]
-    for size in sweep.values("nbytes"):
-        cells, longer = [human(size)], []
-        for op in ("pull", "push"):
-            (row,) = sweep.where(**base, nbytes=size, op=op, subject=OURS, transport="auto")
-            cells += [human_time(row["median_ns"] / 1e9), f"{row['to_roof']:.2f}"]
-            longer.append(number(row["to_floor"]))
-        rows.append(f"| {' | '.join(cells)} | {' and '.join(longer)} times as long |")
+    cases = [(size, op) for size in sweep.values("nbytes") for op in ("pull", "push")]
+    ours = [sweep.where(**base, nbytes=size, op=op, subject=OURS)[0] for size, op in cases]
+    strongest = [rival for row in ours if (rival := sweep.rival(row)) is not None]
+    names = list(dict.fromkeys(name_of(rival["subject"]) for rival in strongest))
+    for row, rival in zip(ours, strongest, strict=True):
+        peers = {other["subject"]: other for other in sweep.where(**base, nbytes=row["nbytes"], op=row["op"])}
+        beside = [str(in_turns(peers[name], row)) for name in (rival["subject"], ACTOR, REFERENCES[row["op"]])]
+        if len(names) > 1:
+            beside[0] += f", {name_of(rival['subject'])}"
+        cells = [human_bytes(row["nbytes"]), row["op"], human_time(row["median_ns"] / 1e9), *beside]
+        rows.append(f"| {' | '.join(cells)} |")
+    lacks = {name_of(rival["subject"]): PEERS[rival["subject"]].lacks for rival in strongest}
     machine = results.about["machine"]
     versions, processor = machine["versions"], machine["processor"]
+    where = f"{processor['model']}, {processor['cores']} cores"
     setting = (
-        f"One worker, one shard; medians. {processor['model']}, {processor['cores']} cores; "
-        f"Python {versions['python']}, numpy {versions['numpy']}, Ray {versions['ray']}."
+        f"Measured on {where} (Python {versions['python']}, numpy {versions['numpy']}, Ray {versions['ray']}): one "
+        f"worker, one shard, rule {base['rule']}; medians. The three columns on the right are multiples of fastps's "
+        f"time, so less than 1 is faster than fastps; in brackets the 95 % interval, from {len(ours[0]['turns_ns'])} "
+        f"turns. The strongest rival is the quickest of these: {', '.join(map(name_of, RIVALS))}"
+        f"{f'; in every row it is the {names[0]}' if len(names) == 1 else ''}. The reference is the same work by one "
+        "process on memory that nobody shares: memcpy for a pull, numpy's addition in place for a push."
     )
-    return "\n".join(["![bytes a second against size](bench/results/throughput.svg)", "", *rows, "", setting])
+    picture = "![bytes a second against size](bench/results/throughput.svg)"
+    lacking = [f"What the {name} lacks: {lack}." for name, lack in lacks.items()]
+    return "\n".join([picture, "", setting, "", *rows, "", *lacking])
 
 
-def table_summary(tables: dict[str, Any], recommend: dict[str, Any]) -> str:
+def table_summary(tables: dict[str, Any], recommend: dict[str, Any], sweep: Results) -> str:
     """The README's sentences about tables."""
     rows = {line["what"]: line for line in tables["lines"] if line["section"] == "rows"}
     cells = ["| | uniform | Zipf |", "|---|---|---|"]
@@ -115,17 +126,27 @@ def table_summary(tables: dict[str, Any], recommend: dict[str, Any]) -> str:
     found = [re.match(r"([\d.]+), SVD ([\d.]+)", line["measured"]) for line in errors]
     ours, theirs = (sum(float(m[i]) for m in found if m) / len(found) for i in (1, 2))
     ratio = sorted(line["ratio"] for line in times)[len(times) // 2]
-    machine = tables["machine"]
     setting = (
-        "A million rows of 64 floats, one thread, fresh keys in every batch; np.take and index_add_ know the numbers "
-        f"of the rows. {machine['processor']}; {machine['versions']}; medians."
+        f"Measured on {_machine(tables)}{_elsewhere(tables, sweep)}: a million rows of 64 floats, one thread, fresh "
+        "keys in every batch; medians. np.take and index_add_ know the numbers of the rows."
     )
     recommended = (
-        f"The recommender's error on the test ratings is {ours:.4f} (RMSE, the worst of five runs, the mean of "
-        f"{len(found)} splits), that of the best of seven SVDs of scikit-surprise {theirs:.4f}; its training takes "
-        f"{ratio:.2f} of the time."
+        f"On {_machine(recommend)}: the recommender's error on the test ratings is {ours:.4f} (RMSE, the worst of five "
+        f"runs, the mean of {len(found)} splits), that of the best of seven SVDs of scikit-surprise {theirs:.4f}; its "
+        f"training takes {ratio:.2f} of the time."
     )
-    return "\n".join([*cells, "", setting, "", recommended])
+    return "\n".join([setting, "", *cells, "", recommended])
+
+
+def _elsewhere(result: dict[str, Any], sweep: Results) -> str:
+    """A warning where a result is of another machine than the figures above it."""
+    processor = sweep.about["machine"]["processor"]
+    same = result["machine"]["processor"] == f"{processor['model']}, {processor['cores']} cores"
+    return "" if same else ", another machine than that of the figures above, with which these do not compare"
+
+
+def _machine(result: dict[str, Any]) -> str:
+    return f"{result['machine']['processor']} ({result['machine']['versions']})"
 
 
 def main() -> None:
@@ -143,7 +164,7 @@ def main() -> None:
     base = Sweep(sweep.rows).base() | {"transport": "auto"}
     draw(Sweep(sweep.rows).where(**base), RESULTS / "throughput.svg")
     fill("figures", summary(sweep))
-    fill("tables", table_summary(tables, recommend))
+    fill("tables", table_summary(tables, recommend, sweep))
 
 
 def fill(name: str, text: str) -> None:

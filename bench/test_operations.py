@@ -1,8 +1,9 @@
 """The operations of a sweep as a suite of pytest-benchmark: ``pytest bench/``.
 
 A case is timed in this process, call by call, while its other workers do the same in processes of their own. Groups are
-the cases that differ in the subject alone; percentiles of single calls and the ratios to the roof and the floor, which
-are timed before and after, are in extra_info. As in a sweep the answer is checked first.
+the cases that differ in the subject alone; percentiles of single calls, where there are enough, and the ratios
+to the reference and the plain Ray actor, which are timed before and after, are in extra_info. As in a sweep the answer
+is checked first.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ import ray as ray_package
 
 import fastps
 from bench import peers
-from bench.peers import FLOOR, ROOFS
+from bench.peers import ACTOR, REFERENCES
 from bench.sweep.grid import ITEM_BYTES
 from bench.sweep.loop import stamps
 from bench.sweep.run import after
 from bench.sweep.worker import Work, Worker
+from bench.timing import enough
 
 SUBJECTS = ("fastps", *(name for name, peer in peers.PEERS.items() if not peer.joins))
-SHARE = 0.2  # of a case's time, for the roof and the floor each, before and after
+SHARE = 0.2  # of a case's time, for the reference and the plain Ray actor each, before and after
 
 
 class Case:
@@ -35,11 +37,11 @@ class Case:
         self.op, self.subject, self.calls = op, subject, 0
         elements, here = nbytes // ITEM_BYTES, ray_package.get_runtime_context().get_node_id()
         self.subjects: dict[str, Any] = {}
-        for name in dict.fromkeys((subject, ROOFS[op], FLOOR)):
+        for name in dict.fromkeys((subject, REFERENCES[op], ACTOR)):
             if name == "fastps":
                 self.subjects[name] = stack.enter_context(fastps.ParameterServer(np.zeros(elements, np.float32)))
             else:
-                self.subjects[name] = peers.module(name).create(elements, workers, here)
+                self.subjects[name] = peers.module(name).create(elements, workers, here, "add")
                 stack.callback(getattr(self.subjects[name], "close", lambda: None))
         self.others = [Worker.remote() for _ in range(workers - 1)]
         for worker in self.others:
@@ -81,11 +83,11 @@ def test_operation(
     benchmark.group = f"{op} {nbytes:,} B {workers} workers"
     with contextlib.ExitStack() as stack:
         case = Case(nbytes, workers, op, subject, stack)
-        medians: dict[str, list[float]] = {"roof": [], "floor": []}
+        medians: dict[str, list[float]] = {"reference": [], "actor": []}
 
         def limits() -> None:
-            medians["roof"].append(case.median(ROOFS[op], SHARE * seconds))
-            medians["floor"].append(case.median(FLOOR, SHARE * seconds))
+            medians["reference"].append(case.median(REFERENCES[op], SHARE * seconds))
+            medians["actor"].append(case.median(ACTOR, SHARE * seconds))
 
         limits()
         pace = case.median(subject, SHARE * seconds)
@@ -97,7 +99,11 @@ def test_operation(
         case.check()
     if not benchmark.disabled:
         durations = np.array(benchmark.stats.stats.data)
-        percentiles = {f"p{p:g}": float(np.percentile(durations, p)) for p in (50, 90, 99, 99.9)}
-        roof, floor = (float(np.mean(found)) for found in medians.values())
-        benchmark.extra_info.update(percentiles | {"to_roof": percentiles["p50"] / roof})
-        benchmark.extra_info["to_floor"] = floor / percentiles["p50"]
+        percentiles = {
+            f"p{p:g}": float(np.percentile(durations, p))
+            for p in (50, 90, 99, 99.9, 99.99)
+            if enough(len(durations), p)
+        }
+        reference, actor = (float(np.mean(found)) for found in medians.values())
+        benchmark.extra_info.update(percentiles | {"to_reference": percentiles["p50"] / reference})
+        benchmark.extra_info["to_actor"] = actor / percentiles["p50"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from fastps.amounts import binary
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -127,20 +129,20 @@ def _memory(memory: Mapping[str, Any]) -> Iterator[Finding]:
     room = total if total is None or limit is None else min(total, limit)
     yield _judge(
         "memory", None if room is None or available is None else available >= FREE_SHARE * room,
-        f"{_gibibytes(available)} of {_gibibytes(total)} available"
-        + ("" if limit is None else f", a limit of {_gibibytes(limit)}"),
+        f"{_bytes(available)} of {_bytes(total)} available"
+        + ("" if limit is None else f", a limit of {_bytes(limit)}"),
         "the kernel kills processes when parameters grow", "ps aux --sort=-rss | head",
     )  # fmt: skip
     swap = memory["swap_total"] or 0
     yield _judge(
         "swap", memory["swap_free"] is None or memory["swap_free"] >= SWAP_FREE_SHARE * swap,
-        f"{_gibibytes(memory['swap_free'])} of {_gibibytes(swap)} free" if swap else "none",
+        f"{_bytes(memory['swap_free'])} of {_bytes(swap)} free" if swap else "none",
         "shared memory is swapped out like any other", "sudo swapoff -a && sudo swapon -a",
     )  # fmt: skip
     wanted = max(1, round((room or 0) * 0.35 / 2**30))
     yield _judge(
         "/dev/shm", None if room is None or size is None else size >= SHM_SHARE * room,
-        f"{_gibibytes(memory['shm_free'])} of {_gibibytes(size)} free",
+        f"{_bytes(memory['shm_free'])} of {_bytes(size)} free",
         "Ray's object store lies there, and goes to /tmp when it is small; parameters of fastps do not",
         f"docker run --shm-size={wanted}g; or sudo mount -o remount,size=50% /dev/shm",
     )  # fmt: skip
@@ -168,5 +170,5 @@ def _percent(share: float | None) -> str:
     return "unknown" if share is None else f"{share:.1%}"
 
 
-def _gibibytes(count: int | None) -> str:
-    return "unknown" if count is None else f"{count / 2**30:.1f} GiB"
+def _bytes(count: int | None) -> str:
+    return "unknown" if count is None else binary(count)

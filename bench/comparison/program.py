@@ -29,13 +29,14 @@ def compare(before: Path, after: Path, margin: float, confidence: float) -> bool
     for one, cells in zip(found, columns, strict=True):
         table.add_row(
             *cells, human_time(one.before_ns / 1e9),
-            human_time(one.after_ns / 1e9), f"{one.ratio:.3f}" + ("" if one.to_roof else " *"),
+            human_time(one.after_ns / 1e9), f"{one.ratio:.3f}" + ("" if one.to_reference else " *"),
             f"{one.low:.3f} to {one.high:.3f}", one.verdict, style=STYLES[one.verdict],
         )  # fmt: skip
     console = Console(soft_wrap=True)
     console.print(table)
     console.print(
-        "Ratios are of times beside the roof's" + ("." if all(one.to_roof for one in found) else "; * of times.")
+        "Ratios are of times beside the reference's"
+        + ("." if all(one.to_reference for one in found) else "; * of times.")
     )
     counts = Counter(one.verdict for one in found)
     console.print(
@@ -56,11 +57,11 @@ def history(directory: Path) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     for trend, cells in zip(found, columns, strict=True):
         known = [value for value in trend.values if value is not None]
-        first, last = (f"{v:.2f}" if trend.to_roof else human_time(v / 1e9) for v in (known[0], known[-1]))
+        first, last = (f"{v:.2f}" if trend.to_reference else human_time(v / 1e9) for v in (known[0], known[-1]))
         table.add_row(*cells, f"{first} to {last}", trend.drawn(), f"{trend.change:.3f}")
     console = console_for(table)
     console.print(table)
-    console.print("Ratios to the roof's time, or times where it was not measured.")
+    console.print("Ratios to the reference's time, or times where it was not measured.")
     used = len(found[0].values) if found else 0
     console.print(
         f"{used} results of {statistics.machine_of(results[-1])}"

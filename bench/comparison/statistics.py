@@ -1,6 +1,6 @@
 """Whether one result is faster than another: of each setting and operation the ratio with its confidence interval.
 
-What is compared is a turn's median of fastps beside that of the roof in the same turn, where both files have the roof:
+What is compared is a turn's median of fastps beside that of the reference in the same turn, where both files have it:
 a machine that is slower today is slower for both. Only what the times say as well is called a difference. The interval
 is that of Hodges and Lehmann (Estimates of Location Based on Rank Tests, 1963): the shifts of the logarithms that the
 rank test of Mann and Whitney does not reject. Nothing is assumed of how turns are distributed, and one that was
@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bench.peers import ROOFS
+from bench.peers import REFERENCES, comparable
 from bench.sweep.results import SETTING, Results
 
 Verdict = Literal["faster", "slower", "same", "too noisy"]
@@ -37,7 +37,8 @@ class Comparison:
     ----------
     setting, op : what was measured; the setting by the columns SETTING
     before_ns, after_ns : medians of single operations
-    ratio, low, high : of the second's time to the first's, and its interval; of ratios to the roof where `to_roof`
+    ratio, low, high : of the second's time to the first's, and its interval; of ratios to the
+        reference where `to_reference`
     times : the interval of the times themselves
     margin : a difference that is none
     """
@@ -50,12 +51,12 @@ class Comparison:
     low: float
     high: float
     times: tuple[float, float]
-    to_roof: bool
+    to_reference: bool
     margin: float
 
     @property
     def verdict(self) -> Verdict:
-        """The interval is beyond the margin, or within it, or too wide to tell. What only the roof's times make a
+        """The interval is beyond the margin, or within it, or too wide to tell. What only the reference's times make a
         difference is none that one can tell."""
         if self.low > 1 + self.margin:
             return "slower" if self.times[0] > 1 else "too noisy"
@@ -76,8 +77,8 @@ def compare(
     found = []
     for setting, op in common:
         a, b = first[setting, op], second[setting, op]
-        to_roof = a.ratios is not None and b.ratios is not None
-        x, y = (a.ratios, b.ratios) if to_roof else (a.times, b.times)
+        to_reference = a.ratios is not None and b.ratios is not None
+        x, y = (a.ratios, b.ratios) if to_reference else (a.times, b.times)
         # The more intervals, the wider each of them: all are to hold at once (Bonferroni).
         each = 1 - (1 - confidence) / len(common)
         ratio, low, high = np.exp(interval(np.log(x), np.log(y), each))
@@ -85,7 +86,7 @@ def compare(
         found.append(
             Comparison(
                 setting, op, float(np.median(a.times)), float(np.median(b.times)),
-                float(ratio), float(low), float(high), (float(times[1]), float(times[2])), to_roof, margin,
+                float(ratio), float(low), float(high), (float(times[1]), float(times[2])), to_reference, margin,
             )
         )  # fmt: skip
     return found
@@ -107,7 +108,7 @@ def require_one_machine(results: Sequence[Results]) -> None:
 
 @dataclass(frozen=True)
 class Turns:
-    """Medians of turns in ns, and beside those of the roof in the same turns where it was measured."""
+    """Medians of turns in ns, and beside those of the reference in the same turns where it was measured."""
 
     times: np.ndarray
     ratios: np.ndarray | None
@@ -116,17 +117,17 @@ class Turns:
 def turns_of(results: Sequence[Results]) -> dict[tuple[tuple[Any, ...], str], Turns]:
     """Of fastps, by setting and operation."""
     times: dict[Any, list[float]] = {}
-    roofs: dict[Any, list[float]] = {}
+    references: dict[Any, list[float]] = {}
     for result in results:
         for row in result.rows:
             key = tuple(row[name] for name in SETTING), row["op"]
             if row["subject"] == "fastps":
                 times.setdefault(key, []).extend(row["turns_ns"])
-            elif row["subject"] == ROOFS[row["op"]]:
-                roofs.setdefault(key, []).extend(row["turns_ns"])
+            elif row["subject"] == REFERENCES[row["op"]] and comparable(row):
+                references.setdefault(key, []).extend(row["turns_ns"])
     found = {}
     for key, taken in times.items():
-        beside = roofs.get(key, [])
+        beside = references.get(key, [])
         ratios = np.array(taken) / np.array(beside) if len(beside) == len(taken) else None
         found[key] = Turns(np.array(taken), ratios)
     return found
@@ -141,6 +142,21 @@ def interval(x: np.ndarray, y: np.ndarray, confidence: float) -> tuple[float, fl
     if rejected == 0:
         return middle, -math.inf, math.inf
     return middle, float(differences[rejected - 1]), float(differences[-rejected])
+
+
+def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float, float]:
+    """The median, and between which two of the values that of what they are drawn from is with `confidence`, by the
+    ranks of the sign test. Without end where there are too few of them."""
+    found, middle = sorted(values), float(np.median(values))
+    below, rejected = 0.0, 0
+    for k in range(len(found) // 2):
+        below += math.comb(len(found), k) / 2 ** len(found)
+        if 2 * below > 1 - confidence:
+            break
+        rejected = k + 1
+    if rejected == 0:
+        return middle, -math.inf, math.inf
+    return middle, float(found[rejected - 1]), float(found[-rejected])
 
 
 @functools.cache

@@ -1,5 +1,5 @@
-"""How results of one machine have changed over time: for each setting and operation the ratio to the roof of run after
-run, where the roof was measured, otherwise the median. Pure but for `results_in`."""
+"""How results of one machine have changed over time: for each setting and operation the ratio to the reference of run
+after run, where it was measured, otherwise the median. Pure but for `results_in`."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Trend:
     Attributes
     ----------
     setting, op : what was measured
-    values : ratios to the roof, or ns, of the runs by their time; None where a run has not measured it
-    to_roof : which of the two
+    values : ratios to the reference, or ns, of the runs by their time; None where a run has not measured it
+    to_reference : which of the two
     """
 
     setting: tuple[Any, ...]
     op: str
     values: list[float | None]
-    to_roof: bool
+    to_reference: bool
 
     @property
     def change(self) -> float:
@@ -67,11 +67,11 @@ def trends(results: Sequence[Results]) -> list[Trend]:
     runs = [turns_of([result]) for result in mine]
     found = []
     for key, last in runs[-1].items():
-        to_roof = last.ratios is not None
+        to_reference = last.ratios is not None
         values = []
         for run in runs:
             turns = run.get(key)
-            measured = None if turns is None else turns.ratios if to_roof else turns.times
+            measured = None if turns is None else turns.ratios if to_reference else turns.times
             values.append(None if measured is None else float(np.median(measured)))
-        found.append(Trend(*key, values, to_roof))
+        found.append(Trend(*key, values, to_reference))
     return found

@@ -1,8 +1,8 @@
 """What fastps is measured against, one small file each, with the same three functions:
 
-create(elements, workers, node) -> server    in the driver; `node` is Ray's id of the node where parameters go
-pull(server, out)                            in a worker
-push(server, grad)                           in a worker
+create(elements, workers, node, rule) -> server   in the driver; `node` is Ray's id of the node where parameters go
+pull(server, out)                                 in a worker
+push(server, grad)                                in a worker: applies the rule, unless `Peer.work` says what it does
 
 `server` travels to the workers, and may have `close`.
 """
@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Peer:
     one_node : it cannot leave the node of the parameters
     in_step : all workers make the same number of calls
     joins : workers make a group, of which there is one in the life of a process
+    work : what a push does whatever the rule; None: it applies the rule
+    lacks : of what one would use instead of fastps, what it has not; "" for references, and for what has no server
     """
 
     requires: str | None = None
@@ -33,21 +37,32 @@ class Peer:
     one_node: bool = False
     in_step: bool = False
     joins: bool = False
+    work: str | None = None
+    lacks: str = ""
 
 
 PEERS = {
-    "memcpy": Peer(private=True),
-    "numpy_in_place": Peer(private=True),
-    "triad": Peer(private=True),
-    "shared_array": Peer(one_node=True),
-    "ray_actor": Peer(),
-    "torch_rpc": Peer(requires="torch", joins=True),
+    "memcpy": Peer(private=True, work="copy"),
+    "in_place": Peer(private=True),
+    "triad": Peer(private=True, work="triad"),
+    "shared_array": Peer(
+        one_node=True,
+        lacks="safety when a process dies (one that held the lock blocks all others for ever, and leaves its push half "
+        "done), and other machines",
+    ),
+    "ray_actor": Peer(lacks="a way without a message: every operation goes through the actor's one process"),
+    "torch_rpc": Peer(
+        requires="torch", joins=True,
+        lacks="a way without a message (every operation goes through the server's one process), and workers that come "
+        "and go: the group is fixed when it begins",
+    ),
     "gloo": Peer(requires="torch", joins=True, in_step=True),
-}
-# What an operation is held against.
-ROOFS = {"pull": "memcpy", "push": "numpy_in_place", "push_pull": "numpy_in_place"}
+}  # fmt: skip
+# What an operation is held against: the same work by one process on memory of its own, which nobody shares.
+REFERENCES = {"pull": "memcpy", "push": "in_place", "push_pull": "in_place"}
 MEMORY = "triad"
-FLOOR = "ray_actor"
+ACTOR = "ray_actor"  # what fastps replaces: the server that one writes first
+RIVALS = tuple(name for name, peer in PEERS.items() if peer.lacks)
 
 
 def installed() -> tuple[str, ...]:
@@ -58,3 +73,14 @@ def installed() -> tuple[str, ...]:
 def module(name: str) -> ModuleType:
     """With the three functions."""
     return importlib.import_module(f"bench.peers.{name}")
+
+
+def work_of(subject: str, op: str, rule: str) -> str:
+    """What an operation of a subject, fastps or a peer, does to memory: "copy", a rule, or "triad"."""
+    always = PEERS[subject].work if subject in PEERS else None
+    return always or ("copy" if op == "pull" else rule)
+
+
+def comparable(row: Mapping[str, Any]) -> bool:
+    """Whether a row of a result is of the work that fastps does in its setting; others never stand beside it."""
+    return bool(row["work"] == work_of("fastps", row["op"], row["rule"]))

@@ -1,4 +1,5 @@
-"""The roof of a pull: a copy of the parameters' size between two arrays of the worker's own."""
+"""The reference of a pull: a copy of the parameters' size between two arrays of the worker's own. A push copies too,
+whatever the rule."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ class Memory:
         return self.params
 
 
-def create(elements: int, workers: int, node: str) -> Memory:
+def create(elements: int, workers: int, node: str, rule: str) -> Memory:
     return Memory(elements)
 
 

@@ -1,29 +1,30 @@
-"""The floor: a parameter server as one writes it with Ray, an actor that adds what it is sent."""
+"""A parameter server as one writes it with Ray: an actor that applies what it is sent."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from bench.peers.update import zeros
 
 
 @ray.remote(num_cpus=0)
 class RayActorServer:
-    def __init__(self, elements: int) -> None:
-        self.params = np.zeros(elements, np.float32)
+    def __init__(self, elements: int, rule: str = "add") -> None:
+        self.state = zeros(rule, elements)
 
     def get_params(self) -> Any:
-        return self.params
+        return self.state.params
 
     def update_params(self, grad: Any) -> None:
-        self.params += grad
+        self.state.push(grad)
 
 
-def create(elements: int, workers: int, node: str) -> Any:
+def create(elements: int, workers: int, node: str, rule: str) -> Any:
     here = NodeAffinitySchedulingStrategy(node, soft=False)
-    return RayActorServer.options(scheduling_strategy=here).remote(elements)
+    return RayActorServer.options(scheduling_strategy=here).remote(elements, rule)
 
 
 def pull(actor: Any, out: Any = None) -> Any:

@@ -1,4 +1,4 @@
-"""The floor of rounds: an actor used synchronously, as one writes it with Ray. Workers compute gradients of the
+"""What one would otherwise write for rounds: an actor of Ray used synchronously. Workers compute gradients of the
 parameters that they are sent; the actor applies their mean when all are there."""
 
 from __future__ import annotations

@@ -9,52 +9,68 @@ from typing import Any
 
 import numpy as np
 
+from bench.peers.update import UPDATES, Parameters
+
+COUNT_BYTES = 64  # in front of the parameters: the number of pushes, a cache line of its own
+
 
 class SharedArray:
     """Owned by the process that creates it; others attach when they first use it."""
 
-    def __init__(self, elements: int) -> None:
-        self.elements = elements
-        self.memory = shared_memory.SharedMemory(create=True, size=4 * elements)
+    def __init__(self, rule: str, elements: int) -> None:
+        size = COUNT_BYTES + (1 + UPDATES[rule].slots) * 4 * elements
+        self.memory = shared_memory.SharedMemory(create=True, size=size)
         self.lock: Any = multiprocessing.get_context("spawn").Lock()
-        self.params = np.ndarray(elements, np.float32, self.memory.buf)
-        self.params[:] = 0
-        self.owner = True
+        self.rule, self.elements, self.owner = rule, elements, True
+        self.map()
+
+    def map(self) -> None:
+        """The number of pushes, the parameters, the slots: all begin as zeros."""
+        self.count = np.ndarray(1, np.int64, self.memory.buf)
+        shape = 1 + UPDATES[self.rule].slots, self.elements
+        arrays = np.ndarray(shape, np.float32, self.memory.buf, COUNT_BYTES)
+        self.state = Parameters(self.rule, arrays[0], list(arrays[1:]))
+
+    def push(self, grad: np.ndarray) -> None:
+        """With the lock held."""
+        self.state.steps = int(self.count[0])
+        self.state.push(grad)
+        self.count[0] = self.state.steps
 
     def __reduce__(self) -> tuple[Any, ...]:
         lock = self.lock._semlock
-        return attach, (self.elements, self.memory.name, lock.name, lock.kind, lock.maxvalue)
+        return attach, (self.rule, self.elements, self.memory.name, lock.name, lock.kind, lock.maxvalue)
 
     def close(self) -> None:
-        del self.params
+        del self.count, self.state
         self.memory.close()
         if self.owner:
             self.memory.unlink()
 
 
-def attach(elements: int, memory: str, lock: str, kind: int, maxvalue: int) -> SharedArray:
+def attach(rule: str, elements: int, memory: str, lock: str, kind: int, maxvalue: int) -> SharedArray:
     """What multiprocessing does in a child that it has spawned; these processes are Ray's."""
     import _multiprocessing
     from multiprocessing import resource_tracker
 
     server = SharedArray.__new__(SharedArray)
-    server.elements, server.owner = elements, False
+    server.rule, server.elements, server.owner = rule, elements, False
     server.memory = shared_memory.SharedMemory(memory)
     resource_tracker.unregister(server.memory._name, "shared_memory")  # type: ignore[attr-defined]  # not ours to end
     server.lock = _multiprocessing.SemLock._rebuild(0, kind, maxvalue, lock)
-    server.params = np.ndarray(elements, np.float32, server.memory.buf)
+    server.map()
     return server
 
 
-def create(elements: int, workers: int, node: str) -> SharedArray:
-    return SharedArray(elements)
+def create(elements: int, workers: int, node: str, rule: str) -> SharedArray:
+    return SharedArray(rule, elements)
 
 
 def pull(server: SharedArray, out: np.ndarray) -> None:
     with server.lock:
-        np.copyto(out, server.params)
+        np.copyto(out, server.state.params)
 
 
 def push(server: SharedArray, grad: np.ndarray) -> None:
     with server.lock:
-        np.add(server.params, grad, out=server.params)
+        server.push(grad)

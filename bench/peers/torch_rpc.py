@@ -15,20 +15,22 @@ os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # on how its connections 
 import torch
 from torch.distributed import rpc
 
+from bench.peers.update import Parameters, zeros
+
 SECONDS = 60.0
 # Of the process that serves: calls of RPC find only what a module has. Several threads execute them.
-parameters: dict[str, torch.Tensor] = {}
+parameters: dict[str, Parameters] = {}
 lock = threading.Lock()
 
 
 def get_params() -> torch.Tensor:
     with lock:
-        return parameters["params"].clone()
+        return torch.from_numpy(parameters["params"].params).clone()
 
 
 def update_params(grad: torch.Tensor) -> None:
     with lock:
-        parameters["params"] += grad
+        parameters["params"].push(grad.numpy())
 
 
 def join(name: str, rank: int, size: int, address: str) -> None:
@@ -38,11 +40,11 @@ def join(name: str, rank: int, size: int, address: str) -> None:
 
 @ray.remote(num_cpus=0)
 class Server:
-    def __init__(self, elements: int) -> None:
+    def __init__(self, elements: int, rule: str) -> None:
         from bench.peers import torch_rpc  # what Ray makes of this class has a `parameters` of its own
 
         torch.set_num_threads(1)
-        torch_rpc.parameters["params"] = torch.zeros(elements)
+        torch_rpc.parameters["params"] = zeros(rule, elements)
         self.joined = 0
 
     def address(self) -> str:
@@ -83,10 +85,10 @@ class Handle:
             ray.kill(self.actor)
 
 
-def create(elements: int, workers: int, node: str) -> Handle:
+def create(elements: int, workers: int, node: str, rule: str) -> Handle:
     # Ranks are given while `serve` waits for the workers.
     options = {"max_concurrency": 2, "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
-    actor = Server.options(**options).remote(elements)
+    actor = Server.options(**options).remote(elements, rule)
     address = ray.get(actor.address.remote())
     actor.serve.remote(1 + workers, address)
     return Handle(actor, address, 1 + workers, owner=True)

@@ -1,7 +1,7 @@
-"""The roof of memory: the triad of STREAM, a = b + q * c, on arrays of the worker's own.
+"""The reference of memory: the triad of STREAM, a = b + q * c, on arrays of the worker's own.
 
-Both operations read two arrays and write a third: 3 bytes of traffic for each byte of the parameters. McCalpin, Memory
-Bandwidth and Machine Balance in Current High Performance Computers, 1995.
+Whatever the rule, both operations read two arrays and write a third: 3 bytes of traffic for each of the parameters.
+McCalpin, Memory Bandwidth and Machine Balance in Current High Performance Computers, 1995.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Arrays(Memory):
         return self.other
 
 
-def create(elements: int, workers: int, node: str) -> Arrays:
+def create(elements: int, workers: int, node: str, rule: str) -> Arrays:
     return Arrays(elements)
 
 

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from bench.peers import FLOOR, MEMORY, ROOFS
+from bench.peers import MEMORY, REFERENCES, RIVALS
 from bench.report import style
+from bench.report.ratios import number
 from bench.report.select import OURS, PRIVATE, Row, Sweep
 from bench.report.style import Chart
-from bench.report.words import count, duration, name_of, number, rate, variant
+from bench.report.words import count, duration, name_of, rate, variant
 from bench.timing import human_bytes
 
 # One call in so many is slower: the axis of percentiles.
@@ -27,8 +28,8 @@ NARROW_SHARES = {x: text for x, text in SHARES.items() if x != 2}
 
 @dataclass(frozen=True)
 class Line:
-    """Rows by size of one subject, and how it is drawn: `key` is the same for the roofs of all operations, `rank` its
-    place in the legend."""
+    """Rows by size of one subject, and how it is drawn: `key` is the same for the references of all operations,
+    `rank` its place in the legend."""
 
     key: str
     name: str
@@ -41,14 +42,14 @@ class Line:
 
 
 def lines(sweep: Sweep, op: str, subjects: Sequence[str], setting: dict[str, Any] | None = None) -> list[Line]:
-    """Peers, above them fastps, above it the roof of the operation; of the machine's limits none but that."""
+    """Peers, above them fastps, above it the reference of the operation; no other that is unshared."""
     peers = {name: rows for name, rows in sweep.peers(op, setting).items() if name in subjects}
     found = [Line(n, name_of(n), rows, style.line(n), 4) for n, rows in peers.items() if n not in PRIVATE]
     for over, rows in sweep.ways(op, setting).items():
         found.append(Line(OURS + over, f"{OURS}, {over}", rows, {**style.line(over), "width": 3.5}, 1))
-    if ROOFS[op] in peers:
-        roof = ROOFS[op]
-        found.append(Line("roof", name_of(roof), peers[roof], style.line(roof, roof=True), 2))
+    if REFERENCES[op] in peers:
+        reference = REFERENCES[op]
+        found.append(Line("reference", name_of(reference), peers[reference], style.line(reference, reference=True), 2))
     return found
 
 
@@ -112,11 +113,10 @@ def percentiles(row: Row) -> tuple[np.ndarray, np.ndarray]:
 
 
 def latency(sweep: Sweep) -> Chart:
-    """Percentiles of single calls with the fewest workers and with the most, of fastps, the roof and those who wait for
-    an answer."""
+    """Percentiles of single calls with the fewest workers and the most, of fastps, its rivals and the reference."""
     figure, axes = go.Figure(), {}
     settings = [sweep.base()] + ([sweep.crowd()] if sweep.crowd() != sweep.base() else [])
-    shown = [name for name in sweep.subjects() if name in (*ROOFS.values(), FLOOR, "shared_array", "torch_rpc")]
+    shown = [name for name in sweep.subjects() if name in (*REFERENCES.values(), *RIVALS)]
     for op in sweep.values("op"):
         for setting in settings:
             drawn = lines(sweep, op, shown, setting)

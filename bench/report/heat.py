@@ -1,4 +1,4 @@
-"""The map of the ratios to the roof, from rows. Pure."""
+"""The map of the ratios to the reference, from rows. Pure."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import numpy as np
 import plotly.graph_objects as go
 
 from bench.report import style
+from bench.report.ratios import number
 from bench.report.select import OURS, Row, Sweep
 from bench.report.style import Chart
-from bench.report.words import number
 from bench.sweep.results import SETTING
 from bench.timing import human_bytes
 
 UNITS = {"shards": "sh", "workers": "w"}
 COLORS = [[0, "#7cc7b5"], [0.25, "#f2f3ef"], [0.4, "#fbdca6"], [0.65, "#f0a055"], [1, "#bd4a1b"]]
-DOUBLINGS = 3.0  # of the roof's time, up to which colours differ
+DOUBLINGS = 3.0  # of the reference's time, up to which colours differ
 
 
 def ratios(sweep: Sweep) -> Chart | None:
-    """How many times the roof's time: settings and operations by sizes. None where no roof was measured."""
-    rows = [row for row in sweep.rows if row["subject"] == OURS and row["to_roof"] is not None]
+    """How many times the reference's time: settings and operations by sizes. None where no reference was measured."""
+    rows = [row for row in sweep.rows if row["subject"] == OURS and row["to_reference"] is not None]
     if not rows:
         return None
     names = ["op", *(name for name in SETTING if name != "nbytes")]
@@ -30,11 +30,11 @@ def ratios(sweep: Sweep) -> Chart | None:
     sizes, ops = sorted({row["nbytes"] for row in rows}), sweep.values("op")
     table: dict[tuple[Any, ...], dict[int, float]] = {}
     for row in sorted(rows, key=lambda row: _place(row, ops)):
-        table.setdefault(tuple(row[name] for name in varied), {})[row["nbytes"]] = row["to_roof"]
+        table.setdefault(tuple(row[name] for name in varied), {})[row["nbytes"]] = row["to_reference"]
     labels = [" ".join(f"{value}{UNITS.get(n, '')}" for n, value in zip(varied, key, strict=True)) for key in table]
     values = [[found.get(size) for size in sizes] for found in table.values()]
     known = [value for found in values for value in found if value is not None]
-    # Where all is far away, colours tell how far. The roof's own time is at a quarter of the scale.
+    # Where all is far away, colours tell how far. The reference's own time is at a quarter of the scale.
     high = DOUBLINGS if min(known) < 2**DOUBLINGS else float(np.log2(max(known))) * 1.2
     low = -high / 3
     figure = go.Figure(
@@ -44,7 +44,7 @@ def ratios(sweep: Sweep) -> Chart | None:
             text=[["" if v is None else number(v) for v in found] for found in values], texttemplate="%{text}",
             textfont={"color": "#111"},  # on all of COLORS, on a light page and on a dark one
             colorscale=COLORS, zmin=low, zmax=high, showscale=False, xgap=2, ygap=2, hoverongaps=False,
-            hovertemplate="%{y}, %{x}: %{text} times the roof's time<extra></extra>",
+            hovertemplate="%{y}, %{x}: %{text} times the reference's time<extra></extra>",
         )
     )  # fmt: skip
     figure.update_yaxes(autorange="reversed", automargin=True)
@@ -56,7 +56,7 @@ def ratios(sweep: Sweep) -> Chart | None:
     style.layout(figure, 40 + 27 * len(table), narrow, margin={"t": 28, "b": 8, "l": 8, "r": 8})
     for update in (figure.update_xaxes, figure.update_yaxes):
         update(ticks="", showline=False, showgrid=False, type="category")
-    return Chart(figure, "The ratio to the roof")
+    return Chart(figure, "The ratio to the reference")
 
 
 def _place(row: Row, ops: list[str]) -> tuple[Any, ...]:

@@ -16,22 +16,18 @@ from bench.report import charts, heat, tables
 from bench.report.select import OURS, Sweep
 from bench.report.style import Chart
 from bench.report.words import count, findings, setting, setting_and_way
-from bench.sweep.results import Results, ResultsError
+from bench.sweep.results import Results, ResultsError, replacing
 from fastps import doctor
 
 HERE = Path(__file__).parent
 UNIT, NO_BREAK = re.compile(r"(?<=\d) (?=[KMG]?B\b|%)"), "\u00a0"
 
 
-def write(results: Results, path: Path) -> None:
+def write(results: Results, path: str | os.PathLike[str]) -> None:
     """Writes the page, whole or not at all. Raises ResultsError for a result without rows of fastps, or OSError."""
     text = page(results)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with replacing(Path(path)) as partial:
         partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def page(results: Results) -> str:
@@ -75,7 +71,11 @@ def _about(results: Results) -> Iterator[str]:
 
 
 def _base(sweep: Sweep) -> str:
-    return f"Medians, with {setting_and_way(sweep)} unless said otherwise."
+    turns = min(len(row["turns_ns"]) for row in sweep.where(subject=OURS))
+    return (
+        f"Medians, with {setting_and_way(sweep)} unless said otherwise. In brackets the 95 % interval, from "
+        f"{turns} turns."
+    )
 
 
 class Known(dict[str, Any]):
@@ -120,7 +120,9 @@ def _figures(results: Results, sweep: Sweep) -> Iterator[str]:
     base = escape(setting_and_way(sweep))
     drawn = [chart for op in sweep.values("op") if (chart := charts.throughput(sweep, op)) is not None]
     charts.together(drawn)
-    limits = "Dashed, the roof: memcpy for a pull, numpy in place for a push. " if _has(sweep, "to_roof") else ""
+    limits = ""
+    if _has(sweep, "to_reference"):
+        limits += "Dashed, the reference: memcpy for a pull, the rule in place for a push. "
     if _has(sweep, "of_bandwidth"):
         limits += "Dotted: where fastps would be if it read and wrote its arrays as fast as the triad of STREAM. "
     if "gloo" in sweep.subjects():
@@ -135,9 +137,9 @@ def _figures(results: Results, sweep: Sweep) -> Iterator[str]:
     chart = heat.ratios(sweep)
     if chart is not None:
         yield _section(
-            "Ratio to the roof", "The median beside that of the roof in the same setting: memcpy for a pull, numpy in "
-            "place for a push, as much longer as the rule touches more memory. Less than 1: faster than the roof. "
-            "w: workers, sh: shards.", _group([chart], legend=False),
+            "Ratio to the reference", "The median beside that of the reference in the same setting: the same work on "
+            "memory of the worker's own, memcpy for a pull, the rule in place for a push. Less than 1: faster than the "
+            "reference. w: workers, sh: shards.", _group([chart], legend=False),
         )  # fmt: skip
 
 
@@ -169,8 +171,9 @@ def _scaling(results: Results, sweep: Sweep) -> str:
 def _tables(results: Results, sweep: Sweep) -> Iterator[str]:
     words = "fastps " + sweep.values("op")[0]
     yield _section(
-        "All rows", "A column's head sorts. / roof: its median by the roof's. actor /: the plain Ray actor's median by "
-        "its own. of triad: the speed of its reads and writes beside the triad's. waited: for locks, in all calls.",
+        "All rows", "A column's head sorts. / reference: its median by that of the reference. actor /: the plain "
+        "Ray actor's median by its own. work: what it does to memory. A percentile is told of enough calls only. "
+        "of triad: the speed of its reads and writes beside the triad's. waited: for locks, in all calls.",
         f'<label class="filter">Show rows with <input type="search" placeholder="{escape(words)}"><output></output>'
         f'</label><div class="scroll" tabindex="0">{tables.rows(sweep)}</div>',
     )  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.peers import PEERS
+from bench.peers import MEMORY, PEERS, RIVALS, comparable
 from bench.sweep.grid import OPS
 from bench.sweep.results import SETTING
 
@@ -84,13 +84,21 @@ class Sweep:
         return found
 
     def peers(self, op: str, setting: dict[str, Any] | None = None) -> dict[str, list[Row]]:
-        """Rows of the others there, by size; they are measured beside each transport, and once is enough."""
+        """Rows of the others there that are of the same work, and of the triad, by size; they are measured beside each
+        transport, and once is enough."""
         found: dict[str, dict[int, Row]] = {}
         for transport in self.values("transport"):
             for row in self.where(**(setting or self.base()), op=op, transport=transport):
-                if row["subject"] != OURS:
+                if row["subject"] != OURS and (comparable(row) or row["subject"] == MEMORY):
                     found.setdefault(row["subject"], {}).setdefault(row["nbytes"], row)
         return {name: [rows[size] for size in sorted(rows)] for name, rows in found.items()}
+
+    def rival(self, row: Row) -> Row | None:
+        """Of a row of fastps the strongest rival: of what one would use instead, the row of the least median that was
+        measured in the same turns and does the same work."""
+        setting = {name: row[name] for name in (*SETTING, "op")}
+        rivals = [other for other in self.where(**setting) if other["subject"] in RIVALS and comparable(other)]
+        return min(rivals, key=lambda other: other["median_ns"], default=None)
 
     def curves(self, column: str) -> list[Curve]:
         """Of fastps, over a column, in all settings that were measured with more than one value of it: operations in

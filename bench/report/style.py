@@ -42,10 +42,10 @@ class Chart:
     choices: tuple[str, ...] = ()
 
 
-def line(subject: str, roof: bool = False) -> dict[str, Any]:
+def line(subject: str, reference: bool = False) -> dict[str, Any]:
     """Of a peer, or of the way of fastps."""
     if subject in PRIVATE:
-        return {"color": GREY, "width": 2, "dash": "dash" if roof else "dot"}
+        return {"color": GREY, "width": 2, "dash": "dash" if reference else "dot"}
     return {"color": COLORS.get(subject, SPARE), "width": 1.5}
 
 

@@ -7,19 +7,22 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
+from bench.report.ratios import number
 from bench.report.select import OURS, Row, Sweep, way
-from bench.report.words import duration, number, rate
+from bench.report.words import duration, rate
 from bench.sweep.results import Results
 from bench.timing import human_bytes
+from fastps.amounts import binary
 
 COLUMNS = {
     "nbytes": "size", "shards": "shards", "workers": "workers", "rule": "rule", "transport": "asked",
-    "placement": "placed", "op": "op", "subject": "subject", "way": "way", "median_ns": "median", "p99_ns": "p99",
-    "p999_ns": "p99.9", "max_ns": "max", "calls": "calls", "ops_second": "ops/s", "bytes_second": "bytes/s",
-    "to_roof": "/ roof", "to_floor": "actor /", "of_bandwidth": "of triad", "cpu_seconds": "CPU s",
-    "lock_waits": "lock waits", "lock_wait_ns": "waited", "read_retries": "read retries", "crossed_bytes": "crossed",
+    "placement": "placed", "op": "op", "subject": "subject", "work": "work", "way": "way", "median_ns": "median",
+    "p99_ns": "p99", "p999_ns": "p99.9", "p9999_ns": "p99.99", "max_ns": "max", "calls": "calls", "ops_second": "ops/s",
+    "bytes_second": "bytes/s", "to_reference": "/ reference", "to_actor": "actor /", "of_bandwidth": "of triad",
+    "cpu_seconds": "CPU s", "lock_waits": "lock waits", "lock_wait_ns": "waited", "read_retries": "read retries",
+    "crossed_bytes": "crossed",
 }  # fmt: skip
-WORDS = ("rule", "transport", "placement", "op", "subject", "way")
+WORDS = ("rule", "transport", "placement", "op", "subject", "work", "way")
 HEAD = {"nbytes", "op", "subject", "way", "median_ns"}  # shown though all rows have the same
 
 
@@ -97,13 +100,6 @@ def _fact(name: str, value: Any) -> str:
         return f"{value:.1%}"
     kibibytes = re.fullmatch(r"(\d+)K", str(value)) if name.startswith("L") else None  # of a cache
     return binary(int(kibibytes[1]) << 10) if kibibytes else str(value)
-
-
-def binary(count: float) -> str:
-    for unit, bits in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
-        if count >= 1 << bits:
-            return f"{count / (1 << bits):.3g} {unit}"
-    return f"{count:.0f} B"
 
 
 def nodes(results: Results, sweep: Sweep) -> str:

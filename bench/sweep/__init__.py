@@ -1,1 +1,1 @@
-"""A sweep over shard counts, sizes and worker counts: every point beside roof and floor, from the same minutes."""
+"""A sweep over shard counts, sizes and worker counts: every point beside its peers, from the same minutes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 import ray
@@ -17,20 +17,24 @@ Waiting = Callable[[str], AbstractContextManager[object]]
 
 
 @contextmanager
-def cluster(waiting: Waiting, address: str | None, raylets: int) -> Iterator[list[Node]]:
+def cluster(
+    waiting: Waiting, say: Callable[[str], object], address: str | None, raylets: int, needs: Sequence[str] = ()
+) -> Iterator[list[Node]]:
     """Ray for the duration of the block; its nodes, this process's first.
 
     Parameters
     ----------
     waiting : shows what is waited for
-    address : of a cluster; None: one that is started here
+    say : is told which cluster was joined, where one was
+    address : of a cluster; None: what RAY_ADDRESS says, otherwise one that is started here
     raylets : how many to start on this machine as the nodes of a cluster; 0: none
+    needs : modules that all nodes of a cluster which is joined must have
     """
     with contextlib.ExitStack() as stack:
         if raylets:
             with waiting(f"Starting {raylets} raylets ..."):
                 address = stack.enter_context(local_cluster(raylets))
-        stack.enter_context(own_ray(waiting, address))
+        stack.enter_context(own_ray(waiting, say, address, needs))
         yield nodes()
 
 

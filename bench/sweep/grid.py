@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TypeVar
 
+from bench.timing import human_bytes
+from fastps.amounts import binary
+
 T = TypeVar("T")
 OPS = ("pull", "push", "push_pull")
 RULES = ("add", "sgd", "adam")
@@ -15,7 +18,7 @@ SLOTS = {"add": 0, "sgd": 0, "adam": 2}
 TRANSPORTS = ("auto", "ray")
 
 UNITS = {"": 1, "B": 1, "K": 10**3, "KB": 10**3, "M": 10**6, "MB": 10**6, "G": 10**9, "GB": 10**9}
-UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40, "T": 10**12, "TB": 10**12}
 ITEM_BYTES = 4  # float32
 LARGEST = 1 << 40
 PROCESS_BYTES = 200 << 20  # of a worker with Ray and numba
@@ -93,13 +96,18 @@ class Setting:
 
     @property
     def server_memory(self) -> int:
-        """Of that, what lies with the shards: also the peers' parameters, and a copy in Ray's object store."""
-        return self.nbytes * (4 + SLOTS[self.rule])
+        """Of that, what lies with the shards: also the peers' parameters and slots, and what Ray's store holds."""
+        return 4 * self.nbytes * (1 + SLOTS[self.rule])
 
     @property
     def worker_memory(self) -> int:
         """And with each worker: gradients, what it pulls, what its peers hold, what Ray brings it; and its process."""
-        return 6 * self.nbytes + PROCESS_BYTES
+        return (6 + 2 * SLOTS[self.rule]) * self.nbytes + PROCESS_BYTES
+
+
+def _about(count: float, like: int) -> str:
+    """Three figures, in powers of two where `like` is told in them."""
+    return binary(count) if "i" in human_bytes(like) else human_bytes(float(f"{count:.3g}"))
 
 
 @dataclass(frozen=True)
@@ -129,6 +137,7 @@ class Grid:
             raise GridError("nothing to measure: there are more shards than elements in every setting")
         if worst.memory > available:
             raise GridError(
-                f"sizes, workers: {worst.nbytes / 2**20:,.0f} MiB with {worst.workers} workers and {worst.rule} takes "
-                f"about {worst.memory / 2**20:,.0f} MiB, of which {available / 2**20:,.0f} are available; leave it away"
+                f"sizes, workers: {human_bytes(worst.nbytes)} with {worst.workers} worker{'s' * (worst.workers > 1)} "
+                f"and {worst.rule} takes about {_about(worst.memory, worst.nbytes)}, of which "
+                f"{_about(available, worst.nbytes)} are available; omit that size, or ask for fewer workers"
             )

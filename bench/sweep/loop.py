@@ -9,7 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-PERCENTILES = {"min_ns": 0, "median_ns": 50, "p90_ns": 90, "p99_ns": 99, "p999_ns": 99.9, "max_ns": 100}
+from bench.timing import enough
+
+PERCENTILES = {
+    "min_ns": 0, "median_ns": 50, "p90_ns": 90, "p99_ns": 99, "p999_ns": 99.9, "p9999_ns": 99.99, "max_ns": 100,
+}  # fmt: skip
 BLOCK = 1000  # stamps between two looks at the time that is left
 BINS_A_DOUBLING = 32  # of histograms: 2 % wide
 
@@ -61,13 +65,13 @@ class Sample:
     ----------
     durations : of single calls, int64 in ns
     turns : of each run, the median of its calls in ns
-    rate : calls a second of all workers together, while all of them were at work
+    rates : of each run, calls a second of all workers together while all of them were at work
     cpu_seconds : that all workers' processes took meanwhile
     """
 
     durations: np.ndarray
     turns: list[float]
-    rate: float
+    rates: list[float]
     cpu_seconds: float
 
     @classmethod
@@ -78,12 +82,15 @@ class Sample:
         rates = [_rate([found if one_clock else found - found[0] for found, _ in run]) for run in runs]
         cpu = sum(cpu for run in runs for _, cpu in run)
         turns = [float(np.median(of_run)) for of_run in durations]
-        return cls(np.concatenate(durations), turns, float(np.mean(rates)), cpu)
+        return cls(np.concatenate(durations), turns, rates, cpu)
 
-    def summary(self) -> dict[str, int]:
-        """Percentiles in ns, by name, and how many calls."""
+    def summary(self) -> dict[str, int | None]:
+        """Percentiles in ns, by name, None where there were too few calls for one; and how many there were."""
+        calls = len(self.durations)
         found = np.percentile(self.durations, list(PERCENTILES.values()), method="inverted_cdf")
-        return {"calls": len(self.durations), **dict(zip(PERCENTILES, map(int, found), strict=True))}
+        told = [enough(calls, p) for p in PERCENTILES.values()]
+        values = [int(value) if tell else None for value, tell in zip(found, told, strict=True)]
+        return {"calls": calls, **dict(zip(PERCENTILES, values, strict=True))}
 
     def histogram(self) -> tuple[np.ndarray, np.ndarray]:
         """(lower bounds in ns, counts) of the bins that are not empty, each 2 % wide."""

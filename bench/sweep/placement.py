@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.sweep.grid import GridError
+from fastps.amounts import binary
 
 PLACEMENTS = ("local", "spread", "remote")
 
@@ -68,6 +69,6 @@ def require_memory(nodes: Sequence[Node], needs: dict[str, int]) -> None:
     for node in nodes:
         if needs.get(node.id, 0) > node.memory:
             raise GridError(
-                f"sizes: the share of node {node.id[:8]} at {node.host} takes about "
-                f"{needs[node.id] / 2**20:,.0f} MiB, and it has {node.memory / 2**20:,.0f}; leave the largest away"
+                f"sizes: the share of node {node.id[:8]} at {node.host} takes about {binary(needs[node.id])}, and it "
+                f"has {binary(node.memory)}; omit the largest size"
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
@@ -20,6 +19,7 @@ from bench.sweep.placement import PLACEMENTS
 from fastps import machine
 from fastps.address import require_answer
 from fastps.capacity import available_bytes
+from fastps.install import install
 
 MOST = 64  # shards and workers
 COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -53,26 +53,53 @@ def peers_of(text: str | None) -> tuple[str, ...]:
     wanted = grids.names(text, "peers", tuple(peers.PEERS))
     for name in wanted:
         if name not in installed:
-            raise grids.GridError(f"peers: {name} needs {peers.PEERS[name].requires}: pip install it, or leave it away")
+            package = peers.PEERS[name].requires
+            raise grids.GridError(f"peers: {name} needs {package}: {install(package)}; or omit {name}")
     return tuple(wanted)
 
 
-def kept_of(output: Path, resume: bool, options: dict[str, Any]) -> results.Results | None:
-    """What the file has already. Raises GridError or ResultsError, also when it was measured in another way."""
-    if resume:
-        kept = results.load(output)
-        before, now = kept.about["options"] | kept.about["commit"], options | results.commit()
-        for name in ("ops", "peers", "seconds", "id"):
-            if before.get(name) != now.get(name):
-                what = "commit" if name == "id" else f"--{name}"
-                raise grids.GridError(
-                    f"--resume: {output} was measured with {what} {before.get(name)}, and this is {now.get(name)}; "
-                    "go on as it was begun, or take another file"
-                )
-        return kept
-    if output.exists():
+def beside(output: Path) -> Path:
+    """Where the same is written as JSON."""
+    return output.with_suffix(".json")
+
+
+def kept_of(output: Path, resume: bool) -> results.Results | None:
+    """What the file has already. Raises GridError or ResultsError, also where a file would be overwritten that no
+    sweep has written."""
+    if output.suffix != ".parquet":
+        raise grids.GridError(
+            f"--output: expected a name that ends in .parquet, got {output}; JSON is written beside it"
+        )
+    if output.exists() and not resume:
         raise grids.GridError(f"--output: {output} is there already; take another name, or --resume")
-    return None
+    if beside(output).exists() and not (resume and results.is_pytest_benchmark(beside(output))):
+        raise grids.GridError(
+            f"--output: {beside(output)} is there already, where the same would be written as JSON; take another name"
+        )
+    return results.load(output) if resume else None
+
+
+def require_same(kept: results.Results, options: dict[str, Any], names: tuple[str, ...]) -> None:
+    """Raises GridError when what `kept` has was measured in another way than what is asked for now, or elsewhere."""
+    before = kept.about["options"]
+    peers_before = before["peers"] if before["peers"] is None else tuple(filter(None, before["peers"].split(",")))
+    pairs = {
+        "--ops": (before["ops"], options["ops"]),
+        "--peers": (",".join(names if peers_before is None else peers_before), ",".join(names)),
+        "--seconds": (before["seconds"], options["seconds"]),
+        "commit": (kept.about["commit"].get("id"), results.commit().get("id")),
+        "the processor": (processor(kept.about["machine"]), processor(machine.facts(steal_seconds=0))),
+    }
+    for what, (then, now) in pairs.items():
+        if then != now:
+            raise grids.GridError(
+                f"--resume: it was begun with {what} {then}, and this is {now}; go on as it was begun, or take another "
+                "file"
+            )
+
+
+def processor(facts: dict[str, Any]) -> str:
+    return f"{facts['processor']['model']}, {facts['processor']['cores']} cores"
 
 
 def program(
@@ -87,9 +114,11 @@ def program(
     rows = list(kept.rows) if kept else []
     console = Console()
     waiting = console.status if console.is_terminal else quiet
-    with cluster(waiting, options["address"], options["local_cluster"]) as nodes:
+    needs = ["bench.sweep.worker", *(f"bench.peers.{name}" for name in names)]
+    with cluster(waiting, console.print, options["address"], options["local_cluster"], needs) as nodes:
         about = {
-            "machine": machine.facts(), "commit": results.commit(), "options": options, "overhead_ns": loop.overhead(),
+            "machine": machine.facts(), "commit": results.commit(), "overhead_ns": loop.overhead(),
+            "options": options | {"peers": ",".join(names)},
             "nodes": [asdict(node) for node in nodes], "begun": kept.about["begun"] if kept else results.now(),
         }  # fmt: skip
         with Progress(*COLUMNS, console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -101,9 +130,8 @@ def program(
                 progress.advance(task)
     if not rows:
         return None
-    beside = output.with_suffix(".json")
-    beside.write_text(json.dumps(results.as_pytest_benchmark(results.load(output)), indent=1))
-    return beside
+    results.save_pytest_benchmark(results.load(output), beside(output))
+    return beside(output)
 
 
 def quiet(text: str) -> AbstractContextManager[None]:
@@ -118,11 +146,12 @@ def print_rows(console: Console, rows: Sequence[run.Row]) -> None:
 
 def line_of(row: run.Row) -> str:
     setting, summary = row.setting, row.summary
-    roof = "" if row.to_roof is None else f"{row.to_roof:8.2f} x roof"
-    floor = "" if row.to_floor is None else f"{row.to_floor:9.1f} x as fast as the floor"
+    reference = "" if row.to_reference is None else f"{row.to_reference:8.2f} x reference"
+    actor = "" if row.to_actor is None else f"{row.to_actor:9.1f} x as fast as the plain actor"
+    p99 = "" if summary["p99_ns"] is None else f"{summary['p99_ns'] / 1e3:9.2f} us"
     over = "/".join(sorted(set(row.transports)))
     return (
-        f"{setting.nbytes:>12,} B  {setting.shards} shards  {setting.workers} workers  {setting.rule:<4} {row.op:<9} "
+        f"{setting.nbytes:>12,} B  {setting.shards} shards  {setting.workers} workers  {row.work:<5} {row.op:<9} "
         f"{row.subject:<14} {over:<9} {row.rate:11,.0f}/s  p50 {summary['median_ns'] / 1e3:9.2f} us  "
-        f"p99 {summary['p99_ns'] / 1e3:9.2f} us {roof}{floor if row.subject == 'fastps' else ''}"
+        f"p99 {p99:>12} {reference}{actor if row.subject == 'fastps' else ''}"
     )

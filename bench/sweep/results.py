@@ -7,7 +7,8 @@ import datetime
 import json
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +16,15 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bench.peers import ACTOR, REFERENCES, work_of
 from bench.sweep.grid import Setting
+from bench.sweep.loop import PERCENTILES
+from bench.timing import enough
 
 if TYPE_CHECKING:  # comparing and reporting need no Ray
     from bench.sweep.run import Row
 
-FORMAT = "fastps sweep 2"
+FORMAT, OLDER = "fastps sweep 3", "fastps sweep 2"
 SETTING = [field.name for field in fields(Setting)]
 IDENTITY = [*SETTING, "op", "subject"]
 
@@ -46,20 +50,28 @@ def as_dicts(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return [row.flat() for row in rows]
 
 
-def save(results: Results, path: Path) -> None:
+def save(results: Results, path: str | os.PathLike[str]) -> None:
     """Whole or not at all: a file that is there stays until the new one is complete."""
     table = pa.Table.from_pylist(results.rows)
     metadata = {"format": FORMAT, "about": json.dumps(results.about)}
+    with replacing(Path(path)) as partial:
+        pq.write_table(table.replace_schema_metadata(metadata), partial)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name beside `path` for the block to write to, which then takes its place; what a failed block wrote goes."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        pq.write_table(table.replace_schema_metadata(metadata), partial)
+        yield partial
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def load(path: Path) -> Results:
+def load(path: str | os.PathLike[str]) -> Results:
     """Raises ResultsError."""
+    path = Path(path)
     if path.is_dir():
         raise ResultsError(f"{path}: a directory; name a file in it")
     try:
@@ -69,9 +81,29 @@ def load(path: Path) -> Results:
     except (OSError, pa.ArrowException) as error:
         raise ResultsError(f"{path}: no Parquet file that can be read ({str(error).splitlines()[0][:100]})") from None
     metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-    if metadata.get("format") != FORMAT:
+    if metadata.get("format") not in (FORMAT, OLDER):
         raise ResultsError(f"{path}: not a result of `bench sweep`, or one of another version")
-    return Results(table.to_pylist(), json.loads(metadata["about"]))
+    rows = table.to_pylist()
+    if metadata["format"] == OLDER:
+        rows = [upgraded(row) for row in rows]
+    return Results(rows, json.loads(metadata["about"]))
+
+
+def upgraded(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of the format before, in which every peer added whatever the rule, percentiles were told of any number of
+    calls, and the rates of turns were not kept."""
+    subject = "in_place" if row["subject"] == "numpy_in_place" else row["subject"]
+    work = work_of(subject, row["op"], row["rule"] if subject == "fastps" else "add")
+    named = {**row, "subject": subject, "work": work, "p9999_ns": None, "turns_ops_second": None}
+    for name, older, other in (
+        ("to_reference", "to_roof", REFERENCES[row["op"]]), ("to_actor", "to_floor", ACTOR),
+    ):  # fmt: skip
+        ratio = named.pop(older)
+        named[name] = ratio if work == work_of(other, row["op"], "add") else None
+    for name, percentile in PERCENTILES.items():
+        if not enough(row["calls"], percentile):
+            named[name] = None
+    return named
 
 
 def commit() -> dict[str, Any]:
@@ -107,6 +139,21 @@ def as_pytest_benchmark(results: Results) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def save_pytest_benchmark(results: Results, path: Path) -> None:
+    """As `as_pytest_benchmark` has it; whole or not at all."""
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(as_pytest_benchmark(results), indent=1), encoding="utf-8")
+
+
+def is_pytest_benchmark(path: Path) -> bool:
+    """Whether a file is what `save_pytest_benchmark` writes."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["benchmarks"]
+        return all(one["fullname"].startswith("bench/sweep[") for one in found)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def _benchmark(row: dict[str, Any]) -> dict[str, Any]:
     params = {name: row[name] for name in IDENTITY}
     name = "-".join(str(value) for value in params.values())
@@ -122,9 +169,11 @@ def _benchmark(row: dict[str, Any]) -> dict[str, Any]:
                 "p90_ns",
                 "p99_ns",
                 "p999_ns",
+                "p9999_ns",
+                "work",
                 "ops_second",
-                "to_roof",
-                "to_floor",
+                "to_reference",
+                "to_actor",
                 "of_bandwidth",
                 "crossed_bytes",
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -21,7 +21,10 @@ from bench.sweep.placement import Node, Places, places, require_memory
 from bench.sweep.worker import Worker
 
 RULES = {"add": fastps.Add, "sgd": lambda: fastps.SGD(1e-3), "adam": lambda: fastps.Adam(1e-3)}
-STEPS = {"add": (1.0, 0.0), "sgd": (-1e-3, 1e-5), "adam": (-1e-3, 2e-2)}  # and how far from that the answer may be
+# What a push of a gradient g does to each parameter when all are alike, and how far from that the answer may be.
+STEPS: dict[str, tuple[Callable[[float], float], float]] = {
+    "add": (lambda g: g, 0.0), "sgd": (lambda g: -1e-3 * g, 1e-5), "adam": (lambda g: -1e-3, 2e-2),
+}  # fmt: skip
 # Arrays that an operation reads or writes, each once.
 STREAMS = {"add": {"pull": 2, "push": 3, "push_pull": 4}, "adam": {"pull": 2, "push": 7, "push_pull": 8}}
 STREAMS["sgd"] = STREAMS["add"]
@@ -52,16 +55,17 @@ class Row:
     ----------
     setting, op, subject : what was measured
     rate : operations a second of all workers
-    summary : of single operations, in ns
+    summary : of single operations, in ns; None where there were too few for a percentile
     turns : of each turn the median of its operations, in ns; the subjects of an operation go one after the other
+    turn_rates : of each turn, operations a second of all workers
     cpu_seconds : of all workers' processes
     counters : of the server meanwhile; empty for peers
     histogram : (lower bounds in ns, counts), of `Sample.histogram`
     transports : of each worker: "shm", "ray" or "mixed"; empty for peers
     places : the nodes of shards and workers
     crossed_bytes : of parameters and gradients, that went from node to node
-    to_roof : its median beside that of the roof, of which fastps gets as many as its rule touches more arrays
-    to_floor : the median of the floor beside its own
+    to_reference : its median beside that of the reference; None where that does other work
+    to_actor : the plain Ray actor's median beside its own; None where that does other work
     of_bandwidth : what it reads and writes in its median, beside what the triad does in its own
     """
 
@@ -69,29 +73,36 @@ class Row:
     op: str
     subject: str
     rate: float
-    summary: dict[str, int]
+    summary: dict[str, int | None]
     turns: list[float]
+    turn_rates: list[float]
     cpu_seconds: float
     counters: dict[str, int]
     histogram: tuple[list[float], list[int]]
     transports: list[str]
     places: Places
     crossed_bytes: int
-    to_roof: float | None = None
-    to_floor: float | None = None
+    to_reference: float | None = None
+    to_actor: float | None = None
     of_bandwidth: float | None = None
+
+    @property
+    def work(self) -> str:
+        """What it does to memory."""
+        return peers.work_of(self.subject, self.op, self.setting.rule)
 
     def flat(self) -> dict[str, Any]:
         """For a table: one value, or one list, a column."""
         counted = {name: self.counters.get(name) for name in COUNTED}
         bounds, counts = self.histogram
         return {
-            **asdict(self.setting), "op": self.op, "subject": self.subject, "ops_second": self.rate,
+            **asdict(self.setting), "op": self.op, "subject": self.subject, "work": self.work, "ops_second": self.rate,
             "bytes_second": self.rate * self.setting.nbytes, "ops_second_worker": self.rate / self.setting.workers,
-            **self.summary, "cpu_seconds": self.cpu_seconds, **counted, "to_roof": self.to_roof,
-            "to_floor": self.to_floor, "of_bandwidth": self.of_bandwidth, "crossed_bytes": self.crossed_bytes,
+            **self.summary, "cpu_seconds": self.cpu_seconds, **counted, "to_reference": self.to_reference,
+            "to_actor": self.to_actor, "of_bandwidth": self.of_bandwidth, "crossed_bytes": self.crossed_bytes,
             "transports": self.transports, "worker_nodes": list(self.places.workers),
-            "shard_nodes": list(self.places.shards), "turns_ns": self.turns, "bins_ns": bounds, "bin_counts": counts,
+            "shard_nodes": list(self.places.shards), "turns_ns": self.turns,
+            "turns_ops_second": self.turn_rates, "bins_ns": bounds, "bin_counts": counts,
         }  # fmt: skip
 
 
@@ -168,7 +179,7 @@ def measure(setting: Setting, ops: tuple[str, ...], crew: Crew, seconds: float, 
         )  # fmt: skip
         subjects = {"fastps": server}
         for name in names:
-            subjects[name] = peers.module(name).create(setting.elements, setting.workers, where.shards[0])
+            subjects[name] = peers.module(name).create(setting.elements, setting.workers, where.shards[0], setting.rule)
             stack.callback(getattr(subjects[name], "close", lambda: None))
         ray.get(
             [worker.take.remote(setting.elements, subjects, setting.transport) for worker in workers], timeout=limit
@@ -207,8 +218,8 @@ def row_of(
     bounds, counts = sample.histogram()
     ours = name == "fastps"
     return Row(
-        setting, op, name, sample.rate, sample.summary(), sample.turns, sample.cpu_seconds,
-        counters[op] if ours else {}, (bounds.tolist(), counts.tolist()),
+        setting, op, name, float(np.mean(sample.rates)), sample.summary(), sample.turns, sample.rates,
+        sample.cpu_seconds, counters[op] if ours else {}, (bounds.tolist(), counts.tolist()),
         transports(where, setting.transport) if ours else [], where, crossed(setting, where, op, name, runs),
     )  # fmt: skip
 
@@ -235,20 +246,25 @@ def crossed(setting: Setting, where: Places, op: str, name: str, runs: Runs) -> 
 
 
 def compared(rows: list[Row]) -> list[Row]:
-    """The same, with their ratios to the roof, the floor and the memory's bandwidth."""
-    medians = {(row.op, row.subject): row.summary["median_ns"] for row in rows}
+    """The same, with their ratios to the reference and the plain Ray actor, as far as these do the same work, and to
+    the memory's bandwidth."""
+    medians = {(row.op, row.subject): (row.work, row.summary["median_ns"]) for row in rows}
+
+    def median(row: Row, subject: str, work: str) -> float | None:
+        found = medians.get((row.op, subject))
+        return found[1] if found and found[0] == work else None
+
     found = []
     for row in rows:
-        roof, floor, triad = (medians.get((row.op, name)) for name in (peers.ROOFS[row.op], peers.FLOOR, peers.MEMORY))
-        mine = row.summary["median_ns"]
-        streams, bandwidth = STREAMS[row.setting.rule][row.op], None
-        if row.subject == "fastps":
-            roof = roof and roof * streams / STREAMS["add"][row.op]
-            bandwidth = triad and streams / mine * triad / TRIAD_STREAMS[row.op]
+        mine = medians[row.op, row.subject][1]
+        reference = median(row, peers.REFERENCES[row.op], row.work)
+        actor = median(row, peers.ACTOR, row.work)
+        triad = median(row, peers.MEMORY, "triad") if row.subject == "fastps" else None
+        moved = STREAMS[row.setting.rule][row.op] / TRIAD_STREAMS[row.op]
         found.append(
             replace(
-                row, to_roof=mine / roof if roof else None, to_floor=floor / mine if floor else None,
-                of_bandwidth=bandwidth,
+                row, to_reference=reference and mine / reference, to_actor=actor and actor / mine,
+                of_bandwidth=triad and moved * triad / mine,
             )
         )  # fmt: skip
     return found
@@ -272,7 +288,7 @@ def check(
     runs: dict[tuple[str, str], Runs],
 ) -> None:
     """Every push was of ones, and each rule makes equal steps of equal gradients: what all workers pull in the end is
-    known, of the server and of the peers that add. Raises WrongAnswer."""
+    known, of the server and of its peers. Raises WrongAnswer."""
     for name in subjects:
         if name in peers.PEERS and peers.PEERS[name].private:
             continue
@@ -280,8 +296,10 @@ def check(
         pushed = sum(calls for run in taken for _, _, calls in run)
         if name == "fastps" and server.versions != (pushed,) * setting.shards:
             raise WrongAnswer(f"{setting}: {pushed} pushes, and the shards have counted {server.versions}")
-        step, tolerance = STEPS[setting.rule] if name == "fastps" else STEPS["add"]
-        expected = after(pushed, step)
+        step, tolerance = STEPS[setting.rule]
+        # Workers in step make one push together, of the sum of their gradients.
+        together = setting.workers if name in peers.PEERS and peers.PEERS[name].in_step else 1
+        expected = after(pushed // together, step(together))
         for low, high in ray.get([worker.look.remote(name) for worker in workers]):
             if not np.allclose([low, high], expected, rtol=tolerance, atol=0):
                 raise WrongAnswer(

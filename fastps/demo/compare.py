@@ -41,7 +41,7 @@ def compare(names: list[str], settings: Settings, address: str | None = None, pl
     data = digits(settings.seed)
     screen.say(_about(settings, len(data.train_x)))
     finishes: dict[str, Finish] = {}
-    with own_ray(screen.waiting, address), crew(data, settings) as workers:
+    with own_ray(screen.waiting, screen.say, address, ["fastps.demo.worker"]), crew(data, settings) as workers:
         for name in names:
             with screen.race(POLICIES[name].title, settings.seconds) as watcher:
                 finishes[name] = race(POLICIES[name], data, settings, workers, watcher)

@@ -49,7 +49,7 @@ def demo(settings: Settings, address: str | None = None) -> str | None:
         f"weights and batches."
     )
     total = settings.workers * settings.steps
-    with own_ray(screen.waiting, address):
+    with own_ray(screen.waiting, screen.say, address, ["fastps.demo.worker"]):
         params = network.initial(settings.seed)
         with (
             ParameterServer(network.named(params), rule=SGD(LR), num_shards=settings.shards) as server,

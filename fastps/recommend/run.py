@@ -43,7 +43,7 @@ def recommend(settings: Settings, output: Path | None = None, address: str | Non
     data = movielens(settings.seed)
     screen.say(_about(settings, data))
     with (
-        own_ray(screen.waiting, address),
+        own_ray(screen.waiting, screen.say, address, ["fastps.recommend.worker"]),
         ParameterServer(tables(settings.dim, settings.seed), num_shards=settings.shards) as server,
     ):
         problem = _train(server, settings, data, screen)

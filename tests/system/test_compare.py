@@ -32,7 +32,7 @@ def measured(ray_local):
     }  # fmt: skip
 
     def measure(setting=SETTING):
-        rows = run.measure(setting, ("push",), crew, 0.3, ("numpy_in_place",))
+        rows = run.measure(setting, ("push",), crew, 0.3, ("in_place",))
         return results.Results(results.as_dicts(rows), about)
 
     yield measure
@@ -41,7 +41,7 @@ def measured(ray_local):
 
 
 def slowed(measured):
-    """A fifth more work for fastps, and for the roof what it was."""
+    """A fifth more work for fastps, and for the reference what it was."""
     more = measured(replace(SETTING, nbytes=SETTING.nbytes * 6 // 5)).rows
     usual = measured()
     ours = [{**row, "nbytes": SETTING.nbytes} for row in more if row["subject"] == "fastps"]

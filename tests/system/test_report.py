@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import fastps
 from bench.sweep import results
 from tests.unit.bench.report.sample import sample
 
@@ -46,16 +47,35 @@ def test_a_result_without_rows_is_one_line_and_code_2(stored, tmp_path):
         (ROOT / "csrc", "a.html", "a directory"),
         ("a.parquet", "/nowhere/a.html", "/nowhere"),
         ("a.parquet", ROOT / "csrc", "directory"),
+        ("a.parquet", "a.parquet", "ends in .html"),
+        ("a.parquet", "a.json", "ends in .html"),
     ],
 )
 def test_what_cannot_be_read_or_written_is_one_line_and_code_2(stored, tmp_path, result, output, said):
     (tmp_path / "empty.parquet").write_bytes(b"")
+    before = stored.read_bytes()
     fails(run("-m", "bench", "report", tmp_path / result, "-o", tmp_path / output), said)
+    assert stored.read_bytes() == before
+
+
+@pytest.mark.parametrize("package", ["click", "rich"])
+def test_without_a_package_every_command_says_what_to_install(package):
+    hidden = (
+        f"import sys; sys.modules[{package!r}] = None; import runpy; runpy.run_module('bench', run_name='__main__')"
+    )
+    done = run("-c", hidden, "--help")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"bench: needs {package}: {sys.executable} -m pip install {package}\n"
+
+
+def test_the_version_is_told():
+    done = run("-m", "bench", "--version")
+    assert (done.returncode, done.stdout) == (0, f"bench of fastps {fastps.__version__}\n")
 
 
 def test_without_plotly_it_says_what_to_install(stored, tmp_path):
     done = run("-c", WITHOUT_PLOTLY, "report", stored, "-o", tmp_path / "a.html")
-    fails(done, "plotly is not installed: pip install 'fastps[bench]'")
+    fails(done, f"needs plotly: {sys.executable} -m pip install plotly")
 
 
 def fails(done, told):

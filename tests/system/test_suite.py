@@ -27,8 +27,8 @@ def test_the_suite_writes_what_pytest_benchmark_compares(tmp_path):
     for one in found:
         extra = one["extra_info"]
         assert extra["p50"] <= extra["p90"] <= extra["p99"] <= extra["p99.9"]
-        assert extra["to_roof"] > 0
-        assert extra["to_floor"] > 0
+        assert extra["to_reference"] > 0
+        assert extra["to_actor"] > 0
         assert one["params"]["subject"] in one["name"]
     compared = subprocess.run(
         [sys.executable, "-m", "pytest_benchmark", "compare", path],

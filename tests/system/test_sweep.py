@@ -14,13 +14,14 @@ import ray
 
 import fastps
 from bench import peers
-from bench.__main__ import QUICK_PEERS, command
+from bench.__main__ import NORMAL, QUICK_PEERS, command
 from bench.peers import shared_array
-from bench.sweep import cluster, results, run
+from bench.sweep import cluster, loop, program, results, run
 from bench.sweep.grid import Setting
 from bench.sweep.loop import stamps
 from bench.sweep.worker import Worker
 from tests.conftest import wait_until
+from tests.unit.bench.report.sample import sample
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "bench", "sweep"]
@@ -51,12 +52,17 @@ def test_a_sweep_measures_every_setting_and_keeps_it_in_two_forms(tmp_path):
     assert found.settings() == {Setting(n, 2, 2, "add") for n in (80, 8000)}
     assert len(found.rows) == 2 * 2 * (1 + len(QUICK))
     for row in found.rows:
-        assert row["min_ns"] <= row["median_ns"] <= row["p90_ns"] <= row["p99_ns"] <= row["p999_ns"] <= row["max_ns"]
+        told = [row[name] for name in loop.PERCENTILES if row[name] is not None]
+        assert told == sorted(told)
+        assert {row["min_ns"], row["median_ns"], row["max_ns"]} <= set(told)
+        assert (row["p999_ns"] is None) == (row["calls"] < 5_000)
         assert sum(row["bin_counts"]) == row["calls"] > 0
         assert row["ops_second"] > 0
         assert row["transports"] == (["shm", "shm"] if row["subject"] == "fastps" else [])
-        assert row["to_roof"] > 0
-        assert row["to_roof"] == 1 or row["subject"] != peers.ROOFS[row["op"]]
+        assert row["work"] == peers.work_of(row["subject"], row["op"], "add")
+        assert (row["to_reference"] is None) != peers.comparable(row)
+        assert row["to_reference"] in (1, None) or row["subject"] != peers.REFERENCES[row["op"]]
+        assert len(row["turns_ops_second"]) == len(row["turns_ns"]) == run.TURNS
         assert (row["lock_waits"] is not None) == (row["subject"] == "fastps")
     assert found.about["machine"]["processor"]["cores"] == os.cpu_count()
     assert found.about["overhead_ns"] >= 0
@@ -73,23 +79,23 @@ def test_ctrl_c_keeps_what_is_done_and_resume_goes_on(tmp_path):
     path = tmp_path / "a.parquet"
     few = [*SMALL, "--shards", "1,2", "--peers", "memcpy,ray_actor", "--seconds", "0.2"]
     options = [*COMMAND, *few, "-o", str(path)]
-    program = subprocess.Popen(options, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=ROOT)
+    running = subprocess.Popen(options, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=ROOT)
     try:
         wait_until(path.exists, 120, "the first setting")
-        program.send_signal(signal.SIGINT)
-        _, errors = program.communicate(timeout=60)
+        running.send_signal(signal.SIGINT)
+        _, errors = running.communicate(timeout=60)
     finally:
-        program.kill()
-        program.wait()
-    assert program.returncode == 130, errors
+        running.kill()
+        running.wait()
+    assert running.returncode == 130, errors
     assert errors.count("\n") == 1
-    assert "--resume" in errors
+    assert errors.endswith(f": go on with python -m bench sweep --resume -o {path}\n")
     before = results.load(path)
     assert 1 <= len(before.settings()) < 4
     done = sweep(*few, "--seconds", "0.3", "-o", path, "--resume")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "--seconds 0.2" in done.stderr
-    done = sweep(*few, "-o", path, "--resume")
+    done = sweep("--resume", "-o", path)  # as it was told to do; the options are in the file
     assert done.returncode == 0, done.stderr
     after = results.load(path)
     assert len(after.settings()) == 4
@@ -101,7 +107,7 @@ def test_ctrl_c_keeps_what_is_done_and_resume_goes_on(tmp_path):
     ("options", "said"),
     [
         (["--sizes", "8X"], "'8X'"),
-        (["--sizes", "1TiB"], "available"),
+        (["--sizes", "1TiB"], "1 TiB with 2 workers and add takes about 16 TiB, of which"),
         (["--workers", "0"], "from 1 to 64"),
         (["--ops", "pul"], "'pul'"),
         (["--rules", "adamm"], "'adamm'"),
@@ -113,8 +119,15 @@ def test_ctrl_c_keeps_what_is_done_and_resume_goes_on(tmp_path):
         (["--workers", "64", "--sizes", "200M"], "64 workers"),
         (["-o", "/nowhere/a.parquet"], "/nowhere"),
         (["-o", "nothing.parquet", "--resume"], "no such file"),
-        (["-o", str(ROOT / "setup.py"), "--resume"], "Parquet"),
-        (["-o", str(ROOT / "setup.py")], "there already"),
+        (["--resume"], "--output"),
+        (["-o", "a.json"], "ends in .parquet"),
+        (["-o", "a.csv"], "ends in .parquet"),
+        (["-o", "a"], "ends in .parquet"),
+        (["-o", str(ROOT / "bench/results/sweep.parquet")], "there already"),
+        (["-o", str(ROOT / "bench/results/dense.parquet")], "dense.json is there already"),
+        (["--sizes", "900GB"], "900 GB with 2 workers"),
+        (["--sizes", "900GB"], "TB"),
+        (["--sizes", "512GiB"], "512 GiB with 2 workers"),
         (["--seconds", "soon"], "soon"),
         (["--local-cluster", "1"], "2<=x<=16"),
         (["--size", "80"], "--sizes"),
@@ -128,6 +141,67 @@ def test_what_cannot_be_measured_is_one_line_and_code_2(options, said, capsys):
     assert errors.startswith("bench sweep: ")
     assert errors.count("\n") == 1
     assert said in errors
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.csv"])
+def test_a_wrong_name_of_the_output_leaves_its_file_as_it_is(tmp_path, name, capsys):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(SystemExit) as ended:
+        command(["sweep", "-o", str(tmp_path / name)])
+    assert (ended.value.code, (tmp_path / name).read_text()) == (2, "mine")
+
+
+def test_a_json_file_that_no_sweep_has_written_is_not_overwritten_by_resume(tmp_path, capsys):
+    results.save(sample(), tmp_path / "a.parquet")
+    (tmp_path / "a.json").write_text('{"benchmarks": [{"fullname": "mine"}]}')
+    with pytest.raises(SystemExit) as ended:
+        command(["sweep", "--resume", "-o", str(tmp_path / "a.parquet")])
+    assert ended.value.code == 2
+    assert "a.json is there already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, ConnectionError("no cluster"), run.StuckError("stuck")])
+def test_a_sweep_that_ends_before_its_first_row_promises_no_file(tmp_path, monkeypatch, capsys, failure):
+    def fail(*arguments):
+        raise failure
+
+    monkeypatch.setattr(program, "program", fail)
+    path = tmp_path / "e.parquet"
+    with pytest.raises(SystemExit):
+        command(["sweep", "--sizes", "80", "-o", str(path)])
+    errors = capsys.readouterr().err
+    assert errors.count("\n") == 1
+    assert "--resume" not in errors
+    assert str(path) not in errors
+
+
+def changed(result, **options):
+    """With other options, as a sweep that was made with them keeps them."""
+    about = {**result.about, "options": {**NORMAL, **options}, "commit": results.commit()}
+    return results.Results(result.rows, about)
+
+
+@pytest.mark.parametrize("broken_off", [True, False])
+def test_resume_takes_the_options_from_the_file_and_what_is_given_beside_it(tmp_path, monkeypatch, broken_off):
+    asked = []
+    monkeypatch.setattr(program, "program", lambda *arguments: asked.append(arguments))
+    kept = changed(sample(), sizes="80,80K", workers="1", ops="pull,push", peers="memcpy", seconds=0.25)
+    results.save(kept, tmp_path / "a.parquet")
+    more = [] if broken_off else ["--workers", "1,2"]
+    command(["sweep", "--resume", "-o", str(tmp_path / "a.parquet"), *more])
+    ((grid, names, options, _, found),) = asked
+    assert (grid.nbytes, grid.workers, grid.ops) == ((80, 80_000), (1,) if broken_off else (1, 2), ("pull", "push"))
+    assert (names, options["seconds"], len(found.rows)) == (("memcpy",), 0.25, len(kept.rows))
+
+
+def test_rows_of_another_processor_are_not_gone_on_with(tmp_path, capsys):
+    kept = changed(sample())
+    kept.about["machine"]["processor"]["model"] = "another"
+    results.save(kept, tmp_path / "a.parquet")
+    with pytest.raises(SystemExit) as ended:
+        command(["sweep", "--resume", "-o", str(tmp_path / "a.parquet")])
+    assert ended.value.code == 2
+    assert "begun with the processor another" in capsys.readouterr().err
 
 
 def test_what_the_cluster_cannot_do_is_one_line_and_code_2():
@@ -160,7 +234,7 @@ def test_a_broken_kernel_gives_no_times(crew, monkeypatch, ops):
 
 def test_a_peer_that_loses_pushes_gives_no_times(crew, monkeypatch):
     def lose(server, setting, workers, subjects, runs):
-        subjects["shared_array"].params[3] -= 1
+        subjects["shared_array"].state.params[3] -= 1
         return check(server, setting, workers, subjects, runs)
 
     check = run.check
@@ -170,17 +244,38 @@ def test_a_peer_that_loses_pushes_gives_no_times(crew, monkeypatch):
 
 
 @pytest.mark.parametrize("rule", run.RULES)
-def test_the_answer_of_every_rule_is_known(crew, rule):
-    rows = run.measure(Setting(8000, 2, 1, rule), ("push", "push_pull"), crew, 0.02, ("memcpy",))
-    assert {(row.op, row.subject) for row in rows} == {
-        (o, s) for o in ("push", "push_pull") for s in ("fastps", "memcpy")
-    }
+def test_every_subject_does_the_work_that_its_row_says(crew, rule):
+    """What peers hold in the end is checked as what fastps does; ratios are to the same work alone."""
+    rows = run.measure(Setting(8000, 2, 2, rule), ("pull", "push", "push_pull"), crew, 0.02, tuple(QUICK))
+    assert len(rows) == 3 * (1 + len(QUICK))
+    for row in rows:
+        work = {"memcpy": "copy", "triad": "triad"}.get(row.subject, "copy" if row.op == "pull" else rule)
+        same = row.subject != "triad" and (row.op == "pull" or row.subject != "memcpy")
+        assert (row.work, row.flat()["work"]) == (work, work)
+        assert (row.to_reference is not None) == (row.to_actor is not None) == same
+
+
+def test_a_peer_that_does_other_work_than_its_row_says_gives_no_times(crew, monkeypatch):
+    real = peers.module
+
+    class Adding:
+        """The peers' module, whose servers add whatever the rule."""
+
+        def __init__(self, name):
+            self.found = real(name)
+
+        def create(self, elements, workers, node, rule):
+            return self.found.create(elements, workers, node, "add")
+
+    monkeypatch.setattr(peers, "module", Adding)
+    with pytest.raises(run.WrongAnswer, match="pushes of ones to ray_actor"):
+        run.measure(Setting(8000, 1, 1, "adam"), ("push",), crew, 0.02, ("ray_actor",))
 
 
 @pytest.mark.parametrize("peer", [name for name in peers.PEERS if not peers.PEERS[name].joins])
 def test_peers_do_what_they_stand_for(ray_local, peer):
     module, here = peers.module(peer), ray.get_runtime_context().get_node_id()
-    server, out = module.create(1000, 1, here), np.zeros(1000, np.float32)
+    server, out = module.create(1000, 1, here, "add"), np.zeros(1000, np.float32)
     grad = np.full(1000, 2, np.float32)
     for _ in range(3):
         module.push(server, grad)
@@ -194,18 +289,18 @@ def test_peers_do_what_they_stand_for(ray_local, peer):
 @pytest.mark.parametrize("peer", [name for name in peers.installed() if peers.PEERS[name].joins])
 def test_groups_of_torch_do_what_they_stand_for_one_after_the_other(crew, peer):
     """The sweep checks their answers."""
-    for workers in (2, 1):
-        rows = run.measure(Setting(8000, 1, workers, "add"), ("push", "pull"), crew, 0.05, (peer,))
+    for workers, rule in ((2, "add"), (2, "adam"), (1, "sgd")):
+        rows = run.measure(Setting(8000, 1, workers, rule), ("push", "pull"), crew, 0.05, (peer,))
         assert {row.subject for row in rows} == {"fastps", peer}
         assert all(row.summary["calls"] >= 3 * run.TURNS for row in rows)
 
 
 def test_no_push_of_two_workers_is_lost_in_the_shared_array(ray_local):
-    workers, server = [Worker.remote() for _ in range(2)], shared_array.create(20_000, 2, "")
+    workers, server = [Worker.remote() for _ in range(2)], shared_array.create(20_000, 2, "", "add")
     ray.get([worker.take.remote(20_000, {"shared_array": server}) for worker in workers])
     start = time.time() + 0.1
     runs = ray.get([worker.run.remote("shared_array", "push", 0.3, start) for worker in workers])
-    assert (server.params == sum(calls for _, _, calls in runs)).all()
+    assert (server.state.params == sum(calls for _, _, calls in runs)).all()
     ray.get([worker.drop.remote() for worker in workers])
     for worker in workers:
         ray.kill(worker)

@@ -34,9 +34,9 @@ POOR = [
     ("scheduling", "waiting_share", 0.3, "oversubscription", "30.0%"),
     ("scheduling", "niceness", 5, "niceness", "5"),
     ("scheduling", "ray_worker_niceness", 15, "Ray's workers", "15"),
-    ("memory", "available", 2 << 30, "memory", "2.0 GiB of 64.0 GiB"),
-    ("memory", "swap_total", 8 << 30, "swap", "0.0 GiB of 8.0 GiB free"),
-    ("memory", "shm_size", 64 << 20, "/dev/shm", "0.1 GiB"),
+    ("memory", "available", 2 << 30, "memory", "2 GiB of 64 GiB"),
+    ("memory", "swap_total", 8 << 30, "swap", "0 B of 8 GiB free"),
+    ("memory", "shm_size", 64 << 20, "/dev/shm", "of 64 MiB free"),
     ("memory", "huge_pages", "never", "huge pages", "never"),
     ("memory", "huge_pages_shared", "never", "huge pages of shared memory", "never"),
     ("memory", "numa_balancing", 1, "NUMA balancing", "on"),
@@ -95,7 +95,7 @@ def test_without_the_size_of_memory_nothing_is_said_of_its_shares():
 
 def test_memory_is_measured_by_the_limit_of_the_control_group():
     findings = findings_with("memory", "limit", 4 << 30)
-    assert "a limit of 4.0 GiB" in findings["memory"].found
+    assert "a limit of 4 GiB" in findings["memory"].found
     facts = copy.deepcopy(GOOD)
     facts["memory"] |= {"limit": 4 << 30, "shm_size": 1 << 30, "available": 3 << 30}
     assert all(finding.verdict == "good" for finding in examine(facts))

@@ -58,7 +58,7 @@ def test_what_does_not_fit_memory_is_refused_before_anything_is_measured():
     big = grid(nbytes=(80, 1 << 30), rules=("add", "adam"))
     worst = max(setting.memory for setting in big.settings())
     big.require_memory(worst)
-    with pytest.raises(GridError, match=r"sizes, workers: 1,024 MiB with 2 workers and adam"):
+    with pytest.raises(GridError, match=r"sizes, workers: 1 GiB with 2 workers and adam takes about 32\.4 GiB"):
         big.require_memory(worst - 1)
 
 

@@ -8,23 +8,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.comparison.statistics import ComparisonError, compare, interval, rejected_ranks
+from bench.comparison.statistics import ComparisonError, compare, interval, median_interval, rejected_ranks
 from bench.sweep.results import Results
 
 MACHINE = {"machine": {"processor": {"model": "A", "cores": 2}}, "nodes": [{"host": "h"}], "begun": "2026-01-01"}
 
 
-def row(op, subject, turns, nbytes=80):
+def row(op, subject, turns, nbytes=80, work=None):
+    work = work or ("copy" if op == "pull" else "add")
     setting = {"nbytes": nbytes, "shards": 1, "workers": 1, "rule": "add", "transport": "auto", "placement": "local"}
-    return {**setting, "op": op, "subject": subject, "turns_ns": list(turns)}
+    return {**setting, "op": op, "subject": subject, "work": work, "turns_ns": list(turns)}
 
 
-def result(rng, factor=1.0, spread=0.02, drift=1.0, settings=8, turns=10, roof=True):
-    """Turns around 1,000 ns times `factor` and a drift, which the roof has as well."""
+def result(rng, factor=1.0, spread=0.02, drift=1.0, settings=8, turns=10, reference=True):
+    """Turns around 1,000 ns times `factor` and a drift, which the reference has as well."""
     rows = []
     for i in range(settings):
         rows.append(row("pull", "fastps", 1000 * factor * drift * np.exp(spread * rng.standard_normal(turns)), 80 + i))
-        if roof:
+        if reference:
             rows.append(row("pull", "memcpy", 500 * drift * np.exp(spread * rng.standard_normal(turns)), 80 + i))
     return Results(rows, MACHINE)
 
@@ -48,15 +49,15 @@ def test_a_difference_of_a_fifth_is_found_and_none_is_called_the_same(rng, facto
     assert set(verdicts(result(rng, spread=0.005), result(rng, factor, spread=0.005))) == {verdict}
 
 
-def test_the_roof_takes_out_what_the_machine_did(rng):
+def test_the_reference_takes_out_what_the_machine_did(rng):
     before, after = result(rng, spread=0.005), result(rng, spread=0.005, drift=1.5)
     assert set(verdicts(before, after)) == {"same"}
-    before, after = result(rng, spread=0.01, roof=False), result(rng, spread=0.01, drift=1.5, roof=False)
+    before, after = result(rng, spread=0.01, reference=False), result(rng, spread=0.01, drift=1.5, reference=False)
     found = compare([before], [after])
-    assert {(one.verdict, one.to_roof) for one in found} == {("slower", False)}
+    assert {(one.verdict, one.to_reference) for one in found} == {("slower", False)}
 
 
-def test_a_difference_of_the_roof_alone_is_none_that_one_can_tell(rng):
+def test_a_difference_of_the_reference_alone_is_none_that_one_can_tell(rng):
     before, after = result(rng, spread=0.005), result(rng, spread=0.005)
     for one in after.rows:
         if one["subject"] == "memcpy":
@@ -118,3 +119,26 @@ def test_intervals_hold_the_truth_as_often_as_they_say(rng):
         low, high = interval(rng.standard_t(3, 10), rng.standard_t(3, 12) + 1, 0.9)[1:]
         held += low <= 1 <= high
     assert held >= 870  # 900 are expected, with a deviation of 9.5
+
+
+def test_an_interval_of_one_sample_holds_its_median_as_often_as_it_says(rng):
+    held = 0
+    for _ in range(2000):
+        middle, low, high = median_interval(list(rng.standard_exponential(10)))
+        assert low <= middle <= high
+        held += low <= math.log(2) <= high
+    assert held >= 1900  # 1957 are expected, with a deviation of 6
+
+
+@pytest.mark.parametrize(("n", "ends"), [(5, (-math.inf, math.inf)), (6, (0, 5)), (10, (1, 8))])
+def test_an_interval_of_one_sample_is_between_two_of_its_values_where_there_are_enough(n, ends):
+    assert median_interval(list(range(n)))[1:] == ends
+
+
+def test_turns_of_a_reference_that_did_other_work_are_not_beside_what_is_compared(rng):
+    rows = [
+        row("push", "fastps", [1000.0] * 10) | {"rule": "adam", "work": "adam"},
+        row("push", "in_place", [500.0] * 10) | {"rule": "adam", "work": "add"},
+    ]
+    (one,) = compare([Results(rows, MACHINE)], [Results(rows, MACHINE)])
+    assert not one.to_reference

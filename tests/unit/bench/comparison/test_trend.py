@@ -8,15 +8,15 @@ from bench.sweep.results import Results, ResultsError
 from tests.unit.bench.comparison.test_statistics import MACHINE, row
 
 
-def result(time, roof=100.0, model="A"):
+def result(time, reference=100.0, model="A"):
     about = {**MACHINE, "machine": {"processor": {"model": model, "cores": 2}}}
-    return Results([row("pull", "fastps", [time] * 3), row("pull", "memcpy", [roof] * 3)], about)
+    return Results([row("pull", "fastps", [time] * 3), row("pull", "memcpy", [reference] * 3)], about)
 
 
-def test_values_are_beside_the_roof_by_time_and_other_machines_are_left_out():
+def test_values_are_beside_the_reference_by_time_and_other_machines_are_left_out():
     (trend,) = trends([result(200.0), result(600.0, 200.0), result(900.0, model="B"), result(450.0)])
     assert trend.values == [2.0, 3.0, 4.5]
-    assert trend.to_roof
+    assert trend.to_reference
     assert trend.change == 4.5 / 2.5
 
 

@@ -30,11 +30,11 @@ def test_calls_that_all_fall_into_one_bin_are_a_line():
     assert (x.tolist(), y.tolist()) == ([1, 40], [1000, 1001])
 
 
-def test_throughput_draws_fastps_the_roof_of_the_operation_the_triads_speed_and_peers():
+def test_throughput_draws_fastps_the_reference_of_the_operation_the_triads_speed_and_peers():
     figure = charts.throughput(swept(ways=("shm", "ray")), "push").figure
     drawn = sorted(figure.data, key=lambda trace: trace.legendrank)
     assert [trace.name for trace in drawn] == [
-        "fastps, shm", "fastps, ray", "numpy in place", "at the triad's speed", "plain Ray actor"
+        "fastps, shm", "fastps, ray", "the rule in place", "at the triad's speed", "plain Ray actor"
     ]  # fmt: skip
     assert list(drawn[0].x) == [80, 80_000]
     assert list(drawn[0].y) == [80 / 2e-6, 80_000 / 8e-6]
@@ -114,7 +114,7 @@ def test_the_map_has_the_ratios_and_a_label_for_what_differs():
     assert list(drawn.text[2]) == ["1.33", "5.33"]
 
 
-def test_the_map_of_what_is_all_far_from_the_roof_tells_how_far():
+def test_the_map_of_what_is_all_far_from_the_reference_tells_how_far():
     (drawn,) = heat.ratios(swept(ways=("ray",))).figure.data
     shades = [shade for line in drawn.z for shade in line]
     assert len(set(shades)) == 4

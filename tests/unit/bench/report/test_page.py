@@ -50,7 +50,7 @@ def read(result):
 def test_a_page_has_all_sections_and_needs_no_network():
     found = read(sample(shards=(1, 2)))
     assert found.headings == [
-        "Throughput", "Latency", "Scaling", "Ratio to the roof", "All rows", "How it was measured"
+        "Throughput", "Latency", "Scaling", "Ratio to the reference", "All rows", "How it was measured"
     ]  # fmt: skip
     assert len(found.figures) == 2 + 1 + 2 + 1
     assert found.links == []
@@ -80,8 +80,8 @@ def test_a_page_has_all_sections_and_needs_no_network():
 def test_every_sweep_has_a_page(shape):
     result = sample(**shape)
     found = read(result)
-    assert ("Ratio to the roof" in found.headings) == any(
-        row["to_roof"] is not None for row in result.rows if row["subject"] == "fastps"
+    assert ("Ratio to the reference" in found.headings) == any(
+        row["to_reference"] is not None for row in result.rows if row["subject"] == "fastps"
     )
     assert ("Nodes" in found.headings) == ("nodes" in shape)
     assert all(figure["data"] for figure in found.figures)
@@ -153,7 +153,7 @@ def test_any_fact_of_the_machine_may_be_missing(part):
 
 def test_a_size_stays_with_its_unit():
     text = page.page(sample())
-    assert "(80\u00a0B) to 8.00 (80\u00a0KB)" in text
+    assert "(80\u00a0B) to 8.00 [8.00, 8.00] (80\u00a0KB)" in text
 
 
 def test_a_poor_machine_is_told():
