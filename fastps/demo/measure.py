@@ -18,6 +18,7 @@ from fastps.server import ParameterServer
 
 LR = 0.1
 POLL_SECONDS = 0.1
+ENOUGH_FOR_P99 = 500  # operations: of fewer it tells of the few slowest alone
 
 
 @dataclass(frozen=True)
@@ -45,14 +46,14 @@ class Outcome:
     ----------
     accuracy : on the test images, from 0 to 1
     steps_per_second : all steps by the time of the slowest worker
-    pull_us, push_us : (median, p99) over every single operation of every worker
+    pull_us, push_us : (median, p99) over every single operation of every worker; p99 is None of fewer than 500
     nice : the highest niceness of a worker's process
     """
 
     accuracy: float
     steps_per_second: float
-    pull_us: tuple[float, float]
-    push_us: tuple[float, float]
+    pull_us: tuple[float, float | None]
+    push_us: tuple[float, float | None]
     nice: int
 
 
@@ -114,6 +115,7 @@ def _outcome(timings: list[Timings], reached: float, nice: int) -> Outcome:
     )
 
 
-def _median_p99(durations_ns: list[Any]) -> tuple[float, float]:
-    median, p99 = np.percentile(np.concatenate(durations_ns), (50, 99)) / 1e3
-    return float(median), float(p99)
+def _median_p99(durations_ns: list[Any]) -> tuple[float, float | None]:
+    durations = np.concatenate(durations_ns)
+    median, p99 = np.percentile(durations, (50, 99)) / 1e3
+    return float(median), float(p99) if len(durations) >= ENOUGH_FOR_P99 else None

@@ -93,7 +93,8 @@ class Screen:
         row("steps per second", *(pair := (ours.steps_per_second, floor.steps_per_second)), "", pair[0] / pair[1])
         for verb, mine, other in (("pull", ours.pull_us, floor.pull_us), ("push", ours.push_us, floor.push_us)):
             for kind, a, b in zip(("median", "p99"), mine, other, strict=True):
-                row(f"{verb}, {kind}", a, b, " us", b / a)
+                if a is not None and b is not None:
+                    row(f"{verb}, {kind}", a, b, " us", b / a)
         table.add_section()
         table.add_row("test accuracy", f"{ours.accuracy:.1%}", f"{floor.accuracy:.1%}", "")
         self._console.print(table)

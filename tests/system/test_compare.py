@@ -1,5 +1,6 @@
 """`python -m bench compare` and `history`, on results of real sweeps."""
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -90,6 +91,11 @@ def test_twice_the_time_is_exit_code_1_and_half_of_it_is_0(files):
     assert "1 slower, 0 faster" in done.stdout
     assert "80 KB" in done.stdout
     assert "2.000" in done.stdout
+    done = bench("compare", files / "a.parquet", files / "b.parquet", "--json")
+    (one,) = json.loads(done.stdout)
+    assert (done.returncode, one["verdict"], one["nbytes"], one["op"]) == (1, "slower", 80_000, "push")
+    assert one["ratio"] == pytest.approx(2.0)
+    assert one["low"] <= one["ratio"] <= one["high"]
     done = bench("compare", files / "b.parquet", files / "a.parquet")
     assert (done.returncode, done.stderr) == (0, "")
     assert "0 slower, 1 faster" in done.stdout
@@ -125,4 +131,6 @@ def test_history_draws_the_trend(files):
     assert (done.returncode, done.stderr) == (0, "")
     assert "▁█" in done.stdout
     assert "2.000" in done.stdout
+    (trend,) = json.loads(bench("history", files / "trend", "--json").stdout)
+    assert trend["values"][1] == pytest.approx(2 * trend["values"][0])
     assert bench("history", files / "nowhere").returncode == 2

@@ -84,7 +84,7 @@ def test_a_missing_extra_is_one_line_and_code_2(module, package, options):
     )
     done = run(command=[sys.executable, "-c", hidden])
     assert done.returncode == 2
-    assert done.stderr == f"fastps demo: needs {package}: pip install 'fastps[demo]'\n"
+    assert done.stderr == f"fastps demo: needs {package}: {sys.executable} -m pip install {package}\n"
 
 
 def test_the_command_line_loads_neither_ray_nor_numba():

@@ -124,7 +124,7 @@ def test_a_missing_extra_is_one_line_and_code_2(package):
     hidden = f"import sys; sys.modules[{package!r}] = None; from fastps.cli import main; sys.exit(main(['recommend']))"
     done = run(command=[sys.executable, "-c", hidden])
     assert done.returncode == 2
-    assert done.stderr == f"fastps recommend: needs {package}: pip install 'fastps[recommend]'\n"
+    assert done.stderr == f"fastps recommend: needs {package}: {sys.executable} -m pip install {package}\n"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,97 @@
+"""What pyproject.toml, the Makefile and the documents say of each other, against what there is."""
+
+import ast
+import importlib.metadata
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+TEXTS = [
+    ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").glob("*.md")),
+    *(path for folder in ("fastps", "bench", "examples") for path in sorted((ROOT / folder).rglob("*.py"))),
+]  # fmt: skip
+# Packages by the names that are imported, where these differ and the package may not be installed.
+NAMED = {"sklearn": "scikit-learn", "surprise": "scikit-surprise", "torch": "torch", "ray": "ray"}
+
+
+def packages(*requirements):
+    """The names in a list of requirements, those of fastps's own extras resolved."""
+    found = set()
+    for requirement in requirements:
+        own = re.fullmatch(r"fastps\[(\w+)\]", requirement)
+        found |= packages(*EXTRAS[own[1]]) if own else {re.match(r"[\w.-]+", requirement)[0].replace("_", "-").lower()}
+    return found
+
+
+BASE = packages(*PROJECT["dependencies"])
+ALL = BASE | packages(*(one for extra in EXTRAS.values() for one in extra))
+
+
+def declared_for(path):
+    """What somebody has who runs a file: whose packages it may import."""
+    parts = path.relative_to(ROOT).parts
+    if parts[0] == "fastps":
+        return BASE | packages(
+            *{"demo": EXTRAS["demo"] + EXTRAS["plot"], "recommend": EXTRAS["recommend"]}.get(parts[1], [])
+        )
+    return ALL
+
+
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield node.module.split(".")[0]
+
+
+@pytest.mark.parametrize("folder", ["fastps", "bench", "examples", "tests"])
+def test_every_package_that_is_imported_is_declared(folder):
+    known, own = importlib.metadata.packages_distributions(), {"fastps", "bench", "tests"}
+    undeclared = set()
+    for path in (ROOT / folder).rglob("*.py"):
+        for name in set(imported(path)) - set(sys.stdlib_module_names) - own - {"_multiprocessing"}:
+            package = NAMED.get(name) or known.get(name, [name])[0]
+            if package.replace("_", "-").lower() not in declared_for(path):
+                undeclared.add((str(path.relative_to(ROOT)), package))
+    assert undeclared == set()
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_a_text_tells_to_type_is_there(path):
+    text = path.read_text()
+    assert "fastps[" not in text.replace("fastps[extra]", ""), (
+        "the package index has no fastps: say '.[extra]' of a checkout"
+    )
+    for extra in re.findall(r"'\.\[([\w,]+)\]'", text):
+        assert set(extra.split(",")) <= set(EXTRAS), extra
+    verbs = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for verb in re.findall(r"`make ([a-z-]+)`|^make ([a-z-]+)  ", text, re.MULTILINE):
+        assert set(filter(None, verb)) <= verbs, verb
+    for program in re.findall(r"python -m fastps ([a-z]+)|[`\n]fastps ([a-z]+)", text):
+        assert set(filter(None, program)) <= {"demo", "recommend", "doctor", "env"}, program
+    for program in re.findall(r"python -m bench ([a-z]+)", text):
+        assert program in {"sweep", "compare", "history", "report"}, program
+
+
+def test_a_folder_of_the_same_name_beside_a_script_does_not_hide_the_package(tmp_path):
+    """As a checkout called fastps does, for a script in the folder above it: where fastps is installed the way that
+    `make` does it, the package is found all the same."""
+    (tmp_path / "fastps" / "docs").mkdir(parents=True)
+    script = tmp_path / "script.py"
+    script.write_text("import json, fastps\nprint(json.dumps([str(fastps.rule), fastps.__file__]))")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, timeout=60, cwd=tmp_path, env=environment, check=False
+    )
+    assert done.returncode == 0, f"{done.stderr}\ninstalled before this was so? make .venv/ready installs it anew"
+    assert json.loads(done.stdout)[1].endswith("fastps/__init__.py")
