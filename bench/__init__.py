@@ -1,1 +1,1 @@
-"""Benchmarks: how close to the machine's limit, how far ahead of what one would otherwise write?"""
+"""Benchmarks: how far from the best of what one would use instead, and from the same work without sharing?"""

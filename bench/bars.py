@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -59,6 +60,16 @@ class Report:
             lines = [{**asdict(line), "met": line.met} for line in self.lines]
             path.write_text(json.dumps({"machine": machine(), "lines": lines}, indent=1) + "\n")
         return 1 if missed else 0
+
+
+def json_file(text: str) -> Path:
+    """Of a command line: where the result goes. Asked before anything is measured, which takes minutes."""
+    path = Path(text)
+    if path.suffix != ".json" or not os.access(path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(
+            f"expected a name that ends in .json in a directory that can be written, got {text!r}"
+        )
+    return path
 
 
 def check(condition: bool, what: str) -> None:

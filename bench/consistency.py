@@ -24,7 +24,7 @@ from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import fastps
-from bench.bars import Report, check
+from bench.bars import Report, check, json_file
 from bench.peers import ray_synchronous
 from bench.timing import Times, human_time
 from fastps.testing.history import Event, Recorder, check_ssp
@@ -198,7 +198,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sections", default="rounds,view,straggler,ssp,remote")
     parser.add_argument("--pulls", type=int, default=100_000, help="for each bound (%(default)s)")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=json_file)
     options = parser.parse_args()
     wanted = options.sections.split(",")
     unknown = set(wanted) - {"rounds", "view", "straggler", "ssp", "remote"}

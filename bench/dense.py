@@ -1,4 +1,4 @@
-"""Dense operations beside the machine's limit (memcpy, numpy in place) and a plain Ray actor, in one run.
+"""Dense operations beside the same work unshared (memcpy, numpy in place) and a plain Ray actor, in one run.
 
     python bench/dense.py [--sections single,actor,scaling,attach,remote] [--sizes 80,8K,80K,800K,8M,80M,400M]
 
@@ -25,7 +25,7 @@ from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import fastps
-from bench.bars import Report, check
+from bench.bars import Report, check, json_file
 from bench.peers import ray_actor
 from bench.timing import Times, enough, human_time, interleaved
 
@@ -277,7 +277,7 @@ def main() -> int:
     parser.add_argument("--sections", default="single,actor,scaling,attach,remote")
     parser.add_argument("--sizes", default=",".join(SIZES))
     parser.add_argument("--seconds", type=float, default=3.0, help="measuring time a point (default: %(default)s)")
-    parser.add_argument("--json", type=Path, help="write the machine and the lines here as well")
+    parser.add_argument("--json", type=json_file, help="write the machine and the lines here as well")
     options = parser.parse_args()
     unknown = [s for s in options.sizes.split(",") if s not in SIZES]
     known_sections = {"single", "actor", "scaling", "attach", "remote"}

@@ -10,7 +10,7 @@ because nobody waits for anybody: the largest error counts.
 Times are of the training alone, `fit` and the slowest worker from before its first step to after its last; both train
 by turns, and medians count. How long the recommender's training takes with the start of its tasks is said besides.
 
-Without scikit-surprise (`pip install 'fastps[peers]'`) the recommender is measured alone.
+Without scikit-surprise the recommender is measured alone.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ import numpy as np
 import ray
 
 import fastps
-from bench.bars import Report, check
+from bench.bars import Report, check, json_file
 from bench.timing import human_time
+from fastps.install import install
 from fastps.recommend.evaluate import evaluate, rmse
 from fastps.recommend.model import tables
 from fastps.recommend.movielens import MovieLens, movielens
@@ -195,11 +196,11 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=5, help="trainings of each, for a seed (%(default)s)")
     for name in ("dim", "epochs", "batch", "workers", "shards"):
         parser.add_argument(f"--{name}", type=int, default=getattr(usual, name), help="%(default)s")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=json_file)
     options = parser.parse_args()
     with_svd = importlib.util.find_spec("surprise") is not None
     if not with_svd:
-        print("scikit-surprise is not installed (pip install 'fastps[peers]'): the recommender is measured alone")
+        print(f"scikit-surprise is not installed ({install('scikit-surprise')}): the recommender is measured alone")
     ray.init("local", include_dashboard=False, log_to_driver=False)
     report, found = Report(), []
     for seed in map(int, options.seeds.split(",")):

@@ -2,8 +2,8 @@
 
     python bench/rules.py [--elements 10000000] [--rules SGD,Adam] [--seconds 4]
 
-One process, one shard, one thread, float32. A rule moves its parameter and slots in and out and its gradient in; the
-limit is those bytes at the speed at which SGD moves its own in the same rounds. Answers are checked before times are
+One process, one shard, one thread, float32. A rule moves its parameter and slots in and out and its gradient in; it
+is held against those bytes at the speed at which SGD moves its own in the same rounds. Answers are checked before times are
 printed: some elements are computed again by `fastps.testing.naive`. The columns of torch need torch, and are left out
 without it.
 """
@@ -26,7 +26,7 @@ import numpy as np
 import ray
 
 import fastps
-from bench.bars import Report, check
+from bench.bars import Report, check, json_file
 from bench.timing import Times, human_time, interleaved
 from fastps.testing.naive import Naive
 
@@ -177,7 +177,7 @@ def main() -> int:
     parser.add_argument("--elements", type=int, default=10_000_000, help="(default: %(default)s)")
     parser.add_argument("--rules", default=";".join(RULES), help="separated by ; (default: all)")
     parser.add_argument("--seconds", type=float, default=4.0, help="measuring time a rule (default: %(default)s)")
-    parser.add_argument("--json", type=Path, help="write the machine and the lines here as well")
+    parser.add_argument("--json", type=json_file, help="write the machine and the lines here as well")
     options = parser.parse_args()
     names = options.rules.split(";")
     if set(names) - set(RULES):

@@ -4,7 +4,7 @@
     rows,dims,large,births,dict,growth]
 
 One process, one thread, one shard, float32. Every batch has fresh keys, drawn uniformly or by Zipf's law (exponent 1.1)
-over all rows, so nothing is warm from the last one. The limits are np.take on a dense matrix, and torch's index_add_ on
+over all rows, so nothing is warm from the last one. The references are np.take on a dense matrix, and torch's index_add_ on
 one, with the numbers of the rows known; both matrices have huge pages. What one would otherwise
 write is a dict of arrays in a Python loop.
 Subjects take turns of 131,072 keys or rows, of which the second half counts: before that a subject pays for what the
@@ -28,7 +28,7 @@ import numpy as np
 import ray
 
 import fastps
-from bench.bars import Report, check
+from bench.bars import Report, check, json_file
 from bench.timing import Times
 
 try:
@@ -316,7 +316,7 @@ def main() -> int:
     parser.add_argument("--large", type=int, default=10_000_000)
     parser.add_argument("--seconds", type=float, default=4.0, help="for each batch size and distribution")
     parser.add_argument("--sections", default=",".join(SECTIONS))
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=json_file)
     options = parser.parse_args()
     wanted = options.sections.split(",")
     if set(wanted) - set(SECTIONS):

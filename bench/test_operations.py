@@ -85,17 +85,17 @@ def test_operation(
         case = Case(nbytes, workers, op, subject, stack)
         medians: dict[str, list[float]] = {"reference": [], "actor": []}
 
-        def limits() -> None:
+        def others() -> None:
             medians["reference"].append(case.median(REFERENCES[op], SHARE * seconds))
             medians["actor"].append(case.median(ACTOR, SHARE * seconds))
 
-        limits()
+        others()
         pace = case.median(subject, SHARE * seconds)
         rounds = max(5, round(seconds / pace))
         with case.others_at_work(subject, 2 * seconds):
             benchmark.pedantic(case.operation, rounds=rounds, iterations=1, warmup_rounds=1)
         case.calls += 1 if benchmark.disabled else 1 + rounds
-        limits()
+        others()
         case.check()
     if not benchmark.disabled:
         durations = np.array(benchmark.stats.stats.data)

@@ -1,7 +1,7 @@
 """Four workers, of which one is ten times slower, train on handwritten digits under five settings of consistency.
 
-Prints the loss over time. Writes it as a chart to consistency.html where plotly is installed (pip install
-'fastps[demo]', which the images need too).
+Prints the loss over time. Needs scikit-learn, for the images. Writes the loss as a chart to consistency.html where
+plotly is installed.
 """
 
 import importlib.util

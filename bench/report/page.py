@@ -120,14 +120,14 @@ def _figures(results: Results, sweep: Sweep) -> Iterator[str]:
     base = escape(setting_and_way(sweep))
     drawn = [chart for op in sweep.values("op") if (chart := charts.throughput(sweep, op)) is not None]
     charts.together(drawn)
-    limits = ""
+    lines = ""
     if _has(sweep, "to_reference"):
-        limits += "Dashed, the reference: memcpy for a pull, the rule in place for a push. "
+        lines += "Dashed, the reference: memcpy for a pull, the rule in place for a push. "
     if _has(sweep, "of_bandwidth"):
-        limits += "Dotted: where fastps would be if it read and wrote its arrays as fast as the triad of STREAM. "
+        lines += "Dotted: where fastps would be if it read and wrote its arrays as fast as the triad of STREAM. "
     if "gloo" in sweep.subjects():
-        limits += "gloo has no server: its pull copies what the worker itself has. "
-    yield _section("Throughput", f"Bytes of parameters a second against their size; {base}. {limits}", _group(drawn))
+        lines += "gloo has no server: its pull copies what the worker itself has. "
+    yield _section("Throughput", f"Bytes of parameters a second against their size; {base}. {lines}", _group(drawn))
     chart = charts.latency(sweep)
     yield _section(
         "Latency", f"Single calls of all workers; {_settings(sweep)}. A call that was held up counts with its whole "

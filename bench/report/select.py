@@ -12,7 +12,7 @@ from bench.sweep.results import SETTING
 
 Row = dict[str, Any]
 OURS = "fastps"
-PRIVATE = tuple(name for name, peer in PEERS.items() if peer.private)  # limits of the machine: nobody waits for them
+PRIVATE = tuple(name for name, peer in PEERS.items() if peer.private)  # nobody waits for them
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from plotly.colors import sample_colorscale
 from bench.report.select import PRIVATE
 from bench.timing import human_bytes
 
-# Okabe and Ito's colours, which can be told apart with any kind of sight; grey for the machine's limits.
+# Okabe and Ito's colours, which can be told apart with any kind of sight; grey for what nobody shares.
 COLORS = {
     "shm": "#0072b2", "ray": "#56b4e9", "mixed": "#0a8f8f", "shared_array": "#009e73", "ray_actor": "#d55e00",
     "torch_rpc": "#cc79a7", "gloo": "#e69f00",

@@ -23,7 +23,8 @@ cdef object exception_of(fps_status status, str where, int code=0):
         return errors.ClosedError(f"{where}: the server was closed; create a new one")
     if status == FPS_OWNER_DIED:
         return errors.ShardDiedError(
-            f"{where}: the process that owns the shard died, and its parameters with it; create the server again")
+            f"{where}: the process that owns the shard is gone, killed or with the program that created the server, and "
+            "its parameters with it; create the server again")
     if status == FPS_FULL:
         return errors.SessionsExhaustedError(
             f"{where}: every session is taken by a live process; let fewer threads and processes of this node work on "

@@ -19,17 +19,12 @@ def test_nodes_that_lack_a_module_are_named_with_it(cluster3):
     with pytest.raises(PlacementError) as error:
         require_modules(["json", "no_such_package.worker"])
     for node in ray.nodes():
-        assert f"node {node['NodeID'][:8]} at {node['NodeManagerAddress']} cannot import no_such_package" in str(
-            error.value
-        )
+        place = f"node {node['NodeID'][:8]} at {node['NodeManagerAddress']}"
+        assert f"{place} cannot import no_such_package" in str(error.value)
 
 
 def test_it_is_said_which_cluster_a_program_joins(one_node, tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "bench",
-        "sweep",
+    few = [
         "--sizes",
         "80",
         "--workers",
@@ -38,9 +33,13 @@ def test_it_is_said_which_cluster_a_program_joins(one_node, tmp_path):
         "1",
         "--ops",
         "pull",
+        "--peers",
+        "memcpy",
+        "--seconds",
+        "0.05",
     ]
     done = subprocess.run(
-        [*command, "--peers", "memcpy", "--seconds", "0.05", "--address", one_node.address, "-o", tmp_path / "a.parquet"],
+        [sys.executable, "-m", "bench", "sweep", *few, "--address", one_node.address, "-o", tmp_path / "a.parquet"],
         capture_output=True, text=True, timeout=120, cwd=ROOT, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -305,6 +306,29 @@ def test_no_push_of_two_workers_is_lost_in_the_shared_array(ray_local):
     for worker in workers:
         ray.kill(worker)
     server.close()
+
+
+DIE_IN_A_PUSH = """
+import os, pickle, signal, sys
+server = pickle.load(sys.stdin.buffer)
+server.lock.acquire()
+server.state.params[: len(server.state.params) // 2] += 1
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_death_in_a_push_blocks_and_tears_the_shared_array_as_is_said_of_it():
+    assert "blocks all others for ever, and leaves its push half done" in peers.PEERS["shared_array"].lacks
+    server = shared_array.create(1000, 2, "", "add")
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", DIE_IN_A_PUSH], input=pickle.dumps(server), timeout=60, cwd=ROOT, check=False
+        )
+        assert done.returncode == -signal.SIGKILL
+        assert not server.lock.acquire(timeout=0.2)
+        assert (server.state.params[0], server.state.params[-1]) == (1, 0)
+    finally:
+        server.close()
 
 
 @pytest.mark.parametrize("rule", run.RULES)
