@@ -128,7 +128,8 @@ def table_summary(tables: dict[str, Any], recommend: dict[str, Any], sweep: Resu
     ratio = sorted(line["ratio"] for line in times)[len(times) // 2]
     setting = (
         f"Measured on {_machine(tables)}{_elsewhere(tables, sweep)}: a million rows of 64 floats, one thread, fresh "
-        "keys in every batch; medians, of which the result keeps no intervals. np.take and index_add_ know the numbers of the rows."
+        "keys in every batch; medians, of which the result keeps no intervals. np.take and index_add_ know the numbers "
+        "of the rows."
     )
     recommended = (
         f"On {_machine(recommend)}: the recommender's error on the test ratings is {ours:.4f} (RMSE, the worst of five "

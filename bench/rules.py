@@ -3,9 +3,9 @@
     python bench/rules.py [--elements 10000000] [--rules SGD,Adam] [--seconds 4]
 
 One process, one shard, one thread, float32. A rule moves its parameter and slots in and out and its gradient in; it
-is held against those bytes at the speed at which SGD moves its own in the same rounds. Answers are checked before times are
-printed: some elements are computed again by `fastps.testing.naive`. The columns of torch need torch, and are left out
-without it.
+is held against those bytes at the speed at which SGD moves its own in the same rounds. Answers are checked before times
+are printed: some elements are computed again by `fastps.testing.naive`. The columns of torch need torch, and are left
+out without it.
 """
 
 from __future__ import annotations

@@ -4,12 +4,11 @@
     rows,dims,large,births,dict,growth]
 
 One process, one thread, one shard, float32. Every batch has fresh keys, drawn uniformly or by Zipf's law (exponent 1.1)
-over all rows, so nothing is warm from the last one. The references are np.take on a dense matrix, and torch's index_add_ on
-one, with the numbers of the rows known; both matrices have huge pages. What one would otherwise
-write is a dict of arrays in a Python loop.
-Subjects take turns of 131,072 keys or rows, of which the second half counts: before that a subject pays for what the
-one before has left behind, dirty cache lines and caches full of another matrix's page table. Answers are checked before
-times are printed. torch's columns are left out without it.
+over all rows, so nothing is warm from the last one. The references are np.take on a dense matrix, and torch's
+index_add_ on one, with the numbers of the rows known; both matrices have huge pages. What one would otherwise write is
+a dict of arrays in a Python loop. Subjects take turns of 131,072 keys or rows, of which the second half counts: before
+that a subject pays for what the one before has left behind, dirty cache lines and caches full of another matrix's page
+table. Answers are checked before times are printed. torch's columns are left out without it.
 """
 
 from __future__ import annotations

@@ -42,6 +42,16 @@ def test_throughput_draws_fastps_the_reference_of_the_operation_the_triads_speed
     assert list(drawn[3].y) == pytest.approx([80 / 2.5e-6, 80_000 / 2.5e-6])
 
 
+def test_peers_that_did_other_work_than_fastps_are_not_drawn_beside_it():
+    rows = [
+        {**row, "work": "add" if row["work"] == "adam" and row["subject"] != "fastps" else row["work"]}
+        for row in sample(rule="adam", ops=("push",)).rows
+    ]
+    drawn = {trace.name for trace in charts.throughput(Sweep(rows), "push").figure.data}
+    assert drawn == {"fastps, shm", "at the triad's speed"}
+    assert "plain Ray actor" in {t.name for t in charts.throughput(swept(rule="adam"), "push").figure.data}
+
+
 def test_a_push_pull_at_the_triads_speed_is_told_by_its_own_four_arrays():
     figure = charts.throughput(swept(ops=("push_pull",)), "push_pull").figure
     (triad,) = (trace for trace in figure.data if trace.legendgroup == "triad")
