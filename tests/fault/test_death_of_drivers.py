@@ -6,8 +6,10 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
+import fastps
 from tests.conftest import is_agent, shm_entries, started_here, wait_until
 
 PROGRAM = """
@@ -40,3 +42,39 @@ def test_a_killed_driver_leaves_no_process_and_no_shared_memory(how):
         if pid not in before and is_agent(command):  # they wait for their raylet, a minute long
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+
+CREATOR = """
+import sys, numpy as np, ray, fastps
+ray.init(sys.argv[1], log_to_driver=False)
+ps = fastps.ParameterServer(np.zeros(10, np.float32), name="of another program")
+print("created", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("ends", ["by itself", "killed"])
+def test_a_server_ends_with_the_program_that_created_it_and_its_users_are_told_so(ray_local, one_node, ends):
+    program = subprocess.Popen(
+        [sys.executable, "-c", CREATOR, one_node.address], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert program.stdout.readline() == "created\n"
+        ps = fastps.get("of another program")
+        ps.push(np.ones(10, np.float32))
+        if ends == "killed":
+            program.kill()
+        program.communicate("", timeout=60)
+
+        def gone():
+            try:
+                ps.push(np.ones(10, np.float32))
+            except fastps.ShardDiedError as error:
+                return "with the program that created the server" in str(error)
+            return False
+
+        wait_until(gone, 60, "the end of the shard, told as what it is")
+        ps.close()
+    finally:
+        program.kill()
+        program.wait()
