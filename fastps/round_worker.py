@@ -24,7 +24,6 @@ MOST = 65535  # FPS_GIVEN_MAX in csrc/layout.h
 NOTHING = "nothing was done"
 AGAIN = "nothing of this step counts: push all its gradients again"
 IN_PLACE = "the gradients are in place, and the next operation gives them: do not push them again"
-GIVEN = "the gradients were given to their round: do not push them again"
 
 
 class RoundWorker(Worker):
@@ -108,9 +107,10 @@ class RoundWorker(Worker):
     def _give(self, grads: Any, step: bool, deadline: float, returns: int) -> Reply:
         """A push. Where the worker has returned since it had returned `returns` times, the others have left the version
         behind that the gradients are of, and the step is over."""
-        outcome, gives, counted, self._touched = Outcome(), self._gives, False, False
+        outcome, gives, counted, clock = Outcome(), self._gives, False, self.clock
+        self._touched = False
         try:
-            clock, staleness = self.clock, max(0, self.clock - self._progress)
+            staleness = max(0, clock - self._progress)
             if self.returns == returns:
                 counted = self._deposit(grads, deadline)
             if step and self.returns == returns:
@@ -120,10 +120,13 @@ class RoundWorker(Worker):
             self.reply = Reply(clock, staleness, (clock + 1,) * len(self._shards) if counted else (), counted)
             return self.reply
         except BaseException as error:  # only plain stores before `tell`: another handler may raise behind any call
-            says = GIVEN if self._gives > gives else IN_PLACE if self._owes_end else AGAIN if self._touched else NOTHING
-            if says is AGAIN:
+            given = self._gives > gives
+            says = IN_PLACE if self._owes_end else AGAIN if self._touched else NOTHING
+            if given:
+                says = f"the gradients were given to round {clock}: do not push them again"
+            elif says is AGAIN:
                 self._number = 0
-            outcome.counts = counted and (says is IN_PLACE or (says is GIVEN and self._counted))
+            outcome.counts = counted and (self._counted if given else says is IN_PLACE)
             outcome.tell(error, None, says)
             raise
 
