@@ -421,11 +421,13 @@ class ParameterServer:
         """Starts a pull and answers a Future of its result. `out` is written until then.
 
         Asynchronous operations of one process on one server happen one after the other, in the order in which they were
-        started, on a thread of their own; others do not wait for them. Cost: a thread switch, tens of microseconds.
+        started, on a thread of their own; others do not wait for them. `timeout` counts from when the operation begins.
+        One that is cancelled before it begins does nothing; one that has begun goes on, and a push of it counts. Cost:
+        a thread switch, tens of microseconds.
         """
         session = self._session or self._attach()
         limit = seconds(timeout)
-        return session.queue.submit(lambda: session.pull(out, limit)[0])
+        return session.queue.submit("pull_async", lambda: session.pull(out, limit)[0])
 
     def push_async(self, grads: Any, *, pulled: Any = None, timeout: float | None = None) -> Future:
         """Starts a push and answers a Future. `grads` must not change until it is done. See `pull_async`."""
@@ -433,12 +435,26 @@ class ParameterServer:
             self._refuse("push")
         session = self._session or self._attach()
         limit = seconds(timeout)
-        return session.queue.submit(lambda: session.push(grads, pulled, limit, None) and None)
+        return session.queue.submit("push_async", lambda: session.push(grads, pulled, limit, None) and None)
+
+    def push_pull_async(
+        self, grads: Any, *, pulled: Any = None, out: Any = None, timeout: float | None = None
+    ) -> Future:
+        """Starts a push_pull and answers a Future of its result. See `pull_async` and `push_async`."""
+        if not self._free:
+            self._refuse("push_pull")
+        session = self._session or self._attach()
+        limit = seconds(timeout)
+        return session.queue.submit(
+            "push_pull_async", lambda: session.push_pull(grads, pulled, out, limit, None)[0]
+        )  # fmt: skip
 
     def flush(self, *, timeout: float | None = None) -> None:
-        """Waits for all asynchronous operations of this process on this server.
+        """Waits for all asynchronous operations of this process on this server, but for those that were cancelled.
 
-        Raises the first error among those that were still under way; WaitTimeoutError after `timeout` seconds.
+        Raises the first error that was not asked for by `Future.result`, `Future.exception` or ``await``, with notes on
+        the others: those of operations that had ended before count, too. WaitTimeoutError, with notes on all of them,
+        when operations are still under way after `timeout` seconds.
         """
         limit = seconds(timeout)
         (self._session or self._attach()).queue.flush(self._spec.timeout if limit is None else limit)
