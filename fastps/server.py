@@ -262,8 +262,9 @@ class ParameterServer:
 
     @staticmethod
     def remote(params: Any, **options: Any) -> Any:
-        """A server used like a Ray actor: ``ps.get_params.remote()`` and ``ps.update_params.remote(grad)`` answer Ray
-        object references. The object also has `pull` and `push`, which take no message at all."""
+        """A server used like a Ray actor: ``ps.get_params.remote()``, ``ps.update_params.remote(grad)`` and every other
+        verb answer Ray object references. Called without `remote`, verbs take no message at all. See
+        `fastps.actor_style.ActorStyleServer`."""
         from fastps.actor_style import ActorStyleServer
 
         return ActorStyleServer(ParameterServer(params, **options))

@@ -63,6 +63,7 @@ class Session:
         # All shards here: one C call checks and does everything, unless an argument needs a closer look.
         self._direct = self.shm.group if self.shm and not by_node else None
         self.rounds = Rounds(self) if spec.consistency.rounds else None
+        self.own_shards: dict[int, Any] = {}  # whose actor's process this is: `table` of it, which cannot call itself
 
     def limit(self, timeout: float | None) -> float:
         return self.spec.timeout if timeout is None else timeout

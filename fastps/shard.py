@@ -268,22 +268,17 @@ class Shard:
             )
         return self._coordinator
 
-    def get_params(self) -> Any:
-        """A copy of all parameters of the server, for programs written for an actor."""
-        return self._server().pull()
-
-    def update_params(self, grads: Any) -> None:
-        """A push to all shards of the server, for programs written for an actor."""
-        self._server().push(grads)
-
-    def _server(self) -> Any:
-        # Ray pickles this class by reference, but the server's module needs this one first.
+    def perform(self, table: str | None, verb: str, /, *args: Any, **options: Any) -> Any:
+        """A verb of the server, or of one of its tables, for programs written for an actor."""
+        # Ray pickles this class by reference, but the modules of the server need this one first.
+        from fastps.actor_style import perform
         from fastps.server import ParameterServer
 
         if self._handle is None:
             assert self._spec is not None
             self._handle = ParameterServer._handle(self._spec)
-        return self._handle
+            self._handle._attach().own_shards[self._index] = self.table
+        return perform(self._handle if table is None else self._handle[table], verb, *args, **options)
 
     def counters(self) -> dict[int, dict[str, int]]:
         """Of all shards of this node."""

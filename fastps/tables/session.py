@@ -110,10 +110,13 @@ class TableSession:
             return False
         transport = self.transports[self._transport_of_shard[error.shard]]
         missing = int(np.count_nonzero(~transport.find(mine, timeout)))
-        actor = self.session.spec.actors[error.shard]
-        what = f"table `{self.info.name}`: room on shard {error.shard}"
-        ref = actor.table.remote("make_room", self.number, missing, mine, timeout)
-        return bool(cluster.get(ref, timeout, what) > 0 or missing == 0)
+        arguments = ("make_room", self.number, missing, mine, timeout)
+        if error.shard in self.session.own_shards:
+            made = self.session.own_shards[error.shard](*arguments)
+        else:
+            ref = self.session.spec.actors[error.shard].table.remote(*arguments)
+            made = cluster.get(ref, timeout, f"table `{self.info.name}`: room on shard {error.shard}")
+        return bool(made > 0 or missing == 0)
 
     def _admitted(self, keys: Array, timeout: float | None) -> Array:
         """Counts a sighting of each key that has no row; which keys have one, or may have."""
