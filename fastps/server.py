@@ -93,7 +93,9 @@ class ParameterServer:
 
     A handle: it travels to Ray tasks and actors, and every process that holds one works on the same parameters. The
     process that called the constructor owns the server, which lives until `close`, the end of a ``with`` block, or the
-    end of that process.
+    end of that process. Then, and when a shard's process has died, every operation and property that reads or changes
+    its state raises ClosedError or ShardDiedError, on every handle, table, worker and view; facts of a handle, such as
+    `num_shards`, stay. What asks one node alone, `hyper` and `worker`, cannot tell of a shard that has died elsewhere.
 
     Parameters
     ----------

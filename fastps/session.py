@@ -17,6 +17,7 @@ from fastps.rounds import Rounds, is_one_round
 from fastps.structure import Structure
 from fastps.transport.contract import MIXED, Work
 from fastps.transport.shm import ShmTransport
+from fastps.transport.shm_table import require_alive
 from fastps.view import View
 
 if TYPE_CHECKING:
@@ -277,6 +278,7 @@ class Session:
     def join(self, rank: int | None, timeout: float | None) -> Membership:
         """A place among the workers that share clocks."""
         limit = self.limit(timeout)
+        self.require_alive()
         if self.shm is not None and 0 in self.shm.arenas:
             return Member(self.shm.arenas[0], rank, 0.0, limit)
         return self._enrol(self.spec, rank, limit)
@@ -285,7 +287,10 @@ class Session:
         if self.rounds is not None:
             return self.rounds.view(None, None)[0]
         arenas = self.arenas_of_all("view")
-        return View(self.spec, lambda shard, position, nbytes: arenas[shard].window(position, nbytes))
+        self.require_alive()
+        return View(
+            self.spec, lambda shard, position, nbytes: arenas[shard].window(position, nbytes), self.require_alive
+        )  # fmt: skip
 
     def arenas_of_all(self, verb: str) -> dict[int, Arena]:
         """The arenas by shard. Raises SplitError when some are on other nodes."""
@@ -304,8 +309,15 @@ class Session:
 
     def versions(self, timeout: float | None) -> tuple[int, ...]:
         if self.shm and len(self.shm.shards) == len(self.spec.plans):
-            return tuple(self.shm.arenas[i].version for i in range(len(self.spec.plans)))
+            versions = tuple(self.shm.arenas[i].version for i in range(len(self.spec.plans)))
+            self.require_alive()
+            return versions
         return tuple(shard.version for shard in self.stats(timeout).shards)
+
+    def require_alive(self) -> None:
+        """Raises ClosedError or ShardDiedError when a shard of this node is closed or dead. Others are not asked."""
+        if self.shm is not None:
+            require_alive(self.shm.arenas)
 
     def alive(self) -> bool:
         """Whether the server is known to be open. Shards on other nodes are not asked."""

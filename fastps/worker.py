@@ -117,6 +117,7 @@ class Worker:
     def end_step(self, *, timeout: float | None = None) -> None:
         """Ends a step without a push: after pushes with ``step=False``, or for a worker that has nothing to say."""
         deadline = self._begin(timeout)
+        self._session.require_alive()
         self._owes_end = True
         self._end_step(deadline)
 

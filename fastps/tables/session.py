@@ -60,6 +60,8 @@ class TableSession:
             part = work if isinstance(places, slice) else part_of(work, places)
             if len(part.keys) > 0 or work.grads is not None:  # a push is counted on every shard
                 left[i] = part, places, resumes[i] if resumes else None
+        if not left:  # no key at all: nobody else would say that the server is gone
+            self.session.require_alive()
         while left:
             errors = self._run(left, work, left_until(deadline))
             full = [error for _, error in errors if isinstance(error, TableFullError)]
