@@ -387,5 +387,5 @@ def merged(errors: list[tuple[int, BaseException]], done: tuple[int, ...], pushe
         tuple(sorted([*done, *(s for _, e in timeouts for s in e.applied)])),
         tuple(sorted(s for _, e in timeouts for s in e.partial)),
         tuple(sorted(s for _, e in timeouts for s in e.pending)),
-        Resume(owner, tokens) if any(token is not None for token in tokens.values()) else None,
+        Resume(owner, tokens) if done or any(token is not None for token in tokens.values()) else None,
     )

@@ -16,6 +16,7 @@ from fastps._core.core import (
     global_norm,
     hash_of,
     life_generation,
+    process_of,
     shards_of,
     table_initial,
     table_row_bytes,
@@ -23,5 +24,6 @@ from fastps._core.core import (
 
 __all__ = [
     "BLOCK_BYTES", "Arena", "Board", "Decision", "Group", "Held", "Lane", "Member", "TableGroup", "TableLane",
-    "all_finite", "copy", "global_norm", "hash_of", "life_generation", "shards_of", "table_initial", "table_row_bytes",
+    "all_finite", "copy", "global_norm", "hash_of", "life_generation", "process_of", "shards_of", "table_initial",
+    "table_row_bytes",
 ]  # fmt: skip
