@@ -146,7 +146,8 @@ class ClosedError(FastPSError, ValueError):
 
 
 class ShardDiedError(FastPSError, ConnectionError):
-    """The process that owns a shard is gone, and its parameters with it."""
+    """The process that owns a shard is gone, and its parameters with it: it died, or the process that created the
+    server ended without `close`."""
 
 
 class UnavailableError(ShardDiedError):
@@ -203,9 +204,10 @@ class ArenaMemoryError(FastPSError, MemoryError):
 
 
 class TableFullError(FastPSError, MemoryError):
-    """A table has as many rows as it may have, and new keys came.
+    """A shard of a table has as many rows as it may have, and new keys came.
 
-    Nothing of the operation was applied on the shards of that node, unless `resume` says otherwise.
+    Nothing of the operation was applied on the shards of that node, unless `resume` says otherwise. Where the table
+    makes room (`evict`), one call had more keys of the shard than it may have rows: pass fewer at once.
 
     Attributes
     ----------

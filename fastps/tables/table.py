@@ -31,8 +31,8 @@ SIGMAS = 6  # of how many rows a hash puts on a shard
 class Table:
     """Rows of `dim` values by key, as a value in the parameters of a `ParameterServer`, or alone.
 
-    A row is born when its key is first pulled or pushed. ``ps[name]``, or ``ps.table`` where there is only one, is the
-    handle that serves it: see `fastps.tables.handle.TableHandle`.
+    A row is created when its key is first pulled or pushed. ``ps[name]``, or ``ps.table`` where there is only one, is
+    the handle that serves it: see `fastps.tables.handle.TableHandle`.
 
     Parameters
     ----------
@@ -57,8 +57,8 @@ class Table:
     seed : int
         Of random initializers.
     admit : int
-        A row is born at about the so manieth pull of its key: until then pulls answer its first values, and pushes of
-        it are dropped. Counts take about 40 B of memory a key.
+        A row is created on about the `admit`-th pull of its key; before that, pulls answer initial values and pushes
+        are ignored. Counts take about 40 B of memory a key.
     ttl : float, optional
         Rows that nobody pulled or pushed for so many seconds are evicted, some time after.
     evict : "lru", "lfu" or None
