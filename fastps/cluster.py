@@ -67,6 +67,8 @@ def _resolved(value: Any, deadline: float) -> Any:
         try:
             return value.result(left_until(deadline))
         except TimeoutError:
+            if value.done():
+                raise  # its own
             raise WaitTimeoutError("push: the future had no result in time") from None
         except CancelledError:
             raise ParameterError("push: a future among the gradients was cancelled; nothing was applied") from None

@@ -140,3 +140,14 @@ def test_a_cancelled_future_as_gradient_is_a_parameter_error_and_flush_raises_no
     with pytest.raises(fastps.ParameterError, match="cancelled"):
         ps.flush(timeout=30)
     assert ps.versions == versions
+
+
+def test_a_future_as_gradient_that_timed_out_itself_raises_its_own_error(ps):
+    import concurrent.futures
+
+    given, versions = concurrent.futures.Future(), ps.versions
+    given.set_exception(fastps.WaitTimeoutError("the operation before", applied=(1,)))
+    with pytest.raises(fastps.WaitTimeoutError, match="the operation before") as caught:
+        ps.push(given)
+    assert caught.value.applied == (1,)
+    assert ps.versions == versions
