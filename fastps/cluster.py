@@ -6,6 +6,7 @@ Called by the server and by the ray transport. Nothing here knows what a shard d
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,15 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from fastps.deadline import deadline_after, left_until
-from fastps.errors import ClosedError, FastPSError, PlacementError, ShardDiedError, UnavailableError, WaitTimeoutError
+from fastps.errors import (
+    ClosedError,
+    FastPSError,
+    ParameterError,
+    PlacementError,
+    ShardDiedError,
+    UnavailableError,
+    WaitTimeoutError,
+)
 
 NAMESPACE = "fastps"
 LONGEST = 1e8  # seconds; Ray counts milliseconds in 64 bits
@@ -58,7 +67,11 @@ def _resolved(value: Any, deadline: float) -> Any:
         try:
             return value.result(left_until(deadline))
         except TimeoutError:
+            if value.done():
+                raise  # its own
             raise WaitTimeoutError("push: the future had no result in time") from None
+        except CancelledError:
+            raise ParameterError("push: a future among the gradients was cancelled; nothing was applied") from None
     return value
 
 

@@ -28,10 +28,17 @@
      +-- RuleError               (ValueError)       a function that is no update rule
      |    +-- CompileError       (RuntimeError)     or one that cannot be compiled
 
-All of them survive pickling: Ray carries them between processes.
+All of them survive pickling, as Ray, multiprocessing and concurrent.futures do it, with their text, attributes and
+notes; what caused them becomes a note. `resume` alone stays behind.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
 
 __all__ = [
     "ArenaError",
@@ -66,6 +73,17 @@ __all__ = [
 
 class FastPSError(Exception):
     """The root: catches whatever fastps raises."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        reduced: Any = super().__reduce__()
+        cls, args, *rest = reduced
+        state = dict(rest[0]) if rest else {}
+        notes = [*getattr(self, "__notes__", ()), *causes(self)]  # a pickled exception has no __cause__
+        if notes:
+            state["__notes__"] = notes
+        if "resume" in state:
+            state["resume"] = None  # can be used once, in the process where the operation is under way
+        return (cls, args, state) if state else (cls, args)
 
 
 class ParameterError(FastPSError, ValueError):
@@ -146,7 +164,7 @@ class WaitTimeoutError(FastPSError, TimeoutError):
         process that holds a lock is stopped or debugged), and where nothing was done. A pull has no effect.
     resume : object or None
         Pass it to ``push(grads, resume=error.resume)`` with the same gradients to finish exactly what is missing. It
-        lives in the process that raised the error; a pickled copy has None.
+        lives in the process that raised the error; a copy of the error has None.
     """
 
     def __init__(
@@ -159,9 +177,6 @@ class WaitTimeoutError(FastPSError, TimeoutError):
     ) -> None:
         super().__init__(message)
         self.applied, self.partial, self.pending, self.resume = applied, partial, pending, resume
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (str(self), self.applied, self.partial, self.pending)
 
 
 class WorkerRequiredError(FastPSError, RuntimeError):
@@ -189,9 +204,10 @@ class ArenaMemoryError(FastPSError, MemoryError):
 
 
 class TableFullError(FastPSError, MemoryError):
-    """A table has as many rows as it may have, and new keys came.
+    """A shard of a table has as many rows as it may have, and new keys came.
 
-    Nothing of the operation was applied on the shards of that node, unless `resume` says otherwise.
+    Nothing of the operation was applied on the shards of that node, unless `resume` says otherwise. Where the table
+    makes room (`evict`), one call had more keys of the shard than it may have rows: pass fewer at once.
 
     Attributes
     ----------
@@ -218,9 +234,6 @@ class TableFullError(FastPSError, MemoryError):
         self.table, self.capacity, self.shard, self.applied = table, capacity, shard, applied
         self.resume = resume
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (str(self), self.table, self.capacity, self.shard, self.applied)
-
 
 class RuleError(FastPSError, ValueError):
     """A function is no update rule: its arguments, its slots or what it returns. Nothing was created."""
@@ -228,3 +241,10 @@ class RuleError(FastPSError, ValueError):
 
 class CompileError(RuleError, RuntimeError):
     """A rule or a schedule could not be compiled; what numba said is the cause. Nothing was created."""
+
+
+def causes(error: BaseException) -> Iterator[str]:
+    """The chain of what an error was raised from, in words."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+        yield f"caused by {type(error).__name__}: {error}"

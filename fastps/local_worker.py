@@ -81,8 +81,10 @@ class LocalWorker(RoundWorker):
     def view(self, *, timeout: float | None = None) -> View:
         """Read-only arrays on this worker's copy: live memory, which its pushes change."""
         self._begin_locally(timeout)
-        arenas = self._arenas
-        return View(self._session.spec, lambda shard, position, nbytes: arenas[shard].window(position, nbytes))
+        arenas, session = self._arenas, self._session
+        return View(
+            session.spec, lambda shard, position, nbytes: arenas[shard].window(position, nbytes), session.require_alive
+        )  # fmt: skip
 
     def push(
         self, grads: Any, *, step: bool = True, pulled: Any = None, timeout: float | None = None, resume: Any = None
@@ -163,10 +165,10 @@ class LocalWorker(RoundWorker):
 
     def _begin_locally(self, timeout: float | None) -> float:
         """The copy is that of the worker's round."""
-        deadline = self._begin(timeout)
+        deadline, session = self._begin(timeout), self._session
+        session.require_alive()
         if self._begun:
             return deadline
-        session = self._session
         streams: list[int | None] = [0] * len(session.spec.kernels)  # the parameters themselves
         _, versions = self._rounds.pull(
             session.spec.structure.assemble(self._buffers), left_until(deadline), self._membership.decision()

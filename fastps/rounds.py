@@ -93,8 +93,10 @@ class Rounds:
             held: Held | None = None
             if session.shm.reach(decision, left_until(deadline)):
                 held = session.shm.group.hold()
+            session.require_alive()
             if held is not None:
-                return View(session.spec, held.window), held.round  # all shards are here: part i is shard i
+                # All shards are here: part i is shard i.
+                return View(session.spec, held.window, session.require_alive), held.round
             decision = self._newer(deadline, "view")
 
     def _newer(self, deadline: float, verb: str) -> Decision:

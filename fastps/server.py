@@ -94,7 +94,9 @@ class ParameterServer:
 
     A handle: it travels to Ray tasks and actors, and every process that holds one works on the same parameters. The
     process that called the constructor owns the server, which lives until `close`, the end of a ``with`` block, or the
-    end of that process.
+    end of that process. Then, and when a shard's process has died, every operation and property that reads or changes
+    its state raises ClosedError or ShardDiedError, on every handle, table, worker and view; facts of a handle, such as
+    `num_shards`, stay. What asks one node alone, `hyper` and `worker`, cannot tell of a shard that has died elsewhere.
 
     Parameters
     ----------
@@ -263,8 +265,9 @@ class ParameterServer:
 
     @staticmethod
     def remote(params: Any, **options: Any) -> Any:
-        """A server used like a Ray actor: ``ps.get_params.remote()`` and ``ps.update_params.remote(grad)`` answer Ray
-        object references. The object also has `pull` and `push`, which take no message at all."""
+        """A server used like a Ray actor: ``ps.get_params.remote()``, ``ps.update_params.remote(grad)`` and every other
+        verb answer Ray object references. Called without `remote`, verbs take no message at all. See
+        `fastps.actor_style.ActorStyleServer`."""
         from fastps.actor_style import ActorStyleServer
 
         return ActorStyleServer(ParameterServer(params, **options))
@@ -432,11 +435,13 @@ class ParameterServer:
         """Starts a pull and answers a Future of its result. `out` is written until then.
 
         Asynchronous operations of one process on one server happen one after the other, in the order in which they were
-        started, on a thread of their own; others do not wait for them. Cost: a thread switch, tens of microseconds.
+        started, on a thread of their own; others do not wait for them. `timeout` counts from when the operation begins.
+        One that is cancelled before it begins does nothing; one that has begun goes on, and a push of it counts. Cost:
+        a thread switch, tens of microseconds.
         """
         session = self._session or self._attach()
         limit = seconds(timeout)
-        return session.queue.submit(lambda: session.pull(out, limit)[0])
+        return session.queue.submit("pull_async", lambda: session.pull(out, limit)[0])
 
     def push_async(self, grads: Any, *, pulled: Any = None, timeout: float | None = None) -> Future:
         """Starts a push and answers a Future. `grads` must not change until it is done. See `pull_async`."""
@@ -444,12 +449,24 @@ class ParameterServer:
             self._refuse("push")
         session = self._session or self._attach()
         limit = seconds(timeout)
-        return session.queue.submit(lambda: _push(session, grads, pulled, limit))
+        return session.queue.submit("push_async", lambda: _push(session, grads, pulled, limit))
+
+    def push_pull_async(
+        self, grads: Any, *, pulled: Any = None, out: Any = None, timeout: float | None = None
+    ) -> Future:
+        """Starts a push_pull and answers a Future of its result. See `pull_async` and `push_async`."""
+        if not self._free:
+            self._refuse("push_pull")
+        session = self._session or self._attach()
+        limit = seconds(timeout)
+        return session.queue.submit("push_pull_async", lambda: _push_pull(session, grads, pulled, out, limit))
 
     def flush(self, *, timeout: float | None = None) -> None:
-        """Waits for all asynchronous operations of this process on this server.
+        """Waits for all asynchronous operations of this process on this server, but for those that were cancelled.
 
-        Raises the first error among those that were still under way; WaitTimeoutError after `timeout` seconds.
+        Raises the first error that was not asked for by `Future.result`, `Future.exception` or ``await``, with notes on
+        the others: those of operations that had ended before count, too. WaitTimeoutError, with notes on all of them,
+        when operations are still under way after `timeout` seconds.
         """
         limit = seconds(timeout)
         (self._session or self._attach()).queue.flush(self._spec.timeout if limit is None else limit)
@@ -639,6 +656,16 @@ def _fill_tables(server: ParameterServer, tables: dict[Path, Table], timeout: fl
             values = np.asarray(table.init.values, table.dtype)
             keys = np.arange(len(values)) if table.init.keys is None else table.init.keys
             TableHandle(server, number).set(keys, values, timeout=timeout)
+
+
+def _push_pull(session: Session, grads: Any, pulled: Any, out: Any, timeout: float | None) -> Any:
+    """What a `Future` of `push_pull_async` runs."""
+    outcome = Outcome()
+    try:
+        return session.push_pull(grads, pulled, out, timeout, None, outcome)[0]
+    except BaseException as error:
+        outcome.tell(error)
+        raise
 
 
 def _push(session: Session, grads: Any, pulled: Any, timeout: float | None) -> None:

@@ -17,6 +17,7 @@ from fastps.rounds import Rounds, is_one_round
 from fastps.structure import Structure
 from fastps.transport.contract import MIXED, Work
 from fastps.transport.shm import ShmTransport
+from fastps.transport.shm_table import require_alive
 from fastps.view import View
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Session:
         # All shards here: one C call checks and does everything, unless an argument needs a closer look.
         self._direct = self.shm.group if self.shm and not by_node else None
         self.rounds = Rounds(self) if spec.consistency.rounds else None
+        self.own_shards: dict[int, Any] = {}  # whose actor's process this is: `table` of it, which cannot call itself
 
     def limit(self, timeout: float | None) -> float:
         return self.spec.timeout if timeout is None else timeout
@@ -286,6 +288,7 @@ class Session:
     def join(self, rank: int | None, timeout: float | None) -> Membership:
         """A place among the workers that share clocks."""
         limit = self.limit(timeout)
+        self.require_alive()
         if self.shm is not None and 0 in self.shm.arenas:
             return Member(self.shm.arenas[0], rank, 0.0, limit)
         return self._enrol(self.spec, rank, limit)
@@ -294,7 +297,10 @@ class Session:
         if self.rounds is not None:
             return self.rounds.view(None, None)[0]
         arenas = self.arenas_of_all("view")
-        return View(self.spec, lambda shard, position, nbytes: arenas[shard].window(position, nbytes))
+        self.require_alive()
+        return View(
+            self.spec, lambda shard, position, nbytes: arenas[shard].window(position, nbytes), self.require_alive
+        )  # fmt: skip
 
     def arenas_of_all(self, verb: str) -> dict[int, Arena]:
         """The arenas by shard. Raises SplitError when some are on other nodes."""
@@ -313,8 +319,15 @@ class Session:
 
     def versions(self, timeout: float | None) -> tuple[int, ...]:
         if self.shm and len(self.shm.shards) == len(self.spec.plans):
-            return tuple(self.shm.arenas[i].version for i in range(len(self.spec.plans)))
+            versions = tuple(self.shm.arenas[i].version for i in range(len(self.spec.plans)))
+            self.require_alive()
+            return versions
         return tuple(shard.version for shard in self.stats(timeout).shards)
+
+    def require_alive(self) -> None:
+        """Raises ClosedError or ShardDiedError when a shard of this node is closed or dead. Others are not asked."""
+        if self.shm is not None:
+            require_alive(self.shm.arenas)
 
     def alive(self) -> bool:
         """Whether the server is known to be open. Shards on other nodes are not asked."""
@@ -382,5 +395,5 @@ def merged(errors: list[tuple[int, BaseException]], done: tuple[int, ...], pushe
         tuple(sorted([*done, *(s for _, e in timeouts for s in e.applied)])),
         tuple(sorted(s for _, e in timeouts for s in e.partial)),
         tuple(sorted(s for _, e in timeouts for s in e.pending)),
-        Resume(owner, tokens) if any(token is not None for token in tokens.values()) else None,
+        Resume(owner, tokens) if done or any(token is not None for token in tokens.values()) else None,
     )

@@ -27,12 +27,12 @@ from fastps.spec import ServerSpec, ShardAddress, kernels_of
 from fastps.structure import Structure
 from fastps.tables.eviction import Eviction
 from fastps.tables.table import MAX_ROWS, Life, TableInfo
-from fastps.transport import wire
+from fastps.transport import shm, wire
 from fastps.transport.contract import MIXED
 from fastps.transport.once import PAYLOADS, Once, Recent
 from fastps.transport.ray_table import TableGateway
 from fastps.transport.shm import group_of, open_arena
-from fastps.transport.shm_table import ShmTable
+from fastps.transport.shm_table import ShmTable, require_alive
 
 
 class Shard:
@@ -116,8 +116,7 @@ class Shard:
             spec, self._arenas, buffers=1, offset=lambda shard, number: (0, self._layout.offset(shard, number))
         )
         self._group.begin(list(self._arenas).index(self._index), self._initial)
-        shards = tuple(self._arenas)
-        tables = [ShmTable(spec, self._group, number, shards) for number in range(len(spec.tables))]
+        tables = [ShmTable(spec, self._group, number, self._arenas) for number in range(len(spec.tables))]
         for table, values in zip(tables, self._table_values, strict=True):
             table.configure({i: v if isinstance(v, float) else math.nan for i, v in enumerate(values)}, 1.0, Outcome())
         evictions = {i: Eviction(tables[i], self._index, life) for i, life in self._lives.items()}
@@ -252,12 +251,10 @@ class Shard:
 
     def configure(self, row: int, values: dict[int, float], timeout: float) -> None:
         """Of all shards of this node."""
-        for arena in self._arenas.values():
-            arena.configure(row, values, timeout)
+        shm.configure(self._arenas, row, values, timeout)
 
     def hyper(self, row: int, count: int) -> list[float]:
-        assert self._arena is not None
-        return self._arena.hyper(row, count)
+        return shm.hyper(self._arenas, row, count)
 
     def skipped(self) -> None:
         """A worker on another node has not applied a push."""
@@ -267,32 +264,28 @@ class Shard:
     def coordinator(self) -> Any:
         """The actor that speaks for workers of other nodes, started when the first of them comes."""
         assert self._spec is not None
+        require_alive(self._arenas)
         if self._coordinator is None:
             self._coordinator = cluster.start_on(ray.get_runtime_context().get_node_id(), Coordinator, MAX_PARKED)(
                 self._spec.addresses[0], self._spec.label(0)
             )
         return self._coordinator
 
-    def get_params(self) -> Any:
-        """A copy of all parameters of the server, for programs written for an actor."""
-        return self._server().pull()
-
-    def update_params(self, grads: Any) -> None:
-        """A push to all shards of the server, for programs written for an actor."""
-        self._server().push(grads)
-
-    def _server(self) -> Any:
-        # Ray pickles this class by reference, but the server's module needs this one first.
+    def perform(self, table: str | None, verb: str, /, *args: Any, **options: Any) -> Any:
+        """A verb of the server, or of one of its tables, for programs written for an actor."""
+        # Ray pickles this class by reference, but the modules of the server need this one first.
+        from fastps.actor_style import perform
         from fastps.server import ParameterServer
 
         if self._handle is None:
             assert self._spec is not None
             self._handle = ParameterServer._handle(self._spec)
-        return self._handle
+            self._handle._attach().own_shards[self._index] = self.table
+        return perform(self._handle if table is None else self._handle[table], verb, *args, **options)
 
     def counters(self) -> dict[int, dict[str, int]]:
         """Of all shards of this node."""
-        return {shard: arena.counters() for shard, arena in self._arenas.items()}
+        return shm.counters(self._arenas)
 
     def close(self) -> None:
         """Tells everybody that the arena is closed and gives its memory back."""

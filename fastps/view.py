@@ -45,25 +45,33 @@ class View:
     are applied in rounds (`BSP`) it is one round's version of all shards: nobody writes to it for as long as the view
     is open or an array of it is kept.
 
-    The memory stays mapped for as long as an array refers to it; when the server is closed it reads as zeros.
+    The memory stays mapped for as long as an array refers to it. When the server was closed, an array that was taken
+    before reads as zeros, and new ones are refused: ClosedError, or ShardDiedError when a shard's process has died.
 
     An array that lies on one shard comes in its own shape from `params`, `view[name]` and ``np.asarray(view)``; one
     that is split over shards comes in `pieces`.
     """
 
-    def __init__(self, spec: ServerSpec, window: Callable[[int, int, int], Window]) -> None:
+    def __init__(
+        self, spec: ServerSpec, window: Callable[[int, int, int], Window], require_alive: Callable[[], None]
+    ) -> None:
         self._spec = spec
         self._window: Callable[[int, int, int], Window] | None = window  # of (shard, position, bytes)
+        self._require_alive: Callable[[], None] | None = require_alive
 
     def __enter__(self) -> View:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._window = None
+        self._window = self._require_alive = None  # they keep the arenas mapped
+
+    def _require_open(self) -> None:
+        if self._require_alive is None:
+            raise ClosedError("view: it was left; take a new one with `with ps.view() as view:`")
+        self._require_alive()
 
     def _array(self, shard: int, position: int, leaf: Leaf, count: int) -> Array:
-        if self._window is None:
-            raise ClosedError("view: it was left; take a new one with `with ps.view() as view:`")
+        assert self._window is not None
         window = self._window(shard, position, count * leaf.item_bytes)
         return np.frombuffer(memoryview(window), np.dtype(leaf.dtype))
 
@@ -89,12 +97,14 @@ class View:
     @property
     def params(self) -> Any:
         """All parameters in the structure that they came in. Raises SplitError when an array is split over shards."""
+        self._require_open()
         structure = self._spec.structure
         return structure.assemble([self._whole(i) for i in range(len(structure.leaves))])
 
     @property
     def pieces(self) -> list[Piece]:
         """Everything, shard by shard, in order."""
+        self._require_open()
         leaves = self._spec.structure.leaves
         return [
             Piece(
@@ -114,6 +124,7 @@ class View:
         """
         from fastps import arrow  # pyarrow is loaded only where Arrow is spoken
 
+        self._require_open()
         structure = self._spec.structure
         return structure.assemble([arrow.tensor(self._whole(i)) for i in range(len(structure.leaves))])
 
@@ -124,6 +135,7 @@ class View:
         return len(self.params)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        self._require_open()
         if not self._spec.structure.is_array:
             raise TypeError("view: a mapping of arrays is no single array; use view.params or view[name]")
         return np.array(self.params, dtype=dtype, copy=copy)

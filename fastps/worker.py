@@ -135,7 +135,9 @@ class Worker:
 
     def end_step(self, *, timeout: float | None = None) -> None:
         """Ends a step without a push: after pushes with ``step=False``, or for a worker that has nothing to say."""
-        deadline, outcome, self._owes_end = self._begin(timeout), Outcome(), True
+        deadline, outcome = self._begin(timeout), Outcome()
+        self._session.require_alive()
+        self._owes_end = True
         try:
             self._end_step(deadline)
         except BaseException as error:

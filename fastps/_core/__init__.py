@@ -18,6 +18,7 @@ from fastps._core.core import (
     global_norm,
     hash_of,
     life_generation,
+    process_of,
     shards_of,
     table_initial,
     table_row_bytes,
@@ -25,6 +26,6 @@ from fastps._core.core import (
 
 __all__ = [
     "BLOCK_BYTES", "Arena", "Board", "Decision", "Group", "Held", "Lane", "Member", "Outcome", "Rest", "TableGroup",
-    "TableLane", "all_finite", "copy", "global_norm", "hash_of", "life_generation", "shards_of", "table_initial",
-    "table_row_bytes",
+    "TableLane", "all_finite", "copy", "global_norm", "hash_of", "life_generation", "process_of",
+    "shards_of", "table_initial", "table_row_bytes",
 ]  # fmt: skip

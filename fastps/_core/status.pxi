@@ -6,8 +6,8 @@ import os
 from fastps import errors
 
 
-cdef str process_of(uint32_t tid):
-    """Names the process that a thread belongs to, for messages."""
+def process_of(uint32_t tid):
+    """Names the process of this machine that a thread belongs to, for messages."""
     if tid == 0:
         return "a process that has let go meanwhile"
     try:

@@ -80,12 +80,14 @@ def write(table: TableSession, path: Any, most: int, slots: bool, timeout: float
 
 def read(table: TableSession, path: Any, most: int, timeout: float | None) -> int:
     """Sets rows from a Parquet file; answers how many there were."""
+    table.session.require_alive()  # there may be no rows
     with pq.ParquetFile(path) as file:
         return sum(take(table, batch, timeout) for batch in file.iter_batches(batch_size=most))
 
 
 def take_all(table: TableSession, data: Any, timeout: float | None) -> int:
     """Sets rows from a RecordBatch, a Table, a reader, or anything with Arrow's C stream interface."""
+    table.session.require_alive()  # there may be no rows
     if isinstance(data, pa.RecordBatch):
         return take(table, data, timeout)
     if isinstance(data, pa.Table):

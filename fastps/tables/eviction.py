@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import threading
@@ -9,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastps.errors import ClosedError, FastPSError, ShardDiedError
+from fastps.deadline import deadline_after, left_until
+from fastps.errors import ClosedError, FastPSError, ShardDiedError, WaitTimeoutError
 from fastps.tables.keys import from_keys
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from fastps.tables.table import Life
     from fastps.transport.shm_table import ShmTable
 
@@ -46,7 +50,8 @@ class Eviction:
 
     def make_room(self, rows: int, kept: Array, timeout: float) -> int:
         """Ends rows until there is room for so many more; `kept` are keys that stay. Answers how many ended."""
-        with self._lock:
+        deadline = deadline_after(timeout)
+        with self._at_work(timeout):
             counted = self._table.counters(None)[self._shard]
             wanted = rows - (counted["capacity"] - counted["rows"])
             if wanted <= 0:
@@ -59,10 +64,19 @@ class Eviction:
             n = max(wanted, min(counted["capacity"] // SHARE, len(keys) // 2))
             order, ended = victims(self._life.evict, seen, counts, len(keys)), 0
             for start in range(0, len(keys), n):  # more than once where somebody is at work on them
-                ended += self._end(keys[order[start : start + n]], now, timeout)
+                ended += self._end(keys[order[start : start + n]], now, left_until(deadline))
                 if ended >= wanted:
                     break
             return ended
+
+    @contextlib.contextmanager
+    def _at_work(self, timeout: float) -> Iterator[None]:
+        if not self._lock.acquire(timeout=min(timeout, threading.TIMEOUT_MAX)):
+            raise WaitTimeoutError(f"rows of shard {self._shard} are being evicted, or handed to on_evict")
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def expire(self) -> int:
         """Ends rows that nobody asked for within the ttl. Answers how many."""

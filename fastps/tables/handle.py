@@ -54,9 +54,9 @@ class TableStats:
 class TableHandle:
     """A table of a `ParameterServer`. Travels to Ray tasks and actors with it; any number of threads may use it.
 
-    The row is the unit: it is read and written whole, and a batch of rows is none. So a pull reads each row as some
-    number of pushes left it, not all rows as of one moment; two pushes of the same keys at the same time are both
-    applied to each row, in an order that may differ from row to row.
+    Each row is read and written atomically; a batch is not. So a pull reads each row as some number of pushes left it,
+    not all rows as of one moment; two pushes of the same keys at the same time are both applied to each row, in an
+    order that may differ from row to row.
 
     Keys are a one-dimensional array, sequence or iterable of the table's kind, in any order and repeated at will.
     """
@@ -123,7 +123,8 @@ class TableHandle:
         out : array, optional
             Written and returned: writable, C-contiguous dtype[n, dim].
         create : bool
-            Rows that are missing are born. With False they are not, and their first values are answered all the same.
+            Rows that are missing are created. With False they are not, and their initial values are answered all the
+            same.
         timeout : float, optional
             Seconds.
 
@@ -132,7 +133,7 @@ class TableHandle:
         DtypeError, ShapeError, KeysError, OutputError
             Nothing was done.
         TableFullError
-            There is no room for new rows, of which none was born on that shard.
+            There is no room for new rows, of which none was created on that shard.
         ClosedError, ShardDiedError, WaitTimeoutError
             What `out` holds is undefined.
 
@@ -173,7 +174,7 @@ class TableHandle:
         TableFullError
             Nothing was applied on that node; `applied` lists the shards of other nodes where it was.
         WaitTimeoutError
-            Says on which shards the push was applied.
+            Says on which shards the push was applied. Also where a full shard's process has made no room in time.
         """
         limit, outcome = seconds(timeout), Outcome()
         try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastps import cluster
-from fastps._core import Outcome, all_finite, shards_of, table_initial
+from fastps._core import Outcome, all_finite, process_of, shards_of, table_initial
 from fastps.deadline import deadline_after, left_until
 from fastps.errors import FastPSError, NonfiniteError, OptionError, TableFullError, WaitTimeoutError
 from fastps.session import Resume, Session, apart, merged, norm_of, tokens_of
@@ -64,24 +64,32 @@ class TableSession:
             part = work if isinstance(places, slice) else part_of(work, places)
             if len(part.keys) > 0 or work.grads is not None:  # a push is counted on every shard
                 left[i] = part, places, resumes[i] if resumes else None
+        if not left:  # no key at all: nobody else would say that the server is gone
+            self.session.require_alive()
         while left:
             errors = self._run(left, work, left_until(deadline), outcome)
-            full = [error for _, error in errors if isinstance(error, TableFullError)]
-            if self.info.evict is None or len(full) < len(errors) or left_until(deadline) == 0:
+            if self.info.evict is None or any(not isinstance(error, TableFullError) for _, error in errors):
                 break
-            try:
-                made = [self._make_room(error, work.keys, left_until(deadline)) for error in full]
-            except FastPSError as error:  # the push goes on from where the nodes have left it
-                full[0].add_note(f"room was not made: {error}")
-                break
-            if not all(made):
+            errors = self._make_room(errors, work.keys, deadline)
+            if errors:
                 break
         if left:
+            for _, error in errors:
+                self._explain(error)
             done = tuple(s for i, t in enumerate(self.transports) if i not in left for s in t.shards)
             try:
                 raise merged(errors, done, work.grads is not None or work.sets is not None, self)
             finally:
                 errors.clear()  # their tracebacks refer to this frame: else all of it stays until a collection
+
+    def _explain(self, error: BaseException) -> None:
+        """What a capacity is where there are several shards: the core knows of one."""
+        if isinstance(error, TableFullError) and self.num_shards > 1 and self.info.capacity is not None:
+            add_to(
+                error,
+                f"each of {self.num_shards} shards may have that many: its part of the table's capacity and 6 standard "
+                f"deviations of how a hash spreads keys",
+            )
 
     def _run(
         self, left: dict[int, tuple[TableWork, Any, Any]], work: TableWork, timeout: float, outcome: Outcome | None
@@ -107,17 +115,53 @@ class TableSession:
                 work.outs[places] = part.outs
         return errors
 
-    def _make_room(self, error: TableFullError, keys: Array, timeout: float) -> bool:
-        """Rows of the full shard end. False when that does not help: there are more keys than rows."""
+    def _make_room(
+        self, errors: list[tuple[int, BaseException]], keys: Array, deadline: float
+    ) -> list[tuple[int, BaseException]]:
+        """Rows of full shards end. Answers what to raise where that is of no use, or cannot be; nothing otherwise."""
+        for i, error in errors:
+            assert isinstance(error, TableFullError)
+            try:
+                if not self._make_room_on(error, keys, deadline):
+                    return errors
+            except WaitTimeoutError as reason:  # the push goes on from where the nodes have left it
+                return [(j, self._late(full, j, reason if j == i else None)) for j, full in errors]
+            except FastPSError as reason:
+                return [(i, reason), *((j, full) for j, full in errors if j != i)]
+        return []
+
+    def _make_room_on(self, error: TableFullError, keys: Array, deadline: float) -> bool:
+        """Rows of one shard end. False when that does not help."""
         mine = np.unique(keys[shards_of(keys, self.num_shards) == error.shard])
         if len(mine) > error.capacity:
+            add_to(
+                error,
+                f"evict= makes no room for the {len(mine)} keys of this shard at once: pass at most {error.capacity}",
+            )
             return False
         transport = self.transports[self._transport_of_shard[error.shard]]
-        missing = int(np.count_nonzero(~transport.find(mine, timeout)))
-        actor = self.session.spec.actors[error.shard]
-        what = f"table `{self.info.name}`: room on shard {error.shard}"
-        ref = actor.table.remote("make_room", self.number, missing, mine, timeout)
-        return bool(cluster.get(ref, timeout, what) > 0 or missing == 0)
+        missing = int(np.count_nonzero(~transport.find(mine, left_until(deadline))))
+        arguments = ("make_room", self.number, missing, mine, left_until(deadline))
+        if error.shard in self.session.own_shards:
+            made = self.session.own_shards[error.shard](*arguments)
+        else:
+            ref = self.session.spec.actors[error.shard].table.remote(*arguments)
+            made = cluster.get(ref, left_until(deadline), "making room")
+        return bool(made > 0 or missing == 0)
+
+    def _late(self, error: BaseException, i: int, reason: WaitTimeoutError | None) -> WaitTimeoutError:
+        """In the place of the error of a full shard, of transport `i`, that has made no room in time."""
+        assert isinstance(error, TableFullError)
+        address = self.session.spec.addresses[error.shard]
+        here = self.session.shm is not None and error.shard in self.session.shm.arenas
+        process = process_of(address.pid) if here else f"process {address.pid} on node {address.node_id[:8]}"
+        because = f"its {process} has made no room in time ({reason})" if reason else "the time is up"
+        rest = tuple(shard for shard in self.transports[i].shards if shard not in error.applied)
+        begun = error.resume is not None
+        return WaitTimeoutError(
+            f"table `{self.info.name}`, {self.session.spec.label(error.shard)}: it is full, and {because}",
+            error.applied, rest if begun else (), () if begun else rest, error.resume,
+        )  # fmt: skip
 
     def _admitted(self, keys: Array, timeout: float | None) -> Array:
         """Counts a sighting of each key that has no row; which keys have one, or may have."""
@@ -147,8 +191,9 @@ class TableSession:
             return None
         try:
             rows: Array | None = self._direct.run_if_fits(keys, None, True, out, create, self.session.limit(timeout))
-        except TableFullError:
+        except TableFullError as error:
             if self.info.evict is None:
+                self._explain(error)
                 raise
             return None
         return rows
@@ -161,6 +206,7 @@ class TableSession:
             limit = self.session.limit(timeout)
             return self._direct.run_if_fits(keys, grads, False, None, True, limit, outcome) is not None
         except (WaitTimeoutError, TableFullError) as error:
+            self._explain(error)
             token, worst = error.resume, merged([(0, error)], (), True, self)
             if token is not None:
                 worst.resume.keys = token.keys()  # type: ignore[attr-defined]
@@ -308,3 +354,7 @@ def part_of(work: TableWork, places: Array) -> TableWork:
     outs = None if work.outs is None else np.empty((len(places), *work.outs.shape[1:]), work.outs.dtype)
     sets = None if work.sets is None else [some(stream) for stream in work.sets]
     return TableWork(some(work.keys), some(work.grads), outs, sets, work.create, work.scale)
+
+
+def add_to(error: BaseException, text: str) -> None:
+    error.args = (f"{error}; {text}",)

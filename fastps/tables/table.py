@@ -31,8 +31,8 @@ SIGMAS = 6  # of how many rows a hash puts on a shard
 class Table:
     """Rows of `dim` values by key, as a value in the parameters of a `ParameterServer`, or alone.
 
-    A row is born when its key is first pulled or pushed. ``ps[name]``, or ``ps.table`` where there is only one, is the
-    handle that serves it: see `fastps.tables.handle.TableHandle`.
+    A row is created when its key is first pulled or pushed. ``ps[name]``, or ``ps.table`` where there is only one, is
+    the handle that serves it: see `fastps.tables.handle.TableHandle`.
 
     Parameters
     ----------
@@ -47,21 +47,24 @@ class Table:
         Of what kind. "bytes" takes str (as UTF-8) and bytes and keeps a hash of 64 bits in their place: two of n
         different keys share a row with probability n**2 / 2**65, and `keys()` answers the hashes.
     capacity : int, optional
-        The most rows. Each shard has room for its part, and for six standard deviations more if there are several, as a
-        hash spreads them. Without it as many as the memory of the shard's node had room for at creation. Memory is
-        taken as rows come.
+        How many rows there may be. On one shard exactly so many. A hash spreads keys unevenly over several shards, so
+        each of s may have its part, capacity / s, and six standard deviations of that, 6 * sqrt(capacity / s), more: so
+        many rows fit all but surely, and the table is full when one of its shards is. All keys of one call must have
+        rows at once: those of one shard may be no more than it may have rows, whatever `evict` is. Without `capacity`,
+        as many as the memory of the shard's node had room for at creation. Memory is taken as rows come.
     max_bytes : int, optional
         The same as a budget of memory, for rows, slots and index.
     seed : int
         Of random initializers.
     admit : int
-        A row is born at about the so manieth pull of its key: until then pulls answer its first values, and pushes of
-        it are dropped. Counts take about 40 B of memory a key.
+        A row is created on about the `admit`-th pull of its key; before that, pulls answer initial values and pushes
+        are ignored. Counts take about 40 B of memory a key.
     ttl : float, optional
         Rows that nobody pulled or pushed for so many seconds are evicted, some time after.
     evict : "lru", "lfu" or None
-        What happens when there are `capacity` rows: those that were not asked for for longest, or that were asked for
-        least often, make room, a sixteenth of them at a time; None: TableFullError.
+        What happens when a shard has as many rows as it may have: those that were not asked for for longest, or that
+        were asked for least often, make room, a sixteenth of them at a time; None: TableFullError. The shard's process
+        does that: where it is stopped, or busy with `on_evict`, calls with new keys wait for it up to their timeout.
     on_evict : callable or path, optional
         Gets what `ttl` and `evict` remove, in the process of the shard: called with (keys, rows, slots by name) for
         each batch; or the directory where each shard writes ``<name>-<shard>-<number>.arrows``, an Arrow stream with

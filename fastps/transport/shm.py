@@ -17,7 +17,7 @@ from fastps.errors import ArenaError, ClosedError, ShardDiedError
 from fastps.kernels.loader import addresses_of
 from fastps.spec import ServerSpec, ShardAddress
 from fastps.transport.contract import MIXED, Work
-from fastps.transport.shm_table import Done, ShmTable
+from fastps.transport.shm_table import Done, ShmTable, require_alive
 
 
 def open_arena(address: ShardAddress, label: str) -> Arena:
@@ -75,6 +75,30 @@ def group_of(
     return Group(list(arenas.values()), spans, rules, buffers, spec.timeout, kinds, names, limit)
 
 
+def configure(
+    arenas: dict[int, Arena], row: int, values: dict[int, float], timeout: float, outcome: Outcome | None = None
+) -> None:
+    """Changes hyper-parameters on all shards of a node."""
+    deadline = deadline_after(timeout)
+    require_alive(arenas)  # all of them: none changes alone
+    for arena in arenas.values():
+        arena.configure(row, values, left_until(deadline), outcome)
+
+
+def hyper(arenas: dict[int, Arena], row: int, count: int) -> list[float]:
+    """Hyper-parameters as the shards of a node have them."""
+    values = next(iter(arenas.values())).hyper(row, count)
+    require_alive(arenas)
+    return values
+
+
+def counters(arenas: dict[int, Arena]) -> dict[int, dict[str, int]]:
+    """Per shard of a node what its arena counted."""
+    counted = {shard: arena.counters() for shard, arena in arenas.items()}
+    require_alive(arenas)
+    return counted
+
+
 class ShmTransport:
     """Reaches the shards of one node from a process on it. See contract.Transport."""
 
@@ -109,24 +133,21 @@ class ShmTransport:
         self.group.count_skipped()
 
     def configure(self, row: int, values: dict[int, float], timeout: float, outcome: Outcome) -> None:
-        deadline = deadline_after(timeout)
-        for arena in self.arenas.values():
-            arena.configure(row, values, left_until(deadline), outcome)
+        configure(self.arenas, row, values, timeout, outcome)
 
     def hyper(self, row: int, count: int, timeout: float) -> list[float]:
-        return next(iter(self.arenas.values())).hyper(row, count)
+        return hyper(self.arenas, row, count)
 
     def counters(self, timeout: float | None) -> dict[int, dict[str, int]]:
-        return {shard: arena.counters() for shard, arena in self.arenas.items()}
+        return counters(self.arenas)
 
     def table(self, number: int) -> ShmTable:
-        return ShmTable(self._spec, self.group, number, self.shards)
+        return ShmTable(self._spec, self.group, number, self.arenas)
 
     def alive(self) -> bool:
         """Whether nobody has closed an arena and no owner has died."""
         try:
-            for arena in self.arenas.values():
-                arena.check()
+            require_alive(self.arenas)
         except (ClosedError, ShardDiedError):
             return False
         return True

@@ -15,11 +15,19 @@ from fastps.kernels.loader import addresses_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from fastps._core import Arena
     from fastps.spec import ServerSpec
     from fastps.transport.contract import TableWork
 
 NO_ROW = 2**32 - 1
 SCAN_BYTES = 32 << 20  # at once, of rows however long they are
+
+
+def require_alive(arenas: dict[int, Arena]) -> None:
+    """Raises ClosedError or ShardDiedError when one is closed, or its owner has died. What was read before, in their
+    order, is of a server that was alive. Cost: two loads a shard."""
+    for arena in arenas.values():
+        arena.check()
 
 
 @dataclass(frozen=True)
@@ -35,9 +43,10 @@ class Done:
 class ShmTable:
     """Reaches a table's part on the shards of one node from a process on it. See contract.TableTransport."""
 
-    def __init__(self, spec: ServerSpec, group: Group, number: int, shards: tuple[int, ...]) -> None:
-        self.shards, self.info, self._num_shards = shards, spec.tables[number], len(spec.plans)
-        image = spec.addresses[shards[0]].kernels[len(spec.kernels) + number]
+    def __init__(self, spec: ServerSpec, group: Group, number: int, arenas: dict[int, Arena]) -> None:
+        self.shards, self.info, self._num_shards = tuple(arenas), spec.tables[number], len(spec.plans)
+        self._arenas = arenas
+        image = spec.addresses[self.shards[0]].kernels[len(spec.kernels) + number]
         rule = (*addresses_of(image), len(self.info.rule.slots))
         limit = math.inf if self.info.counts_for is not None else spec.gradients.clip_value
         self.group = TableGroup(group, number, self.info.name, len(spec.plans), rule, limit, self.info.keys)
@@ -110,10 +119,15 @@ class ShmTable:
         return [self.info.empty(n, k) if want else None for k, want in enumerate(wanted)]
 
     def configure(self, values: dict[int, float], timeout: float, outcome: Outcome) -> None:
+        require_alive(self._arenas)  # all of them: none changes alone
         self.group.configure(values, timeout, outcome)
 
     def hyper(self, count: int, timeout: float) -> list[float]:
-        return self.group.hyper(count)
+        values = self.group.hyper(count)
+        require_alive(self._arenas)
+        return values
 
     def counters(self, timeout: float | None) -> dict[int, dict[str, int]]:
-        return self.group.counters()
+        counted = self.group.counters()
+        require_alive(self._arenas)
+        return counted

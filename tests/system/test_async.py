@@ -97,3 +97,57 @@ def test_a_forked_child_has_a_queue_of_its_own(ps):
     assert os.waitpid(pid, 0)[1] == 0
     ps.push_async(np.ones(1000)).result(30)
     assert np.array_equal(ps.pull(), before + 3)
+
+
+def test_a_push_pull_is_started_like_a_pull_and_a_push(ps):
+    before, out = ps.pull(), np.empty(1000)
+    future = ps.push_pull_async(np.ones(1000), out=out, timeout=30)
+    assert future.result(30) is out
+    assert np.array_equal(out, before + 1)
+    names = [repr(start) for start in (ps.pull_async(), ps.push_async(out), ps.push_pull_async(out))]
+    assert [name.split()[2] for name in names] == ["pull_async", "push_async", "push_pull_async"]
+    ps.flush(timeout=30)
+
+
+def test_of_pushes_that_wait_for_cancels_those_count_that_had_begun(ps):
+    import concurrent.futures
+
+    gate, before, versions = concurrent.futures.Future(), ps.pull(), ps.versions
+
+    async def main():
+        pushes = [ps.push_async(gate), *(ps.push_async(np.ones(1000)) for _ in range(3))]
+        errors = await asyncio.gather(*(asyncio.wait_for(push, 0.1) for push in pushes), return_exceptions=True)
+        gate.set_result(np.ones(1000))
+        await asyncio.to_thread(ps.flush, timeout=30)
+        return pushes, errors
+
+    pushes, errors = asyncio.run(main())
+    assert [type(error) for error in errors] == [TimeoutError] * 4
+    counted = [push for push in pushes if not push.cancelled()]
+    assert counted == pushes[:1]
+    assert np.array_equal(ps.pull(), before + len(counted))
+    assert ps.versions == tuple(version + len(counted) for version in versions)
+
+
+def test_a_cancelled_future_as_gradient_is_a_parameter_error_and_flush_raises_no_bare_cancellation(ps):
+    import concurrent.futures
+
+    given, versions = concurrent.futures.Future(), ps.versions
+    given.cancel()
+    with pytest.raises(fastps.ParameterError, match="cancelled"):
+        ps.push(given)
+    ps.push_async(given)
+    with pytest.raises(fastps.ParameterError, match="cancelled"):
+        ps.flush(timeout=30)
+    assert ps.versions == versions
+
+
+def test_a_future_as_gradient_that_timed_out_itself_raises_its_own_error(ps):
+    import concurrent.futures
+
+    given, versions = concurrent.futures.Future(), ps.versions
+    given.set_exception(fastps.WaitTimeoutError("the operation before", applied=(1,)))
+    with pytest.raises(fastps.WaitTimeoutError, match="the operation before") as caught:
+        ps.push(given)
+    assert caught.value.applied == (1,)
+    assert ps.versions == versions

@@ -55,6 +55,7 @@ HEAVY = {
 # What only type checkers see, or what breaks a circle on purpose: (module, imported).
 EXCEPTIONS = {
     ("shard", "server"),  # within a method: the actor style's calls, executed in the shard's process
+    ("shard", "actor_style"),  # the same
     ("server", "actor_style"),  # within `remote`
 }
 

@@ -15,6 +15,7 @@ from fastps.rules import Add
 from fastps.rules.assignment import assign
 from fastps.spec import ServerSpec, infos
 from fastps.structure import structure_of
+from fastps.transport.shm_table import require_alive
 from fastps.view import View
 from tests.conftest import own_arenas
 
@@ -45,7 +46,9 @@ def view_of(params, num_shards=1):
     ]  # fmt: skip
     group = Group(list(arenas.values()), spans, [(1, 1, 0, 0)], len(leaves), 1.0)  # never runs a kernel
     group.fill(arrays)
-    return View(spec, lambda shard, position, nbytes: arenas[shard].window(position, nbytes))
+    return View(
+        spec, lambda shard, position, nbytes: arenas[shard].window(position, nbytes), lambda: require_alive(arenas)
+    )
 
 
 TREE = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": {"c": np.arange(5.0), "d": np.array(7.0)}}
