@@ -80,6 +80,13 @@ uint64_t fps_rounds_pin(const fps_session *session)
     }
 }
 
+void fps_rounds_pin_too(const fps_session *session, uint32_t version)
+{
+    fps_word *pins = &session->seat->pins;
+    fps_store_relaxed(pins, fps_load_relaxed(pins) | UINT64_C(1) << version);
+    atomic_thread_fence(memory_order_seq_cst); /* SYNC pin */
+}
+
 void fps_rounds_unpin(const fps_session *session, uint32_t version)
 {
     fps_word *pins = &session->seat->pins;

@@ -36,6 +36,8 @@ fps_status fps_rounds_run(fps_call *call, const fps_decision *decision, const fp
 /* Keeps the current version of a shard as it is until it is let go, and answers `current`. Pins are not counted, and an
  * operation lets its session's pin go: for longer ones a session of their own. */
 uint64_t fps_rounds_pin(const fps_session *session);
+/* Keeps a version that another session keeps, and will keep until this has been said to it. */
+void fps_rounds_pin_too(const fps_session *session, uint32_t version);
 void fps_rounds_unpin(const fps_session *session, uint32_t version);
 
 #endif

@@ -1,6 +1,9 @@
 # An arena as Python sees it. Its memory stays mapped for as long as any object here refers to it.
 
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_FillInfo
+from posix.fcntl cimport O_CLOEXEC, O_RDWR
+from posix.fcntl cimport open as c_open
+from posix.unistd cimport close as c_close
 
 
 ANY_TIME = (0, 0, 0, 1, 0.0, 0)
@@ -127,6 +130,25 @@ cdef class Arena:
             raise exception_of(status, label, c_errno)
         self.label, self.owner = label, False
         return self
+
+    @staticmethod
+    def attach(str path, bytes arena_id, str label):
+        """Maps the arena behind `path`. Raises OSError when that cannot be opened. In one call, so that a signal handler that
+        raises finds no descriptor open that nobody closes, or closed twice."""
+        cdef int fd
+        cdef int code
+        cdef bytes name = os.fsencode(path)
+        cdef const char *at = name
+        with nogil:
+            fd = c_open(at, O_RDWR | O_CLOEXEC)
+            code = c_errno
+        if fd < 0:
+            raise OSError(code, os.strerror(code), path)
+        try:
+            return Arena.open(fd, arena_id, label)
+        except BaseException:
+            c_close(fd)
+            raise
 
     def __dealloc__(self):
         cdef bint retires = self.owner and self.generation == fps_life_generation()

@@ -329,4 +329,5 @@ cdef extern from "rounds.h" nogil:
         uint64_t generation, attempt, round
     fps_status fps_rounds_run(fps_call *call, const fps_decision *decision, const fps_deposit *deposit, uint32_t *at)
     uint64_t fps_rounds_pin(const fps_session *session)
+    void fps_rounds_pin_too(const fps_session *session, uint32_t version)
     void fps_rounds_unpin(const fps_session *session, uint32_t version)

@@ -1,6 +1,9 @@
 # Rounds: what closed them, and versions that are kept for readers.
 
-from libc.stdint cimport uint16_t
+import os
+import select
+import threading
+import weakref
 
 
 cdef class Decision:
@@ -46,15 +49,87 @@ cdef class Pins:
     """The versions that this process's views keep, counted, under a session of their own in every arena of a group."""
     cdef Lane lane
     cdef uint32_t *counts  # [parts][FPS_MAX_VERSIONS]
+    cdef object __weakref__
 
     def __cinit__(self, Group group):
         self.lane = Lane(group)
         self.counts = <uint32_t *>calloc(<size_t>group.n_parts * FPS_MAX_VERSIONS, sizeof(uint32_t))
         if not self.counts:
             raise MemoryError("pins")
+        all_pins.add(self)
 
     def __dealloc__(self):
         free(self.counts)
+
+    cdef list held(self):
+        """(part, version) of all that are kept."""
+        return [(i // FPS_MAX_VERSIONS, i % FPS_MAX_VERSIONS)
+                for i in range(self.lane.group.n_parts * FPS_MAX_VERSIONS) if self.counts[i] > 0]
+
+    cdef void keep_for_ever(self, list versions):
+        for part, version in versions:
+            self.counts[<uint32_t>part * FPS_MAX_VERSIONS + <uint32_t>version] += 1
+
+    cdef void take_over(self, list versions) except *:
+        """In a forked child: under a session of its own, while the parent keeps them, too."""
+        cdef Lane lane = Lane(self.lane.group)
+        for part, version in versions:
+            fps_rounds_pin_too(&lane.sessions[<uint32_t>part], version)
+        self.lane = lane
+
+
+# A fork copies views, but the sessions that keep their versions are the parent's, who may let go of its copy. So the parent
+# waits until the child keeps them itself, which takes it less than a millisecond; where the child cannot, or does not in
+# time, the parent keeps them for as long as it lives.
+FORK_SECONDS = 1.0
+all_pins = weakref.WeakSet()
+forks = {}  # by thread: (the reading and the writing end of a pipe, [(pins, their versions)])
+
+
+def before_fork():
+    held = [(pins, (<Pins>pins).held()) for pins in list(all_pins) if (<Pins>pins).lane.generation == fps_life_generation()]
+    held = [(pins, versions) for pins, versions in held if versions]
+    if held:
+        forks[threading.get_ident()] = (*os.pipe2(os.O_CLOEXEC), held)
+
+
+def after_fork_in_parent():
+    if threading.get_ident() not in forks:
+        return
+    hear, say, held = forks.pop(threading.get_ident())
+    taken_over = False
+    try:
+        os.close(say)
+        poll = select.poll()
+        poll.register(hear, select.POLLIN)
+        taken_over = bool(poll.poll(1000 * FORK_SECONDS)) and os.read(hear, 1) == b""
+    finally:
+        os.close(hear)
+        if not taken_over:
+            for pins, versions in held:
+                (<Pins>pins).keep_for_ever(versions)
+
+
+def after_fork_in_child():
+    here = forks.pop(threading.get_ident(), None)
+    for hear, say, _ in forks.values():  # of other threads, which are not here
+        os.close(hear)
+        os.close(say)
+    forks.clear()
+    if here is None:
+        return
+    hear, say, held = here
+    os.close(hear)
+    try:
+        for pins, versions in held:
+            (<Pins>pins).take_over(versions)
+    except Exception:  # no session is left, say
+        os.write(say, b"x")
+    finally:
+        os.close(say)
+
+
+os.register_at_fork(before=before_fork, after_in_parent=after_fork_in_parent, after_in_child=after_fork_in_child)
 
 
 @cython.no_gc_clear

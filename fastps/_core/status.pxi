@@ -52,4 +52,5 @@ cdef object exception_of(fps_status status, str where, int code=0):
         return errors.ArenaError(errno.EAGAIN, f"{where}: its creator has not finished")
     if status == FPS_BROKEN_LOCK:
         return errors.ArenaError(errno.ENOTRECOVERABLE, f"{where}: a lock is broken; create the server again")
-    return errors.ArenaError(code, f"{where}: {os.strerror(code)}")
+    hint = "; raise the limit of open files (ulimit -n), or close servers" if code in (errno.EMFILE, errno.ENFILE) else ""
+    return errors.ArenaError(code, f"{where}: {os.strerror(code)}{hint}")

@@ -6,14 +6,14 @@ mapped for as long as a view refers to them.
 
 from __future__ import annotations
 
-import os
+import errno
 from typing import Any
 
 import numpy as np
 
 from fastps._core import Arena, Decision, Group, Outcome
 from fastps.deadline import deadline_after, left_until
-from fastps.errors import ArenaError, ClosedError, ShardDiedError
+from fastps.errors import ArenaError, ClosedError, FastPSError, ShardDiedError
 from fastps.kernels.loader import addresses_of
 from fastps.spec import ServerSpec, ShardAddress
 from fastps.transport.contract import MIXED, Work
@@ -27,18 +27,15 @@ def open_arena(address: ShardAddress, label: str) -> Arena:
     """
     path = f"/proc/{address.pid}/fd/{address.fd}"
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        arena = Arena.attach(path, address.arena_id, label)
     except (FileNotFoundError, ProcessLookupError):
         raise ShardDiedError(f"{label}: its process {address.pid} is gone; create the server again") from None
-    except OSError as error:
-        raise ArenaError(
-            error.errno, f"{label}: cannot open {path}: {error.strerror}; run workers as the user of the shard"
-        ) from error
-    try:
-        arena = Arena.open(fd, address.arena_id, label)
-    except BaseException:
-        os.close(fd)
+    except FastPSError:
         raise
+    except OSError as error:
+        few = error.errno in (errno.EMFILE, errno.ENFILE)
+        hint = "raise the limit of open files (ulimit -n)" if few else "run workers as the user of the shard"
+        raise ArenaError(error.errno, f"{label}: cannot open {path}: {error.strerror}; {hint}") from error
     arena.check()
     return arena
 

@@ -16,6 +16,7 @@ import pytest
 
 import fastps
 from fastps._core import shards_of
+from fastps.transport.shm import open_arena
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
@@ -283,3 +284,22 @@ def test_tables(verb, traffic, rng):
             case = OnRows(ps.table, verb)
             ps.table.pull(case.keys)
             interrupt_often(case, rng)
+
+
+def test_attaching_closes_each_descriptor_once(rng):
+    """A descriptor that is closed twice may be another file's, which was opened in between."""
+    params = np.zeros(1 << 23)
+    with fastps.ParameterServer(params) as ps:
+        address, label = ps._spec.addresses[0], ps._spec.label(0)
+        before = set(os.listdir("/proc/self/fd"))
+        attached = 0
+        for delay in rng.uniform(1e-5, 0.02, SIGNALS):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, delay)
+                while True:
+                    open_arena(address, label)
+                    attached += 1
+            except Interrupt:
+                pass
+        assert attached > 0
+        assert set(os.listdir("/proc/self/fd")) == before

@@ -18,7 +18,7 @@ LAYERS = [
     ["structure"],
     ["partition"],
     ["spec"],
-    ["_core"],
+    ["_core", "outcome"],
     ["tables", "tables.keys", "tables.table"],
     ["tables.arrow"],
     ["tables.eviction"],
