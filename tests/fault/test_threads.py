@@ -233,7 +233,7 @@ def test_tables():
                     shrug(lambda: t.push(gone, np.ones((n, dim), np.float32)))
                     shrug(lambda: t.evict(gone, timeout=dice.choice(LATE)))
                 elif kind == "scan":
-                    for _, rows in t.items(97):  # noqa: PERF102  # no dict
+                    for _, rows in t.items(97):  # no dict
                         assert (rows == rows[:, :1]).all()
                 elif kind == "configure":
                     shrug(lambda: t.configure(lr=-1.0, timeout=dice.choice(LATE)))
