@@ -13,6 +13,7 @@
 #include "lock.h"
 
 #define ALLOCATE_BYTES (UINT64_C(4) << 20)
+#define PLACES 100u /* that other threads may take before us */
 #define SMALL_BYTES (UINT64_C(64) << 10)
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25
@@ -40,23 +41,30 @@ static void locate(fps_arena *arena)
     arena->slots = arena->base + arena->layout.slots_offset;
 }
 
+/* Huge pages need an address that is a multiple of theirs, as the offset is. One is found and let go again before it is
+ * taken, so that nothing has to be given back when that is refused: another thread may have mapped it by then. */
+static void *map_aligned(int fd, uint64_t total)
+{
+    for (uint32_t tries = 0;; tries++) {
+        uint8_t *room =
+            mmap(NULL, total + FPS_HUGE_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (room == MAP_FAILED) return MAP_FAILED;
+        munmap(room, total + FPS_HUGE_PAGE);
+        uint8_t *start = (uint8_t *)fps_huge_up((uint64_t)room);
+        uint8_t *base = mmap(start, total, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED_NOREPLACE, fd, 0);
+        if (base == start || (base == MAP_FAILED && (errno != EEXIST || tries == PLACES))) return base;
+        if (base != MAP_FAILED) munmap(base, total); /* a kernel before 4.17 takes the address for a wish */
+    }
+}
+
 /* Holes stay holes: only what is allocated is mapped with its pages. */
 static fps_status map(fps_arena *arena, const fps_table_layout *tables)
 {
     const uint64_t total = arena->layout.total_bytes, fixed = arena->layout.fixed_bytes;
     const int access = PROT_READ | PROT_WRITE;
-    void *base = NULL;
-    if (arena->layout.n_tables > 0) { /* huge pages need an address that is a multiple of theirs, as the offset is */
-        uint8_t *room =
-            mmap(NULL, total + FPS_HUGE_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (room == MAP_FAILED) return errno == ENOMEM ? FPS_NO_MEMORY : FPS_SYSTEM;
-        uint8_t *start = (uint8_t *)fps_huge_up((uint64_t)room), *end = room + total + FPS_HUGE_PAGE;
-        if (start > room) munmap(room, (size_t)(start - room));
-        if (start + total < end) munmap(start + total, (size_t)(end - (start + total)));
-        base = start;
-    }
-    base = mmap(base, total, access, MAP_SHARED | (base ? MAP_FIXED : 0) | (total == fixed ? MAP_POPULATE : 0),
-                arena->fd, 0);
+    void *base = arena->layout.n_tables > 0
+                     ? map_aligned(arena->fd, total)
+                     : mmap(NULL, total, access, MAP_SHARED | (total == fixed ? MAP_POPULATE : 0), arena->fd, 0);
     if (base != MAP_FAILED && total > fixed &&
         mmap(base, fixed, access, MAP_SHARED | MAP_FIXED | MAP_POPULATE, arena->fd, 0) == MAP_FAILED) {
         munmap(base, total);
@@ -146,21 +154,6 @@ void fps_arena_release(const fps_arena *arena, uint8_t *from, uint64_t bytes)
               (off_t)fps_huge_up(bytes));
 }
 
-static int lock_owner_life(void *argument)
-{
-    fps_header *header = argument;
-    fps_store32_relaxed(&header->owner_pid, (uint32_t)getpid());
-    return pthread_mutex_lock(&header->owner_life);
-}
-
-static int retire(void *argument)
-{
-    fps_header *header = argument;
-    if (fps_lock_holder(&header->owner_life) != (uint32_t)gettid()) return EPERM; /* a forked child is not the owner */
-    fps_store32_release(&header->closed, 1);
-    return pthread_mutex_unlock(&header->owner_life);
-}
-
 static fps_status initialise(fps_arena *arena)
 {
     int error = fps_lock_init(&arena->header->owner_life);
@@ -177,7 +170,8 @@ static fps_status initialise(fps_arena *arena)
         fps_store_relaxed(&arena->tables[i].control->created_ns, (uint64_t)fps_now_ns());
     }
     fps_store32_relaxed(&arena->header->backed, 1);
-    if (!error && fps_life_run(lock_owner_life, arena->header) != 0) error = errno ? errno : EAGAIN;
+    fps_store32_relaxed(&arena->header->owner_pid, (uint32_t)getpid());
+    if (!error) error = fps_life_take(&arena->header->owner_life, FPS_LIVES);
     if (error) {
         errno = error;
         return FPS_SYSTEM;
@@ -241,22 +235,27 @@ fps_status fps_arena_open(int fd, const uint8_t arena_id[16], fps_arena *out)
     return FPS_OK;
 }
 
-void fps_arena_retire(fps_arena *arena)
+fps_status fps_arena_retire(const fps_arena *arena)
 {
-    arena->owner = false;
-    if (fps_life_run(retire, arena->header) != 0) return;
+    fps_header *header = arena->header;
+    if (!header) return FPS_OK;                                            /* it was closed here */
+    const bool mine = arena->owner && fps_life_holds(&header->owner_life); /* the second alone: also of a copied file */
+    if (!mine && fps_lock_holder(&header->owner_life) != 0) return FPS_NOT_ABANDONED;
+    fps_store32_release(&header->closed, 1);
+    if (mine) fps_life_give(&header->owner_life);
     /* Peers may keep the arena mapped for long: its pages go back now. They read zeros, and are told so. */
     uint64_t from = fps_page_up(arena->layout.params_offset), head = from - arena->layout.params_offset;
     memset(arena->params, 0, head < arena->layout.params_bytes ? head : arena->layout.params_bytes);
-    if (from < arena->layout.total_bytes)
-        fallocate(arena->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)from,
-                  (off_t)(arena->layout.total_bytes - from));
+    if (from < arena->layout.total_bytes && fallocate(arena->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                                                      (off_t)from, (off_t)(arena->layout.total_bytes - from)) != 0)
+        return FPS_SYSTEM;
+    return FPS_OK;
 }
 
 void fps_arena_close(fps_arena *arena)
 {
     /* A lock that its holder unmaps without unlocking breaks the kernel's list of that thread's robust locks. */
-    if (arena->owner) fps_arena_retire(arena);
+    if (arena->owner && fps_life_holds(&arena->header->owner_life)) fps_arena_retire(arena);
     if (arena->base) munmap(arena->base, arena->layout.total_bytes);
     if (arena->fd >= 0) close(arena->fd);
     free(arena->tables);

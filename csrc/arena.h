@@ -43,7 +43,7 @@ typedef struct fps_arena {
     fps_layout layout;
     uint8_t *base;
     int fd;
-    bool owner; /* this process created it and has not retired it */
+    bool owner; /* this process, or one that it was forked from, created it */
     fps_header *header;
     fps_seat *seats;
     fps_stripe *stripes;
@@ -105,10 +105,15 @@ fps_status fps_arena_create(const fps_arena_spec *spec, fps_arena *out);
 /* Maps the arena behind `fd`, which it takes over on success only. */
 fps_status fps_arena_open(int fd, const uint8_t arena_id[16], fps_arena *out);
 
-/* Retiring tells everybody that nobody should go on, and gives the memory back. Closing unmaps in this process, after
- * every session of it was closed; an owner retires first. */
+/* Tells everybody that nobody should go on, and gives the memory back, all but the locks and records. For the owner,
+ * and when its life is over for anybody: FPS_NOT_ABANDONED while it lives, elsewhere. Twice is as good as once, and
+ * several at once as good as one. An operation that is under way reads zeros, or writes a part of the memory anew, and
+ * answers FPS_CLOSED. */
+fps_status fps_arena_retire(const fps_arena *arena);
+
+/* Unmaps in this process, after every session of it was closed; an owner retires first. Twice is as good as once, but
+ * one after the other. */
 void fps_arena_close(fps_arena *arena);
-void fps_arena_retire(fps_arena *arena);
 
 /* Gives memory to a version or a row that has none yet. Twice is as good as once. */
 fps_status fps_arena_back_version(const fps_arena *arena, uint32_t version);

@@ -56,7 +56,7 @@
 #include "sync.h"
 
 #define FPS_MAGIC UINT64_C(0x00315350545341ff) /* ff 'A' 'S' 'T' 'P' 'S' '1' 00 */
-#define FPS_FORMAT_VERSION 5u
+#define FPS_FORMAT_VERSION 6u
 #define FPS_PAGE 4096u
 #define FPS_BLOCK_BYTES 4096u /* one kernel call, the unit that a death leaves whole; layout.block_bytes decides */
 #define FPS_BLOCK_MAX_BYTES (2 * FPS_BLOCK_BYTES)
@@ -372,10 +372,10 @@ typedef struct fps_control {
     fps_word version; /* pushes: a rule's `step` */
     uint8_t pad2[56];
 
-    /* 256: written with the births lock held, between two changes of the sequence */
-    fps_word hyper_sequence;
-    fps_word hyper[FPS_MAX_HYPER];
-    uint8_t pad3[FPS_PAGE - 256 - 8 - 8 * FPS_MAX_HYPER];
+    /* 256: written with the births lock held: a change is made in the set that nobody reads, and then counted */
+    fps_word hyper_changes; /* modulo 2: which set is read */
+    fps_word hyper[2][FPS_MAX_HYPER];
+    uint8_t pad3[FPS_PAGE - 256 - 8 - 2 * 8 * FPS_MAX_HYPER];
 } fps_control;
 
 static_assert(offsetof(fps_layout, total_bytes) == 16, "layout");

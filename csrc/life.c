@@ -2,11 +2,12 @@
 #include "life.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
-#include <stdbool.h>
 #include <stddef.h>
+#include <unistd.h>
+
+#include "lock.h"
 
 /* `turn` lets one caller in at a time; `guard` protects the mailbox between that caller and the thread. */
 static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
@@ -14,24 +15,39 @@ static pthread_mutex_t guard = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t posted = PTHREAD_COND_INITIALIZER;
 static pthread_cond_t answered = PTHREAD_COND_INITIALIZER;
 static struct {
-    int (*call)(void *argument); /* NULL: nothing to do */
-    void *argument;
+    pthread_mutex_t *life; /* NULL: nothing to do */
+    bool takes;
     int answer;
-    int error; /* errno after the call */
     bool running;
+    uint32_t held;
 } mailbox;
+static fps_word32 thread_id; /* of the life thread; 0: there is none */
 static _Atomic uint32_t generation;
+
+static int take(pthread_mutex_t *life)
+{
+    int error = pthread_mutex_trylock(life);
+    if (error == EOWNERDEAD) pthread_mutex_consistent(life);
+    if (error == 0 || error == EOWNERDEAD) mailbox.held++;
+    return error;
+}
+
+static int give(pthread_mutex_t *life)
+{
+    if (!fps_life_holds(life)) return EPERM;
+    mailbox.held--;
+    return pthread_mutex_unlock(life);
+}
 
 static void *live(void *unused)
 {
     (void)unused;
     pthread_mutex_lock(&guard);
+    fps_store32_relaxed(&thread_id, (uint32_t)gettid());
     for (;;) {
-        while (!mailbox.call) pthread_cond_wait(&posted, &guard);
-        errno = 0;
-        mailbox.answer = mailbox.call(mailbox.argument);
-        mailbox.error = errno;
-        mailbox.call = NULL;
+        while (!mailbox.life) pthread_cond_wait(&posted, &guard);
+        mailbox.answer = mailbox.takes ? take(mailbox.life) : give(mailbox.life);
+        mailbox.life = NULL;
         pthread_cond_signal(&answered);
     }
     return NULL;
@@ -53,7 +69,9 @@ static void after_fork_in_parent(void)
 static void after_fork_in_child(void)
 {
     mailbox.running = false;
-    mailbox.call = NULL;
+    mailbox.life = NULL;
+    mailbox.held = 0;
+    fps_store32_relaxed(&thread_id, 0);
     pthread_cond_init(&posted, NULL);
     pthread_cond_init(&answered, NULL);
     atomic_fetch_add_explicit(&generation, 1, memory_order_relaxed);
@@ -82,24 +100,32 @@ static int start(void)
     return 0;
 }
 
-int fps_life_run(int (*call)(void *argument), void *argument)
+static int ask(pthread_mutex_t *life, bool takes, uint32_t most)
 {
     pthread_mutex_lock(&turn);
     pthread_mutex_lock(&guard);
     int error = mailbox.running ? 0 : start();
-    int answer = -1;
+    if (!error && takes && mailbox.held >= most) error = ENOLCK;
     if (!error) {
-        mailbox.call = call;
-        mailbox.argument = argument;
+        mailbox.life = life;
+        mailbox.takes = takes;
         pthread_cond_signal(&posted);
-        while (mailbox.call) pthread_cond_wait(&answered, &guard);
-        answer = mailbox.answer;
-        error = mailbox.error;
+        while (mailbox.life) pthread_cond_wait(&answered, &guard);
+        error = mailbox.answer;
     }
     pthread_mutex_unlock(&guard);
     pthread_mutex_unlock(&turn);
-    errno = error;
-    return answer;
+    return error;
+}
+
+int fps_life_take(pthread_mutex_t *life, uint32_t most) { return ask(life, true, most); }
+
+int fps_life_give(pthread_mutex_t *life) { return fps_life_holds(life) ? ask(life, false, 0) : EPERM; }
+
+bool fps_life_holds(const pthread_mutex_t *life)
+{
+    const uint32_t holder = fps_lock_holder(life);
+    return holder != 0 && holder == fps_load32_relaxed(&thread_id);
 }
 
 uint32_t fps_life_generation(void) { return atomic_load_explicit(&generation, memory_order_relaxed); }

@@ -87,6 +87,7 @@ fps_status fps_lock_acquire(pthread_mutex_t *lock, const fps_wait *wait, bool *a
     int64_t start = fps_now_ns();
     status = spin(lock, start + spin_ns[wait->manner], abandoned);
     for (int i = 0; i < NAPS && status == FPS_BUSY && wait->manner == FPS_WAIT_AWAY; i++) {
+        if (fps_now_ns() >= wait->deadline_ns) break;
         clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = NAP_NS}, NULL);
         status = taken(pthread_mutex_trylock(lock), abandoned);
     }

@@ -94,22 +94,6 @@ static bool sweep(const fps_roster *r, const fps_member *self)
     return grew;
 }
 
-/* On the life thread. */
-static int take_life(void *argument)
-{
-    fps_member *m = argument;
-    int error = pthread_mutex_trylock(&m->life);
-    if (error == EOWNERDEAD) error = pthread_mutex_consistent(&m->life);
-    return error == 0 ? FPS_OK : FPS_BUSY;
-}
-
-static int give_life(void *argument)
-{
-    fps_member *m = argument;
-    if (fps_lock_holder(&m->life) != (uint32_t)gettid()) return EPERM; /* a forked child is not its parent */
-    return pthread_mutex_unlock(&m->life);
-}
-
 static void prolong(fps_member *m, const fps_worker *worker)
 {
     if (worker->lease_ns > 0) fps_store_relaxed(&m->lease_ns, (uint64_t)(fps_now_ns() + worker->lease_ns));
@@ -121,22 +105,42 @@ static void heard(fps_member *m, const fps_worker *worker)
     prolong(m, worker);
 }
 
-/* A rank whose life lock is held by a live process is not free, though it may have been put out. */
+/* Under the board's lock. A rank whose life lock is held by a live process is not free, though it may have been put
+ * out. A worker on this node holds it already. */
 static bool take_rank(const fps_roster *r, fps_worker *w, uint32_t rank)
 {
     fps_member *m = &r->members[rank];
-    if (fps_member_lives(m)) return false;
-    if (w->lease_ns == 0) {
-        if (fps_life_run(take_life, m) != FPS_OK) return false;
-    } else if (fps_lock_holder(&m->life) != 0) {
-        return false;
-    }
+    if (fps_member_lives(m) || (w->lease_ns > 0 && fps_lock_holder(&m->life) != 0)) return false;
     fps_count(&m->generation, 1);
     fps_store32_relaxed(&m->pid, (uint32_t)getpid());
     w->rank = rank;
     w->generation = fps_load_relaxed(&m->generation);
     heard(m, w);
     return true;
+}
+
+/* FPS_FULL: it is somebody else's. The life lock comes first: nobody waits for the board behind somebody who asks for
+ * that. */
+static fps_status try_rank(const fps_roster *r, fps_worker *w, uint32_t rank, const fps_wait *wait)
+{
+    fps_member *m = &r->members[rank];
+    if (fps_member_lives(m)) return FPS_FULL;
+    const int error = w->lease_ns == 0 ? fps_life_take(&m->life, FPS_LIVES) : 0;
+    if (error == EBUSY) return FPS_FULL;
+    if (error != 0 && error != EOWNERDEAD) {
+        errno = error;
+        return FPS_SYSTEM;
+    }
+    fps_status status = enter_board(r, wait);
+    if (status == FPS_OK) {
+        bool taken = take_rank(r, w, rank), grew = false;
+        if (taken) grew = fps_clock_enter(r, rank, w->lease_ns == 0 ? FPS_MEMBER_HERE : FPS_MEMBER_AWAY);
+        leave_board(r, grew);
+        if (taken) return FPS_OK;
+        status = FPS_FULL;
+    }
+    if (w->lease_ns == 0) fps_life_give(&m->life);
+    return status;
 }
 
 fps_status fps_worker_join(const fps_arena *arena, uint32_t rank, int64_t lease_ns, const fps_wait *wait,
@@ -149,15 +153,13 @@ fps_status fps_worker_join(const fps_arena *arena, uint32_t rank, int64_t lease_
     if (status == FPS_OK && rank != FPS_ANY_RANK && rank >= r->n_members) return FPS_FULL;
     if (status == FPS_OK) status = enter_board(r, wait);
     if (status != FPS_OK) return status;
-    bool grew = sweep(r, NULL), taken = false;
-    for (uint32_t i = 0; i < r->n_members && !taken; i++) {
-        if (rank == FPS_ANY_RANK || rank == i) taken = take_rank(r, &w, i);
+    leave_board(r, sweep(r, NULL)); /* ranks of the dead come free */
+    status = FPS_FULL;
+    for (uint32_t i = 0; i < r->n_members && status == FPS_FULL; i++) {
+        if (rank == FPS_ANY_RANK || rank == i) status = try_rank(r, &w, i, wait);
     }
-    if (taken) grew |= fps_clock_enter(r, w.rank, lease_ns == 0 ? FPS_MEMBER_HERE : FPS_MEMBER_AWAY);
-    leave_board(r, grew);
-    if (!taken) return rank == FPS_ANY_RANK ? FPS_FULL : FPS_BUSY;
-    *out = w;
-    return FPS_OK;
+    if (status == FPS_OK) *out = w;
+    return status == FPS_FULL && rank != FPS_ANY_RANK ? FPS_BUSY : status;
 }
 
 static bool is_mine(const fps_worker *w)
@@ -174,9 +176,8 @@ void fps_worker_leave(fps_worker *worker)
     const fps_roster *r = &w.roster;
     const fps_wait wait = {.deadline_ns = fps_now_ns() + LEAVE_NS};
     bool entered = enter_board(r, &wait) == FPS_OK;
-    bool grew = entered && is_mine(&w) && fps_clock_exit(r, w.rank, FPS_MEMBER_FREE);
-    if (w.lease_ns == 0) fps_life_run(give_life, &r->members[w.rank]); /* without the lock, whoever sweeps sees that */
-    if (entered) leave_board(r, grew);
+    if (entered) leave_board(r, is_mine(&w) && fps_clock_exit(r, w.rank, FPS_MEMBER_FREE));
+    if (w.lease_ns == 0) fps_life_give(&r->members[w.rank].life); /* without the lock, whoever sweeps sees that */
 }
 
 /* The lock, with the worker still a member; or an answer without the lock. */

@@ -24,24 +24,26 @@ static void finish(const fps_arena *arena, const fps_table *t, uint32_t row, uin
         fps_count(&dead->rows_done, 1);
     }
     atomic_fetch_add_explicit(&arena->header->recovered_locks, 1, memory_order_relaxed);
-    fps_store_release(word, (found & ~UINT64_C(0xfff)) + FPS_ROW_ONCE); /* SYNC row-handover, row-sequence */
+    fps_store_release(word, (found & ~UINT64_C(0xfff)) + FPS_ROW_ONCE); /* SYNC burial, row-handover, row-sequence */
 }
 
-/* Nobody has the seat: its owner died, or whoever took it over after that could not bury it and gave up. A row that it
- * holds stays held for ever, unless somebody else repairs it. */
+/* Nobody has the seat: its owner died, or whoever took it over after that gave it back. */
 static bool deserted(const fps_seat *seat)
 {
     return fps_lock_abandoned(&seat->life) || fps_lock_holder(&seat->life) == 0;
 }
 
-/* Not marked as that of the dead: the life lock keeps others from opening it meanwhile. */
+/* With the births lock held, the mark of the dead stays: and as long as it does, nobody keeps their seat. A mark that
+ * is found before the seat is found to be theirs is no later owner's. */
 static void finish_if_deserted(const fps_arena *arena, const fps_table *t, uint32_t row, uint32_t seat)
 {
     pthread_mutex_t *life = &arena->seats[seat].life;
+    if (FPS_ROW_WRITER(fps_load_acquire(fps_row_word(fps_row_at(t, row)))) != seat + 1) return; /* SYNC row-handover */
     if (fps_lock_abandoned(life)) {
         finish(arena, t, row, seat);
         return;
     }
+    /* Not marked as that of the dead: the life lock keeps others from opening it meanwhile. */
     const int error = deserted(&arena->seats[seat]) ? pthread_mutex_trylock(life) : EBUSY;
     if (error == EOWNERDEAD) pthread_mutex_consistent(life);
     if (error != 0 && error != EOWNERDEAD) return;
@@ -49,16 +51,11 @@ static void finish_if_deserted(const fps_arena *arena, const fps_table *t, uint3
     pthread_mutex_unlock(life);
 }
 
-/* `buried`: the caller has taken the seat's life lock over, so nobody else sees any more that its owner died. */
-static fps_status repair(const fps_arena *arena, const fps_table *t, uint32_t row, uint32_t seat, bool buried,
-                         const fps_wait *wait)
+static fps_status repair(const fps_arena *arena, const fps_table *t, uint32_t row, uint32_t seat, const fps_wait *wait)
 {
     fps_status status = fps_table_enter(arena, t, wait);
     if (status != FPS_OK) return status;
-    if (buried)
-        finish(arena, t, row, seat);
-    else
-        finish_if_deserted(arena, t, row, seat);
+    finish_if_deserted(arena, t, row, seat);
     fps_table_leave(t);
     return FPS_OK;
 }
@@ -72,7 +69,7 @@ fps_status fps_row_wait(const fps_arena *arena, const fps_table *t, uint32_t row
     const uint32_t writer = FPS_ROW_WRITER(fps_load_relaxed(fps_row_word(fps_row_at(t, row))));
     if (writer == 0) return FPS_OK;
     if (writer > arena->layout.n_sessions) return FPS_BROKEN_LOCK;
-    if (deserted(&arena->seats[writer - 1])) return repair(arena, t, row, writer - 1, false, wait);
+    if (deserted(&arena->seats[writer - 1])) return repair(arena, t, row, writer - 1, wait);
     fps_status status = fps_arena_state(arena); /* closed: the word will never change */
     if (status != FPS_OK) return status;
     if (wait->deadline_ns == FPS_NO_WAIT) return FPS_BUSY;
@@ -93,26 +90,27 @@ fps_status fps_row_read_surely(const fps_arena *arena, const fps_table *t, uint3
     }
 }
 
-uint32_t fps_row_written(const fps_arena *arena, uint32_t seat)
+/* The row that a session says it writes, and whether it does; with its table's number + 1, 0 when there is none. */
+static uint32_t written(const fps_arena *arena, uint32_t seat, uint32_t *row)
 {
     const uint64_t record = fps_load_relaxed(&arena->seats[seat].writes);
-    const uint32_t table = FPS_WRITES_TABLE(record), row = FPS_WRITES_ROW(record);
-    if (table == 0 || table > arena->layout.n_tables || row >= arena->tables[table - 1].layout.max_rows) return 0;
+    const uint32_t table = FPS_WRITES_TABLE(record);
+    *row = FPS_WRITES_ROW(record);
+    if (table == 0 || table > arena->layout.n_tables || *row >= arena->tables[table - 1].layout.max_rows) return 0;
     const fps_table *t = &arena->tables[table - 1];
-    return FPS_ROW_WRITER(fps_load_relaxed(fps_row_word(fps_row_at(t, row)))) == seat + 1 ? table : 0;
+    return FPS_ROW_WRITER(fps_load_acquire(fps_row_word(fps_row_at(t, *row)))) == seat + 1 ? table
+                                                                                           : 0; /* SYNC burial */
 }
 
-bool fps_row_bury(const fps_arena *arena, uint32_t seat, int64_t give_up_ns)
+uint32_t fps_row_written(const fps_arena *arena, uint32_t seat)
 {
-    fps_seat *dead = &arena->seats[seat];
-    const uint64_t record = fps_load_relaxed(&dead->writes);
-    const uint32_t table = FPS_WRITES_TABLE(record), row = FPS_WRITES_ROW(record);
-    if (table == 0 || table > arena->layout.n_tables || row >= arena->tables[table - 1].layout.max_rows) return true;
-    const fps_wait wait = {.deadline_ns = give_up_ns};
-    const fps_table *t = &arena->tables[table - 1];
-    if (FPS_ROW_WRITER(fps_load_relaxed(fps_row_word(fps_row_at(t, row)))) == seat + 1 &&
-        repair(arena, t, row, seat, true, &wait) != FPS_OK)
-        return false;
-    fps_store_relaxed(&dead->writes, 0);
-    return true;
+    uint32_t row;
+    return written(arena, seat, &row);
+}
+
+fps_status fps_row_bury(const fps_arena *arena, uint32_t seat, const fps_wait *wait)
+{
+    uint32_t row;
+    const uint32_t table = written(arena, seat, &row);
+    return table == 0 ? FPS_OK : repair(arena, &arena->tables[table - 1], row, seat, wait);
 }

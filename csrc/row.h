@@ -115,8 +115,7 @@ fps_row_read(const fps_table *t, uint32_t row, uint64_t key, uint8_t *to, uint32
     return fps_load_relaxed(fps_row_word(at)) == before ? FPS_READ_DONE : FPS_READ_BUSY;
 }
 
-/* The number behind that of the table in which the session of a seat holds a row now; 0: it holds none. For messages.
- */
+/* The number behind that of the table in which the session of a seat holds a row now; 0: it holds none. */
 uint32_t fps_row_written(const fps_arena *arena, uint32_t seat);
 
 /* What to do when a row is busy: spin, then sleep; repairs it when its writer died. FPS_OK: try again. `*tries` counts,
@@ -128,8 +127,7 @@ fps_status fps_row_wait(const fps_arena *arena, const fps_table *t, uint32_t row
 fps_status fps_row_read_surely(const fps_arena *arena, const fps_table *t, uint32_t row, uint64_t key, uint8_t *to,
                                uint32_t from, uint32_t bytes, const fps_wait *wait);
 
-/* Repairs the row that the dead owner of this seat was writing, if there is one. False when somebody who is stopped is
- * at it. */
-bool fps_row_bury(const fps_arena *arena, uint32_t seat, int64_t give_up_ns);
+/* Repairs the row that the dead owner of this seat was writing, if there is one. */
+fps_status fps_row_bury(const fps_arena *arena, uint32_t seat, const fps_wait *wait);
 
 #endif

@@ -10,36 +10,40 @@
 #include "row.h"
 #include "stripe.h"
 
-#define BURY_NS 1000000000
-#define SESSIONS_A_PROCESS 1900u /* and the life locks of the arenas that it owns */
+#define SESSIONS_A_PROCESS 1900u /* what it may hold besides are arenas and ranks */
+#define NAP_NS 500000
+#define ASK_NS (50 * INT64_C(1000000))
 
-static uint32_t sessions_held; /* by this process; the life thread's */
+/* Nobody has the seat, though it is not free: its owner died. */
+static bool is_deserted(const fps_seat *seat)
+{
+    return fps_load32_relaxed(&seat->state) == FPS_SEAT_LIVE && fps_lock_holder(&seat->life) == 0;
+}
 
-/* A seat belongs to whoever holds its life lock, so all of this runs on the life thread. */
-typedef struct request {
-    const fps_arena *arena;
-    fps_seat *seat;
-    uint32_t index;
-} request;
+/* A stripe that the seat's owner marked as its own; n_stripes when there is none. */
+static uint32_t next_marked(const fps_arena *arena, uint32_t index, uint32_t from)
+{
+    while (from < arena->layout.n_stripes && fps_load32_acquire(&arena->stripes[from].writer) != index + 1) from++;
+    return from; /* SYNC burial */
+}
+
+static bool is_buried(const fps_arena *arena, uint32_t index)
+{
+    return next_marked(arena, index, 0) == arena->layout.n_stripes && fps_row_written(arena, index) == 0;
+}
 
 /* Repairs every stripe that the dead owner of this seat still marks as its own, and the row that it wrote, so that its
- * redo block and its record can be used again. Such a stripe's lock is abandoned too; it is busy only while somebody
- * else repairs it. False when that does not end: a stopped process. */
-static bool bury(const fps_arena *arena, uint32_t index)
+ * redo block and its record can be used again. Anybody may do that, whoever has the seat then. Such a stripe's lock is
+ * abandoned, too: where it is busy, somebody else repairs it, and FPS_BUSY is the answer. */
+static fps_status bury(const fps_arena *arena, uint32_t index)
 {
     const fps_wait no_wait = {.deadline_ns = FPS_NO_WAIT};
-    const int64_t give_up = fps_now_ns() + BURY_NS;
-    for (uint32_t i = 0; i < arena->layout.n_stripes; i++) {
-        while (fps_load32_relaxed(&arena->stripes[i].writer) == index + 1) {
-            if (fps_stripe_enter(arena, i, &no_wait) == FPS_OK)
-                fps_stripe_leave(arena, i);
-            else if (fps_now_ns() > give_up)
-                return false;
-            else
-                clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = 100000}, NULL);
-        }
+    for (uint32_t i = 0; (i = next_marked(arena, index, i)) < arena->layout.n_stripes; i++) {
+        fps_status status = fps_stripe_enter(arena, i, &no_wait);
+        if (status != FPS_OK) return status;
+        fps_stripe_leave(arena, i);
     }
-    return fps_row_bury(arena, index, give_up);
+    return fps_row_bury(arena, index, &no_wait);
 }
 
 /* It is nobody's turn that had this seat. */
@@ -49,113 +53,111 @@ static void drop_turn(const fps_arena *arena, uint32_t index)
     atomic_compare_exchange_strong_explicit(&arena->header->turn, &seat, 0, memory_order_relaxed, memory_order_relaxed);
 }
 
-static bool claim(const fps_arena *arena, uint32_t index)
+/* One try at a seat that is free, or that of a dead owner. FPS_BUSY: somebody else is at it, or at what the dead left.
+ * They are buried before the seat is taken: nobody has to wait for its new owner to do that. */
+static fps_status claim(const fps_arena *arena, uint32_t index, bool free)
 {
     fps_seat *seat = &arena->seats[index];
-    int error = pthread_mutex_trylock(&seat->life);
-    if (error != 0 && error != EOWNERDEAD) return false;
-    if (error == EOWNERDEAD || fps_load32_relaxed(&seat->state) == FPS_SEAT_LIVE) { /* or could not be buried before */
-        bool buried = bury(arena, index);
-        if (error == EOWNERDEAD) pthread_mutex_consistent(&seat->life);
-        if (!buried) { /* still LIVE, so nobody takes it: its record is needed by whoever repairs the stripe */
-            pthread_mutex_unlock(&seat->life);
-            return false;
-        }
+    fps_status status = free ? FPS_OK : bury(arena, index);
+    if (status != FPS_OK) return status;
+    const int error = fps_life_take(&seat->life, SESSIONS_A_PROCESS);
+    if (error == EBUSY) return FPS_BUSY;
+    if (error == ENOLCK) return FPS_FULL;
+    if (error != 0 && error != EOWNERDEAD) {
+        errno = error;
+        return FPS_SYSTEM;
     }
-    return true;
+    const bool freed = fps_load32_relaxed(&seat->state) == FPS_SEAT_FREE;
+    if (freed == free && (freed || is_buried(arena, index))) return FPS_OK;
+    fps_life_give(&seat->life); /* somebody had it meanwhile */
+    return FPS_BUSY;
 }
 
-/* The kernel hands over no more than about 2048 locks of a thread that dies, the youngest first. */
-static bool room_for_another(void)
+static void settle_in(const fps_arena *arena, uint32_t index, fps_session *out)
 {
-    static uint32_t generation;
-    if (generation != fps_life_generation()) {
-        generation = fps_life_generation();
-        sessions_held = 0; /* those are the parent's */
-    }
-    return sessions_held < SESSIONS_A_PROCESS;
+    fps_seat *seat = &arena->seats[index];
+    fps_store32_relaxed(&seat->pid, (uint32_t)getpid());
+    fps_store_relaxed(&seat->pins, 0);
+    fps_store_relaxed(&seat->writes, 0);
+    drop_turn(arena, index);
+    fps_store32_relaxed(&seat->state, FPS_SEAT_LIVE);
+    *out = (fps_session){.arena = arena, .seat = seat, .index = index, .seq = fps_load_relaxed(&seat->begun_seq)};
 }
 
-static int open_seat(void *argument)
+/* One look at all seats, free ones first; `*index` is that of the one that was taken. */
+static fps_status claim_any(const fps_arena *arena, uint32_t *index)
 {
-    request *r = argument;
-    if (!room_for_another()) return FPS_FULL;
-    for (int take_dead = 0; take_dead < 2; take_dead++) {
-        for (uint32_t i = 0; i < r->arena->layout.n_sessions; i++) {
-            fps_seat *seat = &r->arena->seats[i];
-            bool free = fps_load32_acquire(&seat->state) == FPS_SEAT_FREE; /* SYNC seat-free */
-            bool dead = fps_lock_abandoned(&seat->life) || fps_lock_holder(&seat->life) == 0;
-            if (!(free || (take_dead && dead)) || !claim(r->arena, i)) continue;
-            fps_store32_relaxed(&seat->pid, (uint32_t)getpid());
-            fps_store_relaxed(&seat->pins, 0);
-            drop_turn(r->arena, i);
-            fps_store32_relaxed(&seat->state, FPS_SEAT_LIVE);
-            sessions_held++;
-            r->seat = seat;
-            r->index = i;
-            return FPS_OK;
+    fps_status all = FPS_FULL;
+    for (int of_the_dead = 0; of_the_dead < 2; of_the_dead++) {
+        for (uint32_t i = 0; i < arena->layout.n_sessions; i++) {
+            const fps_seat *seat = &arena->seats[i];
+            const bool free = fps_load32_acquire(&seat->state) == FPS_SEAT_FREE; /* SYNC seat-free */
+            if (of_the_dead ? !is_deserted(seat) : !free) continue;
+            fps_status status = claim(arena, i, free);
+            *index = i;
+            if (status != FPS_BUSY) return status;
+            all = FPS_BUSY;
         }
     }
-    return FPS_FULL;
+    return all;
+}
+
+/* Between two tries; FPS_OK: try again. */
+static fps_status nap(const fps_arena *arena, const fps_wait *wait, int64_t *asked)
+{
+    const int64_t now = fps_now_ns();
+    if (wait->deadline_ns == FPS_NO_WAIT) return FPS_BUSY;
+    if (now >= wait->deadline_ns) return FPS_TIMEOUT;
+    if (now - *asked > ASK_NS) {
+        *asked = now;
+        if (wait->interrupted && wait->interrupted(wait->state)) return FPS_INTERRUPTED;
+    }
+    clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = NAP_NS}, NULL);
+    return fps_arena_state(arena);
+}
+
+fps_status fps_session_open(const fps_arena *arena, const fps_wait *wait, fps_session *out)
+{
+    for (int64_t asked = fps_now_ns();;) {
+        uint32_t index;
+        fps_status status = claim_any(arena, &index);
+        if (status == FPS_OK) settle_in(arena, index, out);
+        if (status != FPS_BUSY) return status;
+        status = nap(arena, wait, &asked);
+        if (status != FPS_OK) return status;
+    }
 }
 
 /* The record stays: the retry goes on from it. */
-static int adopt_seat(void *argument)
+fps_status fps_session_adopt(const fps_arena *arena, uint32_t index, const fps_wait *wait, fps_session *out)
 {
-    request *r = argument;
-    fps_seat *seat = &r->arena->seats[r->index];
-    int error = pthread_mutex_trylock(&seat->life);
-    const bool dead = error == EOWNERDEAD || (error == 0 && fps_load32_relaxed(&seat->state) == FPS_SEAT_LIVE);
-    if (error == 0 && !dead) pthread_mutex_unlock(&seat->life);
-    if (!dead) return FPS_NOT_ABANDONED;
-    bool buried = bury(r->arena, r->index);
-    if (error == EOWNERDEAD) pthread_mutex_consistent(&seat->life);
-    if (!buried) {
-        pthread_mutex_unlock(&seat->life);
-        return FPS_NOT_ABANDONED;
+    for (int64_t asked = fps_now_ns();;) {
+        if (index >= arena->layout.n_sessions || !is_deserted(&arena->seats[index])) return FPS_NOT_ABANDONED;
+        fps_status status = claim(arena, index, false);
+        if (status == FPS_OK) settle_in(arena, index, out);
+        if (status != FPS_BUSY) return status;
+        status = nap(arena, wait, &asked);
+        if (status != FPS_OK) return status;
     }
-    sessions_held++;
-    fps_store32_relaxed(&seat->pid, (uint32_t)getpid());
-    fps_store_relaxed(&seat->pins, 0);
-    drop_turn(r->arena, r->index);
-    r->seat = seat;
-    return FPS_OK;
-}
-
-static int close_seat(void *argument)
-{
-    fps_seat *seat = argument;
-    if (fps_lock_holder(&seat->life) != (uint32_t)gettid())
-        return EPERM; /* a forked child closes nothing of its parent */
-    sessions_held--;
-    fps_store32_release(&seat->state, FPS_SEAT_FREE); /* SYNC seat-free */
-    return pthread_mutex_unlock(&seat->life);
-}
-
-static fps_status open_with(int (*call)(void *), request *r, fps_session *out)
-{
-    int status = fps_life_run(call, r);
-    if (status < 0) return FPS_SYSTEM;
-    if (status == FPS_OK) {
-        *out = (fps_session){
-            .arena = r->arena, .seat = r->seat, .index = r->index, .seq = fps_load_relaxed(&r->seat->begun_seq)};
-    }
-    return (fps_status)status;
-}
-
-fps_status fps_session_open(const fps_arena *arena, fps_session *out)
-{
-    return open_with(open_seat, &(request){.arena = arena}, out);
-}
-
-fps_status fps_session_adopt(const fps_arena *arena, uint32_t index, fps_session *out)
-{
-    if (index >= arena->layout.n_sessions) return FPS_NOT_ABANDONED;
-    return open_with(adopt_seat, &(request){.arena = arena, .index = index}, out);
 }
 
 void fps_session_close(fps_session *session)
 {
-    if (session->seat) fps_life_run(close_seat, session->seat);
+    fps_seat *seat = session->seat;
     *session = (fps_session){0};
+    if (!seat || !fps_life_holds(&seat->life)) return; /* a forked child closes nothing of its parent */
+    fps_store32_release(&seat->state, FPS_SEAT_FREE);  /* SYNC seat-free */
+    fps_life_give(&seat->life);
+}
+
+uint32_t fps_session_blocker(const fps_arena *arena)
+{
+    for (uint32_t i = 0; i < arena->layout.n_sessions; i++) {
+        if (!is_deserted(&arena->seats[i])) continue;
+        const uint32_t stripe = next_marked(arena, i, 0), table = fps_row_written(arena, i);
+        uint32_t holder = stripe < arena->layout.n_stripes ? fps_lock_holder(&arena->stripes[stripe].lock) : 0;
+        if (holder == 0 && table != 0) holder = fps_lock_holder(&arena->tables[table - 1].control->births);
+        if (holder != 0) return holder;
+    }
+    return 0;
 }

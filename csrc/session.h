@@ -15,13 +15,19 @@ typedef struct fps_session {
     uint64_t seq;   /* the last sequence number that this session gave to a push: numbers of a seat only grow */
 } fps_session;
 
-/* Takes a free seat, or one whose owner died, after repairing what that owner left. FPS_FULL when there is none. */
-fps_status fps_session_open(const fps_arena *arena, fps_session *out);
+/* Takes a free seat, or one whose owner died, after repairing what that owner left. FPS_FULL at once when live
+ * processes have all of them, or this one has as many as a process may have. It waits only where every seat that could
+ * be had is that of a dead owner, and somebody else holds what each of them left: for the first to come free. */
+fps_status fps_session_open(const fps_arena *arena, const fps_wait *wait, fps_session *out);
 
 /* Takes over the seat of a dead owner with its record, to retry the push that its death interrupted. */
-fps_status fps_session_adopt(const fps_arena *arena, uint32_t index, fps_session *out);
+fps_status fps_session_adopt(const fps_arena *arena, uint32_t index, const fps_wait *wait, fps_session *out);
 
 /* Gives the seat back. No operation may be under way. */
 void fps_session_close(fps_session *session);
+
+/* The thread that holds what a dead owner of a seat left, so that the seat cannot be taken over; 0 when there is none:
+ * for messages. */
+uint32_t fps_session_blocker(const fps_arena *arena);
 
 #endif

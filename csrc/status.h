@@ -6,7 +6,7 @@
 typedef enum fps_status {
     FPS_OK = 0,
     FPS_BUSY,          /* the lock is held and the caller did not want to wait */
-    FPS_TIMEOUT,       /* the deadline passed while another process held the lock */
+    FPS_TIMEOUT,       /* the deadline passed while another process held what was needed */
     FPS_INTERRUPTED,   /* the caller's `interrupted` callback asked to stop */
     FPS_ALREADY,       /* this (session, sequence number) has been applied before */
     FPS_CLOSED,        /* the owner closed the arena */
@@ -17,7 +17,7 @@ typedef enum fps_status {
     FPS_BAD_DECISION,  /* a message names a worker that cannot be */
     FPS_HELD,          /* every version of the parameters is held by somebody */
     FPS_TABLE_FULL,    /* a table has as many rows as it may have */
-    FPS_NOT_ABANDONED, /* the session to adopt still has a live owner */
+    FPS_NOT_ABANDONED, /* the session to adopt, or the arena to retire, still has a live owner */
     FPS_NO_MEMORY,     /* the kernel could not allocate the arena */
     FPS_TRUNCATED,     /* the file is smaller than its header says */
     FPS_BAD_MAGIC,     /* not an arena */

@@ -19,7 +19,11 @@
  *   row-committed     Whoever finds `writes` with the mark finds the row's new values in the session's redo block.
  *   index-swap        Whoever sees a new index sees all that is in it. Whoever did not find a key, and sees the same
  *                     index behind its search as before it, searched an index that was whole.
- *   hyper             A push uses one set of a table's hyper-parameters.
+ *   hyper             Whoever counts as many changes of a table's hyper-parameters behind its copy as before it read
+ *                     one set of them, whole.
+ *   burial            Whoever finds a dead session's mark gone from a stripe or a row sees what was repaired there, and
+ *                     writes its redo block and its record behind the last read of them. What the dead did itself is
+ *                     seen by whoever takes its life lock.
  *   seat-free         Whoever claims a seat that is FREE sees its last owner's final writes to it.
  */
 #ifndef FPS_SYNC_H

@@ -3,16 +3,13 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "hash.h"
 #include "index.h"
 #include "initial.h"
 #include "row.h"
 
-#define HYPER_SPINS 100u
-#define HYPER_TRIES 10000u /* a second, or two */
-#define AHEAD 16u          /* keys whose bucket is asked for before it is needed */
+#define AHEAD 16u /* keys whose bucket is asked for before it is needed */
 
 static uint64_t used(const fps_table *t)
 {
@@ -52,8 +49,8 @@ static void revive(const fps_table *t, uint32_t row)
 static void settle(const fps_table *t)
 {
     fps_control *control = t->control;
-    const uint64_t born = fps_load_relaxed(&control->free); /* or about to be, when its maker died */
-    if (born != 0 && born <= used(t) && named(t, (uint32_t)born - 1)) revive(t, (uint32_t)born - 1);
+    const uint64_t first = fps_load_relaxed(&control->free); /* or about to be born, when its maker died */
+    if (first != 0 && first <= used(t) && named(t, (uint32_t)first - 1)) revive(t, (uint32_t)first - 1);
     const fps_index index = fps_index_of(t, fps_load_relaxed(&control->index));
     const uint64_t room = fps_load_relaxed(&control->rows_backed) / t->layout.row_bytes;
     uint8_t *known = calloc(room / 8 + 1, 1);
@@ -68,6 +65,9 @@ static void settle(const fps_table *t)
         if (known) known[row / 8] = (uint8_t)(known[row / 8] | 1u << row % 8);
         if (row >= high) high = row + UINT64_C(1);
     }
+    const uint64_t born = fps_load_relaxed(&control->born), evicted = fps_load_relaxed(&control->evicted);
+    if (born - evicted < live) fps_store_relaxed(&control->born, evicted + live); /* it died before it was counted */
+    if (born - evicted > live) fps_store_relaxed(&control->evicted, born - live);
     fps_store_relaxed(&control->live, live);
     fps_store_relaxed(&control->graves, graves);
     fps_store_release(&control->high, high); /* SYNC row-born */
@@ -85,8 +85,6 @@ fps_status fps_table_enter(const fps_arena *arena, const fps_table *t, const fps
     if (status == FPS_OK && abandoned) {
         atomic_fetch_add_explicit(&arena->header->recovered_locks, 1, memory_order_relaxed);
         if (fps_arena_state(arena) != FPS_CLOSED) settle(t); /* its memory was given back */
-        const uint64_t hyper = fps_load_relaxed(&t->control->hyper_sequence);
-        if (hyper & 1) fps_store_release(&t->control->hyper_sequence, hyper + 1); /* SYNC hyper */
         fps_lock_repaired(&t->control->births);
     }
     return status;
@@ -299,23 +297,17 @@ fps_status fps_table_remove(const fps_session *session, const fps_table *t, cons
     }
 }
 
-/* One set of hyper-parameters: changed by one at a time, seen whole. Unless whoever changes it is stopped in the
- * middle, which nobody waits for: then each of them is whole. */
+/* One set of them, whole. It waits for nobody: another set is read while somebody makes the next one. */
 void fps_table_hyper(const fps_table *t, double *values)
 {
-    for (uint32_t tries = 0; tries < HYPER_TRIES; tries++) {
-        const uint64_t before = fps_load_acquire(&t->control->hyper_sequence); /* SYNC hyper */
+    for (;;) {
+        const uint64_t changes = fps_load_acquire(&t->control->hyper_changes); /* SYNC hyper */
         for (uint32_t i = 0; i < FPS_MAX_HYPER; i++) {
-            const uint64_t bits = fps_load_relaxed(&t->control->hyper[i]);
+            const uint64_t bits = fps_load_relaxed(&t->control->hyper[changes & 1][i]);
             memcpy(&values[i], &bits, sizeof bits);
         }
         atomic_thread_fence(memory_order_acquire);
-        if (!(before & 1) && fps_load_relaxed(&t->control->hyper_sequence) == before) return; /* SYNC hyper */
-        if (fps_lock_abandoned(&t->control->births)) return; /* it died there: nobody will end it */
-        if (tries < HYPER_SPINS)
-            fps_pause();
-        else /* it lost its core in the middle, for as long as a scheduler likes */
-            clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = 50000}, NULL);
+        if (fps_load_relaxed(&t->control->hyper_changes) == changes) return; /* SYNC hyper */
     }
 }
 
@@ -326,15 +318,16 @@ fps_status fps_table_configure(const fps_arena *arena, const fps_table *t, uint3
     if (status != FPS_OK) return status;
     status = fps_arena_state(arena);
     if (status == FPS_OK) {
-        fps_word *sequence = &t->control->hyper_sequence;
-        fps_store_relaxed(sequence, fps_load_relaxed(sequence) + 1);
-        atomic_thread_fence(memory_order_release); /* SYNC hyper */
+        const uint64_t changes = fps_load_relaxed(&t->control->hyper_changes);
+        const fps_word *from = t->control->hyper[changes & 1];
+        fps_word *to = t->control->hyper[(changes + 1) & 1];
+        atomic_thread_fence(memory_order_release); /* SYNC hyper: who still reads this set finds it changed */
         for (uint32_t i = 0; i < FPS_MAX_HYPER; i++) {
-            uint64_t bits;
-            memcpy(&bits, &values[i], sizeof bits);
-            if (which >> i & 1) fps_store_relaxed(&t->control->hyper[i], bits);
+            uint64_t bits = fps_load_relaxed(&from[i]);
+            if (which >> i & 1) memcpy(&bits, &values[i], sizeof bits);
+            fps_store_relaxed(&to[i], bits);
         }
-        fps_store_release(sequence, fps_load_relaxed(sequence) + 1); /* SYNC hyper */
+        fps_store_release(&t->control->hyper_changes, changes + 1); /* SYNC hyper */
     }
     fps_table_leave(t);
     return status;

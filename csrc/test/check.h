@@ -220,10 +220,22 @@ static inline void drop_arena(fps_arena *arena)
     fps_arena_close(arena);
 }
 
+static inline fps_status try_session(const fps_arena *arena, fps_session *session)
+{
+    const fps_wait wait = wait_ms(20000);
+    return fps_session_open(arena, &wait, session);
+}
+
+static inline fps_status adopt_session(const fps_arena *arena, uint32_t index, fps_session *session)
+{
+    const fps_wait wait = wait_ms(20000);
+    return fps_session_adopt(arena, index, &wait, session);
+}
+
 static inline fps_session open_session(const fps_arena *arena)
 {
     fps_session session;
-    CHECK_EQ(fps_session_open(arena, &session), FPS_OK);
+    CHECK_EQ(try_session(arena, &session), FPS_OK);
     return session;
 }
 

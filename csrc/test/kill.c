@@ -136,7 +136,7 @@ static void check_at_rest(const fps_arena *arena)
 
 static void retry(scene *s, uint64_t seq, whole *w, bool pulls, fps_session *adopted)
 {
-    CHECK_EQ(fps_session_adopt(&s->arena, 1, adopted), FPS_OK);
+    CHECK_EQ(adopt_session(&s->arena, 1, adopted), FPS_OK);
     CHECK_EQ(adopted->seq, seq);
     prepare(w, adopted, s->ones, pulls ? s->out : NULL);
     w->part.seq = seq;
@@ -336,7 +336,7 @@ static void check_death_in_set(uint64_t stripe_bytes, death d, bool witness_firs
         CHECK_EQ(fps_load_relaxed(&s.arena.header->interrupted_pushes), done < N);
         CHECK_EQ(fps_load_relaxed(&s.arena.header->version), 2);
     }
-    CHECK_EQ(fps_session_adopt(&s.arena, 1, &adopted), FPS_OK);
+    CHECK_EQ(adopt_session(&s.arena, 1, &adopted), FPS_OK);
     CHECK_EQ(adopted.seq, 2);
     float *nines = filled(N, 9);
     prepare_stream(&w, &adopted, d.stream, nines, NULL);
@@ -424,7 +424,7 @@ static void a_retry_has_the_step_that_the_push_began_with(void)
             CHECK_EQ(run(&w), FPS_OK);
             CHECK_EQ(w.part.version, 3 + k);
         }
-        CHECK_EQ(fps_session_adopt(&s.arena, 1, &adopted), FPS_OK);
+        CHECK_EQ(adopt_session(&s.arena, 1, &adopted), FPS_OK);
         CHECK_EQ(fps_load_relaxed(&adopted.seat->begun_version), 2);
         prepare_stamping(&w, &adopted, s.ones);
         w.part.seq = adopted.seq;
@@ -552,7 +552,7 @@ static void an_adopter_that_does_not_retry_leaves_whole_blocks(void)
         make_scene(&s, MANY_STRIPES);
         death d = {.arena = &s.arena, .way = IN_COPY, .block = b};
         expect_killed(start_process(push_and_die, &d));
-        CHECK_EQ(fps_session_adopt(&s.arena, 1, &adopted), FPS_OK);
+        CHECK_EQ(adopt_session(&s.arena, 1, &adopted), FPS_OK);
         fps_session_close(&adopted);
         fps_session next = open_session(&s.arena);
         CHECK_EQ(push(&next, s.ones), FPS_OK);
@@ -610,7 +610,7 @@ static void a_push_that_died_while_it_was_counted_has_a_number_of_its_own(void)
             CHECK_EQ(run(&w), FPS_OK);
             CHECK_EQ(w.part.version, 3 + k);
         }
-        CHECK_EQ(fps_session_adopt(&s.arena, 1, &adopted), FPS_OK);
+        CHECK_EQ(adopt_session(&s.arena, 1, &adopted), FPS_OK);
         prepare_stamping(&w, &adopted, s.ones);
         w.part.seq = adopted.seq;
         CHECK_EQ(run(&w), FPS_OK);
@@ -756,7 +756,7 @@ static uint64_t retry_all(crowd *c, int k)
     for (uint32_t i = 0; i < arena->layout.n_sessions; i++) {
         fps_session adopted;
         whole w;
-        fps_status status = fps_session_adopt(arena, i, &adopted);
+        fps_status status = adopt_session(arena, i, &adopted);
         if (status == FPS_OK) {
             prepare(&w, &adopted, c->ones, NULL);
             w.part.seq = adopted.seq;

@@ -1,5 +1,8 @@
 /* Threads, each with a session, on one table. `stress_tables [operations per thread]`. */
 #define _GNU_SOURCE
+#include <fcntl.h>
+
+#include "stripe.h"
 #include "tables.h"
 
 #define N_PUSHING 2 /* one of them pulls in the same call */
@@ -231,6 +234,110 @@ static void rows_that_come_and_go_lose_no_push(void) { check_load(40, 40, true);
 static void a_table_that_grows_loses_no_push(void) { check_load(3, MAX_KEYS, false); }
 static void a_table_that_grows_while_rows_go_loses_no_push(void) { check_load(3, MAX_KEYS, true); }
 
+/* One thread repairs what the dead left, and does nothing else that another could see. Then another takes their seat,
+ * and writes to the redo block that the first has read. */
+typedef struct heir {
+    fps_arena arena;
+    const fps_table *t;
+    bool in_a_row; /* they died there, and else in a stripe */
+    fps_word32 *ready;
+    fps_word32 over;
+} heir;
+
+#define HEIR_N 512u
+static const uint64_t heirs_keys[] = {5,
+                                      6}; /* of rows 0 and 1: the dead wrote the first, their heir writes the other */
+
+static bool is_repaired(const heir *h)
+{
+    const uint32_t row = 0;
+    if (!h->in_a_row) return fps_load32_relaxed(&h->arena.stripes[0].writer) == 0;
+    return FPS_ROW_WRITER(fps_load_relaxed(fps_row_word(fps_row_at(h->t, row)))) == 0;
+}
+
+/* It is forked before there are threads, and opens what there is then. */
+static void die_with_results(void *argument)
+{
+    heir *h = argument;
+    char path[64];
+    const fps_wait wait = wait_ms(20000);
+    uint64_t word;
+    await(h->ready, 1);
+    snprintf(path, sizeof path, "/proc/%d/fd/%u", getppid(), fps_load32_acquire(h->ready));
+    fps_arena_spec spec = spec_of(0, 0, 1);
+    CHECK_EQ(fps_arena_open(open(path, O_RDWR | O_CLOEXEC), spec.arena_id, &h->arena), FPS_OK);
+    fps_session s = open_session(&h->arena);
+    float *redo = (float *)(void *)fps_arena_redo(&h->arena, s.index, 0);
+    for (uint32_t i = 0; i < DIM; i++) redo[i] = 1;
+    if (h->in_a_row) {
+        CHECK_EQ(fps_row_try(&s, &h->arena.tables[0], 0, heirs_keys[0], &word), FPS_OK);
+        fps_store_release(&s.seat->writes, FPS_WRITES(0, 0) | FPS_WRITES_COMMITTED);
+    } else {
+        CHECK_EQ(fps_stripe_enter(&h->arena, 0, &wait), FPS_OK);
+        fps_store32_relaxed(&h->arena.stripes[0].writer, s.index + 1);
+        fps_store_release(&s.seat->cursor, FPS_CURSOR(0, FPS_STREAMS_UP_TO(0), DIM * 4));
+    }
+    die();
+}
+
+static void *repair_and_stay(void *argument)
+{
+    heir *h = argument;
+    const fps_wait wait = wait_ms(20000);
+    uint32_t tries = 0;
+    if (h->in_a_row) {
+        while (!is_repaired(h)) CHECK_EQ(fps_row_wait(&h->arena, h->t, 0, &wait, &tries), FPS_OK);
+    } else {
+        CHECK_EQ(fps_stripe_enter(&h->arena, 0, &wait), FPS_OK);
+        fps_stripe_leave(&h->arena, 0);
+    }
+    while (!fps_load32_relaxed(&h->over)) nap_us(100);
+    return NULL;
+}
+
+static void *inherit(void *argument)
+{
+    heir *h = argument;
+    float ones[DIM], out[DIM];
+    for (uint32_t i = 0; i < DIM; i++) ones[i] = 1;
+    while (!is_repaired(h)) nap_us(100);
+    fps_session s = open_session(&h->arena);
+    CHECK_EQ(push_rows(&s, 0, &heirs_keys[1], 1, ones, out), FPS_OK);
+    CHECK_FLOAT(out[0], 1);
+    fps_session_close(&s);
+    fps_store32_relaxed(&h->over, 1);
+    return NULL;
+}
+
+static void check_inheritance(bool in_a_row)
+{
+    heir h = {.in_a_row = in_a_row, .ready = share(sizeof *h.ready)};
+    pthread_t threads[2];
+    pid_t pid = start_process(die_with_results, &h);
+    fps_table_layout table = table_of(DIM, 0, 10);
+    fps_arena_spec spec = spec_of_tables(&table, 1, 1);
+    spec.params_bytes = HEIR_N * 4;
+    CHECK_EQ(fps_arena_create(&spec, &h.arena), FPS_OK);
+    h.t = &h.arena.tables[0];
+    uint32_t rows[] = {FPS_NO_ROW, FPS_NO_ROW};
+    const uint64_t hashes[] = {fps_hash(heirs_keys[0]), fps_hash(heirs_keys[1])};
+    const fps_wait wait = wait_ms(20000);
+    CHECK_EQ(fps_table_births(&h.arena, h.t, heirs_keys, hashes, 2, rows, &wait), FPS_OK);
+    CHECK(rows[0] == 0 && rows[1] == 1);
+    fps_store32_release(h.ready, (uint32_t)h.arena.fd);
+    expect_killed(pid);
+    CHECK(!is_repaired(&h));
+    CHECK_EQ(pthread_create(&threads[0], NULL, inherit, &h), 0);
+    CHECK_EQ(pthread_create(&threads[1], NULL, repair_and_stay, &h), 0);
+    for (size_t i = 0; i < COUNT(threads); i++) pthread_join(threads[i], NULL);
+    CHECK_EQ(fps_load_relaxed(&h.arena.header->recovered_locks), 1);
+    munmap(h.ready, sizeof *h.ready);
+    drop_arena(&h.arena);
+}
+
+static void a_seat_is_used_behind_the_repair_of_the_stripe_of_the_dead(void) { check_inheritance(false); }
+static void a_seat_is_used_behind_the_repair_of_the_row_of_the_dead(void) { check_inheritance(true); }
+
 int main(int argc, char **argv)
 {
     static const test tests[] = {
@@ -238,6 +345,8 @@ int main(int argc, char **argv)
         TEST(rows_that_come_and_go_lose_no_push),
         TEST(a_table_that_grows_loses_no_push),
         TEST(a_table_that_grows_while_rows_go_loses_no_push),
+        TEST(a_seat_is_used_behind_the_repair_of_the_stripe_of_the_dead),
+        TEST(a_seat_is_used_behind_the_repair_of_the_row_of_the_dead),
     };
     if (argc > 1) operations = atol(argv[1]);
     return run_tests(tests, COUNT(tests));

@@ -227,8 +227,8 @@ static void the_format_version_is_the_third_word(void)
     uint32_t version;
     memcpy(&version, (const uint8_t *)&layout + 8, sizeof version);
     CHECK_EQ(version, FPS_FORMAT_VERSION);
-    CHECK_EQ(version, 5); /* 1 had one redo block a session and no hyper-parameters, 2 no members, 3 no rows, 4 no
-                             tables */
+    CHECK_EQ(version, 6); /* 1 had one redo block a session and no hyper-parameters, 2 no members, 3 no rows, 4 no
+                             tables, 5 one set of a table's hyper-parameters */
     for (layout.format_version = 1; layout.format_version < FPS_FORMAT_VERSION; layout.format_version++) {
         layout.checksum = fnv1a(&layout, offsetof(fps_layout, checksum));
         CHECK_EQ(parse(&layout), FPS_BAD_VERSION);
@@ -425,10 +425,51 @@ static void a_failed_create_leaves_nothing_behind(void)
     expect_success(start_process(create_without_descriptors, NULL));
 }
 
+static uint64_t mapped_bytes(void)
+{
+    unsigned long long pages = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    CHECK(file != NULL);
+    CHECK_EQ(fscanf(file, "%llu", &pages), 1);
+    fclose(file);
+    return pages * FPS_PAGE;
+}
+
+/* The file looks like an arena, but its seals let nobody write. */
+static int copy_that_cannot_be_mapped(const fps_arena *arena)
+{
+    int fd = memfd_create("fastps", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    CHECK(fd >= 0);
+    CHECK_EQ(pwrite(fd, arena->base, FPS_HEAD_BYTES, 0), FPS_HEAD_BYTES);
+    CHECK_EQ(ftruncate(fd, (off_t)arena->layout.total_bytes), 0);
+    CHECK_EQ(fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_FUTURE_WRITE), 0);
+    return fd;
+}
+
+static void a_failed_open_leaves_nothing_behind(void)
+{
+    fps_table_layout table = {.dim = 4, .item_bytes = 4, .max_rows = 1 << 24};
+    fps_arena_spec spec = spec_of(4096, 0, 1);
+    for (spec.tables = &table; spec.n_tables < 2; spec.n_tables++) {
+        fps_arena arena, peer;
+        CHECK_EQ(fps_arena_create(&spec, &arena), FPS_OK);
+        int fd = copy_that_cannot_be_mapped(&arena);
+        const uint64_t before = mapped_bytes();
+        const int maps = count_mapped_arenas();
+        for (int i = 0; i < 10; i++) CHECK_EQ(fps_arena_open(fd, arena.layout.arena_id, &peer), FPS_SYSTEM);
+        CHECK_EQ(errno, EPERM);
+        CHECK(mapped_bytes() < before + arena.layout.total_bytes);
+        CHECK_EQ(count_mapped_arenas(), maps);
+        CHECK_EQ(fcntl(fd, F_GETFD), FD_CLOEXEC); /* it stays the caller's */
+        close(fd);
+        drop_arena(&arena);
+    }
+}
+
 static void retire_and_close(void *argument)
 {
     fps_arena *arena = argument;
-    fps_arena_retire(arena);
+    CHECK_EQ(fps_arena_retire(arena), FPS_NOT_ABANDONED);
     CHECK_EQ(fps_arena_state(arena), FPS_OK);
     fps_arena_close(arena);
 }
@@ -441,13 +482,57 @@ static void a_forked_child_cannot_retire_its_parents_arena(void)
     drop_arena(&arena);
 }
 
-static void a_peer_cannot_retire_the_owners_arena(void)
+static void open_and_retire(void *argument)
+{
+    const fps_arena *arena = argument;
+    fps_arena peer;
+    CHECK_EQ(fps_arena_open(dup(arena->fd), arena->layout.arena_id, &peer), FPS_OK);
+    CHECK_EQ(fps_arena_retire(&peer), FPS_NOT_ABANDONED);
+    CHECK_EQ(fps_arena_state(&peer), FPS_OK);
+    fps_arena_close(&peer);
+}
+
+static void a_peer_cannot_retire_the_arena_of_a_live_owner(void)
 {
     fps_arena arena = make_arena(4096, 4096, 1);
-    fps_arena_retire(&arena);
-    fps_store32_relaxed(&arena.header->closed, 0);
-    fps_arena_retire(&arena); /* nobody holds the life lock now, and so this is no owner */
+    arena.params[4095] = 7;
+    expect_success(start_process(open_and_retire, &arena));
     CHECK_EQ(fps_arena_state(&arena), FPS_OK);
+    CHECK_EQ(arena.params[4095], 7);
+    drop_arena(&arena);
+}
+
+/* Its life lock says that this process's life thread holds it. */
+static void a_copy_of_an_owners_file_is_not_its_own(void)
+{
+    fps_arena arena = make_arena(4096, 4096, 1), copy;
+    int fd = memfd_create("fastps", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    CHECK_EQ(write(fd, arena.base, arena.layout.total_bytes), (ssize_t)arena.layout.total_bytes);
+    CHECK_EQ(fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK), 0);
+    CHECK_EQ(fps_arena_open(fd, arena.layout.arena_id, &copy), FPS_OK);
+    CHECK_EQ(fps_arena_retire(&copy), FPS_NOT_ABANDONED);
+    fps_arena_close(&copy);
+    fps_arena more = make_arena(4096, 4096, 1); /* the thread's list of locks is as it was */
+    drop_arena(&more);
+    CHECK_EQ(fps_arena_state(&arena), FPS_OK);
+    drop_arena(&arena);
+}
+
+static void *retire_often(void *arena)
+{
+    for (int i = 0; i < 100; i++) CHECK_EQ(fps_arena_retire(arena), FPS_OK);
+    return NULL;
+}
+
+static void an_arena_is_retired_by_any_thread_and_more_than_once(void)
+{
+    fps_arena arena = make_arena(1 << 20, 0, 1);
+    pthread_t threads[4];
+    for (size_t i = 0; i < COUNT(threads); i++) CHECK_EQ(pthread_create(&threads[i], NULL, retire_often, &arena), 0);
+    for (size_t i = 0; i < COUNT(threads); i++) pthread_join(threads[i], NULL);
+    CHECK_EQ(fps_arena_state(&arena), FPS_CLOSED);
+    fps_arena_close(&arena);
+    CHECK_EQ(fps_arena_retire(&arena), FPS_OK);
     fps_arena_close(&arena);
 }
 
@@ -728,6 +813,57 @@ static void the_death_of_the_owner_is_seen(void)
     munmap(shared, sizeof *shared);
 }
 
+static void own_a_large_arena(void *argument)
+{
+    owned *shared = argument;
+    fps_table_layout table = {.dim = 64, .item_bytes = 4, .max_rows = 1 << 16};
+    fps_arena_spec spec = spec_of(1 << 20, 0, 1);
+    spec.n_slots = 1;
+    spec.tables = &table;
+    spec.n_tables = 1;
+    fps_arena arena;
+    uint64_t backed = 0;
+    CHECK_EQ(fps_arena_create(&spec, &arena), FPS_OK);
+    CHECK_EQ(fps_arena_extend(&arena, arena.tables[0].rows, 1 << 20, &backed), FPS_OK);
+    for (uint32_t k = 0; k < 2; k++) memset(fps_arena_stream(&arena, k), 1, 1 << 20);
+    memset(arena.tables[0].rows, 1, 1 << 20);
+    fps_store32_relaxed(&shared->fd, (uint32_t)arena.fd);
+    fps_store32_release(&shared->ready, 1);
+    for (;;) pause();
+}
+
+static void expect_to_retire(void *peer)
+{
+    for (int i = 0; i < 20; i++) CHECK_EQ(fps_arena_retire(peer), FPS_OK);
+}
+
+static void anybody_gives_the_memory_of_a_dead_owners_arena_back(void)
+{
+    owned *shared = share(sizeof *shared);
+    fps_arena peer;
+    struct stat before, after;
+    char path[64];
+    pid_t pid = start_process(own_a_large_arena, shared), retiring[3];
+    await(&shared->ready, 1);
+    snprintf(path, sizeof path, "/proc/%d/fd/%u", pid, fps_load32_relaxed(&shared->fd));
+    fps_arena_spec spec = spec_of(4096, 4096, 1);
+    CHECK_EQ(fps_arena_open(open(path, O_RDWR | O_CLOEXEC), spec.arena_id, &peer), FPS_OK);
+    CHECK_EQ(fps_arena_retire(&peer), FPS_NOT_ABANDONED);
+    CHECK_EQ(peer.params[0], 1);
+    kill_process(pid);
+    CHECK_EQ(fstat(peer.fd, &before), 0);
+    for (size_t i = 0; i < COUNT(retiring); i++) retiring[i] = start_process(expect_to_retire, &peer);
+    CHECK_EQ(fps_arena_retire(&peer), FPS_OK);
+    for (size_t i = 0; i < COUNT(retiring); i++) expect_success(retiring[i]);
+    CHECK_EQ(fps_arena_state(&peer), FPS_CLOSED);
+    CHECK_EQ(fstat(peer.fd, &after), 0);
+    CHECK((before.st_blocks - after.st_blocks) * 512 >= 3 << 20);
+    CHECK((uint64_t)after.st_blocks * 512 <= fps_page_up(peer.layout.params_offset));
+    for (uint32_t i = 0; i < 1 << 20; i++) CHECK_EQ(peer.params[i] | peer.tables[0].rows[i], 0);
+    fps_arena_close(&peer);
+    munmap(shared, sizeof *shared);
+}
+
 int main(void)
 {
     static const test tests[] = {
@@ -753,8 +889,11 @@ int main(void)
         TEST(a_file_is_checked_before_it_is_mapped),
         TEST(a_descriptor_that_is_no_file_is_a_system_error),
         TEST(a_failed_create_leaves_nothing_behind),
+        TEST(a_failed_open_leaves_nothing_behind),
         TEST(a_forked_child_cannot_retire_its_parents_arena),
-        TEST(a_peer_cannot_retire_the_owners_arena),
+        TEST(a_peer_cannot_retire_the_arena_of_a_live_owner),
+        TEST(a_copy_of_an_owners_file_is_not_its_own),
+        TEST(an_arena_is_retired_by_any_thread_and_more_than_once),
         TEST(a_retired_arena_gives_its_memory_back),
         TEST(a_retired_arena_gives_the_memory_of_its_slots_back),
         TEST(an_arena_of_rounds_has_one_stripe_and_room_for_versions_and_rows),
@@ -764,6 +903,7 @@ int main(void)
         TEST(an_arena_of_rounds_takes_memory_for_two_versions_only),
         TEST(rounds_of_nonsense_are_refused),
         TEST(the_death_of_the_owner_is_seen),
+        TEST(anybody_gives_the_memory_of_a_dead_owners_arena_back),
     };
     return run_tests(tests, COUNT(tests));
 }

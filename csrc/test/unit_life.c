@@ -3,65 +3,104 @@
 
 #include "check.h"
 
-typedef struct seen {
-    pid_t thread;
-    int inside;
-    int calls;
-} seen;
-
-static int look(void *argument)
+static pthread_mutex_t *make_lives(size_t n)
 {
-    seen *s = argument;
-    CHECK_EQ(s->inside, 0); /* calls take turns, so these need no lock */
-    s->inside = 1;
-    if (s->calls > 0) CHECK_EQ(s->thread, gettid());
-    s->thread = gettid();
-    s->calls++;
-    s->inside = 0;
-    return s->calls;
+    pthread_mutex_t *lives = share(n * sizeof *lives);
+    for (size_t i = 0; i < n; i++) CHECK_EQ(fps_lock_init(&lives[i]), 0);
+    return lives;
 }
 
-static void *look_often(void *argument)
+static void drop_lives(pthread_mutex_t *lives, size_t n) { munmap(lives, n * sizeof *lives); }
+
+static int take(pthread_mutex_t *life) { return fps_life_take(life, FPS_LIVES); }
+
+static void a_life_lock_is_taken_once_and_given_back_once(void)
 {
-    for (int i = 0; i < 500; i++) fps_life_run(look, argument);
+    pthread_mutex_t *life = make_lives(1);
+    CHECK(!fps_life_holds(life));
+    CHECK_EQ(fps_life_give(life), EPERM);
+    CHECK_EQ(take(life), 0);
+    CHECK(fps_life_holds(life));
+    CHECK_EQ(take(life), EBUSY);
+    CHECK_EQ(fps_life_give(life), 0);
+    CHECK(!fps_life_holds(life));
+    CHECK_EQ(fps_lock_holder(life), 0);
+    CHECK_EQ(fps_life_give(life), EPERM);
+    CHECK_EQ(take(life), 0);
+    CHECK_EQ(fps_life_give(life), 0);
+    drop_lives(life, 1);
+}
+
+static void *take_and_end(void *life)
+{
+    CHECK_EQ(take(life), 0);
     return NULL;
 }
 
-static void all_calls_run_on_one_thread_and_take_turns(void)
+static void a_life_lock_outlives_the_thread_that_asked_for_it(void)
 {
-    seen s = {0};
-    pthread_t threads[4];
-    for (size_t i = 0; i < COUNT(threads); i++) CHECK_EQ(pthread_create(&threads[i], NULL, look_often, &s), 0);
-    for (size_t i = 0; i < COUNT(threads); i++) pthread_join(threads[i], NULL);
-    CHECK_EQ(s.calls, 2000);
-    CHECK(s.thread != gettid());
+    pthread_mutex_t *life = make_lives(1);
+    pthread_t thread;
+    CHECK_EQ(pthread_create(&thread, NULL, take_and_end, life), 0);
+    pthread_join(thread, NULL);
+    CHECK(fps_life_holds(life));
+    CHECK(!fps_lock_abandoned(life));
+    CHECK_EQ(fps_life_give(life), 0);
+    drop_lives(life, 1);
 }
 
-static int fail_with_eagain(void *unused)
+static void take_and_die(void *life)
 {
-    (void)unused;
-    errno = EAGAIN;
-    return -7;
+    CHECK_EQ(take(life), 0);
+    die();
 }
 
-static void the_answer_and_errno_come_back(void)
+static void a_life_lock_of_the_dead_says_so_once(void)
 {
-    seen s = {0};
-    CHECK_EQ(fps_life_run(fail_with_eagain, NULL), -7);
-    CHECK_EQ(errno, EAGAIN);
-    CHECK_EQ(fps_life_run(look, &s), 1);
-    CHECK_EQ(errno, 0);
+    pthread_mutex_t *life = make_lives(1);
+    expect_killed(start_process(take_and_die, life));
+    CHECK(fps_lock_abandoned(life));
+    CHECK_EQ(take(life), EOWNERDEAD);
+    CHECK(!fps_lock_abandoned(life));
+    CHECK_EQ(fps_life_give(life), 0);
+    CHECK_EQ(take(life), 0);
+    CHECK_EQ(fps_life_give(life), 0);
+    drop_lives(life, 1);
 }
 
-static int read_signal_mask(void *argument) { return pthread_sigmask(SIG_BLOCK, NULL, argument); }
+static void a_process_holds_no_more_than_it_may(void)
+{
+    pthread_mutex_t *lives = make_lives(4);
+    for (int i = 0; i < 3; i++) CHECK_EQ(fps_life_take(&lives[i], 3), 0);
+    CHECK_EQ(fps_life_take(&lives[3], 3), ENOLCK);
+    CHECK_EQ(fps_life_take(&lives[3], 4), 0);
+    CHECK_EQ(fps_life_give(&lives[0]), 0);
+    CHECK_EQ(fps_life_take(&lives[0], 3), ENOLCK);
+    CHECK_EQ(fps_life_give(&lives[1]), 0);
+    CHECK_EQ(fps_life_take(&lives[0], 3), 0);
+    CHECK_EQ(fps_life_take(&lives[0], 4), EBUSY); /* which counts for nothing */
+    CHECK_EQ(fps_life_take(&lives[1], 4), 0);
+    for (int i = 0; i < 4; i++) CHECK_EQ(fps_life_give(&lives[i]), 0);
+    drop_lives(lives, 4);
+}
 
 static void signals_are_left_to_other_threads(void)
 {
-    sigset_t mask, mine;
-    CHECK_EQ(fps_life_run(read_signal_mask, &mask), 0);
-    CHECK(sigismember(&mask, SIGINT) && sigismember(&mask, SIGTERM) && sigismember(&mask, SIGCHLD));
+    pthread_mutex_t *life = make_lives(1);
+    char path[64], line[256];
+    unsigned long long blocked = 0, some = 1ULL << (SIGINT - 1) | 1ULL << (SIGTERM - 1) | 1ULL << (SIGCHLD - 1);
+    sigset_t mine;
+    CHECK_EQ(take(life), 0);
+    snprintf(path, sizeof path, "/proc/self/task/%u/status", fps_lock_holder(life));
+    FILE *status = fopen(path, "r");
+    CHECK(status != NULL);
+    while (fgets(line, sizeof line, status)) sscanf(line, "SigBlk: %llx", &blocked);
+    fclose(status);
+    CHECK_EQ(blocked & some, some);
     pthread_sigmask(SIG_BLOCK, NULL, &mine);
     CHECK(!sigismember(&mine, SIGINT));
+    CHECK_EQ(fps_life_give(life), 0);
+    drop_lives(life, 1);
 }
 
 /* Every test runs in a forked process, so the count does not begin at 0 here. */
@@ -73,95 +112,136 @@ static void check_grandchild(void *unused)
     CHECK_EQ(fps_life_generation(), parents_generation + 2);
 }
 
+/* The first is the parent's. */
 static void check_child(void *argument)
 {
-    seen *parents = argument, s = {0};
+    pthread_mutex_t *lives = argument;
     CHECK_EQ(fps_life_generation(), parents_generation + 1);
-    CHECK_EQ(fps_life_run(look, &s), 1);
-    CHECK_EQ(fps_life_run(look, &s), 2);
-    CHECK(s.thread != gettid() && s.thread != parents->thread);
+    CHECK(!fps_life_holds(&lives[0]));
+    CHECK_EQ(fps_life_give(&lives[0]), EPERM);
+    CHECK_EQ(take(&lives[0]), EBUSY);
+    CHECK_EQ(fps_life_take(&lives[1], 1), 0); /* it holds none yet */
+    CHECK(fps_lock_holder(&lives[1]) != fps_lock_holder(&lives[0]));
+    CHECK_EQ(fps_life_give(&lives[1]), 0);
     expect_success(start_process(check_grandchild, NULL));
 }
 
-static void the_generation_grows_in_a_forked_child_that_has_a_life_thread_of_its_own(void)
+static void a_forked_child_has_a_generation_and_a_life_thread_of_its_own(void)
 {
-    seen s = {0};
-    CHECK_EQ(fps_life_run(look, &s), 1);
+    pthread_mutex_t *lives = make_lives(2);
+    CHECK_EQ(take(&lives[0]), 0);
     parents_generation = fps_life_generation();
-    for (int i = 0; i < 2; i++) expect_success(start_process(check_child, &s));
+    for (int i = 0; i < 2; i++) expect_success(start_process(check_child, lives));
     CHECK_EQ(fps_life_generation(), parents_generation);
-    CHECK_EQ(fps_life_run(look, &s), 2);
+    CHECK(fps_life_holds(&lives[0]));
+    CHECK_EQ(fps_life_give(&lives[0]), 0);
+    drop_lives(lives, 2);
+}
+
+/* What may be taken by several at once. */
+typedef struct struggle {
+    pthread_mutex_t *life;
+    fps_word32 inside;
+    fps_word32 enough;
+} struggle;
+
+static void *take_and_give(void *argument)
+{
+    struggle *s = argument;
+    while (!fps_load32_relaxed(&s->enough)) {
+        const int error = take(s->life);
+        if (error == EBUSY) continue;
+        CHECK_EQ(error, 0);
+        CHECK_EQ(atomic_fetch_add(&s->inside, 1), 0);
+        atomic_fetch_sub(&s->inside, 1);
+        CHECK_EQ(fps_life_give(s->life), 0);
+    }
+    return NULL;
+}
+
+static void threads_never_hold_a_life_lock_at_once(void)
+{
+    struggle s = {.life = make_lives(1)};
+    pthread_t threads[4];
+    for (size_t i = 0; i < COUNT(threads); i++) CHECK_EQ(pthread_create(&threads[i], NULL, take_and_give, &s), 0);
+    nap_us(200000);
+    fps_store32_relaxed(&s.enough, 1);
+    for (size_t i = 0; i < COUNT(threads); i++) pthread_join(threads[i], NULL);
+    drop_lives(s.life, 1);
 }
 
 #ifndef __SANITIZE_ADDRESS__
 /* AddressSanitizer's allocator does not survive a fork beside a busy thread: the child hangs in the sanitizer. */
-static _Atomic bool enough;
-
-static void *look_until_enough(void *argument)
+static void take_another(void *life)
 {
-    while (!enough) fps_life_run(look, argument);
-    return NULL;
+    CHECK_EQ(take(life), 0);
+    CHECK_EQ(fps_life_give(life), 0);
 }
 
-static void look_once(void *unused)
+static void a_child_forked_in_the_middle_of_a_call_can_take_a_lock(void)
 {
-    (void)unused;
-    seen s = {0};
-    CHECK_EQ(fps_life_run(look, &s), 1);
-}
-
-static void a_child_forked_in_the_middle_of_a_call_can_run_calls(void)
-{
-    seen s = {0};
+    pthread_mutex_t *lives = make_lives(2);
+    struggle s = {.life = &lives[0]};
     pthread_t threads[2];
-    CHECK_EQ(fps_life_run(look, &s), 1);
-    for (size_t i = 0; i < COUNT(threads); i++) CHECK_EQ(pthread_create(&threads[i], NULL, look_until_enough, &s), 0);
-    for (int i = 0; i < 50; i++) expect_success(start_process(look_once, NULL));
-    enough = true;
+    for (size_t i = 0; i < COUNT(threads); i++) CHECK_EQ(pthread_create(&threads[i], NULL, take_and_give, &s), 0);
+    for (int i = 0; i < 50; i++) expect_success(start_process(take_another, &lives[1]));
+    fps_store32_relaxed(&s.enough, 1);
     for (size_t i = 0; i < COUNT(threads); i++) pthread_join(threads[i], NULL);
+    drop_lives(lives, 2);
 }
 
-static void *look_for_the_first_time(void *argument)
+static void *take_for_the_first_time(void *life)
 {
-    fps_life_run(look, argument);
+    CHECK_EQ(take(life), 0);
     return NULL;
 }
 
-static void look_or_hang(void *unused)
+static void take_or_hang(void *life)
 {
     alarm(2);
-    look_once(unused);
+    take_another(life);
     CHECK_EQ(fps_life_generation(), parents_generation + 1);
 }
 
-static void fork_during_the_first_call(void *delay)
+typedef struct first {
+    pthread_mutex_t *lives;
+    int delay;
+} first;
+
+static void fork_during_the_first_call(void *argument)
 {
-    seen s = {0};
+    const first *f = argument;
     pthread_t thread;
     parents_generation = fps_life_generation();
-    CHECK_EQ(pthread_create(&thread, NULL, look_for_the_first_time, &s), 0);
-    for (volatile int i = *(int *)delay; i > 0; i--) {
+    CHECK_EQ(pthread_create(&thread, NULL, take_for_the_first_time, &f->lives[0]), 0);
+    for (volatile int i = f->delay; i > 0; i--) {
     }
-    expect_success(start_process(look_or_hang, NULL));
+    expect_success(start_process(take_or_hang, &f->lives[1]));
     pthread_join(thread, NULL);
+    CHECK_EQ(fps_life_give(&f->lives[0]), 0);
 }
 
-static void a_child_forked_during_the_first_call_can_run_calls(void)
+static void a_child_forked_during_the_first_call_can_take_a_lock(void)
 {
-    for (int delay = 0; delay < 64000; delay += 800) expect_success(start_process(fork_during_the_first_call, &delay));
+    first f = {.lives = make_lives(2)};
+    for (; f.delay < 64000; f.delay += 800) expect_success(start_process(fork_during_the_first_call, &f));
+    drop_lives(f.lives, 2);
 }
 #endif
 
 int main(void)
 {
     static const test tests[] = {
-        TEST(all_calls_run_on_one_thread_and_take_turns),
-        TEST(the_answer_and_errno_come_back),
+        TEST(a_life_lock_is_taken_once_and_given_back_once),
+        TEST(a_life_lock_outlives_the_thread_that_asked_for_it),
+        TEST(a_life_lock_of_the_dead_says_so_once),
+        TEST(a_process_holds_no_more_than_it_may),
         TEST(signals_are_left_to_other_threads),
-        TEST(the_generation_grows_in_a_forked_child_that_has_a_life_thread_of_its_own),
+        TEST(a_forked_child_has_a_generation_and_a_life_thread_of_its_own),
+        TEST(threads_never_hold_a_life_lock_at_once),
 #ifndef __SANITIZE_ADDRESS__
-        TEST(a_child_forked_in_the_middle_of_a_call_can_run_calls),
-        TEST(a_child_forked_during_the_first_call_can_run_calls),
+        TEST(a_child_forked_in_the_middle_of_a_call_can_take_a_lock),
+        TEST(a_child_forked_during_the_first_call_can_take_a_lock),
 #endif
     };
     return run_tests(tests, COUNT(tests));

@@ -802,7 +802,7 @@ static void a_session_that_is_adopted_claims_nothing(void)
     other o = other_of(&t);
     float sum = close_round(&t, 1);
     expect_killed(start_process(apply_and_die, &o));
-    CHECK_EQ(fps_session_adopt(&t.arenas[0], 2, &adopted), FPS_OK);
+    CHECK_EQ(adopt_session(&t.arenas[0], 2, &adopted), FPS_OK);
     CHECK_EQ(fps_load_relaxed(&adopted.seat->pins), 0);
     check_nothing_is_claimed(&t.arenas[0]);
     check_team(&t, 1, sum);
@@ -1099,7 +1099,7 @@ static void hold_the_turn(void *argument)
 {
     other *o = argument;
     fps_session s;
-    CHECK_EQ(fps_session_open(&o->arenas[0], &s), FPS_OK);
+    CHECK_EQ(try_session(&o->arenas[0], &s), FPS_OK);
     fps_store32_relaxed(&o->arenas[0].header->turn, s.index + 1);
     fps_store32_release(o->ready, 1);
     for (;;) pause();

@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
-#include "check.h"
+#include "member.h"
+#include "tables.h"
 
 typedef struct worker {
     fps_arena *arena;
@@ -44,7 +45,7 @@ static void no_seat_left_is_full_and_a_closed_one_is_used_again(void)
 {
     fps_arena arena = make_arena(4096, 4096, 2);
     fps_session a = open_session(&arena), b = open_session(&arena), c;
-    CHECK_EQ(fps_session_open(&arena, &c), FPS_FULL);
+    CHECK_EQ(try_session(&arena, &c), FPS_FULL);
     fps_session_close(&a);
     CHECK(a.seat == NULL);
     fps_session_close(&a); /* a second close is harmless */
@@ -80,7 +81,7 @@ static void a_dead_sessions_seat_is_taken_when_no_other_is_free(void)
     pid_t pid = start_worker(&w);
     fps_session a = open_session(&arena), b;
     CHECK_EQ(a.index, 2);
-    CHECK_EQ(fps_session_open(&arena, &b), FPS_FULL);
+    CHECK_EQ(try_session(&arena, &b), FPS_FULL);
     kill_process(pid);
     CHECK_EQ(fps_load32_relaxed(&arena.seats[0].state), FPS_SEAT_LIVE);
     fps_session_close(&a);
@@ -101,18 +102,18 @@ static void only_a_dead_owners_session_is_adopted_and_only_once(void)
     fps_word32 *ready = share(sizeof *ready);
     worker w = {.arena = &arena, .ready = ready, .n_sessions = 1};
     fps_session s;
-    CHECK_EQ(fps_session_adopt(&arena, 0, &s), FPS_NOT_ABANDONED); /* free */
-    CHECK_EQ(fps_session_adopt(&arena, 2, &s), FPS_NOT_ABANDONED); /* not there */
+    CHECK_EQ(adopt_session(&arena, 0, &s), FPS_NOT_ABANDONED); /* free */
+    CHECK_EQ(adopt_session(&arena, 2, &s), FPS_NOT_ABANDONED); /* not there */
     pid_t pid = start_worker(&w);
-    CHECK_EQ(fps_session_adopt(&arena, 0, &s), FPS_NOT_ABANDONED); /* alive */
+    CHECK_EQ(adopt_session(&arena, 0, &s), FPS_NOT_ABANDONED); /* alive */
     kill_process(pid);
-    CHECK_EQ(fps_session_adopt(&arena, 0, &s), FPS_OK);
+    CHECK_EQ(adopt_session(&arena, 0, &s), FPS_OK);
     CHECK_EQ(s.index, 0);
     CHECK_EQ(fps_load32_relaxed(&s.seat->pid), getpid());
     fps_session again;
-    CHECK_EQ(fps_session_adopt(&arena, 0, &again), FPS_NOT_ABANDONED);
+    CHECK_EQ(adopt_session(&arena, 0, &again), FPS_NOT_ABANDONED);
     fps_session_close(&s);
-    CHECK_EQ(fps_session_adopt(&arena, 0, &again), FPS_NOT_ABANDONED);
+    CHECK_EQ(adopt_session(&arena, 0, &again), FPS_NOT_ABANDONED);
     munmap(ready, sizeof *ready);
     drop_arena(&arena);
 }
@@ -134,7 +135,7 @@ static void a_forked_child_that_closes_its_parents_session_changes_nothing(void)
     CHECK_EQ(fps_lock_holder(&s.seat->life), holder);
     CHECK(!fps_lock_abandoned(&s.seat->life));
     CHECK_EQ(fps_load32_relaxed(&s.seat->state), FPS_SEAT_LIVE);
-    CHECK_EQ(fps_session_open(&arena, &other), FPS_FULL);
+    CHECK_EQ(try_session(&arena, &other), FPS_FULL);
     fps_session_close(&s);
     drop_arena(&arena);
 }
@@ -162,7 +163,7 @@ static void *open_briefly(void *argument)
     float *ones = filled(1024, 1);
     for (int i = 0; i < 200; i++) {
         fps_session s;
-        fps_status status = fps_session_open(arena, &s);
+        fps_status status = try_session(arena, &s);
         if (status == FPS_FULL) continue;
         CHECK_EQ(status, FPS_OK);
         CHECK_EQ(push(&s, ones), FPS_OK);
@@ -200,6 +201,190 @@ static void a_process_that_dies_with_many_sessions_gives_all_of_them_up(void)
     drop_arena(&arena);
 }
 
+/* Seats whose owners died in the middle of a row, while somebody keeps the births lock, without which no row can be
+ * repaired: nobody can take these seats over. */
+#define N_DEAD 8u
+
+typedef struct ruin {
+    fps_arena arena;
+    const fps_table *t;
+    uint64_t key; /* that the next one dies with */
+} ruin;
+
+static void die_in_a_row(void *argument)
+{
+    ruin *r = argument;
+    fps_session s = open_session(&r->arena);
+    const uint32_t row = fps_table_search(r->t, r->key, fps_hash(r->key));
+    uint64_t word;
+    CHECK_EQ(fps_row_try(&s, r->t, row, r->key, &word), FPS_OK);
+    die();
+}
+
+static void make_ruin(ruin *r, uint32_t n_sessions)
+{
+    fps_table_layout table = table_of(3, 0, 100);
+    fps_arena_spec spec = spec_of_tables(&table, 1, n_sessions);
+    const float ones[3] = {1, 1, 1};
+    spec.n_members = 3;
+    spec.policy = (fps_policy){.kind = FPS_SSP, .staleness = 1};
+    CHECK_EQ(fps_arena_create(&spec, &r->arena), FPS_OK);
+    r->t = &r->arena.tables[0];
+    for (r->key = 1; r->key <= N_DEAD; r->key++) {
+        fps_session s = open_session(&r->arena);
+        CHECK_EQ(push_rows(&s, 0, &r->key, 1, ones, NULL), FPS_OK);
+        fps_session_close(&s);
+    }
+    for (r->key = 1; r->key <= N_DEAD; r->key++) expect_killed(start_process(die_in_a_row, r));
+}
+
+static void hold_births(ruin *r)
+{
+    const fps_wait wait = wait_ms(20000);
+    CHECK_EQ(fps_table_enter(&r->arena, r->t, &wait), FPS_OK);
+}
+
+/* One second for each of the dead would be far beyond it. */
+static void an_open_that_cannot_succeed_ends_at_its_deadline_however_many_died(void)
+{
+    ruin r;
+    fps_session s;
+    make_ruin(&r, N_DEAD);
+    hold_births(&r);
+    const int64_t start = fps_now_ns();
+    const fps_wait wait = wait_ms(50), no_wait = {.deadline_ns = FPS_NO_WAIT};
+    CHECK_EQ(fps_session_open(&r.arena, &wait, &s), FPS_TIMEOUT);
+    CHECK(fps_now_ns() >= wait.deadline_ns);
+    CHECK_EQ(fps_session_adopt(&r.arena, 3, &wait, &s), FPS_TIMEOUT);
+    CHECK_EQ(fps_session_open(&r.arena, &no_wait, &s), FPS_BUSY);
+    CHECK(fps_now_ns() - start < INT64_C(5000000000));
+    CHECK_EQ(fps_session_blocker(&r.arena), gettid());
+    for (uint32_t i = 0; i < N_DEAD; i++) CHECK(fps_lock_abandoned(&r.arena.seats[i].life)); /* left to the next */
+    fps_table_leave(r.t);
+    CHECK_EQ(fps_session_blocker(&r.arena), 0);
+    s = open_session(&r.arena);
+    CHECK_EQ(fps_row_written(&r.arena, s.index), 0);
+    fps_session_close(&s);
+    drop_arena(&r.arena);
+}
+
+static int stop_at_once(void *asked)
+{
+    ++*(int *)asked;
+    return 1;
+}
+
+static void an_open_that_waits_is_called_off_when_somebody_interrupts_it(void)
+{
+    ruin r;
+    fps_session s;
+    int asked = 0;
+    fps_wait wait = wait_ms(20000);
+    wait.interrupted = stop_at_once;
+    wait.state = &asked;
+    make_ruin(&r, N_DEAD);
+    hold_births(&r);
+    CHECK_EQ(fps_session_open(&r.arena, &wait, &s), FPS_INTERRUPTED);
+    CHECK_EQ(asked, 1);
+    fps_table_leave(r.t);
+    CHECK_EQ(fps_session_open(&r.arena, &wait, &s), FPS_OK); /* nothing to wait for */
+    CHECK_EQ(asked, 1);
+    fps_session_close(&s);
+    drop_arena(&r.arena);
+}
+
+typedef struct opening {
+    ruin *ruin;
+    fps_session session;
+    fps_status status;
+    fps_word32 done;
+} opening;
+
+static void *open_in_the_end(void *argument)
+{
+    opening *o = argument;
+    o->status = try_session(&o->ruin->arena, &o->session);
+    fps_store32_release(&o->done, 1);
+    return NULL;
+}
+
+static void start_opening(opening *o, ruin *r, pthread_t *thread)
+{
+    *o = (opening){.ruin = r};
+    make_ruin(r, N_DEAD);
+    hold_births(r);
+    CHECK_EQ(pthread_create(thread, NULL, open_in_the_end, o), 0);
+    nap_us(50000);
+    CHECK_EQ(fps_load32_acquire(&o->done), 0);
+}
+
+static void take_part(void *arena)
+{
+    const fps_wait wait = wait_ms(20000);
+    fps_worker w;
+    CHECK_EQ(fps_worker_join(arena, FPS_ANY_RANK, 0, &wait, &w), FPS_OK);
+    for (uint64_t clock = 0; clock < 10; clock++) CHECK_EQ(fps_worker_end_step(&w, clock, &wait), FPS_OK);
+    fps_worker_leave(&w);
+}
+
+/* A life lock, a rank, a fork, and others at the board: none of them waits for the seats of the dead. */
+static void nobody_waits_behind_an_open_that_waits(void)
+{
+    ruin r;
+    opening o;
+    pthread_t thread;
+    start_opening(&o, &r, &thread);
+    fps_arena other = make_arena(4096, 4096, 1);
+    fps_session s = open_session(&other);
+    take_part(&r.arena);
+    pid_t pids[2];
+    for (int i = 0; i < 2; i++) pids[i] = start_process(take_part, &r.arena);
+    for (int i = 0; i < 2; i++) expect_success(pids[i]);
+    fps_session_close(&s);
+    drop_arena(&other);
+    CHECK_EQ(fps_load32_acquire(&o.done), 0);
+    fps_table_leave(r.t);
+    pthread_join(thread, NULL);
+    CHECK_EQ(o.status, FPS_OK);
+    fps_session_close(&o.session);
+    drop_arena(&r.arena);
+}
+
+static void an_open_that_waits_takes_the_first_seat_that_comes_free(void)
+{
+    ruin r;
+    opening o;
+    pthread_t thread;
+    make_ruin(&r, N_DEAD + 1);
+    o = (opening){.ruin = &r};
+    fps_session s = open_session(&r.arena);
+    CHECK_EQ(s.index, N_DEAD);
+    hold_births(&r);
+    CHECK_EQ(pthread_create(&thread, NULL, open_in_the_end, &o), 0);
+    nap_us(20000);
+    CHECK_EQ(fps_load32_acquire(&o.done), 0);
+    fps_session_close(&s);
+    pthread_join(thread, NULL);
+    CHECK_EQ(o.status, FPS_OK);
+    CHECK_EQ(o.session.index, N_DEAD);
+    fps_table_leave(r.t);
+    fps_session_close(&o.session);
+    drop_arena(&r.arena);
+}
+
+static void an_open_that_waits_ends_when_the_arena_is_closed(void)
+{
+    ruin r;
+    opening o;
+    pthread_t thread;
+    start_opening(&o, &r, &thread);
+    fps_arena_retire(&r.arena);
+    pthread_join(thread, NULL);
+    CHECK_EQ(o.status, FPS_CLOSED);
+    fps_table_leave(r.t);
+    fps_arena_close(&r.arena);
+}
+
 int main(void)
 {
     static const test tests[] = {
@@ -212,6 +397,11 @@ int main(void)
         TEST(a_process_that_exits_without_closing_gives_its_seat_up),
         TEST(threads_that_open_and_close_never_share_a_seat),
         TEST(a_process_that_dies_with_many_sessions_gives_all_of_them_up),
+        TEST(an_open_that_cannot_succeed_ends_at_its_deadline_however_many_died),
+        TEST(an_open_that_waits_is_called_off_when_somebody_interrupts_it),
+        TEST(nobody_waits_behind_an_open_that_waits),
+        TEST(an_open_that_waits_takes_the_first_seat_that_comes_free),
+        TEST(an_open_that_waits_ends_when_the_arena_is_closed),
     };
     return run_tests(tests, COUNT(tests));
 }

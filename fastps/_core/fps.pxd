@@ -126,7 +126,7 @@ cdef extern from "arena.h" nogil:
     uint64_t fps_arena_bytes(const fps_arena_spec *spec)
     fps_status fps_arena_create(const fps_arena_spec *spec, fps_arena *out)
     fps_status fps_arena_open(int fd, const uint8_t *arena_id, fps_arena *out)
-    void fps_arena_retire(fps_arena *arena)
+    fps_status fps_arena_retire(const fps_arena *arena)
     void fps_arena_close(fps_arena *arena)
     fps_status fps_arena_state(const fps_arena *arena)
 
@@ -152,7 +152,8 @@ cdef extern from "session.h" nogil:
         fps_seat *seat
         uint32_t index
         uint64_t seq
-    fps_status fps_session_open(const fps_arena *arena, fps_session *out)
+    fps_status fps_session_open(const fps_arena *arena, const fps_wait *wait, fps_session *out)
+    uint32_t fps_session_blocker(const fps_arena *arena)
     void fps_session_close(fps_session *session)
 
 

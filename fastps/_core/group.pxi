@@ -29,6 +29,8 @@ cdef class Lane:
         cdef uint32_t i
         cdef fps_status status
         cdef fps_session *session
+        cdef Signal signal
+        cdef fps_wait wait = wait_for(group.timeout, &signal)
         self.group, self.mapped, self.generation = group, group.mapped, fps_life_generation()
         self.sessions = <fps_session *>calloc(group.n_parts, sizeof(fps_session))
         self.parts = <fps_part *>calloc(group.n_parts, sizeof(fps_part))
@@ -43,7 +45,13 @@ cdef class Lane:
         for i in range(group.n_parts):
             session = &self.sessions[i]
             with nogil:
-                status = fps_session_open(group.arenas[i], session)
+                status = fps_session_open(group.arenas[i], &wait, session)
+            if status == FPS_INTERRUPTED:
+                raise error_of(&signal)
+            if status == FPS_TIMEOUT:
+                raise errors.WaitTimeoutError(
+                    f"{group.label(i)}: waited {group.timeout:.3g} s for the session of a process that died, which cannot be "
+                    f"taken over while {process_of(fps_session_blocker(group.arenas[i]))} holds what it has left")
             if status != FPS_OK:
                 raise exception_of(status, group.label(i), c_errno)
             self.n_open = i + 1
