@@ -1,6 +1,8 @@
 /* Processes that die while they work on a table: at every instruction, or at random. `kill_tables [seed]`. */
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <sys/ptrace.h>
+#include <sys/stat.h>
 
 #include "life.h"
 #include "tables.h"
@@ -942,6 +944,110 @@ static void random_deaths_lose_nothing_and_stop_nobody(void)
     munmap(c.stop, sizeof *c.stop);
 }
 
+/* The owner of the arena dies while others work. Whoever finds out gives the memory back, under those who have not. */
+#define N_HEIRS 3u
+#define ESTATES 40u
+#define ESTATE_N 16384u
+
+typedef struct estate {
+    fps_word32 fd, at_work;
+    pid_t owner;
+} estate;
+
+static void open_estate(estate *e, fps_arena *arena)
+{
+    char path[64];
+    fps_arena_spec spec = spec_of(0, 0, 1);
+    await(&e->fd, 1);
+    snprintf(path, sizeof path, "/proc/%d/fd/%u", e->owner, fps_load32_acquire(&e->fd));
+    CHECK_EQ(fps_arena_open(open(path, O_RDWR | O_CLOEXEC), spec.arena_id, arena), FPS_OK);
+}
+
+static void own_until_killed(void *argument)
+{
+    estate *e = argument;
+    fps_arena arena;
+    fps_table_layout table = table_of(DIM, 1, MAX_KEYS);
+    fps_arena_spec spec = spec_of_tables(&table, 1, N_HEIRS + 1);
+    spec.params_bytes = ESTATE_N * 4;
+    spec.stripe_bytes = 8192;
+    spec.n_slots = 1;
+    CHECK_EQ(fps_arena_create(&spec, &arena), FPS_OK);
+    fps_store32_release(&e->fd, (uint32_t)arena.fd);
+    for (;;) pause();
+}
+
+/* What is answered with FPS_OK was read before the memory went. */
+static fps_status work_once(fps_session *s, uint64_t *state, const float *ones, float *out, float *last)
+{
+    uint64_t keys[8];
+    uint8_t removed[8];
+    const uint32_t what = random_below(state, 5);
+    fps_status status;
+    for (uint32_t i = 0; i < COUNT(keys); i++) keys[i] = key_of(random_below(state, MAX_KEYS));
+    if (what == 0) {
+        status = pull(s, out);
+        if (status == FPS_OK) check_all_equal(out, ESTATE_N, out[0]);
+        if (status == FPS_OK) CHECK(out[0] >= *last);
+        if (status == FPS_OK) *last = out[0];
+    } else if (what == 1) {
+        status = push(s, ones);
+    } else if (what == 2) {
+        status = push_rows(s, 0, keys, COUNT(keys), ones, out);
+        for (uint32_t i = 0; i < COUNT(keys) && status == FPS_OK; i++) CHECK(out[i * DIM] >= 1);
+    } else if (what == 3) {
+        status = pull_rows(s, 0, keys, COUNT(keys), out, true);
+    } else {
+        uint32_t done = 0;
+        const fps_wait wait = wait_ms(20000);
+        status = fps_table_remove(s, &s->arena->tables[0], keys, COUNT(keys), UINT32_MAX, NULL, removed, &done, &wait);
+    }
+    return status;
+}
+
+static void inherit(void *argument)
+{
+    estate *e = argument;
+    fps_arena arena;
+    open_estate(e, &arena);
+    fps_session s = open_session(&arena);
+    uint64_t state = (uint64_t)seed << 32 | (uint32_t)getpid();
+    float *ones = filled(ESTATE_N, 1), *out = filled(ESTATE_N, -1), last = 0;
+    fps_status status = FPS_OK;
+    atomic_fetch_add(&e->at_work, 1);
+    while (status == FPS_OK) status = work_once(&s, &state, ones, out, &last);
+    CHECK(status == FPS_OWNER_DIED || status == FPS_CLOSED);
+    CHECK_EQ(fps_arena_retire(&arena), FPS_OK);
+    CHECK_EQ(work_once(&s, &state, ones, out, &last), FPS_CLOSED);
+    fps_session_close(&s);
+    fps_arena_close(&arena);
+    free(ones);
+    free(out);
+}
+
+static void the_memory_of_a_dead_owners_arena_is_given_back_under_those_who_work(void)
+{
+    uint64_t state = seed;
+    for (uint32_t i = 0; i < ESTATES; i++) {
+        estate *e = share(sizeof *e);
+        fps_arena arena;
+        pid_t heirs[N_HEIRS];
+        struct stat file;
+        e->owner = start_process(own_until_killed, e);
+        open_estate(e, &arena);
+        for (uint32_t k = 0; k < N_HEIRS; k++) heirs[k] = start_process(inherit, e);
+        await(&e->at_work, N_HEIRS);
+        nap_us(random_below(&state, 10000));
+        kill_process(e->owner);
+        for (uint32_t k = 0; k < N_HEIRS; k++) expect_success(heirs[k]);
+        CHECK_EQ(fps_arena_retire(&arena), FPS_OK); /* what one wrote while another gave it back */
+        CHECK_EQ(fstat(arena.fd, &file), 0);
+        CHECK((uint64_t)file.st_blocks * 512 <= fps_page_up(arena.layout.params_offset));
+        fps_arena_close(&arena);
+        munmap(e, sizeof *e);
+    }
+}
+
 int main(int argc, char **argv)
 {
     static const test tests[] = {
@@ -959,6 +1065,7 @@ int main(int argc, char **argv)
         TEST(a_death_at_any_instruction_of_tidying_up_leaves_it_to_the_next),
         TEST(a_push_that_comes_late_is_not_lost_with_a_birth_that_died),
         TEST(random_deaths_lose_nothing_and_stop_nobody),
+        TEST(the_memory_of_a_dead_owners_arena_is_given_back_under_those_who_work),
     };
     seed = argc > 1 ? (uint32_t)strtoul(argv[1], NULL, 10) : (uint32_t)time(NULL);
     printf("  seed %u\n", seed);
