@@ -262,8 +262,11 @@ void fps_arena_close(fps_arena *arena)
     *arena = (fps_arena){.fd = -1};
 }
 
-fps_status fps_arena_state(const fps_arena *arena)
+fps_status fps_arena_state(const fps_arena *arena) { return fps_header_state(arena->header); }
+
+fps_status fps_arena_lock(const fps_arena *arena, pthread_mutex_t *lock, const fps_wait *wait, bool *abandoned)
 {
-    if (fps_load32_relaxed(&arena->header->closed)) return FPS_CLOSED;
-    return fps_lock_abandoned(&arena->header->owner_life) ? FPS_OWNER_DIED : FPS_OK;
+    fps_wait here = *wait;
+    here.header = arena->header;
+    return fps_lock_acquire(lock, &here, abandoned);
 }

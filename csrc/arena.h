@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "layout.h"
+#include "lock.h"
 #include "status.h"
 
 /* What to create. */
@@ -129,5 +130,9 @@ void fps_arena_release(const fps_arena *arena, uint8_t *from, uint64_t bytes);
 
 /* FPS_OK, FPS_CLOSED or FPS_OWNER_DIED, for the price of two loads from one cache line. */
 fps_status fps_arena_state(const fps_arena *arena);
+
+/* fps_lock_acquire of a lock in the arena: the wait ends, with that state, when the arena is closed or its owner dies.
+ */
+fps_status fps_arena_lock(const fps_arena *arena, pthread_mutex_t *lock, const fps_wait *wait, bool *abandoned);
 
 #endif

@@ -43,6 +43,12 @@ int fps_lock_init(pthread_mutex_t *lock)
     return error;
 }
 
+fps_status fps_header_state(const fps_header *header)
+{
+    if (fps_load32_relaxed(&header->closed)) return FPS_CLOSED;
+    return fps_lock_abandoned(&header->owner_life) ? FPS_OWNER_DIED : FPS_OK;
+}
+
 static fps_status taken(int error, bool *abandoned)
 {
     *abandoned = error == EOWNERDEAD;
@@ -74,6 +80,8 @@ static fps_status sleep_for(pthread_mutex_t *lock, const fps_wait *wait, bool *a
         struct timespec t = {.tv_sec = until / 1000000000, .tv_nsec = until % 1000000000};
         fps_status status = taken(pthread_mutex_clocklock(lock, CLOCK_MONOTONIC, &t), abandoned);
         if (status != FPS_TIMEOUT) return status;
+        status = wait->header ? fps_header_state(wait->header) : FPS_OK;
+        if (status != FPS_OK) return status; /* its holder may be stopped for ever */
         if (wait->interrupted && wait->interrupted(wait->state)) return FPS_INTERRUPTED;
     }
 }

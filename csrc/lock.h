@@ -25,7 +25,8 @@ typedef struct fps_wait {
     int64_t deadline_ns;             /* CLOCK_MONOTONIC; FPS_NO_WAIT: do not wait; FPS_NEVER: no deadline */
     int (*interrupted)(void *state); /* asked every 50 ms of sleep; nonzero ends the wait; may be NULL */
     void *state;
-    fps_meters *meters; /* where waits are counted; may be NULL */
+    fps_meters *meters;       /* where waits are counted; may be NULL */
+    const fps_header *header; /* of the arena that the lock is in: asked as often whether it still is; may be NULL */
     fps_manner manner;
 } fps_wait;
 
@@ -34,8 +35,11 @@ int64_t fps_now_ns(void);
 /* 0 or an errno. */
 int fps_lock_init(pthread_mutex_t *lock);
 
-/* FPS_OK; FPS_BUSY, FPS_TIMEOUT or FPS_INTERRUPTED without the lock; `*abandoned` tells that the last holder died: the
- * caller repairs what the lock protects and then calls fps_lock_repaired, before it unlocks. */
+/* FPS_OK, FPS_CLOSED or FPS_OWNER_DIED. Two loads. */
+fps_status fps_header_state(const fps_header *header);
+
+/* FPS_OK; FPS_BUSY, FPS_TIMEOUT, FPS_INTERRUPTED or the header's state without the lock; `*abandoned` tells that the
+ * last holder died: the caller repairs what the lock protects and then calls fps_lock_repaired, before it unlocks. */
 fps_status fps_lock_acquire(pthread_mutex_t *lock, const fps_wait *wait, bool *abandoned);
 void fps_lock_repaired(pthread_mutex_t *lock);
 void fps_lock_release(pthread_mutex_t *lock);

@@ -28,10 +28,10 @@ static void ring(fps_board *board)
     syscall(SYS_futex, &board->bell, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
 }
 
-static fps_status enter_board(const fps_roster *r, const fps_wait *wait)
+static fps_status enter_board(const fps_arena *arena, const fps_roster *r, const fps_wait *wait)
 {
     bool abandoned;
-    fps_status status = fps_lock_acquire(&r->board->lock, wait, &abandoned);
+    fps_status status = fps_arena_lock(arena, &r->board->lock, wait, &abandoned);
     if (status != FPS_OK || !abandoned) return status;
     bool grew = fps_clock_settle(r);
     fps_store_relaxed(&r->board->progressed_ns, (uint64_t)fps_now_ns());
@@ -131,7 +131,7 @@ static fps_status try_rank(const fps_roster *r, fps_worker *w, uint32_t rank, co
         errno = error;
         return FPS_SYSTEM;
     }
-    fps_status status = enter_board(r, wait);
+    fps_status status = enter_board(w->arena, r, wait);
     if (status == FPS_OK) {
         bool taken = take_rank(r, w, rank), grew = false;
         if (taken) grew = fps_clock_enter(r, rank, w->lease_ns == 0 ? FPS_MEMBER_HERE : FPS_MEMBER_AWAY);
@@ -151,7 +151,7 @@ fps_status fps_worker_join(const fps_arena *arena, uint32_t rank, int64_t lease_
     const fps_roster *r = &w.roster;
     fps_status status = fps_arena_state(arena);
     if (status == FPS_OK && rank != FPS_ANY_RANK && rank >= r->n_members) return FPS_FULL;
-    if (status == FPS_OK) status = enter_board(r, wait);
+    if (status == FPS_OK) status = enter_board(arena, r, wait);
     if (status != FPS_OK) return status;
     leave_board(r, sweep(r, NULL)); /* ranks of the dead come free */
     status = FPS_FULL;
@@ -175,7 +175,7 @@ void fps_worker_leave(fps_worker *worker)
     if (!w.arena || w.process != fps_life_generation()) return; /* a forked child is not its parent */
     const fps_roster *r = &w.roster;
     const fps_wait wait = {.deadline_ns = fps_now_ns() + LEAVE_NS};
-    bool entered = enter_board(r, &wait) == FPS_OK;
+    bool entered = enter_board(w.arena, r, &wait) == FPS_OK;
     if (entered) leave_board(r, is_mine(&w) && fps_clock_exit(r, w.rank, FPS_MEMBER_FREE));
     if (w.lease_ns == 0) fps_life_give(&r->members[w.rank].life); /* without the lock, whoever sweeps sees that */
 }
@@ -185,7 +185,7 @@ static fps_status enter_as(fps_worker *w, const fps_wait *wait)
 {
     const fps_roster *r = &w->roster;
     fps_status status = fps_arena_state(w->arena);
-    if (status == FPS_OK) status = enter_board(r, wait);
+    if (status == FPS_OK) status = enter_board(w->arena, r, wait);
     if (status != FPS_OK) return status;
     if (is_mine(w) && fps_member_lives(&r->members[w->rank])) return FPS_OK;
     leave_board(r, false);
@@ -202,7 +202,7 @@ fps_status fps_worker_return(fps_worker *w, const fps_wait *wait)
         return status;
     }
     fps_status status = fps_arena_state(w->arena);
-    if (status == FPS_OK) status = enter_board(r, wait);
+    if (status == FPS_OK) status = enter_board(w->arena, r, wait);
     if (status != FPS_OK) return status;
     heard(&r->members[w->rank], w);
     bool lives = fps_member_lives(&r->members[w->rank]);
@@ -292,7 +292,7 @@ fps_status fps_worker_begin(fps_worker *w, const fps_wait *wait, uint64_t *clock
             return FPS_OK;
         }
         if (!spun && spin(r->board, needs)) continue;
-        status = enter_board(r, wait);
+        status = enter_board(w->arena, r, wait);
         if (status != FPS_OK) return status;
         bool grew = sweep(r, self);
         leave_board(r, grew);

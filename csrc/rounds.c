@@ -472,7 +472,7 @@ static fps_status deposit_all(fps_call *call, const fps_deposit *d, uint32_t *at
         *at = n;
         pthread_mutex_t *lock = &arena->rows[d->rank].lock;
         fps_status status = fps_arena_state(arena);
-        if (status == FPS_OK) status = fps_lock_acquire(lock, &call->wait, &abandoned);
+        if (status == FPS_OK) status = fps_arena_lock(arena, lock, &call->wait, &abandoned);
         if (status != FPS_OK) return status;
         if (abandoned) fps_lock_repaired(lock); /* `number` is 0 where it died in its copy */
         status = fps_arena_state(arena);        /* closed while we waited */

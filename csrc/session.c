@@ -62,7 +62,7 @@ static fps_status claim(const fps_arena *arena, uint32_t index, bool free)
     if (status != FPS_OK) return status;
     const int error = fps_life_take(&seat->life, SESSIONS_A_PROCESS);
     if (error == EBUSY) return FPS_BUSY;
-    if (error == ENOLCK) return FPS_FULL;
+    if (error == ENOLCK) return FPS_PROCESS_FULL;
     if (error != 0 && error != EOWNERDEAD) {
         errno = error;
         return FPS_SYSTEM;

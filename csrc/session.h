@@ -16,8 +16,9 @@ typedef struct fps_session {
 } fps_session;
 
 /* Takes a free seat, or one whose owner died, after repairing what that owner left. FPS_FULL at once when live
- * processes have all of them, or this one has as many as a process may have. It waits only where every seat that could
- * be had is that of a dead owner, and somebody else holds what each of them left: for the first to come free. */
+ * processes have all of them, FPS_PROCESS_FULL when this one has as many as a process may have. It waits only where
+ * every seat that could be had is that of a dead owner, and somebody else holds what each of them left: for the first
+ * to come free. */
 fps_status fps_session_open(const fps_arena *arena, const fps_wait *wait, fps_session *out);
 
 /* Takes over the seat of a dead owner with its record, to retry the push that its death interrupted. */

@@ -48,7 +48,8 @@ static void repair(const fps_arena *arena, uint32_t stripe)
 fps_status fps_stripe_enter(const fps_arena *arena, uint32_t stripe, const fps_wait *wait)
 {
     bool abandoned;
-    fps_status status = fps_lock_acquire(&arena->stripes[stripe].lock, wait, &abandoned); /* SYNC stripe-handover */
+    fps_status status =
+        fps_arena_lock(arena, &arena->stripes[stripe].lock, wait, &abandoned); /* SYNC stripe-handover */
     if (status == FPS_OK && abandoned) {
         repair(arena, stripe);
         fps_lock_repaired(&arena->stripes[stripe].lock);

@@ -81,7 +81,7 @@ static void settle(const fps_table *t)
 fps_status fps_table_enter(const fps_arena *arena, const fps_table *t, const fps_wait *wait)
 {
     bool abandoned;
-    fps_status status = fps_lock_acquire(&t->control->births, wait, &abandoned);
+    fps_status status = fps_arena_lock(arena, &t->control->births, wait, &abandoned);
     if (status == FPS_OK && abandoned) {
         atomic_fetch_add_explicit(&arena->header->recovered_locks, 1, memory_order_relaxed);
         if (fps_arena_state(arena) != FPS_CLOSED) settle(t); /* its memory was given back */

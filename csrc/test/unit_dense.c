@@ -581,6 +581,31 @@ static void a_push_pull_whose_pull_is_late_says_that_it_is_applied(void)
     drop_shard(&s);
 }
 
+static void *retire_soon(void *argument)
+{
+    nap_us(20000);
+    fps_arena_retire(argument);
+    return NULL;
+}
+
+/* Whoever holds the lock may be stopped for ever, and its deadline far away. */
+static void who_waits_for_a_lock_hears_that_the_arena_is_closed(void)
+{
+    for (uint32_t stripe = 0; stripe < 2; stripe++) {
+        shard s;
+        pthread_t thread;
+        whole w;
+        make_shard(&s, 3000, 4096, FPS_ISOLATION_SHARD);
+        prepare(&w, &s.mine, s.ones, NULL);
+        block(&s, stripe);
+        CHECK_EQ(pthread_create(&thread, NULL, retire_soon, &s.arena), 0);
+        CHECK_EQ(run(&w), FPS_CLOSED);
+        pthread_join(thread, NULL);
+        unblock(&s, stripe);
+        drop_shard(&s);
+    }
+}
+
 static void every_first_part_gives_the_same_result(void)
 {
     for (uint32_t first = 0; first < 3; first++) {
@@ -819,6 +844,7 @@ int main(void)
         TEST(a_busy_shard_is_passed_over_and_done_later),
         TEST(a_timeout_says_which_part_could_not_go_on),
         TEST(a_push_pull_whose_pull_is_late_says_that_it_is_applied),
+        TEST(who_waits_for_a_lock_hears_that_the_arena_is_closed),
         TEST(every_first_part_gives_the_same_result),
         TEST(an_operation_on_a_closed_arena_is_refused),
         TEST(an_operation_on_the_arena_of_a_dead_owner_is_refused),

@@ -22,6 +22,7 @@ cdef extern from "status.h" nogil:
         FPS_CLOSED
         FPS_OWNER_DIED
         FPS_FULL
+        FPS_PROCESS_FULL
         FPS_TABLE_FULL
         FPS_PUT_OUT
         FPS_MIXED

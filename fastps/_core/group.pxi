@@ -25,12 +25,12 @@ cdef class Lane:
     cdef uint32_t generation
     cdef uint32_t n_open
 
-    def __cinit__(self, Group group):
+    def __cinit__(self, Group group, double limit):
         cdef uint32_t i
         cdef fps_status status
         cdef fps_session *session
         cdef Signal signal
-        cdef fps_wait wait = wait_for(group.timeout, &signal)
+        cdef fps_wait wait = wait_for(limit, &signal)
         self.group, self.mapped, self.generation = group, group.mapped, fps_life_generation()
         self.sessions = <fps_session *>calloc(group.n_parts, sizeof(fps_session))
         self.parts = <fps_part *>calloc(group.n_parts, sizeof(fps_part))
@@ -50,7 +50,7 @@ cdef class Lane:
                 raise error_of(&signal)
             if status == FPS_TIMEOUT:
                 raise errors.WaitTimeoutError(
-                    f"{group.label(i)}: waited {group.timeout:.3g} s for the session of a process that died, which cannot be "
+                    f"{group.label(i)}: waited {limit:.3g} s for the session of a process that died, which cannot be "
                     f"taken over while {process_of(fps_session_blocker(group.arenas[i]))} holds what it has left")
             if status != FPS_OK:
                 raise exception_of(status, group.label(i), c_errno)
@@ -202,12 +202,18 @@ cdef class Group:
     cdef str label(self, uint32_t part):
         return (<Arena>self.mapped[part]).label
 
-    cdef Lane take(self):
+    cdef Lane take(self, double *limit):
+        """A lane for one operation. Where one has to be made, that takes its time out of the limit."""
+        cdef int64_t start
+        cdef Lane lane
         if self.generation != fps_life_generation():  # a fork: these sessions are the parent's
             self.idle, self.pins, self.generation = [], None, fps_life_generation()
         if self.idle:
             return self.idle.pop()
-        return Lane(self)
+        start = fps_now_ns()
+        lane = Lane(self, limit[0])
+        limit[0] -= 1e-9 * (fps_now_ns() - start)
+        return lane
 
     cdef void give_back(self, Lane lane) noexcept:
         """The operation is over: whoever comes next may take the lane at once."""
@@ -281,7 +287,7 @@ cdef class Group:
         cdef double limit = self.timeout if timeout is None else timeout
         cdef list held = None if self.names is None else []
         cdef fps_call call
-        cdef Lane lane = self.take()
+        cdef Lane lane = self.take(&limit)
         if not (pushes or pulls) or (pushes and not self.bind(grads, <void **>lane.grads, False, held)
                 or pulls and (not self.bind(outs, lane.outs, True, held) or self.any_overlap(lane, pushes))):
             self.give_back(lane)
@@ -318,7 +324,7 @@ cdef class Group:
         if resume is not None:
             if resume.group is not self or resume.used or resume.generation != fps_life_generation():
                 raise ValueError("resume: it was used already, or belongs to another server or process")
-        lane = self.take()
+        lane = self.take(&limit)
         if resume is not None:
             resume.used = True
             lane.go_on(resume)
@@ -426,7 +432,8 @@ cdef class Group:
 
     def count_skipped(self):
         """Notes in every shard that a push was not applied."""
-        cdef Lane lane = self.take()
+        cdef double limit = self.timeout
+        cdef Lane lane = self.take(&limit)
         cdef uint32_t i
         for i in range(self.n_parts):
             fps_count(&lane.sessions[i].seat.meters.skipped, 1)
@@ -442,7 +449,8 @@ cdef class Group:
 
     def help(self, Decision decision):
         """Brings the arenas to the decision's round, as far as that needs no waiting; whether they are there."""
-        cdef Lane lane = self.take()
+        cdef double limit = self.timeout
+        cdef Lane lane = self.take(&limit)
         cdef uint32_t at = 0
         cdef fps_status status
         cdef fps_call call = self.call_of(lane, FPS_REACH)

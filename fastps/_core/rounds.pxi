@@ -52,7 +52,7 @@ cdef class Pins:
     cdef object __weakref__
 
     def __cinit__(self, Group group):
-        self.lane = Lane(group)
+        self.lane = Lane(group, group.timeout)
         self.counts = <uint32_t *>calloc(<size_t>group.n_parts * FPS_MAX_VERSIONS, sizeof(uint32_t))
         if not self.counts:
             raise MemoryError("pins")
@@ -72,7 +72,7 @@ cdef class Pins:
 
     cdef void take_over(self, list versions) except *:
         """In a forked child: under a session of its own, while the parent keeps them, too."""
-        cdef Lane lane = Lane(self.lane.group)
+        cdef Lane lane = Lane(self.lane.group, FORK_SECONDS)
         for part, version in versions:
             fps_rounds_pin_too(&lane.sessions[<uint32_t>part], version)
         self.lane = lane

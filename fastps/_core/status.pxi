@@ -29,6 +29,10 @@ cdef object exception_of(fps_status status, str where, int code=0):
         return errors.SessionsExhaustedError(
             f"{where}: every session is taken by a live process; let fewer threads and processes of this node work on "
             f"the server at once, or create it with a larger max_sessions")
+    if status == FPS_PROCESS_FULL:
+        return errors.SessionsExhaustedError(
+            f"{where}: this process holds 1,900 sessions, one for each shard and each thread that worked at the same moment as "
+            f"others, and the kernel cleans up no more after a process; let fewer threads work at once in it, or close servers")
     if status == FPS_BUSY:
         return errors.WaitTimeoutError(f"{where}: it is busy")
     if status == FPS_PUT_OUT:

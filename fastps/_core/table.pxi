@@ -119,8 +119,8 @@ cdef class TableGroup:
     cdef const fps_table *table(self, uint32_t part):
         return &self.group.arenas[part].tables[self.number]
 
-    cdef TableLane take(self):
-        cdef Lane sessions = self.group.take()
+    cdef TableLane take(self, double *limit):
+        cdef Lane sessions = self.group.take(limit)
         cdef TableLane lane = self.idle.pop() if self.idle else TableLane(self.group.n_parts, self.num_shards)
         lane.lane, lane.generation = sessions, fps_life_generation()
         return lane
@@ -133,7 +133,7 @@ cdef class TableGroup:
         if lane.n <= KEEP_KEYS and not lane.resumable:
             self.idle.append(lane)
 
-    cdef TableLane go_on(self, TableLane lane, object keys):
+    cdef TableLane go_on(self, TableLane lane, object keys, double *limit):
         """A lane that holds a push, with sessions again."""
         cdef uint32_t i
         if not lane.resumable or lane.n_parts != self.group.n_parts:
@@ -144,7 +144,7 @@ cdef class TableGroup:
         try:
             if keys is None or not np_array_equal(keys, lane.keys()):
                 raise ValueError("resume: it belongs to a push of other keys")
-            lane.lane = self.group.take()
+            lane.lane = self.group.take(limit)
         except BaseException:
             lane.resumable = True
             raise
@@ -219,9 +219,9 @@ cdef class TableGroup:
         cdef fps_status status
         cdef double limit = self.group.timeout if timeout is None else timeout
         if resume is not None:
-            lane = self.go_on(resume, None if grads is None else keys)
+            lane = self.go_on(resume, None if grads is None else keys, &limit)
         else:
-            lane = self.take()
+            lane = self.take(&limit)
             try:
                 self.spread(lane, keys)
             except BaseException:
@@ -300,7 +300,8 @@ cdef class TableGroup:
     def find(self, object keys):
         """Per key, uint64[n], its row in its shard, or 2**32 - 1."""
         cdef np.npy_intp n = np.PyArray_SIZE(keys)
-        cdef TableLane lane = self.take()
+        cdef double limit = self.group.timeout
+        cdef TableLane lane = self.take(&limit)
         cdef object found = np.PyArray_EMPTY(1, &n, np.NPY_UINT32, 0), rows
         cdef uint32_t *row = <uint32_t *>np.PyArray_DATA(found)
         cdef uint32_t *some
@@ -329,7 +330,8 @@ cdef class TableGroup:
     def seen(self, object keys):
         """Per key, uint64[n], how many seconds ago its row was asked for, float64[n], and how often, int64[n]; NaN and 0
         without a row."""
-        cdef TableLane lane = self.take()
+        cdef double limit = self.group.timeout
+        cdef TableLane lane = self.take(&limit)
         cdef fps_sparse_part *part
         cdef const fps_table *t
         cdef uint32_t *word
@@ -370,7 +372,7 @@ cdef class TableGroup:
         cdef fps_wait wait
         cdef fps_status status = FPS_OK
         cdef double limit = self.group.timeout if timeout is None else timeout
-        cdef TableLane lane = self.take()
+        cdef TableLane lane = self.take(&limit)
         try:
             self.spread(lane, keys)
             wait = wait_for(limit, &signal)
