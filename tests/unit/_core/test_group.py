@@ -2,14 +2,20 @@
 
 import gc
 import os
+import signal
+import struct
+import sys
 import threading
+import time
 
 import numpy as np
 import pytest
 
 import fastps
-from fastps._core import Group, Lane
-from fastps.errors import ClosedError, SessionsExhaustedError, WaitTimeoutError
+from fastps._core import Arena, Decision, Group, Lane, Member
+from fastps.errors import ArenaFormatError, ClosedError, SessionsExhaustedError, WaitTimeoutError
+from fastps.kernels.cache import image_of
+from fastps.kernels.loader import addresses_of
 from tests.local_server import Holder, LocalServer
 
 RULES = [fastps.Add(), fastps.SGD(0.1, weight_decay=0.01)]
@@ -142,10 +148,10 @@ def test_a_resume_that_was_used_or_belongs_to_another_group_is_refused():
 @pytest.mark.parametrize("num_shards", [1, 3])
 def test_more_lanes_than_sessions_raise_and_lanes_given_back_can_be_taken_again(num_shards):
     server = LocalServer.create(np.zeros(10), num_shards=num_shards, max_sessions=3)
-    lanes = [Lane(server.group) for _ in range(3)]
+    lanes = [Lane(server.group, 1.0) for _ in range(3)]
     for _ in range(3):
         with pytest.raises(SessionsExhaustedError, match="max_sessions"):
-            Lane(server.group)
+            Lane(server.group, 1.0)
         with pytest.raises(SessionsExhaustedError):
             server.push_from(np.ones(10))
     assert [arena.counters()["sessions"] for arena in server.arenas] == [3] * num_shards
@@ -263,3 +269,187 @@ def test_a_fork_is_another_process_with_sessions_of_its_own():
     server.push_from(np.ones(1000))  # the child's end has closed nothing here
     assert (pulled(server, 1000) == 3).all()
     assert server.arenas[0].counters()["sessions"] == 1
+
+
+def test_a_push_that_timed_out_keeps_no_session():
+    server = LocalServer.create(np.zeros(4000), max_sessions=3, stripe_bytes=4 * KIB)
+    grad, errors = np.ones(4000), []
+    with Holder(os.getpid(), server.arenas[0].fd, stripe=2) as holder:
+        for _ in range(20):  # each stops in the middle, and its error is kept
+            with pytest.raises(WaitTimeoutError) as caught:
+                server.push_from(grad, 0.01)
+            errors.append(caught.value)
+        assert server.arenas[0].counters()["sessions"] <= 2
+        holder.let_go()
+    for error in errors:
+        server.group.run([grad], None, resume=error.resume)
+    assert (pulled(server, 4000) == 20).all()
+    assert server.arenas[0].version == 20
+
+
+def test_threads_that_time_out_change_nothing_of_operations_beside_them():
+    rule = fastps.SGD(1.0, momentum=0.5)
+    n = 1 << 15
+    server = LocalServer.create(np.full(n, 7.0), rule=rule, max_sessions=64)
+    until, times, switch = time.monotonic() + 2, {"late": 0, "set": 0}, sys.getswitchinterval()
+
+    def be_late():
+        out = np.empty(n)
+        while time.monotonic() < until:
+            try:
+                server.group.run(None, [out], 0.0)
+            except WaitTimeoutError:
+                times["late"] += 1
+
+    def set_slot():
+        values = np.full(n, -1.0)
+        while time.monotonic() < until:
+            server.group.run([values], None, 10.0, streams=[1])
+            times["set"] += 1
+
+    threads = [threading.Thread(target=target) for target in (be_late, set_slot) for _ in range(4)]
+    sys.setswitchinterval(1e-5)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(switch)
+    assert min(times.values()) > 0
+    assert (pulled(server, n) == 7).all()
+    slot = np.empty(n)
+    server.group.run(None, [slot], 1.0, streams=[1])
+    assert (slot == -1).all()
+
+
+ROUNDS = (2, 0, 0, 1, 0.0, 0)  # BSP of one worker
+
+
+def round_server(n=256, sessions=16):
+    """An arena of rounds in this process, and its group."""
+    rule = fastps.SGD(1.0, momentum=0.5)
+    arena = Arena.create(os.urandom(16), "s", 0, 1, 4 * n, sessions, True, n_slots=1, max_workers=2, policy=ROUNDS)
+    rules = [(*addresses_of(image_of(rule, "float32")), 1, 0)]
+    return arena, Group([arena], [[(0, 4 * n, 0, 0, 0, 4)]], rules, 1, 10.0)
+
+
+def put(group, value, n=256):
+    group.run([np.full(n, value, np.float32)], None, 5.0, streams=[0])
+
+
+def test_a_view_of_a_version_stays_as_it_is_in_a_forked_child():
+    arena, group = round_server()
+    put(group, 1)
+    held = group.hold()
+    view = np.frombuffer(memoryview(held.window(0, 0, 1024)), np.float32)
+    hear, say = os.pipe()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(30)
+        os.read(hear, 1)
+        os._exit(0 if (view == 1).all() else 3)
+    del view, held  # the parent lets go of its copy
+    for value in range(2, 40):
+        put(group, value)
+    os.write(say, b"x")
+    _, status = os.waitpid(child, 0)
+    os.close(hear)
+    os.close(say)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert arena.counters()["sessions"] <= 2  # the child's went with it
+
+
+def test_a_view_stays_where_a_forked_child_finds_no_session_for_it():
+    arena, group = round_server(sessions=2)
+    put(group, 1)
+    held = group.hold()  # both sessions are taken now
+    view = np.frombuffer(memoryview(held.window(0, 0, 1024)), np.float32)
+    hear, say = os.pipe()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(30)
+        os.read(hear, 1)
+        os._exit(0 if (view == 1).all() else 3)
+    del view, held
+    for value in range(2, 40):
+        put(group, value)
+    os.write(say, b"x")
+    _, status = os.waitpid(child, 0)
+    os.close(hear)
+    os.close(say)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert arena.version == 0  # sets are no rounds
+
+
+@pytest.mark.parametrize("rank", [2, 17, 255])
+def test_a_decision_that_names_no_worker_of_the_server_is_refused(rank):
+    arena, group = round_server()
+    decision = Decision.unpack(struct.pack("<2Q", 1, 1 << 16 | rank))
+    with pytest.raises(ArenaFormatError, match="message"):
+        group.help(decision)
+    with pytest.raises(ArenaFormatError, match="message"):
+        group.run(None, [np.empty(256, np.float32)], 1.0, decision=decision)
+    with pytest.raises(ArenaFormatError, match="message"):
+        group.run([np.ones(256, np.float32)], None, 1.0, decision=arena.decision(), deposit=(rank, 1, 1, 1, 0))
+    assert arena.version == 0
+
+
+def test_a_member_in_a_cycle_leaves_when_it_is_collected():
+    arena, _ = round_server()
+    member = Member(arena, None, 0.0, 5.0)
+    cycle = [member, arena]
+    cycle.append(cycle)
+    rank = member.rank
+    del member, cycle
+    gc.collect()
+    assert Member(arena, rank, 0.0, 5.0).rank == rank  # it is free again
+
+
+def test_a_change_of_hyper_parameters_is_late_like_everything_else():
+    server = LocalServer.create(np.zeros(10), rule=fastps.SGD(0.5))
+    (arena,) = server.arenas
+    with Holder(os.getpid(), arena.fd) as holder:
+        with pytest.raises(WaitTimeoutError, match=f"process {holder.pid} "):
+            arena.configure(0, {0: 2.0}, 0.05)
+        assert arena.hyper(0, 1) == [0.5]
+        holder.let_go()
+    arena.configure(0, {0: 2.0}, 5.0)
+    assert arena.hyper(0, 1) == [2.0]
+
+
+def test_a_signal_ends_the_wait_of_a_change_of_hyper_parameters():
+    class Interrupt(BaseException):
+        pass
+
+    def interrupt(*_):
+        raise Interrupt
+
+    server = LocalServer.create(np.zeros(10), rule=fastps.SGD(0.5))
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with Holder(os.getpid(), server.arenas[0].fd):
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            with pytest.raises(Interrupt):
+                server.arenas[0].configure(0, {0: 2.0}, 60.0)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert server.arenas[0].hyper(0, 1) == [0.5]
+
+
+def test_a_large_arena_is_given_back_without_the_gil():
+    arena = Arena.create(os.urandom(16), "s", 0, 1, 1 << 29, 8, True)
+    ticks, done = [0], threading.Event()
+
+    def tick():
+        while not done.is_set():
+            ticks[0] += 1
+
+    thread = threading.Thread(target=tick)
+    thread.start()
+    before = ticks[0]
+    arena.retire()
+    ticked = ticks[0] - before
+    done.set()
+    thread.join()
+    assert ticked > 0
