@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from fastps import cluster
+
 if TYPE_CHECKING:
     from fastps.server import ParameterServer
 
@@ -15,7 +17,7 @@ class Method:
         self._server, self._name = server, name
 
     def remote(self, *args: Any) -> Any:
-        actor = self._server._spec.actors[0]
+        actor = cluster.actor_of(self._server._spec, 0)
         return getattr(actor, self._name).remote(*args)
 
 

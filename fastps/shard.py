@@ -31,7 +31,7 @@ from fastps.transport import wire
 from fastps.transport.contract import MIXED
 from fastps.transport.once import PAYLOADS, Once, Recent
 from fastps.transport.ray_table import TableGateway
-from fastps.transport.shm import group_of, open_arena
+from fastps.transport.shm import group_of, open_arena, this_machine
 from fastps.transport.shm_table import ShmTable
 
 
@@ -91,8 +91,11 @@ class Shard:
         for row, rule in enumerate(assignment.rules):
             values = enumerate(rule.values)
             self._arena.configure(row, {i: v if isinstance(v, float) else math.nan for i, v in values}, 1.0)
-        node = ray.get_runtime_context().get_node_id()
-        return ShardAddress(self._index, node, os.getpid(), self._arena.fd, arena_id, kernels, host_cpu())
+        here = ray.get_runtime_context()
+        return ShardAddress(
+            self._index, here.get_node_id(), here.get_actor_id(), this_machine(), os.getpid(), self._arena.fd, arena_id,
+            kernels, host_cpu(),
+        )  # fmt: skip
 
     def _most_rows(self, info: TableInfo) -> int:
         """The most rows that a table may have here: what memory there is, unless somebody said less."""

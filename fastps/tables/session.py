@@ -10,7 +10,14 @@ import numpy as np
 from fastps import cluster
 from fastps._core import Outcome, all_finite, shards_of, table_initial
 from fastps.deadline import deadline_after, left_until
-from fastps.errors import FastPSError, NonfiniteError, OptionError, TableFullError, WaitTimeoutError
+from fastps.errors import (
+    FastPSError,
+    NonfiniteError,
+    OptionError,
+    RayRequiredError,
+    TableFullError,
+    WaitTimeoutError,
+)
 from fastps.session import Resume, Session, apart, merged, norm_of, tokens_of
 from fastps.transport.contract import TableWork
 from fastps.transport.shm_table import ShmTable
@@ -92,6 +99,8 @@ class TableSession:
         for i, (part, places, resume) in list(left.items()):
             try:
                 pending.append((i, self.transports[i].start(part, timeout, resume, outcome)))
+            except RayRequiredError:
+                raise  # other nodes come first: nothing has begun
             except FastPSError as error:
                 errors.append((i, error))
                 left[i] = part, places, getattr(error, "resume", None)
@@ -114,7 +123,7 @@ class TableSession:
             return False
         transport = self.transports[self._transport_of_shard[error.shard]]
         missing = int(np.count_nonzero(~transport.find(mine, timeout)))
-        actor = self.session.spec.actors[error.shard]
+        actor = cluster.actor_of(self.session.spec, error.shard)
         what = f"table `{self.info.name}`: room on shard {error.shard}"
         ref = actor.table.remote("make_room", self.number, missing, mine, timeout)
         return bool(cluster.get(ref, timeout, what) > 0 or missing == 0)

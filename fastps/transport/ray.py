@@ -36,16 +36,20 @@ class RayTransport:
     def __init__(self, spec: ServerSpec, shards: tuple[int, ...]) -> None:
         self.shards = shards
         self._spec = spec
-        # Processes spread over the node's shards, each staying with one.
-        self._gateway = spec.actors[shards[os.getpid() % len(shards)]]
+        self._number = shards[os.getpid() % len(shards)]  # processes spread over the node's shards, each with one
         self._layout = wire.layout(spec, shards)
         self._numbers = Numbers()
-        self._what = f"shards {list(shards)} on node {spec.addresses[shards[0]].node_id[:8]}"
+        self._what = spec.labels(shards)
+
+    @property
+    def _gateway(self) -> Any:
+        return cluster.actor_of(self._spec, self._number)
 
     def start(
         self, work: Work, timeout: float | None, resume: Any = None, outcome: Outcome | None = None
     ) -> Operation | SlotOperation:
         limit = self._spec.timeout if timeout is None else timeout
+        cluster.actor_of(self._spec, self._number)  # raises before anything has begun
         if work.slot is not None:
             return SlotOperation(self, work, limit, outcome)
         return Operation(self, work, limit, resume, outcome)
@@ -79,7 +83,7 @@ class RayTransport:
         return counted
 
     def table(self, number: int) -> RayTable:
-        return RayTable(self._spec, number, self.shards, self._gateway, self._what)
+        return RayTable(self._spec, number, self.shards, self._number, self._what)
 
     def close(self) -> None:
         pass
@@ -95,7 +99,7 @@ class RayMembership:
     def __init__(self, spec: ServerSpec, rank: int | None, timeout: float) -> None:
         self._spec, self._bound = spec, spec.consistency.bound
         deadline = deadline_after(timeout)
-        self._coordinator = cluster.get(spec.actors[0].coordinator.remote(), timeout, "worker")
+        self._coordinator = cluster.get(cluster.actor_of(spec, 0).coordinator.remote(), timeout, "worker")
         self._stop = threading.Event()
         self._join(rank, left_until(deadline))
         # The thread knows the membership by a weak reference: one that is dropped ends with its lease at the latest.
