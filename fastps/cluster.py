@@ -98,20 +98,30 @@ def this_node() -> str | None:
 
 def actor_of(spec: ServerSpec, shard: int) -> Any:
     """The Ray actor of a shard. Raises RayRequiredError, or ShardDiedError when it does not live in this Ray."""
-    what = spec.label(shard)
-    return _actor(require(what), spec.actors[shard], spec.addresses[shard].actor_id, what)
+    return actor(spec.actors[shard], spec.addresses[shard].actor_id, spec.label(shard))
+
+
+def actor(name: str, actor_id: str, what: str) -> Any:
+    """The Ray actor of a name, if it is still the one of this id. Raises as `actor_of` does."""
+    return _actor(require(what), name, actor_id, what)
 
 
 @lru_cache(1024)
 def _actor(here: Connection, name: str, actor_id: str, what: str) -> Any:
     """What `ray.get_actor` answers keeps no actor alive."""
-    actor = named_actor(name)
-    if actor is None or actor._actor_id.hex() != actor_id:
+    found = named_actor(name)
+    if found is None or id_of(found) != actor_id:
         raise ShardDiedError(
             f"{what}: it has ended, or lives in another Ray than the one that this process is connected to now; create "
             f"the server again"
         )
-    return actor
+    return found
+
+
+def id_of(actor: Any) -> str:
+    """Ray's id of an actor, in hex."""
+    found: str = actor._actor_id.hex()
+    return found
 
 
 def nodes() -> dict[str, dict[str, float]]:
@@ -160,11 +170,13 @@ def get(refs: Any, timeout: float | None, what: str) -> Any:
         raise ShardDiedError(f"{what}: its process died; create the server again ({first_line(error)})") from None
 
 
-def start_on(node_id: str, cls: type, concurrency: int) -> Any:
+def start_on(node_id: str, cls: type, concurrency: int, name: str) -> Any:
     """What starts an actor of a class with coroutines on a node; it lives as long as the process that starts it."""
     here = NodeAffinitySchedulingStrategy(node_id, soft=False)
     options = {"num_cpus": 0, "max_restarts": 0, "max_task_retries": 0, "enable_task_events": False}
-    return ray.remote(cls).options(max_concurrency=concurrency, scheduling_strategy=here, **options).remote
+    return ray.remote(cls).options(
+        name=name, namespace=NAMESPACE, max_concurrency=concurrency, scheduling_strategy=here, **options
+    ).remote  # fmt: skip
 
 
 def available() -> dict[str, float]:

@@ -56,6 +56,7 @@ class Shard:
         self._once = Once(self._label)
         self._answers: Recent[Any] = Recent(PAYLOADS)
         self._coordinator: Any = None
+        self._coordinators = 0  # that were ever started
 
     def create(
         self,
@@ -267,14 +268,18 @@ class Shard:
         assert self._group is not None
         self._group.count_skipped()
 
-    def coordinator(self) -> Any:
-        """The actor that speaks for workers of other nodes, started when the first of them comes."""
+    def coordinator(self, lost: str = "") -> tuple[str, str]:
+        """Name and id of the actor that speaks for workers of other nodes: started when the first of them comes, and
+        again when the process of the one with the id `lost` has died."""
         assert self._spec is not None
-        if self._coordinator is None:
-            self._coordinator = cluster.start_on(ray.get_runtime_context().get_node_id(), Coordinator, MAX_PARKED)(
-                self._spec.addresses[0], self._spec.label(0)
-            )
-        return self._coordinator
+        name = f"{self._spec.server_id}/coordinator/{self._coordinators}"
+        if self._coordinator is None or cluster.id_of(self._coordinator) == lost:
+            self._coordinators += 1
+            name = f"{self._spec.server_id}/coordinator/{self._coordinators}"
+            node = ray.get_runtime_context().get_node_id()
+            start = cluster.start_on(node, Coordinator, MAX_PARKED, name)
+            self._coordinator = start(self._spec.addresses[0], self._spec.label(0))
+        return name, cluster.id_of(self._coordinator)
 
     def get_params(self) -> Any:
         """A copy of all parameters of the server, for programs written for an actor."""
