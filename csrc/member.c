@@ -168,6 +168,16 @@ static bool is_mine(const fps_worker *w)
     return fps_load_relaxed(&m->generation) == w->generation;
 }
 
+void fps_worker_adopt(const fps_arena *arena, uint32_t rank, uint64_t generation, int64_t lease_ns, fps_worker *out)
+{
+    *out = (fps_worker){.arena = arena,
+                        .roster = fps_board_roster(arena),
+                        .rank = rank,
+                        .generation = generation,
+                        .lease_ns = lease_ns,
+                        .process = fps_life_generation()};
+}
+
 void fps_worker_leave(fps_worker *worker)
 {
     const fps_worker w = *worker;

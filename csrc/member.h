@@ -25,6 +25,9 @@ typedef struct fps_worker {
 /* Takes `rank`, or the first free one. FPS_FULL: no rank is free; FPS_BUSY: this one is not. */
 fps_status fps_worker_join(const fps_arena *arena, uint32_t rank, int64_t lease_ns, const fps_wait *wait,
                            fps_worker *out);
+/* Speaks for a worker elsewhere in the place of a process that has died: its rank, of this generation, lives until its
+ * lease ends. */
+void fps_worker_adopt(const fps_arena *arena, uint32_t rank, uint64_t generation, int64_t lease_ns, fps_worker *out);
 void fps_worker_leave(fps_worker *worker);
 
 /* The answers below are FPS_PUT_OUT when the others went on without this worker: it died in their eyes. Returning gives

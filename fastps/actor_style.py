@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from fastps import cluster
 from fastps.errors import ClosedError, OptionError
 from fastps.tables.handle import TableHandle
 
@@ -52,7 +53,7 @@ class Method:
             server, table = server._server, server.name
         if server._closed:
             raise ClosedError(f"{self._name}.remote: this handle was closed")
-        return server._spec.actors[0].perform.remote(table, self._name, *args, **options)
+        return cluster.actor_of(server._spec, 0).perform.remote(table, self._name, *args, **options)
 
     def __repr__(self) -> str:
         return f"<{self._name} of {self._target!r}: call it, or {self._name}.remote(...)>"

@@ -5,10 +5,14 @@ Called by the server and by the ray transport. Nothing here knows what a shard d
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.util.placement_group import placement_group, remove_placement_group
@@ -20,29 +24,106 @@ from fastps.errors import (
     FastPSError,
     ParameterError,
     PlacementError,
+    RayRequiredError,
     ShardDiedError,
     UnavailableError,
     WaitTimeoutError,
 )
 
+if TYPE_CHECKING:
+    from fastps.spec import ServerSpec
+
 NAMESPACE = "fastps"
 LONGEST = 1e8  # seconds; Ray counts milliseconds in 64 bits
 STRATEGIES = ("SPREAD", "PACK", "STRICT_SPREAD", "STRICT_PACK")
 Placement = str | Mapping[str, Any] | Sequence[Any] | None
+Connection = tuple[str, str]  # the ids of a node and of a job
 
 
 def start() -> None:
     """Connects to Ray as Ray itself does: to a running cluster when there is one, otherwise to a new one."""
     if not ray.is_initialized():
         ray.init(log_to_driver=True)
+    require("create")
 
 
-def this_node() -> str:
-    """Ray's id of this process's node, in hex; "" outside of Ray, where every shard is remote."""
+def connection() -> Connection | None:
+    """What tells this process's connection to Ray from earlier ones; None without one, as in a child that was forked:
+    there Ray seems to be initialized, and every call hangs."""
     if not ray.is_initialized():
+        return None
+    context = ray.get_runtime_context()
+    here = context.get_node_id(), context.get_job_id()
+    return here if _is_own(os.getpid(), here) else None
+
+
+@lru_cache(8)
+def _is_own(pid: int, here: Connection) -> bool:
+    """Whether Ray's threads live in this process: a fork leaves them behind."""
+    names = (_name_of_thread(path) for path in Path("/proc/self/task").iterdir())
+    return any(name.startswith("worker.io") for name in names)
+
+
+def _name_of_thread(path: Path) -> str:
+    try:
+        return (path / "comm").read_text()
+    except OSError:  # it has ended
         return ""
-    node: str = ray.get_runtime_context().get_node_id()
-    return node
+
+
+def connected() -> bool:
+    return connection() is not None
+
+
+def require(what: str) -> Connection:
+    """This process's connection to Ray. Raises RayRequiredError without one, where Ray would hang, or start itself."""
+    here = connection()
+    if here is not None:
+        return here
+    if ray.is_initialized():
+        raise RayRequiredError(
+            f"{what}: needs Ray, and this process was forked from one that is connected to it, whose connection is of "
+            f"no use here; use a Ray task, or a process started by multiprocessing.get_context('spawn') that calls "
+            f"ray.init(address=...) with the address of the server's cluster"
+        )
+    raise RayRequiredError(
+        f"{what}: needs Ray, to which this process is not connected; use a Ray task, or call ray.init(address=...) "
+        f"with the address of the server's cluster first"
+    )
+
+
+def this_node() -> str | None:
+    """Ray's id of this process's node, in hex; None outside of Ray."""
+    here = connection()
+    return None if here is None else here[0]
+
+
+def actor_of(spec: ServerSpec, shard: int) -> Any:
+    """The Ray actor of a shard. Raises RayRequiredError, or ShardDiedError when it does not live in this Ray."""
+    return actor(spec.actors[shard], spec.addresses[shard].actor_id, spec.label(shard))
+
+
+def actor(name: str, actor_id: str, what: str) -> Any:
+    """The Ray actor of a name, if it is still the one of this id. Raises as `actor_of` does."""
+    return _actor(require(what), name, actor_id, what)
+
+
+@lru_cache(1024)
+def _actor(here: Connection, name: str, actor_id: str, what: str) -> Any:
+    """What `ray.get_actor` answers keeps no actor alive."""
+    found = named_actor(name)
+    if found is None or id_of(found) != actor_id:
+        raise ShardDiedError(
+            f"{what}: it has ended, or lives in another Ray than the one that this process is connected to now; create "
+            f"the server again"
+        )
+    return found
+
+
+def id_of(actor: Any) -> str:
+    """Ray's id of an actor, in hex."""
+    found: str = actor._actor_id.hex()
+    return found
 
 
 def nodes() -> dict[str, dict[str, float]]:
@@ -77,6 +158,7 @@ def _resolved(value: Any, deadline: float) -> Any:
 
 def get(refs: Any, timeout: float | None, what: str) -> Any:
     """ray.get with fastps's errors: what a shard raised comes as it was raised."""
+    require(what)
     try:
         return ray.get(refs, timeout=None if timeout is None else min(timeout, LONGEST))
     except ray.exceptions.GetTimeoutError:
@@ -97,16 +179,13 @@ def get(refs: Any, timeout: float | None, what: str) -> Any:
         ) from None
 
 
-def start_on(node_id: str, cls: type, concurrency: int) -> Any:
+def start_on(node_id: str, cls: type, concurrency: int, name: str) -> Any:
     """What starts an actor of a class with coroutines on a node; it lives as long as the process that starts it."""
     here = NodeAffinitySchedulingStrategy(node_id, soft=False)
     options = {"num_cpus": 0, "max_restarts": 0, "max_task_retries": 0, "enable_task_events": False}
-    return ray.remote(cls).options(max_concurrency=concurrency, scheduling_strategy=here, **options).remote
-
-
-def kill(actor: Any) -> None:
-    """Ends the process of an actor."""
-    ray.kill(actor)
+    return ray.remote(cls).options(
+        name=name, namespace=NAMESPACE, max_concurrency=concurrency, scheduling_strategy=here, **options
+    ).remote  # fmt: skip
 
 
 def available() -> dict[str, float]:
@@ -116,6 +195,29 @@ def available() -> dict[str, float]:
 
 def first_line(error: BaseException) -> str:
     return str(error).strip().split("\n", 1)[0]
+
+
+@dataclass
+class Owned:
+    """What ends with a server: the actors of its shards, which live as long as their owner has these handles, and
+    where they were placed."""
+
+    connection: Connection
+    placed: Placed
+    actors: list[Any]
+
+    def end(self, timeout: float) -> None:
+        """Tells the shards, then ends their processes. What has gone with Ray is gone."""
+        if connection() != self.connection:
+            return
+        with contextlib.suppress(FastPSError):  # a shard that is gone or stuck is killed all the same
+            get([actor.close.remote() for actor in self.actors], timeout, "close")
+        self.kill()
+
+    def kill(self) -> None:
+        for actor in self.actors:
+            ray.kill(actor)
+        self.placed.release()
 
 
 @dataclass
@@ -221,10 +323,6 @@ def _wait(group: Any, deadline: float) -> bool:
         if group.wait(min(0.5, left_until(deadline))):
             return True
     return False
-
-
-def connected() -> bool:
-    return bool(ray.is_initialized())
 
 
 def named_actor(name: str) -> Any | None:

@@ -40,6 +40,11 @@ class Coordinator:
         self._members[token] = member
         return token, member.rank, member.generation, self._reached(member)
 
+    async def adopt(self, token: int, rank: int, generation: int, lease: float) -> None:
+        """Speaks for a worker that a coordinator which has died spoke for."""
+        if token not in self._members:
+            self._members[token] = Member.adopt(self._arena, rank, generation, lease)
+
     async def begin(self, token: int, timeout: float) -> Reached:
         member = self._member(token)
         try:
@@ -83,7 +88,8 @@ class Coordinator:
         self._member(token).renew(1.0)
 
     async def leave(self, token: int) -> None:
-        self._members.pop(token).leave()
+        if token in self._members:
+            self._members.pop(token).leave()
 
     def _member(self, token: int) -> Member:
         if token not in self._members:

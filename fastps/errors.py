@@ -19,6 +19,7 @@
      |    +-- UnavailableError                      or cannot be reached for the moment
      +-- WaitTimeoutError        (TimeoutError)     an operation did not end in time
      +-- WorkerRequiredError     (RuntimeError)     this consistency needs `with ps.worker() as w:`
+     +-- RayRequiredError        (RuntimeError)     an operation needs Ray, and this process is not in it
      +-- PutOutError             (RuntimeError)     the others went on without this worker
      +-- SessionsExhaustedError  (RuntimeError)     more concurrent sessions than the arena has room for
      +-- ArenaError              (OSError)          an arena that cannot be opened
@@ -58,6 +59,7 @@ __all__ = [
     "PlacementError",
     "PutOutError",
     "RankError",
+    "RayRequiredError",
     "RuleError",
     "ServerNotFoundError",
     "SessionsExhaustedError",
@@ -181,6 +183,10 @@ class WaitTimeoutError(FastPSError, TimeoutError):
 
 class WorkerRequiredError(FastPSError, RuntimeError):
     """A push without a worker's session to a server whose consistency needs to know who pushes. Nothing was applied."""
+
+
+class RayRequiredError(FastPSError, RuntimeError):
+    """An operation needs Ray, and this process is not connected to it. Nothing was done."""
 
 
 class PutOutError(FastPSError, RuntimeError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import operator
 import os
 import threading
@@ -19,7 +18,6 @@ from fastps.consistency import BSP, Async, Consistency
 from fastps.deadline import deadline_after, left_until
 from fastps.errors import (
     ClosedError,
-    FastPSError,
     NamesError,
     NameTakenError,
     OptionError,
@@ -60,12 +58,15 @@ class Attachments:
     KEPT = 16
 
     def __init__(self) -> None:
-        self._renew_lock()
-        os.register_at_fork(after_in_child=self._renew_lock)  # a thread that held it is not in the child
         self._sessions: OrderedDict[str, Session] = OrderedDict()
-
-    def _renew_lock(self) -> None:
         self._lock = threading.Lock()
+        os.register_at_fork(after_in_child=self._begin_in_child)
+
+    def _begin_in_child(self) -> None:
+        """A thread that held the lock is not in the child, and Ray is of no use there: what it was needed for may be
+        within reach without it."""
+        self._lock = threading.Lock()
+        self._sessions = OrderedDict((i, s) for i, s in self._sessions.items() if s.all_here)
 
     def session(self, spec: ServerSpec) -> Session:
         with self._lock:
@@ -74,6 +75,8 @@ class Attachments:
                 for server_id in [i for i, s in self._sessions.items() if not s.alive()]:
                     self._sessions.pop(server_id).close()
                 session = Session(spec, cluster.this_node(), RayTransport, cluster.resolve, RayMembership)
+                if not session.all_here:
+                    cluster.require(spec.labels(session.transports[0].shards))
                 self._sessions[spec.server_id] = session
                 while len(self._sessions) > self.KEPT:
                     self._sessions.popitem(last=False)  # handles that use it keep it
@@ -215,17 +218,17 @@ class ParameterServer:
         cluster.start()
         if name is not None and cluster.named_actor(name) is not None:
             raise NameTakenError(f"name: a server {name!r} lives already; use fastps.get({name!r}) or another name")
-        num_shards = len(plans)
-        placed = cluster.place(placement, num_shards, timeout)
-        self._placed: cluster.Placed | None = placed
+        server_id = os.urandom(16).hex()
+        names = tuple(name if name and plan.index == 0 else f"{server_id}/{plan.index}" for plan in plans)
+        owned = cluster.Owned(cluster.require("create"), cluster.place(placement, len(plans), timeout), [])
+        self._owned: cluster.Owned | None = owned
         self._session: Session | None = None
         self._closed = False
         self._owner_pid: int | None = os.getpid()
-        actors: list[Any] = []
+        actors = owned.actors
         try:
-            for plan, options in zip(plans, placed.options, strict=True):
-                named = {"name": name, "namespace": cluster.NAMESPACE} if name and plan.index == 0 else {}
-                actors.append(_start(plan, num_shards, {**options, **named}, name))
+            for plan, options in zip(plans, owned.placed.options, strict=True):
+                actors.append(_start(plan, len(plans), {**options, "name": names[plan.index]}, name))
             deadline = deadline_after(timeout)
             rules = tuple((i, t.rule, t.life) for i, t in zip(infos_of_tables, tables.values(), strict=True))
             what = (assignment, gradients.clips, max_sessions, isolation == "shard", max_workers, policy, rules)
@@ -234,8 +237,8 @@ class ParameterServer:
                 for actor, plan in zip(actors, plans, strict=True)
             ]
             self._spec = ServerSpec(
-                os.urandom(16).hex(), structure, plans, tuple(addresses), tuple(actors), infos(assignment),
-                assignment.of_leaf, gradients, policy, float(timeout), name, infos_of_tables,
+                server_id, structure, plans, tuple(addresses), names, infos(assignment), assignment.of_leaf, gradients,
+                policy, float(timeout), name, infos_of_tables,
             )  # fmt: skip
             cluster.get([a.join.remote(self._spec) for a in actors], timeout, "create: shards that meet")
             self._free = policy.bound is None
@@ -248,15 +251,13 @@ class ParameterServer:
         except BaseException:
             if self._session is not None:
                 _attachments.drop(self._spec.server_id)
-            for actor in actors:
-                cluster.kill(actor)
-            placed.release()
+            owned.kill()
             raise
 
     @classmethod
     def _handle(cls, spec: ServerSpec) -> ParameterServer:
         handle = cls.__new__(cls)
-        handle._spec, handle._session, handle._owner_pid, handle._placed = spec, None, None, None
+        handle._spec, handle._session, handle._owner_pid, handle._owned = spec, None, None, None
         handle._closed, handle._free, handle._tables = False, spec.consistency.bound is None, {}
         return handle
 
@@ -576,7 +577,8 @@ class ParameterServer:
         self._closed, self._tables = True, {}
         if self._owner_pid == os.getpid():
             self._owner_pid = None
-            _end(self._spec, self._placed)
+            assert self._owned is not None
+            self._owned.end(10.0)
         if session is not None:
             _attachments.drop(self._spec.server_id)
 
@@ -680,7 +682,8 @@ def _push(session: Session, grads: Any, pulled: Any, timeout: float | None) -> N
 
 def _start(plan: ShardPlan, num_shards: int, options: dict[str, Any], name: str | None) -> Any:
     try:
-        return shard_actor(len(cluster.nodes()) > 1).options(**options).remote(plan.index, num_shards)
+        actor = shard_actor(len(cluster.nodes()) > 1)
+        return actor.options(namespace=cluster.NAMESPACE, **options).remote(plan.index, num_shards)
     except ValueError as error:
         if name is not None and cluster.named_actor(name) is not None:
             raise NameTakenError(f"name: a server {name!r} lives already; use fastps.get({name!r})") from error
@@ -707,15 +710,3 @@ def _fill(spec: ServerSpec, session: Session, arrays: list[Array], timeout: floa
     for transport in session.transports:
         if isinstance(transport, RayTransport):
             transport.fill(arrays, timeout)
-
-
-def _end(spec: ServerSpec, placed: cluster.Placed | None) -> None:
-    if not cluster.connected():
-        return  # the shards went with Ray
-    refs = [actor.close.remote() for actor in spec.actors]
-    with contextlib.suppress(FastPSError):  # a shard that is gone or stuck is killed all the same
-        cluster.get(refs, 10.0, "close")
-    for actor in spec.actors:
-        cluster.kill(actor)
-    if placed is not None:
-        placed.release()

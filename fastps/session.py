@@ -10,13 +10,21 @@ import numpy as np
 
 from fastps._core import Member, Outcome, all_finite, global_norm
 from fastps.deadline import deadline_after, left_until
-from fastps.errors import FastPSError, NonfiniteError, OptionError, SplitError, TableFullError, WaitTimeoutError
+from fastps.errors import (
+    FastPSError,
+    NonfiniteError,
+    OptionError,
+    RayRequiredError,
+    SplitError,
+    TableFullError,
+    WaitTimeoutError,
+)
 from fastps.future import Queue
 from fastps.observe.stats import ServerStats, ShardStats
 from fastps.rounds import Rounds, is_one_round
 from fastps.structure import Structure
 from fastps.transport.contract import MIXED, Work
-from fastps.transport.shm import ShmTransport
+from fastps.transport.shm import ShmTransport, is_here
 from fastps.transport.shm_table import require_alive
 from fastps.view import View
 
@@ -36,7 +44,7 @@ class Session:
     Parameters
     ----------
     spec : the server
-    node_id : of this process
+    node_id : of this process; None outside of Ray, where it is the machine that decides which shards are here
     connect : makes the transport to the shards of one other node
     resolve : replaces object references and futures in gradients by their values
     enrol : makes a place among the workers of a server whose shard 0 is on another node
@@ -45,7 +53,7 @@ class Session:
     def __init__(
         self,
         spec: ServerSpec,
-        node_id: str,
+        node_id: str | None,
         connect: Callable[[ServerSpec, tuple[int, ...]], Transport],
         resolve: Callable[[Any, float], Any],
         enrol: Callable[[ServerSpec, int | None, float], Membership],
@@ -53,9 +61,10 @@ class Session:
         self.spec, self._resolve, self._enrol = spec, resolve, enrol
         self.queue = Queue()
         by_node: dict[str, list[int]] = {}
+        here = tuple(shard for shard, address in enumerate(spec.addresses) if is_here(address, node_id))
         for address in spec.addresses:
-            by_node.setdefault(address.node_id, []).append(address.index)
-        here = tuple(by_node.pop(node_id, ()))
+            if address.index not in here:
+                by_node.setdefault(address.node_id, []).append(address.index)
         self.shm = ShmTransport(spec, here) if here else None
         # The others first: they work while this process works on its own shards.
         self.transports: list[Transport] = [connect(spec, tuple(shards)) for shards in by_node.values()]
@@ -63,6 +72,7 @@ class Session:
             self.transports.append(self.shm)
         # All shards here: one C call checks and does everything, unless an argument needs a closer look.
         self._direct = self.shm.group if self.shm and not by_node else None
+        self.all_here = not by_node
         self.rounds = Rounds(self) if spec.consistency.rounds else None
         self.own_shards: dict[int, Any] = {}  # whose actor's process this is: `table` of it, which cannot call itself
 
@@ -264,6 +274,8 @@ class Session:
                 continue
             try:
                 pending.append((i, transport.start(work, timeout, resumes[i] if resumes else None, outcome)))
+            except RayRequiredError:
+                raise  # other nodes come first: nothing has begun
             except FastPSError as error:
                 errors.append((i, error))
         for i, operation in pending:

@@ -31,7 +31,7 @@ from fastps.transport import shm, wire
 from fastps.transport.contract import MIXED
 from fastps.transport.once import PAYLOADS, Once, Recent
 from fastps.transport.ray_table import TableGateway
-from fastps.transport.shm import group_of, open_arena
+from fastps.transport.shm import group_of, open_arena, this_machine
 from fastps.transport.shm_table import ShmTable, require_alive
 
 
@@ -56,6 +56,7 @@ class Shard:
         self._once = Once(self._label)
         self._answers: Recent[Any] = Recent(PAYLOADS)
         self._coordinator: Any = None
+        self._coordinators = 0  # that were ever started
 
     def create(
         self,
@@ -91,8 +92,11 @@ class Shard:
         for row, rule in enumerate(assignment.rules):
             values = enumerate(rule.values)
             self._arena.configure(row, {i: v if isinstance(v, float) else math.nan for i, v in values}, 1.0)
-        node = ray.get_runtime_context().get_node_id()
-        return ShardAddress(self._index, node, os.getpid(), self._arena.fd, arena_id, kernels, host_cpu())
+        here = ray.get_runtime_context()
+        return ShardAddress(
+            self._index, here.get_node_id(), here.get_actor_id(), this_machine(), os.getpid(), self._arena.fd, arena_id,
+            kernels, host_cpu(),
+        )  # fmt: skip
 
     def _most_rows(self, info: TableInfo) -> int:
         """The most rows that a table may have here: what memory there is, unless somebody said less."""
@@ -261,15 +265,19 @@ class Shard:
         assert self._group is not None
         self._group.count_skipped()
 
-    def coordinator(self) -> Any:
-        """The actor that speaks for workers of other nodes, started when the first of them comes."""
+    def coordinator(self, lost: str = "") -> tuple[str, str]:
+        """Name and id of the actor that speaks for workers of other nodes: started when the first of them comes, and
+        again when the process of the one with the id `lost` has died."""
         assert self._spec is not None
         require_alive(self._arenas)
-        if self._coordinator is None:
-            self._coordinator = cluster.start_on(ray.get_runtime_context().get_node_id(), Coordinator, MAX_PARKED)(
-                self._spec.addresses[0], self._spec.label(0)
-            )
-        return self._coordinator
+        name = f"{self._spec.server_id}/coordinator/{self._coordinators}"
+        if self._coordinator is None or cluster.id_of(self._coordinator) == lost:
+            self._coordinators += 1
+            name = f"{self._spec.server_id}/coordinator/{self._coordinators}"
+            node = ray.get_runtime_context().get_node_id()
+            start = cluster.start_on(node, Coordinator, MAX_PARKED, name)
+            self._coordinator = start(self._spec.addresses[0], self._spec.label(0))
+        return name, cluster.id_of(self._coordinator)
 
     def perform(self, table: str | None, verb: str, /, *args: Any, **options: Any) -> Any:
         """A verb of the server, or of one of its tables, for programs written for an actor."""

@@ -30,6 +30,8 @@ class ShardAddress:
     ----------
     index : of the shard
     node_id : Ray's id of its node, in hex
+    actor_id : Ray's id of its actor, in hex
+    machine : whose processes `pid` is one of, see `this_machine`
     pid, fd : its process, and the file descriptor of the arena there
     arena_id : 16 random bytes that name the arena
     kernels : object code for its node, in the order of `ServerSpec.kernels`, then that of each table
@@ -38,6 +40,8 @@ class ShardAddress:
 
     index: int
     node_id: str
+    actor_id: str
+    machine: str
     pid: int
     fd: int
     arena_id: bytes
@@ -107,7 +111,8 @@ class ServerSpec:
     ----------
     server_id : 16 random bytes in hex
     structure : the arrays that went in
-    plans, addresses, actors : per shard what it holds, where it lives, and its Ray actor
+    plans, addresses, actors : per shard what it holds, where it lives, and the name of its Ray actor: a handle must
+        travel outside of Ray too, and between Rays
     rules : the update rules; a rule's index is its row in the arenas' table of hyper-parameters
     rule_of_leaf : for each array, the index of its rule
     gradients : what happens to gradients first
@@ -121,7 +126,7 @@ class ServerSpec:
     structure: Structure
     plans: tuple[ShardPlan, ...]
     addresses: tuple[ShardAddress, ...]
-    actors: tuple[Any, ...]
+    actors: tuple[str, ...]
     rules: tuple[RuleInfo, ...]
     rule_of_leaf: tuple[int, ...]
     gradients: GradientPolicy
@@ -144,6 +149,10 @@ class ServerSpec:
         if len(self.rules) == 1:
             return self.rules[0].label
         return "{" + ", ".join(f"{rule.pattern!r}: {rule.label}" for rule in self.rules) + "}"
+
+    def labels(self, shards: Sequence[int]) -> str:
+        """Names shards of one node."""
+        return f"shards {list(shards)} on node {self.addresses[shards[0]].node_id[:8]}"
 
     def label(self, shard: int) -> str:
         """Names a shard in messages."""

@@ -313,6 +313,8 @@ cdef extern from "member.h" nogil:
         uint64_t generation
     fps_status fps_worker_join(const fps_arena *arena, uint32_t rank, int64_t lease_ns, const fps_wait *wait,
                                fps_worker *out)
+    void fps_worker_adopt(const fps_arena *arena, uint32_t rank, uint64_t generation, int64_t lease_ns,
+                          fps_worker *out)
     void fps_worker_leave(fps_worker *worker)
     fps_status fps_worker_return(fps_worker *worker, const fps_wait *wait)
     fps_status fps_worker_begin(fps_worker *worker, const fps_wait *wait, uint64_t *clock, uint64_t *progress)

@@ -43,6 +43,16 @@ cdef class Member:
         self.joined = status == FPS_OK
         self.check(status, &signal, "worker", timeout)
 
+    @staticmethod
+    def adopt(Arena arena, uint32_t rank, uint64_t generation, double lease):
+        """Speaks for a worker elsewhere, whom a process that has died spoke for."""
+        cdef Member self = Member.__new__(Member)
+        if rank >= arena.arena.layout.n_members:
+            raise IndexError(f"rank {rank} of {arena.arena.layout.n_members}")
+        self.mapped, self.generation, self.joined = arena, fps_life_generation(), True
+        fps_worker_adopt(&arena.arena, rank, generation, <int64_t>(1e9 * lease), &self.worker)
+        return self
+
     def __dealloc__(self):
         self.leave()
 

@@ -10,7 +10,14 @@ import numpy as np
 from fastps import cluster
 from fastps._core import Outcome, all_finite, process_of, shards_of, table_initial
 from fastps.deadline import deadline_after, left_until
-from fastps.errors import FastPSError, NonfiniteError, OptionError, TableFullError, WaitTimeoutError
+from fastps.errors import (
+    FastPSError,
+    NonfiniteError,
+    OptionError,
+    RayRequiredError,
+    TableFullError,
+    WaitTimeoutError,
+)
 from fastps.session import Resume, Session, apart, merged, norm_of, tokens_of
 from fastps.transport.contract import TableWork
 from fastps.transport.shm_table import ShmTable
@@ -100,6 +107,8 @@ class TableSession:
         for i, (part, places, resume) in list(left.items()):
             try:
                 pending.append((i, self.transports[i].start(part, timeout, resume, outcome)))
+            except RayRequiredError:
+                raise  # other nodes come first: nothing has begun
             except FastPSError as error:
                 errors.append((i, error))
                 left[i] = part, places, getattr(error, "resume", None)
@@ -145,7 +154,7 @@ class TableSession:
         if error.shard in self.session.own_shards:
             made = self.session.own_shards[error.shard](*arguments)
         else:
-            ref = self.session.spec.actors[error.shard].table.remote(*arguments)
+            ref = cluster.actor_of(self.session.spec, error.shard).table.remote(*arguments)
             made = cluster.get(ref, left_until(deadline), "making room")
         return bool(made > 0 or missing == 0)
 

@@ -69,7 +69,12 @@ class Sending:
         self._shards, self._outcome = shards, outcome
         if outcome is not None:
             outcome.begin(shards)
-        self._refs = send()
+        try:
+            self._refs = send()
+        except FastPSError:  # there is nobody to send it to
+            if outcome is not None:
+                outcome.stop(shards)
+            raise
 
     def answers(self) -> list[Any]:
         """One a call. Whether calls have arrived is not known when a connection is lost: they are made again."""

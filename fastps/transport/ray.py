@@ -7,6 +7,7 @@ twice, after a lost connection, is applied once.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import weakref
@@ -17,7 +18,7 @@ import numpy as np
 from fastps import cluster
 from fastps._core import Decision
 from fastps.deadline import deadline_after, left_until
-from fastps.errors import WaitTimeoutError
+from fastps.errors import FastPSError, ShardDiedError, UnavailableError, WaitTimeoutError
 from fastps.spec import ServerSpec
 from fastps.transport import wire
 from fastps.transport.contract import MIXED, Arrays, Work
@@ -36,16 +37,20 @@ class RayTransport:
     def __init__(self, spec: ServerSpec, shards: tuple[int, ...]) -> None:
         self.shards = shards
         self._spec = spec
-        # Processes spread over the node's shards, each staying with one.
-        self._gateway = spec.actors[shards[os.getpid() % len(shards)]]
+        self._number = shards[os.getpid() % len(shards)]  # processes spread over the node's shards, each with one
         self._layout = wire.layout(spec, shards)
         self._numbers = Numbers()
-        self._what = f"shards {list(shards)} on node {spec.addresses[shards[0]].node_id[:8]}"
+        self._what = spec.labels(shards)
+
+    @property
+    def _gateway(self) -> Any:
+        return cluster.actor_of(self._spec, self._number)
 
     def start(
         self, work: Work, timeout: float | None, resume: Any = None, outcome: Outcome | None = None
     ) -> Operation | SlotOperation:
         limit = self._spec.timeout if timeout is None else timeout
+        cluster.actor_of(self._spec, self._number)  # raises before anything has begun
         if work.slot is not None:
             return SlotOperation(self, work, limit, outcome)
         return Operation(self, work, limit, resume, outcome)
@@ -79,7 +84,7 @@ class RayTransport:
         return counted
 
     def table(self, number: int) -> RayTable:
-        return RayTable(self._spec, number, self.shards, self._gateway, self._what)
+        return RayTable(self._spec, number, self.shards, self._number, self._what)
 
     def close(self) -> None:
         pass
@@ -95,7 +100,8 @@ class RayMembership:
     def __init__(self, spec: ServerSpec, rank: int | None, timeout: float) -> None:
         self._spec, self._bound = spec, spec.consistency.bound
         deadline = deadline_after(timeout)
-        self._coordinator = cluster.get(spec.actors[0].coordinator.remote(), timeout, "worker")
+        self._what = f"worker on {spec.label(0)}"
+        self._coordinator, self._known = self._find_coordinator(deadline), True
         self._stop = threading.Event()
         self._join(rank, left_until(deadline))
         # The thread knows the membership by a weak reference: one that is dropped ends with its lease at the latest.
@@ -103,35 +109,57 @@ class RayMembership:
         threading.Thread(target=_stay, args=arguments, name="fastps lease", daemon=True).start()
 
     def _join(self, rank: int | None, timeout: float) -> None:
-        ref = self._coordinator.join.remote(rank, self._spec.consistency.lease, timeout)
-        self._token, self.rank, self.generation, reached = self._ask(ref, timeout)
+        answer = self._ask("join", rank, self._spec.consistency.lease, timeout)
+        self._token, self.rank, self.generation, reached = answer
         self._hear(reached)
+
+    def _find_coordinator(self, deadline: float, lost: str = "") -> tuple[str, str]:
+        """Its name and id; of a new one where the process of the one with the id `lost` has died."""
+        ref = cluster.actor_of(self._spec, 0).coordinator.remote(lost)
+        found: tuple[str, str] = cluster.get(ref, left_until(deadline), self._what)
+        return found
 
     def _hear(self, reached: tuple[int, int, bytes]) -> None:
         self._clock, self._progress, self._decision = reached
 
-    def _ask(self, ref: Any, timeout: float) -> Any:
-        return cluster.get(ref, timeout + GRACE_SECONDS, f"worker on {self._spec.label(0)}")
+    def _ask(self, verb: str, *arguments: Any) -> Any:
+        """What the coordinator answers; the last argument is the timeout. Where its process has died, another one takes
+        its place, learns of this worker and is asked: whatever is asked twice is done once."""
+        deadline = deadline_after(arguments[-1] + GRACE_SECONDS)
+        while True:
+            try:
+                if not self._known:
+                    place = (self._token, self.rank, self.generation, self._spec.consistency.lease)
+                    cluster.get(self._call("adopt", *place), left_until(deadline), self._what)
+                    self._known = True
+                return cluster.get(self._call(verb, *arguments), left_until(deadline), self._what)
+            except UnavailableError:
+                raise
+            except ShardDiedError:
+                self._coordinator = self._find_coordinator(deadline, lost=self._coordinator[1])
+                self._known = verb == "join"
+
+    def _call(self, verb: str, *arguments: Any) -> Any:
+        return getattr(cluster.actor(*self._coordinator, self._what), verb).remote(*arguments)
 
     def renew(self) -> None:
-        self._coordinator.renew.remote(self._token)
+        self._call("renew", self._token)
 
     def begin(self, timeout: float) -> tuple[int, int]:
         if self._bound is not None and self._clock - self._bound > self._progress:
-            self._hear(self._ask(self._coordinator.begin.remote(self._token, timeout), timeout))
+            self._hear(self._ask("begin", self._token, timeout))
         return self._clock, self._progress
 
     def end_step(self, clock: int, timeout: float) -> None:
-        self._hear(self._ask(self._coordinator.end_step.remote(self._token, clock, timeout), timeout))
+        self._hear(self._ask("end_step", self._token, clock, timeout))
 
     def give(self, round: int, weight: int, timeout: float) -> bool:
-        ref = self._coordinator.give.remote(self._token, round, weight, timeout)
-        counted, reached = self._ask(ref, timeout)
+        counted, reached = self._ask("give", self._token, round, weight, timeout)
         self._hear(reached)
         return bool(counted)
 
     def catch_up(self, round: int, timeout: float) -> None:
-        self._hear(self._ask(self._coordinator.catch_up.remote(self._token, round, timeout), timeout))
+        self._hear(self._ask("catch_up", self._token, round, timeout))
 
     def decision(self) -> Decision:
         return Decision.unpack(self._decision)
@@ -140,14 +168,14 @@ class RayMembership:
         return self._clock, self._progress
 
     def rejoin(self, timeout: float) -> None:
-        self.generation, reached = self._ask(self._coordinator.rejoin.remote(self._token, timeout), timeout)
+        self.generation, reached = self._ask("rejoin", self._token, timeout)
         self._hear(reached)
 
     def leave(self) -> None:
         if not self._stop.is_set():
             self._stop.set()
-            if cluster.connected():
-                self._coordinator.leave.remote(self._token)
+            with contextlib.suppress(FastPSError):  # what has gone with Ray has left
+                self._call("leave", self._token)
 
     def __del__(self) -> None:
         stop = getattr(self, "_stop", None)
@@ -158,9 +186,12 @@ class RayMembership:
 def _stay(membership: weakref.ref[RayMembership], stop: threading.Event, interval: float) -> None:
     while not stop.wait(interval):
         here = membership()
-        if here is None or not cluster.connected():
+        if here is None:
             return
-        here.renew()
+        try:
+            here.renew()
+        except FastPSError:  # Ray has ended, and the server with it
+            return
         del here
 
 

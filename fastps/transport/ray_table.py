@@ -91,14 +91,19 @@ def payload_bytes(info: TableInfo, header: Header) -> int:
 class RayTable:
     """Reaches a table's part on the shards of one other node. See contract.TableTransport."""
 
-    def __init__(self, spec: ServerSpec, number: int, shards: tuple[int, ...], gateway: Any, what: str) -> None:
+    def __init__(self, spec: ServerSpec, number: int, shards: tuple[int, ...], gateway: int, what: str) -> None:
         self.shards, self.info, self.number = shards, spec.tables[number], number
-        self.gateway, self.numbers, self._timeout = gateway, Numbers(), spec.timeout
+        self._spec, self._gateway, self.numbers, self._timeout = spec, gateway, Numbers(), spec.timeout
         self.what = f"table `{self.info.name}` on {what}"
+
+    @property
+    def gateway(self) -> Any:
+        return cluster.actor_of(self._spec, self._gateway)
 
     def start(
         self, work: TableWork, timeout: float | None, resume: Any = None, outcome: Outcome | None = None
     ) -> TableOperation:
+        cluster.actor_of(self._spec, self._gateway)  # raises before anything has begun
         return TableOperation(self, work, self._timeout if timeout is None else timeout, resume, outcome)
 
     def _ask(self, verb: str, timeout: float | None, *arguments: Any) -> Any:

@@ -7,6 +7,8 @@ mapped for as long as a view refers to them.
 from __future__ import annotations
 
 import errno
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,21 @@ from fastps.kernels.loader import addresses_of
 from fastps.spec import ServerSpec, ShardAddress
 from fastps.transport.contract import MIXED, Work
 from fastps.transport.shm_table import Done, ShmTable, require_alive
+
+
+def this_machine() -> str:
+    """Where two processes agree on it, a pid means the same process to both: the machine's boot, the pid namespace."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:  # some sandboxes have none
+        boot = os.uname().nodename
+    return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+
+
+def is_here(address: ShardAddress, node_id: str | None) -> bool:
+    """Whether a process of Ray's node `node_id`, or one outside of Ray, is to map a shard's arena. There can be several
+    nodes on one machine."""
+    return address.machine == this_machine() if node_id is None else address.node_id == node_id
 
 
 def open_arena(address: ShardAddress, label: str) -> Arena:

@@ -1,0 +1,132 @@
+"""Handles in processes that Ray does not know. Each case is a program of its own: a hang is a failure, not a hang."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.processes import run
+
+SERVER = """
+import concurrent.futures, json, multiprocessing, os, pickle, subprocess, sys
+import numpy as np
+from tests import processes
+ray = processes.start(sys.argv[1])
+import fastps
+params = {"w": np.zeros(6), "b": np.zeros((2, 2)), "rows": fastps.Table(3)}
+"""
+
+POOLS = (
+    SERVER
+    + """
+context = multiprocessing.get_context(sys.argv[2])
+clocked = fastps.ParameterServer(6, consistency=fastps.SSP(3))
+with fastps.ParameterServer(params, num_shards=2) as ps, clocked:
+    with context.Pool(2) as pool:  # map hands both handles to children that may or may not be there already
+        answers = pool.map(processes.use, [ps, ps])
+        back = pool.apply(processes.same, (ps,))
+        clocks = pool.map(processes.step, [clocked, clocked])
+    assert all(pid != os.getpid() for pid, _ in answers)
+    assert clocks == [1, 1]
+    assert ps.pull()["w"].tolist() == [6] * 6
+    back.push({"w": np.ones(6), "b": np.ones((2, 2))})
+    inbox, outbox = context.Queue(), context.Queue()
+    child = context.Process(target=processes.take_and_answer, args=(inbox, outbox))
+    child.start()
+    inbox.put(ps)
+    pid, params = outbox.get(timeout=60)
+    child.join(60)
+    assert pid != os.getpid() and params == [10] * 6, params
+    with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as executor:
+        executor.submit(processes.use, ps).result(60)
+    assert ps.pull()["w"].tolist() == [13] * 6
+print("done")
+"""
+)
+
+EARLY_POOL = """
+import multiprocessing, sys
+import ray
+ray.init(address=sys.argv[1], log_to_driver=False)
+pool = multiprocessing.get_context("fork").Pool(1)
+import numpy as np, fastps
+from tests import processes
+with fastps.ParameterServer({"w": np.zeros(6), "b": np.zeros((2, 2)), "rows": fastps.Table(3)}) as ps:
+    ps.pull()
+    print(pool.apply(processes.use, (ps,))[1])
+pool.terminate()
+"""
+
+LOKY = (
+    SERVER
+    + """
+import loky
+with fastps.ParameterServer(params, num_shards=2) as ps:
+    executor = loky.get_reusable_executor(max_workers=2)
+    answers = list(executor.map(processes.use, [ps, ps]))
+    executor.shutdown(kill_workers=True)
+    assert ps.pull()["w"].tolist() == [6] * 6
+print("done")
+"""
+)
+
+IN_A_FILE = (
+    SERVER
+    + """
+READER = "import pickle, sys; from tests.processes import use; print(use(pickle.load(open(sys.argv[1], 'rb')))[1])"
+with fastps.ParameterServer(params, num_shards=2) as ps:
+    with open(sys.argv[2], "wb") as file:
+        pickle.dump(ps, file)
+    print(*processes.run(READER, sys.argv[2]))
+    print(*processes.run(READER, sys.argv[2]))
+"""
+)
+
+# Of two shards one is on another machine, or so the handle says.
+ELSEWHERE = (
+    SERVER
+    + """
+from dataclasses import replace
+context = multiprocessing.get_context(sys.argv[2])
+with fastps.ParameterServer(6, num_shards=2, rule=fastps.SGD(0.1)) as ps:
+    near, far = ps._spec.addresses
+    far = replace(far, machine="another", node_id="f" * 56)
+    away = fastps.ParameterServer._handle(replace(ps._spec, server_id="another", addresses=(near, far)))
+    if sys.argv[3]:
+        away._attach()
+    outbox = context.Queue()
+    child = context.Process(target=processes.put_errors, args=(away, outbox))
+    child.start()
+    print(json.dumps([*outbox.get(timeout=60), list(ps.versions)]))
+    child.join(60)
+"""
+)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_handle_works_in_pools_queues_and_executors(method, one_node):
+    assert run(POOLS, one_node.address, method) == ["done"]
+
+
+def test_a_pool_that_was_forked_before_fastps_was_imported_can_use_a_handle(one_node):
+    assert run(EARLY_POOL, one_node.address) == [str([3.0] * 6)]
+
+
+def test_a_handle_works_in_workers_of_loky(one_node):
+    assert run(LOKY, one_node.address) == ["done"]
+
+
+def test_a_handle_works_from_a_file_in_a_program_without_ray(one_node, tmp_path):
+    assert run(IN_A_FILE, one_node.address, str(tmp_path / "handle")) == [str([3.0] * 6), str([6.0] * 6)]
+
+
+@pytest.mark.parametrize(("method", "attached"), [("spawn", ""), ("fork", ""), ("fork", "attached")])
+def test_where_ray_is_needed_and_not_there_each_operation_says_so_and_does_nothing(method, attached, one_node):
+    (answer,) = run(ELSEWHERE, one_node.address, method, attached)
+    classes, text, started, versions = json.loads(answer)
+    assert set(classes.values()) == {"RayRequiredError"} or (attached and classes["view"] == "SplitError"), classes
+    assert "ray.init(address=" in text
+    assert ("forked" in text) == (method == "fork")
+    assert not started
+    assert versions == [0, 0]
