@@ -66,8 +66,9 @@ class RayTransport:
         self._gateway.skipped.remote()
 
     def configure(self, row: int, values: dict[int, float], timeout: float, outcome: Outcome) -> None:
+        gateway = self._gateway
         outcome.begin(self.shards)
-        cluster.get(self._gateway.configure.remote(row, values, timeout), timeout, f"configure {self._what}")
+        cluster.get(gateway.configure.remote(row, values, timeout), timeout, f"configure {self._what}")
         outcome.end(self.shards)
 
     def hyper(self, row: int, count: int, timeout: float) -> list[float]:
@@ -207,10 +208,10 @@ class SlotOperation:
         if work.grads is None:
             self._ref = transport._gateway.slot.remote(work.slot, timeout)
         else:
-            payload = wire.gather_some(self._layout, work.grads)
+            payload, gateway = wire.gather_some(self._layout, work.grads), transport._gateway
             if outcome is not None:
                 outcome.begin(transport.shards)
-            self._ref = transport._gateway.set_slot.remote(work.slot, timeout, payload)
+            self._ref = gateway.set_slot.remote(work.slot, timeout, payload)
 
     def finish(self) -> dict[int, int]:
         answer = cluster.get(self._ref, left_until(self._deadline), self._what)

@@ -106,9 +106,14 @@ class RayTable:
         cluster.actor_of(self._spec, self._gateway)  # raises before anything has begun
         return TableOperation(self, work, self._timeout if timeout is None else timeout, resume, outcome)
 
-    def _ask(self, verb: str, timeout: float | None, *arguments: Any) -> Any:
-        limit = self._timeout if timeout is None else timeout
-        return cluster.get(self.gateway.table.remote(verb, self.number, *arguments, limit), limit, self.what)
+    def _ask(self, verb: str, timeout: float | None, *arguments: Any, outcome: Outcome | None = None) -> Any:
+        limit, gateway = self._timeout if timeout is None else timeout, self.gateway
+        if outcome is not None:
+            outcome.begin(self.shards)
+        answer = cluster.get(gateway.table.remote(verb, self.number, *arguments, limit), limit, self.what)
+        if outcome is not None:
+            outcome.end(self.shards)
+        return answer
 
     def find(self, keys: Any, timeout: float | None) -> np.ndarray[Any, np.dtype[np.bool_]]:
         found: np.ndarray[Any, np.dtype[np.bool_]] = self._ask("find", timeout, keys)
@@ -121,11 +126,7 @@ class RayTable:
     def remove(
         self, keys: Any, wanted: list[bool], timeout: float | None, outcome: Outcome | None = None
     ) -> tuple[Any, list[Any]]:
-        if outcome is not None:
-            outcome.begin(self.shards)
-        removed, streams = self._ask("remove", timeout, keys, wanted)
-        if outcome is not None:
-            outcome.end(self.shards)
+        removed, streams = self._ask("remove", timeout, keys, wanted, outcome=outcome)
         return removed, streams
 
     def scan(
@@ -135,9 +136,7 @@ class RayTable:
         return keys, streams, cursor
 
     def configure(self, values: dict[int, float], timeout: float, outcome: Outcome) -> None:
-        outcome.begin(self.shards)
-        self._ask("configure", timeout, values)
-        outcome.end(self.shards)
+        self._ask("configure", timeout, values, outcome=outcome)
 
     def hyper(self, count: int, timeout: float) -> list[float]:
         values: list[float] = self._ask("hyper", timeout, count)
