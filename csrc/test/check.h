@@ -260,6 +260,15 @@ ADDS(add_2_f32, float, 3)
 ADDS(add_2_f64, double, 3)
 ADDS(add_15_f32, float, 16)
 
+/* Parameters and the first slot add up what is given; the second slot is carried along, and somebody sets it. */
+static inline int32_t add_and_keep(const void *const *state, const void *grad, void *const *results, int64_t n,
+                                   int64_t ahead, const double *uniforms)
+{
+    add_1_f32(state, grad, results, n, ahead, uniforms);
+    for (int64_t i = 0; i < n; i++) ((float *)results[2])[i] = ((const float *)state[2])[i];
+    return 0;
+}
+
 static inline int32_t prepare_nothing(const double *hyper, double step, double *uniforms)
 {
     (void)hyper, (void)step, (void)uniforms;

@@ -9,15 +9,6 @@
 
 static uint64_t n_rounds = 2000;
 
-/* Parameters and the first slot add up what is given; the second slot is carried along, and somebody sets it. */
-static int32_t add_and_keep(const void *const *state, const void *grad, void *const *results, int64_t n, int64_t ahead,
-                            const double *uniforms)
-{
-    add_1_f32(state, grad, results, n, ahead, uniforms);
-    for (int64_t i = 0; i < n; i++) ((float *)results[2])[i] = ((const float *)state[2])[i];
-    return 0;
-}
-
 typedef struct load {
     const fps_arena *arenas;
     uint32_t n_shards;
