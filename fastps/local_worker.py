@@ -105,8 +105,8 @@ class LocalWorker(RoundWorker):
                     versions = self._group.run(
                         work.grads, None, left_until(deadline), scale=work.scale, outcome=outcome
                     )  # fmt: skip
-            if step:
-                counted = self._count_step(deadline) and counted
+                if step:
+                    counted = self._count_step(deadline) and counted
             self.reply = Reply(clock, staleness, versions, counted)
             return self.reply
         except BaseException as error:  # only plain stores before `tell`: another handler may raise behind any call
