@@ -11,6 +11,7 @@ import ray
 import fastps
 from tests import workers
 from tests.conformance.test_consistency import WORKERS, check, histories
+from tests.conftest import wait_until
 
 
 @pytest.mark.parametrize(("bound", "shards_on"), [(0, (0, 1, 2)), (0, (2,)), (1, (2,)), (4, (0, 1, 2))])
@@ -66,7 +67,8 @@ def test_a_call_that_is_parked_outlasts_the_words_that_keep_its_lease(cluster3):
         ray.get(away.versions.remote())  # it has its connection
         with ps.worker(0) as w:
             waiting = away.do.remote(wait_for_the_other)
-            time.sleep(3)
+            wait_until(lambda: ps.versions == (1,), 60, "the push of the worker that waits then")
+            time.sleep(2)
             w.push(np.ones(6))
             assert ray.get(waiting) > 1.2  # the word that it sends every 0.2 s has a deadline of one second
         ray.kill(away)
