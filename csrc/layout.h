@@ -306,7 +306,8 @@ typedef struct fps_member {
     fps_word generation; /* grows with every worker that has this rank */
     fps_word heard_ns;   /* when it was last heard of, where the policy asks for that; CLOCK_MONOTONIC */
     fps_word lease_ns;
-    uint8_t pad1[16];
+    fps_word left; /* the generation of the last worker that has left, without the lock if need be */
+    uint8_t pad1[8];
 } fps_member;
 
 /* The round, and how many gradients are in the member's row for it. The one before stays readable until this one

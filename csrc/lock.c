@@ -17,7 +17,7 @@
  * protocol gives it: on Linux this is the one word that user space and kernel agree on. */
 static uint32_t word_of(const pthread_mutex_t *lock)
 {
-    return fps_load32_relaxed((const fps_word32 *)(const void *)lock);
+    return fps_load32_acquire((const fps_word32 *)(const void *)lock); /* SYNC death */
 }
 
 uint32_t fps_lock_holder(const pthread_mutex_t *lock) { return word_of(lock) & FUTEX_TID_MASK; }

@@ -10,7 +10,7 @@
 #include "life.h"
 
 #define SPIN_NS 20000 /* two workers that take turns hand over within the time of a small operation */
-#define LEAVE_NS 1000000000
+#define LEAVE_NS (INT64_C(10) * 1000000) /* not for others' sake: they see that it has left */
 #define SLICE_NS (INT64_C(10) * 1000000) /* how often a sleeper looks after the others */
 
 fps_roster fps_board_roster(const fps_arena *arena)
@@ -63,10 +63,12 @@ uint32_t fps_board_blocker(const fps_roster *r)
     return i;
 }
 
+static bool has_left(const fps_member *m) { return fps_load_relaxed(&m->left) == fps_load_relaxed(&m->generation); }
+
 static bool is_gone(const fps_roster *r, const fps_member *m, int64_t now)
 {
+    if (has_left(m)) return true;
     bool away = fps_load32_relaxed(&m->state) == FPS_MEMBER_AWAY;
-    /* Nobody holds the lock of one that died, nor of one that left while the board's lock was not to be had. */
     if (away ? (int64_t)fps_load_relaxed(&m->lease_ns) < now : fps_lock_holder(&m->life) == 0) return true;
     if (r->policy.straggler_ns == 0 || !blocks(r, m)) return false;
     uint64_t heard = fps_load_relaxed(&m->heard_ns), progressed = fps_load_relaxed(&r->board->progressed_ns);
@@ -76,13 +78,14 @@ static bool is_gone(const fps_roster *r, const fps_member *m, int64_t now)
 static bool put_out(const fps_roster *r, uint32_t rank)
 {
     fps_member *m = &r->members[rank];
+    if (has_left(m)) return fps_clock_exit(r, rank, FPS_MEMBER_FREE);
     fps_count(&r->board->put_out, 1);
     if (fps_load32_relaxed(&m->state) == FPS_MEMBER_HERE) return fps_clock_exit(r, rank, FPS_MEMBER_OUT);
     fps_count(&m->generation, 1); /* nothing holds the rank of a worker elsewhere: whoever comes next may have it */
     return fps_clock_exit(r, rank, FPS_MEMBER_FREE);
 }
 
-/* Puts out who died, is stopped or has not been heard of. Under the lock. */
+/* Puts out who died, is stopped or has not been heard of, and lets go who left without the lock. Under the lock. */
 static bool sweep(const fps_roster *r, const fps_member *self)
 {
     int64_t now = fps_now_ns();
@@ -184,10 +187,11 @@ void fps_worker_leave(fps_worker *worker)
     *worker = (fps_worker){0};
     if (!w.arena || w.process != fps_life_generation()) return; /* a forked child is not its parent */
     const fps_roster *r = &w.roster;
+    if (is_mine(&w)) fps_store_relaxed(&r->members[w.rank].left, w.generation);
     const fps_wait wait = {.deadline_ns = fps_now_ns() + LEAVE_NS};
     bool entered = enter_board(w.arena, r, &wait) == FPS_OK;
     if (entered) leave_board(r, is_mine(&w) && fps_clock_exit(r, w.rank, FPS_MEMBER_FREE));
-    if (w.lease_ns == 0) fps_life_give(&r->members[w.rank].life); /* without the lock, whoever sweeps sees that */
+    if (w.lease_ns == 0) fps_life_give(&r->members[w.rank].life);
 }
 
 /* The lock, with the worker still a member; or an answer without the lock. */

@@ -153,7 +153,10 @@ void fps_session_close(fps_session *session)
 uint32_t fps_session_blocker(const fps_arena *arena)
 {
     for (uint32_t i = 0; i < arena->layout.n_sessions; i++) {
-        if (!is_deserted(&arena->seats[i])) continue;
+        const fps_seat *seat = &arena->seats[i];
+        const bool free = fps_load32_relaxed(&seat->state) == FPS_SEAT_FREE;
+        if (free && fps_lock_holder(&seat->life) != 0) return fps_lock_holder(&seat->life); /* it comes, or goes */
+        if (!is_deserted(seat)) continue;
         const uint32_t stripe = next_marked(arena, i, 0), table = fps_row_written(arena, i);
         uint32_t holder = stripe < arena->layout.n_stripes ? fps_lock_holder(&arena->stripes[stripe].lock) : 0;
         if (holder == 0 && table != 0) holder = fps_lock_holder(&arena->tables[table - 1].control->births);

@@ -27,8 +27,8 @@ fps_status fps_session_adopt(const fps_arena *arena, uint32_t index, const fps_w
 /* Gives the seat back. No operation may be under way. */
 void fps_session_close(fps_session *session);
 
-/* The thread that holds what a dead owner of a seat left, so that the seat cannot be taken over; 0 when there is none:
- * for messages. */
+/* The thread that holds a seat which is nobody's, or what a dead owner of one left, so that it cannot be taken; 0 when
+ * there is none: for messages. */
 uint32_t fps_session_blocker(const fps_arena *arena);
 
 #endif

@@ -903,11 +903,11 @@ static void hold_the_lock(void *argument)
     pthread_mutex_unlock(&o->arena->board->lock);
 }
 
-/* Leaving gives up on the lock after a while, but not on the rank. */
-static void who_leaves_without_the_lock_still_frees_its_rank(void)
+/* Leaving gives up on the lock after a while, but not on the rank; and nobody takes it for a death. */
+static void leave_without_the_lock(int64_t lease_ns)
 {
     fps_arena arena = make_board(lockstep, 2);
-    fps_worker a = join(&arena, 0), b = join(&arena, 1);
+    fps_worker a = lease_ns > 0 ? join_from_afar(&arena, 0, lease_ns) : join(&arena, 0), b = join(&arena, 1);
     other o = other_of(&arena, 0);
     CHECK_EQ(end_step(&b), FPS_OK);
     pid_t pid = start_other(hold_the_lock, &o);
@@ -916,12 +916,19 @@ static void who_leaves_without_the_lock_still_frees_its_rank(void)
     expect_success(pid);
     CHECK_EQ(fps_lock_holder(&arena.members[0].life), 0);
     CHECK_EQ(begin(&b), FPS_OK);
+    CHECK_EQ(fps_load_relaxed(&arena.board->put_out), 0);
+    CHECK_EQ(fps_load32_relaxed(&arena.members[0].state), FPS_MEMBER_FREE);
     a = join(&arena, 0);
+    CHECK_EQ(end_step(&a), FPS_OK);
+    CHECK_EQ(begin(&b), FPS_OK);
     fps_worker_leave(&a);
     fps_worker_leave(&b);
     drop_other(&o);
     drop_arena(&arena);
 }
+
+static void who_leaves_without_the_lock_still_frees_its_rank(void) { leave_without_the_lock(0); }
+static void who_leaves_from_afar_without_the_lock_is_not_waited_for(void) { leave_without_the_lock(1000 * SECOND); }
 
 static void a_closed_arena_is_told_to_everybody(void)
 {
@@ -1096,6 +1103,7 @@ int main(void)
         TEST(a_forked_child_that_leaves_gives_no_life_lock_of_its_parent_back),
         TEST(a_forked_child_that_leaves_does_not_take_its_parent_with_it),
         TEST(who_leaves_without_the_lock_still_frees_its_rank),
+        TEST(who_leaves_from_afar_without_the_lock_is_not_waited_for),
         TEST(a_closed_arena_is_told_to_everybody),
         TEST(nobody_returns_to_a_closed_arena),
         TEST(who_waits_is_told_that_the_arena_closed),
