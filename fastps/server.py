@@ -47,6 +47,7 @@ from fastps.view import View
 from fastps.worker import Worker
 
 ISOLATIONS = ("shard", "none")
+GET_SECONDS = 60.0
 
 
 class Attachments:
@@ -217,7 +218,8 @@ class ParameterServer:
         if name is not None and cluster.named_actor(name) is not None:
             raise NameTakenError(f"name: a server {name!r} lives already; use fastps.get({name!r}) or another name")
         server_id = os.urandom(16).hex()
-        names = tuple(name if name and plan.index == 0 else f"{server_id}/{plan.index}" for plan in plans)
+        names = [cluster.generated(server_id, f"shard/{plan.index}") for plan in plans]
+        names[0] = name or names[0]
         owned = cluster.Owned(cluster.require("create"), cluster.place(placement, len(plans), timeout), [])
         self._owned: cluster.Owned | None = owned
         self._session: Session | None = None
@@ -235,8 +237,8 @@ class ParameterServer:
                 for actor, plan in zip(actors, plans, strict=True)
             ]
             self._spec = ServerSpec(
-                server_id, structure, plans, tuple(addresses), names, infos(assignment), assignment.of_leaf, gradients,
-                policy, float(timeout), name, infos_of_tables,
+                server_id, structure, plans, tuple(addresses), tuple(names), infos(assignment), assignment.of_leaf,
+                gradients, policy, float(timeout), name, infos_of_tables,
             )  # fmt: skip
             cluster.get([a.join.remote(self._spec) for a in actors], timeout, "create: shards that meet")
             self._free = policy.bound is None
@@ -578,20 +580,43 @@ class ParameterServer:
         return f"<ParameterServer {'; '.join([*arrays, *tables])} on {self.num_shards} shards{state}>"
 
 
-def get(name: str) -> ParameterServer:
+def get(name: str, *, timeout: float | None = None) -> ParameterServer:
     """A handle of the server that another driver of the cluster created under `name`.
 
-    Raises ServerNotFoundError when there is none. Cost: two Ray calls.
+    A process that is not in Ray yet connects to the cluster at RAY_ADDRESS; or to that of the latest ``ray start`` on
+    this machine, or the only one that runs on it. It starts none.
+
+    Parameters
+    ----------
+    name : str
+        As it was given to `ParameterServer`.
+    timeout : float, optional
+        Seconds that the server has to answer; None: 60. Connecting to a cluster takes up to 25 more.
+
+    Raises
+    ------
+    ServerNotFoundError
+        The cluster has no server of that name.
+    RayRequiredError
+        No cluster runs, or several do, or it does not let this process in: its token is missing or wrong.
+    WaitTimeoutError
+        The server's first process is stopped.
+
+    Notes
+    -----
+    Cost: two Ray calls.
     """
     if not isinstance(name, str) or not name:
         raise OptionError(f"get: expected a non-empty str, got {name!r}")
-    cluster.start()
+    limit = seconds(timeout)
+    what = f"get({name!r})"
+    cluster.join(what)
     actor = cluster.named_actor(name)
-    spec = None if actor is None else cluster.get(actor.spec.remote(), 60.0, f"get({name!r})")
+    spec = None if actor is None else cluster.get(actor.spec.remote(), GET_SECONDS if limit is None else limit, what)
     if spec is None:
         raise ServerNotFoundError(
-            f"get: no server {name!r} lives in this cluster; create it with ParameterServer(..., name={name!r}), and "
-            f"connect both drivers to one cluster (RAY_ADDRESS)"
+            f"{what}: no server of that name lives in this cluster, only {cluster.names()}; create it with "
+            f"ParameterServer(..., name={name!r}), or set RAY_ADDRESS to the address of the cluster in which it lives"
         )
     return ParameterServer._handle(spec)
 

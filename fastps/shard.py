@@ -272,10 +272,10 @@ class Shard:
         """Name and id of the actor that speaks for workers of other nodes: started when the first of them comes, and
         again when the process of the one with the id `lost` has died."""
         assert self._spec is not None
-        name = f"{self._spec.server_id}/coordinator/{self._coordinators}"
         if self._coordinator is None or cluster.id_of(self._coordinator) == lost:
             self._coordinators += 1
-            name = f"{self._spec.server_id}/coordinator/{self._coordinators}"
+        name = cluster.generated(self._spec.server_id, f"coordinator/{self._coordinators}")
+        if self._coordinator is None or cluster.id_of(self._coordinator) == lost:
             node = ray.get_runtime_context().get_node_id()
             start = cluster.start_on(node, Coordinator, MAX_PARKED, name)
             self._coordinator = start(self._spec.addresses[0], self._spec.label(0))
