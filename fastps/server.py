@@ -227,17 +227,15 @@ class ParameterServer:
         self._owner_pid: int | None = os.getpid()
         actors = owned.actors
         try:
+            kind = shard_actor(len(cluster.nodes()) > 1)
             for plan, options in zip(plans, owned.placed.options, strict=True):
-                actors.append(_start(plan, len(plans), {**options, "name": names[plan.index]}, name))
-            deadline = deadline_after(timeout)
+                options = {**options, "name": names[plan.index], "namespace": cluster.NAMESPACE}
+                actors.append(_start(kind.options(**options), plan, len(plans), name))
             rules = tuple((i, t.rule, t.life) for i, t in zip(infos_of_tables, tables.values(), strict=True))
             what = (assignment, gradients.clips, max_sessions, isolation == "shard", max_workers, policy, rules)
-            addresses = [
-                _create(actor, plan, deadline, structure, plan.params_bytes, *what)
-                for actor, plan in zip(actors, plans, strict=True)
-            ]
+            addresses = _create(actors, [(structure, plan.params_bytes, *what) for plan in plans], timeout)
             self._spec = ServerSpec(
-                server_id, structure, plans, tuple(addresses), tuple(names), infos(assignment), assignment.of_leaf,
+                server_id, structure, plans, addresses, tuple(names), infos(assignment), assignment.of_leaf,
                 gradients, policy, float(timeout), name, infos_of_tables,
             )  # fmt: skip
             cluster.get([a.join.remote(self._spec) for a in actors], timeout, "create: shards that meet")
@@ -678,27 +676,26 @@ def _push(session: Session, grads: Any, pulled: Any, timeout: float | None) -> N
         raise
 
 
-def _start(plan: ShardPlan, num_shards: int, options: dict[str, Any], name: str | None) -> Any:
+def _start(kind: Any, plan: ShardPlan, num_shards: int, name: str | None) -> Any:
     try:
-        actor = shard_actor(len(cluster.nodes()) > 1)
-        return actor.options(namespace=cluster.NAMESPACE, **options).remote(plan.index, num_shards)
+        return kind.remote(plan.index, num_shards)
     except ValueError as error:
         if name is not None and cluster.named_actor(name) is not None:
             raise NameTakenError(f"name: a server {name!r} lives already; use fastps.get({name!r})") from error
         raise
 
 
-def _create(actor: Any, plan: ShardPlan, deadline: float, *arguments: Any) -> ShardAddress:
-    """One shard after the other, so that each sees what memory the one before has left."""
-    ref = actor.create.remote(*arguments)
-    what = f"create: shard {plan.index}"
+def _create(actors: list[Any], arguments: list[tuple[Any, ...]], timeout: float) -> tuple[ShardAddress, ...]:
+    """All shards at once: each says what it needs before any takes it."""
+    deadline, what = deadline_after(timeout), f"create: {len(actors)} shards"
+    needs = [actor.prepare.remote(*given) for actor, given in zip(actors, arguments, strict=True)]
     try:
-        address: ShardAddress = cluster.get(ref, left_until(deadline), what)
+        capacity.require_all(cluster.get(needs, left_until(deadline), what))
     except WaitTimeoutError as error:
         raise WaitTimeoutError(
-            f"{what}: its process did not start in time; Ray has {cluster.available()} free"
+            f"{what}: not all processes started in time; Ray has {cluster.available()} free"
         ) from error
-    return address
+    return tuple(cluster.get([actor.create.remote() for actor in actors], left_until(deadline), what))
 
 
 def _fill(spec: ServerSpec, session: Session, arrays: list[Array], timeout: float) -> None:
