@@ -13,6 +13,7 @@ import numpy as np
 
 from fastps import capacity, cluster, init
 from fastps._core import Outcome
+from fastps.by_value import packed
 from fastps.cluster import Placement
 from fastps.consistency import BSP, Async, Consistency
 from fastps.deadline import deadline_after, left_until
@@ -213,6 +214,8 @@ class ParameterServer:
         plans = partition(structure, num_shards, at_least_one=not tables)
         infos_of_tables = infos_of(tables, len(plans))
         capacity.require_addressable(max(plan.params_bytes for plan in plans))
+        of_tables = tuple((i, t.rule, t.life) for i, t in zip(infos_of_tables, tables.values(), strict=True))
+        functions = packed((assignment, of_tables))
 
         cluster.start()
         if name is not None and cluster.named_actor(name) is not None:
@@ -231,8 +234,7 @@ class ParameterServer:
             for plan, options in zip(plans, owned.placed.options, strict=True):
                 options = {**options, "name": names[plan.index], "namespace": cluster.NAMESPACE}
                 actors.append(_start(kind.options(**options), plan, len(plans), name))
-            rules = tuple((i, t.rule, t.life) for i, t in zip(infos_of_tables, tables.values(), strict=True))
-            what = (assignment, gradients.clips, max_sessions, isolation == "shard", max_workers, policy, rules)
+            what = (functions, gradients.clips, max_sessions, isolation == "shard", max_workers, policy)
             addresses = _create(actors, [(structure, plan.params_bytes, *what) for plan in plans], timeout)
             self._spec = ServerSpec(
                 server_id, structure, plans, addresses, tuple(names), infos(assignment), assignment.of_leaf,

@@ -17,6 +17,7 @@ import ray
 
 from fastps import capacity, cluster
 from fastps._core import Arena, Decision, Group, Outcome, table_row_bytes
+from fastps.by_value import unpacked
 from fastps.consistency import Consistency
 from fastps.coordinator import MAX_PARKED, Coordinator
 from fastps.errors import UnavailableError
@@ -66,15 +67,18 @@ class Shard:
         self,
         structure: Structure,
         params_bytes: int,
-        assignment: Assignment,
+        functions: bytes,
         clips: bool,
         max_sessions: int,
         isolated: bool,
         max_workers: int,
         consistency: Consistency,
-        tables: tuple[tuple[TableInfo, Rule, Life], ...],
     ) -> capacity.Need:
-        """Compiles the rules for this node; what the arena takes, and of how much memory."""
+        """Compiles the rules for this node; what the arena takes, and of how much memory. `functions` are those of the
+        arrays and of the tables."""
+        assignment: Assignment
+        tables: tuple[tuple[TableInfo, Rule, Life], ...]
+        assignment, tables = unpacked(functions)
         needed = kernels_of(structure, assignment.of_leaf)
         self._kernels = tuple(image_of(assignment.rules[rule], dtype, clips=clips) for rule, dtype in needed)
         self._kernels += tuple(
