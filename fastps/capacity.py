@@ -3,6 +3,8 @@ later than refuse shared memory now."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from fastps.errors import ArenaMemoryError
@@ -10,9 +12,37 @@ from fastps.errors import ArenaMemoryError
 ARENA_MAX_BYTES = 1 << 45
 
 
-def require(wanted_bytes: int, what: str) -> None:
-    """Raises ArenaMemoryError when `wanted_bytes` of shared memory are not there."""
-    available = available_bytes()
+@dataclass(frozen=True)
+class Need:
+    """What a shard takes of its node's memory.
+
+    Attributes
+    ----------
+    what : names the shard in messages
+    node_id : of its node
+    wanted_bytes : that it is going to take
+    available_bytes : what its node had before any shard of the server took anything
+    """
+
+    what: str
+    node_id: str
+    wanted_bytes: int
+    available_bytes: int
+
+
+def require_all(needs: Sequence[Need]) -> None:
+    """Raises ArenaMemoryError when a node has not enough for all the shards that are on it."""
+    taken: dict[str, int] = {}
+    for need in needs:
+        before = taken.get(need.node_id, 0)
+        require(need.wanted_bytes, need.what, max(0, need.available_bytes - before))
+        taken[need.node_id] = before + need.wanted_bytes
+
+
+def require(wanted_bytes: int, what: str, available: int | None = None) -> None:
+    """Raises ArenaMemoryError when `wanted_bytes` of shared memory are not there: `available`, or what there is now."""
+    if available is None:
+        available = available_bytes()
     if wanted_bytes > available:
         raise ArenaMemoryError(
             f"{what}: asked for {wanted_bytes / 2**20:,.0f} MiB of shared memory, {available / 2**20:,.0f} MiB are "

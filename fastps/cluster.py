@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
@@ -15,9 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
+from ray._private import services
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
+from fastps.address import chosen, is_local, require_answer
 from fastps.deadline import deadline_after, left_until
 from fastps.errors import (
     ClosedError,
@@ -37,6 +40,7 @@ NAMESPACE = "fastps"
 LONGEST = 1e8  # seconds; Ray counts milliseconds in 64 bits
 STRATEGIES = ("SPREAD", "PACK", "STRICT_SPREAD", "STRICT_PACK")
 Placement = str | Mapping[str, Any] | Sequence[Any] | None
+GENERATED = re.compile(r"[0-9a-f]{32}/")
 Connection = tuple[str, str]  # the ids of a node and of a job
 
 
@@ -45,6 +49,41 @@ def start() -> None:
     if not ray.is_initialized():
         ray.init(log_to_driver=True)
     require("create")
+
+
+def join(what: str) -> None:
+    """Connects to a Ray that runs, as `address.chosen` has it. Raises RayRequiredError where it cannot; starts none."""
+    if ray.is_initialized():
+        require(what)
+        return
+    try:
+        recorded = services.find_bootstrap_address(None)  # by `ray start`
+        address = chosen(os.environ.get("RAY_ADDRESS"), recorded, services.find_gcs_addresses())
+        require_answer(address)
+    except ValueError as error:
+        raise RayRequiredError(
+            f"{what}: {error}; set RAY_ADDRESS to the address of the cluster that the server lives in, which "
+            f"ray.get_runtime_context().gcs_address says there"
+        ) from None
+    if is_local(address):
+        _bring_token()
+    try:
+        ray.init(address=address)
+    except (ConnectionError, ray.exceptions.RayError) as error:
+        raise RayRequiredError(
+            f"{what}: the Ray cluster at {address} does not let this process in ({first_line(error)}); where it asks "
+            f"for a token, start this program with RAY_AUTH_MODE=token in its environment, and the cluster's token in "
+            f"~/.ray/auth_token or RAY_AUTH_TOKEN"
+        ) from error
+
+
+def _bring_token() -> None:
+    """Clusters that `ray.init()` starts ask for the token in the user's home, which Ray shows by itself only to those
+    that it has found by itself. Raylets before 2.59 have no tokens."""
+    with contextlib.suppress(ImportError):
+        from ray._private.authentication import authentication_token_setup as tokens
+
+        tokens.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
 
 
 def connection() -> Connection | None:
@@ -323,6 +362,17 @@ def _wait(group: Any, deadline: float) -> bool:
         if group.wait(min(0.5, left_until(deadline))):
             return True
     return False
+
+
+def names() -> list[str]:
+    """Of the servers in this cluster that have one."""
+    ours = [actor["name"] for actor in ray.util.list_named_actors(True) if actor["namespace"] == NAMESPACE]
+    return sorted(name for name in ours if not GENERATED.match(name))
+
+
+def generated(server_id: str, what: str) -> str:
+    """The name of an actor that only fastps looks for."""
+    return f"{server_id}/{what}"
 
 
 def named_actor(name: str) -> Any | None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from fastps import capacity, cluster, init
 from fastps._core import Outcome
+from fastps.by_value import packed
 from fastps.cluster import Placement
 from fastps.consistency import BSP, Async, Consistency
 from fastps.deadline import deadline_after, left_until
@@ -47,6 +48,7 @@ from fastps.view import View
 from fastps.worker import Worker
 
 ISOLATIONS = ("shard", "none")
+GET_SECONDS = 60.0
 
 
 class Attachments:
@@ -214,12 +216,15 @@ class ParameterServer:
         plans = partition(structure, num_shards, at_least_one=not tables)
         infos_of_tables = infos_of(tables, len(plans))
         capacity.require_addressable(max(plan.params_bytes for plan in plans))
+        of_tables = tuple((i, t.rule, t.life) for i, t in zip(infos_of_tables, tables.values(), strict=True))
+        functions = packed((assignment, of_tables))
 
         cluster.start()
         if name is not None and cluster.named_actor(name) is not None:
             raise NameTakenError(f"name: a server {name!r} lives already; use fastps.get({name!r}) or another name")
         server_id = os.urandom(16).hex()
-        names = tuple(name if name and plan.index == 0 else f"{server_id}/{plan.index}" for plan in plans)
+        names = [cluster.generated(server_id, f"shard/{plan.index}") for plan in plans]
+        names[0] = name or names[0]
         owned = cluster.Owned(cluster.require("create"), cluster.place(placement, len(plans), timeout), [])
         self._owned: cluster.Owned | None = owned
         self._session: Session | None = None
@@ -227,18 +232,15 @@ class ParameterServer:
         self._owner_pid: int | None = os.getpid()
         actors = owned.actors
         try:
+            kind = shard_actor(len(cluster.nodes()) > 1)
             for plan, options in zip(plans, owned.placed.options, strict=True):
-                actors.append(_start(plan, len(plans), {**options, "name": names[plan.index]}, name))
-            deadline = deadline_after(timeout)
-            rules = tuple((i, t.rule, t.life) for i, t in zip(infos_of_tables, tables.values(), strict=True))
-            what = (assignment, gradients.clips, max_sessions, isolation == "shard", max_workers, policy, rules)
-            addresses = [
-                _create(actor, plan, deadline, structure, plan.params_bytes, *what)
-                for actor, plan in zip(actors, plans, strict=True)
-            ]
+                options = {**options, "name": names[plan.index], "namespace": cluster.NAMESPACE}
+                actors.append(_start(kind.options(**options), plan, len(plans), name))
+            what = (functions, gradients.clips, max_sessions, isolation == "shard", max_workers, policy)
+            addresses = _create(actors, [(structure, plan.params_bytes, *what) for plan in plans], timeout)
             self._spec = ServerSpec(
-                server_id, structure, plans, tuple(addresses), names, infos(assignment), assignment.of_leaf, gradients,
-                policy, float(timeout), name, infos_of_tables,
+                server_id, structure, plans, addresses, tuple(names), infos(assignment), assignment.of_leaf,
+                gradients, policy, float(timeout), name, infos_of_tables,
             )  # fmt: skip
             cluster.get([a.join.remote(self._spec) for a in actors], timeout, "create: shards that meet")
             self._free = policy.bound is None
@@ -595,20 +597,43 @@ class ParameterServer:
         return f"<ParameterServer {'; '.join([*arrays, *tables])} on {self.num_shards} shards{state}>"
 
 
-def get(name: str) -> ParameterServer:
+def get(name: str, *, timeout: float | None = None) -> ParameterServer:
     """A handle of the server that another driver of the cluster created under `name`.
 
-    Raises ServerNotFoundError when there is none. Cost: two Ray calls.
+    A process that is not in Ray yet connects to the cluster at RAY_ADDRESS; or to that of the latest ``ray start`` on
+    this machine, or the only one that runs on it. It starts none.
+
+    Parameters
+    ----------
+    name : str
+        As it was given to `ParameterServer`.
+    timeout : float, optional
+        Seconds that the server has to answer; None: 60. Connecting to a cluster takes up to 25 more.
+
+    Raises
+    ------
+    ServerNotFoundError
+        The cluster has no server of that name.
+    RayRequiredError
+        No cluster runs, or several do, or it does not let this process in: its token is missing or wrong.
+    WaitTimeoutError
+        The server's first process is stopped.
+
+    Notes
+    -----
+    Cost: two Ray calls.
     """
     if not isinstance(name, str) or not name:
         raise OptionError(f"get: expected a non-empty str, got {name!r}")
-    cluster.start()
+    limit = seconds(timeout)
+    what = f"get({name!r})"
+    cluster.join(what)
     actor = cluster.named_actor(name)
-    spec = None if actor is None else cluster.get(actor.spec.remote(), 60.0, f"get({name!r})")
+    spec = None if actor is None else cluster.get(actor.spec.remote(), GET_SECONDS if limit is None else limit, what)
     if spec is None:
         raise ServerNotFoundError(
-            f"get: no server {name!r} lives in this cluster; create it with ParameterServer(..., name={name!r}), and "
-            f"connect both drivers to one cluster (RAY_ADDRESS)"
+            f"{what}: no server of that name lives in this cluster, only {cluster.names()}; create it with "
+            f"ParameterServer(..., name={name!r}), or set RAY_ADDRESS to the address of the cluster in which it lives"
         )
     return ParameterServer._handle(spec)
 
@@ -680,27 +705,26 @@ def _push(session: Session, grads: Any, pulled: Any, timeout: float | None) -> N
         raise
 
 
-def _start(plan: ShardPlan, num_shards: int, options: dict[str, Any], name: str | None) -> Any:
+def _start(kind: Any, plan: ShardPlan, num_shards: int, name: str | None) -> Any:
     try:
-        actor = shard_actor(len(cluster.nodes()) > 1)
-        return actor.options(namespace=cluster.NAMESPACE, **options).remote(plan.index, num_shards)
+        return kind.remote(plan.index, num_shards)
     except ValueError as error:
         if name is not None and cluster.named_actor(name) is not None:
             raise NameTakenError(f"name: a server {name!r} lives already; use fastps.get({name!r})") from error
         raise
 
 
-def _create(actor: Any, plan: ShardPlan, deadline: float, *arguments: Any) -> ShardAddress:
-    """One shard after the other, so that each sees what memory the one before has left."""
-    ref = actor.create.remote(*arguments)
-    what = f"create: shard {plan.index}"
+def _create(actors: list[Any], arguments: list[tuple[Any, ...]], timeout: float) -> tuple[ShardAddress, ...]:
+    """All shards at once: each says what it needs before any takes it."""
+    deadline, what = deadline_after(timeout), f"create: {len(actors)} shards"
+    needs = [actor.prepare.remote(*given) for actor, given in zip(actors, arguments, strict=True)]
     try:
-        address: ShardAddress = cluster.get(ref, left_until(deadline), what)
+        capacity.require_all(cluster.get(needs, left_until(deadline), what))
     except WaitTimeoutError as error:
         raise WaitTimeoutError(
-            f"{what}: its process did not start in time; Ray has {cluster.available()} free"
+            f"{what}: not all processes started in time; Ray has {cluster.available()} free"
         ) from error
-    return address
+    return tuple(cluster.get([actor.create.remote() for actor in actors], left_until(deadline), what))
 
 
 def _fill(spec: ServerSpec, session: Session, arrays: list[Array], timeout: float) -> None:

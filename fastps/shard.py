@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,12 @@ import ray
 
 from fastps import capacity, cluster
 from fastps._core import Arena, Decision, Group, Outcome, table_row_bytes
+from fastps.by_value import unpacked
 from fastps.consistency import Consistency
 from fastps.coordinator import MAX_PARKED, Coordinator
 from fastps.errors import UnavailableError
 from fastps.kernels.cache import image_of
+from fastps.kernels.image import KernelImage
 from fastps.kernels.loader import host_cpu
 from fastps.rules import Rule
 from fastps.rules.assignment import Assignment
@@ -50,7 +53,9 @@ class Shard:
         self._initial: list[list[float]] = []  # of the slots, per kernel
         self._tables = TableGateway(self._label, [], {})
         self._lives: dict[int, Life] = {}
-        self._table_values: list[tuple[Any, ...]] = []  # of the hyper-parameters of their rules
+        self._kernels: tuple[KernelImage, ...] = ()
+        self._array_values: list[tuple[Any, ...]] = []  # of the hyper-parameters of the rules of arrays
+        self._table_values: list[tuple[Any, ...]] = []  # and of tables
         self._handle: Any = None
         self._published = False
         self._once = Once(self._label)
@@ -58,44 +63,53 @@ class Shard:
         self._coordinator: Any = None
         self._coordinators = 0  # that were ever started
 
-    def create(
+    def prepare(
         self,
         structure: Structure,
         params_bytes: int,
-        assignment: Assignment,
+        functions: bytes,
         clips: bool,
         max_sessions: int,
         isolated: bool,
         max_workers: int,
         consistency: Consistency,
-        tables: tuple[tuple[TableInfo, Rule, Life], ...],
-    ) -> ShardAddress:
-        """Compiles the rules for this node, allocates the arena, says where it is."""
+    ) -> capacity.Need:
+        """Compiles the rules for this node; what the arena takes, and of how much memory. `functions` are those of the
+        arrays and of the tables."""
+        assignment: Assignment
+        tables: tuple[tuple[TableInfo, Rule, Life], ...]
+        assignment, tables = unpacked(functions)
         needed = kernels_of(structure, assignment.of_leaf)
-        kernels = tuple(image_of(assignment.rules[rule], dtype, clips=clips) for rule, dtype in needed)
-        kernels += tuple(
+        self._kernels = tuple(image_of(assignment.rules[rule], dtype, clips=clips) for rule, dtype in needed)
+        self._kernels += tuple(
             image_of(rule, info.dtype, "row" if rule.family.for_rows else "dense", clips) for info, rule, _ in tables
         )
         local = consistency.local  # slots are where the rule is applied
         n_slots = 0 if local else assignment.n_slots
         self._initial = [[] if local else list(assignment.rules[rule].slots.values()) for rule, _ in needed]
-        arena_id = os.urandom(16)
         self._lives = {i: life for i, (_, _, life) in enumerate(tables) if life.ends}
         self._table_values = [rule.values for _, rule, _ in tables]
         layouts = [info.layout(self._most_rows(info)) for info, _, _ in tables]
-        size = Arena.size(params_bytes, max_sessions, n_slots, max_workers, consistency.policy, layouts)
-        capacity.require(size, self._label)
-        self._arena = Arena.create(
-            arena_id, self._label, self._index, self._count, params_bytes, max_sessions, isolated,
-            n_slots=n_slots, max_workers=max_workers, policy=consistency.policy, tables=layouts,
+        self._array_values = [rule.values for rule in assignment.rules]
+        self._create = partial(
+            Arena.create, label=self._label, shard_index=self._index, shard_count=self._count,
+            params_bytes=params_bytes, max_sessions=max_sessions, isolated=isolated, n_slots=n_slots,
+            max_workers=max_workers, policy=consistency.policy, tables=layouts,
         )  # fmt: skip
-        for row, rule in enumerate(assignment.rules):
-            values = enumerate(rule.values)
-            self._arena.configure(row, {i: v if isinstance(v, float) else math.nan for i, v in values}, 1.0)
+        size = Arena.size(params_bytes, max_sessions, n_slots, max_workers, consistency.policy, layouts)
+        return capacity.Need(self._label, ray.get_runtime_context().get_node_id(), size, capacity.available_bytes())
+
+    def create(self) -> ShardAddress:
+        """Allocates the arena and says where it is."""
+        arena_id = os.urandom(16)
+        self._arena = self._create(arena_id)
+        for row, values in enumerate(self._array_values):
+            numbers = {i: v if isinstance(v, float) else math.nan for i, v in enumerate(values)}
+            self._arena.configure(row, numbers, 1.0)
         here = ray.get_runtime_context()
         return ShardAddress(
             self._index, here.get_node_id(), here.get_actor_id(), this_machine(), os.getpid(), self._arena.fd, arena_id,
-            kernels, host_cpu(),
+            self._kernels, host_cpu(),
         )  # fmt: skip
 
     def _most_rows(self, info: TableInfo) -> int:
@@ -270,10 +284,10 @@ class Shard:
         again when the process of the one with the id `lost` has died."""
         assert self._spec is not None
         require_alive(self._arenas)
-        name = f"{self._spec.server_id}/coordinator/{self._coordinators}"
         if self._coordinator is None or cluster.id_of(self._coordinator) == lost:
             self._coordinators += 1
-            name = f"{self._spec.server_id}/coordinator/{self._coordinators}"
+        name = cluster.generated(self._spec.server_id, f"coordinator/{self._coordinators}")
+        if self._coordinator is None or cluster.id_of(self._coordinator) == lost:
             node = ray.get_runtime_context().get_node_id()
             start = cluster.start_on(node, Coordinator, MAX_PARKED, name)
             self._coordinator = start(self._spec.addresses[0], self._spec.label(0))

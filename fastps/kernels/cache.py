@@ -134,6 +134,8 @@ def cache_directory() -> Path | None:
     chosen = os.environ.get("FASTPS_CACHE_DIR")
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     directory = Path(chosen) if chosen else Path(home) / "fastps" / "kernels"
+    if not chosen and not directory.is_absolute():  # a user without a home
+        return None
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = directory.stat()
@@ -164,12 +166,15 @@ def write(path: Path, image: KernelImage) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """One process compiles at a time. One that waits for a minute goes ahead: the other may be stopped."""
-    with open(path, "w") as file:
-        for _ in range(LOCK_TRIES):
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go when the file is closed, also by a death
-                break
-            except BlockingIOError:
-                time.sleep(LOCK_PAUSE)
+    """One process compiles at a time. One that waits for a minute goes ahead: the other may be stopped. So does one
+    that cannot lock: some file systems have no locks, and the file may belong to somebody else."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            file = stack.enter_context(open(path, "w"))
+            for _ in range(LOCK_TRIES):
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go when the file is closed, also by a death
+                    break
+                except BlockingIOError:
+                    time.sleep(LOCK_PAUSE)
         yield

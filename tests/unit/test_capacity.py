@@ -65,3 +65,10 @@ def test_asking_for_more_raises_a_memory_error_with_both_sizes(machine):
 
 def test_this_machine_has_some_memory():
     assert capacity.available_bytes() > 0
+
+
+def test_shards_that_are_created_at_once_must_fit_together_on_each_node():
+    needs = [capacity.Need(f"shard {i} of 4", "ab"[i % 2], 400 * MIB, 1000 * MIB) for i in range(4)]
+    capacity.require_all(needs)
+    with pytest.raises(ArenaMemoryError, match=r"shard 4 of 5: asked for 400 MiB .*, 200 MiB are available"):
+        capacity.require_all([*needs, capacity.Need("shard 4 of 5", "a", 400 * MIB, 1000 * MIB)])

@@ -24,7 +24,7 @@ LAYERS = [
     ["tables.eviction"],
     ["kernels"],
     ["testing"],
-    ["cluster", "future", "own_ray", "transport.contract", "transport.wire", "view"],
+    ["by_value", "cluster", "future", "own_ray", "transport.contract", "transport.wire", "view"],
     ["transport"],
     ["coordinator", "rounds", "session"],
     ["tables.session"],
@@ -40,7 +40,7 @@ LAYERS = [
 
 # Who may load what is heavy.
 HEAVY = {
-    "ray": ["cluster", "own_ray", "shard", "transport.ray", "demo", "recommend"],
+    "ray": ["by_value", "cluster", "own_ray", "shard", "transport.ray", "demo", "recommend"],
     "numba": ["kernels"],
     "llvmlite": ["kernels"],
     "pyarrow": ["arrow", "tables.arrow"],

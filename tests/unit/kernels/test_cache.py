@@ -1,5 +1,6 @@
 """Kernels on disk, seen by processes that start with an empty directory, a damaged file, or none at all."""
 
+import errno
 import math
 import os
 import subprocess
@@ -124,6 +125,51 @@ def test_a_full_disk_costs_the_file_only(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setattr(cache.tempfile, "mkstemp", full)
     cache.write(tmp_path / "x.kernel", image)
+
+
+@pytest.mark.parametrize("error", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EIO], ids=errno.errorcode.get)
+def test_a_file_system_without_locks_is_used_without_them(tmp_path, monkeypatch, error):
+    def flock(*_):
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(cache.fcntl, "flock", flock)
+    monkeypatch.setenv("FASTPS_CACHE_DIR", str(tmp_path))
+    image = cache.image_of(fastps.Add(), "float64")
+    monkeypatch.setattr(cache, "compile_now", None)
+    assert cache.image_of(fastps.Add(), "float64") == image
+
+
+@pytest.mark.parametrize("error", [errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EMFILE], ids=errno.errorcode.get)
+def test_a_lock_that_cannot_be_opened_is_done_without(tmp_path, monkeypatch, error):
+    def opened(path, *_):
+        raise OSError(error, os.strerror(error), str(path))
+
+    monkeypatch.setattr(cache, "open", opened, raising=False)
+    monkeypatch.setenv("FASTPS_CACHE_DIR", str(tmp_path))
+    image = cache.image_of(fastps.Add(), "float64")
+    monkeypatch.setattr(cache, "compile_now", None)
+    assert cache.image_of(fastps.Add(), "float64") == image
+
+
+def test_an_error_under_the_lock_comes_out(tmp_path):
+    with pytest.raises(OSError, match="mine"), cache.locked(tmp_path / "lock"):
+        raise OSError("mine")
+
+
+def test_a_kernel_whose_file_cannot_be_read_is_compiled(tmp_path, monkeypatch):
+    monkeypatch.setenv("FASTPS_CACHE_DIR", str(tmp_path))
+    key = cache.key_of(fastps.Add(), "float64")
+    (tmp_path / f"{key}.kernel").mkdir()
+    assert cache.image_of(fastps.Add(), "float64").code
+
+
+def test_a_user_without_a_home_has_no_cache(tmp_path, monkeypatch):
+    for name in ("FASTPS_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "not/absolute")
+    monkeypatch.chdir(tmp_path)
+    assert cache.cache_directory() is None
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_key_tells_rules_and_dtypes_apart():

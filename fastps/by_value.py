@@ -1,0 +1,76 @@
+"""Users' functions on their way to the shards' processes: rules, schedules, what is called with evicted rows.
+
+They travel with their code: the module that they are from may have been found through a `sys.path` that those processes
+have not got, or have been edited since they started. Modules that are installed travel by their names.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ray import cloudpickle
+
+from fastps.errors import RuleError
+
+
+def packed(value: Any) -> bytes:
+    """Raises RuleError for what cannot travel."""
+    try:
+        with _by_value(_of_the_user()):
+            return bytes(cloudpickle.dumps(value))
+    except Exception:  # a module that is referred to as a whole may hold anything
+        try:
+            return bytes(cloudpickle.dumps(value))
+        except Exception as error:
+            raise RuleError(
+                f"create: a rule, a schedule or on_evict refers to what cannot be sent to the shards' processes "
+                f"({type(error).__name__}: {str(error).splitlines()[0]}); refer to numbers and functions only"
+            ) from error
+
+
+def unpacked(data: bytes) -> Any:
+    """Raises RuleError where this process lacks a module."""
+    try:
+        return pickle.loads(data)
+    except (ImportError, AttributeError) as error:
+        name = getattr(error, "name", None)
+        missing = f"the module {name!r}" if name else str(error)
+        raise RuleError(
+            f"create: a rule, a schedule or on_evict needs {missing}, which the shards' processes cannot import; put "
+            f"its folder into PYTHONPATH before Ray starts, or say "
+            f"ray.init(runtime_env={{'env_vars': {{'PYTHONPATH': folder}}}})"
+        ) from error
+
+
+def _of_the_user() -> list[ModuleType]:
+    """The modules in Python that are not installed."""
+    return [
+        module
+        for name, module in list(sys.modules.items())
+        if isinstance(module, ModuleType) and module.__name__ == name and name.split(".")[0] != "fastps"
+        if (getattr(module, "__file__", None) or "").endswith(".py") and not _is_installed(Path(str(module.__file__)))
+    ]
+
+
+def _is_installed(file: Path) -> bool:
+    library = Path(sysconfig.get_path("stdlib"))
+    return any(folder == library or folder.name in ("site-packages", "dist-packages") for folder in file.parents)
+
+
+@contextmanager
+def _by_value(modules: list[ModuleType]) -> Iterator[None]:
+    chosen = [m for m in modules if m.__name__ not in cloudpickle.list_registry_pickle_by_value()]
+    for module in chosen:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        yield
+    finally:
+        for module in chosen:
+            cloudpickle.unregister_pickle_by_value(module)
