@@ -22,6 +22,7 @@
      +-- RayRequiredError        (RuntimeError)     an operation needs Ray, and this process is not in it
      +-- PutOutError             (RuntimeError)     the others went on without this worker
      +-- SessionsExhaustedError  (RuntimeError)     more concurrent sessions than the arena has room for
+     +-- FileError               (OSError)          a file that cannot be read as what it should be
      +-- ArenaError              (OSError)          an arena that cannot be opened
      |    +-- ArenaFormatError
      +-- ArenaMemoryError        (MemoryError)      not enough memory for an arena
@@ -49,6 +50,7 @@ __all__ = [
     "CompileError",
     "DtypeError",
     "FastPSError",
+    "FileError",
     "KeysError",
     "NameTakenError",
     "NamesError",
@@ -195,6 +197,10 @@ class PutOutError(FastPSError, RuntimeError):
 
 class SessionsExhaustedError(FastPSError, RuntimeError):
     """More threads and processes of one node work on a shard at once than it has sessions. Nothing was done."""
+
+
+class FileError(FastPSError, OSError):
+    """A file that is not there, cannot be read, or is damaged. The message says how many rows were set before."""
 
 
 class ArenaError(FastPSError, OSError):

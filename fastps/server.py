@@ -39,7 +39,7 @@ from fastps.seconds import seconds
 from fastps.session import Session
 from fastps.shard import shard_actor
 from fastps.spec import ServerSpec, ShardAddress, infos
-from fastps.structure import Array, Path, Structure, structure_of, zeros
+from fastps.structure import Array, Path, Structure, require_distinct, structure_of, zeros
 from fastps.tables.handle import TableHandle
 from fastps.tables.session import TableSession
 from fastps.tables.table import MAX_TABLES, Table, infos_of, with_sightings
@@ -643,19 +643,16 @@ def _initial(params: Any) -> tuple[Structure, list[Array] | None, dict[Path, Tab
     if isinstance(params, int) and not isinstance(params, bool):
         return zeros(params), None, {}
     tables: dict[Path, Table] = {}
-    arrays = _without_tables(params, (), tables)
-    names = ["/".join(path) for path in tables]
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise NamesError(f"create: two tables would be called {twice[0]!r}; rename one of them")
+    rest = _without_tables(params, (), tables)
+    none = bool(tables) and isinstance(rest, Mapping) and not rest
+    structure, arrays = (Structure(()), None) if none else structure_of(rest)
+    require_distinct([*(leaf.path for leaf in structure.leaves), *tables])
     tables = with_sightings(tables)
     if len(tables) > MAX_TABLES:
         raise OptionError(
             f"create: expected at most {MAX_TABLES} tables, those of sightings included, got {len(tables)}"
         )
-    if tables and not arrays:
-        return Structure(()), None, tables
-    return *structure_of(arrays), tables
+    return structure, arrays, tables
 
 
 def _without_tables(params: Any, path: Path, tables: dict[Path, Table]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from bisect import bisect_left
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from fastps.errors import (
 from fastps.future import Queue
 from fastps.observe.stats import ServerStats, ShardStats
 from fastps.rounds import Rounds, is_one_round
-from fastps.structure import Structure
+from fastps.structure import Structure, byte_bounds
 from fastps.transport.contract import MIXED, Work
 from fastps.transport.shm import ShmTransport, is_here
 from fastps.transport.shm_table import require_alive
@@ -136,8 +137,8 @@ class Session:
             raise OptionError(f"{verb}: pulled= is for rules that use it; {self.spec.rules_label} does not")
         had = None if pulled is None else self.spec.structure.grads(self._resolve(pulled, limit), f"{verb} pulled")
         if outs is not None:  # what lies in the memory of `out` would be overwritten while it is read
-            given = [apart(g, outs) for g in given]
-            had = None if had is None else [apart(p, outs) for p in had]
+            given = apart(given, outs)
+            had = None if had is None else apart(had, outs)
         policy, scale = self.spec.gradients, 1.0
         if policy.clip_norm < math.inf:
             norm = norm_of(given)
@@ -361,8 +362,17 @@ def norm_of(arrays: Arrays) -> float:
     return norm
 
 
-def apart(array: Array, outs: Arrays) -> Array:
-    return array.copy() if any(np.may_share_memory(array, out) for out in outs) else array
+def apart(arrays: Arrays, outs: Arrays) -> Arrays:
+    """Copies of those arrays that share memory with one of `outs`, which do not share any with each other."""
+    bounds = sorted(byte_bounds(out) for out in outs)
+    starts = [start for start, _ in bounds]
+
+    def shares(array: Array) -> bool:
+        start, end = byte_bounds(array)
+        last = bisect_left(starts, end)  # the outs before it begin before the array ends
+        return last > 0 and bounds[last - 1][1] > start
+
+    return [array.copy() if shares(array) else array for array in arrays]
 
 
 class Resume:

@@ -7,7 +7,7 @@ a tree are its arrays in the order of the mapping.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from fastps.errors import DtypeError, NamesError, OutputError, ShapeError
-from fastps.interchange import as_array
+from fastps.few import few, few_of
+from fastps.interchange import as_array, conversion
 
 DTYPES = ("float32", "float64")
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
@@ -72,7 +73,7 @@ class Structure:
     def __str__(self) -> str:
         if self.is_array:
             return str(self.leaves[0])
-        return "{" + ", ".join(f"{leaf.name}: {leaf}" for leaf in self.leaves) + "}"
+        return "{" + few_of((f"{leaf.name}: {leaf}" for leaf in self.leaves), len(self.leaves)) + "}"
 
     def empty(self) -> list[Array]:
         """A new uninitialised array per leaf."""
@@ -112,38 +113,51 @@ class Structure:
             if problem:
                 raise OutputError(
                     f"{verb} out of `{leaf.name}`: expected a writable, C-contiguous {leaf}, got one that {problem}; "
-                    f"pass np.empty({leaf.shape}, np.{leaf.dtype}) or leave out= away"
+                    f"pass np.empty({leaf.shape}, np.{leaf.dtype}), or omit out="
                 )
-        by_address = sorted(zip(arrays, self.leaves, strict=True), key=lambda pair: pair[0].ctypes.data)
-        for (one, leaf), (other, its) in pairwise(by_address):
-            if one.ctypes.data + one.nbytes > other.ctypes.data:
-                raise OutputError(f"{verb} out: `{leaf.name}` and `{its.name}` share memory; pass separate arrays")
+        by_address = sorted((*byte_bounds(array), leaf.name) for array, leaf in zip(arrays, self.leaves, strict=True))
+        for (_, end, one), (start, _, other) in pairwise(by_address):
+            if end > start:
+                raise OutputError(f"{verb} out: `{one}` and `{other}` share memory; pass separate arrays")
         return arrays
 
     def _match(self, value: Any, verb: str) -> list[Array]:
-        found = [((), value)] if self.is_array else _walk(value, (), verb)
-        values = dict(found)
-        names = [leaf.path for leaf in self.leaves]
-        if values.keys() != set(names):
-            missing = ["/".join(path) for path in names if path not in values]
-            unknown = ["/".join(path) for path in values if path not in set(names)]
+        values: dict[Path, Any] = {(): value} if self.is_array else dict(_walk(value, (), verb))
+        paths = {leaf.path for leaf in self.leaves}
+        if values.keys() != paths:
             raise NamesError(
-                f"{verb}: expected {self}, "
-                + " and ".join([*([f"missing {missing}"] * bool(missing)), *([f"unknown {unknown}"] * bool(unknown))])
-                + "; pass exactly the names of the parameters"
+                f"{verb}: "
+                + " and ".join(
+                    f"{what} {few(['/'.join(path) for path in found])}"
+                    for what, found in (
+                        ("missing", [leaf.path for leaf in self.leaves if leaf.path not in values]),
+                        ("unknown", [path for path in values if path not in paths]),
+                    )
+                    if found
+                )
+                + f"; expected {self}: pass exactly the names of the parameters"
             )
         arrays = []
         for leaf in self.leaves:
-            array = as_array(values[leaf.path], f"{verb} `{leaf.name}`")
+            given = values[leaf.path]
+            array = as_array(given, f"{verb} `{leaf.name}`")
             if array.dtype != leaf.dtype:
                 raise DtypeError(
-                    f"{verb} `{leaf.name}`: expected {leaf}, got {describe(array)}; convert it with "
-                    f".astype(np.{leaf.dtype})"
+                    f"{verb} `{leaf.name}`: expected {leaf}, got {describe(array)}; {conversion(given, leaf.dtype)}"
                 )
             if array.shape != leaf.shape:
-                raise ShapeError(f"{verb} `{leaf.name}`: expected {leaf}, got {describe(array)}; reshape it")
+                raise ShapeError(
+                    f"{verb} `{leaf.name}`: expected {leaf}, got {describe(array)}; {reshaping(array, leaf)}"
+                )
             arrays.append(array)
         return arrays
+
+
+def reshaping(array: Array, leaf: Leaf) -> str:
+    """What to do with an array of another shape."""
+    if array.size == leaf.size:
+        return f"pass it as .reshape{leaf.shape if len(leaf.shape) != 1 else f'({leaf.shape[0]})'}"
+    return "pass an array of the parameter's own shape"
 
 
 def describe(array: Array) -> str:
@@ -164,8 +178,7 @@ def structure_of(params: Any) -> tuple[Structure, list[Array]]:
         array = as_array(value, f"create `{name}`")
         if array.dtype.name not in DTYPES or not array.dtype.isnative:
             raise DtypeError(
-                f"create `{name}`: expected float32 or float64, got {describe(array)}; convert it with "
-                f".astype(np.float32)"
+                f"create `{name}`: expected float32 or float64, got {describe(array)}; {conversion(value, 'float32')}"
             )
         leaf = Leaf(path, array.shape, array.dtype.name)
         if leaf.size == 0:
@@ -173,6 +186,22 @@ def structure_of(params: Any) -> tuple[Structure, list[Array]]:
         leaves.append(leaf)
         arrays.append(np.ascontiguousarray(array).reshape(array.shape))
     return Structure(tuple(leaves)), arrays
+
+
+def require_distinct(paths: Iterable[Path]) -> None:
+    """Names may have a "/" in them, too. Raises NamesError where two things would have one name."""
+    seen: dict[str, Path] = {}
+    for path in paths:
+        other = seen.setdefault("/".join(path), path)
+        if other is not path:
+            one, two = ("params" + "".join(f"[{name!r}]" for name in names) for names in (other, path))
+            raise NamesError(f"create: {one} and {two} are both called `{'/'.join(path)}`; rename one")
+
+
+def byte_bounds(array: Array) -> tuple[int, int]:
+    """Where a C-contiguous array begins and ends."""
+    start: int = array.__array_interface__["data"][0]
+    return start, start + array.nbytes
 
 
 def zeros(length: int) -> Structure:
@@ -185,7 +214,8 @@ def zeros(length: int) -> Structure:
 def _walk(value: Any, path: Path, verb: str) -> list[tuple[Path, Any]]:
     if not isinstance(value, Mapping):
         if not path:
-            raise NamesError(f"{verb}: expected a mapping of names to arrays, got {type(value).__name__}")
+            hint = "; give them their names: dict(zip(ps, arrays))" if isinstance(value, (list, tuple)) else ""
+            raise NamesError(f"{verb}: expected a mapping of names to arrays, got {type(value).__name__}{hint}")
         return [(path, value)]
     found = []
     if path and not value:

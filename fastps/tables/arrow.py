@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fastps.errors import DtypeError, NamesError, OptionError, ShapeError
+from fastps.errors import DtypeError, FastPSError, FileError, NamesError, OptionError, ShapeError
 from fastps.tables.keys import as_keys, from_keys
 
 if TYPE_CHECKING:
@@ -81,8 +81,20 @@ def write(table: TableSession, path: Any, most: int, slots: bool, timeout: float
 def read(table: TableSession, path: Any, most: int, timeout: float | None) -> int:
     """Sets rows from a Parquet file; answers how many there were."""
     table.session.require_alive()  # there may be no rows
-    with pq.ParquetFile(path) as file:
-        return sum(take(table, batch, timeout) for batch in file.iter_batches(batch_size=most))
+    n = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=most):
+                n += take(table, batch, timeout)
+    except FastPSError:
+        raise
+    except (OSError, pa.ArrowException) as error:
+        raise FileError(
+            getattr(error, "errno", None),
+            f"load `{table.info.name}`: {str(path)!r} cannot be read as a Parquet file ({str(error).strip()}); "
+            f"{n} rows were set before; pass a file that export() or another program has completed",
+        ) from error
+    return n
 
 
 def take_all(table: TableSession, data: Any, timeout: float | None) -> int:
@@ -122,18 +134,27 @@ def take(table: TableSession, batch: pa.RecordBatch, timeout: float | None) -> i
 
 def _stream(info: TableInfo, column: Any, name: str, n: int, where: str) -> Any:
     if column.null_count:
-        raise DtypeError(f"{where}: column {name} has nulls")
+        raise DtypeError(f"{where}: column {name} has nulls; fill them, or leave their rows out")
     if is_list(column.type):
         flat, found = column.flatten(), column.type.list_size
+    elif pa.types.is_list(column.type) or pa.types.is_large_list(column.type):  # as pandas writes them
+        lengths = set(column.value_lengths().unique().to_pylist()) or {n}
+        flat, found = column.flatten(), lengths.pop() if len(lengths) == 1 else f"from {min(lengths)} to {max(lengths)}"
     else:
         flat, found = column, 1
     if flat.null_count or str(flat.type) not in ("float", "double"):
-        raise DtypeError(f"{where}: column {name}: expected {info.dtype} without nulls, got {column.type}")
+        raise DtypeError(
+            f"{where}: column {name}: expected lists of {n} {info.dtype} without nulls, got {column.type}"
+            f"{' with nulls' if flat.null_count else ''}; cast it to pa.list_(pa.{info.dtype}(), {n})"
+        )
     if found != n:
         raise ShapeError(f"{where}: column {name}: expected {n} values a row, got {found}")
     values = flat.to_numpy(zero_copy_only=True)
     if values.dtype != info.dtype:
-        raise DtypeError(f"{where}: column {name}: expected {info.dtype}, got {values.dtype}; cast it")
+        raise DtypeError(
+            f"{where}: column {name}: expected {info.dtype}, got {values.dtype}; cast it to "
+            f"pa.list_(pa.{info.dtype}(), {n})"
+        )
     return np.ascontiguousarray(values).reshape(-1, n)
 
 

@@ -246,7 +246,7 @@ class TableSession:
             )
         policy, scale = self.session.spec.gradients, 1.0
         if outs is not None:
-            grads = apart(grads, [outs])
+            (grads,) = apart([grads], [outs])
         if policy.clip_norm < math.inf:
             norm = norm_of([grads])
             finite, scale = math.isfinite(norm), policy.scale(norm)
