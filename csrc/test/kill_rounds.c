@@ -370,6 +370,7 @@ static void work_until_told(void *argument)
     join_as(&m, c->arenas, c->rank);
     fps_store32_release(&l->ready[c->rank], 1);
     while (!fps_load32_acquire(&l->stop)) {
+        if (last > MAX_ROUNDS / 2) nap_us(1000); /* the ledger ends, and somebody may be slow to come */
         int64_t start = fps_now_ns();
         fps_status status = take_part(c, &m, last, (const float *const *)grads);
         if (status == FPS_PUT_OUT) come_back(c, &m);
@@ -418,7 +419,8 @@ static void check_at_rest(crowd *c)
     close_hand(&h);
 }
 
-/* Stopped for longer than the others wait for it, but not with the board's lock: that one is waited for. */
+/* Stopped for longer than the others wait for it, but not with the board's lock, or that of hyper-parameters: those are
+ * waited for. */
 static void stop_for_a_while(crowd *c, const pid_t *pids, uint32_t victim)
 {
     int status = 0;
@@ -426,6 +428,8 @@ static void stop_for_a_while(crowd *c, const pid_t *pids, uint32_t victim)
     CHECK_EQ(waitpid(pids[victim], &status, WUNTRACED), pids[victim]);
     CHECK(WIFSTOPPED(status));
     bool holds = fps_lock_holder(&c->arenas[0].board->lock) == (uint32_t)pids[victim];
+    for (uint32_t i = 0; i < N_SHARDS; i++)
+        holds |= fps_lock_holder(&c->arenas[i].stripes[0].lock) == (uint32_t)pids[victim];
     for (uint32_t i = 1; i < N_WORKERS && !holds; i++) await_operations(c->ledger, (victim + i) % N_WORKERS, 2);
     CHECK_EQ(kill(pids[victim], SIGCONT), 0);
     await_operations(c->ledger, victim, 1);
