@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastps.errors import OptionError
+from fastps.scalars import real
 
 NONFINITE = ("apply", "skip", "raise")
 
@@ -54,6 +55,7 @@ def gradient_policy(nonfinite: Any, clip_norm: Any, clip_value: Any) -> Gradient
 def _limit(name: str, value: Any) -> float:
     if value is None:
         return math.inf
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0:
-        return float(value)
-    raise OptionError(f"{name}: expected a number above 0, or None, got {value!r}")
+    number = real(name, value, "a number above 0, or None")
+    if not number > 0:
+        raise OptionError(f"{name}: expected a number above 0, or None, got {value!r}")
+    return number

@@ -14,19 +14,14 @@ from typing import Any
 import numpy as np
 
 from fastps.errors import OptionError
+from fastps.scalars import finite, is_no_number
 
 CONSTANT, UNIFORM, NORMAL = range(3)  # fps_initial in csrc/layout.h
 
 
 def _finite(owner: Any, *names: str) -> None:
     for name in names:
-        value = getattr(owner, name)
-        try:
-            fits = isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and math.isfinite(value)
-        except OverflowError:
-            fits = False
-        if not fits:
-            raise OptionError(f"{type(owner).__name__}: expected a finite {name}, got {value!r}")
+        object.__setattr__(owner, name, finite(f"{type(owner).__name__} {name}", getattr(owner, name)))
 
 
 class Initializer(ABC):
@@ -143,10 +138,10 @@ def initializer(value: Any, dim: int) -> Initializer:
         return Glorot(fan_in=dim, fan_out=dim)
     if isinstance(value, Initializer):
         return value
-    if isinstance(value, (int, float, np.number)) and not isinstance(value, bool):
-        return Constant(float(value))
     if hasattr(value, "__array__") and np.ndim(value) == 2:
         return Array(value)
+    if (hasattr(value, "__float__") or hasattr(value, "__index__")) and not is_no_number(value):
+        return Constant(finite("init", value))
     raise OptionError(
         f"init: expected a number, an array[n, dim] or one of fastps.init.Constant, Uniform, Normal, Glorot and Array, "
         f"got {value!r}"

@@ -6,10 +6,10 @@ shards differ by more than one element. A leaf can lie on several shards.
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass
 
 from fastps.errors import OptionError
+from fastps.scalars import whole
 from fastps.structure import Structure
 
 PAGE_BYTES = 4096
@@ -17,6 +17,7 @@ LINE_BYTES = 64
 # From this size on a run keeps its leaf's position modulo a page, so that parameters and the user's array keep the
 # distance that csrc/layout.h gives them.
 LARGE_BYTES = 32768
+MAX_SHARDS = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,7 @@ class ShardPlan:
 
 def partition(structure: Structure, num_shards: int, at_least_one: bool = True) -> tuple[ShardPlan, ...]:
     """Raises OptionError when there are fewer elements than shards, unless they may have none."""
-    try:
-        count = 0 if isinstance(num_shards, bool) else operator.index(num_shards)
-    except TypeError:
-        count = 0
-    if count < 1:
-        raise OptionError(f"num_shards: expected an int of at least 1, got {num_shards!r}")
+    count = whole("num_shards", num_shards, 1, MAX_SHARDS)
     size = structure.size
     if count > size and at_least_one:
         raise OptionError(f"num_shards: expected at most one per element, {size}, got {num_shards}")

@@ -9,9 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from fastps.errors import OptionError
+from fastps.scalars import finite, positive
 
 
 @dataclass(frozen=True, repr=False)
@@ -37,7 +36,7 @@ class Schedule:
 
 def constant(value: float) -> Schedule:
     """Always `value`."""
-    value = _finite("constant", "value", value)
+    value = finite("constant value", value)
     return Schedule(lambda version: value, f"constant({value!r})")
 
 
@@ -47,8 +46,8 @@ def step_decay(value: float, *, every: int, factor: float = 0.1) -> Schedule:
     >>> [step_decay(1.0, every=10, factor=0.5)(version) for version in (0, 9, 10, 25)]
     [1.0, 1.0, 0.5, 0.25]
     """
-    value, factor = _finite("step_decay", "value", value), _finite("step_decay", "factor", factor)
-    period = _positive("step_decay", "every", every)
+    value, factor = finite("step_decay value", value), finite("step_decay factor", factor)
+    period = positive("step_decay every", every)
     return Schedule(
         lambda version: value * factor ** float(math.floor(version / period)),
         f"step_decay({value!r}, every={every}, factor={factor!r})",
@@ -62,8 +61,8 @@ def cosine(value: float, *, steps: int, floor: float = 0.0) -> Schedule:
     >>> [round(cosine(1.0, steps=100)(version), 6) for version in (0, 50, 100, 1000)]
     [1.0, 0.5, 0.0, 0.0]
     """
-    value, floor = _finite("cosine", "value", value), _finite("cosine", "floor", floor)
-    period = _positive("cosine", "steps", steps)
+    value, floor = finite("cosine value", value), finite("cosine floor", floor)
+    period = positive("cosine steps", steps)
     return Schedule(
         lambda version: floor + 0.5 * (value - floor) * (1 + math.cos(math.pi * min(version / period, 1.0))),
         f"cosine({value!r}, steps={steps}, floor={floor!r})",
@@ -78,22 +77,10 @@ def warmup(then: float | Schedule | Callable[[float], float], *, steps: int) -> 
     >>> [warmup(1.0, steps=4)(version) for version in (0, 1, 3, 4, 9)]
     [0.25, 0.5, 1.0, 1.0, 1.0]
     """
-    period = _positive("warmup", "steps", steps)
+    period = positive("warmup steps", steps)
     schedule = then if isinstance(then, Schedule) else Schedule(then) if callable(then) else constant(then)
     after = schedule.function
     return Schedule(
         lambda version: after(0.0) * (version + 1) / period if version < period else after(version - period),
         f"warmup({then!r}, steps={steps})",
     )
-
-
-def _finite(what: str, name: str, value: Any) -> float:
-    if isinstance(value, (int, float)) and math.isfinite(value):
-        return float(value)
-    raise OptionError(f"{what}: expected a finite number as {name}, got {value!r}")
-
-
-def _positive(what: str, name: str, value: Any) -> float:
-    if isinstance(value, (int, float)) and math.isfinite(value) and value > 0:
-        return float(value)
-    raise OptionError(f"{what}: expected a number above 0 as {name}, got {value!r}")

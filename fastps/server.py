@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import operator
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
 
 from fastps import capacity, cluster, init
 from fastps._core import Outcome
+from fastps.array_handle import ArrayHandle
 from fastps.by_value import packed
 from fastps.cluster import Placement
 from fastps.consistency import BSP, Async, Consistency
@@ -27,6 +28,7 @@ from fastps.errors import (
     WaitTimeoutError,
     WorkerRequiredError,
 )
+from fastps.few import few, few_of
 from fastps.future import Future
 from fastps.gradients import gradient_policy
 from fastps.local_worker import LocalWorker
@@ -35,6 +37,7 @@ from fastps.partition import ShardPlan, partition
 from fastps.round_worker import RoundWorker
 from fastps.rules import Add, Rule, RuleFamily
 from fastps.rules.assignment import assign
+from fastps.scalars import positive, whole
 from fastps.seconds import seconds
 from fastps.session import Session
 from fastps.shard import shard_actor
@@ -111,7 +114,8 @@ class ParameterServer:
         Copied. A `fastps.Table`, alone or as a value of the mapping, is served by ``ps.table`` or ``ps[name]``; what
         else is said here of parameters is about the arrays.
     rule : Rule, or mapping of patterns to rules
-        What a push does to the parameters. Compiled here, once a node, so no push ever compiles. A mapping gives each
+        What a push does to the parameters, and to the rows of tables without a rule of their own; without one it adds
+        gradients up. Compiled here, once a node, so no push ever compiles. A mapping gives each
         array the rule of the first pattern that fits its name (``fnmatch``; names of nested mappings are joined by
         "/"): ``{"bias*": fastps.SGD(0.1), "*": fastps.Adam(1e-3)}``. Every parameter has room for the slots of the rule
         with the most.
@@ -186,21 +190,16 @@ class ParameterServer:
         gradients = gradient_policy(nonfinite, clip_norm, clip_value)
         if isolation not in ISOLATIONS:
             raise OptionError(f"isolation: expected one of {ISOLATIONS}, got {isolation!r}")
-        if not isinstance(timeout, (int, float)) or not 0 < timeout <= 1e9:
-            raise OptionError(f"timeout: expected seconds, more than 0 and at most 1e9, got {timeout!r}")
-        if not isinstance(max_sessions, int) or not 1 <= max_sessions <= 2048:
-            raise OptionError(f"max_sessions: expected an int from 1 to 2048, got {max_sessions!r}")
+        timeout = positive("timeout", timeout, 1e9, "seconds")
+        max_sessions = whole("max_sessions", max_sessions, 1, 2048)
         if consistency is not None and not isinstance(consistency, Consistency):
             raise OptionError(
                 f"consistency: expected fastps.Async(), SSP(s), BSP() or LocalSGD(k), got {consistency!r}"
             )
         policy = Async() if consistency is None else consistency
         if policy.rounds and isolation != "shard":
-            raise OptionError(
-                f"isolation: {policy} applies updates in rounds, so there is nothing to relax; leave it away"
-            )
-        if not isinstance(max_workers, int) or not policy.workers <= max_workers <= 256:
-            raise OptionError(f"max_workers: expected an int from {policy.workers} to 256, got {max_workers!r}")
+            raise OptionError(f"isolation: {policy} applies updates in rounds, so there is nothing to relax; omit it")
+        max_workers = whole("max_workers", max_workers, policy.workers, 256)
         if name is not None and (not isinstance(name, str) or not name):
             raise OptionError(f"name: expected a non-empty str, got {name!r}")
         structure, arrays, tables = _initial(params)
@@ -209,15 +208,21 @@ class ParameterServer:
                 f"consistency: tables are updated as pushes come, for which it must be fastps.Async(), got {policy}; "
                 f"keep them on a server of their own"
             )
-        assignment = assign(Add() if rule is None else rule, [leaf.name for leaf in structure.leaves])
+        inheriting = {"/".join(path) or "table": path for path, table in tables.items() if table.rule is None}
+        assignment, of_tables = assign(
+            Add() if rule is None else rule, [leaf.name for leaf in structure.leaves], list(inheriting)
+        )
+        tables |= {p: tables[p].with_rule(r) for p, r in zip(inheriting.values(), of_tables, strict=True)}
         late = [repr(rule) for rule in assignment.rules if rule.family.uses_pulled]
         if policy.rounds and late:
-            raise OptionError(f"rule: {late[0]} makes up for delay, of which there is none in rounds; use SGD")
+            raise OptionError(
+                f"rule: {late[0]} compensates for stale gradients, of which there are none in rounds; use SGD"
+            )
         plans = partition(structure, num_shards, at_least_one=not tables)
         infos_of_tables = infos_of(tables, len(plans))
         capacity.require_addressable(max(plan.params_bytes for plan in plans))
-        of_tables = tuple((i, t.rule, t.life) for i, t in zip(infos_of_tables, tables.values(), strict=True))
-        functions = packed((assignment, of_tables))
+        rows = tuple((i, t.rule, t.life) for i, t in zip(infos_of_tables, tables.values(), strict=True))
+        functions = packed((assignment, rows))
 
         cluster.start()
         if name is not None and cluster.named_actor(name) is not None:
@@ -291,12 +296,28 @@ class ParameterServer:
             table = self._tables[number] = TableSession(session, number)
         return table
 
-    def __getitem__(self, name: str) -> TableHandle:
-        """The table of this name; names of nested mappings are joined by "/"."""
-        names = self._spec.table_names
-        if name not in names:
-            raise NamesError(f"no table is called {name!r}; there are {list(names)}")
-        return TableHandle(self, names[name])
+    def __getitem__(self, name: str) -> Any:
+        """The table or the array of this name: a `TableHandle` or an `ArrayHandle`. Names of nested mappings are joined
+        by "/"."""
+        spec = self._spec
+        if name in spec.table_names:
+            return TableHandle(self, spec.table_names[name])
+        for number, leaf in enumerate(spec.structure.leaves):
+            if leaf.name == name:
+                return ArrayHandle(self, number)
+        raise NamesError(f"no array or table is called {name!r}; there are {few(spec.names)}")
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is an array or a table of this name."""
+        return name in self._spec.names
+
+    def __iter__(self) -> Iterator[str]:
+        """The names of the arrays in order, then of the tables. A bare array is "params", a bare table "table"."""
+        return iter(self._spec.names)
+
+    def __len__(self) -> int:
+        """How many arrays and tables there are."""
+        return len(self._spec.names)
 
     @property
     def table(self) -> TableHandle:
@@ -415,11 +436,9 @@ class ParameterServer:
         limit = seconds(timeout)
         if rank is not None:
             try:
-                rank = -1 if isinstance(rank, bool) else operator.index(rank)
-            except TypeError:
+                rank = whole("rank", rank, 0, 2**31 - 1)
+            except OptionError:
                 raise RankError(f"worker: expected a rank of 0 or more, or None, got {rank!r}") from None
-            if rank < 0:
-                raise RankError(f"worker: expected a rank of 0 or more, or None, got {rank!r}")
         policy = self._spec.consistency
         if isinstance(policy, BSP) and policy.deterministic and (rank is None or rank >= policy.workers):
             raise RankError(
@@ -513,7 +532,9 @@ class ParameterServer:
         unknown = [name for name in hyper if name not in known]
         if unknown:
             raise OptionError(f"configure: unknown hyper-parameter `{unknown[0]}`; the rules have {sorted(known)}")
-        chosen = [i for name, i in self._spec.table_names.items() if pattern in (None, name)]
+        chosen = [
+            i for name, i in self._spec.table_names.items() if pattern is None or fnmatchcase(name, pattern)
+        ]  # fmt: skip
         named = [i for i in chosen if pattern is not None or set(hyper) & set(self._spec.tables[i].rule.hyper)]
         changes = []
         for i in named:
@@ -523,7 +544,7 @@ class ParameterServer:
         of_arrays = {n: v for n, v in hyper.items() if not named or any(n in r.hyper for r in self._spec.rules)}
         outcome = Outcome()
         try:
-            if of_arrays and (pattern is None or not named):
+            if of_arrays and (not named or any(pattern in (None, rule.pattern) for rule in self._spec.rules)):
                 session.configure(pattern, of_arrays, seconds(timeout), outcome)
             for i, numbers in changes:
                 self._attach_table(i).configure(numbers, session.limit(timeout), outcome)
@@ -591,10 +612,11 @@ class ParameterServer:
         self.close()
 
     def __repr__(self) -> str:
-        state = ", closed" if self._closed else ""
-        arrays = [f"{self._spec.structure}, {self._spec.rules_label}"] if self._spec.structure.leaves else []
-        tables = [f"{i.name}: {i}, {i.rule.label}" for i in self._spec.tables if i.counts_for is None]
-        return f"<ParameterServer {'; '.join([*arrays, *tables])} on {self.num_shards} shards{state}>"
+        spec = self._spec
+        parts = [f"{spec.structure}, {spec.rules_label}"] if spec.structure.leaves else []
+        tables = [f"{i.name}: {i}, {i.rule.label}" for i in spec.tables if i.counts_for is None]
+        parts += [few_of(tables, len(tables), 4)] if tables else []
+        return f"<ParameterServer {'; '.join(parts)} on {self.num_shards} shards{', closed' if self._closed else ''}>"
 
 
 def get(name: str, *, timeout: float | None = None) -> ParameterServer:
@@ -640,8 +662,8 @@ def get(name: str, *, timeout: float | None = None) -> ParameterServer:
 
 def _initial(params: Any) -> tuple[Structure, list[Array] | None, dict[Path, Table]]:
     """The arrays' structure, their values, and the tables."""
-    if isinstance(params, int) and not isinstance(params, bool):
-        return zeros(params), None, {}
+    if isinstance(params, (int, np.integer)) and not isinstance(params, bool):
+        return zeros(int(params)), None, {}
     tables: dict[Path, Table] = {}
     rest = _without_tables(params, (), tables)
     none = bool(tables) and isinstance(rest, Mapping) and not rest

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from fastps.consistency import Consistency
 from fastps.errors import OptionError
+from fastps.few import few_of
 from fastps.gradients import GradientPolicy
 from fastps.kernels.image import KernelImage
 from fastps.partition import ShardPlan
+from fastps.scalars import real
 from fastps.structure import Structure
 
 if TYPE_CHECKING:
@@ -93,10 +93,11 @@ class RuleInfo:
     def _number(self, name: str, value: Any, verb: str) -> float:
         if value is None and name in self.scheduled:
             return math.nan
-        if isinstance(value, (int, float, np.number)) and math.isfinite(value):
-            return float(value)
         schedule = ", or None for its schedule" if name in self.scheduled else ""
-        raise OptionError(f"{verb}: expected a finite number{schedule} as {name}, got {value!r}")
+        number = real(f"{verb} {name}", value, f"a finite number{schedule}")
+        if not math.isfinite(number):
+            raise OptionError(f"{verb} {name}: expected a finite number{schedule}, got {value!r}")
+        return number
 
     def named(self, values: Sequence[float]) -> dict[str, float | None]:
         """Hyper-parameters by name; None stands for a schedule."""
@@ -145,10 +146,15 @@ class ServerSpec:
         return {info.name: i for i, info in enumerate(self.tables) if info.counts_for is None}
 
     @property
+    def names(self) -> dict[str, None]:
+        """Those of the arrays in order, then of the tables."""
+        return dict.fromkeys([*(leaf.name for leaf in self.structure.leaves), *self.table_names])
+
+    @property
     def rules_label(self) -> str:
         if len(self.rules) == 1:
             return self.rules[0].label
-        return "{" + ", ".join(f"{rule.pattern!r}: {rule.label}" for rule in self.rules) + "}"
+        return "{" + few_of((f"{rule.pattern!r}: {rule.label}" for rule in self.rules), len(self.rules), 4) + "}"
 
     def labels(self, shards: Sequence[int]) -> str:
         """Names shards of one node."""

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from fastps._core import Outcome
 from fastps.deadline import deadline_after, left_until
-from fastps.errors import ClosedError, OptionError, PutOutError
+from fastps.errors import ClosedError, PutOutError
+from fastps.seconds import seconds
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -152,9 +153,9 @@ class Worker:
     def _deadline(self, timeout: float | None) -> float:
         if not self._open:
             raise ClosedError("worker: it has left; open another one with `with ps.worker() as w:`")
-        limit = self._session.spec.timeout if timeout is None else timeout
-        if not isinstance(limit, (int, float)) or not limit >= 0:
-            raise OptionError(f"timeout: expected seconds, 0 or more, or None, got {timeout!r}")
+        limit = seconds(timeout)
+        if limit is None:
+            limit = self._session.spec.timeout
         return deadline_after(limit)
 
     def _begin(self, timeout: float | None) -> float:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-import operator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from fastps.errors import OptionError
+from fastps.scalars import positive, whole
 
 ASYNC, SSP_KIND, BSP_KIND = 0, 1, 2  # fps_consistency in csrc/layout.h
 REDUCTIONS = {"sum": 0, "mean": 1, "params": 2}  # fps_reduce
@@ -35,12 +33,15 @@ class Consistency:
     kind: ClassVar[int]
 
     def __post_init__(self) -> None:
-        require_count("workers", self.workers, 1, 256)
+        self._keep("workers", whole("workers", self.workers, 1, 256))
         for name, value in (("straggler_timeout", self.straggler_timeout), ("lease", self.lease)):
             if value is None and name == "straggler_timeout":
                 continue
-            if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
-                raise OptionError(f"{name}: expected seconds, more than 0, got {value!r}")
+            self._keep(name, positive(name, value, expected="seconds"))
+
+    def _keep(self, name: str, value: float) -> None:
+        """A setting as the plain number that it is."""
+        object.__setattr__(self, name, value)
 
     @property
     def bound(self) -> int | None:
@@ -61,13 +62,3 @@ class Consistency:
     def policy(self) -> tuple[int, int, int, int, float, int]:
         """(kind, staleness, backup, workers, straggler timeout or 0, reduction), as fps_policy has them."""
         return self.kind, self.bound or 0, 0, self.workers, float(self.straggler_timeout or 0.0), 0
-
-
-def require_count(name: str, value: Any, least: int, most: int) -> None:
-    """Raises OptionError for what is no whole number (numpy's are), or out of range."""
-    try:
-        count = least - 1 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        count = least - 1
-    if not least <= count <= most:
-        raise OptionError(f"{name}: expected an int from {least} to {most}, got {value!r}")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastps.consistency.base import BSP_KIND, REDUCTIONS, Consistency, require_count
+from fastps.consistency.base import BSP_KIND, REDUCTIONS, Consistency
 from fastps.errors import OptionError
+from fastps.scalars import whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,15 +45,14 @@ class BSP(Consistency):
         super().__post_init__()
         if self.reduce not in ("mean", "sum"):
             raise OptionError(f"reduce: expected 'mean' or 'sum', got {self.reduce!r}")
-        require_count("backup", self.backup, 0, 255)
+        self._keep("backup", whole("backup", self.backup, 0, 255))
         if 1 < self.workers <= self.backup:
             raise OptionError(f"backup: expected fewer than the {self.workers} workers, got {self.backup}")
         if not isinstance(self.deterministic, bool):
             raise OptionError(f"deterministic: expected True or False, got {self.deterministic!r}")
         if self.deterministic and (self.backup or self.straggler_timeout is not None):
             raise OptionError(
-                "deterministic: with backup= or straggler_timeout= it depends on time which gradients count; leave "
-                "them away"
+                "deterministic: with backup= or straggler_timeout= it depends on time which gradients count; omit them"
             )
 
     @property

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastps.consistency.base import BSP_KIND, REDUCTIONS, Consistency, require_count
+from fastps.consistency.base import BSP_KIND, REDUCTIONS, Consistency
+from fastps.scalars import whole
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class LocalSGD(Consistency):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_count("steps", self.steps, 1, 2**31 - 1)
+        self._keep("steps", whole("steps", self.steps, 1, 2**31 - 1))
 
     @property
     def bound(self) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastps.consistency.base import SSP_KIND, Consistency, require_count
+from fastps.consistency.base import SSP_KIND, Consistency
+from fastps.scalars import whole
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class SSP(Consistency):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_count("staleness", self.staleness, 0, 2**31 - 1)
+        self._keep("staleness", whole("staleness", self.staleness, 0, 2**31 - 1))
 
     @property
     def bound(self) -> int:

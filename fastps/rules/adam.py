@@ -34,7 +34,7 @@ def Adam(p, g, m, v, *, step, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, weight_
     Examples
     --------
     >>> Adam(3e-4)
-    Adam(lr=0.0003, beta1=0.9, beta2=0.999, eps=1e-08, weight_decay=0.0)
+    Adam(0.0003)
     >>> Adam.function(1.0, 2.0, 0.0, 0.0, step=1, lr=0.25, beta1=0.5, beta2=0.75, eps=0.0)
     (0.75, 1.0, 1.0)
 

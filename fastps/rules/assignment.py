@@ -8,6 +8,8 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from fastps.errors import OptionError, RuleError
+from fastps.few import few
+from fastps.rules.add import Add
 from fastps.rules.base import Rule, RuleFamily
 
 MAX_RULES = 16  # rows of an arena's table of hyper-parameters
@@ -39,35 +41,55 @@ class Assignment:
         return "{" + ", ".join(f"{p!r}: {r!r}" for p, r in zip(self.patterns, self.rules, strict=True)) + "}"
 
 
-def assign(rule: Any, names: list[str]) -> Assignment:
-    """Gives each name a rule: the one rule, or that of the first pattern which fits (``*``, ``?``, ``[a-z]``).
+def assign(rule: Any, arrays: list[str], tables: list[str]) -> tuple[Assignment, list[Rule]]:
+    """Gives each array, and each table without a rule of its own, the one rule, or that of the first pattern that fits
+    its name (``*``, ``?``, ``[a-z]``).
 
-    Raises RuleError when a name fits no pattern, or a pattern no name.
+    Raises RuleError when a name fits no pattern, or a pattern no name; OptionError for a rule that does not suit.
     """
-    if not isinstance(rule, Mapping):
-        return Assignment(("*",), (_of_arrays(rule, "rule"),), (0,) * len(names))
-    patterns = tuple(rule)
-    if not patterns or len(patterns) > MAX_RULES:
-        raise RuleError(f"rule: expected a mapping of 1 to {MAX_RULES} patterns to rules, got {len(patterns)}")
-    if not all(isinstance(pattern, str) for pattern in patterns):
-        raise RuleError(f"rule: expected patterns to be str, got {list(patterns)}")
-    rules = tuple(_of_arrays(rule[pattern], f"rule of {pattern!r}") for pattern in patterns)
-    of_leaf = []
-    for name in names:
-        fits = [i for i, pattern in enumerate(patterns) if fnmatchcase(name, pattern)]
-        if not fits:
-            raise RuleError(f"rule: no pattern of {list(patterns)} fits `{name}`; end with '*': ... for all others")
-        of_leaf.append(fits[0])
-    for i, pattern in enumerate(patterns):
-        if i not in of_leaf:
-            raise RuleError(f"rule: {pattern!r} fits none of {names} that an earlier pattern has not taken; remove it")
-    return Assignment(patterns, rules, tuple(of_leaf))
+    rules = rule if isinstance(rule, Mapping) else {"*": rule}
+    if not 1 <= len(rules) <= MAX_RULES:
+        raise RuleError(f"rule: expected a mapping of 1 to {MAX_RULES} patterns to rules, got {len(rules)}")
+    if not all(isinstance(pattern, str) for pattern in rules):
+        raise RuleError(f"rule: expected patterns to be str, got {few(list(rules))}")
+    names = [*arrays, *tables]
+    pattern_of = [_pattern_for(name, rules) for name in names]
+    for pattern in rules if isinstance(rule, Mapping) else ():
+        if pattern not in pattern_of:
+            raise RuleError(
+                f"rule: {pattern!r} fits none of {few(names)} that an earlier pattern has not taken; remove it"
+            )
+    whats = {p: f"rule of {p!r}" if isinstance(rule, Mapping) else "rule" for p in rules}
+    chosen = {pattern: as_rule(value, whats[pattern]) for pattern, value in rules.items()}
+    of_tables = [_of_tables(chosen[p], name) for p, name in zip(pattern_of[len(arrays) :], tables, strict=True)]
+    used = [pattern for pattern in rules if pattern in pattern_of[: len(arrays)]]
+    if not used:  # there are no arrays: no push will ask for it
+        return Assignment(("*",), (Add(),), ()), of_tables
+    of_arrays = tuple(_of_arrays(chosen[pattern], whats[pattern]) for pattern in used)
+    return Assignment(tuple(used), of_arrays, tuple(used.index(p) for p in pattern_of[: len(arrays)])), of_tables
 
 
-def _of_arrays(value: Any, what: str) -> Rule:
-    rule = as_rule(value, what)
+def _pattern_for(name: str, rules: Mapping[str, Any]) -> str:
+    for pattern in rules:
+        if fnmatchcase(name, pattern):
+            return pattern
+    raise RuleError(f"rule: no pattern of {few(list(rules))} fits `{name}`; end with '*': ... for all others")
+
+
+def _of_arrays(rule: Rule, what: str) -> Rule:
     if rule.family.for_rows:
-        raise OptionError(f"{what}: {rule.name} looks at a row as a whole; use it in a fastps.Table, or another rule")
+        raise OptionError(
+            f"{what}: {rule.family.label} looks at a row as a whole; use it in a fastps.Table, or another rule"
+        )
+    return rule
+
+
+def _of_tables(rule: Rule, name: str) -> Rule:
+    if rule.family.uses_pulled:
+        raise OptionError(
+            f"rule: {rule!r} needs the parameters that the worker had, which a push to a table does not know; give the "
+            f"table `{name}` a rule of its own: Table(..., rule=...)"
+        )
     return rule
 
 

@@ -7,7 +7,6 @@ can be compared, printed and pickled. `fastps.kernels` compiles it. Nothing here
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -15,6 +14,7 @@ from typing import Any, overload
 
 from fastps.errors import OptionError, RuleError
 from fastps.rules.source import at_line_of
+from fastps.scalars import finite
 from fastps.schedules import Schedule
 
 PULLED = "pulled"  # arguments that are neither slots nor hyper-parameters
@@ -29,6 +29,7 @@ class RuleFamily:
     Attributes
     ----------
     name : of the function
+    label, fixed : what users call, and the argument that chose this one; where a function chooses among rules
     function : as it was written; `family.function(p, g, ..., lr=0.1)` computes one element in plain Python
     slots : each slot's initial value: a number, or the name of the hyper-parameter that holds it
     defaults : each hyper-parameter's default; `REQUIRED` for those without one
@@ -42,6 +43,7 @@ class RuleFamily:
         self, function: Callable[..., Any], slots: Mapping[str, float | str], row_slots: Sequence[str] = ()
     ) -> None:
         self.name, self.function, self.row_slots = function.__name__, function, tuple(row_slots)
+        self.label, self.fixed = self.name, ""
         self.__name__, self.__qualname__, self.__doc__ = function.__name__, function.__qualname__, function.__doc__
         self.__module__ = function.__module__
         self.slots: Mapping[str, float | str] = MappingProxyType(dict(slots))
@@ -76,7 +78,7 @@ class RuleFamily:
                 refuse(f"slot `{slot}`: expected a number or a hyper-parameter's name, got {type(initial).__name__}")
         for name, default in self.defaults.items():
             if default is not self.REQUIRED:
-                _number(self.name, name, default)
+                _number(self.name, name, default, True)
 
     @property
     def slot_order(self) -> tuple[str, ...]:
@@ -91,18 +93,20 @@ class RuleFamily:
     def __call__(self, *values: Any, **named: Any) -> Rule:
         names = list(self.defaults)
         if len(values) > len(names):
-            raise OptionError(f"{self.name}: expected at most {len(names)} hyper-parameters {names}, got {len(values)}")
+            raise OptionError(
+                f"{self.label}: expected at most {len(names)} hyper-parameters {names}, got {len(values)}"
+            )
         given = dict(zip(names, values, strict=False))
         for name, value in named.items():
             if name not in self.defaults:
-                raise OptionError(f"{self.name}: unknown hyper-parameter `{name}`; it has {names}")
+                raise OptionError(f"{self.label}: unknown hyper-parameter `{name}`; it has {names}")
             if name in given:
-                raise OptionError(f"{self.name}: hyper-parameter `{name}` was given twice")
+                raise OptionError(f"{self.label}: hyper-parameter `{name}` was given twice")
             given[name] = value
         missing = [n for n, d in self.defaults.items() if d is self.REQUIRED and n not in given]
         if missing:
-            raise OptionError(f"{self.name}: missing hyper-parameters {missing}")
-        hyper = {n: _value(self.name, n, given.get(n, d)) for n, d in self.defaults.items()}
+            raise OptionError(f"{self.label}: missing hyper-parameters {missing}")
+        hyper = {n: _value(self.label, n, given.get(n, d), isinstance(d, bool)) for n, d in self.defaults.items()}
         return Rule(self, tuple(hyper.values()))
 
     def __reduce__(self) -> Any:
@@ -159,7 +163,9 @@ class Rule:
         value = self.family.slots[slot]
         number = self.hyper[value] if isinstance(value, str) else value
         if isinstance(number, Schedule):
-            raise RuleError(f"{self.name}: slot `{slot}` begins as `{value}`, which must be a number, not a schedule")
+            raise RuleError(
+                f"{self.family.label}: slot `{slot}` begins as `{value}`, which must be a number, not a schedule"
+            )
         return float(number)
 
     @property
@@ -168,7 +174,13 @@ class Rule:
         return {name: value for name, value in self.hyper.items() if isinstance(value, Schedule)}
 
     def __repr__(self) -> str:
-        return f"{self.name}({', '.join(f'{name}={value!r}' for name, value in self.hyper.items())})"
+        """As it is written: what is no default, by its name but for the first."""
+        family, given = self.family, []
+        for i, ((name, default), value) in enumerate(zip(family.defaults.items(), self.values, strict=True)):
+            text = repr(bool(value) if isinstance(default, bool) and value in (0.0, 1.0) else value)
+            if default is family.REQUIRED or isinstance(value, Schedule) or value != default:
+                given.append(text if i == 0 else f"{name}={text}")
+        return f"{family.label}({', '.join(filter(None, [*given, family.fixed]))})"
 
 
 @overload
@@ -220,7 +232,7 @@ def rule(
     ...     velocity = momentum * velocity + g
     ...     return p - lr * velocity, velocity
     >>> heavy_ball(lr=0.1)
-    heavy_ball(lr=0.1, momentum=0.9)
+    heavy_ball(0.1)
     """
     if function is not None:
         return _family(function, {}, ())
@@ -255,19 +267,13 @@ def _parameters(function: Callable[..., Any]) -> tuple[list[str], dict[str, insp
     return positional, keywords
 
 
-def _number(what: str, name: str, value: Any) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise OptionError(f"{what}: expected a number as {name}, got {type(value).__name__} {value!r}") from None
-    if not math.isfinite(number):
-        raise OptionError(f"{what}: expected a finite {name}, got {number}")
-    return number
+def _number(what: str, name: str, value: Any, flag: bool) -> float:
+    return float(value) if flag and isinstance(value, bool) else finite(f"{what} {name}", value)
 
 
-def _value(what: str, name: str, value: Any) -> float | Schedule:
+def _value(what: str, name: str, value: Any, flag: bool) -> float | Schedule:
     if isinstance(value, Schedule):
         return value
     if inspect.isfunction(value):
         return Schedule(value)
-    return _number(what, name, value)
+    return _number(what, name, value, flag)

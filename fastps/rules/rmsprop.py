@@ -35,7 +35,7 @@ def RMSprop(
     Examples
     --------
     >>> RMSprop(1e-3)
-    PlainRMSprop(lr=0.001, alpha=0.99, eps=1e-08, weight_decay=0.0)
+    RMSprop(0.001)
     >>> list(RMSprop(1e-3, momentum=0.9, centered=True).slots)
     ['v', 'm', 'velocity']
     """
@@ -204,3 +204,8 @@ def CenteredMomentumRMSprop(p, g, v, m, velocity, *, lr=1e-2, alpha=0.99, eps=1e
     m = alpha * m + (1 - alpha) * g
     velocity = momentum * velocity + g / (sqrt(max(v - m * m, 0.0)) + eps)
     return p - lr * velocity, v, m, velocity
+
+
+for family in (PlainRMSprop, MomentumRMSprop, CenteredRMSprop, CenteredMomentumRMSprop):
+    family.label = "RMSprop"  # what users call
+CenteredRMSprop.fixed = CenteredMomentumRMSprop.fixed = "centered=True"

@@ -34,9 +34,9 @@ def SGD(
     Examples
     --------
     >>> SGD(0.1)
-    PlainSGD(lr=0.1, weight_decay=0.0)
+    SGD(0.1)
     >>> SGD(0.1, momentum=0.9, nesterov=True)
-    MomentumSGD(lr=0.1, momentum=0.9, dampening=0.0, weight_decay=0.0, nesterov=1.0)
+    SGD(0.1, momentum=0.9, nesterov=True)
     """
     chosen = MomentumSGD(lr, momentum, dampening, weight_decay, nesterov)
     momentum, dampening = chosen.hyper["momentum"], chosen.hyper["dampening"]
@@ -119,3 +119,6 @@ def MomentumSGD(p, g, velocity, *, step, lr, momentum, dampening=0.0, weight_dec
     if nesterov:
         return p - lr * (g + momentum * velocity), velocity
     return p - lr * velocity, velocity
+
+
+PlainSGD.label = MomentumSGD.label = "SGD"  # what users call

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import operator
 import os
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,8 +14,9 @@ import numpy as np
 from fastps._core import table_row_bytes
 from fastps.errors import OptionError, ShapeError
 from fastps.init import Array, Initializer, initializer
-from fastps.rules import SGD, Add, Rule, RuleFamily
+from fastps.rules import Add, Rule, RuleFamily
 from fastps.rules.assignment import as_rule
+from fastps.scalars import positive, whole
 from fastps.spec import RuleInfo
 from fastps.structure import DTYPES, Path
 from fastps.tables.keys import KINDS
@@ -39,7 +40,7 @@ class Table:
     dim : int
         Values a row, 1 to 65536.
     rule : Rule
-        What a push does to a row. Without it ``SGD(0.01)``.
+        What a push does to a row. Without it that of the server, which without one adds gradients up.
     init : number, array[n, dim] or one of `fastps.init`
         How rows begin. Without it uniform, of standard deviation 1 / sqrt(dim).
     dtype : "float32" or "float64"
@@ -96,9 +97,9 @@ class Table:
         on_evict: Callable[[Any, Any, dict[str, Any]], Any] | str | os.PathLike[str] | None = None,
         track: bool = False,
     ) -> None:
-        self.dim = _whole("dim", dim, 1, MAX_DIM)
-        self.rule: Rule = as_rule(SGD(0.01) if rule is None else rule, "Table rule")
-        if self.rule.family.uses_pulled:
+        self.dim = whole("Table dim", dim, 1, MAX_DIM)
+        self.rule: Rule | None = None if rule is None else as_rule(rule, "Table rule")  # None: the server's
+        if self.rule is not None and self.rule.family.uses_pulled:
             raise OptionError(f"Table rule: {self.rule!r} needs the parameters that the worker had; use it on arrays")
         try:
             self.dtype: str = str(dtype) if dtype is None else np.dtype(dtype).name  # numpy takes None for float64
@@ -109,11 +110,11 @@ class Table:
         if keys not in KINDS:
             raise OptionError(f"Table keys: expected one of {KINDS}, got {keys!r}")
         self.keys = keys
-        self.capacity = None if capacity is None else _whole("capacity", capacity, 1, 2**62)
+        self.capacity = None if capacity is None else whole("Table capacity", capacity, 1, 2**62)
         if max_bytes is not None and capacity is not None:
             raise OptionError("Table max_bytes: expected either that or capacity, got both")
-        self.max_bytes = None if max_bytes is None else _whole("max_bytes", max_bytes, 1, 2**62)
-        self.seed = _whole("seed", seed, 0, 2**64 - 1)
+        self.max_bytes = None if max_bytes is None else whole("Table max_bytes", max_bytes, 1, 2**62)
+        self.seed = whole("Table seed", seed, 0, 2**64 - 1)
         self.init: Initializer = initializer(init, self.dim)
         if isinstance(self.init, Array) and np.shape(self.init.values)[1] != self.dim:
             raise ShapeError(f"Table init: expected values[n, {self.dim}], got {np.shape(self.init.values)}")
@@ -122,11 +123,18 @@ class Table:
         self.life = Life.of(admit, ttl, evict, on_evict, capacity is not None or max_bytes is not None)
         if self.life.ends and isinstance(self.init, Array):
             raise OptionError(
-                "Table init: rows that are given could not come back after an eviction; leave ttl and evict away"
+                "Table init: rows that are given could not come back after an eviction; omit ttl and evict"
             )
 
     def __repr__(self) -> str:
-        return f"Table({self.dim}, rule={self.rule!r}, init={self.init!r}, dtype={self.dtype!r}, keys={self.keys!r})"
+        rule = "" if self.rule is None else f", rule={self.rule!r}"
+        return f"Table({self.dim}{rule}, init={self.init!r}, dtype={self.dtype!r}, keys={self.keys!r})"
+
+    def with_rule(self, rule: Rule) -> Table:
+        """The same table with this rule."""
+        table = copy(self)
+        table.rule = rule
+        return table
 
 
 @dataclass(frozen=True)
@@ -149,9 +157,7 @@ class Life:
 
     @classmethod
     def of(cls, admit: Any, ttl: Any, evict: Any, on_evict: Any, limited: bool) -> Life:
-        number = isinstance(ttl, (int, float)) and not isinstance(ttl, bool)
-        if ttl is not None and not (number and 0 < ttl <= MAX_TTL):
-            raise OptionError(f"Table ttl: expected seconds, more than 0 and at most {MAX_TTL:g}, got {ttl!r}")
+        ttl = None if ttl is None else positive("Table ttl", ttl, MAX_TTL, "seconds")
         if evict is not None and evict not in EVICTIONS:
             raise OptionError(f"Table evict: expected one of {EVICTIONS} or None, got {evict!r}")
         if evict is not None and not limited:
@@ -160,7 +166,7 @@ class Life:
             raise OptionError(f"Table on_evict: expected a callable or the path of a directory, got {on_evict!r}")
         if on_evict is not None and ttl is None and evict is None:
             raise OptionError("Table on_evict: nothing is evicted without ttl or evict")
-        return cls(_whole("admit", admit, 1, 2**24), None if ttl is None else float(ttl), evict, on_evict)
+        return cls(whole("Table admit", admit, 1, 2**24), ttl, evict, on_evict)
 
 
 @dataclass(frozen=True)
@@ -198,6 +204,7 @@ class TableInfo:
     @classmethod
     def of(cls, path: Path, table: Table, num_shards: int) -> TableInfo:
         life = table.life
+        assert table.rule is not None
         info = cls(
             path, table.dim, table.dtype, table.keys, RuleInfo.of("/".join(path) or "table", table.rule),
             table.init.numbers(table.dim), table.seed, None, life.admit, life.evict, life.ends or table.track,
@@ -264,13 +271,3 @@ def capacity_of_shard(capacity: int, num_shards: int) -> int:
         return min(capacity, MAX_ROWS)
     share = capacity / num_shards
     return min(math.ceil(share + SIGMAS * math.sqrt(share)), MAX_ROWS)
-
-
-def _whole(name: str, value: Any, least: int, most: int) -> int:
-    try:
-        number = least - 1 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = least - 1
-    if not least <= number <= most:
-        raise OptionError(f"Table {name}: expected a whole number from {least} to {most}, got {value!r}")
-    return number

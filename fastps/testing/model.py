@@ -34,7 +34,7 @@ class ModelServer:
         value = np.zeros(params) if isinstance(params, int) else params
         self._bare = not isinstance(value, Mapping)
         flat = _flat(value)
-        assigned = assign(Add() if rule is None else rule, ["/".join(path) for path in flat])
+        assigned, _ = assign(Add() if rule is None else rule, ["/".join(path) for path in flat], [])
         self._leaves = {
             path: Naive(assigned.rules[which], array)
             for (path, array), which in zip(flat.items(), assigned.of_leaf, strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 
 import numpy as np
@@ -55,7 +56,7 @@ def folder(tmp_path, monkeypatch):
 def test_rules_schedules_and_what_gets_evicted_rows_travel_with_their_code(folder):
     (folder / "helper_of_rules.py").write_text(HELPER)
     (folder / "my_rules.py").write_text(RULES.format(path=str(folder / "evicted")))
-    import my_rules
+    my_rules = importlib.import_module("my_rules")
 
     with fastps.ParameterServer(np.zeros(3), rule=my_rules.twice(lr=0.5), num_shards=2) as ps:
         ps.push(np.ones(3))
@@ -74,7 +75,7 @@ def test_rules_schedules_and_what_gets_evicted_rows_travel_with_their_code(folde
 def test_a_module_that_must_be_imported_and_cannot_be_is_named_with_what_to_set(folder):
     (folder / "helper_with_a_lock.py").write_text("import threading\nlock, count = threading.Lock(), 0\n")
     (folder / "my_keeper.py").write_text(LOCKED)
-    import my_keeper
+    my_keeper = importlib.import_module("my_keeper")
 
     before = {pid for pid, command in started_here(shared=True).items() if "Shard" in command}
     with pytest.raises(fastps.RuleError, match=r"'my_keeper'.*PYTHONPATH"):

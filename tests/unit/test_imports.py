@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[2] / "fastps"
 # From the ground up. A module may import from its own layer and from those above it in this table, and from no other.
 # A name stands for the module or the whole package; the longest name that fits decides.
 LAYERS = [
-    ["address", "amounts", "deadline", "doctor", "errors", "few", "install", "machine", "seconds"],
+    ["address", "amounts", "deadline", "doctor", "errors", "few", "install", "machine", "scalars", "seconds"],
     ["schedules"],
     ["arrow", "capacity", "consistency", "gradients", "interchange", "kernels.image", "init", "rules", "observe"],
     ["structure"],
@@ -32,7 +32,7 @@ LAYERS = [
     ["shard", "worker"],
     ["round_worker"],
     ["local_worker"],
-    ["server"],
+    ["array_handle", "server"],
     ["actor_style"],
     ["adapters", "checkpoint"],
     ["cli", "demo", "recommend", "__main__"],

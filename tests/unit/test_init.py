@@ -16,7 +16,7 @@ RANDOM = [Uniform(-0.5, 2.0), Normal(0.25, 3.0), Glorot(1000)]
 
 def rows(init, keys, dim=32, dtype="float64", seed=0):
     """How the rows of keys begin in a table that nobody has created."""
-    info = TableInfo.of((), fastps.Table(dim, init=init, dtype=dtype, seed=seed), 1)
+    info = TableInfo.of((), fastps.Table(dim, rule=fastps.Add(), init=init, dtype=dtype, seed=seed), 1)
     out = np.full((len(keys), dim), np.nan, dtype)
     table_initial(info.layout(1), np.ascontiguousarray(keys, np.uint64), out)
     return out

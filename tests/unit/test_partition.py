@@ -76,7 +76,7 @@ def test_padding_between_runs_stays_below_a_page(case):
 @pytest.mark.parametrize("num_shards", [0, -1, 1.0, True, "2", None])
 def test_a_number_of_shards_that_is_no_positive_int_raises_option_error(num_shards):
     structure, _ = structure_of(np.zeros(10))
-    with pytest.raises(OptionError, match="num_shards: expected an int of at least 1"):
+    with pytest.raises(OptionError, match="num_shards: expected a whole number from 1"):
         partition(structure, num_shards)
 
 

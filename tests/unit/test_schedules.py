@@ -43,15 +43,15 @@ def test_warmup_is_followed_by_a_plain_function():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: constant(math.nan), "constant: expected a finite number as value, got nan"),
-        (lambda: constant("much"), "constant: expected a finite number as value, got 'much'"),
-        (lambda: step_decay(math.inf, every=2), "step_decay: expected a finite number as value, got inf"),
-        (lambda: step_decay(1.0, every=0), "step_decay: expected a number above 0 as every, got 0"),
-        (lambda: step_decay(1.0, every=2, factor=None), "step_decay: expected a finite number as factor, got None"),
-        (lambda: cosine(1.0, steps=-1), "cosine: expected a number above 0 as steps, got -1"),
-        (lambda: cosine(1.0, steps=5, floor=math.nan), "cosine: expected a finite number as floor, got nan"),
-        (lambda: warmup(1.0, steps="3"), "warmup: expected a number above 0 as steps, got '3'"),
-        (lambda: warmup(math.inf, steps=3), "expected a finite number as value, got inf"),
+        (lambda: constant(math.nan), "constant value: expected a finite number, got nan"),
+        (lambda: constant("much"), "constant value: expected a finite number, got 'much'"),
+        (lambda: step_decay(math.inf, every=2), "step_decay value: expected a finite number, got inf"),
+        (lambda: step_decay(1.0, every=0), "step_decay every: expected a number, more than 0, got 0"),
+        (lambda: step_decay(1.0, every=2, factor=None), "step_decay factor: expected a finite number, got None"),
+        (lambda: cosine(1.0, steps=-1), "cosine steps: expected a number, more than 0, got -1"),
+        (lambda: cosine(1.0, steps=5, floor=math.nan), "cosine floor: expected a finite number, got nan"),
+        (lambda: warmup(1.0, steps="3"), "warmup steps: expected a number, more than 0, got '3'"),
+        (lambda: warmup(math.inf, steps=3), "constant value: expected a finite number, got inf"),
     ],
 )
 def test_numbers_that_cannot_be_raise_option_error(make, message):

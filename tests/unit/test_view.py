@@ -22,7 +22,7 @@ from tests.conftest import own_arenas
 
 def rules_of(structure):
     """What a server with the rule Add has in its spec."""
-    assignment = assign(Add(), [leaf.name for leaf in structure.leaves])
+    assignment, _ = assign(Add(), [leaf.name for leaf in structure.leaves], [])
     return infos(assignment), assignment.of_leaf
 
 

@@ -7,6 +7,7 @@ import pickle
 import pkgutil
 import subprocess
 import sys
+from fractions import Fraction
 
 import cloudpickle
 import numpy as np
@@ -72,8 +73,8 @@ def test_hyper_parameters_are_given_by_position_by_name_or_not_at_all():
 
 
 def test_numbers_of_any_kind_are_hyper_parameters():
-    assert heavy_ball(np.float32(0.5), True, np.array(3)).values == (0.5, 1.0, 3.0)
-    assert all(type(value) is float for value in heavy_ball(1, True).values)
+    assert heavy_ball(np.float32(0.5), np.int8(1), np.array(3)).values == (0.5, 1.0, 3.0)
+    assert all(type(value) is float for value in heavy_ball(1, Fraction(1, 2)).values)
 
 
 @pytest.mark.parametrize(
@@ -85,12 +86,12 @@ def test_numbers_of_any_kind_are_hyper_parameters():
         ((1,), {"lr": 2}, "heavy_ball: hyper-parameter `lr` was given twice"),
         ((1,), {"speed": 2}, r"heavy_ball: unknown hyper-parameter `speed`; it has \['lr', 'momentum', 'start'\]"),
         ((1,), {"step": 2}, "heavy_ball: unknown hyper-parameter `step`"),
-        (("a lot",), {}, "heavy_ball: expected a number as lr, got str 'a lot'"),
-        ((None,), {}, "heavy_ball: expected a number as lr, got NoneType None"),
-        (([1.0],), {}, "heavy_ball: expected a number as lr, got list"),
-        ((1j,), {}, "heavy_ball: expected a number as lr, got complex"),
-        ((math.nan,), {}, "heavy_ball: expected a finite lr, got nan"),
-        ((0.1, np.float32("inf")), {}, "heavy_ball: expected a finite momentum, got inf"),
+        (("a lot",), {}, "heavy_ball lr: expected a finite number, got 'a lot'"),
+        ((None,), {}, "heavy_ball lr: expected a finite number, got None"),
+        (([1.0],), {}, "heavy_ball lr: expected a finite number, got"),
+        ((1j,), {}, "heavy_ball lr: expected a finite number, got"),
+        ((math.nan,), {}, "heavy_ball lr: expected a finite number, got nan"),
+        ((0.1, np.float32("inf")), {}, "heavy_ball momentum: expected a finite number, got inf"),
     ],
 )
 def test_hyper_parameters_that_do_not_fit_raise_option_error(values, named, message):
@@ -139,9 +140,9 @@ def test_slots_are_told_in_the_order_of_the_arguments():
 
 
 def test_a_rule_prints_as_it_is_written():
-    assert repr(heavy_ball(0.1)) == "heavy_ball(lr=0.1, momentum=0.9, start=0.5)"
+    assert repr(heavy_ball(0.1)) == "heavy_ball(0.1)"
     assert repr(Add()) == "Add()"
-    assert repr(heavy_ball(cosine(0.1, steps=10))).startswith("heavy_ball(lr=cosine(0.1, steps=10, floor=0.0), mom")
+    assert repr(heavy_ball(cosine(0.1, steps=10))) == "heavy_ball(cosine(0.1, steps=10, floor=0.0))"
     assert repr(heavy_ball) == "<update rule heavy_ball(lr, momentum, start)>"
     assert eval(repr(Adam(0.5)), {"Adam": Adam}) == Adam(0.5)
 
@@ -311,13 +312,13 @@ def test_slots_that_are_no_mapping_raise_rule_error():
 
 
 def test_a_default_that_is_no_finite_number_raises_option_error():
-    with pytest.raises(OptionError, match="odd: expected a finite lr, got inf"):
+    with pytest.raises(OptionError, match="odd lr: expected a finite number, got inf"):
 
         @rule
         def odd(p, g, *, lr=math.inf):
             return p
 
-    with pytest.raises(OptionError, match="odd: expected a number as lr, got str"):
+    with pytest.raises(OptionError, match="odd lr: expected a finite number, got 'fast'"):
 
         @rule
         def odd(p, g, *, lr="fast"):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import fastps
+from fastps.rules import Add
 from fastps.tables.eviction import victims
 from fastps.tables.table import Life, Table, TableInfo, infos_of, with_sightings
 
@@ -37,18 +38,22 @@ def test_settings_of_life_that_cannot_be_are_refused(wrong):
 
 
 def test_rows_that_may_end_are_tracked_and_others_are_not():
-    for table, tracked in ((Table(2), False), (Table(2, track=True), True), (Table(2, ttl=1), True)):
+    for table, tracked in (
+        (Table(2, rule=Add()), False),
+        (Table(2, rule=Add(), track=True), True),
+        (Table(2, rule=Add(), ttl=1), True),
+    ):
         assert TableInfo.of(("t",), table, 1).tracked == tracked
     assert not Life().ends
 
 
 def test_a_budget_of_bytes_is_one_of_rows():
-    assert TableInfo.of(("t",), Table(64, max_bytes=1_000_000), 1).capacity == 1_000_000 // (16 + 256 + 14)
-    assert TableInfo.of(("t",), Table(64, max_bytes=1), 1).capacity == 1
+    assert TableInfo.of(("t",), Table(64, rule=Add(), max_bytes=1_000_000), 1).capacity == 1_000_000 // (16 + 256 + 14)
+    assert TableInfo.of(("t",), Table(64, rule=Add(), max_bytes=1), 1).capacity == 1
 
 
 def test_a_table_that_admits_late_has_one_of_sightings_behind_it():
-    infos = infos_of(with_sightings({("a",): Table(2, admit=3), ("b",): Table(2)}), 1)
+    infos = infos_of(with_sightings({("a",): Table(2, rule=Add(), admit=3), ("b",): Table(2, rule=Add())}), 1)
     assert [info.name for info in infos] == ["a", "b", "a/(sightings)"]
     assert [info.sightings for info in infos] == [2, None, None]
     assert [info.counts_for for info in infos] == [None, None, "a"]
