@@ -255,10 +255,12 @@ class ParameterServer:
             self._tables: dict[int, TableSession] = {}
             _fill_tables(self, tables, timeout)
             cluster.get(actors[0].publish.remote(), timeout, "create")
-        except BaseException:
+        except BaseException as error:
             if self._session is not None:
                 _attachments.drop(self._spec.server_id)
             owned.kill()
+            if isinstance(error, SystemError) and error.__cause__ is not None:
+                raise error.__cause__ from None  # of a signal handler, which ran in a call of Ray's that hides it
             raise
 
     @classmethod
@@ -602,6 +604,8 @@ class ParameterServer:
             self._owner_pid = None
             assert self._owned is not None
             self._owned.end(10.0)
+            if session is not None:
+                session.discard()
         if session is not None:
             _attachments.drop(self._spec.server_id)
 

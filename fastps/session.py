@@ -346,6 +346,11 @@ class Session:
         """Whether the server is known to be open. Shards on other nodes are not asked."""
         return self.shm is None or self.shm.alive()
 
+    def discard(self) -> None:
+        """Gives back the memory of shards whose processes have died: they cannot, and others may map it for long."""
+        for arena in self.shm.arenas.values() if self.shm is not None else ():
+            arena.discard()
+
     def close(self) -> None:
         """Gives back what idle operations hold. Handles that are still in use go on."""
         self.queue.close()

@@ -310,9 +310,11 @@ class Shard:
         return shm.counters(self._arenas)
 
     def close(self) -> None:
-        """Tells everybody that the arena is closed and gives its memory back."""
+        """Tells everybody that the arena is closed and gives its memory back, and that of neighbours that have died."""
         if self._arena is not None:
             self._arena.retire()
+        for arena in self._arenas.values():
+            arena.discard()
 
 
 def shard_actor(reached_from_elsewhere: bool) -> Any:
