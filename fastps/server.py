@@ -5,6 +5,8 @@ from __future__ import annotations
 import operator
 import os
 import threading
+import warnings
+import weakref
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
@@ -91,15 +93,59 @@ class Attachments:
             session.close()
 
 
+class Creations:
+    """The servers that this process has created and not closed. They live until it ends, since handles that have
+    travelled work on them, whether or not it has kept one itself."""
+
+    def __init__(self) -> None:
+        self._servers: dict[str, tuple[ServerSpec, cluster.Owned, weakref.ref[ParameterServer]]] = {}
+
+    def add(self, server: ParameterServer, owned: cluster.Owned) -> None:
+        self._servers[server._spec.server_id] = server._spec, owned, weakref.ref(server)
+
+    def remove(self, server_id: str) -> None:
+        self._servers.pop(server_id, None)
+
+    def handles(self) -> list[ParameterServer]:
+        """One of each, with which it can be closed."""
+        found = []
+        for spec, owned, reference in self._living():
+            server = reference()
+            if server is None:
+                server = ParameterServer._handle(spec)
+                server._owned, server._owner_pid = owned, os.getpid()
+                self.add(server, owned)
+            found.append(server)
+        return found
+
+    def _living(self) -> list[tuple[ServerSpec, cluster.Owned, weakref.ref[ParameterServer]]]:
+        """Not those of an earlier Ray, nor in a forked child those of its parent."""
+        here = cluster.connection()
+        return [server for server in self._servers.values() if server[1].connection == here]
+
+    def warn(self) -> None:
+        """Says how many there are that the program cannot close any more, having let go of their handles."""
+        lost = [spec for spec, _, reference in self._living() if reference() is None]
+        if lost:
+            mib = sum(plan.params_bytes for spec in lost for plan in spec.plans) / 2**20
+            warnings.warn(
+                f"this process has let go of its handles of {len(lost)} server{'s' * (len(lost) > 1)} without close(), "
+                f"which live on with {mib:,.0f} MiB of parameters; `for ps in fastps.servers(): ps.close()` ends all "
+                f"servers that it has created",
+                stacklevel=3,
+            )
+
+
 _attachments = Attachments()
+_creations = Creations()
 
 
 class ParameterServer:
     """The parameters of a model, stored in shards and served to workers.
 
-    A handle: it travels to Ray tasks and actors, and every process that holds one works on the same parameters. The
-    process that called the constructor owns the server, which lives until `close`, the end of a ``with`` block, or the
-    end of that process.
+    A handle: it travels to Ray tasks and actors, other processes and files, and every process that holds one works on
+    the same parameters. The process that called the constructor owns the server, which lives until `close`, the end of
+    a ``with`` block, or the end of that process, whether or not a handle is kept; see `fastps.servers`.
 
     Parameters
     ----------
@@ -218,6 +264,7 @@ class ParameterServer:
         functions = packed((assignment, of_tables))
 
         cluster.start()
+        _creations.warn()
         if name is not None and cluster.named_actor(name) is not None:
             raise NameTakenError(f"name: a server {name!r} lives already; use fastps.get({name!r}) or another name")
         server_id = os.urandom(16).hex()
@@ -248,6 +295,7 @@ class ParameterServer:
             self._tables: dict[int, TableSession] = {}
             _fill_tables(self, tables, timeout)
             cluster.get(actors[0].publish.remote(), timeout, "create")
+            _creations.add(self, owned)
         except BaseException:
             if self._session is not None:
                 _attachments.drop(self._spec.server_id)
@@ -560,11 +608,13 @@ class ParameterServer:
         processes end. Called on another handle: lets go in this process only. Twice is as good as once."""
         session, self._session = self._session, None
         self._closed, self._tables = True, {}
-        if self._owner_pid == os.getpid():
+        ends = self._owner_pid == os.getpid()
+        if ends:
             self._owner_pid = None
             assert self._owned is not None
+            _creations.remove(self._spec.server_id)
             self._owned.end(10.0)
-        if session is not None:
+        if ends or session is not None:
             _attachments.drop(self._spec.server_id)
 
     def __enter__(self) -> ParameterServer:
@@ -578,6 +628,14 @@ class ParameterServer:
         arrays = [f"{self._spec.structure}, {self._spec.rules_label}"] if self._spec.structure.leaves else []
         tables = [f"{i.name}: {i}, {i.rule.label}" for i in self._spec.tables if i.counts_for is None]
         return f"<ParameterServer {'; '.join([*arrays, *tables])} on {self.num_shards} shards{state}>"
+
+
+def servers() -> list[ParameterServer]:
+    """A handle of each server that this process has created and not closed, with which it can be closed.
+
+    For those whose handles a program, or a notebook, has let go of: ``for ps in fastps.servers(): ps.close()``.
+    """
+    return _creations.handles()
 
 
 def get(name: str, *, timeout: float | None = None) -> ParameterServer:
