@@ -666,11 +666,17 @@ def get(name: str, *, timeout: float | None = None) -> ParameterServer:
     """
     if not isinstance(name, str) or not name:
         raise OptionError(f"get: expected a non-empty str, got {name!r}")
-    limit = seconds(timeout)
-    what = f"get({name!r})"
+    limit, what = seconds(timeout), f"get({name!r})"
+    limit = GET_SECONDS if limit is None else limit
     cluster.join(what)
     actor = cluster.named_actor(name)
-    spec = None if actor is None else cluster.get(actor.spec.remote(), GET_SECONDS if limit is None else limit, what)
+    try:
+        spec = None if actor is None else cluster.get(actor.spec.remote(), limit, what)
+    except WaitTimeoutError as error:
+        raise WaitTimeoutError(
+            f"{error}: the process of its first shard is stopped, or busy for longer; see it with `ray list actors`, "
+            f"or pass a larger timeout="
+        ) from None
     if spec is None:
         raise ServerNotFoundError(
             f"{what}: no server of that name lives in this cluster, only {cluster.names()}; create it with "
