@@ -295,12 +295,12 @@ class ParameterServer:
             self._tables: dict[int, TableSession] = {}
             _fill_tables(self, tables, timeout)
             cluster.get(actors[0].publish.remote(), timeout, "create")
-            _creations.add(self, owned)
         except BaseException:
             if self._session is not None:
                 _attachments.drop(self._spec.server_id)
             owned.kill()
             raise
+        _creations.add(self, owned)
 
     @classmethod
     def _handle(cls, spec: ServerSpec) -> ParameterServer:
