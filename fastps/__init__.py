@@ -42,7 +42,7 @@ from fastps.rules import (
 
 if TYPE_CHECKING:
     from fastps.future import Future
-    from fastps.server import ParameterServer, get
+    from fastps.server import ParameterServer, get, servers
     from fastps.tables.handle import TableHandle, TableStats
     from fastps.tables.table import Table
     from fastps.view import View
@@ -51,7 +51,8 @@ __version__ = "0.1.0"
 __all__ = [
     "BSP", "DCASGD", "FTRL", "SGD", "SSP", "AMSGrad", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Add", "Async",
     "Future", "Lion", "LocalSGD", "NAdam", "Outcome", "ParameterServer", "ProximalSGD", "RMSprop", "RowAdagrad", "Rule",
-    "Table", "TableHandle", "TableStats", "View", "get", "init", "outcome_of", "rule", "schedules", *errors.__all__,
+    "Table", "TableHandle", "TableStats", "View", "get", "init", "outcome_of", "rule", "schedules", "servers",
+    *errors.__all__,
 ]  # fmt: skip
 
 _LAZY = {
@@ -62,6 +63,7 @@ _LAZY = {
     "TableStats": "fastps.tables.handle",
     "View": "fastps.view",
     "get": "fastps.server",
+    "servers": "fastps.server",
 }
 
 

@@ -40,6 +40,7 @@ NAMESPACE = "fastps"
 LONGEST = 1e8  # seconds; Ray counts milliseconds in 64 bits
 STRATEGIES = ("SPREAD", "PACK", "STRICT_SPREAD", "STRICT_PACK")
 Placement = str | Mapping[str, Any] | Sequence[Any] | None
+THREADS = ("worker.io", "gcs_client_io")  # that Ray starts in every process that is in it
 GENERATED = re.compile(r"[0-9a-f]{32}/")
 Connection = tuple[str, str]  # the ids of a node and of a job
 
@@ -100,7 +101,7 @@ def connection() -> Connection | None:
 def _is_own(pid: int, here: Connection) -> bool:
     """Whether Ray's threads live in this process: a fork leaves them behind."""
     names = (_name_of_thread(path) for path in Path("/proc/self/task").iterdir())
-    return any(name.startswith("worker.io") for name in names)
+    return any(name.startswith(THREADS) for name in names)
 
 
 def _name_of_thread(path: Path) -> str:

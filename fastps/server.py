@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
@@ -94,17 +96,62 @@ class Attachments:
             session.close()
 
 
+class Creations:
+    """The servers that this process has created and not closed. They live until it ends, since handles that have
+    travelled work on them, whether or not it has kept one itself."""
+
+    def __init__(self) -> None:
+        self._servers: dict[str, tuple[ServerSpec, cluster.Owned, weakref.ref[ParameterServer]]] = {}
+
+    def add(self, server: ParameterServer, owned: cluster.Owned) -> None:
+        self._servers[server._spec.server_id] = server._spec, owned, weakref.ref(server)
+
+    def remove(self, server_id: str) -> None:
+        self._servers.pop(server_id, None)
+
+    def handles(self) -> list[ParameterServer]:
+        """One of each, with which it can be closed."""
+        found = []
+        for spec, owned, reference in self._living():
+            server = reference()
+            if server is None:
+                server = ParameterServer._handle(spec)
+                server._owned, server._owner_pid = owned, os.getpid()
+                self.add(server, owned)
+            found.append(server)
+        return found
+
+    def _living(self) -> list[tuple[ServerSpec, cluster.Owned, weakref.ref[ParameterServer]]]:
+        """Not those of an earlier Ray, nor in a forked child those of its parent."""
+        here = cluster.connection()
+        return [server for server in self._servers.values() if server[1].connection == here]
+
+    def warn(self) -> None:
+        """Says how many there are that the program cannot close any more, having let go of their handles."""
+        lost = [spec for spec, _, reference in self._living() if reference() is None]
+        if lost:
+            mib = sum(plan.params_bytes for spec in lost for plan in spec.plans) / 2**20
+            warnings.warn(
+                f"this process has let go of its handles of {len(lost)} server{'s' * (len(lost) > 1)} without close(), "
+                f"which live on with {mib:,.0f} MiB of parameters; `for ps in fastps.servers(): ps.close()` ends all "
+                f"servers that it has created",
+                stacklevel=3,
+            )
+
+
 _attachments = Attachments()
+_creations = Creations()
 
 
 class ParameterServer:
     """The parameters of a model, stored in shards and served to workers.
 
-    A handle: it travels to Ray tasks and actors, and every process that holds one works on the same parameters. The
-    process that called the constructor owns the server, which lives until `close`, the end of a ``with`` block, or the
-    end of that process. Then, and when a shard's process has died, every operation and property that reads or changes
-    its state raises ClosedError or ShardDiedError, on every handle, table, worker and view; facts of a handle, such as
-    `num_shards`, stay. What asks one node alone, `hyper` and `worker`, cannot tell of a shard that has died elsewhere.
+    A handle: it travels to Ray tasks and actors, other processes and files, and every process that holds one works on
+    the same parameters. The process that called the constructor owns the server, which lives until `close`, the end of
+    a ``with`` block, or the end of that process, whether or not a handle is kept; see `fastps.servers`. Then, and when
+    a shard's process has died, every operation and property that reads or changes its state raises ClosedError or
+    ShardDiedError, on every handle, table, worker and view; facts of a handle, such as `num_shards`, stay. What asks
+    one node alone, `hyper` and `worker`, cannot tell of a shard that has died elsewhere.
 
     Parameters
     ----------
@@ -225,6 +272,7 @@ class ParameterServer:
         functions = packed((assignment, rows))
 
         cluster.start()
+        _creations.warn()
         if name is not None and cluster.named_actor(name) is not None:
             raise NameTakenError(f"name: a server {name!r} lives already; use fastps.get({name!r}) or another name")
         server_id = os.urandom(16).hex()
@@ -262,6 +310,7 @@ class ParameterServer:
             if isinstance(error, SystemError) and error.__cause__ is not None:
                 raise error.__cause__ from None  # of a signal handler, which ran in a call of Ray's that hides it
             raise
+        _creations.add(self, owned)
 
     @classmethod
     def _handle(cls, spec: ServerSpec) -> ParameterServer:
@@ -600,13 +649,15 @@ class ParameterServer:
         processes end. Called on another handle: lets go in this process only. Twice is as good as once."""
         session, self._session = self._session, None
         self._closed, self._tables = True, {}
-        if self._owner_pid == os.getpid():
+        ends = self._owner_pid == os.getpid()
+        if ends:
             self._owner_pid = None
             assert self._owned is not None
+            _creations.remove(self._spec.server_id)
             self._owned.end(10.0)
             if session is not None:
                 session.discard()
-        if session is not None:
+        if ends or session is not None:
             _attachments.drop(self._spec.server_id)
 
     def __enter__(self) -> ParameterServer:
@@ -621,6 +672,14 @@ class ParameterServer:
         tables = [f"{i.name}: {i}, {i.rule.label}" for i in spec.tables if i.counts_for is None]
         parts += [few_of(tables, len(tables), 4)] if tables else []
         return f"<ParameterServer {'; '.join(parts)} on {self.num_shards} shards{', closed' if self._closed else ''}>"
+
+
+def servers() -> list[ParameterServer]:
+    """A handle of each server that this process has created and not closed, with which it can be closed.
+
+    For those whose handles a program, or a notebook, has let go of: ``for ps in fastps.servers(): ps.close()``.
+    """
+    return _creations.handles()
 
 
 def get(name: str, *, timeout: float | None = None) -> ParameterServer:
@@ -651,11 +710,17 @@ def get(name: str, *, timeout: float | None = None) -> ParameterServer:
     """
     if not isinstance(name, str) or not name:
         raise OptionError(f"get: expected a non-empty str, got {name!r}")
-    limit = seconds(timeout)
-    what = f"get({name!r})"
+    limit, what = seconds(timeout), f"get({name!r})"
+    limit = GET_SECONDS if limit is None else limit
     cluster.join(what)
     actor = cluster.named_actor(name)
-    spec = None if actor is None else cluster.get(actor.spec.remote(), GET_SECONDS if limit is None else limit, what)
+    try:
+        spec = None if actor is None else cluster.get(actor.spec.remote(), limit, what)
+    except WaitTimeoutError as error:
+        raise WaitTimeoutError(
+            f"{error}: the process of its first shard is stopped, or busy for longer; see it with `ray list actors`, "
+            f"or pass a larger timeout="
+        ) from None
     if spec is None:
         raise ServerNotFoundError(
             f"{what}: no server of that name lives in this cluster, only {cluster.names()}; create it with "

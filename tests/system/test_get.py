@@ -102,7 +102,7 @@ def test_a_stopped_server_is_told_at_the_timeout(ray_local):
         shard = ps._spec.addresses[0].pid
         os.kill(shard, signal.SIGSTOP)
         try:
-            with pytest.raises(fastps.WaitTimeoutError, match="stopped"):
+            with pytest.raises(fastps.WaitTimeoutError, match="process of its first shard is stopped"):
                 fastps.get("stopped", timeout=0.5)
         finally:
             os.kill(shard, signal.SIGCONT)

@@ -104,6 +104,25 @@ with fastps.ParameterServer(6, num_shards=2, rule=fastps.SGD(0.1)) as ps:
 )
 
 
+FORKED = (
+    SERVER
+    + """
+with fastps.ParameterServer(6) as ps:
+    gradient = ray.put(np.ones(6))
+    pid = os.fork()
+    if pid == 0:
+        for operation in (lambda: fastps.ParameterServer(6), lambda: fastps.get("model"), lambda: ps.push(gradient)):
+            try:
+                operation()
+            except Exception as error:
+                print(type(error).__name__, "forked" in str(error), flush=True)
+        os._exit(0)
+    os.waitpid(pid, 0)
+    print(ps.versions)
+"""
+)
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_a_handle_works_in_pools_queues_and_executors(method, one_node):
     assert run(POOLS, one_node.address, method) == ["done"]
@@ -130,3 +149,7 @@ def test_where_ray_is_needed_and_not_there_each_operation_says_so_and_does_nothi
     assert ("forked" in text) == (method == "fork")
     assert not started
     assert versions == [0, 0]
+
+
+def test_a_forked_child_that_needs_ray_for_anything_else_is_told_at_once(one_node):
+    assert run(FORKED, one_node.address) == ["RayRequiredError True"] * 3 + ["(0,)"]
