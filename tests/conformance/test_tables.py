@@ -568,7 +568,7 @@ def test_a_file_is_replaced_when_the_new_one_is_whole_and_stays_when_there_is_no
     table.set(["a", "b"], np.ones((2, 2), np.float32))
     table.export(path)
     first = pq.read_table(path)
-    with pytest.raises(fastps.NamesError, match="no table"):
+    with pytest.raises(fastps.NamesError, match="no array or table"):
         reach.ps["no such"].export(path)
     with pytest.raises(FileNotFoundError):
         table.export(tmp_path / "nowhere" / "rows.parquet")
@@ -638,7 +638,7 @@ BAD_ARROW = {
     "keys out of range": (arrow_of(pa.array([2**63], pa.uint64()), [[1.0] * 4]), fastps.KeysError),
     "null rows": (arrow_of([1, 2], [[1.0] * 4, None]), fastps.DtypeError),
     "longer rows": (arrow_of([1], [[1.0] * 5], pa.list_(pa.float32(), 5)), fastps.ShapeError),
-    "rows of any length": (arrow_of([1], [[1.0] * 4], pa.list_(pa.float32())), fastps.DtypeError),
+    "rows of any length": (arrow_of([1, 2], [[1.0] * 4, [1.0] * 3], pa.list_(pa.float32())), fastps.ShapeError),
     "float64 rows": (arrow_of([1], [[1.0] * 4], pa.list_(pa.float64(), 4)), fastps.DtypeError),
     "whole numbers": (arrow_of([1], [[1] * 4], pa.list_(pa.int32(), 4)), fastps.DtypeError),
     "numbers as rows": (pa.table({"key": [1], "row": pa.array([1.0], pa.float32())}), fastps.ShapeError),
@@ -910,12 +910,20 @@ def test_tables_and_arrays_of_one_server_do_not_touch_each_other(reach):
     names = ["order", "full", "beside/table", "rules/adam"]
     assert [ps[name].name for name in names] == names
     assert "beside/table" in repr(ps["beside/table"])
-    for name in ("weights", "beside", "beside/bias", "table", ""):
-        with pytest.raises(fastps.NamesError, match="order"):
+    for name in ("beside", "weights/bias", "table", ""):
+        assert name not in ps
+        with pytest.raises(fastps.NamesError, match="no array or table"):
             ps[name]
+    for name, expected in (("weights", found["weights"]), ("beside/bias", found["beside"]["bias"])):
+        assert name in ps
+        assert (ps[name].name, ps[name].shape, ps[name].dtype) == (name, expected.shape, str(expected.dtype))
+        assert (ps[name].pull() == expected).all()
+    assert {"weights", "beside/bias", "beside/table", "order"} <= set(ps)
     with pytest.raises(fastps.NamesError, match="one table"):
         _ = ps.table
-    assert "beside/table: Table(3, float32, int64), Add()" in repr(ps)
+    assert "beside/bias: float64[7]" in repr(ps)
+    assert " more" in repr(ps)
+    assert len(repr(ps)) < 1000
 
 
 def test_hyper_parameters_of_a_table_change_for_the_next_push_on_all_shards(reach):

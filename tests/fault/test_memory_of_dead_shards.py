@@ -34,7 +34,7 @@ def test_the_memory_of_a_killed_shard_is_given_back_when_the_server_is_closed():
     os.kill(address.pid, signal.SIGKILL)
     wait_until(lambda: not os.path.exists(f"/proc/{address.pid}/fd/0"), 30, "the end of the shard")
     ps.close()
-    assert max(backed(pid, fd) for fd in mine) < 1 << 20
+    assert max(backed(pid, fd) for fd in mine) < 2 << 20  # locks and records stay
     ray.kill(other)
 
 

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from fastps.errors import DtypeError
-from fastps.interchange import as_array
+from fastps.interchange import as_array, conversion
 
 VALUES = np.arange(6, dtype=np.float32)
 
@@ -169,3 +169,98 @@ def test_integers_pass_as_they_are_for_the_structure_to_refuse():
 
 def test_a_number_becomes_an_array_without_dimensions():
     assert as_array(2.5, "push").shape == ()
+
+
+def test_a_mask_is_not_lost():
+    masked = np.ma.array(VALUES, mask=[1, 0, 0, 0, 0, 0])
+    for value in (masked, masked[:0], np.ma.masked):
+        with pytest.raises(DtypeError, match="fill it first"):
+            as_array(value, "push")
+    assert as_array(masked.filled(0), "push").tolist() == [0, 1, 2, 3, 4, 5]
+
+
+class Broken:
+    """What a library might offer, and then not keep."""
+
+    def __init__(self, **offers):
+        vars(self).update(offers)
+
+
+def raises(error):
+    def call(*_, **__):
+        raise error
+
+    return call
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Broken(__array_interface__={"version": 3}),
+        Broken(__array_interface__={"version": 3, "shape": (2,), "typestr": "<f4", "data": None}),
+        Broken(__array_interface__="nonsense"),
+        Broken(__dlpack__=raises(ZeroDivisionError("of theirs")), __dlpack_device__=lambda: (1, 0)),
+        Broken(__dlpack__=lambda **_: "no capsule", __dlpack_device__=lambda: (1, 0)),
+        Broken(__dlpack__=lambda **_: None),
+        Broken(__arrow_c_array__=lambda *_: "no capsule"),
+        Broken(__arrow_c_stream__=raises(KeyError("of theirs"))),
+    ],
+)
+def test_what_is_broken_is_a_dtype_error_that_names_it(value):
+    with pytest.raises(DtypeError, match=r"push `w`: .*Broken|push `w`: this Arrow") as caught:
+        as_array(value, "push `w`")
+    assert caught.value.__cause__ is not None
+
+
+def test_a_memoryview_that_was_released_is_a_dtype_error():
+    view = memoryview(np.zeros(3, np.float32))
+    view.release()
+    with pytest.raises(DtypeError, match="memoryview"):
+        as_array(view, "push")
+
+
+def torch_cases():
+    torch = pytest.importorskip("torch")
+    plain = torch.arange(6, dtype=torch.float32)
+    complex_ = torch.ones(3, dtype=torch.complex64)
+    return {
+        "requires grad": plain.clone().requires_grad_(),
+        "bfloat16": plain.to(torch.bfloat16),
+        "sparse": plain.to_sparse(),
+        "sparse that requires grad": plain.to_sparse().requires_grad_(),
+        "bfloat16 that requires grad": plain.to(torch.bfloat16).requires_grad_(),
+        "negative bit": complex_.conj().imag,
+        "quantized": torch.quantize_per_tensor(plain, 0.1, 0, torch.qint8),
+    }
+
+
+def test_what_is_told_of_tensors_works():
+    torch = pytest.importorskip("torch")
+    for what, tensor in torch_cases().items():
+        with pytest.raises(DtypeError) as caught:
+            as_array(tensor, "push")
+        hint = str(caught.value).rpartition("pass it as ")[2]
+        assert hint.startswith("tensor."), what
+        again = as_array(eval(hint, {"tensor": tensor}), "push")
+        assert again.dtype == np.float32, what
+        assert again.shape == tuple(tensor.shape)
+    half = as_array(torch.ones(3, dtype=torch.float16), "push")  # numpy has it: the dtype is looked at later
+    assert half.dtype == np.float16
+    assert conversion(torch.ones(3, dtype=torch.float64), "float32") == "convert it with .to(torch.float32)"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [np.ones(3), pa.array([1.0, 2.0]), array.array("d", [1.0]), memoryview(np.ones(3))],
+    ids=["numpy", "Arrow", "array", "memoryview"],
+)
+def test_what_is_told_of_a_conversion_works(value):
+    hint = conversion(value, "float32")
+    text = hint.removeprefix("convert it with ")
+    code = f"value{text}" if text != hint else text.removeprefix("pass ")
+    assert as_array(eval(code, {"value": value, "np": np}), "push").dtype == np.float32
+
+
+def test_no_gradient_is_told_to_be_zeros():
+    with pytest.raises(DtypeError, match="NoneType; where there is no gradient, pass zeros"):
+        as_array(None, "push")

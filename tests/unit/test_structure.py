@@ -1,3 +1,5 @@
+import re
+import sys
 from collections import OrderedDict
 
 import numpy as np
@@ -6,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastps.errors import DtypeError, NamesError, OutputError, ParameterError, ShapeError
-from fastps.structure import structure_of, zeros
+from fastps.session import apart
+from fastps.structure import require_distinct, structure_of, zeros
 
 names = st.text("abc/é", min_size=1, max_size=4)
 arrays = st.tuples(st.lists(st.integers(1, 4), max_size=3).map(tuple), st.sampled_from([np.float32, np.float64])).map(
@@ -145,3 +148,102 @@ def test_zeros_of_no_length_raise_shape_error(length):
 
 def test_zeros_are_float64():
     assert str(zeros(5)) == "float64[5]"
+
+
+def many(n, nested):
+    names = [f"{i:05}" for i in range(n)]
+    return {"a": {name: np.zeros(2) for name in names}} if nested else {name: np.zeros(2) for name in names}
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_missing_name_among_many_is_told_first_and_in_few_words(nested):
+    structure, _ = structure_of(many(10_000, nested))
+    values = many(10_000, nested)
+    inner = values["a"] if nested else values
+    del inner["00007"]
+    inner["oops"] = np.zeros(2)
+    with pytest.raises(NamesError) as caught:
+        structure.grads(values, "push")
+    text = str(caught.value)
+    prefix = "a/" if nested else ""
+    assert text.startswith(f"push: missing ['{prefix}00007'] and unknown ['{prefix}oops']; expected {{")
+    assert "9,992 more" in text
+    assert len(text) < 600
+    with pytest.raises(NamesError) as caught:
+        structure.grads({"x": np.zeros(2)}, "push")
+    assert "10,000 in all" in str(caught.value)
+    assert len(str(caught.value)) < 800
+
+
+def test_what_is_looked_at_grows_with_the_arrays_and_not_with_their_square():
+    class Counted(dict):
+        looks = 0
+
+        def items(self):
+            Counted.looks += 1
+            return super().items()
+
+    calls = []
+    for n in (500, 2000):
+        structure, _ = structure_of({"a": many(n, False)})
+        profile = Profile()
+        with profile:
+            structure.outs({"a": Counted(many(n, False))}, "pull")
+            structure.grads({"a": Counted(many(n, False))}, "push")
+            apart(structure.empty(), structure.empty())
+        calls.append(profile.calls)
+    assert Counted.looks == 4
+    assert calls[1] < 6 * calls[0]
+
+
+class Profile:
+    """Counts calls of functions of Python and C."""
+
+    def __enter__(self):
+        self.calls = 0
+        sys.setprofile(self._count)
+        return self
+
+    def _count(self, frame, event, argument):
+        self.calls += event in ("call", "c_call")
+
+    def __exit__(self, *_):
+        sys.setprofile(None)
+
+
+def test_gradients_that_share_memory_with_the_outputs_are_copied_and_others_are_not():
+    memory = np.zeros(100)
+    outs = [memory[0:10], memory[50:60], np.zeros(3)]
+    given = [memory[9:12], memory[10:50], memory[45:70], np.ones(3), memory[60:70], outs[2]]
+    copies = apart(given, outs)
+    assert [copy is array for copy, array in zip(copies, given, strict=True)] == [False, True, False, True, True, False]
+    assert apart([np.zeros(0), memory[0:0]], outs)[1].size == 0
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [[("a/b",), ("a", "b")], [("a", "b/c"), ("a/b", "c")], [("x",), ("a/b",), ("a", "b")]],
+)
+def test_two_things_of_one_name_are_refused_naming_both(paths):
+    with pytest.raises(NamesError) as caught:
+        require_distinct(paths)
+    text = str(caught.value)
+    for path in paths[-2:]:
+        assert "params" + "".join(f"[{name!r}]" for name in path) in text
+
+
+def test_a_list_for_a_mapping_is_told_how_to_be_one():
+    structure, _ = structure_of({"a": np.zeros(2), "b": np.zeros(3)})
+    with pytest.raises(NamesError, match=r"dict\(zip\(ps, arrays\)\)"):
+        structure.grads([np.zeros(2), np.zeros(3)], "push")
+
+
+def test_the_hint_of_a_shape_works():
+    structure, _ = structure_of({"a": np.zeros((2, 3)), "b": np.zeros(4)})
+    wrong = {"a": np.zeros(6), "b": np.zeros((2, 2))}
+    for name in wrong:
+        with pytest.raises(ShapeError) as caught:
+            structure.grads(wrong, "push")
+        hint = re.search(r"pass it as (\.reshape\(.*\))", str(caught.value)).group(1)
+        wrong[name] = eval(f"array{hint}", {"array": wrong[name]})
+    structure.grads(wrong, "push")
