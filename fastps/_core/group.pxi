@@ -220,11 +220,8 @@ cdef class Group:
         if lane.generation == self.generation:
             self.idle.append(lane)
 
-    cdef bint bind(self, object value, void **pointers, bint writable, list held):
-        """Puts the memory of one array a buffer into `pointers`; False when an array needs a closer look.
-
-        `held` gets the arrays of a mapping: without the GIL, another thread may replace them there.
-        """
+    cdef bint bind(self, object value, void **pointers, bint writable):
+        """Puts the memory of one array a buffer into `pointers`; False when an array needs a closer look."""
         cdef np.npy_intp *dims
         cdef tuple shape
         cdef object array = value
@@ -249,8 +246,6 @@ cdef class Group:
                 if dims[k] != <np.npy_intp>shape[k]:
                     return False
             pointers[i] = np.PyArray_DATA(array)
-            if self.names is not None:
-                held.append(array)
         return True
 
     cdef bint any_overlap(self, Lane lane, bint pushes):
@@ -285,16 +280,15 @@ cdef class Group:
         types, shapes and flags, and none that is written overlaps another.
         """
         cdef double limit = self.timeout if timeout is None else timeout
-        cdef list held = None if self.names is None else []
         cdef fps_call call
         cdef Lane lane = self.take(&limit)
-        if not (pushes or pulls) or (pushes and not self.bind(grads, <void **>lane.grads, False, held)
-                or pulls and (not self.bind(outs, lane.outs, True, held) or self.any_overlap(lane, pushes))):
+        if not (pushes or pulls) or (pushes and not self.bind(grads, <void **>lane.grads, False)
+                or pulls and (not self.bind(outs, lane.outs, True) or self.any_overlap(lane, pushes))):
             self.give_back(lane)
             return None
         lane.reset()
         call = self.call_of(lane, FPS_PULL if not pushes else FPS_PUSH_PULL if pulls else FPS_PUSH)
-        return self.finish(lane, &call, limit, decision, deposit, outcome)
+        return self.finish(lane, &call, limit, decision, deposit, outcome, grads, outs)
 
     def run(self, list grads, list outs, object timeout=None, Rest resume=None, list pulled=None, double scale=1.0,
             list streams=None, Decision decision=None, tuple deposit=None, Outcome outcome=None):
@@ -341,7 +335,7 @@ cdef class Group:
             lane.streams[i] = FPS_NO_STREAM if streams[i] is None else streams[i]
         call = self.call_of(lane, kind)
         call.scale, call.pulled = scale, lane.pulled if pulled is not None else NULL
-        return self.finish(lane, &call, limit, decision, deposit, outcome)
+        return self.finish(lane, &call, limit, decision, deposit, outcome, None, None)
 
     cdef fps_status execute(self, fps_call *call, const fps_decision *decision, const fps_deposit *deposit,
                             uint32_t *at) noexcept nogil:
@@ -349,8 +343,11 @@ cdef class Group:
             return fps_dense_run(call, at)
         return fps_rounds_run(call, decision, deposit, at)
 
-    cdef tuple finish(self, Lane lane, fps_call *call, double limit, Decision decision, tuple deposit, Outcome outcome):
-        """Runs the operation, and gives the lane back once nothing is to be read from it."""
+    cdef tuple finish(self, Lane lane, fps_call *call, double limit, Decision decision, tuple deposit, Outcome outcome,
+                      object grads, object outs):
+        """Runs the operation, and gives the lane back once nothing is to be read from it. `grads` and `outs` may be mappings:
+        without the GIL, another thread may replace the arrays in them, so they are held before it is given away."""
+        cdef list held
         cdef uint32_t at = 0, i
         cdef fps_status status = FPS_BUSY
         cdef Signal signal
@@ -367,6 +364,7 @@ cdef class Group:
             status = self.execute(call, closed, into, &at)
         if status == FPS_BUSY or (status == FPS_HELD and self.may_keep_gil):
             call.wait = wait_for(limit, &signal)
+            held = [list((<dict>some).values()) for some in (grads, outs) if type(some) is dict]
             with nogil:
                 status = self.execute(call, closed, into, &at)
         if status == FPS_MIXED:
