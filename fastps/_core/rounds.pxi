@@ -89,8 +89,13 @@ forks = {}  # by thread: (the reading and the writing end of a pipe, [(pins, the
 def before_fork():
     held = [(pins, (<Pins>pins).held()) for pins in list(all_pins) if (<Pins>pins).lane.generation == fps_life_generation()]
     held = [(pins, versions) for pins, versions in held if versions]
-    if held:
+    if not held:
+        return
+    try:
         forks[threading.get_ident()] = (*os.pipe2(os.O_CLOEXEC), held)
+    except OSError:  # no descriptor is left: the child cannot say anything
+        for pins, versions in held:
+            (<Pins>pins).keep_for_ever(versions)
 
 
 def after_fork_in_parent():

@@ -26,6 +26,7 @@ def shards_of(object keys, uint32_t num_shards):
 cdef class TableLane:
     """What one operation on a table at a time needs besides a lane: its keys by shard, and scratch."""
     cdef Lane lane
+    cdef void *owner  # its table's: no reference, which would be a cycle that keeps arenas mapped
     cdef fps_sparse_part *parts
     cdef fps_batch *batches
     cdef uint64_t *given  # a copy: the core reads keys more than once, and without the GIL
@@ -37,8 +38,9 @@ cdef class TableLane:
     cdef bint resumable  # it holds a push that can go on, in this process, and no session
     cdef uint32_t n  # keys of the last operation
 
-    def __cinit__(self, uint32_t n_parts, uint32_t n_shards):
-        self.n_parts, self.generation = n_parts, fps_life_generation()
+    def __cinit__(self, TableGroup owner):
+        cdef uint32_t n_parts = owner.group.n_parts, n_shards = owner.num_shards
+        self.owner, self.n_parts, self.generation = <void *>owner, n_parts, fps_life_generation()
         self.parts = <fps_sparse_part *>calloc(n_parts, sizeof(fps_sparse_part))
         self.batches = <fps_batch *>calloc(n_parts, sizeof(fps_batch))
         self.starts = <uint32_t *>calloc(n_shards + 1, sizeof(uint32_t))
@@ -121,7 +123,7 @@ cdef class TableGroup:
 
     cdef TableLane take(self, double *limit):
         cdef Lane sessions = self.group.take(limit)
-        cdef TableLane lane = self.idle.pop() if self.idle else TableLane(self.group.n_parts, self.num_shards)
+        cdef TableLane lane = self.idle.pop() if self.idle else TableLane(self)
         lane.lane, lane.generation = sessions, fps_life_generation()
         return lane
 
@@ -136,7 +138,7 @@ cdef class TableGroup:
     cdef TableLane go_on(self, TableLane lane, object keys, double *limit):
         """A lane that holds a push, with sessions again."""
         cdef uint32_t i
-        if not lane.resumable or lane.n_parts != self.group.n_parts:
+        if not lane.resumable or lane.owner != <void *>self:
             raise ValueError("resume: it was used already, or belongs to another table or process")
         if lane.generation != fps_life_generation():
             raise ValueError("resume: it belongs to the process that this one was forked from")
