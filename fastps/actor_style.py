@@ -9,6 +9,8 @@ from fastps.errors import ClosedError, OptionError
 from fastps.tables.handle import TableHandle
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from fastps.server import ParameterServer
 
 NAMES = {"get_params": "pull", "update_params": "push"}  # what programs call them, and what they are here
@@ -102,8 +104,18 @@ class ActorStyleServer(ActorStyle):
     tables in the same style.
     """
 
-    def __getitem__(self, name: str) -> ActorStyleTable:
-        return ActorStyleTable(self._target[name])
+    def __getitem__(self, name: str) -> Any:
+        found = self._target[name]
+        return ActorStyleTable(found) if isinstance(found, TableHandle) else found
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._target
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._target)
+
+    def __len__(self) -> int:
+        return len(self._target)
 
     def __enter__(self) -> ActorStyleServer:
         return self

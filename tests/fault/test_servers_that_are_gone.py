@@ -13,6 +13,7 @@ import pyarrow.parquet
 import pytest
 
 import fastps
+from fastps.array_handle import ArrayHandle
 from fastps.tables.handle import TableHandle
 from fastps.view import View
 from fastps.worker import Worker
@@ -106,8 +107,9 @@ def public(cls):
 @pytest.mark.parametrize(
     ("cls", "verbs", "facts"),
     [
-        (fastps.ParameterServer, SERVER, SERVER_FACTS | {"__getitem__"}),
+        (fastps.ParameterServer, SERVER, SERVER_FACTS | {"__getitem__", "__contains__", "__len__"}),
         (TableHandle, TABLE, TABLE_FACTS),
+        (ArrayHandle, {}, {"pull", "view"}),  # the server's
         (Worker, WORKER, WORKER_FACTS),
         (View, VIEW, set()),
     ],

@@ -133,3 +133,12 @@ def test_a_full_table_makes_room_for_a_push_by_remote(ray_local):
         for start in range(0, 200, 10):
             ray.get(ps.table.push.remote(np.arange(start, start + 10), np.ones((10, 1), np.float32)), timeout=60)
         assert ps.table.contains(np.arange(190, 200)).all()
+
+
+def test_names_and_arrays_are_those_of_the_server():
+    with fastps.ParameterServer.remote({"w": np.zeros(3), "t": fastps.Table(2)}) as ar:
+        assert list(ar) == ["w", "t"]
+        assert len(ar) == 2
+        assert "w" in ar
+        assert ar["w"].pull().tolist() == [0, 0, 0]
+        assert ray.get(ar["t"].pull.remote([1])).shape == (1, 2)
