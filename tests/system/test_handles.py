@@ -337,4 +337,4 @@ def test_what_repr_says():
         text = repr(ps)
         assert "float32[2, 3]" in text
         assert "2 shards" in text
-        assert "lr=0.5" in text
+        assert "SGD(0.5)" in text
