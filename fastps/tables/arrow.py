@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fastps.errors import DtypeError, FastPSError, FileError, NamesError, OptionError, ShapeError
+from fastps.errors import DtypeError, FastPSError, FileError, MissingFileError, NamesError, OptionError, ShapeError
 from fastps.few import brief, few
 from fastps.tables.keys import as_keys, from_keys
 
@@ -94,11 +94,16 @@ def _writing(target: Path, what: str) -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowException) as error:
-        raise FileError(
-            getattr(error, "errno", None),
+        raise _file_error(
+            error,
             f"{what}: {str(target)!r} cannot be written ({getattr(error, 'strerror', None) or error}); nothing was "
             f"replaced; pass a path in a directory that exists and has room, where this process may write",
         ) from error
+
+
+def _file_error(error: Exception, text: str) -> FileError:
+    kind = MissingFileError if isinstance(error, FileNotFoundError) else FileError
+    return kind(getattr(error, "errno", None), text)
 
 
 def path_of(path: Any, verb: str) -> Path:
@@ -114,8 +119,8 @@ def read(table: TableSession, path: Any, most: int, timeout: float | None) -> in
     source, n = path if hasattr(path, "read") else path_of(path, "load"), 0
 
     def damaged(error: Exception) -> FileError:
-        return FileError(
-            getattr(error, "errno", None),
+        return _file_error(
+            error,
             f"load `{table.info.name}`: {str(path)!r} cannot be read as a Parquet file ({str(error).strip()}); "
             f"{n} rows were set before; pass a file that export() or another program has completed",
         )

@@ -303,20 +303,22 @@ class TableHandle:
         """Sets rows, and slots if there are columns for them, as `set` does; answers how many.
 
         `data` is a pyarrow.Table, RecordBatch or RecordBatchReader, or anything with Arrow's C stream interface, with
-        the columns of `to_arrow`. Batch by batch: one that is refused (NamesError, DtypeError, ShapeError) leaves those
-        before it set.
+        the columns of `to_arrow`; lists may be of any kind where all have `dim` values. Batch by batch: one that is
+        refused (NamesError, DtypeError, ShapeError) leaves those before it set.
         """
         n: int = _arrow().take_all(self._session, data, seconds(timeout))
         return n
 
     def export(self, path: Any, *, slots: bool = False, timeout: float | None = None) -> int:
         """Writes all rows to a Parquet file with the columns of `to_arrow`, batch by batch, and answers how many. A
-        file that is there is replaced when the new one is complete."""
+        file that is there is replaced when the new one is complete. Raises FileError where it cannot be written, with
+        nothing replaced."""
         n: int = _arrow().write(self._session, path, BATCH, slots, seconds(timeout))
         return n
 
     def load(self, path: Any, *, timeout: float | None = None) -> int:
-        """Sets rows from such a file; answers how many. See `from_arrow`."""
+        """Sets rows from such a file; answers how many. See `from_arrow`. Raises FileError for a file that is damaged,
+        MissingFileError where there is none: the message says how many rows were set before."""
         n: int = _arrow().read(self._session, path, BATCH, seconds(timeout))
         return n
 

@@ -331,3 +331,9 @@ def test_what_pandas_holds_is_numbers_or_told_what_it_lacks():
 def test_no_gradient_is_told_to_be_zeros():
     with pytest.raises(DtypeError, match="NoneType; where there is no gradient, pass zeros"):
         as_array(None, "push")
+
+
+def test_what_is_told_of_a_dtype_that_numpy_does_not_have_works():
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    value = np.ones(3, bfloat16)
+    assert as_array(followed(conversion(as_array(value, "push"), "float32"), value), "push").dtype == np.float32

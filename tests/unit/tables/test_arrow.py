@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from fastps.errors import DtypeError, FastPSError, FileError, NamesError, OptionError, ShapeError
+from fastps.errors import DtypeError, FastPSError, FileError, MissingFileError, NamesError, OptionError, ShapeError
 from fastps.rules import Add
 from fastps.tables import arrow
 from fastps.tables.table import Table, TableInfo
@@ -87,7 +87,17 @@ def test_a_file_that_cannot_be_written_is_a_file_error_that_names_it(tmp_path):
             arrow.write(Rows(), target, 100, False, None)
         assert isinstance(caught.value.__cause__, OSError)
         assert caught.value.errno == caught.value.__cause__.errno
+        assert isinstance(caught.value, FileNotFoundError) == (target.name == "rows.parquet")
     assert [file.name for file in tmp_path.iterdir()] == ["directory"]
+
+
+def test_a_file_that_is_not_there_is_what_open_would_raise_and_a_directory_is_none(tmp_path):
+    with pytest.raises(FileNotFoundError, match="0 rows were set before") as caught:
+        arrow.read(Rows(), tmp_path / "rows.parquet", 100, None)
+    assert isinstance(caught.value, MissingFileError)
+    with pytest.raises(FileError) as caught:
+        arrow.read(Rows(), tmp_path, 100, None)
+    assert not isinstance(caught.value, FileNotFoundError)
 
 
 @pytest.mark.parametrize("path", [None, 5, ["rows.parquet"]])
