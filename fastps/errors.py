@@ -22,7 +22,8 @@
      +-- RayRequiredError        (RuntimeError)     an operation needs Ray, and this process is not in it
      +-- PutOutError             (RuntimeError)     the others went on without this worker
      +-- SessionsExhaustedError  (RuntimeError)     more concurrent sessions than the arena has room for
-     +-- FileError               (OSError)          a file that cannot be read as what it should be
+     +-- FileError               (OSError)          a file that cannot be written, or read as what it should be
+     |    +-- MissingFileError   (FileNotFoundError)
      +-- ArenaError              (OSError)          an arena that cannot be opened
      |    +-- ArenaFormatError
      +-- ArenaMemoryError        (MemoryError)      not enough memory for an arena
@@ -52,6 +53,7 @@ __all__ = [
     "FastPSError",
     "FileError",
     "KeysError",
+    "MissingFileError",
     "NameTakenError",
     "NamesError",
     "NonfiniteError",
@@ -200,7 +202,12 @@ class SessionsExhaustedError(FastPSError, RuntimeError):
 
 
 class FileError(FastPSError, OSError):
-    """A file that is not there, cannot be read, or is damaged. The message says how many rows were set before."""
+    """A file that cannot be read, is damaged, or cannot be written. The message says how many rows were set before, or
+    that nothing was replaced."""
+
+
+class MissingFileError(FileError, FileNotFoundError):
+    """There is no such file, or not the directory that it should be in. Nothing was done."""
 
 
 class ArenaError(FastPSError, OSError):

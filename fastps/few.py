@@ -7,16 +7,23 @@ from itertools import islice
 from typing import Any
 
 MOST = 8
+LONGEST = 80  # characters
 
 
 def few(names: Collection[Any], most: int = MOST) -> str:
     """``['a', 'b']``; of more than `most` the first, and how many there are in all."""
     if len(names) <= most:
-        return str(list(names))
-    return f"[{', '.join(map(repr, islice(names, most)))}, ...] ({len(names):,} in all)"
+        return f"[{', '.join(map(brief, names))}]"
+    return f"[{', '.join(map(brief, islice(names, most)))}, ...] ({len(names):,} in all)"
 
 
 def few_of(parts: Iterable[str], n: int, most: int = MOST) -> str:
     """The first of n parts of a description, joined by commas, and how many more there are."""
     text = ", ".join(islice(parts, most))
     return text if n <= most else f"{text}, and {n - most:,} more"
+
+
+def brief(value: Any) -> str:
+    """The repr of what a user gave, or of how it begins."""
+    text = repr(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."

@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from fastps.errors import OptionError
+from fastps.errors import DtypeError, OptionError
+from fastps.few import brief
+from fastps.interchange import as_array
 from fastps.scalars import finite, is_no_number
 
 CONSTANT, UNIFORM, NORMAL = range(3)  # fps_initial in csrc/layout.h
@@ -117,15 +119,19 @@ class Array(Initializer):
 
     def __post_init__(self) -> None:
         try:
-            values = np.asarray(self.values)
+            given = self.values
+            values = np.asarray(given if isinstance(given, (list, tuple)) else as_array(given, "Array values"))
+        except DtypeError as error:
+            raise OptionError(str(error)) from error
         except ValueError:
             raise OptionError("Array: expected values[n, dim], got rows of different lengths") from None
         if values.ndim != 2 or values.dtype.kind not in "fiu":
             raise OptionError(f"Array: expected numbers as values[n, dim], got {values.dtype}{list(values.shape)}")
+        object.__setattr__(self, "values", values)
         if self.keys is not None and (not hasattr(self.keys, "__len__") or len(self.keys) != len(values)):
-            raise OptionError(f"Array: expected a key for each of {len(values)} rows, got {self.keys!r}")
+            raise OptionError(f"Array: expected a key for each of {len(values)} rows, got {brief(self.keys)}")
         if not isinstance(self.others, Initializer):
-            raise OptionError(f"Array: expected others to be an initializer, got {self.others!r}")
+            raise OptionError(f"Array: expected others to be an initializer, got {brief(self.others)}")
 
     def numbers(self, dim: int) -> tuple[int, float, float]:
         return self.others.numbers(dim)

@@ -9,9 +9,9 @@ import numpy as np
 from fastps.errors import DtypeError
 
 
-def as_array(value: Any, where: str) -> np.ndarray[Any, np.dtype[Any]]:
+def as_array(value: Any, where: str, dtype: str = "float32") -> np.ndarray[Any, np.dtype[Any]]:
     """`value` as a numpy array on the same memory. Raises DtypeError for what is no numeric array, or means something
-    else than its memory says."""
+    else than its memory says. `dtype` is what it should have: messages say how to come to that."""
     if type(value) is np.ndarray:
         array = value
     elif isinstance(value, np.ma.MaskedArray):
@@ -23,29 +23,34 @@ def as_array(value: Any, where: str) -> np.ndarray[Any, np.dtype[Any]]:
         array = value.view(np.ndarray)
     else:
         try:
-            array = _foreign(value, where)
+            array = _foreign(value, where, dtype)
         except DtypeError:
             raise
         except Exception as error:  # whatever the other library raises
             raise DtypeError(
-                f"{where}: {type(value).__name__} does not give its memory to numpy ({error}); {remedy(value)}"
+                f"{where}: {type(value).__name__} does not give its memory to numpy ({error}); {remedy(value, dtype)}"
             ) from error
     if array.dtype.hasobject:
-        raise DtypeError(f"{where}: expected numbers, got {array.dtype}[{', '.join(map(str, array.shape))}]")
+        shape = ", ".join(map(str, array.shape))
+        raise DtypeError(f"{where}: expected numbers, got {array.dtype}[{shape}]; {conversion(value, dtype)}")
     return array
 
 
-def _foreign(value: Any, where: str) -> np.ndarray[Any, np.dtype[Any]]:
+def _foreign(value: Any, where: str, dtype: str) -> np.ndarray[Any, np.dtype[Any]]:
     """By what the value offers; what goes wrong there is what it raises."""
+    if hasattr(value, "to_numpy") and isinstance(getattr(value, "dtype", None), np.dtype):
+        return np.asarray(value.to_numpy())  # of pandas: by Arrow, NaN would be a null
     if hasattr(value, "__arrow_c_array__") or hasattr(value, "__arrow_c_stream__"):
         from fastps import arrow  # pyarrow is loaded only where Arrow is spoken
 
-        return arrow.to_numpy(value, where)
+        return arrow.to_numpy(value, where, dtype)
     if hasattr(value, "__array_interface__"):
         return np.asarray(value)
     if hasattr(value, "__dlpack__"):
         if is_torch(value) and value.is_neg():
             raise BufferError("its elements are stored with the other sign")
+        if is_torch(value) and value._is_zerotensor():
+            raise BufferError("its zeros are not stored at all")
         return np.from_dlpack(value)
     if value is None:
         raise DtypeError(f"{where}: expected an array, got NoneType; where there is no gradient, pass zeros")
@@ -54,7 +59,7 @@ def _foreign(value: Any, where: str) -> np.ndarray[Any, np.dtype[Any]]:
     try:
         view = memoryview(value)
     except TypeError:
-        raise DtypeError(f"{where}: expected an array, got {type(value).__name__}; {remedy(value)}") from None
+        raise DtypeError(f"{where}: expected an array, got {type(value).__name__}; {remedy(value, dtype)}") from None
     return np.asarray(view)
 
 
@@ -63,23 +68,27 @@ def is_torch(value: Any) -> bool:
     return any(cls.__module__ == "torch" and cls.__name__ == "Tensor" for cls in type(value).__mro__)
 
 
-def remedy(value: Any) -> str:
+def remedy(value: Any, dtype: str) -> str:
     """What to pass in the place of a value whose memory numpy cannot have."""
     if is_torch(value):
+        if value.device.type == "meta":
+            return "it has no elements: pass a tensor that does, on the CPU"
         steps = [
             (value.requires_grad, ".detach()"),
-            (value.is_quantized, ".dequantize()"),
+            (value.is_nested, ".to_padded_tensor(0)"),
             (str(value.layout) != "torch.strided", ".to_dense()"),
+            (value.is_quantized, ".dequantize()"),
             (value.is_conj(), ".resolve_conj()"),
             (value.is_neg(), ".resolve_neg()"),
+            (value._is_zerotensor(), ".clone()"),
             (value.device.type != "cpu", ".cpu()"),
-            (str(value.dtype) not in ("torch.float32", "torch.float64"), ".float()"),
+            (str(value.dtype) != f"torch.{dtype}", f".to(torch.{dtype})"),
         ]
         return f"pass it as tensor{''.join(step for needed, step in steps if needed)}"
-    if isinstance(value, (list, tuple)):
-        if any(hasattr(item, "shape") for item in value):
-            return "pass one array, np.stack(value) say, or create the server with a mapping of names to arrays"
-        return "pass np.asarray(value, np.float32)"
+    if isinstance(value, (list, tuple)) and any(hasattr(item, "shape") for item in value):
+        return "pass one array, np.stack(value) say, or create the server with a mapping of names to arrays"
+    if isinstance(value, (list, tuple)) or hasattr(value, "__array__"):
+        return f"pass np.asarray(value, np.{dtype})"
     return "pass a numpy array"
 
 
@@ -87,8 +96,14 @@ def conversion(value: Any, dtype: str) -> str:
     """How to convert a value of another dtype."""
     if is_torch(value):
         return f"convert it with .to(torch.{dtype})"
-    if hasattr(value, "__arrow_c_array__") or hasattr(value, "__arrow_c_stream__"):
-        return f'convert it with .cast("{dtype}")' if hasattr(value, "cast") else f'convert it with .astype("{dtype}")'
-    if hasattr(value, "astype"):
-        return f"convert it with .astype(np.{dtype})"
-    return f"pass np.asarray(value, np.{dtype})"
+    if isinstance(value, (bytes, bytearray)):
+        return f"pass np.frombuffer(value, np.{dtype})"
+    if hasattr(value, "to_pylist"):  # of Arrow, where it may be lists
+        return f"pass np.asarray(value.to_pylist(), np.{dtype})"
+    if not isinstance(value, (np.ndarray, np.generic)):
+        return f"pass np.asarray(value, np.{dtype})"
+    if value.dtype.names:
+        return f"pass one of its fields, value[{value.dtype.names[0]!r}] say"
+    if value.dtype.kind == "c":
+        return f"pass the part that is meant, .real.astype(np.{dtype}) say"
+    return f"convert it with .astype(np.{dtype})"

@@ -44,7 +44,7 @@ from fastps.seconds import seconds
 from fastps.session import Session
 from fastps.shard import shard_actor
 from fastps.spec import ServerSpec, ShardAddress, infos
-from fastps.structure import Array, Path, Structure, require_distinct, structure_of, zeros
+from fastps.structure import Array, Path, Structure, require_distinct, require_name, structure_of, zeros
 from fastps.tables.handle import TableHandle
 from fastps.tables.session import TableSession
 from fastps.tables.table import MAX_TABLES, Table, infos_of, with_sightings
@@ -755,12 +755,11 @@ def _without_tables(params: Any, path: Path, tables: dict[Path, Table]) -> Any:
         return params
     rest: dict[Any, Any] = {}
     for name, value in params.items():
+        require_name(name, path, "create")
         found = len(tables)
         kept = _without_tables(value, (*path, name), tables)
         if len(tables) == found or (isinstance(value, Mapping) and kept):  # nothing of it was a table, or not all
             rest[name] = kept
-        elif not isinstance(name, str):
-            raise NamesError(f"create: expected names to be str, got {type(name).__name__} {name!r}")
     return rest
 
 

@@ -119,15 +119,23 @@ class Session:
         if versions is not None:
             return target, versions, True
         arrays = fresh or structure.outs(out, "push_pull")
-        work = self.work(grads, pulled, arrays, "push_pull", timeout)
+        work = self.work(grads, pulled, arrays, "push_pull", timeout, theirs=out is not None)
         if work is None:
             return target, self.run(Work(outs=arrays), timeout, "push_pull"), False
         return target, self.run(work, timeout, "push_pull", None, outcome), True
 
     def work(
-        self, grads: Any, pulled: Any, outs: Arrays | None, verb: str, timeout: float | None, resume: Any = None
+        self,
+        grads: Any,
+        pulled: Any,
+        outs: Arrays | None,
+        verb: str,
+        timeout: float | None,
+        resume: Any = None,
+        theirs: bool = False,
     ) -> Work | None:
-        """A push of checked gradients; None when it is to be skipped."""
+        """A push of checked gradients; None when it is to be skipped. `theirs`: `outs` are the caller's, and their
+        memory may be that of the gradients."""
         limit = self.limit(timeout)
         given = self.spec.structure.grads(self._resolve(grads, limit), verb)
         wanted = [rule.label for rule in self.spec.rules if rule.uses_pulled]
@@ -136,7 +144,7 @@ class Session:
         if pulled is not None and not wanted:
             raise OptionError(f"{verb}: pulled= is for rules that use it; {self.spec.rules_label} does not")
         had = None if pulled is None else self.spec.structure.grads(self._resolve(pulled, limit), f"{verb} pulled")
-        if outs is not None:  # what lies in the memory of `out` would be overwritten while it is read
+        if outs is not None and theirs:  # what lies in the memory of `out` would be overwritten while it is read
             given = apart(given, outs)
             had = None if had is None else apart(had, outs)
         policy, scale = self.spec.gradients, 1.0

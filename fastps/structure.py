@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fastps.errors import DtypeError, NamesError, OutputError, ShapeError
-from fastps.few import few, few_of
+from fastps.few import brief, few, few_of
 from fastps.interchange import as_array, conversion
 
 DTYPES = ("float32", "float64")
@@ -97,7 +97,7 @@ class Structure:
 
     def outs(self, value: Any, verb: str) -> list[Array]:
         """The arrays of `value`, checked to be writable in place."""
-        arrays = self._match(value, verb)
+        arrays = self._match(value, verb, out=True)
         if self.is_array and not hasattr(value, "__len__") and isinstance(value, (int, float, np.generic)):
             raise OutputError(f"{verb} out: expected an array, got {type(value).__name__}; pass np.empty(())")
         for leaf, array in zip(self.leaves, arrays, strict=True):
@@ -113,7 +113,7 @@ class Structure:
             if problem:
                 raise OutputError(
                     f"{verb} out of `{leaf.name}`: expected a writable, C-contiguous {leaf}, got one that {problem}; "
-                    f"pass np.empty({leaf.shape}, np.{leaf.dtype}), or omit out="
+                    f"{replacement(leaf)}"
                 )
         by_address = sorted((*byte_bounds(array), leaf.name) for array, leaf in zip(arrays, self.leaves, strict=True))
         for (_, end, one), (start, _, other) in pairwise(by_address):
@@ -121,7 +121,7 @@ class Structure:
                 raise OutputError(f"{verb} out: `{one}` and `{other}` share memory; pass separate arrays")
         return arrays
 
-    def _match(self, value: Any, verb: str) -> list[Array]:
+    def _match(self, value: Any, verb: str, out: bool = False) -> list[Array]:
         values: dict[Path, Any] = {(): value} if self.is_array else dict(_walk(value, (), verb))
         paths = {leaf.path for leaf in self.leaves}
         if values.keys() != paths:
@@ -140,17 +140,20 @@ class Structure:
         arrays = []
         for leaf in self.leaves:
             given = values[leaf.path]
-            array = as_array(given, f"{verb} `{leaf.name}`")
+            array = as_array(given, f"{verb} `{leaf.name}`", leaf.dtype)
             if array.dtype != leaf.dtype:
-                raise DtypeError(
-                    f"{verb} `{leaf.name}`: expected {leaf}, got {describe(array)}; {conversion(given, leaf.dtype)}"
-                )
+                hint = replacement(leaf) if out else conversion(given, leaf.dtype)
+                raise DtypeError(f"{verb} `{leaf.name}`: expected {leaf}, got {describe(array)}; {hint}")
             if array.shape != leaf.shape:
-                raise ShapeError(
-                    f"{verb} `{leaf.name}`: expected {leaf}, got {describe(array)}; {reshaping(array, leaf)}"
-                )
+                hint = replacement(leaf) if out else reshaping(array, leaf)
+                raise ShapeError(f"{verb} `{leaf.name}`: expected {leaf}, got {describe(array)}; {hint}")
             arrays.append(array)
         return arrays
+
+
+def replacement(leaf: Leaf) -> str:
+    """What to do with an `out` that does not fit: what it were converted to would be another array."""
+    return f"pass np.empty({leaf.shape}, np.{leaf.dtype}), or omit out="
 
 
 def reshaping(array: Array, leaf: Leaf) -> str:
@@ -188,6 +191,15 @@ def structure_of(params: Any) -> tuple[Structure, list[Array]]:
     return Structure(tuple(leaves)), arrays
 
 
+def require_name(name: Any, path: Path, verb: str) -> None:
+    """Raises NamesError where a mapping has something else as a name."""
+    if not isinstance(name, str) or not name:
+        raise NamesError(
+            f"{verb}: expected names to be str and not empty, got {type(name).__name__} {brief(name)} - at "
+            f"`{'/'.join(path) or 'the top'}`"
+        )
+
+
 def require_distinct(paths: Iterable[Path]) -> None:
     """Names may have a "/" in them, too. Raises NamesError where two things would have one name."""
     seen: dict[str, Path] = {}
@@ -221,10 +233,6 @@ def _walk(value: Any, path: Path, verb: str) -> list[tuple[Path, Any]]:
     if path and not value:
         raise ShapeError(f"{verb}: expected at least one array in `{'/'.join(path)}`, got an empty mapping")
     for name, item in value.items():
-        if not isinstance(name, str):
-            raise NamesError(
-                f"{verb}: expected names to be str, got {type(name).__name__} {name!r} - at "
-                f"`{'/'.join(path) or 'the top'}`"
-            )
+        require_name(name, path, verb)
         found += _walk(item, (*path, name), verb)
     return found

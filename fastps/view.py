@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastps.errors import ClosedError, SplitError
+from fastps.errors import ClosedError, NamesError, SplitError
+from fastps.few import brief, few
+from fastps.structure import Structure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,11 +130,27 @@ class View:
         structure = self._spec.structure
         return structure.assemble([arrow.tensor(self._whole(i)) for i in range(len(structure.leaves))])
 
+    @cached_property
+    def _numbers(self) -> dict[str, list[int]]:
+        """Per name of the mapping its leaves."""
+        numbers: dict[str, list[int]] = {}
+        for number, leaf in enumerate(self._spec.structure.leaves):
+            numbers.setdefault(leaf.path[0], []).append(number)
+        return numbers
+
     def __getitem__(self, key: Any) -> Any:
-        return self.params[key]
+        if self._spec.structure.is_array:
+            return self.params[key]
+        self._require_open()
+        if key not in self._numbers:
+            raise NamesError(f"view: no array is called {brief(key)}; there are {few(self._numbers)}")
+        arrays = [self._whole(number) for number in self._numbers[key]]
+        leaves = [self._spec.structure.leaves[number] for number in self._numbers[key]]
+        return Structure(tuple(replace(leaf, path=leaf.path[1:]) for leaf in leaves)).assemble(arrays)
 
     def __len__(self) -> int:
-        return len(self.params)
+        self._require_open()
+        return len(self.params if self._spec.structure.is_array else self._numbers)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         self._require_open()

@@ -8,7 +8,8 @@ copy.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -17,7 +18,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fastps.errors import DtypeError, FastPSError, FileError, NamesError, OptionError, ShapeError
+from fastps.errors import DtypeError, FastPSError, FileError, MissingFileError, NamesError, OptionError, ShapeError
+from fastps.few import brief, few
 from fastps.tables.keys import as_keys, from_keys
 
 if TYPE_CHECKING:
@@ -62,39 +64,83 @@ def to_table(table: TableSession, most: int, slots: bool, timeout: float | None)
 
 def write(table: TableSession, path: Any, most: int, slots: bool, timeout: float | None) -> int:
     """A Parquet file, complete or not there at all; answers its rows."""
-    target = Path(path)
+    target = path_of(path, "export")
+    what, n = f"export `{table.info.name}`", 0
     name = str(target.with_name(f".{target.name}-{os.urandom(6).hex()}"))
-    os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-    n = 0
+    with _writing(target, what):
+        os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
-        with pq.ParquetWriter(name, schema_of(table.info, slots)) as writer:
+        with _writing(target, what):
+            writer = pq.ParquetWriter(name, schema_of(table.info, slots))
+        try:
             for batch in batches(table, most, slots, timeout):
-                writer.write_batch(batch)
+                with _writing(target, what):
+                    writer.write_batch(batch)
                 n += batch.num_rows
-        os.replace(name, target)
+        finally:
+            with _writing(target, what):
+                writer.close()
+        with _writing(target, what):
+            os.replace(name, target)
     except BaseException:
         os.unlink(name)
         raise
     return n
 
 
+@contextmanager
+def _writing(target: Path, what: str) -> Iterator[None]:
+    """Around what touches the file alone: errors of the table's side are others."""
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise _file_error(
+            error,
+            f"{what}: {str(target)!r} cannot be written ({getattr(error, 'strerror', None) or error}); nothing was "
+            f"replaced; pass a path in a directory that exists and has room, where this process may write",
+        ) from error
+
+
+def _file_error(error: Exception, text: str) -> FileError:
+    kind = MissingFileError if isinstance(error, FileNotFoundError) else FileError
+    return kind(getattr(error, "errno", None), text)
+
+
+def path_of(path: Any, verb: str) -> Path:
+    try:
+        return Path(os.fsdecode(path))
+    except TypeError:
+        raise OptionError(f"{verb}: expected a path, got {type(path).__name__} {brief(path)}") from None
+
+
 def read(table: TableSession, path: Any, most: int, timeout: float | None) -> int:
     """Sets rows from a Parquet file; answers how many there were."""
     table.session.require_alive()  # there may be no rows
-    n = 0
-    try:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=most):
-                n += take(table, batch, timeout)
-    except FastPSError:
-        raise
-    except (OSError, pa.ArrowException) as error:
-        raise FileError(
-            getattr(error, "errno", None),
+    source, n = path if hasattr(path, "read") else path_of(path, "load"), 0
+
+    def damaged(error: Exception) -> FileError:
+        return _file_error(
+            error,
             f"load `{table.info.name}`: {str(path)!r} cannot be read as a Parquet file ({str(error).strip()}); "
             f"{n} rows were set before; pass a file that export() or another program has completed",
-        ) from error
+        )
+
+    for batch in _given(_batches_of(source, most), damaged):
+        n += take(table, batch, timeout)
     return n
+
+
+def _batches_of(source: Any, most: int) -> Iterator[pa.RecordBatch]:
+    with pq.ParquetFile(source) as file:
+        yield from file.iter_batches(batch_size=most)
+
+
+def _given(batches: Iterator[pa.RecordBatch], told: Callable[[Exception], FastPSError]) -> Iterator[pa.RecordBatch]:
+    """The batches. What is raised by what gives them is told; what is raised where they are used passes as it is."""
+    try:
+        yield from batches
+    except Exception as error:
+        raise told(error) from error
 
 
 def take_all(table: TableSession, data: Any, timeout: float | None) -> int:
@@ -104,9 +150,23 @@ def take_all(table: TableSession, data: Any, timeout: float | None) -> int:
         return take(table, data, timeout)
     if isinstance(data, pa.Table):
         return sum(take(table, batch, timeout) for batch in data.to_batches())
+    where, n = f"from_arrow `{table.info.name}`", 0
     if not hasattr(data, "__arrow_c_stream__"):
-        raise DtypeError(f"from_arrow `{table.info.name}`: expected Arrow data, got {type(data).__name__}")
-    return sum(take(table, batch, timeout) for batch in pa.RecordBatchReader.from_stream(data))
+        raise DtypeError(f"{where}: expected Arrow data, got {type(data).__name__}; pass a pyarrow.Table")
+
+    def broken(error: Exception) -> DtypeError:
+        return DtypeError(
+            f"{where}: {type(data).__name__} does not give its Arrow data ({error}); {n} rows were set before; pass a "
+            f"pyarrow.Table"
+        )
+
+    for batch in _given(_batches_from(data), broken):
+        n += take(table, batch, timeout)
+    return n
+
+
+def _batches_from(data: Any) -> Iterator[pa.RecordBatch]:
+    yield from pa.RecordBatchReader.from_stream(data)
 
 
 def take(table: TableSession, batch: pa.RecordBatch, timeout: float | None) -> int:
@@ -114,12 +174,15 @@ def take(table: TableSession, batch: pa.RecordBatch, timeout: float | None) -> i
     where = f"from_arrow `{info.name}`"
     known = [KEY, *(name for name, _ in info.streams)]
     unknown = [name for name in batch.schema.names if name not in known]
-    if unknown or KEY not in batch.schema.names or len(batch.schema.names) < 2:
+    names = batch.schema.names
+    if unknown or KEY not in names or len(names) < 2 or len(set(names)) < len(names):
         raise NamesError(
-            f"{where}: expected the columns {KEY} and some of {known[1:]}, got {batch.schema.names}; "
-            f"select or rename them"
+            f"{where}: expected the columns {KEY} and some of {known[1:]}, each once, got {few(names)}; select or "
+            f"rename them"
         )
     column = batch.column(KEY)
+    if column.null_count:
+        raise DtypeError(f"{where}: column {KEY} has nulls; leave their rows out")
     if info.keys == "bytes" and column.type == pa.uint64():  # what `keys()` answers
         keys = column.to_numpy()
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,8 @@ import numpy as np
 
 from fastps._core import Outcome, table_initial
 from fastps.errors import DtypeError, NamesError, OptionError, OutputError, ShapeError, SplitError
-from fastps.interchange import as_array
+from fastps.few import brief
+from fastps.interchange import as_array, conversion
 from fastps.seconds import seconds
 from fastps.structure import describe
 from fastps.tables.keys import as_keys, from_keys
@@ -91,27 +92,27 @@ class TableHandle:
     def _rows(self, value: Any, n: int, what: str, elements: int | None = None) -> Array:
         """`value` as a C-contiguous array [n, elements] of the table's dtype."""
         elements = self.dim if elements is None else elements
-        array = as_array(value, what)
+        array = as_array(value, what, self.dtype)
         expected = f"{self.dtype}[{n}, {elements}]"
         if array.dtype != self.dtype:
-            raise DtypeError(f"{what}: expected {expected}, got {describe(array)}; use .astype(np.{self.dtype})")
+            raise DtypeError(f"{what}: expected {expected}, got {describe(array)}; {conversion(value, self.dtype)}")
         if array.shape != (n, elements):
-            raise ShapeError(f"{what}: expected {expected}, a row for each key, got {describe(array)}")
+            hint = f"; pass it as .reshape({n}, {elements})" if array.size == n * elements else ""
+            raise ShapeError(f"{what}: expected {expected}, a row for each key, got {describe(array)}{hint}")
         return np.ascontiguousarray(array)
 
     def _out(self, out: Any, n: int, verb: str) -> Array:
         if out is None:
             return self._info.empty(n)
-        array = as_array(out, f"{verb} `{self.name}` out")
+        what = f"{verb} `{self.name}` out"
         expected = f"{self.dtype}[{n}, {self.dim}]"
+        hint = f"pass np.empty({(n, self.dim)}, np.{self.dtype}), or omit out="
+        array = as_array(out, what, self.dtype)
         if array.dtype != self.dtype or array.shape != (n, self.dim):
             kind = DtypeError if array.dtype != self.dtype else ShapeError
-            raise kind(f"{verb} `{self.name}` out: expected {expected}, got {describe(array)}")
+            raise kind(f"{what}: expected {expected}, got {describe(array)}; {hint}")
         if not (array.flags.writeable and array.flags.c_contiguous and array.flags.aligned):
-            raise OutputError(
-                f"{verb} `{self.name}` out: expected a writable, C-contiguous {expected}; pass "
-                f"np.empty({(n, self.dim)}, np.{self.dtype}) or leave out= away"
-            )
+            raise OutputError(f"{what}: expected a writable, C-contiguous {expected}; {hint}")
         return array
 
     def pull(self, keys: Any, *, out: Any = None, create: bool = True, timeout: float | None = None) -> Array:
@@ -302,31 +303,35 @@ class TableHandle:
         """Sets rows, and slots if there are columns for them, as `set` does; answers how many.
 
         `data` is a pyarrow.Table, RecordBatch or RecordBatchReader, or anything with Arrow's C stream interface, with
-        the columns of `to_arrow`. Batch by batch: one that is refused (NamesError, DtypeError, ShapeError) leaves those
-        before it set.
+        the columns of `to_arrow`; lists may be of any kind where all have `dim` values. Batch by batch: one that is
+        refused (NamesError, DtypeError, ShapeError) leaves those before it set.
         """
         n: int = _arrow().take_all(self._session, data, seconds(timeout))
         return n
 
     def export(self, path: Any, *, slots: bool = False, timeout: float | None = None) -> int:
         """Writes all rows to a Parquet file with the columns of `to_arrow`, batch by batch, and answers how many. A
-        file that is there is replaced when the new one is complete."""
+        file that is there is replaced when the new one is complete. Raises FileError where it cannot be written, with
+        nothing replaced."""
         n: int = _arrow().write(self._session, path, BATCH, slots, seconds(timeout))
         return n
 
     def load(self, path: Any, *, timeout: float | None = None) -> int:
-        """Sets rows from such a file; answers how many. See `from_arrow`."""
+        """Sets rows from such a file; answers how many. See `from_arrow`. Raises FileError for a file that is damaged,
+        MissingFileError where there is none: the message says how many rows were set before."""
         n: int = _arrow().read(self._session, path, BATCH, seconds(timeout))
         return n
 
     def nearest(self, vector: Any, k: int = 10, *, metric: str = "cosine") -> tuple[Array, Array]:
         """The keys of the k rows nearest to a vector, nearest first, and their scores: the cosine, the inner product
         ("dot") or the negative distance ("euclidean"). Exact; cost: a pass over the table, block by block."""
+        what = f"nearest `{self.name}`"
+        given = vector if isinstance(vector, Sequence) else as_array(vector, what, self.dtype)
         try:
-            target = np.asarray(vector, self.dtype)
+            target = np.asarray(given, self.dtype)
         except (TypeError, ValueError):
             raise DtypeError(
-                f"nearest `{self.name}`: expected {self.dtype}[{self.dim}], got {type(vector).__name__} {vector!r}"
+                f"{what}: expected {self.dtype}[{self.dim}], got {type(vector).__name__} {brief(vector)}"
             ) from None
         if target.shape != (self.dim,):
             raise ShapeError(f"nearest `{self.name}`: expected a vector of {self.dim} values, got {describe(target)}")

@@ -9,9 +9,11 @@ import numpy as np
 
 from fastps._core import hash_of
 from fastps.errors import DtypeError, KeysError, ShapeError
-from fastps.interchange import as_array
+from fastps.few import brief
+from fastps.interchange import as_array, conversion, is_torch, remedy
 
 KINDS = ("int64", "uint64", "bytes")
+OFFERS = ("__array_interface__", "__arrow_c_array__", "__arrow_c_stream__", "__dlpack__")  # of arrays
 Keys = np.ndarray[Any, np.dtype[np.uint64]]
 
 
@@ -29,12 +31,10 @@ def from_keys(keys: Keys, kind: str) -> np.ndarray[Any, np.dtype[Any]]:
 
 
 def _numbers(keys: Any, kind: str, where: str) -> Keys:
-    array = keys
-    if not isinstance(keys, np.ndarray):
-        array = _array_of_numbers(keys, kind, where)
+    array = keys if type(keys) is np.ndarray else _array_of_numbers(keys, kind, where)
     if array.dtype.kind not in "iu" or not array.dtype.isnative:
         text = array.dtype.kind in "USO"
-        hint = "pass integers, or create the table with keys='bytes'" if text else f"use .astype(np.{kind})"
+        hint = "pass integers, or create the table with keys='bytes'" if text else conversion(keys, kind)
         raise DtypeError(f"{where}: expected {kind}[n], got {array.dtype}{list(array.shape)}; {hint}")
     if array.ndim != 1:
         raise ShapeError(f"{where}: expected {kind}[n], got {array.ndim} dimensions, {list(array.shape)}; use .ravel()")
@@ -49,16 +49,31 @@ def _numbers(keys: Any, kind: str, where: str) -> Keys:
 
 
 def _array_of_numbers(keys: Any, kind: str, where: str) -> np.ndarray[Any, np.dtype[Any]]:
+    if isinstance(keys, (np.ndarray, memoryview)) or is_torch(keys):
+        return as_array(keys, where, kind)
+    if getattr(keys, "null_count", 0):  # of Arrow
+        raise DtypeError(
+            f"{where}: expected {kind}[n] without nulls, got {keys.null_count}; leave them out: .drop_null()"
+        )
+    if getattr(keys, "hasnans", False):  # of pandas
+        raise DtypeError(f"{where}: expected {kind}[n], and some are missing; leave them out: .dropna()")
     if hasattr(keys, "__array__"):
-        return np.asarray(keys)
-    if hasattr(keys, "__arrow_c_array__") or hasattr(keys, "__arrow_c_stream__") or hasattr(keys, "__dlpack__"):
-        return as_array(keys, where)
+        try:
+            return np.asarray(keys)  # copied where it has to be: keys may come in chunks
+        except Exception as error:  # whatever the other library raises
+            raise DtypeError(
+                f"{where}: {type(keys).__name__} does not become an array ({error}); {remedy(keys, kind)}"
+            ) from error
+    if any(hasattr(keys, offer) for offer in OFFERS):
+        return as_array(keys, where, kind)
     if isinstance(keys, (str, bytes)) or not isinstance(keys, Iterable):
-        raise DtypeError(f"{where}: expected {kind}[n], got {type(keys).__name__} {keys!r}; pass a sequence of keys")
+        raise DtypeError(
+            f"{where}: expected {kind}[n], got {type(keys).__name__} {brief(keys)}; pass a sequence of keys"
+        )
     items = keys if isinstance(keys, (list, tuple, range)) else list(keys)
     if any(isinstance(key, (bool, np.bool_)) or not isinstance(key, (int, np.integer)) for key in items):
         wrong = next(k for k in items if isinstance(k, (bool, np.bool_)) or not isinstance(k, (int, np.integer)))
-        raise DtypeError(f"{where}: expected {kind}[n], got {type(wrong).__name__} {wrong!r} among the keys")
+        raise DtypeError(f"{where}: expected {kind}[n], got {type(wrong).__name__} {brief(wrong)} among the keys")
     try:
         return np.array([int(key) for key in items], kind)
     except OverflowError:
@@ -68,6 +83,8 @@ def _array_of_numbers(keys: Any, kind: str, where: str) -> np.ndarray[Any, np.dt
 
 
 def _hashes(keys: Any, where: str) -> Keys:
+    if isinstance(keys, np.ma.MaskedArray):
+        as_array(keys, where)  # says why it cannot be
     if isinstance(keys, np.ndarray) and keys.ndim != 1 and (keys.ndim > 1 or keys.dtype.kind in "SU"):
         raise ShapeError(f"{where}: expected str or bytes[n], got {keys.ndim} dimensions")
     if getattr(keys, "ndim", 1) == 0 or isinstance(keys, (str, bytes)) or not isinstance(keys, Iterable):
@@ -79,9 +96,9 @@ def _hashes(keys: Any, where: str) -> Keys:
             try:
                 out.append(hash_of(key.encode()))
             except UnicodeEncodeError as error:
-                raise KeysError(f"{where}: {key!r} is no Unicode text ({error.reason}) - at [{at}]") from None
+                raise KeysError(f"{where}: {brief(key)} is no Unicode text ({error.reason}) - at [{at}]") from None
         elif isinstance(key, bytes):
             out.append(hash_of(bytes(key)))
         else:
-            raise DtypeError(f"{where}: expected str or bytes, got {type(key).__name__} {key!r} - at [{at}]")
+            raise DtypeError(f"{where}: expected str or bytes, got {type(key).__name__} {brief(key)} - at [{at}]")
     return np.array(out, np.uint64)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastps._core import table_row_bytes
-from fastps.errors import OptionError, ShapeError
+from fastps.errors import NamesError, OptionError, ShapeError
 from fastps.init import Array, Initializer, initializer
 from fastps.rules import Add, Rule, RuleFamily
 from fastps.rules.assignment import as_rule
@@ -247,6 +247,9 @@ class TableInfo:
 
 def with_sightings(tables: dict[Path, Table]) -> dict[Path, Table]:
     """The tables, and behind them one of counts for each that admits keys late."""
+    taken = next((path for path in tables if path[-1:] == (SIGHTINGS,)), None)
+    if taken is not None:
+        raise NamesError(f"create: the name of the table `{'/'.join(taken)}` is reserved for counts; rename it")
     late = {(*path, SIGHTINGS): table for path, table in tables.items() if table.life.admit > 1}
     return tables | {path: Table(1, rule=Add(), init=0.0, keys="uint64") for path in late}
 

@@ -149,3 +149,37 @@ def test_a_file_that_is_damaged_is_a_file_error_that_names_it(damage, tmp_path):
         assert "0 rows were set" in str(caught.value)
         assert isinstance(caught.value, OSError)
         assert (ps.table.pull(KEYS) == 1).all()
+
+
+@pytest.mark.parametrize("params", [{"": fastps.Table(4)}, {"a": {"": fastps.Table(4), "b": np.zeros(3)}}])
+def test_a_table_without_a_name_in_a_mapping_is_refused(params):
+    with pytest.raises(fastps.NamesError, match="not empty"):
+        fastps.ParameterServer(params)
+
+
+def test_the_name_of_counts_is_not_for_tables():
+    with pytest.raises(fastps.NamesError, match="rename it"):
+        fastps.ParameterServer({"a": {"(sightings)": fastps.Table(4)}})
+
+
+def test_what_is_told_of_tensors_works_for_rows_and_vectors_too():
+    torch = pytest.importorskip("torch")
+    with fastps.ParameterServer(fastps.Table(4)) as ps:
+        tensor = torch.ones(3, 4, dtype=torch.float64)
+        with pytest.raises(fastps.DtypeError, match=r"\.to\(torch\.float32\)"):
+            ps.table.set(KEYS, tensor)
+        ps.table.set(KEYS, tensor.to(torch.float32))
+        with pytest.raises(fastps.ShapeError, match=r"pass it as \.reshape\(3, 4\)"):
+            ps.table.set(KEYS, np.ones(12, np.float32))
+        tensor = torch.ones(4, requires_grad=True)
+        with pytest.raises(fastps.DtypeError, match=r"tensor\.detach\(\)"):
+            ps.table.nearest(tensor)
+        for vector in (tensor.detach(), [1, 1, 1, 1], range(4), np.ones(4)):
+            assert len(ps.table.nearest(vector)[0]) == 3
+        with pytest.raises(fastps.DtypeError) as caught:
+            ps.table.nearest("x" * 100_000)
+        assert len(str(caught.value)) < 300
+        with pytest.raises(fastps.DtypeError, match="fill it first"):
+            ps.table.nearest(np.ma.array(np.ones(4), mask=[1, 0, 0, 0]))
+        with pytest.raises(fastps.ShapeError, match=r"pass np\.empty\(\(3, 4\), np\.float32\), or omit out="):
+            ps.table.pull(KEYS, out=np.empty((4, 3), np.float32))

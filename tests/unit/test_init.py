@@ -101,6 +101,13 @@ def test_an_array_has_other_rows_for_other_keys():
     assert not rows(Array(np.ones((2, 32))), np.arange(5, 9)).any()
 
 
+class Refusing:
+    """What numpy cannot have, as a tensor that requires a gradient."""
+
+    def __dlpack__(self, **_):
+        raise RuntimeError("of theirs")
+
+
 WRONG = {
     "NaN": lambda: Constant(math.nan),
     "infinity": lambda: Constant(math.inf),
@@ -126,6 +133,8 @@ WRONG = {
     "a number as rows": lambda: Array(3.0),
     "rows of different lengths": lambda: Array([[1.0], [1.0, 2.0]]),
     "rows of text": lambda: Array([["a", "b"]]),
+    "rows with a mask": lambda: Array(np.ma.ones((2, 2))),
+    "rows that break": lambda: Array(Refusing()),
     "fewer keys than rows": lambda: Array(np.ones((3, 2)), keys=[1, 2]),
     "more keys than rows": lambda: Array(np.ones((1, 2)), keys=[1, 2]),
     "a number as keys": lambda: Array(np.ones((1, 2)), keys=1),
@@ -139,3 +148,15 @@ WRONG = {
 def test_arguments_that_cannot_be_raise_option_error(make):
     with pytest.raises(OptionError):
         make()
+
+
+def test_rows_of_any_library_are_arrays():
+    torch = pytest.importorskip("torch")
+    for values in ([[1, 2]], torch.ones(1, 2), np.ones((1, 2))):
+        assert type(Array(values).values) is np.ndarray
+
+
+def test_a_message_about_keys_of_rows_is_short():
+    with pytest.raises(OptionError) as caught:
+        Array(np.ones((2, 2)), keys=list(range(100_000)))
+    assert len(str(caught.value)) < 300

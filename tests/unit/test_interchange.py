@@ -230,6 +230,10 @@ def torch_cases():
         "sparse that requires grad": plain.to_sparse().requires_grad_(),
         "bfloat16 that requires grad": plain.to(torch.bfloat16).requires_grad_(),
         "negative bit": complex_.conj().imag,
+        "bits": complex_.conj().imag.to(torch.bfloat16).requires_grad_(),
+        "zeros that are not stored": torch._efficientzerotensor(6),
+        "nested": torch.nested.as_nested_tensor([plain[:4], plain[:2]], layout=torch.strided),
+        "compressed rows": plain.reshape(2, 3).to_sparse_csr(),
         "quantized": torch.quantize_per_tensor(plain, 0.1, 0, torch.qint8),
     }
 
@@ -241,26 +245,95 @@ def test_what_is_told_of_tensors_works():
             as_array(tensor, "push")
         hint = str(caught.value).rpartition("pass it as ")[2]
         assert hint.startswith("tensor."), what
-        again = as_array(eval(hint, {"tensor": tensor}), "push")
+        again = as_array(eval(hint, {"tensor": tensor, "torch": torch}), "push")
         assert again.dtype == np.float32, what
-        assert again.shape == tuple(tensor.shape)
+        assert again.shape == ((2, 4) if tensor.is_nested else tuple(tensor.shape))
+        if what == "zeros that are not stored":
+            assert again.tolist() == [0] * 6
     half = as_array(torch.ones(3, dtype=torch.float16), "push")  # numpy has it: the dtype is looked at later
     assert half.dtype == np.float16
     assert conversion(torch.ones(3, dtype=torch.float64), "float32") == "convert it with .to(torch.float32)"
 
 
+def test_a_tensor_is_told_the_dtype_of_the_parameters():
+    torch = pytest.importorskip("torch")
+    tensor = torch.ones(3, dtype=torch.bfloat16, requires_grad=True)
+    with pytest.raises(DtypeError, match=r"pass it as tensor\.detach\(\)\.to\(torch\.float64\)"):
+        as_array(tensor, "push", "float64")
+    with pytest.raises(DtypeError, match="it has no elements"):
+        as_array(torch.empty(3, device="meta"), "push")
+
+
+def followed(hint, value):
+    """What a message says to pass."""
+    for words in ("convert it with ", "pass it as ", "fill them first: ", "pass the part that is meant, "):
+        hint = hint.replace(words, "pass value")
+    return eval(hint.removeprefix("pass ").removesuffix(" say"), {"value": value, "np": np})
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
     "value",
-    [np.ones(3), pa.array([1.0, 2.0]), array.array("d", [1.0]), memoryview(np.ones(3))],
-    ids=["numpy", "Arrow", "array", "memoryview"],
+    [
+        np.arange(3), np.float16(1), 1, np.ones(3, ">f4"), np.ones(3, bool), np.array(["2026"], "M8[D]"),
+        np.ones(3, complex), np.array([1, 2], object), pa.array([1, 2]), pa.array([[1], [2]], pa.list_(pa.int32(), 1)),
+        array.array("i", [1]), memoryview(np.arange(3)), bytes(8), bytearray(16),
+    ],
+    ids=lambda value: type(value).__name__,
+)  # fmt: skip
+def test_what_is_told_of_a_conversion_works(value, dtype):
+    found = as_array(followed(conversion(value, dtype), value), "push", dtype)
+    assert found.dtype == dtype
+
+
+def test_of_records_one_field_is_to_be_passed():
+    records = np.ones(3, [("x", np.float32), ("y", np.float32)])
+    assert conversion(records, "float32") == "pass one of its fields, value['x'] say"
+    assert as_array(records["x"], "push").dtype == np.float32
+
+
+def refused(value, dtype="float32"):
+    with pytest.raises(DtypeError, match="push `w`") as caught:
+        as_array(value, "push `w`", dtype)
+    return str(caught.value).rpartition("; ")[2]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "value",
+    [[1.0, 2.0], ((1, 2), (3, 4)), np.array([1, 2], object), pa.chunked_array([[1.0], [2.0]])],
+    ids=["list", "tuples", "objects", "two chunks"],
 )
-def test_what_is_told_of_a_conversion_works(value):
-    hint = conversion(value, "float32")
-    text = hint.removeprefix("convert it with ")
-    code = f"value{text}" if text != hint else text.removeprefix("pass ")
-    assert as_array(eval(code, {"value": value, "np": np}), "push").dtype == np.float32
+def test_what_is_told_of_a_value_that_is_no_array_works(value, dtype):
+    assert as_array(followed(refused(value, dtype), value), "push").size in (2, 4)
+    if not isinstance(value, pa.ChunkedArray):
+        assert as_array(followed(refused(value, dtype), value), "push").dtype == dtype
+
+
+def test_what_is_told_of_nulls_works():
+    value = pa.array([1.0, None])
+    assert as_array(followed(refused(value), value), "push").tolist() == [1, 0]
+
+
+def test_what_pandas_holds_is_numbers_or_told_what_it_lacks():
+    pandas = pytest.importorskip("pandas")
+    values = np.array([1.0, np.nan])
+    for value in (pandas.Series(values), pandas.Index(values)):
+        assert np.array_equal(as_array(value, "push"), values, equal_nan=True)  # NaN is a number to fastps
+    for dtype in ("Float32", "float32[pyarrow]"):
+        value = pandas.Series([1.0, None], dtype=dtype)
+        assert as_array(followed(refused(value), value), "push").tolist() == [1, 0]
+        assert as_array(value.fillna(2), "push").tolist() == [1, 2]
+    value = pandas.array([1.0, 2.0], "Float32")
+    assert as_array(followed(refused(value), value), "push").tolist() == [1, 2]
 
 
 def test_no_gradient_is_told_to_be_zeros():
     with pytest.raises(DtypeError, match="NoneType; where there is no gradient, pass zeros"):
         as_array(None, "push")
+
+
+def test_what_is_told_of_a_dtype_that_numpy_does_not_have_works():
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    value = np.ones(3, bfloat16)
+    assert as_array(followed(conversion(as_array(value, "push"), "float32"), value), "push").dtype == np.float32

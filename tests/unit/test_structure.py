@@ -133,6 +133,9 @@ def test_outputs_must_be_writable_contiguous_aligned_and_separate():
         (True, DtypeError),
         ({"a": None}, DtypeError),
         ({1: np.zeros(3)}, NamesError),
+        ({"": np.zeros(3)}, NamesError),
+        ({"a": {"": np.zeros(3)}}, NamesError),
+        ({"a": np.ma.zeros(3)}, DtypeError),
     ],
 )
 def test_parameters_that_cannot_be_stored_raise(params, error):
@@ -247,3 +250,41 @@ def test_the_hint_of_a_shape_works():
         hint = re.search(r"pass it as (\.reshape\(.*\))", str(caught.value)).group(1)
         wrong[name] = eval(f"array{hint}", {"array": wrong[name]})
     structure.grads(wrong, "push")
+
+
+def test_the_hint_of_an_output_works():
+    structure, _ = structure_of({"a": np.zeros((2, 3), np.float32)})
+    for wrong in (np.zeros((2, 3)), np.zeros(6, np.float32), np.zeros((2, 6), np.float32)[:, ::2]):
+        with pytest.raises(ParameterError) as caught:
+            structure.outs({"a": wrong}, "pull")
+        hint = re.search(r"pass (np\.empty\(.*\)), or omit out=", str(caught.value)).group(1)
+        structure.outs({"a": eval(hint)}, "pull")
+
+
+def test_a_name_of_any_length_makes_a_short_message():
+    structure, _ = structure_of({"a": np.zeros(2)})
+    with pytest.raises(NamesError) as caught:
+        structure.grads({"a": np.zeros(2), "x" * 100_000: np.zeros(2)}, "push")
+    assert len(str(caught.value)) < 400
+    with pytest.raises(NamesError) as caught:
+        structure.grads({"a": np.zeros(2), ("x",) * 100_000: np.zeros(2)}, "push")
+    assert len(str(caught.value)) < 400
+
+
+def test_a_missing_name_is_found_in_time_that_grows_with_the_names_and_not_with_their_square():
+    class Name(str):
+        hashed = 0
+
+        def __hash__(self):
+            Name.hashed += 1
+            return super().__hash__()
+
+    hashed = []
+    for n in (500, 2000):
+        structure, _ = structure_of({Name(i): np.zeros(2) for i in range(n)})
+        values = {Name(i): np.zeros(2) for i in range(1, n + 1)}
+        Name.hashed = 0
+        with pytest.raises(NamesError):
+            structure.grads(values, "push")
+        hashed.append(Name.hashed)
+    assert hashed[1] < 6 * hashed[0]

@@ -8,7 +8,7 @@ import pytest
 
 from fastps._core import Arena, Group
 from fastps.consistency import Async
-from fastps.errors import ClosedError, SplitError
+from fastps.errors import ClosedError, NamesError, SplitError
 from fastps.gradients import GradientPolicy
 from fastps.partition import partition
 from fastps.rules import Add
@@ -120,3 +120,25 @@ def test_a_view_that_was_left_raises_closed_error_but_its_arrays_stay():
     del kept
     gc.collect()
     assert own_arenas() == []
+
+
+def test_an_array_is_found_by_its_name_without_looking_at_the_others():
+    with view_of(TREE) as view:
+        windows = []
+        window, view._window = view._window, lambda *of: windows.append(of) or window(*of)
+        assert np.array_equal(view["a"], TREE["a"])
+        assert len(windows) == 1
+        assert {name: array.tolist() for name, array in view["b"].items()} == {"c": [0, 1, 2, 3, 4], "d": 7}
+        assert len(windows) == 3
+        assert len(view) == 2
+        with pytest.raises(NamesError, match=r"no array is called 'x'; there are \['a', 'b'\]"):
+            view["x"]
+    with pytest.raises(ClosedError):
+        len(view)
+
+
+def test_an_array_on_one_shard_is_found_by_its_name_beside_one_that_is_split():
+    with view_of({"a": np.arange(2.0), "b": np.arange(6.0)}, num_shards=2) as view:
+        assert view["a"].tolist() == [0, 1]
+        with pytest.raises(SplitError):
+            view["b"]

@@ -274,3 +274,50 @@ def test_the_place_of_what_is_no_text_is_told():
 def test_text_that_is_no_unicode_raises_a_parameter_error_that_says_where():
     with pytest.raises(ParameterError, match="pull `t` keys"):
         as_keys(["a", "\ud800"], "bytes", WHERE)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_mask_of_keys_is_not_lost(kind):
+    keys = np.ma.array([1, 2] if kind != "bytes" else ["a", "b"], mask=[0, 1])
+    with pytest.raises(DtypeError, match="fill it first"):
+        as_keys(keys, kind, WHERE)
+
+
+class Refusing:
+    def __array__(self, dtype=None, copy=None):
+        raise ZeroDivisionError("of theirs")
+
+
+@pytest.mark.parametrize("kind", NUMBERS)
+def test_keys_that_break_are_told_what_they_are(kind):
+    view = memoryview(np.arange(3))
+    view.release()
+    for keys, name in ((view, "memoryview"), (Refusing(), "Refusing")):
+        with pytest.raises(DtypeError, match=name) as caught:
+            as_keys(keys, kind, WHERE)
+        assert caught.value.__cause__ is not None
+
+
+@pytest.mark.parametrize("kind", NUMBERS)
+def test_what_is_told_of_keys_works(kind):
+    torch, pandas = pytest.importorskip("torch"), pytest.importorskip("pandas")
+    cases = [
+        np.ones(2), torch.ones(2), torch.ones(2, requires_grad=True), torch.ones(2, dtype=torch.int64).to_sparse(),
+        pa.array([1, None, 1]), pa.array([1.0, 1.0]), pandas.Series([1, None, 1], dtype="Int64"),
+        pandas.Series([1.0, 1.0]),
+    ]  # fmt: skip
+    for keys in cases:
+        with pytest.raises(DtypeError) as caught:
+            as_keys(keys, kind, WHERE)
+        hint = str(caught.value).rpartition("; ")[2]
+        for words in ("convert it with ", "leave them out: ", "pass it as tensor"):
+            hint = hint.replace(words, "pass value")
+        again = eval(hint.removeprefix("pass "), {"value": keys, "np": np, "torch": torch})
+        assert served(again, kind) == [1, 1]
+
+
+def test_a_message_about_keys_is_short_whatever_was_given():
+    for keys, kind in (("x" * 10_000, "int64"), (["x" * 10_000], "int64"), ([("x",) * 10_000], "bytes")):
+        with pytest.raises(DtypeError) as caught:
+            as_keys(keys, kind, WHERE)
+        assert len(str(caught.value)) < 300

@@ -1,0 +1,15 @@
+from fastps.few import brief, few, few_of
+
+
+def test_a_few_names_are_a_list_and_many_are_counted():
+    assert few([]) == "[]"
+    assert few(["a", 1]) == "['a', 1]"
+    assert few({f"{i}": i for i in range(10_000)}, 2) == "['0', '1', ...] (10,000 in all)"
+    assert few_of(iter("abc"), 3) == "a, b, c"
+    assert few_of(iter("abc"), 3, 2) == "a, b, and 1 more"
+
+
+def test_long_names_are_cut():
+    assert brief("a") == "'a'"
+    assert len(brief("a" * 1000)) < 100
+    assert len(few(["a" * 1000] * 1000)) < 1000
