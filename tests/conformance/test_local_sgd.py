@@ -218,7 +218,7 @@ def test_an_interrupt_at_the_end_of_a_round_leaves_its_step_done_once(of, name, 
 
 @pytest.mark.parametrize("steps", [0, -1, 1.5, "8", True, None])
 def test_steps_are_a_whole_number_above_zero(steps):
-    with pytest.raises(fastps.OptionError, match="steps: expected an int from 1"):
+    with pytest.raises(fastps.OptionError, match="steps: expected a whole number from 1"):
         fastps.LocalSGD(steps)
 
 
