@@ -347,7 +347,7 @@ cdef class Group:
                       object grads, object outs):
         """Runs the operation, and gives the lane back once nothing is to be read from it. `grads` and `outs` may be mappings:
         without the GIL, another thread may replace the arrays in them, so they are held before it is given away."""
-        cdef list held
+        cdef list held = None
         cdef uint32_t at = 0, i
         cdef fps_status status = FPS_BUSY
         cdef Signal signal
@@ -364,7 +364,8 @@ cdef class Group:
             status = self.execute(call, closed, into, &at)
         if status == FPS_BUSY or (status == FPS_HELD and self.may_keep_gil):
             call.wait = wait_for(limit, &signal)
-            held = [list((<dict>some).values()) for some in (grads, outs) if type(some) is dict]
+            if self.names is not None:
+                held = [list((<dict>some).values()) for some in (grads, outs) if type(some) is dict]
             with nogil:
                 status = self.execute(call, closed, into, &at)
         if status == FPS_MIXED:
