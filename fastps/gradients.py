@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastps.errors import OptionError
-from fastps.scalars import real
+from fastps.scalars import choice, real
 
 NONFINITE = ("apply", "skip", "raise")
 
@@ -47,8 +47,7 @@ class GradientPolicy:
 
 def gradient_policy(nonfinite: Any, clip_norm: Any, clip_value: Any) -> GradientPolicy:
     """Raises OptionError."""
-    if nonfinite not in NONFINITE:
-        raise OptionError(f"nonfinite: expected one of {NONFINITE}, got {nonfinite!r}")
+    nonfinite = choice("nonfinite", nonfinite, NONFINITE)
     return GradientPolicy(nonfinite, _limit("clip_norm", clip_norm), _limit("clip_value", clip_value))
 
 
@@ -57,5 +56,5 @@ def _limit(name: str, value: Any) -> float:
         return math.inf
     number = real(name, value, "a number above 0, or None")
     if not number > 0:
-        raise OptionError(f"{name}: expected a number above 0, or None, got {value!r}")
+        raise OptionError(f"{name}: expected a number above 0, or None, got {number}")
     return number

@@ -118,9 +118,13 @@ class Array(Initializer):
     others: Initializer = Constant(0.0)
 
     def __post_init__(self) -> None:
+        given = self.values
+        rows = given if isinstance(given, (list, tuple)) else []
         try:
-            given = self.values
-            values = np.asarray(given if isinstance(given, (list, tuple)) else as_array(given, "Array values"))
+            for at, row in enumerate(rows):
+                if isinstance(row, np.ma.MaskedArray):
+                    as_array(row, f"Array values[{at}]")  # says why it cannot be
+            values = np.asarray(rows or as_array(given, "Array values"))
         except DtypeError as error:
             raise OptionError(str(error)) from error
         except ValueError:
@@ -128,13 +132,20 @@ class Array(Initializer):
         if values.ndim != 2 or values.dtype.kind not in "fiu":
             raise OptionError(f"Array: expected numbers as values[n, dim], got {values.dtype}{list(values.shape)}")
         object.__setattr__(self, "values", values)
-        if self.keys is not None and (not hasattr(self.keys, "__len__") or len(self.keys) != len(values)):
+        if self.keys is not None and _length(self.keys) != len(values):
             raise OptionError(f"Array: expected a key for each of {len(values)} rows, got {brief(self.keys)}")
         if not isinstance(self.others, Initializer):
             raise OptionError(f"Array: expected others to be an initializer, got {brief(self.others)}")
 
     def numbers(self, dim: int) -> tuple[int, float, float]:
         return self.others.numbers(dim)
+
+
+def _length(keys: Any) -> int | None:
+    try:
+        return len(keys)
+    except Exception:  # an iterator, an array without dimensions
+        return None
 
 
 def initializer(value: Any, dim: int) -> Initializer:
@@ -150,5 +161,5 @@ def initializer(value: Any, dim: int) -> Initializer:
         return Constant(finite("init", value))
     raise OptionError(
         f"init: expected a number, an array[n, dim] or one of fastps.init.Constant, Uniform, Normal, Glorot and Array, "
-        f"got {value!r}"
+        f"got {brief(value)}"
     )

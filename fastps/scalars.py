@@ -1,26 +1,36 @@
-"""Numbers as users give them: one rule for all options, hyper-parameters and timeouts.
+"""Numbers, flags and words as users give them: one rule for all options, hyper-parameters and timeouts.
 
 A whole number is what `operator.index` takes, another one what `float` takes: numpy's scalars and arrays without
-dimensions are numbers. Not so bool, which is a slip of the pen far more often than a count, and text.
+dimensions are numbers. Not so bool, which is a slip of the pen far more often than a count, text, and what would lose a
+part of it: a unit of time, an imaginary part, a mask. A flag is True or False, or 1 or 0, as which rules keep theirs.
 """
 
 from __future__ import annotations
 
 import math
 import operator
+import re
+from collections import UserString
+from numbers import Real
 from typing import Any
 
+import numpy as np
+
 from fastps.errors import OptionError
+from fastps.few import brief
+
+NO_NUMBERS = (bool, str, bytes, bytearray, UserString, np.ma.MaskedArray)
+NUMERIC = re.compile(r"\b(u?int|b?float)\d")  # dtypes by their names, those of torch and ml_dtypes included
 
 
 def whole(what: str, value: Any, least: int, most: int) -> int:
     """An int in this range. Raises OptionError."""
     try:
-        number = operator.index(value)
-    except TypeError:
+        number = None if is_no_number(value) else operator.index(value)
+    except Exception:  # whatever the class of the value raises
         number = None
-    if number is None or is_no_number(value) or not least <= number <= most:
-        raise OptionError(f"{what}: expected a whole number from {least:,} to {most:,}, got {value!r}")
+    if number is None or not least <= number <= most:
+        raise OptionError(f"{what}: expected a whole number from {least:,} to {most:,}, got {brief(value)}")
     return number
 
 
@@ -29,16 +39,16 @@ def real(what: str, value: Any, expected: str = "a finite number") -> float:
     try:
         if not is_no_number(value):
             return float(value)
-    except (TypeError, ValueError, OverflowError):
+    except Exception:  # whatever the class of the value raises
         pass
-    raise OptionError(f"{what}: expected {expected}, got {repr(value)[:200]}")
+    raise OptionError(f"{what}: expected {expected}, got {brief(value)}")
 
 
-def finite(what: str, value: Any) -> float:
+def finite(what: str, value: Any, expected: str = "a finite number") -> float:
     """The same, but finite."""
-    number = real(what, value)
+    number = real(what, value, expected)
     if not math.isfinite(number):
-        raise OptionError(f"{what}: expected a finite number, got {number}")
+        raise OptionError(f"{what}: expected {expected}, got {number}")
     return number
 
 
@@ -47,12 +57,28 @@ def positive(what: str, value: Any, most: float = math.inf, expected: str = "a n
     bound = f", more than 0 and at most {most:g}" if most < math.inf else ", more than 0"
     number = real(what, value, expected + bound)
     if not 0 < number <= most or number == math.inf:
-        raise OptionError(f"{what}: expected {expected}{bound}, got {value!r}")
+        raise OptionError(f"{what}: expected {expected}{bound}, got {brief(value)}")
     return number
 
 
+def flag(what: str, value: Any) -> bool:
+    """A bool. Raises OptionError."""
+    if isinstance(value, (bool, np.bool_)) or (isinstance(value, Real) and value in (0, 1)):
+        return bool(value)
+    raise OptionError(f"{what}: expected True or False, got {brief(value)}")
+
+
+def choice(what: str, value: Any, choices: tuple[str, ...], otherwise: str = "") -> str:
+    """One of these words. Raises OptionError; `otherwise` is what else could have been."""
+    if isinstance(value, str) and value in choices:
+        return value
+    raise OptionError(f"{what}: expected one of {choices}{otherwise}, got {brief(value)}")
+
+
 def is_no_number(value: Any) -> bool:
-    """What `float` would take, or `operator.index`, and is meant as something else."""
-    return isinstance(value, (bool, str, bytes, bytearray)) or (
-        hasattr(value, "dtype") and (getattr(value, "ndim", 0) > 0 or str(value.dtype).endswith("bool"))
-    )
+    """What `float` or `operator.index` might take, and is meant as something else."""
+    if isinstance(value, NO_NUMBERS):
+        return True
+    if not hasattr(value, "dtype"):
+        return False
+    return getattr(value, "ndim", 0) > 0 or not NUMERIC.search(getattr(value.dtype, "name", str(value.dtype)))

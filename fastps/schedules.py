@@ -10,6 +10,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from fastps.errors import OptionError
+from fastps.few import brief
 from fastps.scalars import finite, positive
 
 
@@ -27,11 +29,15 @@ class Schedule:
     function: Callable[[float], float]
     label: str = ""
 
+    def __post_init__(self) -> None:
+        if not callable(self.function):
+            raise OptionError(f"Schedule: expected a function of the version, got {brief(self.function)}")
+
     def __call__(self, version: float) -> float:
         return self.function(version)
 
     def __repr__(self) -> str:
-        return self.label or f"<schedule {self.function.__name__}>"
+        return self.label or f"<schedule {getattr(self.function, '__name__', type(self.function).__name__)}>"
 
 
 def constant(value: float) -> Schedule:
@@ -78,6 +84,7 @@ def warmup(then: float | Schedule | Callable[[float], float], *, steps: int) -> 
     [0.25, 0.5, 1.0, 1.0, 1.0]
     """
     period = positive("warmup steps", steps)
+    then = then if isinstance(then, Schedule) or callable(then) else finite("warmup then", then)
     schedule = then if isinstance(then, Schedule) else Schedule(then) if callable(then) else constant(then)
     after = schedule.function
     return Schedule(

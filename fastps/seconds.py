@@ -14,5 +14,5 @@ def seconds(timeout: Any) -> float | None:
         return None
     number = real("timeout", timeout, "seconds, 0 or more, or None")
     if not number >= 0:  # NaN included
-        raise OptionError(f"timeout: expected seconds, 0 or more, or None, got {timeout!r}")
+        raise OptionError(f"timeout: expected seconds, 0 or more, or None, got {number}")
     return number

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from fastps.consistency import Consistency
 from fastps.errors import OptionError
-from fastps.few import few_of
+from fastps.few import few, few_of
 from fastps.gradients import GradientPolicy
 from fastps.kernels.image import KernelImage
 from fastps.partition import ShardPlan
-from fastps.scalars import real
+from fastps.scalars import finite
 from fastps.structure import Structure
 
 if TYPE_CHECKING:
@@ -94,10 +94,7 @@ class RuleInfo:
         if value is None and name in self.scheduled:
             return math.nan
         schedule = ", or None for its schedule" if name in self.scheduled else ""
-        number = real(f"{verb} {name}", value, f"a finite number{schedule}")
-        if not math.isfinite(number):
-            raise OptionError(f"{verb} {name}: expected a finite number{schedule}, got {value!r}")
-        return number
+        return finite(f"{verb} {name}", value, f"a finite number{schedule}")
 
     def named(self, values: Sequence[float]) -> dict[str, float | None]:
         """Hyper-parameters by name; None stands for a schedule."""
@@ -158,7 +155,7 @@ class ServerSpec:
 
     def labels(self, shards: Sequence[int]) -> str:
         """Names shards of one node."""
-        return f"shards {list(shards)} on node {self.addresses[shards[0]].node_id[:8]}"
+        return f"shards {few(shards)} on node {self.addresses[shards[0]].node_id[:8]}"
 
     def label(self, shard: int) -> str:
         """Names a shard in messages."""

@@ -8,6 +8,7 @@ from typing import ClassVar
 from fastps.scalars import positive, whole
 
 ASYNC, SSP_KIND, BSP_KIND = 0, 1, 2  # fps_consistency in csrc/layout.h
+MAX_SECONDS = 1e9  # clocks count nanoseconds in 64 bits
 REDUCTIONS = {"sum": 0, "mean": 1, "params": 2}  # fps_reduce
 
 
@@ -37,10 +38,10 @@ class Consistency:
         for name, value in (("straggler_timeout", self.straggler_timeout), ("lease", self.lease)):
             if value is None and name == "straggler_timeout":
                 continue
-            self._keep(name, positive(name, value, expected="seconds"))
+            self._keep(name, positive(name, value, MAX_SECONDS, "seconds"))
 
-    def _keep(self, name: str, value: float) -> None:
-        """A setting as the plain number that it is."""
+    def _keep(self, name: str, value: float | str) -> None:
+        """A setting as the plain value that it is."""
         object.__setattr__(self, name, value)
 
     @property

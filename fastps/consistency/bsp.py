@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from fastps.consistency.base import BSP_KIND, REDUCTIONS, Consistency
 from fastps.errors import OptionError
-from fastps.scalars import whole
+from fastps.scalars import choice, flag, whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,13 +43,11 @@ class BSP(Consistency):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.reduce not in ("mean", "sum"):
-            raise OptionError(f"reduce: expected 'mean' or 'sum', got {self.reduce!r}")
+        self._keep("reduce", choice("reduce", self.reduce, ("mean", "sum")))
         self._keep("backup", whole("backup", self.backup, 0, 255))
         if 1 < self.workers <= self.backup:
             raise OptionError(f"backup: expected fewer than the {self.workers} workers, got {self.backup}")
-        if not isinstance(self.deterministic, bool):
-            raise OptionError(f"deterministic: expected True or False, got {self.deterministic!r}")
+        self._keep("deterministic", flag("deterministic", self.deterministic))
         if self.deterministic and (self.backup or self.straggler_timeout is not None):
             raise OptionError(
                 "deterministic: with backup= or straggler_timeout= it depends on time which gradients count; omit them"

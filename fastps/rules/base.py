@@ -13,8 +13,9 @@ from types import MappingProxyType
 from typing import Any, overload
 
 from fastps.errors import OptionError, RuleError
+from fastps.few import brief
 from fastps.rules.source import at_line_of
-from fastps.scalars import finite
+from fastps.scalars import finite, flag
 from fastps.schedules import Schedule
 
 PULLED = "pulled"  # arguments that are neither slots nor hyper-parameters
@@ -74,11 +75,14 @@ class RuleFamily:
         for slot, initial in self.slots.items():
             if isinstance(initial, str) and initial not in self.defaults:
                 refuse(f"slot `{slot}` begins as `{initial}`, which is no hyper-parameter")
-            if not isinstance(initial, str) and not isinstance(initial, (int, float)):
-                refuse(f"slot `{slot}`: expected a number or a hyper-parameter's name, got {type(initial).__name__}")
+            if not isinstance(initial, str):
+                try:
+                    finite(f"slot `{slot}`", initial, "a number or a hyper-parameter's name")
+                except OptionError as error:
+                    refuse(str(error))
         for name, default in self.defaults.items():
             if default is not self.REQUIRED:
-                _number(self.name, name, default, True)
+                _number(self.name, name, default, isinstance(default, bool))
 
     @property
     def slot_order(self) -> tuple[str, ...]:
@@ -239,13 +243,15 @@ def rule(
     given = {} if slots is None else slots
     if not isinstance(given, Mapping):
         raise RuleError(f"rule: expected slots to be a mapping of names to initial values, got {type(slots).__name__}")
+    if not isinstance(row_slots, Sequence):
+        raise RuleError(f"rule: expected row_slots to be a sequence of names, got {brief(row_slots)}")
     names = [row_slots] if isinstance(row_slots, str) else list(row_slots)
     return lambda function: _family(function, given, names)
 
 
 def _family(function: Callable[..., Any], slots: Mapping[str, float | str], row_slots: Sequence[str]) -> RuleFamily:
     if not inspect.isfunction(function):
-        raise RuleError(f"rule: expected a Python function, got {type(function).__name__} {function!r}")
+        raise RuleError(f"rule: expected a Python function, got {type(function).__name__} {brief(function)}")
     return RuleFamily(function, slots, row_slots)
 
 
@@ -267,13 +273,13 @@ def _parameters(function: Callable[..., Any]) -> tuple[list[str], dict[str, insp
     return positional, keywords
 
 
-def _number(what: str, name: str, value: Any, flag: bool) -> float:
-    return float(value) if flag and isinstance(value, bool) else finite(f"{what} {name}", value)
+def _number(what: str, name: str, value: Any, is_flag: bool) -> float:
+    return float(flag(f"{what} {name}", value)) if is_flag else finite(f"{what} {name}", value)
 
 
-def _value(what: str, name: str, value: Any, flag: bool) -> float | Schedule:
+def _value(what: str, name: str, value: Any, is_flag: bool) -> float | Schedule:
     if isinstance(value, Schedule):
         return value
     if inspect.isfunction(value):
         return Schedule(value)
-    return _number(what, name, value, flag)
+    return _number(what, name, value, is_flag)

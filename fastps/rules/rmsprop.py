@@ -6,6 +6,7 @@ from math import sqrt
 from typing import Any
 
 from fastps.rules.base import Rule, rule
+from fastps.scalars import flag
 
 
 def RMSprop(
@@ -39,6 +40,7 @@ def RMSprop(
     >>> list(RMSprop(1e-3, momentum=0.9, centered=True).slots)
     ['v', 'm', 'velocity']
     """
+    centered = flag("RMSprop centered", centered)
     hyper = MomentumRMSprop(lr, alpha, eps, weight_decay, momentum).values
     if hyper[-1] == 0:
         return CenteredRMSprop(*hyper[:-1]) if centered else PlainRMSprop(*hyper[:-1])

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastps.errors import OptionError
+from fastps.scalars import choice
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -30,8 +30,7 @@ METRICS = ("dot", "cosine", "euclidean")
 
 def nearest(batches: Iterable[tuple[Array, Array]], vector: Array, k: int, metric: str) -> tuple[Array, Array]:
     """The keys and scores of the k nearest rows, nearest first; equal ones in the order of their keys."""
-    if metric not in METRICS:
-        raise OptionError(f"nearest: expected metric to be one of {METRICS}, got {metric!r}")
+    choice("nearest metric", metric, METRICS)
     keys: Array | None = None
     best: Array = np.empty(0)
     for some, rows in batches:

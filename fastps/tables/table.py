@@ -13,10 +13,11 @@ import numpy as np
 
 from fastps._core import table_row_bytes
 from fastps.errors import NamesError, OptionError, ShapeError
+from fastps.few import brief
 from fastps.init import Array, Initializer, initializer
 from fastps.rules import Add, Rule, RuleFamily
 from fastps.rules.assignment import as_rule
-from fastps.scalars import positive, whole
+from fastps.scalars import choice, flag, positive, whole
 from fastps.spec import RuleInfo
 from fastps.structure import DTYPES, Path
 from fastps.tables.keys import KINDS
@@ -102,14 +103,12 @@ class Table:
         if self.rule is not None and self.rule.family.uses_pulled:
             raise OptionError(f"Table rule: {self.rule!r} needs the parameters that the worker had; use it on arrays")
         try:
-            self.dtype: str = str(dtype) if dtype is None else np.dtype(dtype).name  # numpy takes None for float64
-        except TypeError:
-            self.dtype = str(dtype)
+            self.dtype: str = "" if dtype is None else np.dtype(dtype).name  # numpy takes None for float64
+        except Exception:  # numpy has more than one for what is none
+            self.dtype = ""
         if self.dtype not in DTYPES:
-            raise OptionError(f"Table dtype: expected one of {DTYPES}, got {dtype!r}")
-        if keys not in KINDS:
-            raise OptionError(f"Table keys: expected one of {KINDS}, got {keys!r}")
-        self.keys = keys
+            raise OptionError(f"Table dtype: expected one of {DTYPES}, got {brief(dtype)}")
+        self.keys = choice("Table keys", keys, KINDS)
         self.capacity = None if capacity is None else whole("Table capacity", capacity, 1, 2**62)
         if max_bytes is not None and capacity is not None:
             raise OptionError("Table max_bytes: expected either that or capacity, got both")
@@ -119,7 +118,7 @@ class Table:
         if isinstance(self.init, Array) and np.shape(self.init.values)[1] != self.dim:
             raise ShapeError(f"Table init: expected values[n, {self.dim}], got {np.shape(self.init.values)}")
 
-        self.track = bool(track)
+        self.track = flag("Table track", track)
         self.life = Life.of(admit, ttl, evict, on_evict, capacity is not None or max_bytes is not None)
         if self.life.ends and isinstance(self.init, Array):
             raise OptionError(
@@ -158,12 +157,11 @@ class Life:
     @classmethod
     def of(cls, admit: Any, ttl: Any, evict: Any, on_evict: Any, limited: bool) -> Life:
         ttl = None if ttl is None else positive("Table ttl", ttl, MAX_TTL, "seconds")
-        if evict is not None and evict not in EVICTIONS:
-            raise OptionError(f"Table evict: expected one of {EVICTIONS} or None, got {evict!r}")
+        evict = None if evict is None else choice("Table evict", evict, EVICTIONS, " or None")
         if evict is not None and not limited:
             raise OptionError(f"Table evict: {evict!r} needs a capacity or max_bytes, at which rows make room")
         if on_evict is not None and not callable(on_evict) and not isinstance(on_evict, (str, os.PathLike)):
-            raise OptionError(f"Table on_evict: expected a callable or the path of a directory, got {on_evict!r}")
+            raise OptionError(f"Table on_evict: expected a callable or the path of a directory, got {brief(on_evict)}")
         if on_evict is not None and ttl is None and evict is None:
             raise OptionError("Table on_evict: nothing is evicted without ttl or evict")
         return cls(whole("Table admit", admit, 1, 2**24), ttl, evict, on_evict)

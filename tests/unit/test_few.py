@@ -13,3 +13,15 @@ def test_long_names_are_cut():
     assert brief("a") == "'a'"
     assert len(brief("a" * 1000)) < 100
     assert len(few(["a" * 1000] * 1000)) < 1000
+
+
+class Unprintable:
+    def __repr__(self):
+        raise RuntimeError("no")
+
+
+def test_what_cannot_be_printed_is_named_by_its_type():
+    assert brief(Unprintable()).startswith("<")
+    assert "Unprintable object" in brief(Unprintable())
+    assert "int object" in brief(10**5000)  # more digits than Python prints
+    assert "int object" in few([10**5000])

@@ -51,7 +51,7 @@ def test_warmup_is_followed_by_a_plain_function():
         (lambda: cosine(1.0, steps=-1), "cosine steps: expected a number, more than 0, got -1"),
         (lambda: cosine(1.0, steps=5, floor=math.nan), "cosine floor: expected a finite number, got nan"),
         (lambda: warmup(1.0, steps="3"), "warmup steps: expected a number, more than 0, got '3'"),
-        (lambda: warmup(math.inf, steps=3), "constant value: expected a finite number, got inf"),
+        (lambda: warmup(math.inf, steps=3), "warmup then: expected a finite number, got inf"),
     ],
 )
 def test_numbers_that_cannot_be_raise_option_error(make, message):
@@ -81,3 +81,15 @@ def test_schedules_are_pickled_by_value():
         copy = pickle.loads(cloudpickle.dumps(made))
         assert repr(copy) == repr(made)
         assert [copy(float(version)) for version in range(9)] == [made(float(version)) for version in range(9)]
+
+
+@pytest.mark.parametrize("wrong", ["x", None, 0.5, "y" * 10_000])
+def test_a_schedule_that_is_no_function_is_refused(wrong):
+    with pytest.raises(OptionError, match="Schedule: expected a function of the version, got") as caught:
+        Schedule(wrong)
+    assert len(str(caught.value)) < 300
+
+
+def test_an_error_in_what_follows_a_warmup_names_it():
+    with pytest.raises(OptionError, match="warmup then: expected a finite number, got 'x'"):
+        warmup("x", steps=4)

@@ -29,7 +29,7 @@ def settings(draw, name):
             given[option] = draw(st.floats(1e-6, 0.9))
     if "lr" in given and draw(st.booleans()):
         given["lr"] = schedules.warmup(schedules.cosine(given["lr"], steps=100), steps=10)
-    for flag in ("nesterov", "centered"):
+    for flag in ("nesterov", "centered", "decoupled_weight_decay"):
         if flag in given:
             given[flag] = draw(st.booleans())
     if given.get("nesterov"):

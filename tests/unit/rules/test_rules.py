@@ -288,8 +288,8 @@ def test_too_many_slots_or_hyper_parameters_raise_rule_error(slots, hyper):
     [
         ("speed", "slot `m` begins as `speed`, which is no hyper-parameter"),
         ("step", "slot `m` begins as `step`, which is no hyper-parameter"),
-        (None, "slot `m`: expected a number or a hyper-parameter's name, got NoneType"),
-        ([0.0], "slot `m`: expected a number or a hyper-parameter's name, got list"),
+        (None, "slot `m`: expected a number or a hyper-parameter's name, got None"),
+        ([0.0], "slot `m`: expected a number or a hyper-parameter's name, got [0.0]"),
     ],
 )
 def test_a_slot_that_begins_as_no_number_raises_rule_error_with_the_line(initial, message):
@@ -331,3 +331,28 @@ def test_rule_errors_survive_pickling():
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
     assert isinstance(caught.value, fastps.FastPSError)
     assert isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        ({"slots": {"v": True}}, "slot `v`: expected a number or a hyper-parameter's name, got True"),
+        ({"slots": {"v": math.nan}}, "slot `v`: expected a number or a hyper-parameter's name, got nan"),
+        ({"slots": {"v": None}}, "slot `v`: expected a number or a hyper-parameter's name, got None"),
+        ({"slots": {"v": 0.0}, "row_slots": 3}, "expected row_slots to be a sequence of names, got 3"),
+    ],
+)
+def test_slots_that_cannot_be_raise_rule_error(declared, message):
+    with pytest.raises(RuleError, match=message):
+
+        @rule(**declared)
+        def averaging(p, g, v, *, lr=0.1):
+            return p - lr * g, v
+
+
+def test_a_slot_begins_as_a_number_of_any_kind():
+    @rule(slots={"v": np.float32(0.5)})
+    def averaging(p, g, v, *, lr=0.1):
+        return p - lr * g, v
+
+    assert averaging().slots == {"v": 0.5}
