@@ -18,6 +18,7 @@ from fastps._core.core import (
     global_norm,
     hash_of,
     life_generation,
+    outcome_from,
     process_of,
     shards_of,
     table_initial,
@@ -26,6 +27,6 @@ from fastps._core.core import (
 
 __all__ = [
     "BLOCK_BYTES", "Arena", "Board", "Decision", "Group", "Held", "Lane", "Member", "Outcome", "Rest", "TableGroup",
-    "TableLane", "all_finite", "copy", "global_norm", "hash_of", "life_generation", "process_of",
+    "TableLane", "all_finite", "copy", "global_norm", "hash_of", "life_generation", "outcome_from", "process_of",
     "shards_of", "table_initial", "table_row_bytes",
 ]  # fmt: skip

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
+from fastps.client.attach import attachments
 from fastps.cluster import ray as cluster
 from fastps.errors import ClosedError, OptionError
+from fastps.spec.server import ServerSpec
 from fastps.tables.handle import TableHandle
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from fastps.server.handle import ParameterServer
-
+Make = Callable[[ServerSpec], Any]  # a handle of a server
 NAMES = {"get_params": "pull", "update_params": "push"}  # what programs call them, and what they are here
 ASKED = ("hyper", "versions")  # properties of a server that an actor would have as methods
 
@@ -33,12 +33,34 @@ HERE = {
 LOCAL = {"out": "memory of this process", "resume": "known to this process alone"}  # arguments
 
 
+@dataclass(frozen=True)
+class Call:
+    """A verb on its way to the process of the first shard.
+
+    Attributes
+    ----------
+    make : makes a handle there
+    table : the name of the table that it is a verb of, or None
+    verb : its name
+    """
+
+    make: Make
+    table: str | None
+    verb: str
+
+    def __call__(self, spec: ServerSpec, shard: int, serve: Any, /, *args: Any, **options: Any) -> Any:
+        """In that process, whose gateway is `serve`."""
+        attachments.serves(spec, shard, serve)
+        server = self.make(spec)
+        return perform(server if self.table is None else server[self.table], self.verb, *args, **options)
+
+
 class Method:
     """A verb of a server or a table. Called, it takes the fast way; `remote(...)` sends the call to the first shard's
     process and answers a Ray object reference."""
 
-    def __init__(self, target: ParameterServer | TableHandle, name: str) -> None:
-        self._target, self._name = target, name
+    def __init__(self, target: Any, make: Make, name: str) -> None:
+        self._target, self._make, self._name = target, make, name
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         return perform(self._target, self._name, *args, **options)
@@ -50,12 +72,11 @@ class Method:
             raise OptionError(
                 f"{self._name}.remote: {option}= is {LOCAL[option]}; omit it, or call {self._name}() here"
             )
-        server, table = self._target, None
-        if isinstance(server, TableHandle):
-            server, table = server._server, server.name
-        if server._closed:
+        attachment = self._target.attachment
+        if attachment.closed:
             raise ClosedError(f"{self._name}.remote: this handle was closed")
-        return cluster.actor_of(server._spec, 0).perform.remote(table, self._name, *args, **options)
+        call = Call(self._make, self._target.name if isinstance(self._target, TableHandle) else None, self._name)
+        return cluster.actor_of(attachment.spec, 0).perform.remote(call, *args, **options)
 
     def __repr__(self) -> str:
         return f"<{self._name} of {self._target!r}: call it, or {self._name}.remote(...)>"
@@ -70,25 +91,25 @@ def perform(target: Any, name: str, /, *args: Any, **options: Any) -> Any:
 class ActorStyle:
     """What a server and its tables have in common: each verb as a `Method`, everything else as it is."""
 
-    def __init__(self, target: Any) -> None:
-        self._target = target
+    def __init__(self, target: Any, make: Make) -> None:
+        self._target, self._make = target, make
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
         verb = NAMES.get(name, name)
         if verb in ASKED and hasattr(type(self._target), verb):
-            return Method(self._target, verb)
+            return Method(self._target, self._make, verb)
         value = getattr(self._target, verb)
         if isinstance(value, TableHandle):
-            return ActorStyleTable(value)
-        return Method(self._target, verb) if callable(value) else value
+            return ActorStyleTable(value, self._make)
+        return Method(self._target, self._make, verb) if callable(value) else value
 
     def __dir__(self) -> list[str]:
         return dir(self._target)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._target,)
+        return type(self), (self._target, self._make)
 
     def __repr__(self) -> str:
         return f"<actor style {self._target!r}>"
@@ -106,7 +127,7 @@ class ActorStyleServer(ActorStyle):
 
     def __getitem__(self, name: str) -> Any:
         found = self._target[name]
-        return ActorStyleTable(found) if isinstance(found, TableHandle) else found
+        return ActorStyleTable(found, self._make) if isinstance(found, TableHandle) else found
 
     def __contains__(self, name: object) -> bool:
         return name in self._target

@@ -1,25 +1,24 @@
-"""The Ray actor that owns an arena.
+"""The Ray actor that owns an arena: its life, and the calls that Ray brings.
 
-It creates the arena, keeps it alive, and executes operations for workers on other nodes: on its own shard, and, since
-all shards of one node are asked in one call, on its neighbours' too, whose arenas it maps like any worker does. Methods
-run one at a time on the actor's main thread.
+It creates the arena and keeps it alive. Operations for workers on other nodes are executed by its gateway, on its own
+shard, and, since all shards of one node are asked in one message, on its neighbours' too, whose arenas it maps like any
+worker does. Methods run one at a time on the actor's main thread.
 """
 
 from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import numpy as np
 import ray
 
-from fastps._core import Arena, Decision, Group, Outcome, table_row_bytes
+from fastps._core import Arena, Outcome, table_row_bytes
 from fastps.cluster import ray as cluster
 from fastps.cluster.by_value import unpacked
 from fastps.consistency import Consistency
-from fastps.errors import UnavailableError
 from fastps.kernels.cache import image_of
 from fastps.kernels.image import KernelImage
 from fastps.kernels.loader import host_cpu
@@ -28,15 +27,15 @@ from fastps.rules import Rule
 from fastps.rules.assignment import Assignment
 from fastps.shard.coordinator import MAX_PARKED, Coordinator
 from fastps.shard.eviction import Eviction
+from fastps.shard.gateway import Gateway
 from fastps.spec.arrays import Structure
-from fastps.spec.server import ServerSpec, ShardAddress, kernels_of
+from fastps.spec.server import NodeAddress, ServerSpec, ShardAddress, kernels_of
 from fastps.spec.table import MAX_ROWS, Life, TableInfo
-from fastps.transport import shm, wire
-from fastps.transport.contract import MIXED
-from fastps.transport.once import PAYLOADS, Once, Recent
-from fastps.transport.ray_table import TableGateway
-from fastps.transport.shm import group_of, open_arena, this_machine
-from fastps.transport.shm_table import ShmTable, require_alive
+from fastps.transport import ray as carrier
+from fastps.transport.arenas import open_arena, require_alive, this_machine
+from fastps.transport.contract import Array, Buffer
+from fastps.transport.layout import layout_of
+from fastps.transport.shm import ShmEndpoint, group_of
 
 
 class Shard:
@@ -45,22 +44,17 @@ class Shard:
     def __init__(self, index: int, count: int) -> None:
         self._index = index
         self._label = f"shard {index} of {count}"
-        self._count = count
         self._arena: Arena | None = None
-        self._spec: ServerSpec | None = None
-        self._group: Group | None = None
         self._arenas: dict[int, Arena] = {}
-        self._layout = wire.Layout((), (), 0)
+        self._spec: ServerSpec | None = None
+        self._gateway: Gateway | None = None
         self._initial: list[list[float]] = []  # of the slots, per kernel
-        self._tables = TableGateway(self._label, [], {})
         self._lives: dict[int, Life] = {}
+        self._evictions: dict[int, Eviction] = {}
         self._kernels: tuple[KernelImage, ...] = ()
         self._array_values: list[tuple[Any, ...]] = []  # of the hyper-parameters of the rules of arrays
         self._table_values: list[tuple[Any, ...]] = []  # and of tables
-        self._handle: Any = None
         self._published = False
-        self._once = Once(self._label)
-        self._answers: Recent[Any] = Recent(PAYLOADS)
         self._coordinator: Any = None
         self._coordinators = 0  # that were ever started
 
@@ -93,25 +87,21 @@ class Shard:
         layouts = [info.layout(self._most_rows(info)) for info, _, _ in tables]
         self._array_values = [rule.values for rule in assignment.rules]
         self._create = partial(
-            Arena.create, label=self._label, shard_index=self._index, shard_count=self._count,
-            params_bytes=params_bytes, max_sessions=max_sessions, isolated=isolated, n_slots=n_slots,
-            max_workers=max_workers, policy=consistency.policy, tables=layouts,
+            Arena.create, label=self._label, shard_index=self._index, params_bytes=params_bytes,
+            max_sessions=max_sessions, isolated=isolated, n_slots=n_slots, max_workers=max_workers,
+            policy=consistency.policy, tables=layouts,
         )  # fmt: skip
         size = Arena.size(params_bytes, max_sessions, n_slots, max_workers, consistency.policy, layouts)
         return capacity.Need(self._label, ray.get_runtime_context().get_node_id(), size, capacity.available_bytes())
 
-    def create(self) -> ShardAddress:
-        """Allocates the arena and says where it is."""
-        arena_id = os.urandom(16)
-        self._arena = self._create(arena_id)
+    def create(self, count: int) -> tuple[NodeAddress, ShardAddress]:
+        """Allocates the arena, one of `count`, and says where it is; the number of the node is still to be given."""
+        arena_id, here = os.urandom(16), ray.get_runtime_context()
+        self._arena = self._create(arena_id, shard_count=count)
         for row, values in enumerate(self._array_values):
-            numbers = {i: v if isinstance(v, float) else math.nan for i, v in enumerate(values)}
-            self._arena.configure(row, numbers, 1.0)
-        here = ray.get_runtime_context()
-        return ShardAddress(
-            self._index, here.get_node_id(), here.get_actor_id(), this_machine(), os.getpid(), self._arena.fd, arena_id,
-            self._kernels, host_cpu(),
-        )  # fmt: skip
+            self._arena.configure(row, numbered(values), 1.0)
+        node = NodeAddress(here.get_node_id(), this_machine(), host_cpu(), self._kernels)
+        return node, ShardAddress(self._index, 0, here.get_actor_id(), os.getpid(), self._arena.fd, arena_id)
 
     def _most_rows(self, info: TableInfo) -> int:
         """The most rows that a table may have here: what memory there is, unless somebody said less."""
@@ -123,25 +113,24 @@ class Shard:
 
     def join(self, spec: ServerSpec) -> None:
         """Learns of the whole server and maps the arenas of its own node."""
+        assert self._arena is not None
         self._spec = spec
-        self._arenas = {}
-        for address in spec.addresses:
-            if address.node_id == spec.addresses[self._index].node_id:
-                mine = address.index == self._index
-                assert self._arena is not None
-                self._arenas[address.index] = self._arena if mine else open_arena(address, spec.label(address.index))
-        self._layout = wire.layout(spec, tuple(self._arenas))
-        self._group = group_of(
-            spec, self._arenas, buffers=1, offset=lambda shard, number: (0, self._layout.offset(shard, number))
-        )
-        self._group.begin(list(self._arenas).index(self._index), self._initial)
-        tables = [ShmTable(spec, self._group, number, self._arenas) for number in range(len(spec.tables))]
-        for table, values in zip(tables, self._table_values, strict=True):
-            table.configure({i: v if isinstance(v, float) else math.nan for i, v in enumerate(values)}, 1.0, Outcome())
-        evictions = {i: Eviction(tables[i], self._index, life) for i, life in self._lives.items()}
-        for eviction in evictions.values():
+        shards = spec.shards_of_node(spec.addresses[self._index].node)
+        self._arenas = {i: self._arena if i == self._index else open_arena(spec, i) for i in shards}
+        layout = layout_of(spec, shards)
+        group = group_of(
+            spec, self._arenas, buffers=1, offset=lambda shard, number: (0, layout.offsets[shard, number])
+        )  # fmt: skip
+        group.begin(shards.index(self._index), self._initial)
+        endpoint = ShmEndpoint(spec, self._arenas, group)
+        for number, values in enumerate(self._table_values):
+            endpoint.verbs.configure(number, 0, numbered(values), 1.0, Outcome())
+        tables = endpoint.verbs.tables
+        self._evictions = {i: Eviction(tables[i], self._index, life) for i, life in self._lives.items()}
+        for eviction in self._evictions.values():
             eviction.start()
-        self._tables = TableGateway(self._label, tables, evictions)
+        verbs = {"make_room": self._make_room, "coordinator": self._find_coordinator}
+        self._gateway = Gateway(spec, self._label, layout, endpoint, verbs)
 
     def publish(self) -> None:
         """The initial values are in place: others may find the server by its name."""
@@ -151,136 +140,15 @@ class Shard:
         """What `fastps.get` makes a handle from; None until the server is complete."""
         return self._spec if self._published else None
 
-    def fill(self, payload: Any) -> None:
-        """Sets the parameters of all shards of this node, before anybody uses them."""
-        assert self._group is not None
-        assert payload.nbytes == self._layout.nbytes
-        self._group.fill([payload])
+    def serve(self, head: Buffer, *parts: Buffer) -> Buffer:
+        """A message for the gateway."""
+        assert self._gateway is not None
+        return carrier.answer(self._gateway.serve(head, *parts))
 
-    def pull(self, head: bytes) -> Any:
-        """All shards of this node as bytes in wire order: the first chunk of them."""
-        assert self._group is not None
-        header = wire.Header.unpack(head)
-        answer, out = self._room()
-        decision = self._decision(header.decision)
-        if decision is None and self._rounds and 0 in self._arenas:
-            decision = self._arenas[0].decision()
-        self._head(answer, self._group.run(None, [out], header.timeout, decision=decision))
-        return self._answer(header.worker, answer)
+    def _make_room(self, table: int, rows: int, kept: Array, timeout: float) -> int:
+        return self._evictions[table].make_room(rows, kept, timeout)
 
-    @property
-    def _rounds(self) -> bool:
-        return self._spec is not None and self._spec.consistency.rounds
-
-    @staticmethod
-    def _decision(packed: bytes) -> Decision | None:
-        return Decision.unpack(packed) if packed else None
-
-    def reach(self, packed: bytes, timeout: float) -> bool:
-        """Brings all shards of this node to a round that has closed. False when a newer decision knows more."""
-        assert self._group is not None
-        return self._group.run(None, None, timeout, decision=self._decision(packed)) != ()
-
-    def decision(self) -> bytes:
-        """The last round that closed. On the node of shard 0."""
-        return self._arenas[0].decision().pack()
-
-    def _room(self) -> tuple[Any, Any]:
-        """For an answer, and the part of it where parameters go."""
-        answer = np.empty(self._layout.head_nbytes + self._layout.nbytes, np.uint8)
-        return answer, answer[self._layout.head_nbytes :]
-
-    def _head(self, answer: Any, versions: tuple[int, ...]) -> bytes:
-        head = wire.packed(versions or [MIXED] * len(self._layout.shards))
-        if answer is not None:
-            answer[: len(head)] = np.frombuffer(head, np.uint8)
-        return head
-
-    def push(self, head: bytes, *parts: Any) -> Any:
-        """Applies a push to all shards of this node, once for each (worker, seq), and answers the result if asked.
-
-        A payload that comes in several messages is kept until the last one.
-        """
-        assert self._group is not None
-        header = wire.Header.unpack(head)
-        payload = self._once.payload(header, head, parts, self._layout.nbytes * (1 + header.pulled))
-        if payload is None:
-            return None
-        answer, versions = None, self._once.applied(header)
-        if versions is None:
-            answer, versions = self._once.run(header, lambda token: self._apply(header, payload, token))
-        if not header.pulls:
-            return versions
-        return self.pull(head) if answer is None else self._answer(header.worker, answer)
-
-    def _apply(self, header: wire.Header, payload: Any, token: Any) -> tuple[Any, bytes]:
-        """The parameters if the push pulls, and the versions. One that goes on answers no parameters."""
-        assert self._group is not None
-        answer, out = self._room() if header.pulls and token is None else (None, None)
-        pulled = [payload[self._layout.nbytes :]] if header.pulled else None
-        outs = None if out is None else [out]
-        outcome = Outcome()
-        try:
-            versions = self._group.run(
-                [payload], outs, header.timeout, token, pulled, header.scale,
-                decision=self._decision(header.decision), deposit=header.deposit, outcome=outcome,
-            )  # fmt: skip
-        except BaseException as error:
-            outcome.tell(error)
-            raise
-        return answer, self._head(answer, versions)
-
-    def chunk(self, worker: int, number: int) -> Any:
-        """A further chunk of the answer to this worker's last pull."""
-        if worker not in self._answers:
-            raise UnavailableError(f"{self._label}: the rest of an answer was dropped; ask again")
-        chunks = wire.chunks(self._layout.head_nbytes + self._layout.nbytes)
-        start, stop = chunks[number]
-        piece = self._answers[worker][start:stop]
-        if number == len(chunks) - 1:
-            del self._answers[worker]
-        return piece
-
-    def _answer(self, worker: int, out: Any) -> Any:
-        chunks = wire.chunks(out.nbytes)
-        if len(chunks) > 1:
-            self._answers.put(worker, out)
-        return wire.reply(out[: chunks[0][1]])
-
-    def table_rows(self, head: bytes, *parts: Any) -> Any:
-        """Pulls, pushes or sets rows of a table on all shards of this node."""
-        return self._tables.rows(head, *parts)
-
-    def table(self, verb: str, number: int, *arguments: Any) -> Any:
-        """Anything else about a table on all shards of this node."""
-        return self._tables.ask(verb, number, *arguments)
-
-    def slot(self, name: str, timeout: float) -> tuple[tuple[int, ...], Any]:
-        """The versions, and a slot of all shards of this node as bytes in wire order; what has no such slot is
-        undefined. No versions when the shards are at different rounds."""
-        assert self._group is not None
-        assert self._spec is not None
-        out = np.zeros(self._layout.nbytes, np.uint8)
-        return self._group.run(None, [out], timeout, streams=self._spec.streams(name)), out
-
-    def set_slot(self, name: str, timeout: float, payload: Any) -> None:
-        assert self._group is not None
-        assert self._spec is not None
-        self._group.run([payload], None, timeout, streams=self._spec.streams(name))
-
-    def configure(self, row: int, values: dict[int, float], timeout: float) -> None:
-        """Of all shards of this node."""
-        shm.configure(self._arenas, row, values, timeout)
-
-    def hyper(self, row: int, count: int) -> list[float]:
-        return shm.hyper(self._arenas, row, count)
-
-    def skipped(self) -> None:
-        """A worker on another node has not applied a push."""
-        assert self._group is not None
-        self._group.count_skipped()
-
-    def coordinator(self, lost: str = "") -> tuple[str, str]:
+    def _find_coordinator(self, lost: str, timeout: float) -> tuple[str, str]:
         """Name and id of the actor that speaks for workers of other nodes: started when the first of them comes, and
         again when the process of the one with the id `lost` has died."""
         assert self._spec is not None
@@ -290,25 +158,13 @@ class Shard:
         name = cluster.generated(self._spec.server_id, f"coordinator/{self._coordinators}")
         if self._coordinator is None or cluster.id_of(self._coordinator) == lost:
             node = ray.get_runtime_context().get_node_id()
-            start = cluster.start_on(node, Coordinator, MAX_PARKED, name)
-            self._coordinator = start(self._spec.addresses[0], self._spec.label(0))
+            self._coordinator = cluster.start_on(node, Coordinator, MAX_PARKED, name)(self._spec)
         return name, cluster.id_of(self._coordinator)
 
-    def perform(self, table: str | None, verb: str, /, *args: Any, **options: Any) -> Any:
-        """A verb of the server, or of one of its tables, for programs written for an actor."""
-        # Ray pickles this class by reference, but the modules of the server need this one first.
-        from fastps.server.actor_style import perform
-        from fastps.server.handle import ParameterServer
-
-        if self._handle is None:
-            assert self._spec is not None
-            self._handle = ParameterServer._handle(self._spec)
-            self._handle._attach().own_shards[self._index] = self.table
-        return perform(self._handle if table is None else self._handle[table], verb, *args, **options)
-
-    def counters(self) -> dict[int, dict[str, int]]:
-        """Of all shards of this node."""
-        return shm.counters(self._arenas)
+    def perform(self, call: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
+        """What `fastps.server.actor_style` sends: it is given the server, and the gateway of this process."""
+        assert self._gateway is not None
+        return call(self._spec, self._index, self._gateway.serve, *args, **options)
 
     def close(self) -> None:
         """Tells everybody that the arena is closed and gives its memory back, and that of neighbours that have died."""
@@ -318,7 +174,12 @@ class Shard:
             arena.discard()
 
 
+def numbered(values: tuple[Any, ...]) -> dict[int, float]:
+    """Hyper-parameters by their index; NaN stands for a schedule."""
+    return {i: value if isinstance(value, float) else math.nan for i, value in enumerate(values)}
+
+
 def shard_actor(reached_from_elsewhere: bool) -> Any:
     """The Ray actor class. For workers on other nodes its process gets an environment, which costs 0.3 s to start."""
-    environment = {"runtime_env": {"env_vars": wire.SHARD_ENVIRONMENT}} if reached_from_elsewhere else {}
+    environment = {"runtime_env": {"env_vars": carrier.ENVIRONMENT}} if reached_from_elsewhere else {}
     return ray.remote(max_restarts=0, max_task_retries=0, enable_task_events=False, **environment)(Shard)

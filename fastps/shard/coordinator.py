@@ -1,4 +1,4 @@
-"""Speaks at the board for workers of other nodes: a Ray actor on the node of shard 0, started when the first one comes.
+"""Speaks at the board for workers of other nodes: a process on the node of shard 0, started when the first one comes.
 
 A call that is parked until its worker may begin waits on a thread of its own, as a worker of this node would, and keeps
 nobody from being answered. The others take the lock of the clocks for a moment, here.
@@ -8,28 +8,44 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from fastps._core import Member
+from fastps._core import Decision, Member
 from fastps.errors import PutOutError, RankError, WaitTimeoutError
-from fastps.transport.shm import open_arena
-
-if TYPE_CHECKING:
-    from fastps.spec.server import ShardAddress
+from fastps.spec.server import ServerSpec
+from fastps.transport import message, values
+from fastps.transport.arenas import open_arena
+from fastps.transport.contract import Buffer
 
 MAX_PARKED = 1000  # calls at a time, more than there can be workers
-Reached = tuple[int, int, bytes]  # a worker's clock, the progress of the others, the last decision
+Reached = tuple[int, int, Decision]  # a worker's clock, the progress of the others, the last decision
+VERBS = ("join", "adopt", "begin", "end_step", "give", "rejoin", "catch_up", "renew", "leave")
 
 
 class Coordinator:
-    """State of the actor; `fastps.cluster.ray` starts it."""
+    """State of the process. Verbs are idempotent."""
 
-    def __init__(self, address: ShardAddress, label: str) -> None:
-        self._arena = open_arena(address, label)
+    def __init__(self, spec: ServerSpec) -> None:
+        self._arena = open_arena(spec, 0)
         self._members: dict[int, Member] = {}
         self._waiting = ThreadPoolExecutor(256, thread_name_prefix="fastps parked")
+
+    async def serve(self, head: Buffer, *parts: Buffer) -> Buffer:
+        """As `Gateway.serve`, of questions alone."""
+        try:
+            header = message.Header.unpack(head)
+            inbox = message.Inbox(header.nbytes)
+            inbox.add(memoryview(head)[header.size :], parts)
+            verb, arguments = values.unpack(inbox.payload())
+            if verb not in VERBS:
+                raise ValueError(f"no verb {verb!r}")
+            call: Callable[..., Any] = getattr(self, verb)
+            return message.DONE + values.pack(await call(*arguments))
+        except Exception as error:
+            return message.failure(error, "the coordinator")
 
     async def join(self, rank: int | None, lease: float, timeout: float) -> tuple[int, int, int, Reached]:
         """(token of the worker, its rank, how many have had that, where it stands)."""
@@ -82,7 +98,7 @@ class Coordinator:
     @staticmethod
     def _reached(member: Member) -> Reached:
         state = member.state()
-        return *state, member.decision().pack()  # in this order: never an older decision than the progress
+        return *state, member.decision()  # in this order: never an older decision than the progress
 
     async def renew(self, token: int) -> None:
         self._member(token).renew(1.0)

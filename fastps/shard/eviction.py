@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fastps.spec.table import Life
-    from fastps.transport.shm_table import ShmTable
+    from fastps.transport.shm import Rows
 
 Array = np.ndarray[Any, np.dtype[Any]]
 BATCH = 65536
@@ -37,7 +37,7 @@ def victims(policy: str, seen: Array, counts: Array, n: int) -> Array:
 class Eviction:
     """Ends rows of one table on one shard. Threads: any; one at a time is at work."""
 
-    def __init__(self, table: ShmTable, shard: int, life: Life) -> None:
+    def __init__(self, table: Rows, shard: int, life: Life) -> None:
         self._table, self._shard, self._life = table, shard, life
         self._lock = threading.Lock()
         self._receive = receiver(table, shard, life.on_evict)
@@ -52,7 +52,7 @@ class Eviction:
         """Ends rows until there is room for so many more; `kept` are keys that stay. Answers how many ended."""
         deadline = deadline_after(timeout)
         with self._at_work(timeout):
-            counted = self._table.counters(None)[self._shard]
+            counted = self._table.counters(self._shard)
             wanted = rows - (counted["capacity"] - counted["rows"])
             if wanted <= 0:
                 return rows  # somebody else has made it
@@ -83,7 +83,7 @@ class Eviction:
         assert self._life.ttl is not None
         with self._lock:
             since = self._table.now(self._shard) - math.ceil(self._life.ttl * TICKS_A_SECOND) - 1
-            if since < 0 or self._table.counters(None)[self._shard]["rows"] == 0:
+            if since < 0 or self._table.counters(self._shard)["rows"] == 0:
                 return 0
             keys, seen, _ = self._scan()
             return self._end(keys[seen <= since], since, None)
@@ -126,7 +126,7 @@ class Eviction:
                 logging.getLogger("fastps").exception("ttl of table `%s`", self._table.info.name)
 
 
-def receiver(table: ShmTable, shard: int, on_evict: Any) -> Any:
+def receiver(table: Rows, shard: int, on_evict: Any) -> Any:
     """What takes (keys, streams) of rows that ended; None where nobody wants them."""
     info = table.info
     if on_evict is None:

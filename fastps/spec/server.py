@@ -16,30 +16,42 @@ from fastps.spec.table import TableInfo
 
 
 @dataclass(frozen=True)
+class NodeAddress:
+    """A node that has shards.
+
+    Attributes
+    ----------
+    node_id : Ray's id, in hex
+    machine : whose processes the pids of its shards are, see `fastps.transport.arenas.this_machine`
+    cpu : what its kernels are valid for
+    kernels : object code, in the order of `ServerSpec.kernels`, then that of each table
+    """
+
+    node_id: str
+    machine: str
+    cpu: str
+    kernels: tuple[KernelImage, ...]
+
+
+@dataclass(frozen=True)
 class ShardAddress:
     """Where a shard lives.
 
     Attributes
     ----------
     index : of the shard
-    node_id : Ray's id of its node, in hex
+    node : of its node, in `ServerSpec.nodes`
     actor_id : Ray's id of its actor, in hex
-    machine : whose processes `pid` is one of, see `this_machine`
     pid, fd : its process, and the file descriptor of the arena there
     arena_id : 16 random bytes that name the arena
-    kernels : object code for its node, in the order of `ServerSpec.kernels`, then that of each table
-    cpu : what that is valid for
     """
 
     index: int
-    node_id: str
+    node: int
     actor_id: str
-    machine: str
     pid: int
     fd: int
     arena_id: bytes
-    kernels: tuple[KernelImage, ...]
-    cpu: str
 
 
 @dataclass(frozen=True)
@@ -52,6 +64,7 @@ class ServerSpec:
     structure : the arrays that went in
     plans, addresses, actors : per shard what it holds, where it lives, and the name of its Ray actor: a handle must
         travel outside of Ray too, and between Rays
+    nodes : those that have shards
     rules : the update rules; a rule's index is its row in the arenas' table of hyper-parameters
     rule_of_leaf : for each array, the index of its rule
     gradients : what happens to gradients first
@@ -66,6 +79,7 @@ class ServerSpec:
     plans: tuple[ShardPlan, ...]
     addresses: tuple[ShardAddress, ...]
     actors: tuple[str, ...]
+    nodes: tuple[NodeAddress, ...]
     rules: tuple[RuleInfo, ...]
     rule_of_leaf: tuple[int, ...]
     gradients: GradientPolicy
@@ -73,6 +87,12 @@ class ServerSpec:
     timeout: float
     name: str | None
     tables: tuple[TableInfo, ...] = ()
+
+    def node_of(self, shard: int) -> NodeAddress:
+        return self.nodes[self.addresses[shard].node]
+
+    def shards_of_node(self, node: int) -> tuple[int, ...]:
+        return tuple(address.index for address in self.addresses if address.node == node)
 
     @property
     def kernels(self) -> tuple[tuple[int, str], ...]:
@@ -96,11 +116,11 @@ class ServerSpec:
 
     def labels(self, shards: Sequence[int]) -> str:
         """Names shards of one node."""
-        return f"shards {few(shards)} on node {self.addresses[shards[0]].node_id[:8]}"
+        return f"shards {few(shards)} on node {self.node_of(shards[0]).node_id[:8]}"
 
     def label(self, shard: int) -> str:
         """Names a shard in messages."""
-        return f"shard {shard} of {len(self.plans)} on node {self.addresses[shard].node_id[:8]}"
+        return f"shard {shard} of {len(self.plans)} on node {self.node_of(shard).node_id[:8]}"
 
     @property
     def n_slots(self) -> int:

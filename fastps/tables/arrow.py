@@ -23,7 +23,7 @@ from fastps.messages import brief, few
 from fastps.spec.keys import as_keys, from_keys
 
 if TYPE_CHECKING:
-    from fastps.client.rows import TableSession
+    from fastps.client.rows import RowSession
     from fastps.spec.table import TableInfo
 
 KEY = "key"
@@ -45,7 +45,7 @@ def batch_of(info: TableInfo, schema: pa.Schema, keys: Any, streams: list[Any]) 
     return pa.record_batch(columns, schema=schema)
 
 
-def batches(table: TableSession, most: int, slots: bool, timeout: float | None) -> Iterator[pa.RecordBatch]:
+def batches(table: RowSession, most: int, slots: bool, timeout: float | None) -> Iterator[pa.RecordBatch]:
     """All rows; each as it was at one moment."""
     info = table.info
     schema = schema_of(info, slots)
@@ -58,11 +58,11 @@ def is_list(kind: Any) -> bool:
     return bool(pa.types.is_fixed_size_list(kind))
 
 
-def to_table(table: TableSession, most: int, slots: bool, timeout: float | None) -> pa.Table:
+def to_table(table: RowSession, most: int, slots: bool, timeout: float | None) -> pa.Table:
     return pa.Table.from_batches(list(batches(table, most, slots, timeout)), schema_of(table.info, slots))
 
 
-def write(table: TableSession, path: Any, most: int, slots: bool, timeout: float | None) -> int:
+def write(table: RowSession, path: Any, most: int, slots: bool, timeout: float | None) -> int:
     """A Parquet file, complete or not there at all; answers its rows."""
     target = path_of(path, "export")
     what, n = f"export `{table.info.name}`", 0
@@ -113,9 +113,9 @@ def path_of(path: Any, verb: str) -> Path:
         raise OptionError(f"{verb}: expected a path, got {type(path).__name__} {brief(path)}") from None
 
 
-def read(table: TableSession, path: Any, most: int, timeout: float | None) -> int:
+def read(table: RowSession, path: Any, most: int, timeout: float | None) -> int:
     """Sets rows from a Parquet file; answers how many there were."""
-    table.session.require_alive()  # there may be no rows
+    table.require_alive()  # there may be no rows
     source, n = path if hasattr(path, "read") else path_of(path, "load"), 0
 
     def damaged(error: Exception) -> FileError:
@@ -143,9 +143,9 @@ def _given(batches: Iterator[pa.RecordBatch], told: Callable[[Exception], FastPS
         raise told(error) from error
 
 
-def take_all(table: TableSession, data: Any, timeout: float | None) -> int:
+def take_all(table: RowSession, data: Any, timeout: float | None) -> int:
     """Sets rows from a RecordBatch, a Table, a reader, or anything with Arrow's C stream interface."""
-    table.session.require_alive()  # there may be no rows
+    table.require_alive()  # there may be no rows
     if isinstance(data, pa.RecordBatch):
         return take(table, data, timeout)
     if isinstance(data, pa.Table):
@@ -169,7 +169,7 @@ def _batches_from(data: Any) -> Iterator[pa.RecordBatch]:
     yield from pa.RecordBatchReader.from_stream(data)
 
 
-def take(table: TableSession, batch: pa.RecordBatch, timeout: float | None) -> int:
+def take(table: RowSession, batch: pa.RecordBatch, timeout: float | None) -> int:
     info = table.info
     where = f"from_arrow `{info.name}`"
     known = [KEY, *(name for name, _ in info.streams)]

@@ -5,24 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from fastps._core import Outcome, table_initial
 from fastps.arrays.interchange import as_array, conversion
-from fastps.client.rows import TableSession
+from fastps.client.attach import Attachment
+from fastps.client.future import Future
+from fastps.client.rows import RowSession
 from fastps.deadline import seconds
-from fastps.errors import DtypeError, NamesError, OptionError, OutputError, ShapeError, SplitError
+from fastps.errors import DtypeError, NamesError, OptionError, OutputError, ShapeError
 from fastps.messages import brief
 from fastps.spec.arrays import describe
 from fastps.spec.keys import as_keys, from_keys
 from fastps.tables.nearest import nearest
-from fastps.transport.contract import TableWork
-from fastps.transport.shm_table import ShmTable
-
-if TYPE_CHECKING:
-    from fastps.spec.table import TableInfo
+from fastps.spec.server import ServerSpec
 
 Array = np.ndarray[Any, np.dtype[Any]]
 BATCH = 65536
@@ -62,17 +60,16 @@ class TableHandle:
     Keys are a one-dimensional array, sequence or iterable of the table's kind, in any order and repeated at will.
     """
 
-    def __init__(self, server: Any, number: int) -> None:
-        self._server, self._number = server, number
-        self._info: TableInfo = server._spec.tables[number]
+    def __init__(self, attachment: Attachment, number: int) -> None:
+        self.attachment, self._number = attachment, number
+        self._info = attachment.spec.tables[number]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._server, self._number)
+        return table_of, (self.attachment.spec, self._number)
 
     @property
-    def _session(self) -> TableSession:
-        session: TableSession = self._server._attach_table(self._number)
-        return session
+    def _session(self) -> RowSession:
+        return self.attachment.rows(self._number)
 
     @property
     def name(self) -> str:
@@ -211,6 +208,22 @@ class TableHandle:
         given = self._rows(grads, len(numbers), f"{verb} `{self.name}` grads")
         return self._session.push(numbers, given, out, timeout, resume, outcome)
 
+    def pull_async(self, keys: Any, *, out: Any = None, create: bool = True, timeout: float | None = None) -> Future:
+        """Starts a pull and answers a Future of its rows. `keys` must not change, and `out` is written, until then. As
+        `ParameterServer.pull_async`, and in one order with that."""
+        queue, limit = self._session.session.queue, seconds(timeout)
+        return queue.submit("pull_async", lambda: self.pull(keys, out=out, create=create, timeout=limit))
+
+    def push_async(self, keys: Any, grads: Any, *, timeout: float | None = None) -> Future:
+        """Starts a push and answers a Future. `keys` and `grads` must not change until it is done. See `pull_async`."""
+        queue, limit = self._session.session.queue, seconds(timeout)
+        return queue.submit("push_async", lambda: self.push(keys, grads, timeout=limit))
+
+    def push_pull_async(self, keys: Any, grads: Any, *, out: Any = None, timeout: float | None = None) -> Future:
+        """Starts a push_pull and answers a Future of the rows. See `pull_async` and `push_async`."""
+        queue, limit = self._session.session.queue, seconds(timeout)
+        return queue.submit("push_pull_async", lambda: self.push_pull(keys, grads, out=out, timeout=limit))
+
     def set(self, keys: Any, rows: Any = None, *, timeout: float | None = None, **slots: Any) -> None:
         """Sets rows, their slots, or both, without the rule: for warm starts. Rows that are missing are born before; of
         a key that comes more than once the last one counts.
@@ -270,14 +283,7 @@ class TableHandle:
 
         Raises SplitError when shards are on other nodes. Rows that are missing are born. Cost: microseconds a row.
         """
-        numbers, session = self._keys(keys, "view"), self._session
-        (transport, *others) = session.transports
-        if others or not isinstance(transport, ShmTable):
-            raise SplitError(
-                f"view `{self.name}`: shards are on other nodes, whose memory cannot be viewed; use pull()"
-            )
-        session.run(TableWork(numbers, outs=self._info.empty(len(numbers))), None, "view")  # admitted at once
-        return transport.views(numbers)
+        return self._session.views(self._keys(keys, "view"))
 
     def keys(self, batch: int = BATCH) -> Iterator[Array]:
         """The keys of all rows, in batches. Rows that are born or evicted meanwhile may come or not."""
@@ -354,7 +360,7 @@ class TableHandle:
         numbers = self._info.rule.numbers(hyper, "configure")
         outcome = Outcome()
         try:
-            self._session.configure(numbers, self._server._spec.timeout if limit is None else limit, outcome)
+            self._session.configure(numbers, limit, outcome)
         except BaseException as error:
             outcome.tell(error, "change")
             raise
@@ -362,7 +368,7 @@ class TableHandle:
     @property
     def hyper(self) -> dict[str, float | None]:
         """The hyper-parameters as they are now; None stands for a schedule."""
-        return self._info.rule.named(self._session.hyper(self._server._spec.timeout))
+        return self._info.rule.named(self._session.hyper(None))
 
     def stats(self, *, timeout: float | None = None) -> tuple[TableStats, ...]:
         """Counters, shard by shard."""
@@ -371,6 +377,11 @@ class TableHandle:
 
     def __repr__(self) -> str:
         return f"<table `{self.name}`: {self._info}, {self._info.rule.label}>"
+
+
+def table_of(spec: ServerSpec, number: int) -> TableHandle:
+    """A handle of a table, as it comes out of a pickle."""
+    return TableHandle(Attachment(spec), number)
 
 
 def _arrow() -> Any:

@@ -1,72 +1,81 @@
-"""What a transport promises. tests/conformance runs one suite over all of them.
+"""One operation, and what carries it: an `Endpoint` reaches the shards of one node, in this process or over a `Carrier`.
 
-- A pull reads, and a push writes, a whole number of pushes of every shard.
+What every endpoint promises; `fastps.testing.conformance` runs one suite over all of them:
+
+- A pull reads, and a push writes, a whole number of pushes of every shard, and of every row of a table.
 - When `finish` returns it has happened; when it raises, the error says on which shards it has.
-- A push happens at most once, whatever is retried inside.
+- A push happens at most once, whatever is sent again inside.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from fastps._core import Decision, Outcome
-    from fastps._core.core import Deposit
+from fastps._core import Decision, Outcome
 
-Arrays = list[np.ndarray[Any, np.dtype[Any]]]
+Array = np.ndarray[Any, np.dtype[Any]]
+Arrays = list[Array]
+Buffer = Any  # bytes, or what has the buffer protocol
+Deposit = tuple[int, int, int, int, int]  # rank, number, generation, attempt, round: fps_deposit
+ARRAYS = None  # the target of operations that are not about a table
 MIXED = 2**64 - 1  # in the place of a version: nothing was read, the shards were at different rounds
 
 
 @dataclass(frozen=True)
-class Work:
-    """One operation. The arrays are one a leaf, checked, C-contiguous; they stay untouched and alive until `finish`.
+class Operation:
+    """One operation on the arrays of a server, or on rows of one of its tables. Its arrays are checked and C-contiguous;
+    they stay untouched and alive until `Pending.finish`.
 
     Attributes
     ----------
-    grads : makes it a push
-    outs : makes it a pull, or a push_pull
-    pulled : the parameters that the worker had, for rules that want them
-    scale : of the gradients, by their global norm
-    slot : makes it about this slot: `grads` are its new values; arrays of leaves without the slot are not looked at
-    streams : where each kernel's rule keeps the slot
-    decision : where updates are applied in rounds: the one that is to be there first
-    deposit : makes `grads` go to a worker's rows; the fields of fps_deposit
+    table : the number of the table, or ARRAYS
+    keys : of rows, uint64[n]
+    grads : makes it a push: an array a leaf, or [n, dim] of rows
+    outs : makes it a pull, or with `grads` a push_pull: the same
+    sets : what is set without the rule: of a slot an array a leaf; of rows for the values and each slot an array
+        [n, ...] or None. Without `slot`, the first values of all parameters, before anybody uses them
+    slot : of arrays, what is read or set in place of the parameters. Arrays of leaves without it are not looked at
+    pulled : the parameters that the worker had, for rules that use them
+    scale : of the gradients
+    create : rows that are missing are created
+    decision : where updates are applied in rounds: the round that is to be there first
+    deposit : `grads` go to the tray of a worker, by the fields of fps_deposit
     """
 
+    table: int | None = ARRAYS
+    keys: Array | None = None
     grads: Arrays | None = None
     outs: Arrays | None = None
+    sets: list[Any] | None = None
+    slot: str | None = None
     pulled: Arrays | None = None
     scale: float = 1.0
-    slot: str | None = None
-    streams: list[int | None] | None = None
+    create: bool = True
     decision: Decision | None = None
     deposit: Deposit | None = None
 
+    @property
+    def writes(self) -> bool:
+        """Whether it changes what others read. A gradient in a worker's tray counts for nothing until it is given."""
+        return (self.grads is not None and self.deposit is None) or self.sets is not None
 
-@dataclass(frozen=True)
-class TableWork:
-    """One operation on the rows of a table. The arrays are checked, C-contiguous, of n rows; they stay untouched and
-    alive until `finish`.
+    def rows(self, places: Array) -> Operation:
+        """The part of an operation on rows that is about the keys at some places, with `outs` of its own."""
 
-    Attributes
-    ----------
-    keys : uint64[n], all of the transport's shards
-    grads : [n, dim], makes it a push
-    outs : [n, dim], makes it a pull, or a push_pull
-    sets : for the values and each slot, an array [n, ...] or None: sets them
-    create : a pull: rows that are missing are born
-    scale : of the gradients
-    """
+        def some(arrays: list[Any] | None) -> list[Any] | None:
+            if arrays is None:
+                return None
+            return [None if array is None else np.ascontiguousarray(array[places]) for array in arrays]
 
-    keys: np.ndarray[Any, np.dtype[np.uint64]]
-    grads: np.ndarray[Any, np.dtype[Any]] | None = None
-    outs: np.ndarray[Any, np.dtype[Any]] | None = None
-    sets: list[Any] | None = None
-    create: bool = True
-    scale: float = 1.0
+        assert self.keys is not None
+        outs = self.outs and [np.empty((len(places), *out.shape[1:]), out.dtype) for out in self.outs]
+        return Operation(
+            self.table, self.keys[places], some(self.grads), outs, some(self.sets), scale=self.scale, create=self.create
+        )
 
 
 class Pending(Protocol):
@@ -74,7 +83,83 @@ class Pending(Protocol):
 
     def finish(self) -> dict[int, int]:
         """Waits for the end. Answers, per shard, the version that was read, or made, or MIXED. Raises WaitTimeoutError,
-        ShardDiedError or ClosedError."""
+        TableFullError, ShardDiedError or ClosedError."""
+
+
+class Endpoint(Protocol):
+    """Reaches the shards of one node. Threads: any number.
+
+    Attributes
+    ----------
+    shards : those that it reaches
+    """
+
+    @property
+    def shards(self) -> tuple[int, ...]: ...
+
+    def start(
+        self, operation: Operation, timeout: float, resume: Any = None, outcome: Outcome | None = None
+    ) -> Pending:
+        """Begins an operation that ends within `timeout` seconds. `resume` comes from an error of this endpoint for the
+        same operation. `outcome` is told what is applied, by the call that does it."""
+
+    def ask(self, verb: str, *arguments: Any, timeout: float, outcome: Outcome | None = None) -> Any:
+        """Anything else, by the methods of `fastps.transport.shm.Verbs` and, over a carrier, of the gateway. `outcome`:
+        the verb changes something, and it is told of that."""
+
+    def tell(self, verb: str, *arguments: Any) -> None:
+        """The same without an answer; it need not arrive."""
+
+    def close(self) -> None:
+        """Gives back what idle operations hold. Handles that are still in use go on."""
+
+
+class Call(Protocol):
+    """Messages on their way."""
+
+    def answers(self, timeout: float) -> list[Buffer]:
+        """One a message. Raises WaitTimeoutError when they are not there after `timeout` seconds; UnavailableError when
+        the connection was lost, so that it is not known which of the messages have arrived; ShardDiedError or
+        ClosedError when the process at the other end is gone."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How a carrier wants payloads, in bytes.
+
+    Attributes
+    ----------
+    joined : payloads of up to so many travel in one buffer with the header
+    part : above that they come in parts of so many,
+    parts : so many of them in a message; None: any number
+    eager : payloads of more than so many come in one part all the same
+    answer : answers are fetched in pieces of so many,
+    inline : but for those of more than so many, which come in one
+    """
+
+    joined: int
+    part: int
+    parts: int | None
+    eager: int
+    answer: int
+    inline: int
+
+
+class Carrier(Protocol):
+    """Takes bytes to one process, where a gateway serves them, and brings bytes back. It knows nothing of parameters.
+    A new one is a file here, a row in `fastps.transport.carriers`, and a subclass of the conformance suite.
+
+    Attributes
+    ----------
+    limits : how it wants payloads
+    """
+
+    @property
+    def limits(self) -> Limits: ...
+
+    def send(self, messages: Sequence[Sequence[Buffer]]) -> Call:
+        """Sends messages, each a header and parts of a payload; those of one process are served in their order. Raises
+        RayRequiredError or ShardDiedError when there is nobody to send them to."""
 
 
 class Membership(Protocol):
@@ -96,11 +181,11 @@ class Membership(Protocol):
         """Waits until the worker may begin its step: (its clock, the clock of the slowest live worker)."""
 
     def end_step(self, clock: int, timeout: float) -> None:
-        """Ends the step that the worker began at this clock; twice is as good as once."""
+        """Ends the step that the worker began at this clock. Idempotent."""
 
     def give(self, round: int, weight: int, timeout: float) -> bool:
-        """Gives what is in the worker's rows, `weight` gradients, to a round; False when that had closed already. Twice
-        is as good as once."""
+        """Gives what is in the worker's trays, `weight` gradients, to a round; False when that had closed already.
+        Idempotent."""
 
     def catch_up(self, round: int, timeout: float) -> None:
         """The worker has read what `round` rounds have made: its next gradient is for the one behind them."""
@@ -115,84 +200,4 @@ class Membership(Protocol):
         """Back among the others, at their clock."""
 
     def leave(self) -> None:
-        """Twice is as good as once."""
-
-
-class TableTransport(Protocol):
-    """Reaches the part of a table that is on some of the shards of one server.
-
-    Attributes
-    ----------
-    shards : those shards
-    """
-
-    shards: tuple[int, ...]
-
-    def start(
-        self, work: TableWork, timeout: float | None, resume: Any = None, outcome: Outcome | None = None
-    ) -> Pending:
-        """Begins an operation. `resume` comes from a WaitTimeoutError of this transport for the same work. `outcome` is
-        told what is applied, by the call that does it."""
-
-    def find(self, keys: Any, timeout: float | None) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Whether keys, all of its shards, have a row."""
-
-    def seen(self, keys: Any, timeout: float | None) -> tuple[Any, Any]:
-        """How many seconds ago rows were asked for, and how often; NaN and 0 without a row."""
-
-    def remove(
-        self, keys: Any, wanted: list[bool], timeout: float | None, outcome: Outcome | None = None
-    ) -> tuple[Any, list[Any]]:
-        """Removes rows: bool[n], which there were, and what they held, for the values and each slot, if wanted."""
-
-    def scan(
-        self, shard: int, cursor: int, most: int, wanted: list[bool], timeout: float | None
-    ) -> tuple[Any, list[Any], int]:
-        """Up to `most` rows of a shard from `cursor` on: keys, values and slots if wanted, and the next cursor. None at
-        the end."""
-
-    def configure(self, values: dict[int, float], timeout: float, outcome: Outcome) -> None: ...
-
-    def hyper(self, count: int, timeout: float) -> list[float]: ...
-
-    def counters(self, timeout: float | None) -> dict[int, dict[str, int]]: ...
-
-
-class Transport(Protocol):
-    """Reaches some of the shards of one server.
-
-    Attributes
-    ----------
-    shards : the shards that it reaches
-    """
-
-    @property
-    def shards(self) -> tuple[int, ...]: ...
-
-    def start(self, work: Work, timeout: float | None, resume: Any = None, outcome: Outcome | None = None) -> Pending:
-        """Begins an operation. `timeout` is in seconds, None for the server's; `resume` comes from a WaitTimeoutError
-        of this transport. `outcome` is told what is applied, by the call that does it."""
-
-    def reach(self, decision: Decision, timeout: float) -> bool:
-        """Brings its shards to a round that has closed. False when a newer decision knows more."""
-
-    def decision(self, timeout: float) -> Decision:
-        """The last round that closed. Only where shard 0 is one of its shards."""
-
-    def skipped(self) -> None:
-        """Counts a push that was not applied."""
-
-    def configure(self, row: int, values: dict[int, float], timeout: float, outcome: Outcome) -> None:
-        """Changes hyper-parameters on all of its shards."""
-
-    def hyper(self, row: int, count: int, timeout: float) -> list[float]:
-        """Hyper-parameters as one of its shards has them."""
-
-    def counters(self, timeout: float | None) -> dict[int, dict[str, int]]:
-        """Per shard what its arena counted."""
-
-    def table(self, number: int) -> TableTransport:
-        """The part of a table on its shards."""
-
-    def close(self) -> None:
-        """Gives back what idle operations hold. Handles that are still in use go on."""
+        """Idempotent."""

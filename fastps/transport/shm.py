@@ -1,60 +1,41 @@
-"""Shards on the caller's node: their arenas are mapped and the caller executes operations itself.
+"""Shards on the caller's node: their arenas are mapped, and the caller executes operations itself.
 
-Called by sessions, from any thread. The arenas belong to the shards' processes; this process maps them and keeps them
-mapped for as long as a view refers to them.
+Called by sessions, from any thread, and by the gateway in a shard's process, on whose behalf it works for other nodes. The
+arenas belong to the shards' processes; this process maps them and keeps them mapped for as long as a view refers to
+them.
 """
 
 from __future__ import annotations
 
-import errno
-import os
-from pathlib import Path
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from fastps._core import Arena, Decision, Group, Outcome
+from fastps._core import Arena, Decision, Group, Outcome, TableGroup, shards_of
 from fastps.deadline import deadline_after, left_until
-from fastps.errors import ArenaError, ClosedError, FastPSError, ShardDiedError
+from fastps.errors import ClosedError, KeysError, ShardDiedError
 from fastps.kernels.loader import addresses_of
-from fastps.spec.server import ServerSpec, ShardAddress
-from fastps.transport.contract import MIXED, Work
-from fastps.transport.shm_table import Done, ShmTable, require_alive
+from fastps.spec.server import ServerSpec
+from fastps.transport.arenas import open_arena, require_alive
+from fastps.transport.contract import MIXED, Array, Operation
+
+Offset = Callable[[int, int], tuple[int, int]]  # of (shard, number of the run): its buffer, and the byte in that
+NO_ROW = 2**32 - 1
+SCAN_BYTES = 32 << 20  # at once, of rows however long they are
 
 
-def this_machine() -> str:
-    """Where two processes agree on it, a pid means the same process to both: the machine's boot, the pid namespace."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:  # some sandboxes have none
-        boot = os.uname().nodename
-    return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+def in_leaves(spec: ServerSpec) -> Offset:
+    """Where runs are when there is a buffer for each array."""
 
+    def offset(shard: int, number: int) -> tuple[int, int]:
+        run = spec.plans[shard].runs[number]
+        return run.leaf, run.start * spec.structure.leaves[run.leaf].item_bytes
 
-def is_here(address: ShardAddress, node_id: str | None) -> bool:
-    """Whether a process of Ray's node `node_id`, or one outside of Ray, is to map a shard's arena. There can be several
-    nodes on one machine."""
-    return address.machine == this_machine() if node_id is None else address.node_id == node_id
-
-
-def open_arena(address: ShardAddress, label: str) -> Arena:
-    """Maps a shard's arena through the file descriptor of its process.
-
-    Raises ShardDiedError when the process is gone, ArenaError when this process may not look into it.
-    """
-    path = f"/proc/{address.pid}/fd/{address.fd}"
-    try:
-        arena = Arena.attach(path, address.arena_id, label)
-    except (FileNotFoundError, ProcessLookupError):
-        raise ShardDiedError(f"{label}: its process {address.pid} is gone; create the server again") from None
-    except FastPSError:
-        raise
-    except OSError as error:
-        few = error.errno in (errno.EMFILE, errno.ENFILE)
-        hint = "raise the limit of open files (ulimit -n)" if few else "run workers as the user of the shard"
-        raise ArenaError(error.errno, f"{label}: cannot open {path}: {error.strerror}; {hint}") from error
-    arena.check()
-    return arena
+    return offset
 
 
 def group_of(
@@ -62,22 +43,22 @@ def group_of(
     arenas: dict[int, Arena],
     *,
     buffers: int,
-    offset: Any,
+    offset: Offset,
     direct: bool = False,
     slots: bool | None = None,
 ) -> Group:
-    """The arenas with their spans and rules. `offset(shard, number of the run)` gives (buffer, byte offset); `slots`
-    says whether they hold those, None: where a server's shards do."""
+    """The arenas with their spans and rules. `direct`: it takes arguments as they come; `slots` says whether the arenas
+    hold those, None: where a server's shards do."""
     with_slots = not spec.consistency.local if slots is None else slots
     spans, kernels = [], spec.kernels
     for shard in arenas:
-        rows = []
+        runs = []
         for number, run in enumerate(spec.plans[shard].runs):
             leaf = spec.structure.leaves[run.leaf]
             kernel = kernels.index((spec.rule_of_leaf[run.leaf], leaf.dtype))
-            rows.append((run.position, run.count * leaf.item_bytes, *offset(shard, number), kernel, leaf.item_bytes))
-        spans.append(rows)
-    images = spec.addresses[next(iter(arenas))].kernels[: len(kernels)]
+            runs.append((run.position, run.count * leaf.item_bytes, *offset(shard, number), kernel, leaf.item_bytes))
+        spans.append(runs)
+    images = spec.node_of(next(iter(arenas))).kernels[: len(kernels)]
     rules = [
         (*addresses_of(image), len(spec.rules[rule].slots) if with_slots else 0, rule)
         for image, (rule, _) in zip(images, kernels, strict=True)
@@ -89,74 +70,212 @@ def group_of(
     return Group(list(arenas.values()), spans, rules, buffers, spec.timeout, kinds, names, limit)
 
 
-def configure(
-    arenas: dict[int, Arena], row: int, values: dict[int, float], timeout: float, outcome: Outcome | None = None
-) -> None:
-    """Changes hyper-parameters on all shards of a node."""
-    deadline = deadline_after(timeout)
-    require_alive(arenas)  # all of them: none changes alone
-    for arena in arenas.values():
-        arena.configure(row, values, left_until(deadline), outcome)
+@dataclass(frozen=True)
+class Done:
+    """An operation that ended before `start` returned."""
+
+    versions: dict[int, int]
+
+    def finish(self) -> dict[int, int]:
+        return self.versions
 
 
-def hyper(arenas: dict[int, Arena], row: int, count: int) -> list[float]:
-    """Hyper-parameters as the shards of a node have them."""
-    values = next(iter(arenas.values())).hyper(row, count)
-    require_alive(arenas)
-    return values
+class Verbs:
+    """What can be asked of the shards of a node, besides operations. `table` is a number, or None for the arrays. Their
+    last argument is the timeout; those that change something take an outcome, too.
 
+    Attributes
+    ----------
+    CHANGES : the names of those
+    """
 
-def counters(arenas: dict[int, Arena]) -> dict[int, dict[str, int]]:
-    """Per shard of a node what its arena counted."""
-    counted = {shard: arena.counters() for shard, arena in arenas.items()}
-    require_alive(arenas)
-    return counted
+    CHANGES = frozenset({"configure", "remove"})
 
-
-class ShmTransport:
-    """Reaches the shards of one node from a process on it. See contract.Transport."""
-
-    def __init__(self, spec: ServerSpec, shards: tuple[int, ...]) -> None:
-        self.shards, self._spec = shards, spec
-        self.arenas = {shard: open_arena(spec.addresses[shard], spec.label(shard)) for shard in shards}
-
-        def offset(shard: int, number: int) -> tuple[int, int]:
-            run = spec.plans[shard].runs[number]
-            return run.leaf, run.start * spec.structure.leaves[run.leaf].item_bytes
-
-        # All shards here, no mapping in a mapping, nothing to do with gradients before: the group can take arguments as
-        # they come.
-        whole = len(shards) == len(spec.plans) and all(len(leaf.path) < 2 for leaf in spec.structure.leaves)
-        whole = whole and not spec.gradients.inspects and not any(rule.uses_pulled for rule in spec.rules)
-        self.group = group_of(spec, self.arenas, buffers=len(spec.structure.leaves), offset=offset, direct=whole)
-
-    def start(self, work: Work, timeout: float | None, resume: Any = None, outcome: Outcome | None = None) -> Done:
-        versions = self.group.run(
-            work.grads, work.outs, timeout, resume, work.pulled, work.scale, work.streams, work.decision, work.deposit,
-            outcome,
-        )  # fmt: skip
-        return Done(dict(zip(self.shards, versions or [MIXED] * len(self.shards), strict=True)))
+    def __init__(self, spec: ServerSpec, arenas: dict[int, Arena], group: Group) -> None:
+        self.spec, self.shards, self.arenas, self.group = spec, tuple(arenas), arenas, group
+        self.tables = [Rows(self, number) for number in range(len(spec.tables))]
 
     def reach(self, decision: Decision, timeout: float) -> bool:
+        """Brings the shards to a round that has closed. False when a newer decision knows more."""
         return self.group.run(None, None, timeout, decision=decision) != ()
 
     def decision(self, timeout: float) -> Decision:
+        """The last round that closed. On the node of shard 0."""
         return self.arenas[0].decision()
 
-    def skipped(self) -> None:
+    def skipped(self, timeout: float) -> None:
+        """Counts a push that was not applied."""
         self.group.count_skipped()
 
-    def configure(self, row: int, values: dict[int, float], timeout: float, outcome: Outcome) -> None:
-        configure(self.arenas, row, values, timeout, outcome)
+    def configure(
+        self, table: int | None, row: int, values: dict[int, float], timeout: float, outcome: Outcome | None = None
+    ) -> None:
+        """Changes hyper-parameters by their index: those of a rule of the arrays, or of a table."""
+        deadline = deadline_after(timeout)
+        require_alive(self.arenas)  # all of them: none changes alone
+        if table is not None:
+            self.tables[table].group.configure(values, timeout, outcome)
+            return
+        for arena in self.arenas.values():
+            arena.configure(row, values, left_until(deadline), outcome)
 
-    def hyper(self, row: int, count: int, timeout: float) -> list[float]:
-        return hyper(self.arenas, row, count)
+    def hyper(self, table: int | None, row: int, count: int, timeout: float) -> list[float]:
+        """Hyper-parameters as one of the shards has them."""
+        first = next(iter(self.arenas.values()))
+        values = first.hyper(row, count) if table is None else self.tables[table].group.hyper(count)
+        require_alive(self.arenas)
+        return values
 
-    def counters(self, timeout: float | None) -> dict[int, dict[str, int]]:
-        return counters(self.arenas)
+    def counters(self, table: int | None, timeout: float) -> dict[int, dict[str, int]]:
+        """Per shard what its arena, or its part of a table, counted."""
+        if table is None:
+            counted = {shard: arena.counters() for shard, arena in self.arenas.items()}
+        else:
+            counted = self.tables[table].group.counters()
+        require_alive(self.arenas)
+        return counted
 
-    def table(self, number: int) -> ShmTable:
-        return ShmTable(self._spec, self.group, number, self.arenas)
+    def find(self, table: int, keys: Array, timeout: float) -> Array:
+        """bool[n]: whether keys, all of these shards, have a row."""
+        found: Array = self.tables[table].group.find(keys) != NO_ROW
+        return found
+
+    def seen(self, table: int, keys: Array, timeout: float) -> tuple[Array, Array]:
+        """How many seconds ago rows were asked for, and how often; NaN and 0 without a row."""
+        return self.tables[table].group.seen(keys)
+
+    def remove(
+        self, table: int, keys: Array, wanted: list[bool], timeout: float, outcome: Outcome | None = None
+    ) -> tuple[Array, list[Any]]:
+        """Removes rows: bool[n], which there were, and what they held, for the values and each slot, if wanted."""
+        rows = self.tables[table]
+        removed, streams = np.zeros(len(keys), np.bool_), rows.streams(len(keys), wanted)
+        rows.expire(keys, 2**32 - 1, removed, streams, timeout, outcome)
+        return removed, streams
+
+    def scan(
+        self, table: int, shard: int, cursor: int, most: int, wanted: list[bool], timeout: float
+    ) -> tuple[Array, list[Any], int]:
+        """Up to `most` rows of a shard from `cursor` on: keys, values and slots if wanted, and the next cursor. None at
+        the end."""
+        return self.tables[table].scan(shard, cursor, most, wanted, timeout)
+
+
+class Rows:
+    """A table's part on the shards of this node."""
+
+    def __init__(self, verbs: Verbs, number: int) -> None:
+        self.info, self.number, self._verbs = verbs.spec.tables[number], number, verbs
+
+    @cached_property
+    def group(self) -> TableGroup:
+        """Made at first use: a process may use one table of many."""
+        spec, verbs = self._verbs.spec, self._verbs
+        image = spec.node_of(verbs.shards[0]).kernels[len(spec.kernels) + self.number]
+        rule = (*addresses_of(image), len(self.info.rule.slots))
+        limit = math.inf if self.info.counts_for is not None else spec.gradients.clip_value
+        return TableGroup(verbs.group, self.number, self.info.name, len(spec.plans), rule, limit, self.info.keys)
+
+    def views(self, keys: Array) -> list[Array]:
+        """Read-only arrays on the rows of keys, which are there."""
+        shards, rows = shards_of(keys, len(self._verbs.spec.plans)), self.group.find(keys)
+        if (rows == NO_ROW).any():
+            raise KeysError(f"view `{self.info.name}`: a row was evicted meanwhile; take the view again")
+        windows = [self.group.window(int(shard), int(row)) for shard, row in zip(shards, rows, strict=True)]
+        return [np.frombuffer(memoryview(window), self.info.dtype) for window in windows]
+
+    def expire(
+        self,
+        keys: Array,
+        since: int,
+        removed: Array,
+        streams: list[Any],
+        timeout: float | None,
+        outcome: Outcome | None = None,
+    ) -> None:
+        """Removes rows that nobody has asked for since that tick; which and what they held is in the arrays, when it
+        times out, too."""
+        self.group.remove(keys, streams, removed.view(np.uint8), timeout, since, outcome)
+
+    def scan(
+        self, shard: int, cursor: int, most: int, wanted: list[bool], timeout: float
+    ) -> tuple[Array, list[Any], int]:
+        row_bytes = sum(n for (_, n), want in zip(self.info.streams, wanted, strict=True) if want) * 8
+        most = min(most, max(1, SCAN_BYTES // max(1, row_bytes)))
+        keys, streams = np.empty(most, np.uint64), self.streams(most, wanted)
+        n, cursor = self.group.scan(self._verbs.shards.index(shard), cursor, keys, streams, None, timeout)
+        return keys[:n], [None if stream is None else stream[:n] for stream in streams], cursor
+
+    def scan_seen(self, shard: int, most: int) -> Iterator[tuple[Array, Array]]:
+        """The keys of a shard's rows in batches, and per row when it was asked for, in ticks, and how often."""
+        cursor, part, none = 0, self._verbs.shards.index(shard), [None] * len(self.info.streams)
+        while True:
+            keys, seen = np.empty(most, np.uint64), np.empty((most, 2), np.uint32)
+            n, cursor = self.group.scan(part, cursor, keys, none, seen)
+            if n == 0:
+                return
+            yield keys[:n], seen[:n]
+
+    def now(self, shard: int) -> int:
+        """The time as a shard's rows know it, in ticks."""
+        return self.group.now(self._verbs.shards.index(shard))
+
+    def counters(self, shard: int) -> dict[str, int]:
+        return self._verbs.counters(self.number, 0.0)[shard]
+
+    def streams(self, n: int, wanted: list[bool]) -> list[Any]:
+        return [self.info.empty(n, k) if want else None for k, want in enumerate(wanted)]
+
+
+class ShmEndpoint:
+    """Reaches shards of this node. See contract.Endpoint.
+
+    Parameters
+    ----------
+    spec : the server
+    arenas : of the shards, mapped
+    group : of the same arenas
+    """
+
+    def __init__(self, spec: ServerSpec, arenas: dict[int, Arena], group: Group) -> None:
+        self.shards, self.arenas, self.group = tuple(arenas), arenas, group
+        self.verbs = Verbs(spec, arenas, group)
+        self._streams = {slot: spec.streams(slot) for slot in spec.slot_names()}
+
+    @classmethod
+    def of_leaves(cls, spec: ServerSpec, shards: tuple[int, ...]) -> ShmEndpoint:
+        """Maps the arenas; operations have an array a leaf."""
+        arenas, leaves = {shard: open_arena(spec, shard) for shard in shards}, spec.structure.leaves
+        # All shards here, no mapping in a mapping, nothing to do with gradients before: the group can take arguments as
+        # they come.
+        direct = len(shards) == len(spec.plans) and all(len(leaf.path) < 2 for leaf in leaves)
+        direct = direct and not spec.gradients.inspects and not any(rule.uses_pulled for rule in spec.rules)
+        group = group_of(spec, arenas, buffers=len(leaves), offset=in_leaves(spec), direct=direct)
+        return cls(spec, arenas, group)
+
+    def start(self, operation: Operation, timeout: float, resume: Any = None, outcome: Outcome | None = None) -> Done:
+        op = operation
+        if op.table is not None:
+            grads, outs = op.grads and op.grads[0], op.outs and op.outs[0]
+            group = self.verbs.tables[op.table].group
+            versions = group.run(op.keys, grads, outs, op.sets, op.create, timeout, resume, op.scale, outcome)
+        elif op.sets is not None and op.slot is None:
+            self.group.fill(op.sets)
+            versions = (0,) * len(self.shards)
+        else:
+            streams = None if op.slot is None else self._streams[op.slot]
+            versions = self.group.run(
+                op.grads if op.sets is None else op.sets, op.outs, timeout, resume, op.pulled, op.scale, streams,
+                op.decision, op.deposit, outcome,
+            )  # fmt: skip
+        return Done(dict(zip(self.shards, versions or [MIXED] * len(self.shards), strict=True)))
+
+    def ask(self, verb: str, *arguments: Any, timeout: float, outcome: Outcome | None = None) -> Any:
+        more = (outcome,) if verb in Verbs.CHANGES else ()
+        return getattr(self.verbs, verb)(*arguments, timeout, *more)
+
+    def tell(self, verb: str, *arguments: Any) -> None:
+        self.ask(verb, *arguments, timeout=0.0)
 
     def alive(self) -> bool:
         """Whether nobody has closed an arena and no owner has died."""

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastps._core import Arena, Outcome
+from fastps.client.attach import Attachment
 from fastps.client.view import View
 from fastps.consistency import LocalSGD
 from fastps.deadline import left_until
 from fastps.errors import PlacementError
 from fastps.kernels.loader import host_cpu
 from fastps.machine import capacity
-from fastps.transport.contract import Work
-from fastps.transport.shm import group_of
+from fastps.transport.contract import Deposit, Membership, Operation
+from fastps.transport.shm import group_of, in_leaves
 from fastps.workers.rounds import NOTHING, RoundWorker, refuse
 from fastps.workers.worker import Reply
-
-if TYPE_CHECKING:
-    from fastps._core.core import Deposit
-    from fastps.client.session import Session
-    from fastps.transport.contract import Membership
 
 MADE = "the step was made on this worker's copy: do not repeat it"
 OWED_STEP = "the step was made on this worker's copy, and the next operation ends the round: do not repeat it"
@@ -31,17 +27,17 @@ class LocalWorker(RoundWorker):
     """A worker under `LocalSGD`. Its clock counts rounds, not its steps.
 
     Operations are on a copy of its own, in arenas of this process: the same operations, by the same kernels, as on a
-    server's. The push that makes the steps of a round complete puts the copy's parameters into the worker's rows and
+    server's. The push that makes the steps of a round complete puts the copy's parameters into the worker's trays and
     gives them; the next operation waits for the average and begins with it. ``step=False`` makes a push that is not
     counted among the steps. The worker holds a copy of parameters and slots, and one more of the parameters.
     """
 
-    def __init__(self, session: Session, membership: Membership) -> None:
-        super().__init__(session, membership)
-        spec = session.spec
+    def __init__(self, attachment: Attachment, membership: Membership) -> None:
+        super().__init__(attachment, membership)
+        self._spec = spec = attachment.spec
         assert isinstance(spec.consistency, LocalSGD)
         self._steps_a_round = spec.consistency.steps
-        theirs, ours = spec.addresses[0].cpu, host_cpu()
+        theirs, ours = spec.node_of(0).cpu, host_cpu()
         if theirs != ours:
             raise PlacementError(
                 f"worker: local steps run what was compiled on the node of shard 0, for {theirs.split(',')[0]}; this "
@@ -56,13 +52,8 @@ class LocalWorker(RoundWorker):
             )
             for plan in spec.plans
         }  # fmt: skip
-        leaves = spec.structure.leaves
-
-        def offset(shard: int, number: int) -> tuple[int, int]:
-            run = spec.plans[shard].runs[number]
-            return run.leaf, run.start * leaves[run.leaf].item_bytes
-
-        self._group = group_of(spec, self._arenas, buffers=len(leaves), offset=offset, slots=True)
+        leaves = len(spec.structure.leaves)
+        self._group = group_of(spec, self._arenas, buffers=leaves, offset=in_leaves(spec), slots=True)
         initial = [list(spec.rules[rule].initial) for rule, _ in spec.kernels]
         for part in range(len(self._arenas)):
             self._group.begin(part, initial)
@@ -73,7 +64,7 @@ class LocalWorker(RoundWorker):
     def pull(self, *, out: Any = None, timeout: float | None = None) -> Any:
         """The parameters of this worker's copy."""
         deadline = self._begin_locally(timeout)
-        structure = self._session.spec.structure
+        structure = self._spec.structure
         arrays = structure.empty() if out is None else structure.outs(out, "pull")
         self._reply(self._group.run(None, arrays, left_until(deadline)))
         return structure.assemble(arrays) if out is None else out
@@ -81,9 +72,9 @@ class LocalWorker(RoundWorker):
     def view(self, *, timeout: float | None = None) -> View:
         """Read-only arrays on this worker's copy: live memory, which its pushes change."""
         self._begin_locally(timeout)
-        arenas, session = self._arenas, self._session
+        arenas, session = self._arenas, self._rounds.session
         return View(
-            session.spec, lambda shard, position, nbytes: arenas[shard].window(position, nbytes), session.require_alive
+            self._spec, lambda shard, position, nbytes: arenas[shard].window(position, nbytes), session.require_alive
         )  # fmt: skip
 
     def push(
@@ -99,11 +90,11 @@ class LocalWorker(RoundWorker):
         outcome, steps = Outcome(), self._steps
         try:
             if counted:
-                work = self._session.work(grads, None, None, "push", left_until(deadline))
-                counted = work is not None
-                if work is not None:
+                pushing = self._rounds.pushing(grads, None, None, "push", left_until(deadline))
+                counted = pushing is not None
+                if pushing is not None:
                     versions = self._group.run(
-                        work.grads, None, left_until(deadline), scale=work.scale, outcome=outcome
+                        pushing.grads, None, left_until(deadline), scale=pushing.scale, outcome=outcome
                     )  # fmt: skip
                 if step:
                     counted = self._count_step(deadline) and counted
@@ -165,17 +156,17 @@ class LocalWorker(RoundWorker):
 
     def _begin_locally(self, timeout: float | None) -> float:
         """The copy is that of the worker's round."""
-        deadline, session = self._begin(timeout), self._session
-        session.require_alive()
+        deadline, spec = self._begin(timeout), self._spec
+        self._rounds.session.require_alive()
         if self._begun:
             return deadline
-        streams: list[int | None] = [0] * len(session.spec.kernels)  # the parameters themselves
+        streams: list[int | None] = [0] * len(spec.kernels)  # the parameters themselves
         _, versions = self._rounds.pull(
-            session.spec.structure.assemble(self._buffers), left_until(deadline), self._membership.decision()
+            spec.structure.assemble(self._buffers), left_until(deadline), self._membership.decision()
         )
         self._has_read(versions[0], deadline)
         self._group.run(self._buffers, None, left_until(deadline), streams=streams)
-        hyper = session.hyper_by_row(left_until(deadline))
+        hyper = self._rounds.hyper_by_row(left_until(deadline))
         for arena in self._arenas.values():
             for row, values in enumerate(hyper):
                 arena.configure(row, dict(enumerate(values)), 1.0)
@@ -204,7 +195,7 @@ class LocalWorker(RoundWorker):
         super()._end_step(deadline)
 
     def _place(self, grads: Any, place: Deposit, deadline: float) -> bool:
-        self._rounds.deposit(Work(grads), place, self._membership.decision(), left_until(deadline))
+        self._rounds.deposit(Operation(grads=grads), place, self._membership.decision(), left_until(deadline))
         return True
 
     def _return(self, deadline: float) -> None:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastps._core import Outcome
+from fastps.client.attach import Attachment
+from fastps.client.rounds import RoundSession
+from fastps.client.view import View
 from fastps.deadline import left_until
 from fastps.errors import OptionError, PutOutError
+from fastps.transport.contract import Deposit, Membership
 from fastps.workers.worker import Reply, Worker
-
-if TYPE_CHECKING:
-    from fastps._core.core import Deposit
-    from fastps.client.rounds import Rounds
-    from fastps.client.session import Session
-    from fastps.client.view import View
-    from fastps.transport.contract import Membership
 
 
 MOST = 65535  # FPS_GIVEN_MAX in csrc/layout.h
@@ -44,11 +41,11 @@ class RoundWorker(Worker):
     that came before the gradients were touched.
     """
 
-    def __init__(self, session: Session, membership: Membership) -> None:
-        super().__init__(session, membership)
-        assert session.rounds is not None
-        self._rounds: Rounds = session.rounds
-        self._number = self._attempt = self._gives = 0  # gradients in the worker's rows; deposits, and gives, ever made
+    def __init__(self, attachment: Attachment, membership: Membership) -> None:
+        super().__init__(attachment, membership)
+        assert isinstance(self._arrays, RoundSession)
+        self._rounds = self._arrays
+        self._number = self._attempt = self._gives = 0  # gradients in the worker's trays; deposits, and gives, ever made
         self._touched = False  # its rows, by the push under way
         self._counted = True  # the last that was given
 
@@ -63,7 +60,7 @@ class RoundWorker(Worker):
     def view(self, *, timeout: float | None = None) -> View:
         """As `ParameterServer.view`: read-only arrays on the version of this worker's round, which does not change."""
         deadline = self._begin(timeout)
-        view, round = self._rounds.view(left_until(deadline), self._membership.decision())
+        view, round = self._rounds.view_of_round(left_until(deadline), self._membership.decision())
         self._has_read(round, deadline)
         self._reply((round,) * len(self._shards))
         return view
@@ -131,7 +128,7 @@ class RoundWorker(Worker):
             raise
 
     def _deposit(self, grads: Any, deadline: float) -> bool:
-        """Puts gradients into the worker's rows; False when they are skipped, or there is no use in it."""
+        """Puts gradients into the worker's trays; False when they are skipped, or there is no use in it."""
         if self._progress > self.clock:
             return False  # its round has closed: it is told so at the end of the step
         if self._number == MOST:
@@ -152,17 +149,17 @@ class RoundWorker(Worker):
         if self._rounds.deposit_directly(grads, place, decision, left_until(deadline)):
             return True
         self._touched = False
-        work = self._session.work(grads, None, None, "push", left_until(deadline))
-        if work is None:
+        pushing = self._rounds.pushing(grads, None, None, "push", left_until(deadline))
+        if pushing is None:
             return False
         self._touched = True
-        self._rounds.deposit(work, place, decision, left_until(deadline))
+        self._rounds.deposit(pushing, place, decision, left_until(deadline))
         return True
 
     def _end_step(self, deadline: float) -> None:
         """May be broken off anywhere, by an error or a signal, and be run again: giving twice is giving once."""
         if self._number == 0:
-            self._rounds.reach(left_until(deadline))  # as a deposit would: nobody gives while a shard is behind
+            self._rounds.settle(left_until(deadline))  # as a deposit would: nobody gives while a shard is behind
         try:
             self._counted = self._membership.give(self.clock, self._number, left_until(deadline))
         except PutOutError:

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import Any
 
 from fastps._core import Outcome
+from fastps.client.array import ArrayHandle
+from fastps.client.attach import Attachment
+from fastps.client.view import View
 from fastps.deadline import deadline_after, left_until, seconds
 from fastps.errors import ClosedError, PutOutError
-
-if TYPE_CHECKING:
-    from types import TracebackType
-
-    from fastps.client.session import Session
-    from fastps.client.view import View
-    from fastps.transport.contract import Membership
-
+from fastps.tables.handle import TableHandle
+from fastps.tables.named import handle_named
+from fastps.transport.contract import Membership
 
 OWED = "the next operation ends the step"
 ENDED = "the step has ended"
+LEFT = "worker: it has left; open another one with `with ps.worker() as w:`"
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,11 @@ class Worker:
         How often the others had gone on without it.
     """
 
-    def __init__(self, session: Session, membership: Membership) -> None:
-        self._session, self._membership = session, membership
+    def __init__(self, attachment: Attachment, membership: Membership) -> None:
+        self._attachment, self._membership = attachment, membership
+        self._arrays = attachment.arrays or attachment.attach()
         self._open, self._owes_end = True, False
-        self._shards = tuple(range(len(session.spec.plans)))
+        self._shards = tuple(range(len(attachment.spec.plans)))
         self.rank = membership.rank
         self.clock, self._progress = membership.state()
         self.reply: Reply | None = None
@@ -76,7 +77,7 @@ class Worker:
     def pull(self, *, out: Any = None, timeout: float | None = None) -> Any:
         """As `ParameterServer.pull`, once the worker may begin its step."""
         deadline = self._begin(timeout)
-        params, versions = self._session.pull(out, left_until(deadline))
+        params, versions = self._arrays.pull(out, left_until(deadline))
         self._reply(versions)
         return params
 
@@ -90,7 +91,7 @@ class Worker:
         """
         deadline, outcome, versions, ends = self._begin(timeout), Outcome(), None, False
         try:
-            versions = self._session.push(grads, pulled, left_until(deadline), resume, outcome)
+            versions = self._arrays.push(grads, pulled, left_until(deadline), resume, outcome)
             reply = self._reply(versions or (), versions is not None)
             if step:
                 ends = self._owes_end = True
@@ -115,7 +116,7 @@ class Worker:
         """As `ParameterServer.push_pull`: the parameters as this push left them. Ends the step, as `push` does."""
         deadline, outcome, ends, done = self._begin(timeout), Outcome(), False, None
         try:
-            done = self._session.push_pull(grads, pulled, out, left_until(deadline), resume, outcome)
+            done = self._arrays.push_pull(grads, pulled, out, left_until(deadline), resume, outcome)
             params, versions, applied = done
             self._reply(versions, applied)
             if step:
@@ -131,12 +132,18 @@ class Worker:
     def view(self, *, timeout: float | None = None) -> View:
         """As `ParameterServer.view`, once the worker may begin its step."""
         self._begin(timeout)
-        return self._session.view()
+        return self._arrays.view()
+
+    def __getitem__(self, name: str) -> TableHandle | ArrayHandle:
+        """A table or an array by its name, as ``ps[name]``. A push to a table ends no step."""
+        if not self._open:
+            raise ClosedError(LEFT)
+        return handle_named(self._attachment, name)
 
     def end_step(self, *, timeout: float | None = None) -> None:
         """Ends a step without a push: after pushes with ``step=False``, or for a worker that has nothing to say."""
         deadline, outcome = self._begin(timeout), Outcome()
-        self._session.require_alive()
+        self._arrays.session.require_alive()
         self._owes_end = True
         try:
             self._end_step(deadline)
@@ -151,10 +158,10 @@ class Worker:
 
     def _deadline(self, timeout: float | None) -> float:
         if not self._open:
-            raise ClosedError("worker: it has left; open another one with `with ps.worker() as w:`")
+            raise ClosedError(LEFT)
         limit = seconds(timeout)
         if limit is None:
-            limit = self._session.spec.timeout
+            limit = self._attachment.spec.timeout
         return deadline_after(limit)
 
     def _begin(self, timeout: float | None) -> float:

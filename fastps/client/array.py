@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from fastps.server.handle import ParameterServer
-    from fastps.spec.arrays import Array
+from fastps.client.attach import Attachment
+from fastps.deadline import seconds
+from fastps.spec.arrays import Array
 
 
 class ArrayHandle:
@@ -21,19 +21,19 @@ class ArrayHandle:
         "float32" or "float64"
     """
 
-    def __init__(self, server: ParameterServer, number: int) -> None:
-        leaf = server._spec.structure.leaves[number]
-        self._server, self._path = server, leaf.path
+    def __init__(self, attachment: Attachment, number: int) -> None:
+        leaf = attachment.spec.structure.leaves[number]
+        self.attachment, self._path = attachment, leaf.path
         self.name, self.shape, self.dtype = leaf.name, leaf.shape, leaf.dtype
 
     def pull(self, *, timeout: float | None = None) -> Array:
         """A copy of this array as `ParameterServer.pull` reads it. Cost: that of a pull of all parameters."""
-        return self._in(self._server.pull(timeout=timeout))
+        return self._in((self.attachment.arrays or self.attachment.attach()).pull(None, seconds(timeout))[0])
 
     def view(self) -> Array:
         """This array read-only on the memory itself, as `ParameterServer.view` gives it. Raises SplitError where it is
         on several shards, or on another node."""
-        with self._server.view() as view:
+        with (self.attachment.arrays or self.attachment.attach()).view() as view:
             return self._in(view.params)
 
     def _in(self, params: Any) -> Array:

@@ -1,0 +1,183 @@
+"""The arrays of a server, as one process uses them, where pushes are applied as they come. Where they are applied in
+rounds it is `fastps.client.rounds`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastps._core import Outcome
+from fastps.arrays.checks import apart
+from fastps.client.session import Session, first_nonfinite
+from fastps.client.view import View
+from fastps.errors import OptionError, WaitTimeoutError
+from fastps.spec.arrays import Structure
+from fastps.transport.contract import Arrays, Operation
+
+
+class ArraySession:
+    """Operations on the arrays. Threads: any number.
+
+    Attributes
+    ----------
+    session : that runs them
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.session, self.spec, self.structure = session, session.spec, session.spec.structure
+        # All shards here: one C call checks and does everything, unless an argument needs a closer look.
+        self._direct = session.shm.group if session.shm and session.all_here else None
+
+    def pull(self, out: Any, timeout: float | None) -> tuple[Any, tuple[int, ...]]:
+        """The parameters, and per shard their version."""
+        structure = self.structure
+        arrays = structure.empty() if out is None else None
+        target = out if arrays is None else structure.assemble(arrays)
+        versions = None if self._direct is None else self._run_directly(False, None, True, target, timeout)
+        if versions is None:
+            operation = Operation(outs=arrays or structure.outs(out, "pull"))
+            versions = self.session.run(operation, timeout, "pull")
+        return target, versions
+
+    def push(
+        self, grads: Any, pulled: Any, timeout: float | None, resume: Any, outcome: Outcome
+    ) -> tuple[int, ...] | None:
+        """Per shard the version that it made; None when it was skipped. Of shards that an earlier attempt had finished,
+        0."""
+        if resume is None and pulled is None and self._direct is not None:
+            versions = self._run_directly(True, grads, False, None, timeout, outcome)
+            if versions is not None:
+                return versions
+        operation = self.pushing(grads, pulled, None, "push", timeout, resume)
+        return None if operation is None else self.session.run(operation, timeout, "push", resume, outcome)
+
+    def push_pull(
+        self, grads: Any, pulled: Any, out: Any, timeout: float | None, resume: Any, outcome: Outcome
+    ) -> tuple[Any, tuple[int, ...], bool]:
+        """The parameters, their versions, and whether the push was applied, not skipped."""
+        if resume is not None:  # what was pushed before is not in this `out`
+            applied = self.push(grads, pulled, timeout, resume, outcome) is not None
+            return *self.pull(out, timeout), applied
+        structure = self.structure
+        fresh = structure.empty() if out is None else None
+        target = out if fresh is None else structure.assemble(fresh)
+        plain = pulled is None and self._direct is not None
+        versions = self._run_directly(True, grads, True, target, timeout, outcome) if plain else None
+        if versions is not None:
+            return target, versions, True
+        arrays = fresh or structure.outs(out, "push_pull")
+        operation = self.pushing(grads, pulled, arrays, "push_pull", timeout, theirs=out is not None)
+        if operation is None:
+            return target, self.session.run(Operation(outs=arrays), timeout, "push_pull"), False
+        return target, self.session.run(operation, timeout, "push_pull", None, outcome), True
+
+    def pushing(
+        self,
+        grads: Any,
+        pulled: Any,
+        outs: Arrays | None,
+        verb: str,
+        timeout: float | None,
+        resume: Any = None,
+        theirs: bool = False,
+    ) -> Operation | None:
+        """A push of checked gradients; None when it is to be skipped. `theirs`: `outs` are the caller's, and their
+        memory may be that of the gradients."""
+        limit, resolve, structure = self.session.limit(timeout), self.session.resolve, self.structure
+        given = structure.grads(resolve(grads, limit), verb)
+        wanted = [rule.label for rule in self.spec.rules if rule.uses_pulled]
+        if wanted and pulled is None:
+            raise OptionError(f"{verb}: {wanted[0]} needs pulled=, the parameters with which grads were computed")
+        if pulled is not None and not wanted:
+            raise OptionError(f"{verb}: pulled= is for rules that use it; {self.spec.rules_label} does not")
+        had = None if pulled is None else structure.grads(resolve(pulled, limit), f"{verb} pulled")
+        if outs is not None and theirs:  # what lies in the memory of `out` would be overwritten while it is read
+            given = apart(given, outs)
+            had = None if had is None else apart(had, outs)
+        names = [f"`{leaf.name}`" for leaf in structure.leaves]
+        scale = self.session.scale(given, verb, resume, lambda: first_nonfinite(names, given))
+        return None if scale is None else Operation(grads=given, outs=outs, pulled=had, scale=scale)
+
+    def settle(self, timeout: float) -> None:
+        """What has closed is there before something else changes. Only rounds close."""
+
+    def slots(self, name: str, timeout: float | None) -> Any:
+        structure, with_slot = self._slot(name, "slots", timeout)
+        arrays = structure.empty()
+        self.read_slot(Operation(outs=self._spread(with_slot, arrays), slot=name), self.session.limit(timeout))
+        return structure.assemble(arrays)
+
+    def read_slot(self, operation: Operation, timeout: float) -> None:
+        self.session.run(operation, timeout, "slots")
+
+    def set_slots(self, name: str, values: Any, timeout: float | None, outcome: Outcome) -> None:
+        structure, with_slot = self._slot(name, "set_slots", timeout)
+        given = self._spread(with_slot, structure.grads(values, "set_slots"))
+        try:
+            self.session.run(Operation(sets=given, slot=name), timeout, "set_slots", None, outcome)
+        except WaitTimeoutError as error:
+            raise WaitTimeoutError(f"set_slots: {error}; call it again to set all of it") from None
+
+    def _slot(self, name: Any, verb: str, timeout: float | None) -> tuple[Structure, list[int]]:
+        """The structure of a slot, and which arrays of the parameters it is of."""
+        if self.spec.consistency.local:
+            raise OptionError(f"{verb}: under {self.spec.consistency} each worker has slots of its own")
+        if name not in self.spec.slot_names():
+            raise OptionError(f"{verb}: {self.spec.rules_label} has no slot {name!r}, only {self.spec.slot_names()}")
+        self.settle(self.session.limit(timeout))
+        with_slot = self.spec.leaves_with(name)
+        return Structure(tuple(self.structure.leaves[i] for i in with_slot)), with_slot
+
+    def _spread(self, with_slot: list[int], arrays: Arrays) -> Arrays:
+        """An array a leaf: an empty one for those without the slot."""
+        by_leaf = dict(zip(with_slot, arrays, strict=True))
+        return [by_leaf.get(i, np.empty(0, np.float32)) for i in range(len(self.structure.leaves))]
+
+    def configure(self, pattern: str | None, values: dict[str, Any], timeout: float | None, outcome: Outcome) -> None:
+        limit = self.session.limit(timeout)
+        rules = [(row, rule) for row, rule in enumerate(self.spec.rules) if pattern is None or rule.pattern == pattern]
+        if not rules:
+            raise OptionError(
+                f"configure: no rule has the pattern {pattern!r}; they are {[rule.pattern for rule in self.spec.rules]}"
+            )
+        changes = []
+        for name in values:
+            if not any(name in rule.hyper for _, rule in rules):
+                known = list(dict.fromkeys(h for _, rule in rules for h in rule.hyper))
+                raise OptionError(f"configure: unknown hyper-parameter `{name}`; the rules have {known}")
+        for row, rule in rules:
+            numbers = rule.numbers({n: v for n, v in values.items() if n in rule.hyper}, "configure")
+            if numbers:
+                changes.append((row, numbers))
+        self.settle(limit)
+        for row, numbers in changes:
+            self.session.ask("configure", None, row, numbers, timeout=limit, outcome=outcome)
+
+    def hyper(self, timeout: float | None) -> dict[str, dict[str, float | None]]:
+        rows = self.hyper_by_row(self.session.limit(timeout))
+        return {rule.pattern: rule.named(values) for rule, values in zip(self.spec.rules, rows, strict=True)}
+
+    def hyper_by_row(self, timeout: float) -> list[list[float]]:
+        """The hyper-parameters of each rule in their order, as one node has them; NaN stands for a schedule."""
+        endpoint = self.session.endpoints[-1]  # of this node, where it has shards
+        rows = enumerate(self.spec.rules)
+        return [endpoint.ask("hyper", None, row, len(rule.hyper), timeout=timeout) for row, rule in rows]
+
+    def view(self) -> View:
+        session = self.session
+        arenas = session.arenas_of_all("view")
+        session.require_alive()
+        return View(
+            self.spec, lambda shard, position, nbytes: arenas[shard].window(position, nbytes), session.require_alive
+        )  # fmt: skip
+
+    def _run_directly(
+        self, pushes: bool, grads: Any, pulls: bool, outs: Any, timeout: float | None, outcome: Outcome | None = None
+    ) -> tuple[int, ...] | None:
+        """The versions, when one C call could check the arguments and do everything; None when it could not."""
+        assert self._direct is not None
+        try:
+            return self._direct.run_if_fits(pushes, grads, pulls, outs, timeout, None, None, outcome)
+        except WaitTimeoutError as error:
+            raise self.session.late(error, pushes) from None

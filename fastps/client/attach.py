@@ -1,0 +1,152 @@
+"""Attaching to servers: a process has one session for each, however many handles arrive in however many tasks."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from typing import Any
+
+from fastps.client.arrays import ArraySession
+from fastps.client.rounds import RoundSession
+from fastps.client.rows import RowSession
+from fastps.client.session import Session
+from fastps.cluster import ray as cluster
+from fastps.deadline import deadline_after, left_until
+from fastps.errors import ClosedError
+from fastps.spec.server import ServerSpec
+from fastps.transport.carriers import CARRIERS
+from fastps.transport.contract import Buffer, Carrier
+from fastps.transport.loopback import Loopback
+from fastps.transport.membership import RemoteMembership
+from fastps.transport.ray import RayCarrier
+from fastps.transport.remote import RemoteEndpoint
+
+KEPT = 16  # sessions; handles that use others keep them
+
+
+class Attachments:
+    """The sessions of this process, kept between tasks, so that the next one finds the arenas mapped; those of closed
+    servers go when another is attached."""
+
+    def __init__(self) -> None:
+        self._sessions: OrderedDict[str, Session] = OrderedDict()
+        self._gateways: dict[tuple[str, int], Any] = {}  # `serve` of those in this process
+        self._lock = threading.Lock()
+        os.register_at_fork(after_in_child=self._begin_in_child)
+
+    def _begin_in_child(self) -> None:
+        """A thread that held the lock is not in the child, and Ray is of no use there: what it was needed for may be
+        within reach without it."""
+        self._lock = threading.Lock()
+        self._sessions = OrderedDict((i, s) for i, s in self._sessions.items() if s.all_here)
+        self._gateways = {}
+
+    def session(self, spec: ServerSpec) -> Session:
+        with self._lock:
+            session = self._sessions.get(spec.server_id)
+            if session is None:
+                for server_id in [i for i, s in self._sessions.items() if not s.alive()]:
+                    self._sessions.pop(server_id).close()
+                session = new_session(spec, cluster.this_node())
+                self._sessions[spec.server_id] = session
+                while len(self._sessions) > KEPT:
+                    self._sessions.popitem(last=False)
+            return session
+
+    def serves(self, spec: ServerSpec, shard: int, serve: Any) -> None:
+        """This is the process of a shard, which cannot wait for an answer of itself."""
+        self._gateways[spec.server_id, shard] = serve
+
+    def carrier(self, spec: ServerSpec, shard: int) -> Carrier:
+        """To the process of a shard."""
+        serve = self._gateways.get((spec.server_id, shard))
+        return CARRIERS["ray"](spec, shard) if serve is None else Loopback(serve)
+
+    def drop(self, server_id: str) -> None:
+        with self._lock:
+            session = self._sessions.pop(server_id, None)
+        if session is not None:
+            session.close()
+
+
+def new_session(spec: ServerSpec, node_id: str | None) -> Session:
+    """Of a process on this node. Raises RayRequiredError where other nodes have shards and this process is not in Ray."""
+    session = Session(spec, node_id, connect, cluster.resolve, enrol)
+    if not session.all_here:
+        cluster.require(spec.labels(session.endpoints[0].shards))
+    return session
+
+
+def connect(spec: ServerSpec, shards: tuple[int, ...], shard: int | None) -> RemoteEndpoint:
+    """To shards of one node, by the process of one of them; of which does not matter when it is None."""
+    chosen = shards[os.getpid() % len(shards)] if shard is None else shard  # processes spread over the node's shards
+    return RemoteEndpoint(spec, shards, attachments.carrier(spec, chosen))
+
+
+def enrol(session: Session, rank: int | None, timeout: float) -> RemoteMembership:
+    """A place among the workers of a server whose shard 0 is on another node."""
+    spec, last = session.spec, [""]
+    what = f"worker on {spec.label(0)}"
+
+    def find(timeout: float, died: bool) -> Carrier:
+        deadline = deadline_after(timeout)
+        lost = last[0] if died else ""
+        name, last[0] = session.process_of(0).ask("coordinator", lost, timeout=left_until(deadline))
+        return RayCarrier(name, last[0], what)
+
+    return RemoteMembership(spec, rank, timeout, find)
+
+
+class Attachment:
+    """A handle's way to its server in this process.
+
+    Attributes
+    ----------
+    spec : the server
+    arrays : what its arrays are used by; None until the first use, and when it is closed
+    closed : it was let go of
+    """
+
+    __slots__ = ("_rows", "arrays", "closed", "spec")
+
+    def __init__(self, spec: ServerSpec) -> None:
+        self.spec, self.closed = spec, False
+        self.arrays: ArraySession | None = None
+        self._rows: dict[int, RowSession] = {}
+
+    def attach(self) -> ArraySession:
+        """At first use. Raises ClosedError."""
+        if self.closed:
+            raise ClosedError(
+                "this handle was closed; create a new server, or get another handle with fastps.get(name)"
+            )
+        if self.arrays is None:
+            self.use(attachments.session(self.spec))
+        assert self.arrays is not None
+        return self.arrays
+
+    def use(self, session: Session) -> None:
+        """Works with this session from now on."""
+        kind = RoundSession if self.spec.consistency.rounds else ArraySession
+        self.arrays, self._rows = kind(session), {}
+
+    @property
+    def session(self) -> Session:
+        return (self.arrays or self.attach()).session
+
+    def rows(self, number: int) -> RowSession:
+        """What a table is used by."""
+        rows = self._rows.get(number)
+        if rows is None or self.arrays is None:
+            rows = self._rows[number] = RowSession(self.session, number)
+        return rows
+
+    def close(self) -> Session | None:
+        """Lets go, for good. Answers what it used."""
+        arrays, self.arrays = self.arrays, None
+        self.closed, self._rows = True, {}
+        return None if arrays is None else arrays.session
+
+
+attachments = Attachments()

@@ -1,0 +1,155 @@
+"""Executes what arrives from other nodes, for all shards of this node: bytes in, bytes out.
+
+Called by whatever listens to a carrier, one message at a time. It knows neither Ray nor any other carrier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from fastps._core import Outcome
+from fastps.shard.once import PAYLOADS, Once, Recent
+from fastps.spec.server import ServerSpec
+from fastps.transport import message, values
+from fastps.transport.contract import MIXED, Array, Buffer, Operation
+from fastps.transport.layout import Layout
+from fastps.transport.message import Header
+from fastps.transport.shm import ShmEndpoint, Verbs
+
+LONGEST_QUESTION = 1 << 30  # bytes
+
+
+class Gateway:
+    """The process's end of every carrier.
+
+    Parameters
+    ----------
+    spec : the server
+    label : of the process, for messages
+    layout : of the arrays between nodes
+    endpoint : to the shards of this node; its arrays are one of bytes, in that layout
+    verbs : what can be asked of this process besides `Verbs`, as they are; the last argument is the timeout
+    """
+
+    def __init__(
+        self,
+        spec: ServerSpec,
+        label: str,
+        layout: Layout,
+        endpoint: ShmEndpoint,
+        verbs: Mapping[str, Callable[..., Any]],
+    ) -> None:
+        self._spec, self._label, self._layout, self._endpoint, self._verbs = spec, label, layout, endpoint, verbs
+        self._once = Once(label)
+        self._answers: Recent[Array] = Recent(PAYLOADS)  # of which pieces are still to be fetched
+
+    def serve(self, head: Buffer, *parts: Buffer) -> Buffer:
+        """Answers a message: a header, behind it and in `parts` its payload. Errors are answers, too."""
+        try:
+            header = Header.unpack(head)
+            if header.kind == message.QUESTION:
+                return self._question(header, head, parts)
+            if header.kind == message.REST:
+                return self._rest(header)
+            return self._operation(header, head, parts)
+        except Exception as error:
+            return message.failure(error, self._label)
+
+    def _question(self, header: Header, head: Buffer, parts: tuple[Buffer, ...]) -> Buffer:
+        payload = self._once.payload(header, head, parts, min(header.nbytes, LONGEST_QUESTION))
+        if payload is None:
+            return message.DONE
+        verb, arguments = values.unpack(payload)
+        return message.DONE + values.pack(self._ask(verb, arguments, header.timeout))
+
+    def _ask(self, verb: str, arguments: list[Any], timeout: float) -> Any:
+        if verb in self._verbs:
+            return self._verbs[verb](*arguments, timeout)
+        if verb.startswith("_") or not callable(getattr(Verbs, verb, None)):
+            raise ValueError(f"no verb {verb!r}")
+        if verb not in Verbs.CHANGES:
+            return self._endpoint.ask(verb, *arguments, timeout=timeout)
+        outcome = Outcome()
+        try:
+            return self._endpoint.ask(verb, *arguments, timeout=timeout, outcome=outcome)
+        except BaseException as error:
+            outcome.tell(error)
+            raise
+
+    def _operation(self, header: Header, head: Buffer, parts: tuple[Buffer, ...]) -> Buffer:
+        """Executes an operation on all shards of this node, once for each (client, number), and answers the versions, and
+        what it has read. A payload that comes in several messages is kept until the last one."""
+        info = self._spec.tables[header.table - 1] if header.table else None
+        payload = self._once.payload(header, head, parts, message.nbytes_of(header, self._layout, info))
+        if payload is None:
+            return message.DONE
+        got = message.received(header, payload, self._layout, self._spec)
+        operation, answer = self._in_rounds(got.operation), got.answer
+        if operation.grads is None and operation.sets is None:
+            versions = self._run(operation, header.timeout)
+        else:
+            before = self._once.applied(header)
+            versions = self._apply(header, operation) if before is None else before
+            if before is not None and operation.outs is not None:  # the answer was lost: what it read is read again
+                self._run(reading(operation), header.timeout)
+        packed = message.packed_versions(versions)
+        answer[: len(packed)] = np.frombuffer(packed, np.uint8)
+        if header.stop < answer.nbytes:
+            self._answers.put(header.client, answer)
+        return answer[: header.stop]
+
+    def _in_rounds(self, operation: Operation) -> Operation:
+        """A pull that names no round is of the last one that closed, where that is known."""
+        if (
+            operation.decision is None
+            and operation.table is None
+            and operation.slot is None
+            and operation.outs is not None
+            and self._spec.consistency.rounds
+            and 0 in self._endpoint.shards
+        ):
+            return replace(operation, decision=self._endpoint.arenas[0].decision())
+        return operation
+
+    def _apply(self, header: Header, operation: Operation) -> tuple[int, ...]:
+        def attempt(token: Any) -> tuple[int, ...]:
+            # What an earlier attempt has pushed to arrays is not in these `outs`: they are read behind it.
+            late = token is not None and operation.table is None and operation.outs is not None
+            outcome = Outcome()
+            try:
+                run = replace(operation, outs=None) if late else operation
+                versions = self._run(run, header.timeout, token, outcome)
+            except BaseException as error:
+                outcome.tell(error)
+                raise
+            if late:
+                self._run(reading(operation), header.timeout)
+            return versions
+
+        return self._once.run(header, attempt)
+
+    def _run(
+        self, operation: Operation, timeout: float, resume: Any = None, outcome: Outcome | None = None
+    ) -> tuple[int, ...]:
+        versions = self._endpoint.start(operation, timeout, resume, outcome).finish()
+        return tuple([versions.get(shard, MIXED) for shard in self._layout.shards])
+
+    def _rest(self, header: Header) -> Buffer:
+        """A further piece of the answer to this client's last operation; empty when that was dropped."""
+        answer = self._answers.get(header.client)
+        if answer is None or header.stop > answer.nbytes:
+            return b""
+        if header.stop == answer.nbytes:
+            del self._answers[header.client]
+        return answer[header.start : header.stop]
+
+
+def reading(operation: Operation) -> Operation:
+    """What a push_pull reads, without the push."""
+    return Operation(
+        operation.table, operation.keys, outs=operation.outs, create=False, decision=operation.decision
+    )  # fmt: skip

@@ -1,0 +1,267 @@
+"""Messages between nodes: a header, a payload that may come in pieces, and answers.
+
+The payload of an operation on arrays is what `Layout.gather` makes of the gradients, or of what is set, and behind it of
+the parameters that the worker had. That of an operation on rows is the keys, then the gradients or the streams that are
+set. That of a question is what `values.pack` makes of the verb and its arguments.
+
+An answer begins with a word that says whether what follows is an error. Behind it that to an operation has a version for
+each shard of the node, then the parameters or rows if it pulls. Further pieces of an answer are bare.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fastps._core import Decision
+from fastps.spec.server import ServerSpec
+from fastps.spec.table import TableInfo
+from fastps.transport.contract import Array, Buffer, Deposit, Limits, Operation
+from fastps.transport.layout import Layout
+from fastps.transport.values import pack_error, unpack_error
+
+OPERATION, QUESTION, REST = 1, 2, 3
+PUSHES, PULLS, CREATES, HAS_PULLED = 1, 2, 4, 8
+DONE, FAILED = struct.pack("<Q", 0), struct.pack("<Q", 1)
+WHOLE = 2**62  # the end of an answer that is fetched in one piece
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a message says besides its payload. It travels in front of the payload's first bytes.
+
+    Attributes
+    ----------
+    kind : OPERATION; QUESTION; or REST, a further piece of the answer to this client's last operation
+    client, number : who asks, and which of its operations this is
+    timeout : seconds left to wait for locks
+    nbytes : of the payload
+    table : its number + 1; 0: the arrays
+    flags : PUSHES, PULLS, CREATES; HAS_PULLED: the payload has the parameters that the worker had
+    n : keys
+    sets : of rows, bit k: stream k is set; of arrays, 1: all of them
+    slot : of arrays, its number + 1 in `ServerSpec.slot_names`; 0: the parameters
+    scale : of the gradients
+    piece, pieces : which of how many messages carry this payload
+    start, stop : the bytes of the answer that are asked for
+    deposit : the fields of fps_deposit; None: gradients go to no tray
+    decision : packed, the round that is to be there first; empty: none
+    """
+
+    kind: int
+    client: int
+    number: int
+    timeout: float
+    nbytes: int = 0
+    table: int = 0
+    flags: int = 0
+    n: int = 0
+    sets: int = 0
+    slot: int = 0
+    scale: float = 1.0
+    piece: int = 0
+    pieces: int = 1
+    start: int = 0
+    stop: int = WHOLE
+    deposit: Deposit | None = None
+    decision: bytes = b""
+
+    FORMAT: ClassVar[struct.Struct] = struct.Struct("<IIQQdQIIIIdIIQQQ5Q")  # a multiple of 8: what follows is aligned
+
+    @property
+    def size(self) -> int:
+        return self.FORMAT.size + len(self.decision)
+
+    def pack(self) -> bytes:
+        return (
+            self.FORMAT.pack(
+                self.kind, self.table, self.client, self.number, self.timeout, self.nbytes, self.flags, self.n,
+                self.sets, self.slot, self.scale, self.piece, self.pieces, self.start, self.stop, len(self.decision),
+                *(self.deposit or (0,) * 5),
+            )
+            + self.decision
+        )  # fmt: skip
+
+    @classmethod
+    def unpack(cls, data: Buffer) -> Header:
+        """Raises ValueError for what `pack` does not make."""
+        if len(data) < cls.FORMAT.size:
+            raise ValueError(f"a header of {len(data)} bytes")
+        (
+            kind, table, client, number, timeout, nbytes, flags, n, sets, slot, scale, piece, pieces, start, stop,
+            length, *place,
+        ) = cls.FORMAT.unpack_from(data)  # fmt: skip
+        decision = bytes(data[cls.FORMAT.size : cls.FORMAT.size + length])
+        if len(decision) != length or kind not in (OPERATION, QUESTION, REST) or piece >= pieces or start > stop:
+            raise ValueError("a header that does not fit its message")
+        rank, gradient, generation, attempt, round = place
+        deposit = (rank, gradient, generation, attempt, round) if gradient else None  # gradients count from 1
+        return cls(
+            kind, client, number, timeout, nbytes, table, flags, n, sets, slot, scale, piece, pieces, start, stop,
+            deposit, decision,
+        )  # fmt: skip
+
+
+def header_of(operation: Operation, spec: ServerSpec, client: int, number: int, timeout: float) -> Header:
+    flags = (
+        (PUSHES if operation.grads is not None else 0)
+        | (PULLS if operation.outs is not None else 0)
+        | (CREATES if operation.create else 0)
+        | (HAS_PULLED if operation.pulled is not None else 0)
+    )
+    sets = operation.sets or []
+    if operation.table is None:
+        streams = 1 if sets else 0
+    else:
+        streams = sum(1 << k for k, stream in enumerate(sets) if stream is not None)
+    return Header(
+        OPERATION, client, number, timeout,
+        table=0 if operation.table is None else operation.table + 1, flags=flags,
+        n=0 if operation.keys is None else len(operation.keys), sets=streams,
+        slot=0 if operation.slot is None else spec.slot_names().index(operation.slot) + 1, scale=operation.scale,
+        deposit=operation.deposit, decision=b"" if operation.decision is None else operation.decision.pack(),
+    )  # fmt: skip
+
+
+def payload_of(operation: Operation, layout: Layout) -> Array:
+    """The bytes that go behind the header."""
+    if operation.table is None:
+        given = [arrays for arrays in (operation.grads, operation.sets, operation.pulled) if arrays is not None]
+        parts = [layout.gather(arrays) for arrays in given]
+    else:
+        rows = [array for array in [*(operation.grads or []), *(operation.sets or [])] if array is not None]
+        parts = [array.reshape(-1).view(np.uint8) for array in (operation.keys, *rows)]
+    return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, np.uint8), *parts])
+
+
+def nbytes_of(header: Header, layout: Layout, info: TableInfo | None) -> int:
+    """The bytes that a payload with this header has."""
+    if info is None:
+        return layout.nbytes * sum(bool(some) for some in (header.flags & PUSHES, header.sets, header.flags & HAS_PULLED))
+    elements = [elements for _, elements in info.streams]
+    each = sum(count for k, count in enumerate(elements) if header.sets >> k & 1)
+    each += elements[0] if header.flags & PUSHES else 0
+    return header.n * (8 + each * info.item_bytes)
+
+
+@dataclass(frozen=True)
+class Received:
+    """An operation that has arrived, on the memory of its payload, with room for an answer.
+
+    Attributes
+    ----------
+    operation : with `outs` in `answer`
+    answer : what is sent back; the first bytes are still to be written
+    """
+
+    operation: Operation
+    answer: Array = field(repr=False)
+
+
+def received(header: Header, payload: Array, layout: Layout, spec: ServerSpec) -> Received:
+    """The operation that a payload belongs to. `layout` is that of the node; its arrays are one of bytes."""
+    pushes, pulls, head = header.flags & PUSHES, header.flags & PULLS, answer_head(layout)
+    decision = Decision.unpack(header.decision) if header.decision else None
+    if header.table == 0:
+        answer, blocks = np.empty(head + (layout.nbytes if pulls else 0), np.uint8), [payload]
+        if header.flags & HAS_PULLED:
+            blocks = [payload[at : at + layout.nbytes] for at in range(0, payload.nbytes, max(1, layout.nbytes))]
+        return Received(
+            Operation(
+                grads=blocks[:1] if pushes else None,
+                outs=[answer[head:]] if pulls else None,
+                sets=blocks[:1] if header.sets else None,
+                slot=spec.slot_names()[header.slot - 1] if header.slot else None,
+                pulled=blocks[1:2] if header.flags & HAS_PULLED else None,
+                scale=header.scale, decision=decision, deposit=header.deposit,
+            ),
+            answer,
+        )  # fmt: skip
+    info, position = spec.tables[header.table - 1], 8 * header.n
+
+    def take(stream: int) -> Array:
+        nonlocal position
+        elements = info.streams[stream][1]
+        start, position = position, position + header.n * elements * info.item_bytes
+        return payload[start:position].view(info.dtype).reshape(header.n, elements)
+
+    keys = payload[:position].view(np.uint64)
+    grads = [take(0)] if pushes else None
+    sets = [take(k) if header.sets >> k & 1 else None for k in range(len(info.streams))] if header.sets else None
+    answer = np.empty(head + (header.n * info.dim * info.item_bytes if pulls else 0), np.uint8)
+    outs = [answer[head:].view(info.dtype).reshape(header.n, info.dim)] if pulls else None
+    create = bool(header.flags & CREATES)
+    return Received(Operation(header.table - 1, keys, grads, outs, sets, scale=header.scale, create=create), answer)
+
+
+def pieces(header: Header, payload: Array, limits: Limits) -> list[list[Buffer]]:
+    """The messages that carry a payload, in order."""
+    header = replace(header, nbytes=payload.nbytes)
+    if payload.nbytes <= limits.joined:
+        return [[header.pack() + payload.tobytes()]]
+    if payload.nbytes > limits.eager:
+        return [[header.pack(), payload]]
+    view = payload.data
+    parts = [bytes(view[i : i + limits.part]) for i in range(0, payload.nbytes, limits.part)]
+    most = limits.parts or len(parts)
+    messages = [parts[i : i + most] for i in range(0, len(parts), most)]
+    return [
+        [replace(header, piece=i, pieces=len(messages)).pack(), *message] for i, message in enumerate(messages)
+    ]  # fmt: skip
+
+
+def cuts(nbytes: int, limits: Limits) -> list[tuple[int, int]]:
+    """The pieces in which an answer of so many bytes is fetched: [start, stop) of each."""
+    if nbytes <= limits.answer or nbytes > limits.inline:
+        return [(0, WHOLE)]
+    return [(i, min(nbytes, i + limits.answer)) for i in range(0, nbytes, limits.answer)]
+
+
+class Inbox:
+    """Puts the messages of one payload together again."""
+
+    def __init__(self, nbytes: int) -> None:
+        self._nbytes = nbytes
+        self._parts: list[Buffer] = []
+
+    def add(self, rest: Buffer, parts: Sequence[Buffer]) -> None:
+        """What comes behind a header in its buffer, and the others."""
+        self._parts += [rest, *parts] if len(rest) else parts
+
+    def payload(self) -> Array:
+        """Without a copy where it came in one part. Raises ValueError when it is not as long as it should be."""
+        data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        payload = np.frombuffer(data, np.uint8)
+        if payload.nbytes != self._nbytes:
+            raise ValueError(f"a payload of {self._nbytes} bytes, of which {payload.nbytes} arrived")
+        return payload
+
+
+def answer_head(layout: Layout) -> int:
+    """The bytes in front of the parameters or rows in an answer."""
+    return len(DONE) + 8 * len(layout.shards)
+
+
+def packed_versions(versions: Sequence[int]) -> bytes:
+    return DONE + struct.pack(f"<{len(versions)}Q", *versions)
+
+
+def failure(error: BaseException, where: str) -> bytes:
+    return FAILED + pack_error(error, where)
+
+
+def opened(answer: Buffer) -> memoryview:
+    """What comes behind the first word of an answer. Raises the error that it is."""
+    view = memoryview(answer).cast("B")
+    if view[: len(DONE)] == FAILED:
+        raise unpack_error(view[len(FAILED) :])
+    return view[len(DONE) :]
+
+
+def versions_of(body: Buffer, layout: Layout) -> dict[int, int]:
+    """From what comes behind the first word."""
+    return dict(zip(layout.shards, struct.unpack_from(f"<{len(layout.shards)}Q", body), strict=True))

@@ -1,0 +1,141 @@
+"""Shards on another node: a carrier takes the operation to one of the node's processes, whose gateway executes it for all
+shards of the node.
+
+Called by sessions, from any thread. An operation carries a client's random number and a sequence number, so that a push
+that is sent twice, after a lost connection, is applied once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from fastps._core import Outcome
+from fastps.deadline import deadline_after, left_until
+from fastps.errors import TableFullError, WaitTimeoutError
+from fastps.spec.server import ServerSpec
+from fastps.transport import message, values
+from fastps.transport.contract import Call, Carrier, Operation
+from fastps.transport.layout import layout_of
+from fastps.transport.once import Numbers, Sending
+
+
+class RemoteEndpoint:
+    """Reaches the shards of one node over a carrier. See contract.Endpoint."""
+
+    def __init__(self, spec: ServerSpec, shards: tuple[int, ...], carrier: Carrier) -> None:
+        self.shards, self.spec, self.carrier = shards, spec, carrier
+        self.layout, self.numbers, self.what = layout_of(spec, shards), Numbers(), spec.labels(shards)
+
+    def start(self, operation: Operation, timeout: float, resume: Any = None, outcome: Outcome | None = None) -> Sent:
+        return Sent(self, operation, timeout, resume, outcome if operation.writes else None)
+
+    def ask(self, verb: str, *arguments: Any, timeout: float, outcome: Outcome | None = None) -> Any:
+        return ask(self.carrier, verb, arguments, timeout, f"{verb} of {self.what}", self.shards, outcome)
+
+    def tell(self, verb: str, *arguments: Any) -> None:
+        question(self.carrier, verb, arguments, 0.0)
+
+    def close(self) -> None:
+        pass
+
+
+def question(carrier: Carrier, verb: str, arguments: tuple[Any, ...], timeout: float) -> Call:
+    """Sends a verb and its arguments."""
+    payload = np.frombuffer(values.pack((verb, list(arguments))), np.uint8)
+    client, _ = Numbers().take()  # its pieces belong together
+    return carrier.send(message.pieces(message.Header(message.QUESTION, client, 1, timeout), payload, carrier.limits))
+
+
+def ask(
+    carrier: Carrier,
+    verb: str,
+    arguments: tuple[Any, ...],
+    timeout: float,
+    what: str,
+    shards: tuple[int, ...] = (),
+    outcome: Outcome | None = None,
+) -> Any:
+    """The answer of the process at the other end. Verbs are idempotent: one whose answer was lost is asked again."""
+    deadline = deadline_after(timeout)
+    sending = Sending(
+        lambda: question(carrier, verb, arguments, left_until(deadline)), deadline,
+        lambda text: WaitTimeoutError(f"{what}: {text}"), 0, shards, outcome,
+    )  # fmt: skip
+    return values.unpack(sending.answers()[-1])
+
+
+class Sent:
+    """An operation under way."""
+
+    def __init__(
+        self, endpoint: RemoteEndpoint, operation: Operation, timeout: float, resume: Any, outcome: Outcome | None
+    ) -> None:
+        self._endpoint, self._operation, self._deadline = endpoint, operation, deadline_after(timeout)
+        spec, limits = endpoint.spec, endpoint.carrier.limits
+        self._layout = endpoint.layout
+        if operation.slot is not None:  # the other arrays are not looked at
+            self._layout = self._layout.only(spec.leaves_with(operation.slot))
+        self._payload = message.payload_of(operation, self._layout)
+        self._client: int
+        self._number: int
+        self._client, self._number = endpoint.numbers.take() if resume is None else resume
+        self._head = message.answer_head(self._layout)
+        nbytes = 0
+        if operation.outs is not None:
+            nbytes = self._layout.nbytes if operation.table is None else operation.outs[0].nbytes
+        self._cuts = message.cuts(self._head + nbytes, limits)
+        self._sending = Sending(
+            self._send, self._deadline, self._timed_out, len(self._cuts) - 1, endpoint.shards, outcome
+        )  # fmt: skip
+
+    def _send(self) -> Call:
+        """Messages of one process are served in order, so they can all be under way at once."""
+        carrier, (first, *rest) = self._endpoint.carrier, self._cuts
+        header = message.header_of(
+            self._operation, self._endpoint.spec, self._client, self._number, left_until(self._deadline)
+        )
+        messages = message.pieces(replace(header, stop=first[1]), self._payload, carrier.limits)
+        further = [
+            message.Header(message.REST, self._client, self._number, 0.0, start=start, stop=stop) for start, stop in rest
+        ]
+        return carrier.send([*messages, *([one.pack()] for one in further)])
+
+    def finish(self) -> dict[int, int]:
+        outs = self._operation.outs
+        try:
+            answers = self._sending.answers()[-len(self._cuts) :]
+        except TableFullError as error:  # a part of a push may be applied: it goes on under its number
+            error.resume = (self._client, self._number) if self._operation.writes else None
+            raise
+        self._endpoint.numbers.give_back(self._client, self._number)
+        first, *rest = answers
+        head = self._head - len(message.DONE)
+        if outs is not None and self._operation.table is not None:
+            rows, at = outs[0].reshape(-1).view(np.uint8), 0
+            for piece in (first[head:], *rest):
+                rows[at : at + piece.nbytes] = np.frombuffer(piece, np.uint8)
+                at += piece.nbytes
+        elif outs is not None:
+            self._layout.scatter(0, first[head:], outs)
+            for (start, _), piece in zip(self._cuts[1:], rest, strict=True):
+                self._layout.scatter(start - self._head, piece, outs)
+        return message.versions_of(first, self._layout)
+
+    def _timed_out(self, text: str) -> WaitTimeoutError:
+        """Whether the push was or will be applied is not known; resuming it sends it again under the same number."""
+        operation, endpoint = self._operation, self._endpoint
+        reads = operation.grads is None and operation.sets is None
+        what = f"{'pull from' if reads else 'push to'} {endpoint.what}"
+        if operation.table is not None:
+            what = f"{what}, table `{endpoint.spec.tables[operation.table].name}`"
+        if not operation.writes:
+            return WaitTimeoutError(f"{what}: {text}")
+        given = "gradients" if operation.table is None else "keys and gradients"
+        return WaitTimeoutError(
+            f"{what}: {text}; the push may be applied later: push the same {given} with resume=error.resume to be sure",
+            partial=endpoint.shards,
+            resume=(self._client, self._number),
+        )
