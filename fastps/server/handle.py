@@ -21,7 +21,7 @@ from fastps.client.session import Session
 from fastps.client.view import View
 from fastps.cluster import ray as cluster
 from fastps.cluster.by_value import packed
-from fastps.cluster.ray import Placement
+from fastps.cluster.placement import Owned, Placement, place
 from fastps.consistency import BSP, Async, Consistency
 from fastps.deadline import deadline_after, left_until, seconds
 from fastps.errors import (
@@ -103,9 +103,9 @@ class Creations:
     travelled work on them, whether or not it has kept one itself."""
 
     def __init__(self) -> None:
-        self._servers: dict[str, tuple[ServerSpec, cluster.Owned, weakref.ref[ParameterServer]]] = {}
+        self._servers: dict[str, tuple[ServerSpec, Owned, weakref.ref[ParameterServer]]] = {}
 
-    def add(self, server: ParameterServer, owned: cluster.Owned) -> None:
+    def add(self, server: ParameterServer, owned: Owned) -> None:
         self._servers[server._spec.server_id] = server._spec, owned, weakref.ref(server)
 
     def remove(self, server_id: str) -> None:
@@ -123,7 +123,7 @@ class Creations:
             found.append(server)
         return found
 
-    def _living(self) -> list[tuple[ServerSpec, cluster.Owned, weakref.ref[ParameterServer]]]:
+    def _living(self) -> list[tuple[ServerSpec, Owned, weakref.ref[ParameterServer]]]:
         """Not those of an earlier Ray, nor in a forked child those of its parent."""
         here = cluster.connection()
         return [server for server in self._servers.values() if server[1].connection == here]
@@ -280,8 +280,8 @@ class ParameterServer:
         server_id = os.urandom(16).hex()
         names = [cluster.generated(server_id, f"shard/{plan.index}") for plan in plans]
         names[0] = name or names[0]
-        owned = cluster.Owned(cluster.require("create"), cluster.place(placement, len(plans), timeout), [])
-        self._owned: cluster.Owned | None = owned
+        owned = Owned(cluster.require("create"), place(placement, len(plans), timeout), [])
+        self._owned: Owned | None = owned
         self._session: Session | None = None
         self._closed = False
         self._owner_pid: int | None = os.getpid()
