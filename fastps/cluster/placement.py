@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 from fastps.cluster import ray as cluster
 from fastps.deadline import deadline_after, left_until
 from fastps.errors import FastPSError, PlacementError
-
-STRATEGIES = ("SPREAD", "PACK", "STRICT_SPREAD", "STRICT_PACK")
-Placement = str | Mapping[str, Any] | Sequence[Any] | None
+from fastps.spec.placement import PlacementRequest, amounts
 
 
 @dataclass
@@ -55,65 +53,37 @@ class Owned:
         self.placed.release()
 
 
-def place(placement: Placement, num_shards: int, timeout: float) -> Placed:
-    """Turns a `placement` argument into options of Ray actors.
+def place(request: PlacementRequest, num_shards: int, timeout: float) -> Placed:
+    """How to start the actors of a server's shards, with what they ask for reserved where Ray has a way to do so.
 
-    None puts all shards on this process's node. A strategy's name spreads or packs them by a placement group; a mapping
-    (or a sequence of them, one a shard) asks for resources, `{"num_cpus": 1, "resources": {"label": 0.1}}`; a sequence
-    of strings names nodes by id. Raises PlacementError for what no node of the cluster has, and when a placement group
-    is not ready within `timeout` seconds.
+    Raises PlacementError for what no node of the cluster has, and when a placement group is not ready within `timeout`
+    seconds.
     """
     known = cluster.nodes()
-    if placement is None:
-        # Not a soft one: Ray ignores those of actors that ask for no resources.
-        here = NodeAffinitySchedulingStrategy(cluster.this_node(), soft=False)
-        return Placed([{"num_cpus": 0, "scheduling_strategy": here} for _ in range(num_shards)])
-    if isinstance(placement, str):
-        return _by_strategy(placement, num_shards, known, timeout)
-    if not isinstance(placement, (Mapping, Sequence)):
-        raise PlacementError(
-            f"placement: expected None, one of {STRATEGIES}, a mapping of resources, or a sequence with one entry a "
-            f"shard, got {type(placement).__name__} {placement!r}"
-        )
-    each = [placement] * num_shards if isinstance(placement, Mapping) else list(placement)
-    if len(each) != num_shards:
-        raise PlacementError(f"placement: expected one entry for each of {num_shards} shards, got {len(each)}")
-    return Placed([_one(entry, shard, known) for shard, entry in enumerate(each)])
+    if request.strategy is not None:
+        return _by_strategy(request.strategy, num_shards, known, timeout)
+    if request.shards:
+        return Placed([_one(entry, shard, known) for shard, entry in enumerate(request.shards)])
+    # Not a soft one: Ray ignores those of actors that ask for no resources.
+    here = NodeAffinitySchedulingStrategy(cluster.this_node(), soft=False)
+    return Placed([{"num_cpus": 0, "scheduling_strategy": here} for _ in range(num_shards)])
 
 
-def _one(entry: Any, shard: int, known: dict[str, dict[str, float]]) -> dict[str, Any]:
+def _one(entry: str | Mapping[str, Any], shard: int, known: dict[str, dict[str, float]]) -> dict[str, Any]:
     if isinstance(entry, str):
         if entry not in known:
             raise PlacementError(
                 f"placement of shard {shard}: no live node has the id {entry!r}; the live nodes are {sorted(known)}"
             )
         return {"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(entry, soft=False)}
-    if not isinstance(entry, Mapping):
-        raise PlacementError(
-            f"placement of shard {shard}: expected one of {STRATEGIES}, a mapping of resources or node ids, got "
-            f"{type(entry).__name__} {entry!r}"
-        )
-    unknown = set(entry) - {"num_cpus", "num_gpus", "memory", "resources"}
-    if unknown:
-        raise PlacementError(
-            f"placement of shard {shard}: unknown {sorted(unknown)}; expected num_cpus, num_gpus, memory or resources"
-        )
-    options = {"num_cpus": 0, **entry}
-    asked = {"CPU": options["num_cpus"], "GPU": options.get("num_gpus"), "memory": options.get("memory")}
-    asked |= options.get("resources") or {}
-    try:
-        wanted = {name: float(amount) for name, amount in asked.items() if amount}
-    except (TypeError, ValueError):
-        raise PlacementError(f"placement of shard {shard}: expected numbers as amounts, got {dict(entry)}") from None
+    wanted = amounts(entry)
     if not any(all(has.get(name, 0) >= amount for name, amount in wanted.items()) for has in known.values()):
         have = {node[:8]: {n: has.get(n, 0) for n in wanted} for node, has in known.items()}
         raise PlacementError(f"placement of shard {shard}: no node has {wanted}; the live nodes have {have}")
-    return options
+    return {"num_cpus": 0, **entry}
 
 
 def _by_strategy(strategy: str, num_shards: int, known: dict[str, dict[str, float]], timeout: float) -> Placed:
-    if strategy not in STRATEGIES:
-        raise PlacementError(f"placement: unknown strategy {strategy!r}; expected one of {STRATEGIES}")
     if strategy == "STRICT_SPREAD" and num_shards > len(known):
         raise PlacementError(
             f"placement: STRICT_SPREAD puts {num_shards} shards on different nodes, but only {len(known)} live"
