@@ -11,50 +11,39 @@ from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
-import numpy as np
-
-from fastps import init
 from fastps._core import Outcome
 from fastps.client.future import Future
 from fastps.client.rows import TableSession
 from fastps.client.session import Session
 from fastps.client.view import View
 from fastps.cluster import ray as cluster
-from fastps.cluster.by_value import packed
-from fastps.cluster.ray import Placement
-from fastps.consistency import BSP, Async, Consistency
-from fastps.deadline import deadline_after, left_until, seconds
+from fastps.cluster.placement import Owned
+from fastps.consistency import BSP, Consistency
+from fastps.deadline import seconds
 from fastps.errors import (
     ClosedError,
     NamesError,
-    NameTakenError,
     OptionError,
     RankError,
     ServerNotFoundError,
     WaitTimeoutError,
     WorkerRequiredError,
 )
-from fastps.machine import capacity
 from fastps.messages import few, few_of
 from fastps.observe.stats import ServerStats
-from fastps.rules import Add, Rule, RuleFamily
-from fastps.rules.assignment import assign
-from fastps.scalars import positive, whole
+from fastps.rules import Rule, RuleFamily
+from fastps.scalars import whole
 from fastps.server.array import ArrayHandle
-from fastps.shard.actor import shard_actor
-from fastps.spec.arrays import Array, Path, Structure, require_distinct, require_name, structure_of, zeros
-from fastps.spec.gradients import gradient_policy
-from fastps.spec.partition import ShardPlan, partition
-from fastps.spec.rule import infos
-from fastps.spec.server import ServerSpec, ShardAddress
-from fastps.spec.table import MAX_TABLES, Table, infos_of, with_sightings
+from fastps.server.launch import launch
+from fastps.server.options import plan_server
+from fastps.spec.placement import Placement
+from fastps.spec.server import ServerSpec
 from fastps.tables.handle import TableHandle
 from fastps.transport.ray import RayMembership, RayTransport
 from fastps.workers.local import LocalWorker
 from fastps.workers.rounds import RoundWorker
 from fastps.workers.worker import Worker
 
-ISOLATIONS = ("shard", "none")
 GET_SECONDS = 60.0
 
 
@@ -103,9 +92,9 @@ class Creations:
     travelled work on them, whether or not it has kept one itself."""
 
     def __init__(self) -> None:
-        self._servers: dict[str, tuple[ServerSpec, cluster.Owned, weakref.ref[ParameterServer]]] = {}
+        self._servers: dict[str, tuple[ServerSpec, Owned, weakref.ref[ParameterServer]]] = {}
 
-    def add(self, server: ParameterServer, owned: cluster.Owned) -> None:
+    def add(self, server: ParameterServer, owned: Owned) -> None:
         self._servers[server._spec.server_id] = server._spec, owned, weakref.ref(server)
 
     def remove(self, server_id: str) -> None:
@@ -123,7 +112,7 @@ class Creations:
             found.append(server)
         return found
 
-    def _living(self) -> list[tuple[ServerSpec, cluster.Owned, weakref.ref[ParameterServer]]]:
+    def _living(self) -> list[tuple[ServerSpec, Owned, weakref.ref[ParameterServer]]]:
         """Not those of an earlier Ray, nor in a forked child those of its parent."""
         here = cluster.connection()
         return [server for server in self._servers.values() if server[1].connection == here]
@@ -219,6 +208,14 @@ class ParameterServer:
     array([1., 1., 1.], dtype=float32)
     """
 
+    _spec: ServerSpec
+    _session: Session | None
+    _owned: Owned | None
+    _owner_pid: int | None
+    _closed: bool
+    _free: bool  # pushes need no worker
+    _tables: dict[int, TableSession]
+
     def __init__(
         self,
         params: Any,
@@ -236,83 +233,17 @@ class ParameterServer:
         max_sessions: int = 128,
         max_workers: int = 64,
     ) -> None:
-        gradients = gradient_policy(nonfinite, clip_norm, clip_value)
-        if isolation not in ISOLATIONS:
-            raise OptionError(f"isolation: expected one of {ISOLATIONS}, got {isolation!r}")
-        timeout = positive("timeout", timeout, 1e9, "seconds")
-        max_sessions = whole("max_sessions", max_sessions, 1, 2048)
-        if consistency is not None and not isinstance(consistency, Consistency):
-            raise OptionError(
-                f"consistency: expected fastps.Async(), SSP(s), BSP() or LocalSGD(k), got {consistency!r}"
-            )
-        policy = Async() if consistency is None else consistency
-        if policy.rounds and isolation != "shard":
-            raise OptionError(f"isolation: {policy} applies updates in rounds, so there is nothing to relax; omit it")
-        max_workers = whole("max_workers", max_workers, policy.workers, 256)
-        if name is not None and (not isinstance(name, str) or not name):
-            raise OptionError(f"name: expected a non-empty str, got {name!r}")
-        structure, arrays, tables = _initial(params)
-        if tables and not isinstance(policy, Async):
-            raise OptionError(
-                f"consistency: tables are updated as pushes come, for which it must be fastps.Async(), got {policy}; "
-                f"keep them on a server of their own"
-            )
-        inheriting = {"/".join(path) or "table": path for path, table in tables.items() if table.rule is None}
-        assignment, of_tables = assign(
-            Add() if rule is None else rule, [leaf.name for leaf in structure.leaves], list(inheriting)
-        )
-        tables |= {p: tables[p].with_rule(r) for p, r in zip(inheriting.values(), of_tables, strict=True)}
-        late = [repr(rule) for rule in assignment.rules if rule.family.uses_pulled]
-        if policy.rounds and late:
-            raise OptionError(
-                f"rule: {late[0]} compensates for stale gradients, of which there are none in rounds; use SGD"
-            )
-        plans = partition(structure, num_shards, at_least_one=not tables)
-        infos_of_tables = infos_of(tables, len(plans))
-        capacity.require_addressable(max(plan.params_bytes for plan in plans))
-        rows = tuple((i, t.rule, t.life) for i, t in zip(infos_of_tables, tables.values(), strict=True))
-        functions = packed((assignment, rows))
-
-        cluster.start()
+        plan = plan_server(
+            params, rule=rule, num_shards=num_shards, consistency=consistency, isolation=isolation,
+            clip_norm=clip_norm, clip_value=clip_value, nonfinite=nonfinite, placement=placement, name=name,
+            timeout=timeout, max_sessions=max_sessions, max_workers=max_workers,
+        )  # fmt: skip
         _creations.warn()
-        if name is not None and cluster.named_actor(name) is not None:
-            raise NameTakenError(f"name: a server {name!r} lives already; use fastps.get({name!r}) or another name")
-        server_id = os.urandom(16).hex()
-        names = [cluster.generated(server_id, f"shard/{plan.index}") for plan in plans]
-        names[0] = name or names[0]
-        owned = cluster.Owned(cluster.require("create"), cluster.place(placement, len(plans), timeout), [])
-        self._owned: cluster.Owned | None = owned
-        self._session: Session | None = None
-        self._closed = False
-        self._owner_pid: int | None = os.getpid()
-        actors = owned.actors
-        try:
-            kind = shard_actor(len(cluster.nodes()) > 1)
-            for plan, options in zip(plans, owned.placed.options, strict=True):
-                options = {**options, "name": names[plan.index], "namespace": cluster.NAMESPACE}
-                actors.append(_start(kind.options(**options), plan, len(plans), name))
-            what = (functions, gradients.clips, max_sessions, isolation == "shard", max_workers, policy)
-            addresses = _create(actors, [(structure, plan.params_bytes, *what) for plan in plans], timeout)
-            self._spec = ServerSpec(
-                server_id, structure, plans, addresses, tuple(names), infos(assignment), assignment.of_leaf,
-                gradients, policy, float(timeout), name, infos_of_tables,
-            )  # fmt: skip
-            cluster.get([a.join.remote(self._spec) for a in actors], timeout, "create: shards that meet")
-            self._free = policy.bound is None
-            self._session = _attachments.session(self._spec)
-            if arrays is not None:
-                _fill(self._spec, self._session, arrays, timeout)
-            self._tables: dict[int, TableSession] = {}
-            _fill_tables(self, tables, timeout)
-            cluster.get(actors[0].publish.remote(), timeout, "create")
-        except BaseException as error:
-            if self._session is not None:
-                _attachments.drop(self._spec.server_id)
-            owned.kill()
-            if isinstance(error, SystemError) and error.__cause__ is not None:
-                raise error.__cause__ from None  # of a signal handler, which ran in a call of Ray's that hides it
-            raise
-        _creations.add(self, owned)
+        launched = launch(plan, _attachments.session, _attachments.drop)
+        self._spec, self._session = launched.spec, launched.session
+        self._owned, self._owner_pid = launched.owned, os.getpid()
+        self._closed, self._free, self._tables = False, plan.consistency.bound is None, {}
+        _creations.add(self, launched.owned)
 
     @classmethod
     def _handle(cls, spec: ServerSpec) -> ParameterServer:
@@ -731,49 +662,6 @@ def get(name: str, *, timeout: float | None = None) -> ParameterServer:
     return ParameterServer._handle(spec)
 
 
-def _initial(params: Any) -> tuple[Structure, list[Array] | None, dict[Path, Table]]:
-    """The arrays' structure, their values, and the tables."""
-    if isinstance(params, (int, np.integer)) and not isinstance(params, bool):
-        return zeros(int(params)), None, {}
-    tables: dict[Path, Table] = {}
-    rest = _without_tables(params, (), tables)
-    none = bool(tables) and isinstance(rest, Mapping) and not rest
-    structure, arrays = (Structure(()), None) if none else structure_of(rest)
-    require_distinct([*(leaf.path for leaf in structure.leaves), *tables])
-    tables = with_sightings(tables)
-    if len(tables) > MAX_TABLES:
-        raise OptionError(
-            f"create: expected at most {MAX_TABLES} tables, those of sightings included, got {len(tables)}"
-        )
-    return structure, arrays, tables
-
-
-def _without_tables(params: Any, path: Path, tables: dict[Path, Table]) -> Any:
-    """The mapping without its tables, which are put into `tables` by their names."""
-    if isinstance(params, Table):
-        tables[path] = params
-        return {}
-    if not isinstance(params, Mapping):
-        return params
-    rest: dict[Any, Any] = {}
-    for name, value in params.items():
-        require_name(name, path, "create")
-        found = len(tables)
-        kept = _without_tables(value, (*path, name), tables)
-        if len(tables) == found or (isinstance(value, Mapping) and kept):  # nothing of it was a table, or not all
-            rest[name] = kept
-    return rest
-
-
-def _fill_tables(server: ParameterServer, tables: dict[Path, Table], timeout: float) -> None:
-    """The rows that are there from the beginning."""
-    for number, table in enumerate(tables.values()):
-        if isinstance(table.init, init.Array):
-            values = np.asarray(table.init.values, table.dtype)
-            keys = np.arange(len(values)) if table.init.keys is None else table.init.keys
-            TableHandle(server, number).set(keys, values, timeout=timeout)
-
-
 def _push_pull(session: Session, grads: Any, pulled: Any, out: Any, timeout: float | None) -> Any:
     """What a `Future` of `push_pull_async` runs."""
     outcome = Outcome()
@@ -792,34 +680,3 @@ def _push(session: Session, grads: Any, pulled: Any, timeout: float | None) -> N
     except BaseException as error:
         outcome.tell(error)
         raise
-
-
-def _start(kind: Any, plan: ShardPlan, num_shards: int, name: str | None) -> Any:
-    try:
-        return kind.remote(plan.index, num_shards)
-    except ValueError as error:
-        if name is not None and cluster.named_actor(name) is not None:
-            raise NameTakenError(f"name: a server {name!r} lives already; use fastps.get({name!r})") from error
-        raise
-
-
-def _create(actors: list[Any], arguments: list[tuple[Any, ...]], timeout: float) -> tuple[ShardAddress, ...]:
-    """All shards at once: each says what it needs before any takes it."""
-    deadline, what = deadline_after(timeout), f"create: {len(actors)} shards"
-    needs = [actor.prepare.remote(*given) for actor, given in zip(actors, arguments, strict=True)]
-    try:
-        capacity.require_all(cluster.get(needs, left_until(deadline), what))
-    except WaitTimeoutError as error:
-        raise WaitTimeoutError(
-            f"{what}: not all processes started in time; Ray has {cluster.available()} free"
-        ) from error
-    return tuple(cluster.get([actor.create.remote() for actor in actors], left_until(deadline), what))
-
-
-def _fill(spec: ServerSpec, session: Session, arrays: list[Array], timeout: float) -> None:
-    """The initial values: written here for shards on this node, sent to the others."""
-    if session.shm is not None:
-        session.shm.group.fill(arrays)
-    for transport in session.transports:
-        if isinstance(transport, RayTransport):
-            transport.fill(arrays, timeout)

@@ -166,6 +166,11 @@ def test_the_server_loads_ray_but_neither_numba_nor_pyarrow():
     assert "numba" not in loaded
 
 
+def test_checking_the_options_of_a_server_loads_neither_ray_nor_numba():
+    loaded = loaded_after("import fastps.server.options")
+    assert not loaded & {"ray", "numba", "llvmlite", "pyarrow"}
+
+
 def test_attaching_to_arenas_of_the_node_loads_neither_ray_nor_numba():
     loaded = loaded_after("import fastps.transport.shm, fastps.spec.server")
     assert "llvmlite" in loaded

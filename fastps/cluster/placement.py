@@ -1,0 +1,118 @@
+"""Where the actors of a server go, and what is given back when it ends."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
+
+from fastps.cluster import ray as cluster
+from fastps.deadline import deadline_after, left_until
+from fastps.errors import FastPSError, PlacementError
+from fastps.spec.placement import PlacementRequest, amounts
+
+
+@dataclass
+class Placed:
+    """How to start each shard's actor, and the placement group to remove when the shards are gone."""
+
+    options: list[dict[str, Any]]
+    group: Any = None
+
+    def release(self) -> None:
+        if self.group is not None:
+            remove_placement_group(self.group)
+            self.group = None
+
+
+@dataclass
+class Owned:
+    """What ends with a server: the actors of its shards, which live as long as their owner has these handles, and
+    where they were placed."""
+
+    connection: cluster.Connection
+    placed: Placed
+    actors: list[Any]
+
+    def end(self, timeout: float) -> None:
+        """Tells the shards, then ends their processes. What has gone with Ray is gone."""
+        if cluster.connection() != self.connection:
+            return
+        with contextlib.suppress(FastPSError):  # a shard that is gone or stuck is killed all the same
+            cluster.get([actor.close.remote() for actor in self.actors], timeout, "close")
+        self.kill()
+
+    def kill(self) -> None:
+        for actor in self.actors:
+            ray.kill(actor)
+        self.placed.release()
+
+
+def place(request: PlacementRequest, num_shards: int, timeout: float) -> Placed:
+    """How to start the actors of a server's shards, with what they ask for reserved where Ray has a way to do so.
+
+    Raises PlacementError for what no node of the cluster has, and when a placement group is not ready within `timeout`
+    seconds.
+    """
+    known = cluster.nodes()
+    if request.strategy is not None:
+        return _by_strategy(request.strategy, num_shards, known, timeout)
+    if request.shards:
+        return Placed([_one(entry, shard, known) for shard, entry in enumerate(request.shards)])
+    # Not a soft one: Ray ignores those of actors that ask for no resources.
+    here = NodeAffinitySchedulingStrategy(cluster.this_node(), soft=False)
+    return Placed([{"num_cpus": 0, "scheduling_strategy": here} for _ in range(num_shards)])
+
+
+def _one(entry: str | Mapping[str, Any], shard: int, known: dict[str, dict[str, float]]) -> dict[str, Any]:
+    if isinstance(entry, str):
+        if entry not in known:
+            raise PlacementError(
+                f"placement of shard {shard}: no live node has the id {entry!r}; the live nodes are {sorted(known)}"
+            )
+        return {"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(entry, soft=False)}
+    wanted = amounts(entry)
+    if not any(all(has.get(name, 0) >= amount for name, amount in wanted.items()) for has in known.values()):
+        have = {node[:8]: {n: has.get(n, 0) for n in wanted} for node, has in known.items()}
+        raise PlacementError(f"placement of shard {shard}: no node has {wanted}; the live nodes have {have}")
+    return {"num_cpus": 0, **entry}
+
+
+def _by_strategy(strategy: str, num_shards: int, known: dict[str, dict[str, float]], timeout: float) -> Placed:
+    if strategy == "STRICT_SPREAD" and num_shards > len(known):
+        raise PlacementError(
+            f"placement: STRICT_SPREAD puts {num_shards} shards on different nodes, but only {len(known)} live"
+        )
+    # A bundle must ask for something: a thousandth of a CPU.
+    group = placement_group([{"CPU": 0.001}] * num_shards, strategy=strategy)
+    try:
+        ready = _wait(group, deadline_after(timeout))
+    except BaseException:
+        remove_placement_group(group)
+        raise
+    if not ready:
+        remove_placement_group(group)
+        raise PlacementError(
+            f"placement: the cluster could not reserve {strategy} for {num_shards} shards within {timeout:g} s; it has "
+            f"{cluster.available()} left"
+        )
+    return Placed(
+        [
+            {"num_cpus": 0.001, "scheduling_strategy": PlacementGroupSchedulingStrategy(group, i)}
+            for i in range(num_shards)
+        ],
+        group,
+    )
+
+
+def _wait(group: Any, deadline: float) -> bool:
+    """In short steps: Ray looks at signals only between them."""
+    while left_until(deadline) > 0:
+        if group.wait(min(0.5, left_until(deadline))):
+            return True
+    return False

@@ -1,0 +1,136 @@
+"""From a plan to a server whose shards serve, or to nothing: what has been started when an error comes is ended again.
+
+Called by the constructor of `ParameterServer`, in the process that is going to own the server. In this order: Ray, a
+place for each shard, its actor, its arena once all shards have said what they need, the arenas of its neighbours, and
+the initial values. Last it is published, which is when `fastps.get` finds it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fastps.client.rows import TableSession
+from fastps.client.session import Session
+from fastps.cluster import ray as cluster
+from fastps.cluster.by_value import packed
+from fastps.cluster.placement import Owned, place
+from fastps.deadline import deadline_after, left_until
+from fastps.errors import NameTakenError, WaitTimeoutError
+from fastps.machine import capacity
+from fastps.outcome import Outcome
+from fastps.server.options import FirstRows, ServerPlan
+from fastps.shard.actor import shard_actor
+from fastps.spec.arrays import Array
+from fastps.spec.server import ServerSpec, ShardAddress
+from fastps.transport.ray import RayTransport
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A server that serves.
+
+    Attributes
+    ----------
+    spec : what its handles carry
+    owned : what ends with it
+    session : of this process
+    """
+
+    spec: ServerSpec
+    owned: Owned
+    session: Session
+
+
+def launch(plan: ServerPlan, attach: Callable[[ServerSpec], Session], detach: Callable[[str], None]) -> Launched:
+    """Starts what was planned. `attach` makes this process's session; `detach` closes the one of a server id, if any.
+
+    Raises
+    ------
+    RuleError, RayRequiredError, PlacementError, NameTakenError, ArenaMemoryError, CompileError, WaitTimeoutError,
+    TableFullError
+        Nothing is left behind, whatever is raised, by signal handlers too.
+    """
+    functions = packed((plan.assignment, tuple((table.info, table.rule, table.life) for table in plan.tables)))
+    cluster.start()
+    if plan.name is not None and cluster.named_actor(plan.name) is not None:
+        raise NameTakenError(
+            f"name: a server {plan.name!r} lives already; use fastps.get({plan.name!r}) or another name"
+        )
+    server_id = os.urandom(16).hex()
+    names = [cluster.generated(server_id, f"shard/{shard.index}") for shard in plan.shards]
+    names[0] = plan.name or names[0]
+    owned = Owned(cluster.require("create"), place(plan.placement, len(plan.shards), plan.timeout), [])
+    try:
+        _start(plan, names, owned)
+        addresses = _create(plan, functions, owned.actors)
+        spec = plan.spec(server_id, addresses, tuple(names))
+        cluster.get([a.join.remote(spec) for a in owned.actors], plan.timeout, "create: shards that meet")
+        session = attach(spec)
+        if plan.arrays is not None:
+            _fill(session, plan.arrays, plan.timeout)
+        for rows in plan.first_rows:
+            _fill_table(session, rows, plan.timeout)
+        cluster.get(owned.actors[0].publish.remote(), plan.timeout, "create")
+    except BaseException as error:
+        detach(server_id)
+        owned.kill()
+        if isinstance(error, SystemError) and error.__cause__ is not None:
+            raise error.__cause__ from None  # of a signal handler, which ran in a call of Ray's that hides it
+        raise
+    return Launched(spec, owned, session)
+
+
+def _start(plan: ServerPlan, names: list[str], owned: Owned) -> None:
+    """The actors, each of which `owned` has as soon as there is something to end."""
+    kind = shard_actor(len(cluster.nodes()) > 1)
+    for shard, placed in zip(plan.shards, owned.placed.options, strict=True):
+        options = {**placed, "name": names[shard.index], "namespace": cluster.NAMESPACE}
+        try:
+            owned.actors.append(kind.options(**options).remote(shard.index, len(plan.shards)))
+        except ValueError as error:
+            if plan.name is not None and cluster.named_actor(plan.name) is not None:
+                raise NameTakenError(
+                    f"name: a server {plan.name!r} lives already; use fastps.get({plan.name!r})"
+                ) from error
+            raise
+
+
+def _create(plan: ServerPlan, functions: bytes, actors: list[Any]) -> tuple[ShardAddress, ...]:
+    """The arenas of all shards at once: each says what it needs before any takes it."""
+    deadline, what = deadline_after(plan.timeout), f"create: {len(actors)} shards"
+    options = (
+        functions, plan.gradients.clips, plan.max_sessions, plan.isolated, plan.max_workers, plan.consistency,
+    )  # fmt: skip
+    needs = [
+        actor.prepare.remote(plan.structure, shard.params_bytes, *options)
+        for actor, shard in zip(actors, plan.shards, strict=True)
+    ]
+    try:
+        capacity.require_all(cluster.get(needs, left_until(deadline), what))
+    except WaitTimeoutError as error:
+        raise WaitTimeoutError(
+            f"{what}: not all processes started in time; Ray has {cluster.available()} free"
+        ) from error
+    return tuple(cluster.get([actor.create.remote() for actor in actors], left_until(deadline), what))
+
+
+def _fill(session: Session, arrays: list[Array], timeout: float) -> None:
+    """The initial values: written here for shards on this node, sent to the others."""
+    if session.shm is not None:
+        session.shm.group.fill(arrays)
+    for transport in session.transports:
+        if isinstance(transport, RayTransport):
+            transport.fill(arrays, timeout)
+
+
+def _fill_table(session: Session, rows: FirstRows, timeout: float) -> None:
+    table, outcome = TableSession(session, rows.table), Outcome()
+    slots = [None] * (len(table.info.streams) - 1)  # begin as those of any row
+    try:
+        table.set(rows.keys, [rows.values, *slots], timeout, outcome)
+    except BaseException as error:
+        outcome.tell(error, "set")
+        raise

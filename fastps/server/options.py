@@ -1,0 +1,239 @@
+"""What a `ParameterServer` is asked for, checked before anything starts. Pure: it loads no Ray and takes no memory but
+for contiguous copies of arrays that are not.
+
+`plan_server` takes the arguments of the constructor and raises a typed error for the first one that does not suit, or
+answers a plan. What remains to be found out is what a cluster can say: whether the name is free, whether some node has
+the resources, whether the memory is there. That is `fastps.server.launch`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastps import init
+from fastps.consistency import Async, Consistency
+from fastps.errors import OptionError
+from fastps.machine import capacity
+from fastps.messages import brief
+from fastps.rules import Add, Rule
+from fastps.rules.assignment import Assignment, assign
+from fastps.scalars import choice, positive, whole
+from fastps.spec.arrays import Array, Path, Structure, require_distinct, require_name, structure_of, zeros
+from fastps.spec.gradients import GradientPolicy, gradient_policy
+from fastps.spec.keys import Keys, as_keys
+from fastps.spec.partition import ShardPlan, partition
+from fastps.spec.placement import PlacementRequest, placement_request
+from fastps.spec.rule import infos
+from fastps.spec.server import ServerSpec, ShardAddress
+from fastps.spec.table import MAX_TABLES, Life, Table, TableInfo, infos_of, with_sightings
+
+ISOLATIONS = ("shard", "none")
+MAX_SESSIONS, MAX_WORKERS = 2048, 256
+LONGEST_TIMEOUT = 1e9  # seconds
+
+
+@dataclass(frozen=True, eq=False)
+class FirstRows:
+    """Rows of a table that are there from the beginning.
+
+    Attributes
+    ----------
+    table : its number
+    keys : uint64[n]
+    values : dtype[n, dim], C-contiguous
+    """
+
+    table: int
+    keys: Keys
+    values: Array
+
+
+@dataclass(frozen=True)
+class TablePlan:
+    """A table of a server, those of sightings included.
+
+    Attributes
+    ----------
+    info : what handles will know of it
+    rule : its own, or the one that it inherits
+    life : when its rows begin and end
+    """
+
+    info: TableInfo
+    rule: Rule
+    life: Life
+
+
+@dataclass(frozen=True, eq=False)
+class ServerPlan:
+    """A server as it is going to be.
+
+    Attributes
+    ----------
+    structure : of the arrays
+    arrays : their initial values in order, C-contiguous; the user's own where those are; None: zeros
+    shards : what each shard holds
+    assignment : the rules of the arrays
+    tables : in the order of their numbers
+    first_rows : of those tables that begin with some
+    gradients : what happens to gradients first
+    consistency : how far workers may be apart
+    isolated : whether a pull sees a whole number of pushes, see "shard" in `ParameterServer`
+    placement : where the shards should go
+    name : for `fastps.get`, or None
+    timeout : seconds that creation and operations wait
+    max_sessions, max_workers : per shard, and at once
+    """
+
+    structure: Structure
+    arrays: list[Array] | None
+    shards: tuple[ShardPlan, ...]
+    assignment: Assignment
+    tables: tuple[TablePlan, ...]
+    first_rows: tuple[FirstRows, ...]
+    gradients: GradientPolicy
+    consistency: Consistency
+    isolated: bool
+    placement: PlacementRequest
+    name: str | None
+    timeout: float
+    max_sessions: int
+    max_workers: int
+
+    def spec(self, server_id: str, addresses: tuple[ShardAddress, ...], actors: tuple[str, ...]) -> ServerSpec:
+        """What handles carry, once the shards are where they are."""
+        return ServerSpec(
+            server_id, self.structure, self.shards, addresses, actors, infos(self.assignment), self.assignment.of_leaf,
+            self.gradients, self.consistency, self.timeout, self.name, tuple(table.info for table in self.tables),
+        )  # fmt: skip
+
+
+def plan_server(
+    params: Any,
+    *,
+    rule: Any,
+    num_shards: Any,
+    consistency: Any,
+    isolation: Any,
+    clip_norm: Any,
+    clip_value: Any,
+    nonfinite: Any,
+    placement: Any,
+    name: Any,
+    timeout: Any,
+    max_sessions: Any,
+    max_workers: Any,
+) -> ServerPlan:
+    """The plan for the arguments of `ParameterServer`, which see. The defaults are there."""
+    gradients = gradient_policy(nonfinite, clip_norm, clip_value)
+    isolation = choice("isolation", isolation, ISOLATIONS)
+    timeout = positive("timeout", timeout, LONGEST_TIMEOUT, "seconds")
+    max_sessions = whole("max_sessions", max_sessions, 1, MAX_SESSIONS)
+    policy = _policy(consistency, isolation)
+    max_workers = whole("max_workers", max_workers, policy.workers, MAX_WORKERS)
+    if name is not None and (not isinstance(name, str) or not name):
+        raise OptionError(f"name: expected a non-empty str, got {brief(name)}")
+    structure, arrays, tables = _initial(params)
+    if tables and not isinstance(policy, Async):
+        raise OptionError(
+            f"consistency: tables are updated as pushes come, for which it must be fastps.Async(), got {policy}; "
+            f"keep them on a server of their own"
+        )
+    assignment, tables = _rules(rule, structure, tables, policy)
+    shards = partition(structure, num_shards, at_least_one=not tables)
+    table_plans = _table_plans(tables, len(shards))
+    first_rows = _first_rows(tables, table_plans)
+    capacity.require_addressable(max(shard.params_bytes for shard in shards))
+    return ServerPlan(
+        structure, arrays, shards, assignment, table_plans, first_rows, gradients, policy, isolation == "shard",
+        placement_request(placement, len(shards)), name, timeout, max_sessions, max_workers,
+    )  # fmt: skip
+
+
+def _policy(consistency: Any, isolation: str) -> Consistency:
+    if consistency is not None and not isinstance(consistency, Consistency):
+        raise OptionError(
+            f"consistency: expected fastps.Async(), SSP(s), BSP() or LocalSGD(k), got {brief(consistency)}"
+        )
+    policy = Async() if consistency is None else consistency
+    if policy.rounds and isolation != "shard":
+        raise OptionError(f"isolation: {policy} applies updates in rounds, so there is nothing to relax; omit it")
+    return policy
+
+
+def _initial(params: Any) -> tuple[Structure, list[Array] | None, dict[Path, Table]]:
+    """The arrays' structure, their values, and the tables."""
+    if isinstance(params, (int, np.integer)) and not isinstance(params, bool):
+        return zeros(int(params)), None, {}
+    tables: dict[Path, Table] = {}
+    rest = _without_tables(params, (), tables)
+    none = bool(tables) and isinstance(rest, Mapping) and not rest
+    structure, arrays = (Structure(()), None) if none else structure_of(rest)
+    require_distinct([*(leaf.path for leaf in structure.leaves), *tables])
+    tables = with_sightings(tables)
+    if len(tables) > MAX_TABLES:
+        raise OptionError(
+            f"create: expected at most {MAX_TABLES} tables, those of sightings included, got {len(tables)}"
+        )
+    return structure, arrays, tables
+
+
+def _without_tables(params: Any, path: Path, tables: dict[Path, Table]) -> Any:
+    """The mapping without its tables, which are put into `tables` by their names."""
+    if isinstance(params, Table):
+        tables[path] = params
+        return {}
+    if not isinstance(params, Mapping):
+        return params
+    rest: dict[Any, Any] = {}
+    for name, value in params.items():
+        require_name(name, path, "create")
+        found = len(tables)
+        kept = _without_tables(value, (*path, name), tables)
+        if len(tables) == found or (isinstance(value, Mapping) and kept):  # nothing of it was a table, or not all
+            rest[name] = kept
+    return rest
+
+
+def _rules(
+    rule: Any, structure: Structure, tables: dict[Path, Table], policy: Consistency
+) -> tuple[Assignment, dict[Path, Table]]:
+    """The rules of the arrays, and the tables with theirs."""
+    inheriting = {"/".join(path) or "table": path for path, table in tables.items() if table.rule is None}
+    assignment, of_tables = assign(
+        Add() if rule is None else rule, [leaf.name for leaf in structure.leaves], list(inheriting)
+    )
+    late = [repr(rule) for rule in assignment.rules if rule.family.uses_pulled]
+    if policy.rounds and late:
+        raise OptionError(
+            f"rule: {late[0]} compensates for stale gradients, of which there are none in rounds; use SGD"
+        )
+    return assignment, tables | {
+        path: tables[path].with_rule(rule) for path, rule in zip(inheriting.values(), of_tables, strict=True)
+    }
+
+
+def _table_plans(tables: dict[Path, Table], num_shards: int) -> tuple[TablePlan, ...]:
+    plans = []
+    for info, table in zip(infos_of(tables, num_shards), tables.values(), strict=True):
+        assert table.rule is not None  # its own, or one of `_rules`
+        plans.append(TablePlan(info, table.rule, table.life))
+    return tuple(plans)
+
+
+def _first_rows(tables: dict[Path, Table], plans: tuple[TablePlan, ...]) -> tuple[FirstRows, ...]:
+    """Raises KeysError, DtypeError or ShapeError for keys that are not of the table's kind."""
+    found = []
+    for number, (table, plan) in enumerate(zip(tables.values(), plans, strict=True)):
+        if isinstance(table.init, init.Array):
+            values = np.ascontiguousarray(table.init.values, table.dtype)
+            what = f"set `{plan.info.name}` keys"
+            keys = as_keys(np.arange(len(values)) if table.init.keys is None else table.init.keys, table.keys, what)
+            if len(keys) != len(values):
+                raise OptionError(f"{what}: expected a key for each of {len(values)} rows, got {len(keys)}")
+            found.append(FirstRows(number, keys, values))
+    return tuple(found)
