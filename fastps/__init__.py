@@ -43,7 +43,8 @@ from fastps.rules import (
 if TYPE_CHECKING:
     from fastps.client.future import Future
     from fastps.client.view import View
-    from fastps.server.handle import ParameterServer, get, servers
+    from fastps.server.find import get, servers
+    from fastps.server.handle import ParameterServer
     from fastps.spec.table import Table
     from fastps.tables.handle import TableHandle, TableStats
 
@@ -62,8 +63,8 @@ _LAZY = {
     "TableHandle": "fastps.tables.handle",
     "TableStats": "fastps.tables.handle",
     "View": "fastps.client.view",
-    "get": "fastps.server.handle",
-    "servers": "fastps.server.handle",
+    "get": "fastps.server.find",
+    "servers": "fastps.server.find",
 }
 
 

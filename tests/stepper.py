@@ -14,10 +14,10 @@ import time
 
 import numpy as np
 
+from fastps.client.attach import Attachment
 from fastps.client.session import Session
 from fastps.testing.history import Recorder
-from fastps.workers.rounds import RoundWorker
-from fastps.workers.worker import Worker
+from fastps.workers.policies import worker_of
 
 
 def uniform(array):
@@ -28,11 +28,11 @@ def uniform(array):
 def step(spec, path, pause, steps):
     stopping = []
     signal.signal(signal.SIGTERM, lambda *_: stopping.append(True))
-    session = Session(spec, spec.addresses[0].node_id, None, lambda grads, timeout: grads, None)
-    kind = RoundWorker if spec.consistency.rounds else Worker
+    attachment = Attachment(spec)
+    attachment.use(Session(spec, spec.nodes[0].node_id, None, lambda grads, timeout: grads, None))
     ones = np.ones(spec.structure.leaves[0].shape, spec.structure.leaves[0].dtype)
     out = np.empty_like(ones)
-    with Recorder(kind(session, session.join(None, None)), path=path, value=uniform) as w:
+    with Recorder(worker_of(attachment, attachment.session.join(None, None)), path=path, value=uniform) as w:
         while not stopping and (steps == 0 or len(w.events) <= 2 * steps):
             w.pull(out=out)
             if pause:

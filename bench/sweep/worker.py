@@ -13,9 +13,8 @@ from bench import peers
 from bench.peers.memory import array
 from bench.sweep.loop import stamps
 from fastps import ParameterServer
+from fastps.client.attach import new_session
 from fastps.client.session import Session
-from fastps.cluster import ray as cluster
-from fastps.transport.ray import RayMembership, RayTransport
 
 Operation = Callable[[], object]
 LONGEST_LEAD = 1.0  # seconds; a node's clock may be wrong
@@ -23,8 +22,8 @@ LONGEST_LEAD = 1.0  # seconds; a node's clock may be wrong
 
 def over_ray(server: ParameterServer) -> Session:
     """Makes a handle work as if this process were on no shard's node. The session is for the caller to close."""
-    session = Session(server._spec, "", RayTransport, cluster.resolve, RayMembership)
-    server._session = session
+    session = new_session(server.attachment.spec, "")
+    server.attachment.use(session)
     return session
 
 

@@ -16,7 +16,7 @@ from fastps.deadline import deadline_after, left_until
 from fastps.errors import ClosedError
 from fastps.spec.server import ServerSpec
 from fastps.transport.carriers import CARRIERS
-from fastps.transport.contract import Buffer, Carrier
+from fastps.transport.contract import Carrier
 from fastps.transport.loopback import Loopback
 from fastps.transport.membership import RemoteMembership
 from fastps.transport.ray import RayCarrier
@@ -71,7 +71,7 @@ class Attachments:
 
 
 def new_session(spec: ServerSpec, node_id: str | None) -> Session:
-    """Of a process on this node. Raises RayRequiredError where other nodes have shards and this process is not in Ray."""
+    """Of a process on this node. Raises RayRequiredError where that is needed, and this process is not in Ray."""
     session = Session(spec, node_id, connect, cluster.resolve, enrol)
     if not session.all_here:
         cluster.require(spec.labels(session.endpoints[0].shards))

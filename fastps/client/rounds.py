@@ -1,5 +1,5 @@
-"""The arrays of a server, as one process uses them, where updates are applied in rounds: what is read is one round of all
-shards; what is pushed goes to a worker's trays.
+"""The arrays of a server, as one process uses them, where updates are applied in rounds: what is read is one round of
+all shards; what is pushed goes to a worker's trays.
 
 Whoever reads or writes brings the shards to the last round that closed first, as far as others have not: see
 csrc/rounds.h.

@@ -55,8 +55,8 @@ class RowSession:
             )
 
     def _make_room(self, error: TableFullError, keys: Array, deadline: float) -> None:
-        """Rows of a full shard end. Raises `error` where that does not help, and WaitTimeoutError when it takes too long:
-        the operation goes on from where the nodes have left it."""
+        """Rows of a full shard end. Raises `error` where that does not help, and WaitTimeoutError when it takes too
+        long: the operation goes on from where the nodes have left it."""
         shard = error.shard
         mine = np.unique(keys[shards_of(keys, self.num_shards) == shard])
         if len(mine) > error.capacity:

@@ -1,4 +1,5 @@
-"""A process's side of a server: one for all its handles and threads. It knows the nodes, and runs operations on all of them.
+"""A process's side of a server: one for all its handles and threads. It knows the nodes, and runs operations on all of
+them.
 
 What the verbs mean is in `arrays`, `rounds` and `rows`.
 """
@@ -16,7 +17,7 @@ from fastps.arrays.checks import norm_of
 from fastps.client.future import Queue
 from fastps.client.resume import merged, tokens_of
 from fastps.deadline import deadline_after, left_until
-from fastps.errors import FastPSError, NonfiniteError, OptionError, RayRequiredError, SplitError, WaitTimeoutError
+from fastps.errors import FastPSError, NonfiniteError, OptionError, RayRequiredError, SplitError
 from fastps.observe.stats import ServerStats, ShardStats
 from fastps.spec.server import ServerSpec
 from fastps.transport.arenas import is_here, require_alive
@@ -65,7 +66,7 @@ class Session:
         return self.spec.timeout if timeout is None else timeout
 
     def endpoint_of(self, shard: int) -> Endpoint:
-        return self.endpoints[self._endpoint_of_shard[shard]]
+        return self.endpoints[int(self._endpoint_of_shard[shard])]
 
     def process_of(self, shard: int) -> Endpoint:
         """To a shard's process, wherever it is: for what that alone can do."""
@@ -86,9 +87,9 @@ class Session:
         resume: Any = None,
         outcome: Outcome | None = None,
     ) -> tuple[int, ...]:
-        """Runs an operation on all nodes at once. Answers per shard the version that was read or made; 0 where there was
-        nothing to do. Raises what went wrong on any node, with where it went right. A signal's exception leaves at once:
-        what other nodes make of their part is not known then."""
+        """Runs an operation on all nodes at once. Answers per shard the version that was read or made; 0 where there
+        was nothing to do. Raises what went wrong on any node, with where it went right. A signal's exception leaves at
+        once: what other nodes make of their part is not known then."""
         deadline, owner = deadline_after(self.limit(timeout)), (self, operation.table)
         tokens = tokens_of(resume, owner, verb)
         rows = operation.table is not None and len(self.endpoints) > 1
@@ -134,17 +135,16 @@ class Session:
         """What each node answers, one after the other."""
         deadline = deadline_after(self.limit(timeout))
         return [
-            endpoint.ask(verb, *arguments, timeout=left_until(deadline), outcome=outcome)
-            for endpoint in self.endpoints
+            endpoint.ask(verb, *arguments, timeout=left_until(deadline), outcome=outcome) for endpoint in self.endpoints
         ]
 
-    def late(self, error: WaitTimeoutError, pushes: bool, table: int | None = None) -> BaseException:
+    def late(self, error: FastPSError, pushes: bool, table: int | None = None) -> BaseException:
         """The error of an operation on this node alone, which is all of the server."""
         return merged([(0, error)], (), pushes, (self, table))
 
     def scale(self, grads: Arrays, verb: str, resume: Any, where: Callable[[], str]) -> float | None:
-        """The factor of gradients by their global norm, or None when the push is to be skipped, which is counted. `where`
-        names the element that is not finite. Raises NonfiniteError when the server refuses such pushes."""
+        """The factor of gradients by their global norm, or None when the push is to be skipped, which is counted.
+        `where` names the element that is not finite. Raises NonfiniteError when the server refuses such pushes."""
         policy, scale, finite = self.spec.gradients, 1.0, True
         if not policy.inspects:
             return scale

@@ -1,140 +1,36 @@
-"""ParameterServer: creates and places shards, and hands out handles to them."""
+"""ParameterServer: what creates a server, and the handle of one."""
 
 from __future__ import annotations
 
 import os
-import threading
-import warnings
-import weakref
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
 from fastps._core import Outcome
-from fastps.client.future import Future
-from fastps.client.rows import TableSession
-from fastps.client.session import Session
-from fastps.client.view import View
-from fastps.cluster import ray as cluster
+from fastps.client.attach import Attachment, attachments
 from fastps.cluster.placement import Owned
-from fastps.consistency import BSP, Consistency
+from fastps.consistency import Consistency
 from fastps.deadline import seconds
-from fastps.errors import (
-    ClosedError,
-    NamesError,
-    OptionError,
-    RankError,
-    ServerNotFoundError,
-    WaitTimeoutError,
-    WorkerRequiredError,
-)
-from fastps.messages import few, few_of
+from fastps.errors import NamesError, OptionError
+from fastps.messages import few_of
 from fastps.observe.stats import ServerStats
 from fastps.rules import Rule, RuleFamily
-from fastps.scalars import whole
-from fastps.server.array import ArrayHandle
+from fastps.server.actor_style import ActorStyleServer
+from fastps.server.creations import Creations
 from fastps.server.launch import launch
 from fastps.server.options import plan_server
+from fastps.server.verbs import ArrayVerbs
 from fastps.spec.placement import Placement
 from fastps.spec.server import ServerSpec
 from fastps.tables.handle import TableHandle
-from fastps.transport.ray import RayMembership, RayTransport
-from fastps.workers.local import LocalWorker
-from fastps.workers.rounds import RoundWorker
-from fastps.workers.worker import Worker
+from fastps.tables.named import handle_named
 
-GET_SECONDS = 60.0
+CLOSE_SECONDS = 10.0
+creations = Creations()
 
 
-class Attachments:
-    """The sessions of this process: a server is attached once, however many handles arrive in however many tasks.
-
-    Kept between tasks, so the next one finds the arenas mapped; those of closed servers go when another is attached.
-    """
-
-    KEPT = 16
-
-    def __init__(self) -> None:
-        self._sessions: OrderedDict[str, Session] = OrderedDict()
-        self._lock = threading.Lock()
-        os.register_at_fork(after_in_child=self._begin_in_child)
-
-    def _begin_in_child(self) -> None:
-        """A thread that held the lock is not in the child, and Ray is of no use there: what it was needed for may be
-        within reach without it."""
-        self._lock = threading.Lock()
-        self._sessions = OrderedDict((i, s) for i, s in self._sessions.items() if s.all_here)
-
-    def session(self, spec: ServerSpec) -> Session:
-        with self._lock:
-            session = self._sessions.get(spec.server_id)
-            if session is None:
-                for server_id in [i for i, s in self._sessions.items() if not s.alive()]:
-                    self._sessions.pop(server_id).close()
-                session = Session(spec, cluster.this_node(), RayTransport, cluster.resolve, RayMembership)
-                if not session.all_here:
-                    cluster.require(spec.labels(session.transports[0].shards))
-                self._sessions[spec.server_id] = session
-                while len(self._sessions) > self.KEPT:
-                    self._sessions.popitem(last=False)  # handles that use it keep it
-            return session
-
-    def drop(self, server_id: str) -> None:
-        with self._lock:
-            session = self._sessions.pop(server_id, None)
-        if session is not None:
-            session.close()
-
-
-class Creations:
-    """The servers that this process has created and not closed. They live until it ends, since handles that have
-    travelled work on them, whether or not it has kept one itself."""
-
-    def __init__(self) -> None:
-        self._servers: dict[str, tuple[ServerSpec, Owned, weakref.ref[ParameterServer]]] = {}
-
-    def add(self, server: ParameterServer, owned: Owned) -> None:
-        self._servers[server._spec.server_id] = server._spec, owned, weakref.ref(server)
-
-    def remove(self, server_id: str) -> None:
-        self._servers.pop(server_id, None)
-
-    def handles(self) -> list[ParameterServer]:
-        """One of each, with which it can be closed."""
-        found = []
-        for spec, owned, reference in self._living():
-            server = reference()
-            if server is None:
-                server = ParameterServer._handle(spec)
-                server._owned, server._owner_pid = owned, os.getpid()
-                self.add(server, owned)
-            found.append(server)
-        return found
-
-    def _living(self) -> list[tuple[ServerSpec, Owned, weakref.ref[ParameterServer]]]:
-        """Not those of an earlier Ray, nor in a forked child those of its parent."""
-        here = cluster.connection()
-        return [server for server in self._servers.values() if server[1].connection == here]
-
-    def warn(self) -> None:
-        """Says how many there are that the program cannot close any more, having let go of their handles."""
-        lost = [spec for spec, _, reference in self._living() if reference() is None]
-        if lost:
-            mib = sum(plan.params_bytes for spec in lost for plan in spec.plans) / 2**20
-            warnings.warn(
-                f"this process has let go of its handles of {len(lost)} server{'s' * (len(lost) > 1)} without close(), "
-                f"which live on with {mib:,.0f} MiB of parameters; `for ps in fastps.servers(): ps.close()` ends all "
-                f"servers that it has created",
-                stacklevel=3,
-            )
-
-
-_attachments = Attachments()
-_creations = Creations()
-
-
-class ParameterServer:
+class ParameterServer(ArrayVerbs):
     """The parameters of a model, stored in shards and served to workers.
 
     A handle: it travels to Ray tasks and actors, other processes and files, and every process that holds one works on
@@ -208,14 +104,6 @@ class ParameterServer:
     array([1., 1., 1.], dtype=float32)
     """
 
-    _spec: ServerSpec
-    _session: Session | None
-    _owned: Owned | None
-    _owner_pid: int | None
-    _closed: bool
-    _free: bool  # pushes need no worker
-    _tables: dict[int, TableSession]
-
     def __init__(
         self,
         params: Any,
@@ -238,270 +126,53 @@ class ParameterServer:
             clip_norm=clip_norm, clip_value=clip_value, nonfinite=nonfinite, placement=placement, name=name,
             timeout=timeout, max_sessions=max_sessions, max_workers=max_workers,
         )  # fmt: skip
-        _creations.warn()
-        launched = launch(plan, _attachments.session, _attachments.drop)
-        self._spec, self._session = launched.spec, launched.session
-        self._owned, self._owner_pid = launched.owned, os.getpid()
-        self._closed, self._free, self._tables = False, plan.consistency.bound is None, {}
-        _creations.add(self, launched.owned)
-
-    @classmethod
-    def _handle(cls, spec: ServerSpec) -> ParameterServer:
-        handle = cls.__new__(cls)
-        handle._spec, handle._session, handle._owner_pid, handle._owned = spec, None, None, None
-        handle._closed, handle._free, handle._tables = False, spec.consistency.bound is None, {}
-        return handle
+        creations.warn()
+        launched = launch(plan, attachments.session, attachments.drop)
+        self.__setstate__((launched.spec, launched.owned))
+        self.attachment.use(launched.session)
+        creations.add(launched.spec, launched.owned, self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self)._handle, (self._spec,)
+        return handle_of, (self.attachment.spec,)
+
+    def __setstate__(self, state: tuple[ServerSpec, Owned | None]) -> None:
+        """A handle of a server; with what ends with it, that of its owner."""
+        spec, self._owned = state
+        self._owner_pid = None if self._owned is None else os.getpid()
+        self.attachment = Attachment(spec)
+        self._free = spec.consistency.bound is None
 
     @staticmethod
-    def remote(params: Any, **options: Any) -> Any:
+    def remote(params: Any, **options: Any) -> ActorStyleServer:
         """A server used like a Ray actor: ``ps.get_params.remote()``, ``ps.update_params.remote(grad)`` and every other
         verb answer Ray object references. Called without `remote`, verbs take no message at all. See
         `fastps.server.actor_style.ActorStyleServer`."""
-        from fastps.server.actor_style import ActorStyleServer
-
-        return ActorStyleServer(ParameterServer(params, **options))
-
-    def _attach(self) -> Session:
-        if self._closed:
-            raise ClosedError(
-                "this handle was closed; create a new server, or get another handle with fastps.get(name)"
-            )
-        if self._session is None:
-            self._session = _attachments.session(self._spec)
-        return self._session
-
-    def _attach_table(self, number: int) -> TableSession:
-        table = self._tables.get(number)
-        session = self._session or self._attach()
-        if table is None or table.session is not session:
-            table = self._tables[number] = TableSession(session, number)
-        return table
+        return ActorStyleServer(ParameterServer(params, **options), handle_of)
 
     def __getitem__(self, name: str) -> Any:
-        """The table or the array of this name: a `TableHandle` or an `ArrayHandle`. Names of nested mappings are joined
-        by "/"."""
-        spec = self._spec
-        if name in spec.table_names:
-            return TableHandle(self, spec.table_names[name])
-        for number, leaf in enumerate(spec.structure.leaves):
-            if leaf.name == name:
-                return ArrayHandle(self, number)
-        raise NamesError(f"no array or table is called {name!r}; there are {few(spec.names)}")
+        """The table or the array of this name: a `TableHandle` or an `ArrayHandle`. Names of nested mappings are
+        joined by "/"."""
+        return handle_named(self.attachment, name)
 
     def __contains__(self, name: object) -> bool:
         """Whether there is an array or a table of this name."""
-        return name in self._spec.names
+        return name in self.attachment.spec.names
 
     def __iter__(self) -> Iterator[str]:
         """The names of the arrays in order, then of the tables. A bare array is "params", a bare table "table"."""
-        return iter(self._spec.names)
+        return iter(self.attachment.spec.names)
 
     def __len__(self) -> int:
         """How many arrays and tables there are."""
-        return len(self._spec.names)
+        return len(self.attachment.spec.names)
 
     @property
     def table(self) -> TableHandle:
         """The only table. Raises NamesError when there are more, or none."""
-        names = self._spec.table_names
+        names = self.attachment.spec.table_names
         if len(names) != 1:
             raise NamesError(f"table: expected a server with one table, it has {list(names)}; use ps[name]")
-        return TableHandle(self, *names.values())
-
-    def pull(self, *, out: Any = None, timeout: float | None = None) -> Any:
-        """A copy of the parameters, in the structure that they came in.
-
-        Parameters
-        ----------
-        out : array or mapping, optional
-            Written in place and returned: writable, C-contiguous arrays of the parameters' shapes and dtypes.
-        timeout : float, optional
-            Seconds.
-
-        Raises
-        ------
-        ShapeError, DtypeError, NamesError, OutputError
-            `out` does not fit; nothing was done.
-        ClosedError, ShardDiedError, WaitTimeoutError
-            What `out` holds is undefined.
-
-        Notes
-        -----
-        For each shard the state after a whole number of pushes (``isolation="shard"``); NaN passes through. Cost on the
-        parameters' node: one C call that copies once; with `out` no allocation, and uncontended no system call. From
-        another node: one Ray call for each node that has shards. From 12 MiB on `out` is written past the caches.
-        """
-        return (self._session or self._attach()).pull(out, seconds(timeout))[0]
-
-    def push(self, grads: Any, *, pulled: Any = None, timeout: float | None = None, resume: Any = None) -> None:
-        """Applies the rule to every parameter with its gradient. When it returns, it has happened.
-
-        Parameters
-        ----------
-        grads : array or mapping
-            Of the parameters' shapes and dtypes; read in place where C-contiguous. Ray object references and futures
-            are waited for.
-        pulled : array or mapping, optional
-            The parameters with which the gradients were computed, for rules that use them (`fastps.DCASGD`).
-        timeout : float, optional
-            Seconds.
-        resume : object, optional
-            ``error.resume`` of the WaitTimeoutError that an earlier push of the same gradients raised: applies what is
-            missing of it, once.
-
-        Raises
-        ------
-        ShapeError, DtypeError, NamesError
-            Nothing was applied.
-        NonfiniteError
-            With ``nonfinite="raise"``. Nothing was applied.
-        WaitTimeoutError
-            Says on which shards the push was applied.
-        ClosedError, ShardDiedError
-            A note on the error names shards where the push was applied all the same.
-        """
-        if not self._free:
-            self._refuse("push")
-        session, limit, outcome = self._session or self._attach(), seconds(timeout), Outcome()
-        try:
-            session.push(grads, pulled, limit, resume, outcome)
-        except BaseException as error:
-            outcome.tell(error)
-            raise
-
-    def push_pull(
-        self, grads: Any, *, pulled: Any = None, out: Any = None, timeout: float | None = None, resume: Any = None
-    ) -> Any:
-        """A push, and the parameters as that push left them, in one pass over the memory.
-
-        Parameters, errors and threads as for `push` and `pull`; on an error the parameters may be changed as the error
-        says. Cost: at 8 MB and more about three quarters of a push and a pull.
-        """
-        if not self._free:
-            self._refuse("push_pull")
-        session, limit, outcome = self._session or self._attach(), seconds(timeout), Outcome()
-        try:
-            return session.push_pull(grads, pulled, out, limit, resume, outcome)[0]
-        except BaseException as error:
-            outcome.tell(error)
-            raise
-
-    def _refuse(self, verb: str) -> None:
-        raise WorkerRequiredError(
-            f"{verb}: under {self._spec.consistency} the server must know who pushes; use "
-            f"`with ps.worker() as w:` and w.{verb}(...); nothing was applied"
-        )
-
-    def worker(self, rank: int | None = None, *, timeout: float | None = None) -> Worker:
-        """A worker's session, for a ``with`` block: an identity and a clock. See `fastps.workers.worker.Worker`.
-
-        Parameters
-        ----------
-        rank : int, optional
-            Its number, from 0 to max_workers - 1; None for the first that is free.
-        timeout : float, optional
-            Seconds.
-
-        Raises
-        ------
-        RankError
-            A live worker has this rank, or all are taken.
-
-        Notes
-        -----
-        The session dies with its process: on the node of shard 0 the others see that within 10 ms, elsewhere after the
-        lease of the consistency. Cost: microseconds on the node of shard 0; elsewhere a few Ray calls, and for the
-        first such worker of a server the start of an actor.
-        """
-        session = self._session or self._attach()
-        limit = seconds(timeout)
-        if rank is not None:
-            try:
-                rank = whole("rank", rank, 0, 2**31 - 1)
-            except OptionError:
-                raise RankError(f"worker: expected a rank of 0 or more, or None, got {rank!r}") from None
-        policy = self._spec.consistency
-        if isinstance(policy, BSP) and policy.deterministic and (rank is None or rank >= policy.workers):
-            raise RankError(
-                f"worker: deterministic=True needs to be told who is who: pass a rank from 0 to {policy.workers - 1}, "
-                f"got {rank}; or raise workers="
-            )
-        kind = LocalWorker if policy.local else RoundWorker if policy.rounds else Worker
-        membership = session.join(rank, limit)
-        try:
-            return kind(session, membership)
-        except BaseException:
-            membership.leave()  # nobody waits for a worker that never was
-            raise
-
-    def pull_async(self, *, out: Any = None, timeout: float | None = None) -> Future:
-        """Starts a pull and answers a Future of its result. `out` is written until then.
-
-        Asynchronous operations of one process on one server happen one after the other, in the order in which they were
-        started, on a thread of their own; others do not wait for them. `timeout` counts from when the operation begins.
-        One that is cancelled before it begins does nothing; one that has begun goes on, and a push of it counts. Cost:
-        a thread switch, tens of microseconds.
-        """
-        session = self._session or self._attach()
-        limit = seconds(timeout)
-        return session.queue.submit("pull_async", lambda: session.pull(out, limit)[0])
-
-    def push_async(self, grads: Any, *, pulled: Any = None, timeout: float | None = None) -> Future:
-        """Starts a push and answers a Future. `grads` must not change until it is done. See `pull_async`."""
-        if not self._free:
-            self._refuse("push")
-        session = self._session or self._attach()
-        limit = seconds(timeout)
-        return session.queue.submit("push_async", lambda: _push(session, grads, pulled, limit))
-
-    def push_pull_async(
-        self, grads: Any, *, pulled: Any = None, out: Any = None, timeout: float | None = None
-    ) -> Future:
-        """Starts a push_pull and answers a Future of its result. See `pull_async` and `push_async`."""
-        if not self._free:
-            self._refuse("push_pull")
-        session = self._session or self._attach()
-        limit = seconds(timeout)
-        return session.queue.submit("push_pull_async", lambda: _push_pull(session, grads, pulled, out, limit))
-
-    def flush(self, *, timeout: float | None = None) -> None:
-        """Waits for all asynchronous operations of this process on this server, but for those that were cancelled.
-
-        Raises the first error that was not asked for by `Future.result`, `Future.exception` or ``await``, with notes on
-        the others: those of operations that had ended before count, too. WaitTimeoutError, with notes on all of them,
-        when operations are still under way after `timeout` seconds.
-        """
-        limit = seconds(timeout)
-        (self._session or self._attach()).queue.flush(self._spec.timeout if limit is None else limit)
-
-    def slots(self, name: str | None = None, *, timeout: float | None = None) -> Any:
-        """A copy of a slot of the rule, such as Adam's ``"m"``, in the structure of the parameters.
-
-        Where arrays have different rules, those whose rule has the slot. Without `name`, a dict of all slots by name,
-        one read after the other. For each shard a slot is read between two pushes. Raises OptionError for an unknown
-        name.
-        """
-        session = self._session or self._attach()
-        if name is None:
-            return {slot: session.slots(slot, seconds(timeout)) for slot in self._spec.slot_names()}
-        return session.slots(name, seconds(timeout))
-
-    def set_slots(self, name: str, values: Any, *, timeout: float | None = None) -> None:
-        """Sets a slot to `values`, in the structure in which `slots` answers it: for warm starts.
-
-        For each shard it happens between two pushes; versions stay. Raises OptionError for an unknown name, ShapeError,
-        DtypeError or NamesError for values that do not fit, with nothing set; WaitTimeoutError when it may be set in
-        part.
-        """
-        session, outcome = self._session or self._attach(), Outcome()
-        try:
-            session.set_slots(name, values, seconds(timeout), outcome)
-        except BaseException as error:
-            outcome.tell(error, "set")
-            raise
+        return TableHandle(self.attachment, *names.values())
 
     def configure(self, pattern: str | None = None, /, *, timeout: float | None = None, **hyper: float | None) -> None:
         """Changes hyper-parameters: ``ps.configure(lr=0.01)``. Every push that enters a shard from then on uses them.
@@ -510,28 +181,26 @@ class ParameterServer:
         ``ps.configure("bias*", lr=0.01)``. A number takes the place of a schedule, None brings it back. Shards change
         one after the other. Raises OptionError for unknown names and values that are not finite, with nothing changed.
         """
-        session = self._session or self._attach()
-        known = {h for rule in self._spec.rules for h in rule.hyper}
-        known |= {h for i in self._spec.table_names.values() for h in self._spec.tables[i].rule.hyper}
+        arrays, spec = self.attachment.arrays or self.attachment.attach(), self.attachment.spec
+        known = {h for rule in spec.rules for h in rule.hyper}
+        known |= {h for i in spec.table_names.values() for h in spec.tables[i].rule.hyper}
         unknown = [name for name in hyper if name not in known]
         if unknown:
             raise OptionError(f"configure: unknown hyper-parameter `{unknown[0]}`; the rules have {sorted(known)}")
-        chosen = [
-            i for name, i in self._spec.table_names.items() if pattern is None or fnmatchcase(name, pattern)
-        ]  # fmt: skip
-        named = [i for i in chosen if pattern is not None or set(hyper) & set(self._spec.tables[i].rule.hyper)]
+        chosen = [i for name, i in spec.table_names.items() if pattern is None or fnmatchcase(name, pattern)]
+        named = [i for i in chosen if pattern is not None or set(hyper) & set(spec.tables[i].rule.hyper)]
         changes = []
         for i in named:
-            rule = self._spec.tables[i].rule
+            rule = spec.tables[i].rule
             own = {n: v for n, v in hyper.items() if pattern is not None or n in rule.hyper}
             changes.append((i, rule.numbers(own, "configure")))
-        of_arrays = {n: v for n, v in hyper.items() if not named or any(n in r.hyper for r in self._spec.rules)}
+        of_arrays = {n: v for n, v in hyper.items() if not named or any(n in r.hyper for r in spec.rules)}
         outcome = Outcome()
         try:
-            if of_arrays and (not named or any(pattern in (None, rule.pattern) for rule in self._spec.rules)):
-                session.configure(pattern, of_arrays, seconds(timeout), outcome)
+            if of_arrays and (not named or any(pattern in (None, rule.pattern) for rule in spec.rules)):
+                arrays.configure(pattern, of_arrays, seconds(timeout), outcome)
             for i, numbers in changes:
-                self._attach_table(i).configure(numbers, session.limit(timeout), outcome)
+                self.attachment.rows(i).configure(numbers, seconds(timeout), outcome)
         except BaseException as error:
             outcome.tell(error, "change")
             raise
@@ -540,17 +209,12 @@ class ParameterServer:
     def hyper(self) -> Any:
         """The hyper-parameters as they are now, by name; with several rules, such a dict for each pattern and each
         table. None stands for a schedule. Cost: a few loads; a Ray call when no shard is on this node."""
-        by_pattern = (self._session or self._attach()).hyper(None) if self._spec.structure.leaves else {}
-        by_pattern |= {name: TableHandle(self, i).hyper for name, i in self._spec.table_names.items()}
+        attachment, spec = self.attachment, self.attachment.spec
+        by_pattern: dict[str, Any] = {}
+        if spec.structure.leaves:
+            by_pattern |= (attachment.arrays or attachment.attach()).hyper(None)
+        by_pattern |= {name: TableHandle(attachment, i).hyper for name, i in spec.table_names.items()}
         return by_pattern if len(by_pattern) > 1 else next(iter(by_pattern.values()))
-
-    def view(self) -> View:
-        """Read-only arrays on the parameters themselves, for a ``with`` block: no copy, no lock. Live memory; under
-        `BSP` the newest round's version, which does not change. See `fastps.View`.
-
-        Raises SplitError when shards are on other nodes. Cost: microseconds, whatever the size.
-        """
-        return (self._session or self._attach()).view()
 
     @property
     def versions(self) -> tuple[int, ...]:
@@ -558,40 +222,39 @@ class ParameterServer:
 
         Cost: a load a shard; a Ray call a node for shards elsewhere.
         """
-        return (self._session or self._attach()).versions(None)
+        return self.attachment.session.versions(None)
 
     def stats(self, *, timeout: float | None = None) -> ServerStats:
         """Counters of every shard: operations, bytes, retries, lock waits, what deaths interrupted."""
-        return (self._session or self._attach()).stats(timeout)
+        return self.attachment.session.stats(seconds(timeout))
 
     @property
     def num_shards(self) -> int:
-        return len(self._spec.plans)
+        return len(self.attachment.spec.plans)
 
     @property
     def name(self) -> str | None:
-        return self._spec.name
+        return self.attachment.spec.name
 
     @property
     def node_ids(self) -> tuple[str, ...]:
         """Ray's id of each shard's node."""
-        return tuple(address.node_id for address in self._spec.addresses)
+        spec = self.attachment.spec
+        return tuple(spec.node_of(shard).node_id for shard in range(len(spec.plans)))
 
     def close(self) -> None:
         """Ends the server, when called by its owner: workers get ClosedError, the memory is given back, the shards'
-        processes end. Called on another handle: lets go in this process only. Twice is as good as once."""
-        session, self._session = self._session, None
-        self._closed, self._tables = True, {}
-        ends = self._owner_pid == os.getpid()
-        if ends:
+        processes end. Called on another handle: lets go in this process only. Idempotent."""
+        session, spec = self.attachment.close(), self.attachment.spec
+        owned = self._owned if self._owner_pid == os.getpid() else None
+        if owned is not None:
             self._owner_pid = None
-            assert self._owned is not None
-            _creations.remove(self._spec.server_id)
-            self._owned.end(10.0)
+            creations.remove(spec.server_id)
+            owned.end(CLOSE_SECONDS)
             if session is not None:
                 session.discard()
-        if ends or session is not None:
-            _attachments.drop(self._spec.server_id)
+        if owned is not None or session is not None:
+            attachments.drop(spec.server_id)
 
     def __enter__(self) -> ParameterServer:
         return self
@@ -600,83 +263,16 @@ class ParameterServer:
         self.close()
 
     def __repr__(self) -> str:
-        spec = self._spec
+        spec = self.attachment.spec
         parts = [f"{spec.structure}, {spec.rules_label}"] if spec.structure.leaves else []
         tables = [f"{i.name}: {i}, {i.rule.label}" for i in spec.tables if i.counts_for is None]
         parts += [few_of(tables, len(tables), 4)] if tables else []
-        return f"<ParameterServer {'; '.join(parts)} on {self.num_shards} shards{', closed' if self._closed else ''}>"
+        closed = ", closed" if self.attachment.closed else ""
+        return f"<ParameterServer {'; '.join(parts)} on {self.num_shards} shards{closed}>"
 
 
-def servers() -> list[ParameterServer]:
-    """A handle of each server that this process has created and not closed, with which it can be closed.
-
-    For those whose handles a program, or a notebook, has let go of: ``for ps in fastps.servers(): ps.close()``.
-    """
-    return _creations.handles()
-
-
-def get(name: str, *, timeout: float | None = None) -> ParameterServer:
-    """A handle of the server that another driver of the cluster created under `name`.
-
-    A process that is not in Ray yet connects to the cluster at RAY_ADDRESS; or to that of the latest ``ray start`` on
-    this machine, or the only one that runs on it. It starts none.
-
-    Parameters
-    ----------
-    name : str
-        As it was given to `ParameterServer`.
-    timeout : float, optional
-        Seconds that the server has to answer; None: 60. Connecting to a cluster takes up to 25 more.
-
-    Raises
-    ------
-    ServerNotFoundError
-        The cluster has no server of that name.
-    RayRequiredError
-        No cluster runs, or several do, or it does not let this process in: its token is missing or wrong.
-    WaitTimeoutError
-        The server's first process is stopped.
-
-    Notes
-    -----
-    Cost: two Ray calls.
-    """
-    if not isinstance(name, str) or not name:
-        raise OptionError(f"get: expected a non-empty str, got {name!r}")
-    limit, what = seconds(timeout), f"get({name!r})"
-    limit = GET_SECONDS if limit is None else limit
-    cluster.join(what)
-    actor = cluster.named_actor(name)
-    try:
-        spec = None if actor is None else cluster.get(actor.spec.remote(), limit, what)
-    except WaitTimeoutError as error:
-        raise WaitTimeoutError(
-            f"{error}: the process of its first shard is stopped, or busy for longer; see it with `ray list actors`, "
-            f"or pass a larger timeout="
-        ) from None
-    if spec is None:
-        raise ServerNotFoundError(
-            f"{what}: no server of that name lives in this cluster, only {cluster.names()}; create it with "
-            f"ParameterServer(..., name={name!r}), or set RAY_ADDRESS to the address of the cluster in which it lives"
-        )
-    return ParameterServer._handle(spec)
-
-
-def _push_pull(session: Session, grads: Any, pulled: Any, out: Any, timeout: float | None) -> Any:
-    """What a `Future` of `push_pull_async` runs."""
-    outcome = Outcome()
-    try:
-        return session.push_pull(grads, pulled, out, timeout, None, outcome)[0]
-    except BaseException as error:
-        outcome.tell(error)
-        raise
-
-
-def _push(session: Session, grads: Any, pulled: Any, timeout: float | None) -> None:
-    """What a `Future` of `push_async` runs."""
-    outcome = Outcome()
-    try:
-        session.push(grads, pulled, timeout, None, outcome)
-    except BaseException as error:
-        outcome.tell(error)
-        raise
+def handle_of(spec: ServerSpec, owned: Owned | None = None) -> ParameterServer:
+    """A handle; with what ends with the server, that of its owner."""
+    handle = ParameterServer.__new__(ParameterServer)
+    handle.__setstate__((spec, owned))
+    return handle

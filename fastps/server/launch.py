@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from fastps.client.rows import TableSession
+from fastps.client.rows import RowSession
 from fastps.client.session import Session
 from fastps.cluster import ray as cluster
 from fastps.cluster.by_value import packed
@@ -23,9 +23,8 @@ from fastps.machine import capacity
 from fastps.outcome import Outcome
 from fastps.server.options import FirstRows, ServerPlan
 from fastps.shard.actor import shard_actor
-from fastps.spec.arrays import Array
-from fastps.spec.server import ServerSpec, ShardAddress
-from fastps.transport.ray import RayTransport
+from fastps.spec.server import NodeAddress, ServerSpec, ShardAddress
+from fastps.transport.contract import Operation
 
 
 @dataclass(frozen=True)
@@ -65,12 +64,12 @@ def launch(plan: ServerPlan, attach: Callable[[ServerSpec], Session], detach: Ca
     owned = Owned(cluster.require("create"), place(plan.placement, len(plan.shards), plan.timeout), [])
     try:
         _start(plan, names, owned)
-        addresses = _create(plan, functions, owned.actors)
-        spec = plan.spec(server_id, addresses, tuple(names))
+        nodes, addresses = _create(plan, functions, owned.actors)
+        spec = plan.spec(server_id, nodes, addresses, tuple(names))
         cluster.get([a.join.remote(spec) for a in owned.actors], plan.timeout, "create: shards that meet")
         session = attach(spec)
-        if plan.arrays is not None:
-            _fill(session, plan.arrays, plan.timeout)
+        if plan.arrays is not None:  # before anybody else uses them
+            session.run(Operation(sets=plan.arrays), plan.timeout, "create")
         for rows in plan.first_rows:
             _fill_table(session, rows, plan.timeout)
         cluster.get(owned.actors[0].publish.remote(), plan.timeout, "create")
@@ -98,7 +97,9 @@ def _start(plan: ServerPlan, names: list[str], owned: Owned) -> None:
             raise
 
 
-def _create(plan: ServerPlan, functions: bytes, actors: list[Any]) -> tuple[ShardAddress, ...]:
+def _create(
+    plan: ServerPlan, functions: bytes, actors: list[Any]
+) -> tuple[tuple[NodeAddress, ...], tuple[ShardAddress, ...]]:
     """The arenas of all shards at once: each says what it needs before any takes it."""
     deadline, what = deadline_after(plan.timeout), f"create: {len(actors)} shards"
     options = (
@@ -114,20 +115,16 @@ def _create(plan: ServerPlan, functions: bytes, actors: list[Any]) -> tuple[Shar
         raise WaitTimeoutError(
             f"{what}: not all processes started in time; Ray has {cluster.available()} free"
         ) from error
-    return tuple(cluster.get([actor.create.remote() for actor in actors], left_until(deadline), what))
-
-
-def _fill(session: Session, arrays: list[Array], timeout: float) -> None:
-    """The initial values: written here for shards on this node, sent to the others."""
-    if session.shm is not None:
-        session.shm.group.fill(arrays)
-    for transport in session.transports:
-        if isinstance(transport, RayTransport):
-            transport.fill(arrays, timeout)
+    created = cluster.get([actor.create.remote() for actor in actors], left_until(deadline), what)
+    nodes: dict[str, NodeAddress] = {}
+    for node, _ in created:
+        nodes.setdefault(node.node_id, node)
+    numbers = {node_id: number for number, node_id in enumerate(nodes)}
+    return tuple(nodes.values()), tuple(replace(shard, node=numbers[node.node_id]) for node, shard in created)
 
 
 def _fill_table(session: Session, rows: FirstRows, timeout: float) -> None:
-    table, outcome = TableSession(session, rows.table), Outcome()
+    table, outcome = RowSession(session, rows.table), Outcome()
     slots = [None] * (len(table.info.streams) - 1)  # begin as those of any row
     try:
         table.set(rows.keys, [rows.values, *slots], timeout, outcome)

@@ -28,7 +28,7 @@ from fastps.spec.keys import Keys, as_keys
 from fastps.spec.partition import ShardPlan, partition
 from fastps.spec.placement import PlacementRequest, placement_request
 from fastps.spec.rule import infos
-from fastps.spec.server import ServerSpec, ShardAddress
+from fastps.spec.server import NodeAddress, ServerSpec, ShardAddress
 from fastps.spec.table import MAX_TABLES, Life, Table, TableInfo, infos_of, with_sightings
 
 ISOLATIONS = ("shard", "none")
@@ -104,11 +104,18 @@ class ServerPlan:
     max_sessions: int
     max_workers: int
 
-    def spec(self, server_id: str, addresses: tuple[ShardAddress, ...], actors: tuple[str, ...]) -> ServerSpec:
+    def spec(
+        self,
+        server_id: str,
+        nodes: tuple[NodeAddress, ...],
+        addresses: tuple[ShardAddress, ...],
+        actors: tuple[str, ...],
+    ) -> ServerSpec:
         """What handles carry, once the shards are where they are."""
         return ServerSpec(
-            server_id, self.structure, self.shards, addresses, actors, infos(self.assignment), self.assignment.of_leaf,
-            self.gradients, self.consistency, self.timeout, self.name, tuple(table.info for table in self.tables),
+            server_id, self.structure, self.shards, addresses, actors, nodes, infos(self.assignment),
+            self.assignment.of_leaf, self.gradients, self.consistency, self.timeout, self.name,
+            tuple(table.info for table in self.tables),
         )  # fmt: skip
 
 

@@ -43,7 +43,7 @@ class Shard:
 
     def __init__(self, index: int, count: int) -> None:
         self._index = index
-        self._label = f"shard {index} of {count}"
+        self._label, self._count = f"shard {index} of {count}", count
         self._arena: Arena | None = None
         self._arenas: dict[int, Arena] = {}
         self._spec: ServerSpec | None = None
@@ -94,10 +94,10 @@ class Shard:
         size = Arena.size(params_bytes, max_sessions, n_slots, max_workers, consistency.policy, layouts)
         return capacity.Need(self._label, ray.get_runtime_context().get_node_id(), size, capacity.available_bytes())
 
-    def create(self, count: int) -> tuple[NodeAddress, ShardAddress]:
-        """Allocates the arena, one of `count`, and says where it is; the number of the node is still to be given."""
+    def create(self) -> tuple[NodeAddress, ShardAddress]:
+        """Allocates the arena and says where it is; the number of the node is still to be given."""
         arena_id, here = os.urandom(16), ray.get_runtime_context()
-        self._arena = self._create(arena_id, shard_count=count)
+        self._arena = self._create(arena_id, shard_count=self._count)
         for row, values in enumerate(self._array_values):
             self._arena.configure(row, numbered(values), 1.0)
         node = NodeAddress(here.get_node_id(), this_machine(), host_cpu(), self._kernels)
@@ -129,7 +129,7 @@ class Shard:
         self._evictions = {i: Eviction(tables[i], self._index, life) for i, life in self._lives.items()}
         for eviction in self._evictions.values():
             eviction.start()
-        verbs = {"make_room": self._make_room, "coordinator": self._find_coordinator}
+        verbs: dict[str, Callable[..., Any]] = {"make_room": self._make_room, "coordinator": self._find_coordinator}
         self._gateway = Gateway(spec, self._label, layout, endpoint, verbs)
 
     def publish(self) -> None:

@@ -19,8 +19,8 @@ from fastps.errors import DtypeError, NamesError, OptionError, OutputError, Shap
 from fastps.messages import brief
 from fastps.spec.arrays import describe
 from fastps.spec.keys import as_keys, from_keys
-from fastps.tables.nearest import nearest
 from fastps.spec.server import ServerSpec
+from fastps.tables.nearest import nearest
 
 Array = np.ndarray[Any, np.dtype[Any]]
 BATCH = 65536

@@ -1,4 +1,5 @@
-"""One operation, and what carries it: an `Endpoint` reaches the shards of one node, in this process or over a `Carrier`.
+"""One operation, and what carries it: an `Endpoint` reaches the shards of one node, in this process or over a
+`Carrier`.
 
 What every endpoint promises; `fastps.testing.conformance` runs one suite over all of them:
 
@@ -27,7 +28,7 @@ MIXED = 2**64 - 1  # in the place of a version: nothing was read, the shards wer
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation on the arrays of a server, or on rows of one of its tables. Its arrays are checked and C-contiguous;
+    """One operation on the arrays of a server, or on rows of one of its tables. Its arrays are checked, C-contiguous;
     they stay untouched and alive until `Pending.finish`.
 
     Attributes

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from fastps.transport.contract import Buffer, Limits
 
@@ -19,7 +20,7 @@ class Loopback:
     """
 
     serve: Callable[..., Buffer]
-    limits: Limits = Limits(1 << 62, 1 << 62, None, 1 << 62, 1 << 62, 1 << 62)
+    limits: ClassVar[Limits] = Limits(1 << 62, 1 << 62, None, 1 << 62, 1 << 62, 1 << 62)
 
     def send(self, messages: Sequence[Sequence[Buffer]]) -> Arrived:
         return Arrived([self.serve(*parts) for parts in messages])

@@ -1,11 +1,11 @@
 """Messages between nodes: a header, a payload that may come in pieces, and answers.
 
-The payload of an operation on arrays is what `Layout.gather` makes of the gradients, or of what is set, and behind it of
-the parameters that the worker had. That of an operation on rows is the keys, then the gradients or the streams that are
-set. That of a question is what `values.pack` makes of the verb and its arguments.
+The payload of an operation on arrays is what `Layout.gather` makes of the gradients, or of what is set, and behind it
+of the parameters that the worker had. That of an operation on rows is the keys, then the gradients or the streams that
+are set. That of a question is what `values.pack` makes of the verb and its arguments.
 
-An answer begins with a word that says whether what follows is an error. Behind it that to an operation has a version for
-each shard of the node, then the parameters or rows if it pulls. Further pieces of an answer are bare.
+An answer begins with a word that says whether what follows is an error. Behind it that to an operation has a version
+for each shard of the node, then the parameters or rows if it pulls. Further pieces of an answer are bare.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -141,7 +141,9 @@ def payload_of(operation: Operation, layout: Layout) -> Array:
 def nbytes_of(header: Header, layout: Layout, info: TableInfo | None) -> int:
     """The bytes that a payload with this header has."""
     if info is None:
-        return layout.nbytes * sum(bool(some) for some in (header.flags & PUSHES, header.sets, header.flags & HAS_PULLED))
+        return layout.nbytes * sum(
+            bool(some) for some in (header.flags & PUSHES, header.sets, header.flags & HAS_PULLED)
+        )
     elements = [elements for _, elements in info.streams]
     each = sum(count for k, count in enumerate(elements) if header.sets >> k & 1)
     each += elements[0] if header.flags & PUSHES else 0

@@ -1,5 +1,5 @@
-"""The sender's half of pushes between nodes that are applied once however often they are sent: the numbers that a process
-gives them, and messages that are sent again when a connection is lost. The other half is `fastps.shard.once`."""
+"""The sender's half of pushes between nodes that are applied once however often they are sent: the numbers that a
+process gives them, and messages that are sent again when a connection is lost. The other half: `fastps.shard.once`."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ class Sending:
             raise
 
     def answers(self) -> list[memoryview]:
-        """What comes behind the first word of each. Whether messages have arrived is not known when a connection is lost:
-        they are sent again."""
+        """What comes behind the first word of each. Whether messages have arrived is not known when a connection is
+        lost: they are sent again."""
         while True:
             try:
                 answers = self._opened(self._call.answers(left_until(self._deadline)))

@@ -1,5 +1,5 @@
-"""Shards on another node: a carrier takes the operation to one of the node's processes, whose gateway executes it for all
-shards of the node.
+"""Shards on another node: a carrier takes the operation to one of the node's processes, whose gateway executes it for
+all shards of the node.
 
 Called by sessions, from any thread. An operation carries a client's random number and a sequence number, so that a push
 that is sent twice, after a lost connection, is applied once.
@@ -98,10 +98,8 @@ class Sent:
             self._operation, self._endpoint.spec, self._client, self._number, left_until(self._deadline)
         )
         messages = message.pieces(replace(header, stop=first[1]), self._payload, carrier.limits)
-        further = [
-            message.Header(message.REST, self._client, self._number, 0.0, start=start, stop=stop) for start, stop in rest
-        ]
-        return carrier.send([*messages, *([one.pack()] for one in further)])
+        further = replace(header, kind=message.REST, decision=b"")
+        return carrier.send([*messages, *([replace(further, start=a, stop=b).pack()] for a, b in rest)])
 
     def finish(self) -> dict[int, int]:
         outs = self._operation.outs

@@ -1,8 +1,7 @@
 """Shards on the caller's node: their arenas are mapped, and the caller executes operations itself.
 
-Called by sessions, from any thread, and by the gateway in a shard's process, on whose behalf it works for other nodes. The
-arenas belong to the shards' processes; this process maps them and keeps them mapped for as long as a view refers to
-them.
+Called by sessions, from any thread, and by the gateway in a shard's process, for workers of other nodes. The arenas
+belong to the shards' processes; this process maps them and keeps them mapped for as long as a view refers to them.
 """
 
 from __future__ import annotations

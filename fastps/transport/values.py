@@ -1,7 +1,7 @@
 """Arguments, answers and errors of verbs as bytes, without pickle: JSON, behind it the memory of arrays.
 
-A value is None, a bool, a number, text, bytes, an array, a `Decision`, an `Outcome`, or a list, tuple or dict of them. What comes in is not trusted:
-whatever is malformed raises ValueError, and nothing is executed.
+A value is None, a bool, a number, text, bytes, an array, a `Decision`, an `Outcome`, or a list, tuple or dict of them.
+What comes in is not trusted: whatever is malformed raises ValueError, and nothing is executed.
 """
 
 from __future__ import annotations
@@ -70,7 +70,14 @@ class Reader:
 
 
 def unpack(data: Any) -> Any:
-    """Arrays are read-only, on the memory of `data`."""
+    """Arrays are read-only, on the memory of `data`. Raises ValueError for what `pack` does not make."""
+    try:
+        return _unpacked(data)
+    except Exception as error:  # what numpy and JSON raise of damaged bytes is of many kinds
+        raise ValueError(f"a value that is damaged ({error})") from error
+
+
+def _unpacked(data: Any) -> Any:
     view = memoryview(data).cast("B")
     if view.nbytes < LENGTHS.size:
         raise ValueError("a value without a head")
@@ -93,7 +100,7 @@ def _value(plain: Any, reader: Reader) -> Any:
     if kind == "bytes":
         return bytes(reader.take(inner))
     if kind == "array":
-        return _array(*inner, reader)
+        return _array(inner[0], inner[1], reader)
     if kind == "decision":
         return Decision.unpack(_value(inner, reader))
     if kind == "outcome":

@@ -14,7 +14,6 @@ from fastps.errors import OptionError, PutOutError
 from fastps.transport.contract import Deposit, Membership
 from fastps.workers.worker import Reply, Worker
 
-
 MOST = 65535  # FPS_GIVEN_MAX in csrc/layout.h
 
 # What has become of the gradients of a push that raised.
@@ -45,7 +44,9 @@ class RoundWorker(Worker):
         super().__init__(attachment, membership)
         assert isinstance(self._arrays, RoundSession)
         self._rounds = self._arrays
-        self._number = self._attempt = self._gives = 0  # gradients in the worker's trays; deposits, and gives, ever made
+        self._number = self._attempt = self._gives = (
+            0  # gradients in the worker's trays; deposits, and gives, ever made
+        )
         self._touched = False  # its rows, by the push under way
         self._counted = True  # the last that was given
 

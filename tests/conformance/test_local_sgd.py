@@ -192,7 +192,7 @@ def test_slots_are_each_workers_own():
         with pytest.raises(fastps.WorkerRequiredError):
             ps.push(np.ones(N))
         with fastps.ParameterServer(np.zeros(N), rule=fastps.Adam(0.1), consistency=fastps.BSP()) as other:
-            sizes = [os.fstat(server._attach().shm.arenas[0].fd).st_blocks for server in (ps, other)]
+            sizes = [os.fstat(server.attachment.session.shm.arenas[0].fd).st_blocks for server in (ps, other)]
             assert sizes[0] < sizes[1]  # no room for slots
 
 

@@ -56,7 +56,7 @@ def numbers(array):
 
 
 def blocks(ps):
-    return [os.fstat(ps._session.shm.arenas[i].fd).st_blocks for i in range(ps.num_shards)]
+    return [os.fstat(ps.attachment.session.shm.arenas[i].fd).st_blocks for i in range(ps.num_shards)]
 
 
 def test_a_view_never_changes_while_it_or_an_array_of_it_is_held():
@@ -334,7 +334,7 @@ def work(ps, rank, count):
 
 def look_on(ps, count):
     """Everything that a process can do that is no worker, while rounds go on; what it has pulled."""
-    session, seen = ps._attach(), []
+    session, seen = ps.attachment.session, []
     views = session.shm is not None and len(session.shm.shards) == ps.num_shards
     for number in range(count):
         params = ps.pull()

@@ -45,7 +45,7 @@ def test_a_server_computes_what_the_references_do(cluster3, group, transport, nu
     rules = {name: case.rule for name, case in cases.items()}
     node = cluster3.ids[0 if transport == "shm" else 1]
     with fastps.ParameterServer(starts, rule=rules, num_shards=num_shards, placement=[node] * num_shards) as ps:
-        assert (ps._attach().shm is None) == (transport == "ray")
+        assert (ps.attachment.session.shm is None) == (transport == "ray")
         for i in range(STEPS):
             grads = {name: all_grads[name][i] for name in cases}
             pulled = {name: all_pulled[name][i] for name in cases} if wants_pulled else None

@@ -14,7 +14,7 @@ import pytest
 import ray
 
 import fastps
-from fastps.server import handle as server
+from fastps.client import attach
 from fastps.spec.arrays import structure_of
 from fastps.spec.partition import partition
 from fastps.testing import ModelServer
@@ -294,7 +294,7 @@ def test_a_push_that_timed_out_is_resumed_to_exactly_once(reach, grads):
     zeros = {name: a * 0 for name, a in grads.items()} if isinstance(grads, dict) else grads * 0
     with reach.server(zeros, 3) as ps:
         reach.push(grads)
-        held = ps._spec.addresses[1]
+        held = ps.attachment.spec.addresses[1]
         with Holder(held.pid, held.fd, stripe=1) as holder:
             text, applied, partial, pending = reach.do(push_and_keep_the_error, grads, 0.7)
             assert "resume=error.resume" in text
@@ -313,7 +313,7 @@ def test_a_push_that_timed_out_is_resumed_to_exactly_once(reach, grads):
 def test_a_killed_shard_raises_shard_died_error_that_names_shard_and_node(reach):
     ps = reach.server(np.zeros(1000), 3)
     reach.push(np.ones(1000))
-    os.kill(ps._spec.addresses[1].pid, signal.SIGKILL)
+    os.kill(ps.attachment.spec.addresses[1].pid, signal.SIGKILL)
     ray.get(reach.worker.do.remote(wait_for_the_death, np.ones(1000)))
     for function, *args in [(workers.push, np.ones(1000)), (workers.pull,), (workers.push_pull, np.ones(1000))]:
         error, text, _, _ = reach.error_of(function, *args)
@@ -347,7 +347,7 @@ def test_more_workers_one_after_the_other_than_a_shard_remembers_lose_no_push(re
 
 def push_as_somebody_new(ps, grads):
     """A push of a process that the shards have not heard of."""
-    ps._session = None
+    ps.attachment.arrays = None
 
-    server._attachments.drop(ps._spec.server_id)
+    attach.attachments.drop(ps.attachment.spec.server_id)
     ps.push(grads)

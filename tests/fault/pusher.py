@@ -10,13 +10,13 @@ import sys
 
 import numpy as np
 
-from fastps.transport.contract import Work
-from fastps.transport.shm import ShmTransport
+from fastps.transport.contract import Operation
+from fastps.transport.shm import ShmEndpoint
 
 
 def main():
     spec = pickle.load(sys.stdin.buffer)
-    transport = ShmTransport(spec, tuple(range(len(spec.plans))))
+    endpoint = ShmEndpoint.of_leaves(spec, tuple(range(len(spec.plans))))
     ones = [np.ones(leaf.shape, leaf.dtype) for leaf in spec.structure.leaves]
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that are killed
     print("ready", flush=True)
@@ -24,7 +24,7 @@ def main():
         pid = os.fork()
         if pid == 0:
             while True:
-                transport.start(Work(grads=ones), None).finish()
+                endpoint.start(Operation(grads=ones), spec.timeout).finish()
         print(pid, flush=True)
 
 

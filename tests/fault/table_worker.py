@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastps.transport.contract import TableWork
-from fastps.transport.shm import ShmTransport
+from fastps.transport.contract import Operation
+from fastps.transport.shm import ShmEndpoint
 
 BEGUN, FINISHED, STOP = range(3)  # words of a job: pushes begun and finished; set by the test: end
 WORDS, JOBS = 4, 256
@@ -61,27 +61,27 @@ def ledger_of(path, mode="r+"):
     return np.memmap(path, np.uint64, mode, shape=(JOBS, WORDS))
 
 
-def work(transport: ShmTransport, ledger: np.ndarray, job: Job) -> None:
-    table, words = transport.table(job.table), ledger[job.slot]
-    ones = np.ones((job.size, table.info.dim), table.info.dtype)
+def work(endpoint: ShmEndpoint, ledger: np.ndarray, job: Job) -> None:
+    info, limit, words = endpoint.verbs.tables[job.table].info, endpoint.verbs.spec.timeout, ledger[job.slot]
+    ones = np.ones((job.size, info.dim), info.dtype)
     rows = np.empty_like(ones)
-    wanted = [False] * len(table.info.streams)
+    wanted = [False] * len(info.streams)
     for i in range(job.times):
         if words[STOP]:
             break
         keys = job.keys(i).astype(np.uint64)
         words[BEGUN] = i + 1
         if job.verb == "push":
-            table.start(TableWork(keys, grads=ones), None).finish()
+            endpoint.start(Operation(job.table, keys, [ones]), limit).finish()
         else:
-            table.start(TableWork(keys, outs=rows), None).finish()
-            table.remove(keys, wanted, None)
+            endpoint.start(Operation(job.table, keys, outs=[rows]), limit).finish()
+            endpoint.ask("remove", job.table, keys, wanted, timeout=limit)
         words[FINISHED] = i + 1
 
 
 def main() -> None:
     spec, path = pickle.load(sys.stdin.buffer)
-    transport = ShmTransport(spec, tuple(range(len(spec.plans))))
+    endpoint = ShmEndpoint.of_leaves(spec, tuple(range(len(spec.plans))))
     ledger = ledger_of(path)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that are killed
     print("ready", flush=True)
@@ -90,7 +90,7 @@ def main() -> None:
         if pid == 0:
             code = 1
             try:
-                work(transport, ledger, Job(**json.loads(line)))
+                work(endpoint, ledger, Job(**json.loads(line)))
                 code = 0
             finally:
                 os._exit(code)
@@ -107,7 +107,7 @@ class Workers:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.fault.table_worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
-        spec = dataclasses.replace(ps._spec, actors=())
+        spec = dataclasses.replace(ps.attachment.spec, actors=())
         self._process.stdin.write(pickle.dumps((spec, str(self.path))))
         self._process.stdin.flush()
         assert self._process.stdout.readline() == b"ready\n"

@@ -138,7 +138,7 @@ def test_one_that_is_stopped_with_the_turn_is_passed_by_all(tmp_path):
         wait_until(lambda: all(steps_of(path) > 20 for _, path in alive), 30, "all step")
         ps.pull()
         for _ in range(3):
-            for arena in ps._session.shm.arenas.values():
+            for arena in ps.attachment.session.shm.arenas.values():
                 give_turn_to(os.getpid(), arena.fd)
             count = {path: steps_of(path) for _, path in alive}
             wait_until(lambda count=count: all(steps_of(p) > count[p] + 20 for p in count), 30, "both go on")
@@ -153,7 +153,7 @@ def test_one_that_is_stopped_while_hyper_parameters_are_read_is_named(tmp_path):
     ones = np.ones(N, np.float32)
     policy = fastps.BSP(straggler_timeout=0.2)
     with fastps.ParameterServer(0 * ones, num_shards=2, rule=RULES[0], consistency=policy) as ps, ps.worker() as w:
-        address = ps._spec.addresses[0]
+        address = ps.attachment.spec.addresses[0]
         with Holder(address.pid, address.fd) as holder:
             w.push(ones)
             for operation in (w.pull, ps.pull, w.view, lambda timeout: w.push(ones, timeout=timeout)):

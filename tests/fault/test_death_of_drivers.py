@@ -21,7 +21,7 @@ worker = workers.Worker.remote(ps)
 worker.push_for_ever.remote(np.ones(1_000_000))
 while ps.versions[0] < 3:
     time.sleep(0.01)
-print(ray.get_runtime_context().gcs_address, *[a.pid for a in ps._spec.addresses], flush=True)
+print(ray.get_runtime_context().gcs_address, *[a.pid for a in ps.attachment.spec.addresses], flush=True)
 time.sleep(1000)
 """
 

@@ -33,7 +33,7 @@ class Steppers:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.stepper"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
-        self._process.stdin.write(pickle.dumps(dataclasses.replace(ps._spec, actors=())))
+        self._process.stdin.write(pickle.dumps(dataclasses.replace(ps.attachment.spec, actors=())))
         self._process.stdin.flush()
         assert self._process.stdout.readline() == b"ready\n"
 

@@ -79,6 +79,6 @@ def test_a_worker_of_rounds_elsewhere_goes_on_when_the_coordinator_was_killed(aw
 def test_when_the_shard_has_died_too_that_is_what_a_worker_is_told(away):
     with fastps.ParameterServer(np.zeros(6), consistency=fastps.SSP(1), **away) as ps, ps.worker() as w:
         kill_the_coordinator()
-        os.kill(ps._spec.addresses[0].pid, signal.SIGKILL)
+        os.kill(ps.attachment.spec.addresses[0].pid, signal.SIGKILL)
         with pytest.raises(fastps.ShardDiedError, match="on node"):
             w.push(np.ones(6))

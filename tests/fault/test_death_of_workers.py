@@ -32,7 +32,7 @@ class Pushers:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.fault.pusher"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
-        spec = dataclasses.replace(ps._spec, actors=())
+        spec = dataclasses.replace(ps.attachment.spec, actors=())
         self._process.stdin.write(pickle.dumps(spec))
         self._process.stdin.flush()
         assert self._process.stdout.readline() == b"ready\n"

@@ -28,7 +28,7 @@ def test_killed_pushers_leave_parameters_and_slots_that_belong_together(n, rng):
             [sys.executable, "-m", "tests.fault.pusher"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         try:
-            program.stdin.write(pickle.dumps(dataclasses.replace(ps._spec, actors=())))
+            program.stdin.write(pickle.dumps(dataclasses.replace(ps.attachment.spec, actors=())))
             program.stdin.flush()
             assert program.stdout.readline() == b"ready\n"
             for _ in range(25):

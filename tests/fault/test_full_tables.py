@@ -56,7 +56,7 @@ def test_a_stopped_process_that_would_make_room_is_named_by_a_wait_timeout_error
     with fastps.ParameterServer(table_of(), num_shards=2, placement=[cluster3.ids[0]] * 2) as ps:
         shard, key = fill(ps.table)
         keys, rows = new_keys(ps.table, shard, key, 3), len(ps.table)
-        pid = ps._spec.addresses[shard].pid
+        pid = ps.attachment.spec.addresses[shard].pid
         os.kill(pid, signal.SIGSTOP)
         try:
             with pytest.raises(fastps.WaitTimeoutError) as caught:
@@ -79,7 +79,7 @@ def test_a_push_that_waited_for_room_in_vain_resumes_to_exactly_once(placement):
     with fastps.ParameterServer(table_of(), num_shards=2, placement=placement) as ps:
         shard, key = fill(ps.table)
         keys = np.concatenate([new_keys(ps.table, 0, key, 2), new_keys(ps.table, 1, key, 2)])
-        pid = ps._spec.addresses[shard].pid
+        pid = ps.attachment.spec.addresses[shard].pid
         os.kill(pid, signal.SIGSTOP)
         try:
             with pytest.raises(fastps.WaitTimeoutError) as caught:
@@ -103,7 +103,9 @@ def test_a_callback_that_is_not_done_in_time_makes_a_push_wait_and_not_fail_as_f
 
     with fastps.ParameterServer(table_of(on_evict=waits), placement=[cluster3.ids[0]]) as ps:
         _, key = fill(ps.table)
-        with pytest.raises(fastps.WaitTimeoutError, match=rf"process {ps._spec.addresses[0].pid} .*has made no room"):
+        with pytest.raises(
+            fastps.WaitTimeoutError, match=rf"process {ps.attachment.spec.addresses[0].pid} .*has made no room"
+        ):
             ps.table.push([key], ones(1), timeout=0.3)
         go_on.touch()
         ps.table.push([key], ones(1), timeout=30)
@@ -135,6 +137,6 @@ def test_a_dead_process_that_would_make_room_is_a_shard_died_error(placement):
     with fastps.ParameterServer(table_of(), num_shards=2, placement=placement) as ps:
         shard, key = fill(ps.table)
         keys = new_keys(ps.table, shard, key, 3)
-        os.kill(ps._spec.addresses[shard].pid, signal.SIGKILL)
+        os.kill(ps.attachment.spec.addresses[shard].pid, signal.SIGKILL)
         with pytest.raises(fastps.ShardDiedError):
             ps.table.push(keys, ones(3), timeout=20)

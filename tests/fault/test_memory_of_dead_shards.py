@@ -27,7 +27,7 @@ def test_the_memory_of_a_killed_shard_is_given_back_when_the_server_is_closed():
     other = workers.Worker.remote(ps)
     ray.get(other.push.remote(np.ones(n)))  # it maps the arenas, and keeps them when it is idle
     pid = ray.get(other.pid.remote())
-    address = ps._spec.addresses[1]
+    address = ps.attachment.spec.addresses[1]
     mine = [fd for fd in os.listdir(f"/proc/{pid}/fd") if "fastps" in link(pid, fd)]
     assert len(mine) == 2
     assert min(backed(pid, fd) for fd in mine) > 8 * n // 2

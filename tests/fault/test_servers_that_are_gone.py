@@ -119,7 +119,7 @@ def test_the_tables_above_have_every_verb_and_property(cls, verbs, facts):
 
 
 def kill(ps, shard):
-    pid = ps._spec.addresses[shard].pid
+    pid = ps.attachment.spec.addresses[shard].pid
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: is_gone(pid), 30, "the death of a shard's process")
 

@@ -16,7 +16,7 @@ import pytest
 
 import fastps
 from fastps._core import shards_of
-from fastps.transport.shm import open_arena
+from fastps.transport.arenas import open_arena
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
@@ -112,7 +112,7 @@ class OnArrays:
     def __init__(self, ps, verb, n):
         self.ps, self.ones, self.out, self.trial = ps, np.ones(n), np.empty(n), 0
         self.params, self.slot, self.lr = np.zeros(n), np.zeros(n), [1.0, 1.0]
-        starts = [plan.runs[0].start for plan in ps._spec.plans]
+        starts = [plan.runs[0].start for plan in ps.attachment.spec.plans]
         self.parts = [slice(*bounds) for bounds in zip(starts, [*starts[1:], n], strict=True)]
         self.verb, self.value = verb, np.zeros(n)
         self.call = {
@@ -135,7 +135,7 @@ class OnArrays:
         assert (self.ps.pull(out=self.out) == self.params).all()
         if self.verb == "set_slots":
             assert (self.ps.slots("m") == self.slot).all()
-        assert [arena.hyper(0, 1)[0] for arena in self.ps._session.shm.arenas.values()] == self.lr
+        assert [arena.hyper(0, 1)[0] for arena in self.ps.attachment.session.shm.arenas.values()] == self.lr
         self.trial += 1
         self.value = np.full_like(self.value, self.trial)
 
@@ -290,14 +290,14 @@ def test_attaching_closes_each_descriptor_once(rng):
     """A descriptor that is closed twice may be another file's, which was opened in between."""
     params = np.zeros(1 << 23)
     with fastps.ParameterServer(params) as ps:
-        address, label = ps._spec.addresses[0], ps._spec.label(0)
+        spec = ps.attachment.spec
         before = set(os.listdir("/proc/self/fd"))
         attached = 0
         for delay in rng.uniform(1e-5, 0.02, SIGNALS):
             try:
                 signal.setitimer(signal.ITIMER_REAL, delay)
                 while True:
-                    open_arena(address, label)
+                    open_arena(spec, 0)
                     attached += 1
             except Interrupt:
                 pass

@@ -354,7 +354,7 @@ def test_a_forked_child_uses_the_table_and_its_end_disturbs_nobody():
 
 def test_rows_that_are_evicted_while_others_push_take_every_push_with_them(tmp_path, rng):
     with fastps.ParameterServer(adding(8), num_shards=2) as ps, Workers(ps, tmp_path) as workers:
-        session, total = ps.table._session, 0.0
+        session, total = ps.table.attachment.rows(0), 0.0
         jobs = [workers.start(size=200, space=500, times=1500, seed=seed) for seed in range(2)]
         while any(map(workers.lives, jobs)):
             keys = rng.integers(0, 500, 50).astype(np.uint64)

@@ -21,7 +21,7 @@ N = 600_000
 
 
 def holder_of(ps, shard=0, stripe=0):
-    address = ps._spec.addresses[shard]
+    address = ps.attachment.spec.addresses[shard]
     return Holder(address.pid, address.fd, stripe)
 
 

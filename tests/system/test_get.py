@@ -99,7 +99,7 @@ def test_a_wrong_token_is_told_with_what_to_set(owner, terminal):
 
 def test_a_stopped_server_is_told_at_the_timeout(ray_local):
     with fastps.ParameterServer(np.zeros(3), name="stopped") as ps:
-        shard = ps._spec.addresses[0].pid
+        shard = ps.attachment.spec.addresses[0].pid
         os.kill(shard, signal.SIGSTOP)
         try:
             with pytest.raises(fastps.WaitTimeoutError, match="process of its first shard is stopped"):

@@ -228,7 +228,7 @@ def test_close_gives_the_memory_back_while_a_worker_has_it_mapped(worker):
     ray.get(worker.push.remote(np.ones(2_000_000)))
     with ps.view() as view:
         kept = view.params
-    address = ps._spec.addresses[0]
+    address = ps.attachment.spec.addresses[0]
     fd = os.open(f"/proc/{address.pid}/fd/{address.fd}", os.O_RDONLY)
     before = os.fstat(fd).st_blocks * 512
     assert before > 16_000_000

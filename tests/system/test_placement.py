@@ -18,7 +18,7 @@ def holds(ps):
 
 def really_on(ps):
     """The nodes of the shards' processes as those themselves say."""
-    return {address.node_id for address in ps._spec.addresses}
+    return {node.node_id for node in ps.attachment.spec.nodes}
 
 
 def test_without_a_placement_shards_are_on_the_drivers_node(cluster3):

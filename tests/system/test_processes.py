@@ -88,13 +88,16 @@ ELSEWHERE = (
     SERVER
     + """
 from dataclasses import replace
+from fastps.server.handle import handle_of
 context = multiprocessing.get_context(sys.argv[2])
 with fastps.ParameterServer(6, num_shards=2, rule=fastps.SGD(0.1)) as ps:
-    near, far = ps._spec.addresses
-    far = replace(far, machine="another", node_id="f" * 56)
-    away = fastps.ParameterServer._handle(replace(ps._spec, server_id="another", addresses=(near, far)))
+    spec = ps.attachment.spec
+    (near, far), (here,) = spec.addresses, spec.nodes
+    there = replace(here, machine="another", node_id="f" * 56)
+    addresses, nodes = (near, replace(far, node=1)), (here, there)
+    away = handle_of(replace(spec, server_id="another", addresses=addresses, nodes=nodes))
     if sys.argv[3]:
-        away._attach()
+        away.attachment.session
     outbox = context.Queue()
     child = context.Process(target=processes.put_errors, args=(away, outbox))
     child.start()

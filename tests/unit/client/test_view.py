@@ -17,7 +17,7 @@ from fastps.spec.gradients import GradientPolicy
 from fastps.spec.partition import partition
 from fastps.spec.rule import infos
 from fastps.spec.server import ServerSpec
-from fastps.transport.shm_table import require_alive
+from fastps.transport.arenas import require_alive
 from tests.conftest import own_arenas
 
 
@@ -31,7 +31,7 @@ def view_of(params, num_shards=1):
     """A view on new arenas that hold `params`."""
     structure, arrays = structure_of(params)
     plans = partition(structure, num_shards)
-    spec = ServerSpec("id", structure, plans, (), (), *rules_of(structure), GradientPolicy(), Async(), 1.0, None)
+    spec = ServerSpec("id", structure, plans, (), (), (), *rules_of(structure), GradientPolicy(), Async(), 1.0, None)
     arenas = {
         plan.index: Arena.create(bytes(16), f"shard {plan.index}", plan.index, num_shards, plan.params_bytes, 2, True)
         for plan in plans

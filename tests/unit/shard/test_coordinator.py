@@ -27,4 +27,4 @@ class Moving:
 def test_a_worker_elsewhere_never_hears_of_progress_without_the_round_behind_it():
     """It would read, and write over, what the round has not been applied to."""
     _, progress, decision = Coordinator._reached(Moving())
-    assert Decision.unpack(decision).round >= progress
+    assert decision.round >= progress

@@ -6,13 +6,19 @@ import numpy as np
 import pytest
 
 from fastps.errors import OptionError, TableFullError, UnavailableError, WaitTimeoutError
-from fastps.transport import once, wire
+from fastps.shard import once
+from fastps.transport import message
+from fastps.transport.ray import RayCarrier
 
 
 @dataclass
 class Push:
-    worker: int
-    seq: int
+    client: int
+    number: int
+
+
+def operation(client, number):
+    return message.Header(message.OPERATION, client, number, 9.0)
 
 
 class Half:
@@ -27,14 +33,14 @@ class Half:
             error = self.error("stopped")
             error.resume = f"token {len(self.tokens)}"
             raise error
-        return "answer", b"versions"
+        return (4, 5)
 
 
 def test_a_push_is_applied_once_and_answers_its_versions_when_it_comes_again():
     seen = once.Once("shard 0 of 1")
     assert seen.applied(Push(7, 1)) is None
-    assert seen.run(Push(7, 1), lambda token: ("answer", b"one")) == ("answer", b"one")
-    assert seen.applied(Push(7, 1)) == b"one"
+    assert seen.run(Push(7, 1), lambda token: (1,)) == (1,)
+    assert seen.applied(Push(7, 1)) == (1,)
     assert seen.applied(Push(7, 2)) is None
     assert seen.applied(Push(8, 1)) is None
 
@@ -46,7 +52,7 @@ def test_a_push_that_stopped_half_way_goes_on_with_what_it_has_left(error):
         with pytest.raises(error):
             seen.run(Push(7, 1), push)
         assert seen.applied(Push(7, 1)) is None
-    assert seen.run(Push(7, 1), push) == ("answer", b"versions")
+    assert seen.run(Push(7, 1), push) == (4, 5)
     assert push.tokens == [None, "token 1", "token 2"]
 
 
@@ -69,7 +75,7 @@ def test_a_push_that_had_to_give_way_is_refused_instead_of_applied_twice():
             with pytest.raises(OptionError, match="given up"):
                 seen.run(Push(worker, 5), push)
         assert push.tokens == []
-        assert seen.run(Push(worker, 6), push) == ("answer", b"versions")  # the next one is another
+        assert seen.run(Push(worker, 6), push) == (4, 5)  # the next one is another
     for worker in range(2, once.STALLED + 2):
         push = Half(0)
         seen.run(Push(worker, 5), push)
@@ -88,20 +94,22 @@ def test_what_is_remembered_is_bounded_and_what_was_heard_of_last_stays():
 def test_a_payload_comes_in_parts_of_several_workers_by_turns():
     payloads = {worker: np.arange(2_500_000, dtype=np.uint64).view(np.uint8)[worker:] for worker in (1, 2)}
     payloads = {worker: np.ascontiguousarray(p[: 5_000_000 - worker]) for worker, p in payloads.items()}
-    calls = {worker: wire.messages(p, wire.Header(worker, 1, 9.0)) for worker, p in payloads.items()}
+    calls = {worker: message.pieces(operation(worker, 1), p, RayCarrier.limits) for worker, p in payloads.items()}
     assert all(len(c) > 1 for c in calls.values())
     seen = once.Once("shard 0 of 1")
     for i in range(max(map(len, calls.values()))):
         for worker, messages in calls.items():
             head, *parts = messages[i]
-            whole = seen.payload(wire.Header.unpack(head), head, parts, payloads[worker].nbytes)
+            whole = seen.payload(message.Header.unpack(head), head, parts, payloads[worker].nbytes)
             assert (whole is None) == (i + 1 < len(messages))
             assert whole is None or np.array_equal(whole, payloads[worker])
 
 
 def parts_of(push, nbytes=5_000_000):
-    messages = wire.messages(np.full(nbytes, push.seq, np.uint8), wire.Header(push.worker, push.seq, 9.0))
-    return [(wire.Header.unpack(head), head, parts) for head, *parts in messages]
+    messages = message.pieces(
+        operation(push.client, push.number), np.full(nbytes, push.number, np.uint8), RayCarrier.limits
+    )
+    return [(message.Header.unpack(head), head, parts) for head, *parts in messages]
 
 
 def test_a_gap_and_parts_of_another_push_ask_for_all_of_it_again():
@@ -134,7 +142,7 @@ def test_after_an_error_that_leaves_nothing_to_resume_a_push_is_not_applied_anew
     assert push.tokens == []
     with pytest.raises(MemoryError):  # nothing had begun: it may begin
         seen.run(Push(7, 2), fails)
-    assert seen.run(Push(7, 2), push) == ("answer", b"versions")
+    assert seen.run(Push(7, 2), push) == (4, 5)
 
 
 def test_a_push_that_had_not_begun_when_the_table_was_full_may_begin_later():
@@ -147,10 +155,10 @@ def test_a_push_that_had_not_begun_when_the_table_was_full_may_begin_later():
 
     with pytest.raises(TableFullError):
         seen.run(Push(7, 1), full)
-    assert seen.run(Push(7, 1), push) == ("answer", b"versions")
+    assert seen.run(Push(7, 1), push) == (4, 5)
 
 
 def test_a_part_whose_first_one_was_dropped_asks_for_all_of_it_again():
-    head, *parts = wire.messages(np.zeros(5_000_000, np.uint8), wire.Header(1, 1, 9.0))[1]
+    head, *parts = message.pieces(operation(1, 1), np.zeros(5_000_000, np.uint8), RayCarrier.limits)[1]
     with pytest.raises(UnavailableError, match="send it again"):
-        once.Once("shard 0 of 1").payload(wire.Header.unpack(head), head, parts, 5_000_000)
+        once.Once("shard 0 of 1").payload(message.Header.unpack(head), head, parts, 5_000_000)

@@ -1,0 +1,249 @@
+"""What workers do with the arrays of a server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastps._core import Outcome
+from fastps.client.arrays import ArraySession
+from fastps.client.attach import Attachment
+from fastps.client.future import Future
+from fastps.client.view import View
+from fastps.consistency import BSP
+from fastps.deadline import seconds
+from fastps.errors import OptionError, RankError, WorkerRequiredError
+from fastps.scalars import whole
+from fastps.workers.policies import worker_of
+from fastps.workers.worker import Worker
+
+
+class ArrayVerbs:
+    """The operations of `fastps.ParameterServer` on arrays.
+
+    Attributes
+    ----------
+    attachment : this process's side of the server
+    """
+
+    attachment: Attachment
+    _free: bool  # anybody may push: no session of a worker is needed
+
+    def pull(self, *, out: Any = None, timeout: float | None = None) -> Any:
+        """A copy of the parameters, in the structure that they came in.
+
+        Parameters
+        ----------
+        out : array or mapping, optional
+            Written in place and returned: writable, C-contiguous arrays of the parameters' shapes and dtypes.
+        timeout : float, optional
+            Seconds.
+
+        Raises
+        ------
+        ShapeError, DtypeError, NamesError, OutputError
+            `out` does not fit; nothing was done.
+        ClosedError, ShardDiedError, WaitTimeoutError
+            What `out` holds is undefined.
+
+        Notes
+        -----
+        For each shard the state after a whole number of pushes (``isolation="shard"``); NaN passes through. Cost on the
+        parameters' node: one C call that copies once; with `out` no allocation, and uncontended no system call. From
+        another node: one Ray call for each node that has shards. From 12 MiB on `out` is written past the caches.
+        """
+        return (self.attachment.arrays or self.attachment.attach()).pull(out, seconds(timeout))[0]
+
+    def push(self, grads: Any, *, pulled: Any = None, timeout: float | None = None, resume: Any = None) -> None:
+        """Applies the rule to every parameter with its gradient. When it returns, it has happened.
+
+        Parameters
+        ----------
+        grads : array or mapping
+            Of the parameters' shapes and dtypes; read in place where C-contiguous. Ray object references and futures
+            are waited for.
+        pulled : array or mapping, optional
+            The parameters with which the gradients were computed, for rules that use them (`fastps.DCASGD`).
+        timeout : float, optional
+            Seconds.
+        resume : object, optional
+            ``error.resume`` of the WaitTimeoutError that an earlier push of the same gradients raised: applies what is
+            missing of it, once.
+
+        Raises
+        ------
+        ShapeError, DtypeError, NamesError
+            Nothing was applied.
+        NonfiniteError
+            With ``nonfinite="raise"``. Nothing was applied.
+        WaitTimeoutError
+            Says on which shards the push was applied.
+        ClosedError, ShardDiedError
+            A note on the error names shards where the push was applied all the same.
+        """
+        if not self._free:
+            self._refuse("push")
+        arrays, limit, outcome = self.attachment.arrays or self.attachment.attach(), seconds(timeout), Outcome()
+        try:
+            arrays.push(grads, pulled, limit, resume, outcome)
+        except BaseException as error:
+            outcome.tell(error)
+            raise
+
+    def push_pull(
+        self, grads: Any, *, pulled: Any = None, out: Any = None, timeout: float | None = None, resume: Any = None
+    ) -> Any:
+        """A push, and the parameters as that push left them, in one pass over the memory.
+
+        Parameters, errors and threads as for `push` and `pull`; on an error the parameters may be changed as the error
+        says. Cost: at 8 MB and more about three quarters of a push and a pull.
+        """
+        if not self._free:
+            self._refuse("push_pull")
+        arrays, limit, outcome = self.attachment.arrays or self.attachment.attach(), seconds(timeout), Outcome()
+        try:
+            return arrays.push_pull(grads, pulled, out, limit, resume, outcome)[0]
+        except BaseException as error:
+            outcome.tell(error)
+            raise
+
+    def _refuse(self, verb: str) -> None:
+        raise WorkerRequiredError(
+            f"{verb}: under {self.attachment.spec.consistency} the server must know who pushes; use "
+            f"`with ps.worker() as w:` and w.{verb}(...); nothing was applied"
+        )
+
+    def worker(self, rank: int | None = None, *, timeout: float | None = None) -> Worker:
+        """A worker's session, for a ``with`` block: an identity and a clock. See `fastps.workers.worker.Worker`.
+
+        Parameters
+        ----------
+        rank : int, optional
+            Its number, from 0 to max_workers - 1; None for the first that is free.
+        timeout : float, optional
+            Seconds.
+
+        Raises
+        ------
+        RankError
+            A live worker has this rank, or all are taken.
+
+        Notes
+        -----
+        The session dies with its process: on the node of shard 0 the others see that within 10 ms, elsewhere after the
+        lease of the consistency. Cost: microseconds on the node of shard 0; elsewhere a few Ray calls, and for the
+        first such worker of a server the start of an actor.
+        """
+        session = self.attachment.session
+        limit = seconds(timeout)
+        if rank is not None:
+            try:
+                rank = whole("rank", rank, 0, 2**31 - 1)
+            except OptionError:
+                raise RankError(f"worker: expected a rank of 0 or more, or None, got {rank!r}") from None
+        policy = self.attachment.spec.consistency
+        if isinstance(policy, BSP) and policy.deterministic and (rank is None or rank >= policy.workers):
+            raise RankError(
+                f"worker: deterministic=True needs to be told who is who: pass a rank from 0 to {policy.workers - 1}, "
+                f"got {rank}; or raise workers="
+            )
+        membership = session.join(rank, limit)
+        try:
+            return worker_of(self.attachment, membership)
+        except BaseException:
+            membership.leave()  # nobody waits for a worker that never was
+            raise
+
+    def pull_async(self, *, out: Any = None, timeout: float | None = None) -> Future:
+        """Starts a pull and answers a Future of its result. `out` is written until then.
+
+        Asynchronous operations of one process on one server happen one after the other, in the order in which they were
+        started, on a thread of their own; others do not wait for them. `timeout` counts from when the operation begins.
+        One that is cancelled before it begins does nothing; one that has begun goes on, and a push of it counts. Cost:
+        a thread switch, tens of microseconds.
+        """
+        arrays = self.attachment.arrays or self.attachment.attach()
+        limit = seconds(timeout)
+        return arrays.session.queue.submit("pull_async", lambda: arrays.pull(out, limit)[0])
+
+    def push_async(self, grads: Any, *, pulled: Any = None, timeout: float | None = None) -> Future:
+        """Starts a push and answers a Future. `grads` must not change until it is done. See `pull_async`."""
+        if not self._free:
+            self._refuse("push")
+        arrays = self.attachment.arrays or self.attachment.attach()
+        limit = seconds(timeout)
+        return arrays.session.queue.submit("push_async", lambda: _push(arrays, grads, pulled, limit))
+
+    def push_pull_async(
+        self, grads: Any, *, pulled: Any = None, out: Any = None, timeout: float | None = None
+    ) -> Future:
+        """Starts a push_pull and answers a Future of its result. See `pull_async` and `push_async`."""
+        if not self._free:
+            self._refuse("push_pull")
+        arrays = self.attachment.arrays or self.attachment.attach()
+        limit = seconds(timeout)
+        return arrays.session.queue.submit("push_pull_async", lambda: _push_pull(arrays, grads, pulled, out, limit))
+
+    def flush(self, *, timeout: float | None = None) -> None:
+        """Waits for all asynchronous operations of this process on this server, but for those that were cancelled.
+
+        Raises the first error that was not asked for by `Future.result`, `Future.exception` or ``await``, with notes on
+        the others: those of operations that had ended before count, too. WaitTimeoutError, with notes on all of them,
+        when operations are still under way after `timeout` seconds.
+        """
+        limit = seconds(timeout)
+        session = self.attachment.session
+        session.queue.flush(session.limit(limit))
+
+    def slots(self, name: str | None = None, *, timeout: float | None = None) -> Any:
+        """A copy of a slot of the rule, such as Adam's ``"m"``, in the structure of the parameters.
+
+        Where arrays have different rules, those whose rule has the slot. Without `name`, a dict of all slots by name,
+        one read after the other. For each shard a slot is read between two pushes. Raises OptionError for an unknown
+        name.
+        """
+        arrays = self.attachment.arrays or self.attachment.attach()
+        if name is None:
+            return {slot: arrays.slots(slot, seconds(timeout)) for slot in self.attachment.spec.slot_names()}
+        return arrays.slots(name, seconds(timeout))
+
+    def set_slots(self, name: str, values: Any, *, timeout: float | None = None) -> None:
+        """Sets a slot to `values`, in the structure in which `slots` answers it: for warm starts.
+
+        For each shard it happens between two pushes; versions stay. Raises OptionError for an unknown name, ShapeError,
+        DtypeError or NamesError for values that do not fit, with nothing set; WaitTimeoutError when it may be set in
+        part.
+        """
+        arrays, outcome = self.attachment.arrays or self.attachment.attach(), Outcome()
+        try:
+            arrays.set_slots(name, values, seconds(timeout), outcome)
+        except BaseException as error:
+            outcome.tell(error, "set")
+            raise
+
+    def view(self) -> View:
+        """Read-only arrays on the parameters themselves, for a ``with`` block: no copy, no lock. Live memory; under
+        `BSP` the newest round's version, which does not change. See `fastps.View`.
+
+        Raises SplitError when shards are on other nodes. Cost: microseconds, whatever the size.
+        """
+        return (self.attachment.arrays or self.attachment.attach()).view()
+
+
+def _push_pull(arrays: ArraySession, grads: Any, pulled: Any, out: Any, timeout: float | None) -> Any:
+    """What a `Future` of `push_pull_async` runs."""
+    outcome = Outcome()
+    try:
+        return arrays.push_pull(grads, pulled, out, timeout, None, outcome)[0]
+    except BaseException as error:
+        outcome.tell(error)
+        raise
+
+
+def _push(arrays: ArraySession, grads: Any, pulled: Any, timeout: float | None) -> None:
+    """What a `Future` of `push_async` runs."""
+    outcome = Outcome()
+    try:
+        arrays.push(grads, pulled, timeout, None, outcome)
+    except BaseException as error:
+        outcome.tell(error)
+        raise
