@@ -251,7 +251,7 @@ def repeat_last_push(ps, grads):
     repeated = []
 
     def twice(self, method_name, *positional, **named):
-        if method_name == "push":
+        if method_name == "serve":
             original(self, method_name, *positional, **named)
             repeated.append(method_name)
         return original(self, method_name, *positional, **named)
