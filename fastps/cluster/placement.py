@@ -80,7 +80,7 @@ def _one(entry: str | Mapping[str, Any], shard: int, known: dict[str, dict[str, 
     if not any(all(has.get(name, 0) >= amount for name, amount in wanted.items()) for has in known.values()):
         have = {node[:8]: {n: has.get(n, 0) for n in wanted} for node, has in known.items()}
         raise PlacementError(f"placement of shard {shard}: no node has {wanted}; the live nodes have {have}")
-    return {"num_cpus": 0, **entry}
+    return dict(entry)
 
 
 def _by_strategy(strategy: str, num_shards: int, known: dict[str, dict[str, float]], timeout: float) -> Placed:

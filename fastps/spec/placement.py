@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fastps.errors import PlacementError
+from fastps.errors import OptionError, PlacementError
 from fastps.messages import brief
+from fastps.scalars import finite
 
 STRATEGIES = ("SPREAD", "PACK", "STRICT_SPREAD", "STRICT_PACK")
-AMOUNTS = ("num_cpus", "num_gpus", "memory", "resources")
+AMOUNTS = ("num_cpus", "num_gpus", "memory")
 Placement = str | Mapping[str, Any] | Sequence[Any] | None
 
 
@@ -21,7 +22,7 @@ class PlacementRequest:
     Attributes
     ----------
     strategy : the strategy of the placement group that they are in, or None
-    shards : per shard the id of its node, or the amounts of resources that it asks for; empty with a strategy
+    shards : per shard the id of its node, or what it asks for, as options of a Ray actor; empty with a strategy
     """
 
     strategy: str | None = None
@@ -44,32 +45,54 @@ def placement_request(placement: Any, num_shards: int) -> PlacementRequest:
     each = [placement] * num_shards if isinstance(placement, Mapping) else list(placement)
     if len(each) != num_shards:
         raise PlacementError(f"placement: expected one entry for each of {num_shards} shards, got {len(each)}")
-    for shard, entry in enumerate(each):
-        if not isinstance(entry, str):
-            _require_amounts(entry, shard)
-    return PlacementRequest(shards=tuple(each))
+    return PlacementRequest(shards=tuple(_one(entry, shard) for shard, entry in enumerate(each)))
 
 
-def amounts(entry: Mapping[str, Any]) -> dict[str, float]:
-    """What a shard asks for, by the names that Ray's nodes have for it. Raises TypeError or ValueError."""
-    asked = {"CPU": entry.get("num_cpus"), "GPU": entry.get("num_gpus"), "memory": entry.get("memory")}
-    asked |= entry.get("resources") or {}
-    return {name: float(amount) for name, amount in asked.items() if amount}
+def amounts(options: Mapping[str, Any]) -> dict[str, float]:
+    """What a shard asks for, by the names that nodes have for it."""
+    asked = {"CPU": options.get("num_cpus"), "GPU": options.get("num_gpus"), "memory": options.get("memory")}
+    asked |= options.get("resources", {})
+    return {name: amount for name, amount in asked.items() if amount}
 
 
-def _require_amounts(entry: Any, shard: int) -> None:
+def _one(entry: Any, shard: int) -> str | dict[str, Any]:
+    """The id of a node, or options of a Ray actor."""
+    what = f"placement of shard {shard}"
+    if isinstance(entry, str):
+        return entry
     if not isinstance(entry, Mapping):
         raise PlacementError(
-            f"placement of shard {shard}: expected one of {STRATEGIES}, a mapping of resources or node ids, got "
-            f"{type(entry).__name__} {brief(entry)}"
+            f"{what}: expected one of {STRATEGIES}, a mapping of resources or node ids, got {type(entry).__name__} "
+            f"{brief(entry)}"
         )
-    unknown = set(entry) - set(AMOUNTS)
+    unknown = set(entry) - {*AMOUNTS, "resources"}
     if unknown:
         raise PlacementError(
-            f"placement of shard {shard}: unknown {sorted(unknown, key=str)}; expected num_cpus, num_gpus, memory or "
-            f"resources"
+            f"{what}: unknown {sorted(unknown, key=str)}; expected num_cpus, num_gpus, memory or resources"
         )
+    options: dict[str, Any] = {"num_cpus": 0.0}
+    options |= {name: _amount(entry[name], f"{what} {name}") for name in AMOUNTS if entry.get(name) is not None}
+    if entry.get("resources") is not None:
+        options["resources"] = _resources(entry["resources"], what)
+    return options
+
+
+def _resources(value: Any, what: str) -> dict[str, float]:
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise PlacementError(f"{what} resources: expected a mapping of names to amounts, got {brief(value)}")
+    taken = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
+    for name in value:
+        if name in taken:
+            raise PlacementError(f"{what} resources: expected others than {name!r}; pass {{{taken[name]!r}: ...}}")
+    return {name: _amount(amount, f"{what} {name}") for name, amount in value.items() if amount is not None}
+
+
+def _amount(value: Any, what: str) -> float:
+    expected = "a finite number, 0 or more"
     try:
-        amounts(entry)
-    except (TypeError, ValueError):
-        raise PlacementError(f"placement of shard {shard}: expected numbers as amounts, got {dict(entry)}") from None
+        number = finite(what, value, expected)
+    except OptionError as error:
+        raise PlacementError(str(error)) from None
+    if number < 0:
+        raise PlacementError(f"{what}: expected {expected}, got {brief(value)}")
+    return number

@@ -257,28 +257,10 @@ def test_views_are_live_and_follow_pushes_of_other_processes(worker):
     ("options", "error"),
     [
         ({"num_shards": 0}, fastps.OptionError),
-        ({"num_shards": 11}, fastps.OptionError),
-        ({"num_shards": 1.5}, fastps.OptionError),
-        ({"rule": "add"}, fastps.OptionError),
-        ({"rule": {"a*": fastps.Add()}}, fastps.RuleError),
-        ({"isolation": "maybe"}, fastps.OptionError),
-        ({"timeout": 0}, fastps.OptionError),
-        ({"timeout": -1.0}, fastps.OptionError),
-        ({"timeout": float("nan")}, fastps.OptionError),
-        ({"timeout": "soon"}, fastps.OptionError),
-        ({"max_sessions": 0}, fastps.OptionError),
-        ({"max_sessions": 4097}, fastps.OptionError),
-        ({"name": ""}, fastps.OptionError),
-        ({"name": 3}, fastps.OptionError),
         ({"placement": "ANYWHERE"}, fastps.PlacementError),
         ({"placement": ["no such node"]}, fastps.PlacementError),
-        ({"placement": []}, fastps.PlacementError),
         ({"placement": {"num_cpus": 1000}}, fastps.PlacementError),
         ({"placement": {"resources": {"moon": 1}}}, fastps.PlacementError),
-        ({"placement": {"cpus": 1}}, fastps.PlacementError),
-        ({"placement": {"num_cpus": "many"}}, fastps.PlacementError),
-        ({"placement": [3]}, fastps.PlacementError),
-        ({"placement": 3}, fastps.PlacementError),
         ({"placement": "STRICT_SPREAD", "num_shards": 2}, fastps.PlacementError),
     ],
     ids=str,
@@ -288,12 +270,6 @@ def test_options_out_of_range_raise_and_create_nothing(options, error):
     with pytest.raises(error):
         fastps.ParameterServer(np.zeros(10), **options)
     assert own_arenas() == before
-
-
-@pytest.mark.parametrize("params", [0, -3, np.zeros(0), {}, {"a": np.zeros((2, 0))}], ids=repr)
-def test_empty_parameters_raise_shape_error(params):
-    with pytest.raises(fastps.ShapeError):
-        fastps.ParameterServer(params)
 
 
 @pytest.mark.parametrize("length", [10**11, 1 << 44, 10**30])

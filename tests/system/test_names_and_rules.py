@@ -54,22 +54,6 @@ def test_patterns_are_for_tables_too():
         assert ps.hyper["b"]["lr"] == 1.0
 
 
-@pytest.mark.parametrize(
-    ("rules", "error", "words"),
-    [
-        (fastps.DCASGD(0.1), fastps.OptionError, ["table `t`", "rule of its own"]),
-        ({"w": fastps.Add()}, fastps.RuleError, ["`t`", "no pattern"]),
-        ({"*": fastps.Add(), "t": fastps.Add()}, fastps.RuleError, ["'t' fits none"]),
-        (fastps.RowAdagrad(), fastps.OptionError, ["RowAdagrad", "row as a whole"]),
-        ({"w": fastps.Adam(), "x*": fastps.Add(), "*": fastps.Add()}, fastps.RuleError, ["'x*' fits none"]),
-    ],
-)
-def test_a_rule_that_does_not_suit_is_refused_before_anything_is_created(rules, error, words):
-    with pytest.raises(error) as caught:
-        fastps.ParameterServer({"w": np.zeros(3), "t": fastps.Table(4)}, rule=rules)
-    assert all(word in str(caught.value) for word in words)
-
-
 def test_names_are_those_of_arrays_and_tables():
     params = {"a": {"w": np.zeros((2, 3), np.float32)}, "b": np.zeros(3), "t": fastps.Table(4)}
     with fastps.ParameterServer(params) as ps:
@@ -109,13 +93,6 @@ def test_a_server_of_many_arrays_prints_in_one_line_and_numbers_of_numpy_are_siz
         assert ps.pull().tolist() == [0] * 6
 
 
-def test_an_array_and_a_table_of_one_name_are_refused():
-    with pytest.raises(fastps.NamesError, match="both called `a/b`"):
-        fastps.ParameterServer({"a/b": np.zeros(3), "a": {"b": fastps.Table(4)}})
-    with pytest.raises(fastps.NamesError, match="both called `a/b`"):
-        fastps.ParameterServer({"a/b": np.zeros(3), "a": {"b": np.zeros(3)}})
-
-
 def test_a_file_that_pandas_has_written_again_is_loaded(tmp_path):
     pandas = pytest.importorskip("pandas")
     with fastps.ParameterServer(fastps.Table(4)) as ps:
@@ -149,17 +126,6 @@ def test_a_file_that_is_damaged_is_a_file_error_that_names_it(damage, tmp_path):
         assert "0 rows were set" in str(caught.value)
         assert isinstance(caught.value, OSError)
         assert (ps.table.pull(KEYS) == 1).all()
-
-
-@pytest.mark.parametrize("params", [{"": fastps.Table(4)}, {"a": {"": fastps.Table(4), "b": np.zeros(3)}}])
-def test_a_table_without_a_name_in_a_mapping_is_refused(params):
-    with pytest.raises(fastps.NamesError, match="not empty"):
-        fastps.ParameterServer(params)
-
-
-def test_the_name_of_counts_is_not_for_tables():
-    with pytest.raises(fastps.NamesError, match="rename it"):
-        fastps.ParameterServer({"a": {"(sightings)": fastps.Table(4)}})
 
 
 def test_what_is_told_of_tensors_works_for_rows_and_vectors_too():

@@ -76,7 +76,6 @@ def test_what_shards_asked_for_is_free_again_after_close(cluster3):
     [
         ({"resources": {"node1": 1, "node2": 1}}, "no node has"),
         ({"num_cpus": 3}, "no node has"),
-        ([{"resources": {"node1": 1}}], "one entry for each of 4 shards, got 1"),
         ("STRICT_SPREAD", "4 shards on different nodes, but only 3"),
     ],
     ids=str,
