@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastps._core import Outcome, all_finite, process_of, shards_of, table_initial
-from fastps.client.session import Resume, Session, apart, merged, norm_of, tokens_of
+from fastps.arrays.checks import apart, first_nonfinite, norm_of
+from fastps.client.session import Resume, Session, merged, tokens_of
 from fastps.cluster import ray as cluster
 from fastps.deadline import deadline_after, left_until
 from fastps.errors import (
@@ -261,8 +262,8 @@ class TableSession:
             for transport in self.session.transports:
                 transport.skipped()
             if policy.nonfinite == "raise":
-                at = np.argwhere(~np.isfinite(grads))
-                where = f"grads{at[0].tolist()}" if len(at) else "the norm of the gradients"
+                found = first_nonfinite([grads])
+                where = "the norm of the gradients" if found is None else f"grads{found[1]}"
                 raise NonfiniteError(f"push to `{self.info.name}`: {where} is NaN or infinite; nothing was applied")
             return False
         try:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import sys
-from bisect import bisect_left
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastps._core import Member, Outcome, all_finite, global_norm
+from fastps._core import Member, Outcome, all_finite
+from fastps.arrays.checks import apart, first_nonfinite, norm_of
 from fastps.client.future import Queue
 from fastps.client.rounds import Rounds, is_one_round
 from fastps.client.view import View
@@ -24,7 +23,7 @@ from fastps.errors import (
     WaitTimeoutError,
 )
 from fastps.observe.stats import ServerStats, ShardStats
-from fastps.spec.arrays import Structure, byte_bounds
+from fastps.spec.arrays import Structure
 from fastps.transport.contract import MIXED, Work
 from fastps.transport.shm import ShmTransport, is_here
 from fastps.transport.shm_table import require_alive
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 
     from fastps._core import Arena, Decision
     from fastps._core.core import Deposit
-    from fastps.spec.arrays import Array
     from fastps.spec.server import ServerSpec
     from fastps.transport.contract import Arrays, Membership, Pending, Transport
 
@@ -167,10 +165,10 @@ class Session:
         return Work(given, outs, had, scale)
 
     def _nonfinite(self, grads: Arrays) -> str:
-        for leaf, array in zip(self.spec.structure.leaves, grads, strict=True):
-            if not all_finite([array]):
-                return f"`{leaf.name}`{np.argwhere(~np.isfinite(array))[0].tolist()}"
-        return "the norm of the gradients"
+        found = first_nonfinite(grads)
+        return (
+            "the norm of the gradients" if found is None else f"`{self.spec.structure.leaves[found[0]].name}`{found[1]}"
+        )
 
     def slots(self, name: str, timeout: float | None) -> Any:
         structure, with_slot = self._slot(name, "slots", timeout)
@@ -364,28 +362,6 @@ class Session:
         self.queue.close()
         for transport in self.transports:
             transport.close()
-
-
-def norm_of(arrays: Arrays) -> float:
-    """The global norm; in a second pass where squares of finite elements are too large for float64."""
-    norm = global_norm(arrays)
-    if math.isinf(norm) and all_finite(arrays):
-        most = max(float(np.abs(array).max()) for array in arrays)
-        norm = min(most * global_norm([array / most for array in arrays]), sys.float_info.max)
-    return norm
-
-
-def apart(arrays: Arrays, outs: Arrays) -> Arrays:
-    """Copies of those arrays that share memory with one of `outs`, which do not share any with each other."""
-    bounds = sorted(byte_bounds(out) for out in outs)
-    starts = [start for start, _ in bounds]
-
-    def shares(array: Array) -> bool:
-        start, end = byte_bounds(array)
-        last = bisect_left(starts, end)  # the outs before it begin before the array ends
-        return last > 0 and bounds[last - 1][1] > start
-
-    return [array.copy() if shares(array) else array for array in arrays]
 
 
 class Resume:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fastps.arrays.types import Array
     from fastps.server.handle import ParameterServer
-    from fastps.spec.arrays import Array
 
 
 class ArrayHandle:

@@ -15,6 +15,7 @@ import numpy as np
 
 from fastps import init
 from fastps._core import Outcome
+from fastps.arrays.types import Array
 from fastps.client.future import Future
 from fastps.client.rows import TableSession
 from fastps.client.session import Session
@@ -42,7 +43,7 @@ from fastps.rules.assignment import assign
 from fastps.scalars import positive, whole
 from fastps.server.array import ArrayHandle
 from fastps.shard.actor import shard_actor
-from fastps.spec.arrays import Array, Path, Structure, require_distinct, require_name, structure_of, zeros
+from fastps.spec.arrays import Path, Structure, require_distinct, require_name, structure_of, zeros
 from fastps.spec.gradients import gradient_policy
 from fastps.spec.partition import ShardPlan, partition
 from fastps.spec.rule import infos

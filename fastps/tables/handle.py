@@ -11,11 +11,11 @@ import numpy as np
 
 from fastps._core import Outcome, table_initial
 from fastps.arrays.interchange import as_array, conversion
+from fastps.arrays.types import describe
 from fastps.client.rows import TableSession
 from fastps.deadline import seconds
 from fastps.errors import DtypeError, NamesError, OptionError, OutputError, ShapeError, SplitError
 from fastps.messages import brief
-from fastps.spec.arrays import describe
 from fastps.spec.keys import as_keys, from_keys
 from fastps.tables.nearest import nearest
 from fastps.transport.contract import TableWork
