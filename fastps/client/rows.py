@@ -342,6 +342,10 @@ class TableSession:
                         break
                     yield keys, streams
 
+    def require_alive(self) -> None:
+        """As `Session.require_alive`."""
+        self.session.require_alive()
+
     def counters(self, timeout: float | None) -> dict[int, dict[str, int]]:
         counted: dict[int, dict[str, int]] = {}
         for transport in self.transports:

