@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
+from fastps.arrays.types import Array
 from fastps.errors import DtypeError
 
 
-def to_numpy(value: Any, where: str, dtype: str = "float32") -> np.ndarray[Any, np.dtype[Any]]:
+def to_numpy(value: Any, where: str, dtype: str = "float32") -> Array:
     """The memory of an Arrow array (or of a chunked array of one chunk) as a numpy array. `dtype` is what it should
     have."""
     array = pa.chunked_array(value) if hasattr(value, "__arrow_c_stream__") else pa.array(value)
@@ -32,7 +32,7 @@ def to_numpy(value: Any, where: str, dtype: str = "float32") -> np.ndarray[Any, 
             f"{where}: expected Arrow data of numbers, got {array.type}; pass one column of numbers, as "
             f"np.asarray(value, np.{dtype})"
         )
-    numbers: np.ndarray[Any, np.dtype[Any]] = flat.to_numpy(zero_copy_only=True)
+    numbers: Array = flat.to_numpy(zero_copy_only=True)
     return numbers.reshape(len(array), array.type.list_size) if is_list else numbers
 
 
@@ -48,6 +48,6 @@ def _without_nulls(value: Any, is_list: bool) -> str:
     return f"fill them first: .{call}(0)" if call else "fill them first"
 
 
-def tensor(array: np.ndarray[Any, np.dtype[Any]]) -> pa.Tensor:
+def tensor(array: Array) -> pa.Tensor:
     """An Arrow tensor on the memory of `array`."""
     return pa.Tensor.from_numpy(array)

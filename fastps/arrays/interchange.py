@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from fastps.arrays.types import Array, describe
 from fastps.errors import DtypeError
 
 
-def as_array(value: Any, where: str, dtype: str = "float32") -> np.ndarray[Any, np.dtype[Any]]:
+def as_array(value: Any, where: str, dtype: str = "float32") -> Array:
     """`value` as a numpy array on the same memory. Raises DtypeError for what is no numeric array, or means something
     else than its memory says. `dtype` is what it should have: messages say how to come to that."""
     if type(value) is np.ndarray:
@@ -31,12 +32,11 @@ def as_array(value: Any, where: str, dtype: str = "float32") -> np.ndarray[Any, 
                 f"{where}: {type(value).__name__} does not give its memory to numpy ({error}); {remedy(value, dtype)}"
             ) from error
     if array.dtype.hasobject:
-        shape = ", ".join(map(str, array.shape))
-        raise DtypeError(f"{where}: expected numbers, got {array.dtype}[{shape}]; {conversion(value, dtype)}")
+        raise DtypeError(f"{where}: expected numbers, got {describe(array)}; {conversion(value, dtype)}")
     return array
 
 
-def _foreign(value: Any, where: str, dtype: str) -> np.ndarray[Any, np.dtype[Any]]:
+def _foreign(value: Any, where: str, dtype: str) -> Array:
     """By what the value offers; what goes wrong there is what it raises."""
     if hasattr(value, "to_numpy") and isinstance(getattr(value, "dtype", None), np.dtype):
         return np.asarray(value.to_numpy())  # of pandas: by Arrow, NaN would be a null

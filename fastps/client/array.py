@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastps.arrays.types import Array
 from fastps.client.attach import Attachment
 from fastps.deadline import seconds
-from fastps.spec.arrays import Array
 
 
 class ArrayHandle:

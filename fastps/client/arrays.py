@@ -9,11 +9,12 @@ import numpy as np
 
 from fastps._core import Outcome
 from fastps.arrays.checks import apart
-from fastps.client.session import Session, first_nonfinite
+from fastps.arrays.types import Arrays
+from fastps.client.session import Session
 from fastps.client.view import View
 from fastps.errors import OptionError, WaitTimeoutError
 from fastps.spec.arrays import Structure
-from fastps.transport.contract import Arrays, Operation
+from fastps.transport.contract import Operation
 
 
 class ArraySession:
@@ -96,7 +97,7 @@ class ArraySession:
             given = apart(given, outs)
             had = None if had is None else apart(had, outs)
         names = [f"`{leaf.name}`" for leaf in structure.leaves]
-        scale = self.session.scale(given, verb, resume, lambda: first_nonfinite(names, given))
+        scale = self.session.scale(given, names, verb, resume)
         return None if scale is None else Operation(grads=given, outs=outs, pulled=had, scale=scale)
 
     def settle(self, timeout: float) -> None:

@@ -9,11 +9,12 @@ import numpy as np
 
 from fastps._core import Outcome, process_of, shards_of, table_initial
 from fastps.arrays.checks import apart
+from fastps.arrays.types import Array
 from fastps.client.resume import Resume
-from fastps.client.session import Session, first_nonfinite
+from fastps.client.session import Session
 from fastps.deadline import deadline_after, left_until
 from fastps.errors import OptionError, SplitError, TableFullError, WaitTimeoutError
-from fastps.transport.contract import Array, Operation
+from fastps.transport.contract import Operation
 
 
 class RowSession:
@@ -172,7 +173,7 @@ class RowSession:
             )
         if outs is not None:
             (grads,) = apart([grads], [outs])
-        scale = self.session.scale([grads], verb, resume, lambda: first_nonfinite(["grads"], [grads]))
+        scale = self.session.scale([grads], ["grads"], verb, resume)
         if scale is None:
             return False
         pushing = Operation(self.number, keys, [grads], None if outs is None else [outs], scale=scale)

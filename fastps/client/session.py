@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from fastps._core import Arena, Member, Outcome, all_finite, shards_of
-from fastps.arrays.checks import norm_of
+from fastps.arrays.checks import first_nonfinite, norm_of
+from fastps.arrays.types import Array, Arrays
 from fastps.client.future import Queue
 from fastps.client.resume import merged, tokens_of
 from fastps.deadline import deadline_after, left_until
@@ -21,7 +22,7 @@ from fastps.errors import FastPSError, NonfiniteError, OptionError, RayRequiredE
 from fastps.observe.stats import ServerStats, ShardStats
 from fastps.spec.server import ServerSpec
 from fastps.transport.arenas import is_here, require_alive
-from fastps.transport.contract import Array, Arrays, Endpoint, Membership, Operation, Pending
+from fastps.transport.contract import Endpoint, Membership, Operation, Pending
 from fastps.transport.shm import ShmEndpoint
 
 Connect = Callable[[ServerSpec, tuple[int, ...], int | None], Endpoint]
@@ -142,9 +143,9 @@ class Session:
         """The error of an operation on this node alone, which is all of the server."""
         return merged([(0, error)], (), pushes, (self, table))
 
-    def scale(self, grads: Arrays, verb: str, resume: Any, where: Callable[[], str]) -> float | None:
+    def scale(self, grads: Arrays, names: Sequence[str], verb: str, resume: Any) -> float | None:
         """The factor of gradients by their global norm, or None when the push is to be skipped, which is counted.
-        `where` names the element that is not finite. Raises NonfiniteError when the server refuses such pushes."""
+        `names` are those of the gradients. Raises NonfiniteError when the server refuses such pushes."""
         policy, scale, finite = self.spec.gradients, 1.0, True
         if not policy.inspects:
             return scale
@@ -155,15 +156,17 @@ class Session:
             finite = all_finite(grads)
         if policy.nonfinite == "apply" or finite:
             return scale
+        found = first_nonfinite(grads)
+        where = "the norm of the gradients" if found is None else f"{names[found[0]]}{found[1]}"
         if resume is not None:
             raise OptionError(
-                f"{verb}: resume= is for the gradients of the push that did not end, and {where()} is NaN or infinite "
+                f"{verb}: resume= is for the gradients of the push that did not end, and {where} is NaN or infinite "
                 f"now; nothing more was applied, pass them as they were"
             )
         for endpoint in self.endpoints:
             endpoint.tell("skipped")
         if policy.nonfinite == "raise":
-            raise NonfiniteError(f"{verb}: {where()} is NaN or infinite; nothing was applied")
+            raise NonfiniteError(f"{verb}: {where} is NaN or infinite; nothing was applied")
         return None
 
     def join(self, rank: int | None, timeout: float | None) -> Membership:
@@ -219,12 +222,3 @@ class Session:
         self.queue.close()
         for endpoint in self.endpoints:
             endpoint.close()
-
-
-def first_nonfinite(names: Sequence[str], grads: Arrays) -> str:
-    """The first element that is NaN or infinite; where there is none, it is the norm."""
-    for name, array in zip(names, grads, strict=True):
-        if not all_finite([array]):
-            at: list[int] = np.argwhere(~np.isfinite(array))[0].tolist()
-            return f"{name}{at}"
-    return "the norm of the gradients"

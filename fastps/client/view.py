@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fastps._core.core import Window
-    from fastps.spec.arrays import Array, Leaf
+    from fastps.arrays.types import Array
+    from fastps.spec.arrays import Leaf
     from fastps.spec.partition import Run
     from fastps.spec.server import ServerSpec
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from fastps import init
+from fastps.arrays.types import Array
 from fastps.consistency import Async, Consistency
 from fastps.errors import OptionError
 from fastps.machine import capacity
@@ -22,7 +23,7 @@ from fastps.messages import brief
 from fastps.rules import Add, Rule
 from fastps.rules.assignment import Assignment, assign
 from fastps.scalars import choice, positive, whole
-from fastps.spec.arrays import Array, Path, Structure, require_distinct, require_name, structure_of, zeros
+from fastps.spec.arrays import Path, Structure, require_distinct, require_name, structure_of, zeros
 from fastps.spec.gradients import GradientPolicy, gradient_policy
 from fastps.spec.keys import Keys, as_keys
 from fastps.spec.partition import ShardPlan, partition

@@ -16,6 +16,7 @@ from typing import Any
 import ray
 
 from fastps._core import Arena, Outcome, table_row_bytes
+from fastps.arrays.types import Array
 from fastps.cluster import ray as cluster
 from fastps.cluster.by_value import unpacked
 from fastps.consistency import Consistency
@@ -33,7 +34,7 @@ from fastps.spec.server import NodeAddress, ServerSpec, ShardAddress, kernels_of
 from fastps.spec.table import MAX_ROWS, Life, TableInfo
 from fastps.transport import ray as carrier
 from fastps.transport.arenas import open_arena, require_alive, this_machine
-from fastps.transport.contract import Array, Buffer
+from fastps.transport.contract import Buffer
 from fastps.transport.layout import layout_of
 from fastps.transport.shm import ShmEndpoint, group_of
 

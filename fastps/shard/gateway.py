@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from fastps._core import Outcome
+from fastps.arrays.types import Array
 from fastps.shard.once import PAYLOADS, Once, Recent
 from fastps.spec.server import ServerSpec
 from fastps.transport import message, values
-from fastps.transport.contract import MIXED, Array, Buffer, Operation
+from fastps.transport.contract import MIXED, Buffer, Operation
 from fastps.transport.layout import Layout
 from fastps.transport.message import Header
 from fastps.transport.shm import ShmEndpoint, Verbs

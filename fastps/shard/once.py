@@ -7,8 +7,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
+from fastps.arrays.types import Array
 from fastps.errors import OptionError, TableFullError, UnavailableError
-from fastps.transport.contract import Array, Buffer
+from fastps.transport.contract import Buffer
 from fastps.transport.message import Header, Inbox
 
 T = TypeVar("T")

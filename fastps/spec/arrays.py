@@ -9,19 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from fastps.arrays.checks import overlap
 from fastps.arrays.interchange import as_array, conversion
+from fastps.arrays.types import DTYPES, Array, Arrays, describe, item_bytes, numpy_dtype, type_name
 from fastps.errors import DtypeError, NamesError, OutputError, ShapeError
 from fastps.messages import brief, few, few_of
 
-DTYPES = ("float32", "float64")
-FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 Path = tuple[str, ...]
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True)
@@ -45,14 +43,14 @@ class Leaf:
 
     @property
     def item_bytes(self) -> int:
-        return 4 if self.dtype == "float32" else 8
+        return item_bytes(self.dtype)
 
     @property
     def name(self) -> str:
         return "/".join(self.path) or "params"
 
     def __str__(self) -> str:
-        return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
+        return type_name(self.dtype, self.shape)
 
 
 @dataclass(frozen=True)
@@ -75,9 +73,9 @@ class Structure:
             return str(self.leaves[0])
         return "{" + few_of((f"{leaf.name}: {leaf}" for leaf in self.leaves), len(self.leaves)) + "}"
 
-    def empty(self) -> list[Array]:
+    def empty(self) -> Arrays:
         """A new uninitialised array per leaf."""
-        return [np.empty(leaf.shape, FLOAT32 if leaf.dtype == "float32" else FLOAT64) for leaf in self.leaves]
+        return [np.empty(leaf.shape, numpy_dtype(leaf.dtype)) for leaf in self.leaves]
 
     def assemble(self, arrays: list[Any]) -> Any:
         """The leaves' values in the structure that the parameters came in: a bare one, or nested dicts."""
@@ -91,11 +89,11 @@ class Structure:
             node[leaf.path[-1]] = array
         return tree
 
-    def grads(self, value: Any, verb: str) -> list[Array]:
+    def grads(self, value: Any, verb: str) -> Arrays:
         """The arrays of `value`, checked against the leaves, C-contiguous; copied only where they are not."""
         return [np.ascontiguousarray(array) for array in self._match(value, verb)]
 
-    def outs(self, value: Any, verb: str) -> list[Array]:
+    def outs(self, value: Any, verb: str) -> Arrays:
         """The arrays of `value`, checked to be writable in place."""
         arrays = self._match(value, verb, out=True)
         if self.is_array and not hasattr(value, "__len__") and isinstance(value, (int, float, np.generic)):
@@ -115,13 +113,12 @@ class Structure:
                     f"{verb} out of `{leaf.name}`: expected a writable, C-contiguous {leaf}, got one that {problem}; "
                     f"{replacement(leaf)}"
                 )
-        by_address = sorted((*byte_bounds(array), leaf.name) for array, leaf in zip(arrays, self.leaves, strict=True))
-        for (_, end, one), (start, _, other) in pairwise(by_address):
-            if end > start:
-                raise OutputError(f"{verb} out: `{one}` and `{other}` share memory; pass separate arrays")
+        if (both := overlap(arrays)) is not None:
+            one, other = (self.leaves[i].name for i in both)
+            raise OutputError(f"{verb} out: `{one}` and `{other}` share memory; pass separate arrays")
         return arrays
 
-    def _match(self, value: Any, verb: str, out: bool = False) -> list[Array]:
+    def _match(self, value: Any, verb: str, out: bool = False) -> Arrays:
         values: dict[Path, Any] = {(): value} if self.is_array else dict(_walk(value, (), verb))
         paths = {leaf.path for leaf in self.leaves}
         if values.keys() != paths:
@@ -163,11 +160,7 @@ def reshaping(array: Array, leaf: Leaf) -> str:
     return "pass an array of the parameter's own shape"
 
 
-def describe(array: Array) -> str:
-    return f"{array.dtype}[{', '.join(map(str, array.shape))}]"
-
-
-def structure_of(params: Any) -> tuple[Structure, list[Array]]:
+def structure_of(params: Any) -> tuple[Structure, Arrays]:
     """The structure of initial parameters and their arrays. Raises a ParameterError for what fastps cannot store."""
     if isinstance(params, Mapping):
         found = _walk(params, (), "create")
@@ -208,12 +201,6 @@ def require_distinct(paths: Iterable[Path]) -> None:
         if other is not path:
             one, two = ("params" + "".join(f"[{name!r}]" for name in names) for names in (other, path))
             raise NamesError(f"create: {one} and {two} are both called `{'/'.join(path)}`; rename one")
-
-
-def byte_bounds(array: Array) -> tuple[int, int]:
-    """Where a C-contiguous array begins and ends."""
-    start: int = array.__array_interface__["data"][0]
-    return start, start + array.nbytes
 
 
 def zeros(length: int) -> Structure:

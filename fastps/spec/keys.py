@@ -9,6 +9,7 @@ import numpy as np
 
 from fastps._core import hash_of
 from fastps.arrays.interchange import as_array, conversion, is_torch, remedy
+from fastps.arrays.types import Array
 from fastps.errors import DtypeError, KeysError, ShapeError
 from fastps.messages import brief
 
@@ -25,7 +26,7 @@ def as_keys(keys: Any, kind: str, where: str) -> Keys:
     return _hashes(keys, where) if kind == "bytes" else _numbers(keys, kind, where)
 
 
-def from_keys(keys: Keys, kind: str) -> np.ndarray[Any, np.dtype[Any]]:
+def from_keys(keys: Keys, kind: str) -> Array:
     """What `as_keys` was given; for "bytes" the hashes."""
     return keys.view(np.int64) if kind == "int64" else keys
 
@@ -48,7 +49,7 @@ def _numbers(keys: Any, kind: str, where: str) -> Keys:
     return np.array(array, kind, order="C", copy=True).view(np.uint64)
 
 
-def _array_of_numbers(keys: Any, kind: str, where: str) -> np.ndarray[Any, np.dtype[Any]]:
+def _array_of_numbers(keys: Any, kind: str, where: str) -> Array:
     if isinstance(keys, (np.ndarray, memoryview)) or is_torch(keys):
         return as_array(keys, where, kind)
     if getattr(keys, "null_count", 0):  # of Arrow

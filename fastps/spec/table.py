@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from fastps._core import table_row_bytes
+from fastps.arrays import types
 from fastps.errors import NamesError, OptionError, ShapeError
 from fastps.init import Array, Initializer, initializer
 from fastps.messages import brief
 from fastps.rules import Add, Rule, RuleFamily
 from fastps.rules.assignment import as_rule
 from fastps.scalars import choice, flag, positive, whole
-from fastps.spec.arrays import DTYPES, Path
+from fastps.spec.arrays import Path
 from fastps.spec.keys import KINDS
 from fastps.spec.rule import RuleInfo
 
@@ -106,8 +107,8 @@ class Table:
             self.dtype: str = "" if dtype is None else np.dtype(dtype).name  # numpy takes None for float64
         except Exception:  # numpy has more than one for what is none
             self.dtype = ""
-        if self.dtype not in DTYPES:
-            raise OptionError(f"Table dtype: expected one of {DTYPES}, got {brief(dtype)}")
+        if self.dtype not in types.DTYPES:
+            raise OptionError(f"Table dtype: expected one of {types.DTYPES}, got {brief(dtype)}")
         self.keys = choice("Table keys", keys, KINDS)
         self.capacity = None if capacity is None else whole("Table capacity", capacity, 1, 2**62)
         if max_bytes is not None and capacity is not None:
@@ -218,7 +219,7 @@ class TableInfo:
 
     @property
     def item_bytes(self) -> int:
-        return 4 if self.dtype == "float32" else 8
+        return types.item_bytes(self.dtype)
 
     @property
     def streams(self) -> list[tuple[str, int]]:
@@ -234,7 +235,7 @@ class TableInfo:
             int(self.tracked), max_rows,
         )  # fmt: skip
 
-    def empty(self, n: int, stream: int = 0) -> np.ndarray[Any, np.dtype[Any]]:
+    def empty(self, n: int, stream: int = 0) -> types.Array:
         """A new uninitialised array for n rows."""
         elements = self.streams[stream][1]
         return np.empty((n, elements), self.dtype)

@@ -11,13 +11,13 @@ import numpy as np
 
 from fastps._core import Outcome, table_initial
 from fastps.arrays.interchange import as_array, conversion
+from fastps.arrays.types import describe
 from fastps.client.attach import Attachment
 from fastps.client.future import Future
 from fastps.client.rows import RowSession
 from fastps.deadline import seconds
 from fastps.errors import DtypeError, NamesError, OptionError, OutputError, ShapeError
 from fastps.messages import brief
-from fastps.spec.arrays import describe
 from fastps.spec.keys import as_keys, from_keys
 from fastps.spec.server import ServerSpec
 from fastps.tables.nearest import nearest
@@ -385,9 +385,9 @@ def table_of(spec: ServerSpec, number: int) -> TableHandle:
 
 
 def _arrow() -> Any:
-    from fastps.tables import arrow  # pyarrow is loaded only where Arrow is spoken
+    from fastps.tables import parquet  # pyarrow is loaded only where Arrow is spoken
 
-    return arrow
+    return parquet
 
 
 def _batch(value: Any) -> int:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 
+from fastps.arrays.types import Array
 from fastps.scalars import choice
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def scores(rows: Array, vector: Array, metric: str) -> Array:

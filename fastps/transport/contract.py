@@ -17,9 +17,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from fastps._core import Decision, Outcome
+from fastps.arrays.types import Array, Arrays
 
-Array = np.ndarray[Any, np.dtype[Any]]
-Arrays = list[Array]
 Buffer = Any  # bytes, or what has the buffer protocol
 Deposit = tuple[int, int, int, int, int]  # rank, number, generation, attempt, round: fps_deposit
 ARRAYS = None  # the target of operations that are not about a table

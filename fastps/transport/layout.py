@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from fastps._core import copy
+from fastps.arrays.types import Array, Arrays
 from fastps.spec.server import ServerSpec
-from fastps.transport.contract import Array, Arrays
 
 ALIGNMENT = 8
 

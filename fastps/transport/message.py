@@ -18,9 +18,10 @@ from typing import ClassVar
 import numpy as np
 
 from fastps._core import Decision
+from fastps.arrays.types import Array
 from fastps.spec.server import ServerSpec
 from fastps.spec.table import TableInfo
-from fastps.transport.contract import Array, Buffer, Deposit, Limits, Operation
+from fastps.transport.contract import Buffer, Deposit, Limits, Operation
 from fastps.transport.layout import Layout
 from fastps.transport.values import pack_error, unpack_error
 

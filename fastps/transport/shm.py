@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 
 from fastps._core import Arena, Decision, Group, Outcome, TableGroup, shards_of
+from fastps.arrays.types import Array
 from fastps.deadline import deadline_after, left_until
 from fastps.errors import ClosedError, KeysError, ShardDiedError
 from fastps.kernels.loader import addresses_of
 from fastps.spec.server import ServerSpec
 from fastps.transport.arenas import open_arena, require_alive
-from fastps.transport.contract import MIXED, Array, Operation
+from fastps.transport.contract import MIXED, Operation
 
 Offset = Callable[[int, int], tuple[int, int]]  # of (shard, number of the run): its buffer, and the byte in that
 NO_ROW = 2**32 - 1

@@ -9,7 +9,7 @@ import fastps
 from fastps._core import shards_of
 from fastps.errors import FastPSError, OptionError, ShapeError
 from fastps.init import UNIFORM, Array, Constant, Glorot, Uniform
-from fastps.spec.table import MAX_DIM, MAX_ROWS, TableInfo, capacity_of_shard
+from fastps.spec.table import MAX_DIM, MAX_ROWS, Life, TableInfo, capacity_of_shard, infos_of, with_sightings
 from tests.row_rules import drifting
 
 
@@ -192,6 +192,49 @@ def test_as_many_keys_as_the_capacity_fit_however_they_fall(num_shards, rng):
         for _ in range(20):
             keys = rng.choice(2**62, capacity, replace=False).astype(np.uint64)
             assert np.bincount(shards_of(keys, num_shards)).max() <= most
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"ttl": 0}, {"ttl": -1.0}, {"ttl": float("nan")}, {"ttl": "soon"}, {"ttl": True}, {"admit": 0}, {"admit": 1.5},
+        {"evict": "fifo", "capacity": 5}, {"evict": "lru"}, {"on_evict": print}, {"ttl": 1, "on_evict": 5},
+        {"ttl": 1, "init": np.zeros((2, 3))}, {"capacity": 5, "max_bytes": 5}, {"max_bytes": 0},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_settings_of_admission_and_eviction_that_cannot_be_are_refused(wrong):
+    with pytest.raises(fastps.OptionError, match="Table"):
+        fastps.Table(3, **wrong)
+
+
+def test_rows_that_may_be_evicted_are_tracked_and_others_are_not():
+    for table, tracked in (
+        (fastps.Table(2, rule=fastps.Add()), False),
+        (fastps.Table(2, rule=fastps.Add(), track=True), True),
+        (fastps.Table(2, rule=fastps.Add(), ttl=1), True),
+    ):
+        assert TableInfo.of(("t",), table, 1).tracked == tracked
+    assert not Life().ends
+
+
+def test_a_budget_of_bytes_is_turned_into_one_of_rows():
+    assert TableInfo.of(("t",), fastps.Table(64, rule=fastps.Add(), max_bytes=1_000_000), 1).capacity == 1_000_000 // (
+        16 + 256 + 14
+    )
+    assert TableInfo.of(("t",), fastps.Table(64, rule=fastps.Add(), max_bytes=1), 1).capacity == 1
+
+
+def test_a_table_that_admits_late_has_a_table_of_sightings_behind_it():
+    infos = infos_of(
+        with_sightings(
+            {("a",): fastps.Table(2, rule=fastps.Add(), admit=3), ("b",): fastps.Table(2, rule=fastps.Add())}
+        ),
+        1,
+    )
+    assert [info.name for info in infos] == ["a", "b", "a/(sightings)"]
+    assert [info.sightings for info in infos] == [2, None, None]
+    assert [info.counts_for for info in infos] == [None, None, "a"]
 
 
 def test_a_table_full_error_keeps_what_it_says_through_pickling():
