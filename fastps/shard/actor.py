@@ -1,137 +1,54 @@
-"""The Ray actor that owns an arena: its life, and the calls that Ray brings.
-
-It creates the arena and keeps it alive. Operations for workers on other nodes are executed by its gateway, on its own
-shard, and, since all shards of one node are asked in one message, on its neighbours' too, whose arenas it maps like any
-worker does. Methods run one at a time on the actor's main thread.
-"""
+"""The Ray actor of a shard: its life, and the calls that Ray brings. Methods run one at a time on its main thread."""
 
 from __future__ import annotations
 
-import math
-import os
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import ray
 
-from fastps._core import Arena, Outcome, table_row_bytes
-from fastps.arrays.types import Array
 from fastps.cluster import ray as cluster
 from fastps.cluster.by_value import unpacked
 from fastps.consistency import Consistency
-from fastps.kernels.cache import image_of
-from fastps.kernels.image import KernelImage
-from fastps.kernels.loader import host_cpu
 from fastps.machine import capacity
-from fastps.rules import Rule
-from fastps.rules.assignment import Assignment
 from fastps.shard.coordinator import MAX_PARKED, Coordinator
-from fastps.shard.eviction import Eviction
-from fastps.shard.gateway import Gateway
+from fastps.shard.shard import Shard
 from fastps.spec.arrays import Structure
-from fastps.spec.server import NodeAddress, ServerSpec, ShardAddress, kernels_of
-from fastps.spec.table import MAX_ROWS, Life, TableInfo
+from fastps.spec.server import NodeAddress, ServerSpec, ShardAddress
 from fastps.transport import ray as carrier
-from fastps.transport.arenas import open_arena, require_alive, this_machine
 from fastps.transport.contract import Buffer
-from fastps.transport.layout import layout_of
-from fastps.transport.shm import ShmEndpoint, group_of
 
 
-class Shard:
+class ShardActor:
     """State of the actor. Wrapped by `shard_actor`, so that importing this module starts nothing."""
 
     def __init__(self, index: int, count: int) -> None:
-        self._index = index
-        self._label, self._count = f"shard {index} of {count}", count
-        self._arena: Arena | None = None
-        self._arenas: dict[int, Arena] = {}
+        here = ray.get_runtime_context()
+        self._node_id: str = here.get_node_id()
+        self._shard, self._index = Shard(index, count, self._node_id, here.get_actor_id()), index
         self._spec: ServerSpec | None = None
-        self._gateway: Gateway | None = None
-        self._initial: list[list[float]] = []  # of the slots, per kernel
-        self._lives: dict[int, Life] = {}
-        self._evictions: dict[int, Eviction] = {}
-        self._kernels: tuple[KernelImage, ...] = ()
-        self._array_values: list[tuple[Any, ...]] = []  # of the hyper-parameters of the rules of arrays
-        self._table_values: list[tuple[Any, ...]] = []  # and of tables
         self._published = False
         self._coordinator: Any = None
         self._coordinators = 0  # that were ever started
 
     def prepare(
-        self,
-        structure: Structure,
-        params_bytes: int,
-        functions: bytes,
-        clips: bool,
-        max_sessions: int,
-        isolated: bool,
-        max_workers: int,
-        consistency: Consistency,
-    ) -> capacity.Need:
-        """Compiles the rules for this node; what the arena takes, and of how much memory. `functions` are those of the
-        arrays and of the tables."""
-        assignment: Assignment
-        tables: tuple[tuple[TableInfo, Rule, Life], ...]
+        self, structure: Structure, params_bytes: int, functions: bytes, clips: bool, max_sessions: int,
+        isolated: bool, max_workers: int, consistency: Consistency,
+    ) -> capacity.Need:  # fmt: skip
+        """As `Shard.prepare`; `functions` are the rules of the arrays and of the tables."""
         assignment, tables = unpacked(functions)
-        needed = kernels_of(structure, assignment.of_leaf)
-        self._kernels = tuple(image_of(assignment.rules[rule], dtype, clips=clips) for rule, dtype in needed)
-        self._kernels += tuple(
-            image_of(rule, info.dtype, "row" if rule.family.for_rows else "dense", clips) for info, rule, _ in tables
+        return self._shard.prepare(
+            structure, params_bytes, assignment, tables, clips, max_sessions, isolated, max_workers, consistency
         )
-        local = consistency.local  # slots are where the rule is applied
-        n_slots = 0 if local else assignment.n_slots
-        self._initial = [[] if local else list(assignment.rules[rule].slots.values()) for rule, _ in needed]
-        self._lives = {i: life for i, (_, _, life) in enumerate(tables) if life.ends}
-        self._table_values = [rule.values for _, rule, _ in tables]
-        layouts = [info.layout(self._most_rows(info)) for info, _, _ in tables]
-        self._array_values = [rule.values for rule in assignment.rules]
-        self._create = partial(
-            Arena.create, label=self._label, shard_index=self._index, params_bytes=params_bytes,
-            max_sessions=max_sessions, isolated=isolated, n_slots=n_slots, max_workers=max_workers,
-            policy=consistency.policy, tables=layouts,
-        )  # fmt: skip
-        size = Arena.size(params_bytes, max_sessions, n_slots, max_workers, consistency.policy, layouts)
-        return capacity.Need(self._label, ray.get_runtime_context().get_node_id(), size, capacity.available_bytes())
 
     def create(self) -> tuple[NodeAddress, ShardAddress]:
-        """Allocates the arena and says where it is; the number of the node is still to be given."""
-        arena_id, here = os.urandom(16), ray.get_runtime_context()
-        self._arena = self._create(arena_id, shard_count=self._count)
-        for row, values in enumerate(self._array_values):
-            self._arena.configure(row, numbered(values), 1.0)
-        node = NodeAddress(here.get_node_id(), this_machine(), host_cpu(), self._kernels)
-        return node, ShardAddress(self._index, 0, here.get_actor_id(), os.getpid(), self._arena.fd, arena_id)
-
-    def _most_rows(self, info: TableInfo) -> int:
-        """The most rows that a table may have here: what memory there is, unless somebody said less."""
-        row_bytes = table_row_bytes(info.layout(1))
-        if info.capacity is not None:
-            capacity.require(info.capacity * row_bytes, f"{self._label}, table `{info.name}` of {info.capacity:,} rows")
-            return info.capacity
-        return max(1, min(MAX_ROWS, capacity.available_bytes() // row_bytes))
+        """As `Shard.create`."""
+        return self._shard.create()
 
     def join(self, spec: ServerSpec) -> None:
-        """Learns of the whole server and maps the arenas of its own node."""
-        assert self._arena is not None
+        """As `Shard.join`."""
         self._spec = spec
-        shards = spec.shards_of_node(spec.addresses[self._index].node)
-        self._arenas = {i: self._arena if i == self._index else open_arena(spec, i) for i in shards}
-        layout = layout_of(spec, shards)
-        group = group_of(
-            spec, self._arenas, buffers=1, offset=lambda shard, number: (0, layout.offsets[shard, number])
-        )  # fmt: skip
-        group.begin(shards.index(self._index), self._initial)
-        endpoint = ShmEndpoint(spec, self._arenas, group)
-        for number, values in enumerate(self._table_values):
-            endpoint.verbs.configure(number, 0, numbered(values), 1.0, Outcome())
-        tables = endpoint.verbs.tables
-        self._evictions = {i: Eviction(tables[i], self._index, life) for i, life in self._lives.items()}
-        for eviction in self._evictions.values():
-            eviction.start()
-        verbs: dict[str, Callable[..., Any]] = {"make_room": self._make_room, "coordinator": self._find_coordinator}
-        self._gateway = Gateway(spec, self._label, layout, endpoint, verbs)
+        self._shard.join(spec, {"coordinator": self._find_coordinator})
 
     def publish(self) -> None:
         """The initial values are in place: others may find the server by its name."""
@@ -143,44 +60,30 @@ class Shard:
 
     def serve(self, head: Buffer, *parts: Buffer) -> Buffer:
         """A message for the gateway."""
-        assert self._gateway is not None
-        return carrier.answer(self._gateway.serve(head, *parts))
-
-    def _make_room(self, table: int, rows: int, kept: Array, timeout: float) -> int:
-        return self._evictions[table].make_room(rows, kept, timeout)
+        return carrier.answer(self._shard.serve(head, *parts))
 
     def _find_coordinator(self, lost: str, timeout: float) -> tuple[str, str]:
         """Name and id of the actor that speaks for workers of other nodes: started when the first of them comes, and
         again when the process of the one with the id `lost` has died."""
         assert self._spec is not None
-        require_alive(self._arenas)
+        self._shard.require_alive()
         if self._coordinator is None or cluster.id_of(self._coordinator) == lost:
             self._coordinators += 1
+            name = cluster.generated(self._spec.server_id, f"coordinator/{self._coordinators}")
+            self._coordinator = cluster.start_on(self._node_id, Coordinator, MAX_PARKED, name)(self._spec)
         name = cluster.generated(self._spec.server_id, f"coordinator/{self._coordinators}")
-        if self._coordinator is None or cluster.id_of(self._coordinator) == lost:
-            node = ray.get_runtime_context().get_node_id()
-            self._coordinator = cluster.start_on(node, Coordinator, MAX_PARKED, name)(self._spec)
         return name, cluster.id_of(self._coordinator)
 
     def perform(self, call: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
-        """What `fastps.server.actor_style` sends: it is given the server, and the gateway of this process."""
-        assert self._gateway is not None
-        return call(self._spec, self._index, self._gateway.serve, *args, **options)
+        """What `fastps.server.actor_style` sends: it is given the server, and what serves in this process."""
+        return call(self._spec, self._index, self._shard.serve, *args, **options)
 
     def close(self) -> None:
-        """Tells everybody that the arena is closed and gives its memory back, and that of neighbours that have died."""
-        if self._arena is not None:
-            self._arena.retire()
-        for arena in self._arenas.values():
-            arena.discard()
-
-
-def numbered(values: tuple[Any, ...]) -> dict[int, float]:
-    """Hyper-parameters by their index; NaN stands for a schedule."""
-    return {i: value if isinstance(value, float) else math.nan for i, value in enumerate(values)}
+        """As `Shard.close`."""
+        self._shard.close()
 
 
 def shard_actor(reached_from_elsewhere: bool) -> Any:
     """The Ray actor class. For workers on other nodes its process gets an environment, which costs 0.3 s to start."""
     environment = {"runtime_env": {"env_vars": carrier.ENVIRONMENT}} if reached_from_elsewhere else {}
-    return ray.remote(max_restarts=0, max_task_retries=0, enable_task_events=False, **environment)(Shard)
+    return ray.remote(max_restarts=0, max_task_retries=0, enable_task_events=False, **environment)(ShardActor)
