@@ -13,8 +13,8 @@ import numpy as np
 import ray
 
 import fastps
-from fastps.programs.demo.curve import Curve
-from fastps.programs.demo.data import digits
+from fastps.programs.demo.consistency.curve import Curve
+from fastps.programs.demo.digits import digits
 from fastps.programs.demo.network import SIZE, initial, loss, loss_and_gradients, named
 
 WORKERS, LOOKS = 4, 60
@@ -81,7 +81,7 @@ for name, (consistency, lr) in zip(NAMES, SETTINGS, strict=True):
     print(f"{name:<13} loss after {losses}   steps: fast {fast}, slow {slow}, of which {dropped} dropped")
 
 if importlib.util.find_spec("plotly"):
-    from fastps.programs.demo.plot import write
+    from fastps.programs.demo.consistency.plot import write
 
     text = "Handwritten digits. The loss is over all training images, seen from outside while the workers train."
     write(Path("consistency.html"), f"Training loss, {WORKERS} workers, one of them 10 times slower", text, curves)

@@ -23,7 +23,7 @@ from fastps.errors import FastPSError, OptionError
 from fastps.machine import doctor
 from fastps.machine import facts as machine
 from fastps.machine.packages import install, missing
-from fastps.programs.demo.policies import POLICIES
+from fastps.programs.demo.consistency.policies import POLICIES
 from fastps.programs.recommend.settings import Settings
 
 FAILED, UNUSABLE, INTERRUPTED = 1, 2, 130
@@ -110,7 +110,7 @@ def _demo(options: argparse.Namespace) -> str | None:
 
 
 def _compare(options: argparse.Namespace) -> str | None:
-    compare = importlib.import_module("fastps.programs.demo.compare")
+    compare = importlib.import_module("fastps.programs.demo.consistency.run")
     settings = compare.Settings(
         _given(options.workers, WORKERS["comparing"]),
         options.shards,

@@ -36,16 +36,18 @@ BASE = packages(*PROJECT["dependencies"])
 ALL = BASE | packages(*(one for extra in EXTRAS.values() for one in extra))
 
 
+# What each program needs; what they share may need only what all of them have.
+PROGRAMS = {"demo": packages(*EXTRAS["demo"], *EXTRAS["plot"]), "recommend": packages(*EXTRAS["recommend"])}
+
+
 def declared_for(path):
     """What somebody has who runs a file: whose packages it may import."""
     parts = path.relative_to(ROOT).parts
-    if parts[0] == "fastps":
-        return BASE | packages(
-            *{"demo": EXTRAS["demo"] + EXTRAS["plot"], "recommend": EXTRAS["recommend"]}.get(
-                parts[2] if parts[1] == "programs" else "", []
-            )
-        )
-    return ALL
+    if parts[0] != "fastps":
+        return ALL
+    if parts[1] != "programs":
+        return BASE
+    return BASE | PROGRAMS.get(parts[2], set.intersection(*PROGRAMS.values()))
 
 
 def imported(path):
