@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from fastps.cli import COMMANDS
+
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
@@ -82,7 +84,7 @@ def test_what_a_text_tells_to_type_is_there(path):
     for verb in re.findall(r"`make ([a-z-]+)`|^make ([a-z-]+)  ", text, re.MULTILINE):
         assert set(filter(None, verb)) <= verbs, verb
     for program in re.findall(r"python -m fastps ([a-z]+)|[`\n]fastps ([a-z]+)", text):
-        assert set(filter(None, program)) <= {"demo", "recommend", "doctor", "env"}, program
+        assert set(filter(None, program)) <= {command.name for command in COMMANDS}, program
     for program in re.findall(r"python -m bench ([a-z]+)", text):
         assert program in {"sweep", "compare", "history", "report"}, program
 
