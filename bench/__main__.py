@@ -18,7 +18,7 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 import fastps
 from bench.sweep import grid as grids
 from fastps.errors import FastPSError
-from fastps.install import install, missing
+from fastps.machine.packages import install, missing
 
 BAD, UNUSABLE, INTERRUPTED = 1, 2, 130
 absent = missing({"click": "click", "rich": "rich"})

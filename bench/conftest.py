@@ -34,7 +34,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def ray() -> Iterator[None]:
-    from fastps.own_ray import own_ray
+    from fastps.cluster.program import own_ray
 
     with own_ray(lambda text: contextlib.nullcontext(), print, None, ["bench.sweep.worker"]):
         yield

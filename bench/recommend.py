@@ -35,12 +35,12 @@ import ray
 import fastps
 from bench.bars import Report, check, json_file
 from bench.timing import human_time
-from fastps.install import install
-from fastps.recommend.evaluate import evaluate, rmse
-from fastps.recommend.model import tables
-from fastps.recommend.movielens import MovieLens, movielens
-from fastps.recommend.settings import Settings
-from fastps.recommend.train import train
+from fastps.machine.packages import install
+from fastps.programs.recommend.evaluate import evaluate, rmse
+from fastps.programs.recommend.model import tables
+from fastps.programs.recommend.movielens import MovieLens, movielens
+from fastps.programs.recommend.settings import Settings
+from fastps.programs.recommend.train import train
 
 ERROR_BAR = 0.005  # stars above the SVD
 TIME_BAR = 2.0  # times the SVD's

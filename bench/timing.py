@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastps.amounts import binary
+from fastps.messages import binary
 
 Operation = Callable[[], object]
 BEYOND = 5  # calls that have to be slower than a percentile, or it tells of the few slowest ones alone

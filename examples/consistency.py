@@ -13,9 +13,9 @@ import numpy as np
 import ray
 
 import fastps
-from fastps.demo.curve import Curve
-from fastps.demo.data import digits
-from fastps.demo.network import SIZE, initial, loss, loss_and_gradients, named
+from fastps.programs.demo.curve import Curve
+from fastps.programs.demo.data import digits
+from fastps.programs.demo.network import SIZE, initial, loss, loss_and_gradients, named
 
 WORKERS, LOOKS = 4, 60
 SECONDS = float(sys.argv[1]) if len(sys.argv) > 1 else 3.0  # under each setting
@@ -81,7 +81,7 @@ for name, (consistency, lr) in zip(NAMES, SETTINGS, strict=True):
     print(f"{name:<13} loss after {losses}   steps: fast {fast}, slow {slow}, of which {dropped} dropped")
 
 if importlib.util.find_spec("plotly"):
-    from fastps.demo.plot import write
+    from fastps.programs.demo.plot import write
 
     text = "Handwritten digits. The loss is over all training images, seen from outside while the workers train."
     write(Path("consistency.html"), f"Training loss, {WORKERS} workers, one of them 10 times slower", text, curves)

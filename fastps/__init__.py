@@ -41,11 +41,11 @@ from fastps.rules import (
 )  # fmt: skip
 
 if TYPE_CHECKING:
-    from fastps.future import Future
-    from fastps.server import ParameterServer, get, servers
+    from fastps.client.future import Future
+    from fastps.client.view import View
+    from fastps.server.handle import ParameterServer, get, servers
+    from fastps.spec.table import Table
     from fastps.tables.handle import TableHandle, TableStats
-    from fastps.tables.table import Table
-    from fastps.view import View
 
 __version__ = "0.1.0"
 __all__ = [
@@ -56,14 +56,14 @@ __all__ = [
 ]  # fmt: skip
 
 _LAZY = {
-    "Future": "fastps.future",
-    "ParameterServer": "fastps.server",
-    "Table": "fastps.tables.table",
+    "Future": "fastps.client.future",
+    "ParameterServer": "fastps.server.handle",
+    "Table": "fastps.spec.table",
     "TableHandle": "fastps.tables.handle",
     "TableStats": "fastps.tables.handle",
-    "View": "fastps.view",
-    "get": "fastps.server",
-    "servers": "fastps.server",
+    "View": "fastps.client.view",
+    "get": "fastps.server.handle",
+    "servers": "fastps.server.handle",
 }
 
 

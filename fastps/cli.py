@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import fastps
-from fastps import doctor, machine
-from fastps.address import require_answer
-from fastps.demo.policies import POLICIES
+from fastps.cluster.address import require_answer
 from fastps.errors import FastPSError, OptionError
-from fastps.install import install, missing
-from fastps.recommend.settings import Settings
+from fastps.machine import doctor
+from fastps.machine import facts as machine
+from fastps.machine.packages import install, missing
+from fastps.programs.demo.policies import POLICIES
+from fastps.programs.recommend.settings import Settings
 
 FAILED, UNUSABLE, INTERRUPTED = 1, 2, 130
 
@@ -100,7 +101,7 @@ def _run(options: argparse.Namespace) -> str | None:
 
 def _demo(options: argparse.Namespace) -> str | None:
     # Late, so that --help and wrong options load neither Ray nor scikit-learn.
-    run = importlib.import_module("fastps.demo.run")
+    run = importlib.import_module("fastps.programs.demo.run")
     settings = run.Settings(
         _given(options.steps, PLAIN["steps"]), _given(options.workers, WORKERS["plain"]), options.shards, options.seed
     )
@@ -109,7 +110,7 @@ def _demo(options: argparse.Namespace) -> str | None:
 
 
 def _compare(options: argparse.Namespace) -> str | None:
-    compare = importlib.import_module("fastps.demo.compare")
+    compare = importlib.import_module("fastps.programs.demo.compare")
     settings = compare.Settings(
         _given(options.workers, WORKERS["comparing"]),
         options.shards,
@@ -122,7 +123,7 @@ def _compare(options: argparse.Namespace) -> str | None:
 
 
 def _recommend(options: argparse.Namespace) -> str | None:
-    run = importlib.import_module("fastps.recommend.run")
+    run = importlib.import_module("fastps.programs.recommend.run")
     settings = Settings(options.dim, options.epochs, options.batch, options.workers, options.shards, options.seed)
     problem: str | None = run.recommend(settings, options.output, options.address)
     return problem

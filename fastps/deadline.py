@@ -1,8 +1,12 @@
-"""Points in time until which something may take. Seconds of the monotonic clock."""
+"""Timeouts as users give them, and the points in time that follow from them, in seconds of the monotonic clock."""
 
 from __future__ import annotations
 
 import time
+from typing import Any
+
+from fastps.errors import OptionError
+from fastps.scalars import real
 
 
 def deadline_after(timeout: float) -> float:
@@ -12,3 +16,13 @@ def deadline_after(timeout: float) -> float:
 def left_until(deadline: float) -> float:
     """Seconds, never negative."""
     return max(0.0, deadline - time.monotonic())
+
+
+def seconds(timeout: Any) -> float | None:
+    """A timeout in seconds, 0 or more, infinity included; or None for the server's. Raises OptionError."""
+    if timeout is None:
+        return None
+    number = real("timeout", timeout, "seconds, 0 or more, or None")
+    if not number >= 0:  # NaN included
+        raise OptionError(f"timeout: expected seconds, 0 or more, or None, got {number}")
+    return number

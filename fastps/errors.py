@@ -194,7 +194,7 @@ class RayRequiredError(FastPSError, RuntimeError):
 
 
 class PutOutError(FastPSError, RuntimeError):
-    """The others went on without this worker. Its session takes part again by itself: see `fastps.worker.Worker`."""
+    """The others went on without this worker. Its session rejoins by itself: see `fastps.workers.worker.Worker`."""
 
 
 class SessionsExhaustedError(FastPSError, RuntimeError):

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from fastps.arrays.interchange import as_array
 from fastps.errors import DtypeError, OptionError
-from fastps.few import brief
-from fastps.interchange import as_array
+from fastps.messages import brief
 from fastps.scalars import finite, is_no_number
 
 CONSTANT, UNIFORM, NORMAL = range(3)  # fps_initial in csrc/layout.h

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from fastps.errors import OptionError
-from fastps.few import brief
+from fastps.messages import brief
 
 NO_NUMBERS = (bool, str, bytes, bytearray, UserString, np.ma.MaskedArray)
 NUMERIC = re.compile(r"\b(u?int|b?float)\d")  # dtypes by their names, those of torch and ml_dtypes included

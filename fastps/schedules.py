@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fastps.errors import OptionError
-from fastps.few import brief
+from fastps.messages import brief
 from fastps.scalars import finite, positive
 
 

@@ -17,9 +17,9 @@ import numpy as np
 from fastps._core import Arena, Group
 from fastps.kernels.cache import image_of
 from fastps.kernels.loader import addresses_of
-from fastps.partition import partition
 from fastps.rules import Add
-from fastps.structure import structure_of
+from fastps.spec.arrays import structure_of
+from fastps.spec.partition import partition
 
 # csrc/layout.h: where the words of fps_layout lie, and how large a stripe's record is.
 FORMAT_VERSION_AT, TOTAL_BYTES_AT, ARENA_ID_AT, N_SESSIONS_AT, STRIPE_BYTES_AT = 8, 16, 24, 48, 56

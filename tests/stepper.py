@@ -14,10 +14,10 @@ import time
 
 import numpy as np
 
-from fastps.round_worker import RoundWorker
-from fastps.session import Session
+from fastps.client.session import Session
 from fastps.testing.history import Recorder
-from fastps.worker import Worker
+from fastps.workers.rounds import RoundWorker
+from fastps.workers.worker import Worker
 
 
 def uniform(array):

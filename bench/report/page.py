@@ -17,7 +17,7 @@ from bench.report.select import OURS, Sweep
 from bench.report.style import Chart
 from bench.report.words import count, findings, setting, setting_and_way
 from bench.sweep.results import Results, ResultsError, replacing
-from fastps import doctor
+from fastps.machine import doctor
 
 HERE = Path(__file__).parent
 UNIT, NO_BREAK = re.compile(r"(?<=\d) (?=[KMG]?B\b|%)"), "\u00a0"

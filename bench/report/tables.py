@@ -12,7 +12,7 @@ from bench.report.select import OURS, Row, Sweep, way
 from bench.report.words import duration, rate
 from bench.sweep.results import Results
 from bench.timing import human_bytes
-from fastps.amounts import binary
+from fastps.messages import binary
 
 COLUMNS = {
     "nbytes": "size", "shards": "shards", "workers": "workers", "rule": "rule", "transport": "asked",

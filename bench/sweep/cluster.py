@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 import ray
 
 from bench.sweep.placement import Node
-from fastps.own_ray import own_ray
+from fastps.cluster.program import own_ray
 
 Waiting = Callable[[str], AbstractContextManager[object]]
 
@@ -59,7 +59,7 @@ def local_cluster(raylets: int) -> Iterator[str]:
 
 
 def _store_bytes(raylets: int) -> int:
-    from fastps.machine import facts
+    from fastps.machine.facts import facts
 
     memory = facts(steal_seconds=0)["memory"]
     room = min(memory["total"] or 2**33, memory["shm_size"] or 2**33)

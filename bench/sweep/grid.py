@@ -9,7 +9,7 @@ from itertools import product
 from typing import TypeVar
 
 from bench.timing import human_bytes
-from fastps.amounts import binary
+from fastps.messages import binary
 
 T = TypeVar("T")
 OPS = ("pull", "push", "push_pull")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.sweep.grid import GridError
-from fastps.amounts import binary
+from fastps.messages import binary
 
 PLACEMENTS = ("local", "spread", "remote")
 

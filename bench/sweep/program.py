@@ -16,10 +16,10 @@ from bench.sweep import grid as grids
 from bench.sweep import loop, results, run
 from bench.sweep.cluster import cluster
 from bench.sweep.placement import PLACEMENTS
-from fastps import machine
-from fastps.address import require_answer
-from fastps.capacity import available_bytes
-from fastps.install import install
+from fastps.cluster.address import require_answer
+from fastps.machine import facts as machine
+from fastps.machine.capacity import available_bytes
+from fastps.machine.packages import install
 
 MOST = 64  # shards and workers
 COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -12,8 +12,9 @@ import ray
 from bench import peers
 from bench.peers.memory import array
 from bench.sweep.loop import stamps
-from fastps import ParameterServer, cluster
-from fastps.session import Session
+from fastps import ParameterServer
+from fastps.client.session import Session
+from fastps.cluster import ray as cluster
 from fastps.transport.ray import RayMembership, RayTransport
 
 Operation = Callable[[], object]

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from fastps.errors import OptionError, RuleError
-from fastps.few import few
+from fastps.messages import few
 from fastps.rules.add import Add
 from fastps.rules.base import Rule, RuleFamily
 

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, overload
 
 from fastps.errors import OptionError, RuleError
-from fastps.few import brief
+from fastps.messages import brief
 from fastps.rules.source import at_line_of
 from fastps.scalars import finite, flag
 from fastps.schedules import Schedule

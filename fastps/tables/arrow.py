@@ -19,12 +19,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fastps.errors import DtypeError, FastPSError, FileError, MissingFileError, NamesError, OptionError, ShapeError
-from fastps.few import brief, few
-from fastps.tables.keys import as_keys, from_keys
+from fastps.messages import brief, few
+from fastps.spec.keys import as_keys, from_keys
 
 if TYPE_CHECKING:
-    from fastps.tables.session import TableSession
-    from fastps.tables.table import TableInfo
+    from fastps.client.rows import TableSession
+    from fastps.spec.table import TableInfo
 
 KEY = "key"
 

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastps._core import Outcome, table_initial
+from fastps.arrays.interchange import as_array, conversion
+from fastps.client.rows import TableSession
+from fastps.deadline import seconds
 from fastps.errors import DtypeError, NamesError, OptionError, OutputError, ShapeError, SplitError
-from fastps.few import brief
-from fastps.interchange import as_array, conversion
-from fastps.seconds import seconds
-from fastps.structure import describe
-from fastps.tables.keys import as_keys, from_keys
+from fastps.messages import brief
+from fastps.spec.arrays import describe
+from fastps.spec.keys import as_keys, from_keys
 from fastps.tables.nearest import nearest
-from fastps.tables.session import TableSession
 from fastps.transport.contract import TableWork
 from fastps.transport.shm_table import ShmTable
 
 if TYPE_CHECKING:
-    from fastps.tables.table import TableInfo
+    from fastps.spec.table import TableInfo
 
 Array = np.ndarray[Any, np.dtype[Any]]
 BATCH = 65536

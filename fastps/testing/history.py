@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from fastps.worker import Worker
+    from fastps.workers.worker import Worker
 
 OPERATIONS = ("pull", "push", "push_pull", "end_step")
 LIMIT = 100  # violations that are told one by one

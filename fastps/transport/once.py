@@ -9,7 +9,7 @@ import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from fastps import cluster
+from fastps.cluster import ray as cluster
 from fastps.deadline import left_until
 from fastps.errors import FastPSError, OptionError, TableFullError, UnavailableError, WaitTimeoutError
 from fastps.transport import wire

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastps import cluster
 from fastps._core import Decision
+from fastps.cluster import ray as cluster
 from fastps.deadline import deadline_after, left_until
 from fastps.errors import FastPSError, ShardDiedError, UnavailableError, WaitTimeoutError
-from fastps.spec import ServerSpec
+from fastps.spec.server import ServerSpec
 from fastps.transport import wire
 from fastps.transport.contract import MIXED, Arrays, Work
 from fastps.transport.once import Numbers, Sending

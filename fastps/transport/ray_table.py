@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from fastps import cluster
 from fastps._core import Outcome
+from fastps.cluster import ray as cluster
 from fastps.deadline import deadline_after, left_until
 from fastps.errors import TableFullError, WaitTimeoutError
 from fastps.transport import wire
@@ -22,9 +22,9 @@ from fastps.transport.once import Numbers, Once, Sending
 from fastps.transport.shm_table import ShmTable
 
 if TYPE_CHECKING:
-    from fastps.spec import ServerSpec
-    from fastps.tables.eviction import Eviction
-    from fastps.tables.table import TableInfo
+    from fastps.shard.eviction import Eviction
+    from fastps.spec.server import ServerSpec
+    from fastps.spec.table import TableInfo
 
 
 @dataclass(frozen=True)

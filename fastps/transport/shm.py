@@ -17,7 +17,7 @@ from fastps._core import Arena, Decision, Group, Outcome
 from fastps.deadline import deadline_after, left_until
 from fastps.errors import ArenaError, ClosedError, FastPSError, ShardDiedError
 from fastps.kernels.loader import addresses_of
-from fastps.spec import ServerSpec, ShardAddress
+from fastps.spec.server import ServerSpec, ShardAddress
 from fastps.transport.contract import MIXED, Work
 from fastps.transport.shm_table import Done, ShmTable, require_alive
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fastps._core import Arena
-    from fastps.spec import ServerSpec
+    from fastps.spec.server import ServerSpec
     from fastps.transport.contract import TableWork
 
 NO_ROW = 2**32 - 1

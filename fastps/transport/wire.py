@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fastps._core.core import Deposit
-    from fastps.spec import ServerSpec
+    from fastps.spec.server import ServerSpec
     from fastps.transport.contract import Arrays
 
 ALIGNMENT = 8

@@ -22,7 +22,7 @@ import ray
 import fastps
 from fastps._core import hash_of, shards_of
 from fastps.init import Array, Normal, Uniform
-from fastps.tables.table import capacity_of_shard
+from fastps.spec.table import capacity_of_shard
 from tests import row_workers, workers
 from tests.conftest import SEED, own_arenas, wait_until
 from tests.fault.table_worker import Workers

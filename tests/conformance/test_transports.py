@@ -14,8 +14,9 @@ import pytest
 import ray
 
 import fastps
-from fastps.partition import partition
-from fastps.structure import structure_of
+from fastps.server import handle as server
+from fastps.spec.arrays import structure_of
+from fastps.spec.partition import partition
 from fastps.testing import ModelServer
 from tests import workers
 from tests.local_server import Holder
@@ -347,7 +348,6 @@ def test_more_workers_one_after_the_other_than_a_shard_remembers_lose_no_push(re
 def push_as_somebody_new(ps, grads):
     """A push of a process that the shards have not heard of."""
     ps._session = None
-    from fastps import server
 
     server._attachments.drop(ps._spec.server_id)
     ps.push(grads)

@@ -13,10 +13,10 @@ import pyarrow.parquet
 import pytest
 
 import fastps
-from fastps.array_handle import ArrayHandle
+from fastps.client.view import View
+from fastps.server.array import ArrayHandle
 from fastps.tables.handle import TableHandle
-from fastps.view import View
-from fastps.worker import Worker
+from fastps.workers.worker import Worker
 from tests.conftest import wait_until
 
 KEYS, ROWS = np.arange(40), np.ones((40, 2), np.float32)

@@ -8,7 +8,7 @@ import pytest
 import ray
 
 import fastps
-from fastps import actor_style
+from fastps.server import actor_style
 from fastps.tables.handle import TableHandle
 from tests import workers
 

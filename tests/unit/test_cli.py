@@ -8,8 +8,9 @@ import sys
 import pytest
 
 import fastps
-from fastps import cli, machine
-from fastps.install import install, missing
+from fastps import cli
+from fastps.machine import facts as machine
+from fastps.machine.packages import install, missing
 
 
 def ended(*options):

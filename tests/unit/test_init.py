@@ -9,7 +9,7 @@ import fastps
 from fastps._core import table_initial
 from fastps.errors import OptionError
 from fastps.init import Array, Constant, Glorot, Normal, Uniform, initializer
-from fastps.tables.table import TableInfo
+from fastps.spec.table import TableInfo
 
 RANDOM = [Uniform(-0.5, 2.0), Normal(0.25, 3.0), Glorot(1000)]
 

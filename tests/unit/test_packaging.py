@@ -41,7 +41,9 @@ def declared_for(path):
     parts = path.relative_to(ROOT).parts
     if parts[0] == "fastps":
         return BASE | packages(
-            *{"demo": EXTRAS["demo"] + EXTRAS["plot"], "recommend": EXTRAS["recommend"]}.get(parts[1], [])
+            *{"demo": EXTRAS["demo"] + EXTRAS["plot"], "recommend": EXTRAS["recommend"]}.get(
+                parts[2] if parts[1] == "programs" else "", []
+            )
         )
     return ALL
 

@@ -10,10 +10,10 @@ import pytest
 
 import fastps
 from fastps import init, schedules
+from fastps.deadline import seconds
 from fastps.errors import OptionError
-from fastps.gradients import gradient_policy
 from fastps.scalars import choice, finite, flag, positive, real, whole
-from fastps.seconds import seconds
+from fastps.spec.gradients import gradient_policy
 
 WHOLE = [3, np.int8(3), np.uint64(3), np.array(3)]
 REAL = [0.5, np.float32(0.5), np.array(0.5), Fraction(1, 2), Decimal("0.5")]

@@ -10,8 +10,8 @@ import pytest
 
 from fastps.errors import DtypeError, FastPSError, FileError, MissingFileError, NamesError, OptionError, ShapeError
 from fastps.rules import Add
+from fastps.spec.table import Table, TableInfo
 from fastps.tables import arrow
-from fastps.tables.table import Table, TableInfo
 
 N, DIM = 300, 4
 

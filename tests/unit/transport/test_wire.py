@@ -6,12 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastps.consistency import Async
-from fastps.gradients import GradientPolicy
-from fastps.partition import partition
 from fastps.rules import Add
 from fastps.rules.assignment import assign
-from fastps.spec import ServerSpec, infos
-from fastps.structure import Leaf, Structure
+from fastps.spec.arrays import Leaf, Structure
+from fastps.spec.gradients import GradientPolicy
+from fastps.spec.partition import partition
+from fastps.spec.rule import infos
+from fastps.spec.server import ServerSpec
 from fastps.transport import wire
 
 

@@ -6,7 +6,7 @@ from bench.sweep import results
 from bench.sweep.grid import Setting
 from bench.sweep.placement import Places
 from bench.sweep.run import Row, compared
-from fastps import machine
+from fastps.machine import facts as machine
 
 MEDIANS = {"fastps": 2_000, "memcpy": 1_000, "in_place": 1_500, "triad": 2_500, "ray_actor": 800_000}
 

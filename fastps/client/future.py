@@ -1,0 +1,208 @@
+"""Operations under way: `Future`, and the thread of a process that runs a server's asynchronous operations in order."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import os
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from fastps.deadline import seconds
+from fastps.errors import ClosedError, WaitTimeoutError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+KEPT = 8  # errors that nobody has asked for; each keeps its gradients in memory
+NAMED = 4  # operations in a message
+
+
+class Future(concurrent.futures.Future[Any]):
+    """An operation that `pull_async`, `push_async` or `push_pull_async` has started.
+
+    A `concurrent.futures.Future`, so that ``concurrent.futures.wait`` and ``as_completed`` take it, and awaitable:
+    `asyncio.gather`, `wait`, `wait_for`, `shield` and `ensure_future` take it, too. `asyncio.create_task` takes nothing
+    but coroutines; use ``asyncio.ensure_future(future)`` in its place.
+
+    `cancel`, and so the end of ``asyncio.wait_for``, prevents an operation that has not begun: it is not applied, and
+    `cancelled` is True. One that is under way goes on: a push of it counts, and `cancelled` is False.
+    """
+
+    def __init__(self, what: str, told: Callable[[Future], None]) -> None:
+        super().__init__()
+        self._what, self._told, self._process = what, told, os.getpid()
+        self._in_loops: set[Any] = set()  # callbacks that an event loop is to call
+
+    def result(self, timeout: float | None = None) -> Any:
+        """What the operation returned; raises what it raised, or WaitTimeoutError after `timeout` seconds. Without that
+        it waits until the operation ends, which its own timeout bounds from when it begins. When the operation was
+        cancelled, concurrent.futures.CancelledError."""
+        self._wait(timeout, "result")
+        try:
+            return super().result()
+        finally:
+            del self  # what is raised refers to this frame
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """What the operation raised, or None; otherwise as `result`."""
+        self._wait(timeout, "exception")
+        return super().exception()
+
+    def _wait(self, timeout: float | None, verb: str) -> None:
+        if not self.done():
+            if self._process != os.getpid():
+                raise ClosedError(
+                    f"{verb} of {self._what}: it is under way in process {self._process}, of which this one is a fork; "
+                    f"start operations here"
+                )
+            limit = seconds(timeout)
+            _, late = concurrent.futures.wait([self], None if limit is None else min(limit, threading.TIMEOUT_MAX))
+            if late:
+                raise WaitTimeoutError(f"{verb} of {self._what}: it did not end within {limit:g} s; it goes on")
+        self._told(self)
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        try:
+            return (yield from asyncio.wrap_future(self).__await__())
+        except asyncio.CancelledError as error:
+            error.add_note(self._fate())  # `wait_for` makes it the cause of its TimeoutError
+            raise
+
+    def _fate(self) -> str:
+        if self.cancelled():
+            return f"{self._what} was cancelled before it began: nothing was done"
+        if self.done():
+            return f"{self._what} has ended all the same"
+        return f"{self._what} is under way and goes on: flush() waits for it"
+
+    def add_done_callback(self, fn: Callable[[Any], object], *, context: Any = None) -> None:
+        """Calls ``fn(future)`` when the operation has ended: from an event loop, in that loop, as asyncio expects it;
+        otherwise as `concurrent.futures` does."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            super().add_done_callback(fn)
+            return
+
+        def call() -> None:
+            if self.remove_done_callback(fn):
+                fn(self)
+
+        def pass_on(_: Any) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+                loop.call_soon_threadsafe(call, context=context)
+
+        self._in_loops.add(fn)
+        super().add_done_callback(pass_on)
+
+    def remove_done_callback(self, fn: Callable[[Any], object]) -> int:
+        """Of those that an event loop is to call; answers how many there were."""
+        found = fn in self._in_loops
+        self._in_loops.discard(fn)
+        return int(found)
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a Future does not travel: send the server, or what result() answers")
+
+    def __repr__(self) -> str:
+        state = (
+            "cancelled" if self.cancelled() else "ended" if self.done() else "running" if self.running() else "queued"
+        )
+        # asyncio.create_task shows this when it refuses what is no coroutine.
+        return f"<fastps.Future of {self._what}, {state}: await it, or pass it to asyncio.ensure_future()>"
+
+
+class Queue:
+    """Runs calls one after the other on a thread of its own, started at first need. A fork starts with an empty one."""
+
+    def __init__(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
+        self._process = os.getpid()
+        self._lock = threading.Lock()
+        self._executor: concurrent.futures.ThreadPoolExecutor | None = None
+        self._submitted = 0
+        self._calls: deque[tuple[Future, Callable[[], Any]]] = deque()
+        self._pending: dict[Future, None] = {}
+        # What failed and nobody was told of: the first few, and how many came behind them.
+        self._failed: dict[Future, BaseException] = {}
+        self._more_failed = 0
+
+    def submit(self, verb: str, call: Callable[[], Any]) -> Future:
+        if self._process != os.getpid():
+            self._begin()  # the thread and what it does are the parent's
+        with self._lock:
+            if self._executor is None:
+                self._executor = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="fastps")
+            self._submitted += 1
+            future = Future(f"{verb} number {self._submitted}", self._told)
+            self._pending[future] = None
+            self._calls.append((future, call))
+            self._executor.submit(self._run)
+        return future
+
+    def _run(self) -> None:
+        future, call = self._calls.popleft()
+        # In the books first: whoever waits for the future sees them as they are.
+        if not future.set_running_or_notify_cancel():
+            self._ended(future, None)
+            return
+        try:
+            result = call()
+        except BaseException as error:
+            self._ended(future, error)
+            future.set_exception(error)
+            del future, call  # the error refers to this frame, and to its callers: they know neither
+        else:
+            self._ended(future, None)
+            future.set_result(result)
+
+    def _ended(self, future: Future, error: BaseException | None) -> None:
+        with self._lock:
+            self._pending.pop(future, None)
+            if error is not None and len(self._failed) < KEPT:
+                self._failed[future] = error
+            elif error is not None:
+                self._more_failed += 1
+
+    def _told(self, future: Future) -> None:
+        self._failed.pop(future, None)
+
+    def flush(self, timeout: float) -> None:
+        """Waits for all that was submitted and not cancelled. Raises the first error that nobody was told of yet, with
+        notes on the others; WaitTimeoutError, with notes on all of them, when operations are still under way."""
+        if self._process != os.getpid():
+            return
+        with self._lock:
+            pending = list(self._pending)
+        _, late = concurrent.futures.wait(pending, min(timeout, threading.TIMEOUT_MAX))
+        with self._lock:
+            failed, self._failed = list(self._failed.items()), {}
+            more, self._more_failed = self._more_failed, 0
+        if late:
+            names = [future._what for future in pending if future in late]
+            listed = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+            error: BaseException = WaitTimeoutError(f"flush: {listed} did not end within {timeout:g} s; they go on")
+        elif failed:
+            (future, error), *failed = failed
+            error.add_note(f"flush: raised by {future._what}")
+        else:
+            return
+        for future, other in failed:
+            error.add_note(f"flush: {future._what} failed, too: {type(other).__name__}: {other}")
+        if more:
+            error.add_note(f"flush: {more} more failed")
+        raise error
+
+    def close(self) -> None:
+        """Lets what was submitted end; the thread goes with it."""
+        if self._process != os.getpid():
+            return
+        with self._lock:
+            executor, self._executor = self._executor, None
+        if executor is not None:
+            executor.shutdown(wait=False)

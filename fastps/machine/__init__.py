@@ -1,0 +1,1 @@
+"""The machine at hand: its facts, what of them is poor, the memory and packages that it has."""

@@ -1,0 +1,77 @@
+"""The demo from beginning to end. Called by the command line."""
+
+from __future__ import annotations
+
+from functools import partial
+from time import perf_counter
+
+from fastps import SGD, ParameterServer
+from fastps.cluster.program import own_ray
+from fastps.programs.demo import network
+from fastps.programs.demo.client import ActorClient, FastpsClient
+from fastps.programs.demo.data import digits
+from fastps.programs.demo.floor import PlainActor
+from fastps.programs.demo.measure import LR, Outcome, Settings, measure
+from fastps.programs.demo.screen import Screen
+from fastps.programs.demo.worker import BATCH
+
+__all__ = ["Settings", "demo"]
+
+ACCURACY = 0.95
+
+
+def demo(settings: Settings, address: str | None = None) -> str | None:
+    """Trains with fastps, trains on a plain Ray actor, prints the comparison.
+
+    Parameters
+    ----------
+    settings : steps, workers, shards, seed
+    address : of a Ray cluster; None: RAY_ADDRESS, and otherwise a Ray of our own
+
+    Returns
+    -------
+    str or None
+        What is wrong with the result; None when nothing is.
+
+    Raises
+    ------
+    KeyboardInterrupt, ConnectionError, FastPSError
+        Ray, if it was started here, is down again.
+    """
+    began = perf_counter()
+    screen = Screen()
+    data = digits(settings.seed)
+    screen.say(
+        f"[bold]Handwritten digits[/]: {len(data.train_x):,} images to train on, {len(data.test_x)} to test with.\n"
+        f"Network {'-'.join(map(str, network.LAYERS))}, {network.SIZE:,} float32 parameters "
+        f"({network.SIZE * 4 / 1e3:.0f} KB), SGD({LR}), batches of {BATCH}.\n"
+        f"{settings.workers} asynchronous workers, {settings.steps:,} steps each; seed {settings.seed} for split, "
+        f"weights and batches."
+    )
+    total = settings.workers * settings.steps
+    with own_ray(screen.waiting, screen.say, address, ["fastps.programs.demo.worker"]):
+        params = network.initial(settings.seed)
+        with (
+            ParameterServer(network.named(params), rule=SGD(LR), num_shards=settings.shards) as server,
+            screen.run("fastps", total) as watcher,
+        ):
+            ours = measure(partial(FastpsClient, server), data, settings, watcher)
+            applied = server.versions
+        actor = PlainActor.remote(params)  # type: ignore[attr-defined]  # Ray's decorator adds it
+        with screen.run("Ray actor", total) as watcher:
+            floor = measure(partial(ActorClient, actor, LR), data, settings, watcher)
+    screen.compare(ours, floor, settings)
+    screen.say(
+        f"Both ran the same worker code, in processes at nice {max(ours.nice, floor.nice)}; every single pull\n"
+        f"and push was timed until it had happened. {perf_counter() - began:.0f} s in all, Ray's start included."
+    )
+    if set(applied) != {total}:
+        return f"the shards applied {applied} pushes where {total} were made"
+    return _inaccurate({"fastps": ours, "the Ray actor": floor})
+
+
+def _inaccurate(outcomes: dict[str, Outcome]) -> str | None:
+    low = [f"{name} {outcome.accuracy:.1%}" for name, outcome in outcomes.items() if outcome.accuracy < ACCURACY]
+    if not low:
+        return None
+    return f"test accuracy below {ACCURACY:.0%}: {' and '.join(low)}; more --steps train longer"

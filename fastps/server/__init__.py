@@ -1,0 +1,1 @@
+"""What creates servers, and the handles with which they are used."""

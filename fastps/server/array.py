@@ -1,0 +1,46 @@
+"""``ps[name]`` where that is an array of the parameters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastps.server.handle import ParameterServer
+    from fastps.spec.arrays import Array
+
+
+class ArrayHandle:
+    """One array of a server's parameters.
+
+    Attributes
+    ----------
+    name : str
+        Names of nested mappings are joined by "/".
+    shape : tuple[int, ...]
+    dtype : str
+        "float32" or "float64"
+    """
+
+    def __init__(self, server: ParameterServer, number: int) -> None:
+        leaf = server._spec.structure.leaves[number]
+        self._server, self._path = server, leaf.path
+        self.name, self.shape, self.dtype = leaf.name, leaf.shape, leaf.dtype
+
+    def pull(self, *, timeout: float | None = None) -> Array:
+        """A copy of this array as `ParameterServer.pull` reads it. Cost: that of a pull of all parameters."""
+        return self._in(self._server.pull(timeout=timeout))
+
+    def view(self) -> Array:
+        """This array read-only on the memory itself, as `ParameterServer.view` gives it. Raises SplitError where it is
+        on several shards, or on another node."""
+        with self._server.view() as view:
+            return self._in(view.params)
+
+    def _in(self, params: Any) -> Array:
+        for name in self._path:
+            params = params[name]
+        array: Array = params
+        return array
+
+    def __repr__(self) -> str:
+        return f"<array `{self.name}`: {self.dtype}[{', '.join(map(str, self.shape))}]>"

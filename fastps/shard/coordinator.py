@@ -1,0 +1,100 @@
+"""Speaks at the board for workers of other nodes: a Ray actor on the node of shard 0, started when the first one comes.
+
+A call that is parked until its worker may begin waits on a thread of its own, as a worker of this node would, and keeps
+nobody from being answered. The others take the lock of the clocks for a moment, here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from fastps._core import Member
+from fastps.errors import PutOutError, RankError, WaitTimeoutError
+from fastps.transport.shm import open_arena
+
+if TYPE_CHECKING:
+    from fastps.spec.server import ShardAddress
+
+MAX_PARKED = 1000  # calls at a time, more than there can be workers
+Reached = tuple[int, int, bytes]  # a worker's clock, the progress of the others, the last decision
+
+
+class Coordinator:
+    """State of the actor; `fastps.cluster.ray` starts it."""
+
+    def __init__(self, address: ShardAddress, label: str) -> None:
+        self._arena = open_arena(address, label)
+        self._members: dict[int, Member] = {}
+        self._waiting = ThreadPoolExecutor(256, thread_name_prefix="fastps parked")
+
+    async def join(self, rank: int | None, lease: float, timeout: float) -> tuple[int, int, int, Reached]:
+        """(token of the worker, its rank, how many have had that, where it stands)."""
+        member = await self._aside(partial(Member, self._arena, rank, lease, timeout))
+        token = int.from_bytes(os.urandom(7), "big")
+        for old in [old for old, other in self._members.items() if other.rank == member.rank]:
+            del self._members[old]  # its lease has ended, or its rank were not free
+        self._members[token] = member
+        return token, member.rank, member.generation, self._reached(member)
+
+    async def adopt(self, token: int, rank: int, generation: int, lease: float) -> None:
+        """Speaks for a worker that a coordinator which has died spoke for."""
+        if token not in self._members:
+            self._members[token] = Member.adopt(self._arena, rank, generation, lease)
+
+    async def begin(self, token: int, timeout: float) -> Reached:
+        member = self._member(token)
+        try:
+            member.begin(0.0)
+        except WaitTimeoutError:
+            await self._aside(partial(member.begin, timeout))
+        return self._reached(member)
+
+    async def end_step(self, token: int, clock: int, timeout: float) -> Reached:
+        member = self._member(token)
+        member.end_step(clock, timeout)
+        return self._reached(member)
+
+    async def give(self, token: int, round: int, weight: int, timeout: float) -> tuple[bool, Reached]:
+        """(whether it counts, where the worker stands then)."""
+        member = self._member(token)
+        return member.give(round, weight, timeout), self._reached(member)
+
+    async def rejoin(self, token: int, timeout: float) -> tuple[int, Reached]:
+        """(how many have had its rank by now, where it stands)."""
+        if token not in self._members:
+            raise RankError(
+                "worker: the others went on without it, and another worker has taken its rank; open a new session with "
+                "`with ps.worker() as w:`"
+            )
+        member = self._members[token]
+        member.rejoin(timeout)
+        return member.generation, self._reached(member)
+
+    async def catch_up(self, token: int, round: int, timeout: float) -> Reached:
+        member = self._member(token)
+        member.catch_up(round, timeout)
+        return self._reached(member)
+
+    @staticmethod
+    def _reached(member: Member) -> Reached:
+        state = member.state()
+        return *state, member.decision().pack()  # in this order: never an older decision than the progress
+
+    async def renew(self, token: int) -> None:
+        self._member(token).renew(1.0)
+
+    async def leave(self, token: int) -> None:
+        if token in self._members:
+            self._members.pop(token).leave()
+
+    def _member(self, token: int) -> Member:
+        if token not in self._members:
+            raise PutOutError("worker: the coordinator does not know it any more")
+        return self._members[token]
+
+    async def _aside(self, call: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._waiting, call)

@@ -1,0 +1,1 @@
+"""Values that travel in a handle. Pure."""

@@ -1,0 +1,274 @@
+"""What a table is: the description that a server is created from, and what a handle carries. Pure."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from copy import copy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from fastps._core import table_row_bytes
+from fastps.errors import NamesError, OptionError, ShapeError
+from fastps.init import Array, Initializer, initializer
+from fastps.messages import brief
+from fastps.rules import Add, Rule, RuleFamily
+from fastps.rules.assignment import as_rule
+from fastps.scalars import choice, flag, positive, whole
+from fastps.spec.arrays import DTYPES, Path
+from fastps.spec.keys import KINDS
+from fastps.spec.rule import RuleInfo
+
+MAX_TABLES, MAX_DIM, MAX_ROWS = 64, 65536, 2**31  # csrc/layout.h
+MAX_TTL = 3e8  # seconds; csrc/layout.h counts in 32 bits
+EVICTIONS = ("lru", "lfu")
+SIGHTINGS = "(sightings)"
+INDEX_BYTES = 14  # of the index a row, at most (csrc/index.c)
+SIGMAS = 6  # of how many rows a hash puts on a shard
+
+
+class Table:
+    """Rows of `dim` values by key, as a value in the parameters of a `ParameterServer`, or alone.
+
+    A row is created when its key is first pulled or pushed. ``ps[name]``, or ``ps.table`` where there is only one, is
+    the handle that serves it: see `fastps.tables.handle.TableHandle`.
+
+    Parameters
+    ----------
+    dim : int
+        Values a row, 1 to 65536.
+    rule : Rule
+        What a push does to a row. Without it that of the server, which without one adds gradients up.
+    init : number, array[n, dim] or one of `fastps.init`
+        How rows begin. Without it uniform, of standard deviation 1 / sqrt(dim).
+    dtype : "float32" or "float64"
+    keys : "int64", "uint64" or "bytes"
+        Of what kind. "bytes" takes str (as UTF-8) and bytes and keeps a hash of 64 bits in their place: two of n
+        different keys share a row with probability n**2 / 2**65, and `keys()` answers the hashes.
+    capacity : int, optional
+        How many rows there may be. On one shard exactly so many. A hash spreads keys unevenly over several shards, so
+        each of s may have its part, capacity / s, and six standard deviations of that, 6 * sqrt(capacity / s), more: so
+        many rows fit all but surely, and the table is full when one of its shards is. All keys of one call must have
+        rows at once: those of one shard may be no more than it may have rows, whatever `evict` is. Without `capacity`,
+        as many as the memory of the shard's node had room for at creation. Memory is taken as rows come.
+    max_bytes : int, optional
+        The same as a budget of memory, for rows, slots and index.
+    seed : int
+        Of random initializers.
+    admit : int
+        A row is created on about the `admit`-th pull of its key; before that, pulls answer initial values and pushes
+        are ignored. Counts take about 40 B of memory a key.
+    ttl : float, optional
+        Rows that nobody pulled or pushed for so many seconds are evicted, some time after.
+    evict : "lru", "lfu" or None
+        What happens when a shard has as many rows as it may have: those that were not asked for for longest, or that
+        were asked for least often, make room, a sixteenth of them at a time; None: TableFullError. The shard's process
+        does that: where it is stopped, or busy with `on_evict`, calls with new keys wait for it up to their timeout.
+    on_evict : callable or path, optional
+        Gets what `ttl` and `evict` remove, in the process of the shard: called with (keys, rows, slots by name) for
+        each batch; or the directory where each shard writes ``<name>-<shard>-<number>.arrows``, an Arrow stream with
+        the columns of `to_arrow` and the slots.
+    track : bool
+        Rows know when they were last asked for, and how often: see `activity`. Costs 8 B a row, and a write for each
+        row that is pulled. Always so with `ttl` or `evict`.
+
+    Raises
+    ------
+    OptionError, ShapeError
+        Nothing was created.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        rule: Rule | RuleFamily | None = None,
+        init: Any = None,
+        dtype: Any = "float32",
+        keys: str = "int64",
+        capacity: int | None = None,
+        max_bytes: int | None = None,
+        seed: int = 0,
+        admit: int = 1,
+        ttl: float | None = None,
+        evict: str | None = None,
+        on_evict: Callable[[Any, Any, dict[str, Any]], Any] | str | os.PathLike[str] | None = None,
+        track: bool = False,
+    ) -> None:
+        self.dim = whole("Table dim", dim, 1, MAX_DIM)
+        self.rule: Rule | None = None if rule is None else as_rule(rule, "Table rule")  # None: the server's
+        if self.rule is not None and self.rule.family.uses_pulled:
+            raise OptionError(f"Table rule: {self.rule!r} needs the parameters that the worker had; use it on arrays")
+        try:
+            self.dtype: str = "" if dtype is None else np.dtype(dtype).name  # numpy takes None for float64
+        except Exception:  # numpy has more than one for what is none
+            self.dtype = ""
+        if self.dtype not in DTYPES:
+            raise OptionError(f"Table dtype: expected one of {DTYPES}, got {brief(dtype)}")
+        self.keys = choice("Table keys", keys, KINDS)
+        self.capacity = None if capacity is None else whole("Table capacity", capacity, 1, 2**62)
+        if max_bytes is not None and capacity is not None:
+            raise OptionError("Table max_bytes: expected either that or capacity, got both")
+        self.max_bytes = None if max_bytes is None else whole("Table max_bytes", max_bytes, 1, 2**62)
+        self.seed = whole("Table seed", seed, 0, 2**64 - 1)
+        self.init: Initializer = initializer(init, self.dim)
+        if isinstance(self.init, Array) and np.shape(self.init.values)[1] != self.dim:
+            raise ShapeError(f"Table init: expected values[n, {self.dim}], got {np.shape(self.init.values)}")
+
+        self.track = flag("Table track", track)
+        self.life = Life.of(admit, ttl, evict, on_evict, capacity is not None or max_bytes is not None)
+        if self.life.ends and isinstance(self.init, Array):
+            raise OptionError(
+                "Table init: rows that are given could not come back after an eviction; omit ttl and evict"
+            )
+
+    def __repr__(self) -> str:
+        rule = "" if self.rule is None else f", rule={self.rule!r}"
+        return f"Table({self.dim}{rule}, init={self.init!r}, dtype={self.dtype!r}, keys={self.keys!r})"
+
+    def with_rule(self, rule: Rule) -> Table:
+        """The same table with this rule."""
+        table = copy(self)
+        table.rule = rule
+        return table
+
+
+@dataclass(frozen=True)
+class Life:
+    """When rows begin and end.
+
+    Attributes
+    ----------
+    admit, ttl, evict, on_evict : as in `Table`
+    """
+
+    admit: int = 1
+    ttl: float | None = None
+    evict: str | None = None
+    on_evict: Any = None
+
+    @property
+    def ends(self) -> bool:
+        return self.ttl is not None or self.evict is not None
+
+    @classmethod
+    def of(cls, admit: Any, ttl: Any, evict: Any, on_evict: Any, limited: bool) -> Life:
+        ttl = None if ttl is None else positive("Table ttl", ttl, MAX_TTL, "seconds")
+        evict = None if evict is None else choice("Table evict", evict, EVICTIONS, " or None")
+        if evict is not None and not limited:
+            raise OptionError(f"Table evict: {evict!r} needs a capacity or max_bytes, at which rows make room")
+        if on_evict is not None and not callable(on_evict) and not isinstance(on_evict, (str, os.PathLike)):
+            raise OptionError(f"Table on_evict: expected a callable or the path of a directory, got {brief(on_evict)}")
+        if on_evict is not None and ttl is None and evict is None:
+            raise OptionError("Table on_evict: nothing is evicted without ttl or evict")
+        return cls(whole("Table admit", admit, 1, 2**24), ttl, evict, on_evict)
+
+
+@dataclass(frozen=True)
+class TableInfo:
+    """What a handle knows of a table.
+
+    Attributes
+    ----------
+    path : the names that lead to it; empty when it is all of the parameters
+    dim, dtype, keys : as in `Table`
+    rule : without its code
+    initial : (kind, first, second) of csrc/initial.c
+    seed : of random initializers
+    capacity : the most rows a shard, or None
+    admit, evict : as in `Table`
+    tracked : whether rows know when they were last asked for
+    sightings : the number of the table that counts pulls of keys that are not admitted yet, or None
+    counts_for : of such a table, the name of the one that it counts for
+    """
+
+    path: Path
+    dim: int
+    dtype: str
+    keys: str
+    rule: RuleInfo
+    initial: tuple[int, float, float]
+    seed: int
+    capacity: int | None
+    admit: int = 1
+    evict: str | None = None
+    tracked: bool = False
+    sightings: int | None = None
+    counts_for: str | None = None
+
+    @classmethod
+    def of(cls, path: Path, table: Table, num_shards: int) -> TableInfo:
+        life = table.life
+        assert table.rule is not None
+        info = cls(
+            path, table.dim, table.dtype, table.keys, RuleInfo.of("/".join(path) or "table", table.rule),
+            table.init.numbers(table.dim), table.seed, None, life.admit, life.evict, life.ends or table.track,
+        )  # fmt: skip
+        rows = table.capacity
+        if table.max_bytes is not None:
+            rows = max(1, table.max_bytes // (table_row_bytes(info.layout(1)) + INDEX_BYTES))
+        return info if rows is None else replace(info, capacity=capacity_of_shard(rows, num_shards))
+
+    @property
+    def name(self) -> str:
+        return "/".join(self.path) or "table"
+
+    @property
+    def item_bytes(self) -> int:
+        return 4 if self.dtype == "float32" else 8
+
+    @property
+    def streams(self) -> list[tuple[str, int]]:
+        """The name and the elements a row of the values and each slot."""
+        slots = zip(self.rule.slots, self.rule.row_slots, strict=True)
+        return [("row", self.dim), *((name, 1 if one else self.dim) for name, one in slots)]
+
+    def layout(self, max_rows: int) -> tuple[Any, ...]:
+        """As `Arena.create` takes it."""
+        kind, first, second = self.initial
+        return (
+            self.dim, self.item_bytes, self.rule.initial, self.rule.row_slots, kind, first, second, self.seed,
+            int(self.tracked), max_rows,
+        )  # fmt: skip
+
+    def empty(self, n: int, stream: int = 0) -> np.ndarray[Any, np.dtype[Any]]:
+        """A new uninitialised array for n rows."""
+        elements = self.streams[stream][1]
+        return np.empty((n, elements), self.dtype)
+
+    def __str__(self) -> str:
+        return f"Table({self.dim}, {self.dtype}, {self.keys})"
+
+
+def with_sightings(tables: dict[Path, Table]) -> dict[Path, Table]:
+    """The tables, and behind them one of counts for each that admits keys late."""
+    taken = next((path for path in tables if path[-1:] == (SIGHTINGS,)), None)
+    if taken is not None:
+        raise NamesError(f"create: the name of the table `{'/'.join(taken)}` is reserved for counts; rename it")
+    late = {(*path, SIGHTINGS): table for path, table in tables.items() if table.life.admit > 1}
+    return tables | {path: Table(1, rule=Add(), init=0.0, keys="uint64") for path in late}
+
+
+def infos_of(tables: dict[Path, Table], num_shards: int) -> tuple[TableInfo, ...]:
+    """What handles know of the tables of `with_sightings`."""
+    paths = list(tables)
+    infos = []
+    for path, table in tables.items():
+        info = TableInfo.of(path, table, num_shards)
+        if (*path, SIGHTINGS) in paths:
+            info = replace(info, sightings=paths.index((*path, SIGHTINGS)))
+        elif path[-1:] == (SIGHTINGS,):
+            info = replace(info, counts_for="/".join(path[:-1]) or "table")
+        infos.append(info)
+    return tuple(infos)
+
+
+def capacity_of_shard(capacity: int, num_shards: int) -> int:
+    """The most rows of one of the shards."""
+    if num_shards == 1:
+        return min(capacity, MAX_ROWS)
+    share = capacity / num_shards
+    return min(math.ceil(share + SIGMAS * math.sqrt(share)), MAX_ROWS)

@@ -1,0 +1,1 @@
+"""Workers' sessions: an identity and a clock."""

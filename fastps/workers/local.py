@@ -1,0 +1,212 @@
+"""A worker's session where steps are local and parameters are averaged."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from fastps._core import Arena, Outcome
+from fastps.client.view import View
+from fastps.consistency import LocalSGD
+from fastps.deadline import left_until
+from fastps.errors import PlacementError
+from fastps.kernels.loader import host_cpu
+from fastps.machine import capacity
+from fastps.transport.contract import Work
+from fastps.transport.shm import group_of
+from fastps.workers.rounds import NOTHING, RoundWorker, refuse
+from fastps.workers.worker import Reply
+
+if TYPE_CHECKING:
+    from fastps._core.core import Deposit
+    from fastps.client.session import Session
+    from fastps.transport.contract import Membership
+
+MADE = "the step was made on this worker's copy: do not repeat it"
+OWED_STEP = "the step was made on this worker's copy, and the next operation ends the round: do not repeat it"
+SESSIONS = 2  # that work on a copy: its worker's, and one to spare
+
+
+class LocalWorker(RoundWorker):
+    """A worker under `LocalSGD`. Its clock counts rounds, not its steps.
+
+    Operations are on a copy of its own, in arenas of this process: the same operations, by the same kernels, as on a
+    server's. The push that makes the steps of a round complete puts the copy's parameters into the worker's rows and
+    gives them; the next operation waits for the average and begins with it. ``step=False`` makes a push that is not
+    counted among the steps. The worker holds a copy of parameters and slots, and one more of the parameters.
+    """
+
+    def __init__(self, session: Session, membership: Membership) -> None:
+        super().__init__(session, membership)
+        spec = session.spec
+        assert isinstance(spec.consistency, LocalSGD)
+        self._steps_a_round = spec.consistency.steps
+        theirs, ours = spec.addresses[0].cpu, host_cpu()
+        if theirs != ours:
+            raise PlacementError(
+                f"worker: local steps run what was compiled on the node of shard 0, for {theirs.split(',')[0]}; this "
+                f"node is {ours.split(',')[0]}, or has other features of it; place workers on nodes of one kind"
+            )
+        for plan in spec.plans:
+            capacity.require(Arena.size(plan.params_bytes, SESSIONS, spec.n_slots), "worker: its local copy")
+        self._arenas = {
+            plan.index: Arena.create(
+                os.urandom(16), f"local copy of {spec.label(plan.index)}", plan.index, len(self._shards),
+                plan.params_bytes, SESSIONS, True, n_slots=spec.n_slots,
+            )
+            for plan in spec.plans
+        }  # fmt: skip
+        leaves = spec.structure.leaves
+
+        def offset(shard: int, number: int) -> tuple[int, int]:
+            run = spec.plans[shard].runs[number]
+            return run.leaf, run.start * leaves[run.leaf].item_bytes
+
+        self._group = group_of(spec, self._arenas, buffers=len(leaves), offset=offset, slots=True)
+        initial = [list(spec.rules[rule].initial) for rule, _ in spec.kernels]
+        for part in range(len(self._arenas)):
+            self._group.begin(part, initial)
+        self._buffers = spec.structure.empty()
+        self._begun = False  # the copy is that of this round
+        self._steps = 0  # of this round
+
+    def pull(self, *, out: Any = None, timeout: float | None = None) -> Any:
+        """The parameters of this worker's copy."""
+        deadline = self._begin_locally(timeout)
+        structure = self._session.spec.structure
+        arrays = structure.empty() if out is None else structure.outs(out, "pull")
+        self._reply(self._group.run(None, arrays, left_until(deadline)))
+        return structure.assemble(arrays) if out is None else out
+
+    def view(self, *, timeout: float | None = None) -> View:
+        """Read-only arrays on this worker's copy: live memory, which its pushes change."""
+        self._begin_locally(timeout)
+        arenas, session = self._arenas, self._session
+        return View(
+            session.spec, lambda shard, position, nbytes: arenas[shard].window(position, nbytes), session.require_alive
+        )  # fmt: skip
+
+    def push(
+        self, grads: Any, *, step: bool = True, pulled: Any = None, timeout: float | None = None, resume: Any = None
+    ) -> Reply:
+        """Applies the rule to this worker's copy; at the last step of a round gives its parameters."""
+        refuse(pulled, resume)
+        returns = self.returns
+        deadline = self._begin_locally(timeout)
+        clock, staleness = self.clock, max(0, self.clock - self._progress)
+        versions: tuple[int, ...] = ()
+        counted = self.returns == returns  # else the gradients are of a copy that is gone
+        outcome, steps = Outcome(), self._steps
+        try:
+            if counted:
+                work = self._session.work(grads, None, None, "push", left_until(deadline))
+                counted = work is not None
+                if work is not None:
+                    versions = self._group.run(
+                        work.grads, None, left_until(deadline), scale=work.scale, outcome=outcome
+                    )  # fmt: skip
+                if step:
+                    counted = self._count_step(deadline) and counted
+            self.reply = Reply(clock, staleness, versions, counted)
+            return self.reply
+        except BaseException as error:  # only plain stores before `tell`: another handler may raise behind any call
+            whole = outcome.applied == self._shards
+            if whole and step and self._steps == steps:
+                self._steps += 1
+                self._owes_end = self._steps >= self._steps_a_round
+            outcome.counts = whole or (None if outcome.partial else False)
+            says = OWED_STEP if self._owes_end else MADE if whole else ""
+            outcome.tell(error, None if says else "push to this worker's copy", says)
+            raise
+
+    def end_step(self, *, timeout: float | None = None) -> None:
+        """A step without a push."""
+        deadline, outcome = self._begin_locally(timeout), Outcome()
+        steps = self._steps
+        try:
+            self._count_step(deadline)
+        except BaseException as error:
+            outcome.tell(error, None, OWED_STEP if self._owes_end else MADE if self._steps != steps else NOTHING)
+            raise
+
+    def push_pull(
+        self,
+        grads: Any,
+        *,
+        step: bool = True,
+        pulled: Any = None,
+        out: Any = None,
+        timeout: float | None = None,
+        resume: Any = None,
+    ) -> Any:
+        """A push, and the copy as it left it; at the last step of a round the mean of all copies, once it is there."""
+        deadline = self._deadline(timeout)
+        outcome = Outcome()
+        reply = self.push(grads, step=step, pulled=pulled, timeout=left_until(deadline), resume=resume)
+        try:
+            params = self.pull(out=out, timeout=left_until(deadline))
+            self.reply = reply
+            return params
+        except BaseException as error:
+            outcome.counts = True
+            outcome.tell(error, None, MADE)
+            raise
+
+    def close(self) -> None:
+        """Leaves, and gives the copy's memory back, but for what views refer to."""
+        if self._open:
+            self._group.close()
+            del self._group, self._arenas, self._buffers
+        super().close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_group"):
+            self._group.close()  # what is idle refers to it, and large memory does not call the collector
+
+    def _begin_locally(self, timeout: float | None) -> float:
+        """The copy is that of the worker's round."""
+        deadline, session = self._begin(timeout), self._session
+        session.require_alive()
+        if self._begun:
+            return deadline
+        streams: list[int | None] = [0] * len(session.spec.kernels)  # the parameters themselves
+        _, versions = self._rounds.pull(
+            session.spec.structure.assemble(self._buffers), left_until(deadline), self._membership.decision()
+        )
+        self._has_read(versions[0], deadline)
+        self._group.run(self._buffers, None, left_until(deadline), streams=streams)
+        hyper = session.hyper_by_row(left_until(deadline))
+        for arena in self._arenas.values():
+            for row, values in enumerate(hyper):
+                arena.configure(row, dict(enumerate(values)), 1.0)
+        self._begun, self._steps = True, 0
+        return deadline
+
+    def _count_step(self, deadline: float) -> bool:
+        """The last one of a round gives the copy; False when that came too late."""
+        self._steps += 1
+        if self._steps < self._steps_a_round:
+            return True
+        self._owes_end = True
+        self._end_step(deadline)
+        return self._counted
+
+    def _end_step(self, deadline: float) -> None:
+        """Gives the copy, once it is in the rows."""
+        if self._number == 0 and self._progress <= self.clock:
+            returns = self.returns
+            self._group.run(None, self._buffers, left_until(deadline))
+            self._deposit(self._buffers, deadline)
+            if self.returns > returns:
+                self._owes_end = self._counted = False
+                return
+        self._begun = False  # whatever comes now, the next operation begins with the mean
+        super()._end_step(deadline)
+
+    def _place(self, grads: Any, place: Deposit, deadline: float) -> bool:
+        self._rounds.deposit(Work(grads), place, self._membership.decision(), left_until(deadline))
+        return True
+
+    def _return(self, deadline: float) -> None:
+        self._begun = False
+        super()._return(deadline)

@@ -1,0 +1,195 @@
+"""A worker's session where updates are applied in rounds."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from fastps._core import Outcome
+from fastps.deadline import left_until
+from fastps.errors import OptionError, PutOutError
+from fastps.workers.worker import Reply, Worker
+
+if TYPE_CHECKING:
+    from fastps._core.core import Deposit
+    from fastps.client.rounds import Rounds
+    from fastps.client.session import Session
+    from fastps.client.view import View
+    from fastps.transport.contract import Membership
+
+
+MOST = 65535  # FPS_GIVEN_MAX in csrc/layout.h
+
+# What has become of the gradients of a push that raised.
+NOTHING = "nothing was done"
+AGAIN = "nothing of this step counts: push all its gradients again"
+IN_PLACE = "the gradients are in place, and the next operation gives them: do not push them again"
+
+
+class RoundWorker(Worker):
+    """A worker under `BSP`. Its clock is the round that its next gradient is for.
+
+    A push gives a gradient to the round and does not wait for the others; the next operation does. With ``step=False``
+    the gradient is added to those that the worker has for the round already, and the one that ends the step gives them
+    all. Until then they count for nothing, and go when the worker goes.
+
+    What is pulled, or viewed, is one round's version on all shards: that of the worker's clock, or with backup workers
+    a later one, to which the clock then jumps; gradients that were accumulated for a round that has closed are lost.
+
+    A push whose round has closed without it is dropped on every shard; `reply.counted` says so.
+
+    When a push raises, Ctrl-C included, its error or a note on it says what has become of the gradients: nothing was
+    done; nothing of this step counts, so all its gradients are to be pushed again; they will be given by the next
+    operation; or they were given. In the last two cases they must not be pushed again. An error that says nothing of
+    that came before the gradients were touched.
+    """
+
+    def __init__(self, session: Session, membership: Membership) -> None:
+        super().__init__(session, membership)
+        assert session.rounds is not None
+        self._rounds: Rounds = session.rounds
+        self._number = self._attempt = self._gives = 0  # gradients in the worker's rows; deposits, and gives, ever made
+        self._touched = False  # its rows, by the push under way
+        self._counted = True  # the last that was given
+
+    def pull(self, *, out: Any = None, timeout: float | None = None) -> Any:
+        """As `ParameterServer.pull`: the version of this worker's round, once the one before has closed."""
+        deadline = self._begin(timeout)
+        params, versions = self._rounds.pull(out, left_until(deadline), self._membership.decision())
+        self._has_read(versions[0], deadline)
+        self._reply(versions)
+        return params
+
+    def view(self, *, timeout: float | None = None) -> View:
+        """As `ParameterServer.view`: read-only arrays on the version of this worker's round, which does not change."""
+        deadline = self._begin(timeout)
+        view, round = self._rounds.view(left_until(deadline), self._membership.decision())
+        self._has_read(round, deadline)
+        self._reply((round,) * len(self._shards))
+        return view
+
+    def push(
+        self, grads: Any, *, step: bool = True, pulled: Any = None, timeout: float | None = None, resume: Any = None
+    ) -> Reply:
+        """Gives gradients to this worker's round; with ``step=False`` keeps them for the push that ends the step, of
+        which there can be 65,534. There is nothing to resume."""
+        refuse(pulled, resume)
+        returns = self.returns
+        return self._give(grads, step, self._begin(timeout), returns)
+
+    def push_pull(
+        self,
+        grads: Any,
+        *,
+        step: bool = True,
+        pulled: Any = None,
+        out: Any = None,
+        timeout: float | None = None,
+        resume: Any = None,
+    ) -> Any:
+        """A push, and when the round has closed the parameters as it left them."""
+        refuse(pulled, resume)
+        returns = self.returns
+        deadline = self._begin(timeout)
+        outcome = Outcome()
+        reply = self._give(grads, step, deadline, returns)
+        try:
+            params = self.pull(out=out, timeout=left_until(deadline))
+            assert self.reply is not None
+            self.reply = Reply(reply.clock, reply.staleness, self.reply.versions, reply.counted)
+            return params
+        except BaseException as error:
+            outcome.counts = reply.counted
+            what = "counts" if reply.counted else "came too late"
+            outcome.tell(error, None, f"the push {what} in round {reply.clock}")
+            raise
+
+    def _give(self, grads: Any, step: bool, deadline: float, returns: int) -> Reply:
+        """A push. Where the worker has returned since it had returned `returns` times, the others have left the version
+        behind that the gradients are of, and the step is over."""
+        outcome, gives, counted, clock = Outcome(), self._gives, False, self.clock
+        self._touched = False
+        try:
+            staleness = max(0, clock - self._progress)
+            if self.returns == returns:
+                counted = self._deposit(grads, deadline)
+            if step and self.returns == returns:
+                self._owes_end = True
+                self._end_step(deadline)
+                counted = counted and self._counted
+            self.reply = Reply(clock, staleness, (clock + 1,) * len(self._shards) if counted else (), counted)
+            return self.reply
+        except BaseException as error:  # only plain stores before `tell`: another handler may raise behind any call
+            given = self._gives > gives
+            says = IN_PLACE if self._owes_end else AGAIN if self._touched else NOTHING
+            if given:
+                says = f"the gradients were given to round {clock}: do not push them again"
+            elif says is AGAIN:
+                self._number = 0
+            outcome.counts = counted and (self._counted if given else says is IN_PLACE)
+            outcome.tell(error, None, says)
+            raise
+
+    def _deposit(self, grads: Any, deadline: float) -> bool:
+        """Puts gradients into the worker's rows; False when they are skipped, or there is no use in it."""
+        if self._progress > self.clock:
+            return False  # its round has closed: it is told so at the end of the step
+        if self._number == MOST:
+            raise OptionError(f"push: a step holds at most {MOST} gradients; end it with a push")
+        self._attempt += 1
+        place = (self.rank, self._number + 1, self._membership.generation, self._attempt, self.clock)
+        try:
+            deposited = self._place(grads, place, deadline)
+        except PutOutError:
+            self._return(deadline)
+            return False
+        self._number += deposited
+        return deposited
+
+    def _place(self, grads: Any, place: Deposit, deadline: float) -> bool:
+        decision = self._membership.decision()
+        self._touched = True
+        if self._rounds.deposit_directly(grads, place, decision, left_until(deadline)):
+            return True
+        self._touched = False
+        work = self._session.work(grads, None, None, "push", left_until(deadline))
+        if work is None:
+            return False
+        self._touched = True
+        self._rounds.deposit(work, place, decision, left_until(deadline))
+        return True
+
+    def _end_step(self, deadline: float) -> None:
+        """May be broken off anywhere, by an error or a signal, and be run again: giving twice is giving once."""
+        if self._number == 0:
+            self._rounds.reach(left_until(deadline))  # as a deposit would: nobody gives while a shard is behind
+        try:
+            self._counted = self._membership.give(self.clock, self._number, left_until(deadline))
+        except PutOutError:
+            self._counted = False
+            self._return(deadline)
+        self._gives += 1
+        self._number = 0
+        self._owes_end = False
+        self.clock, self._progress = self._membership.state()
+        if self._counted and self._progress >= self.clock:
+            self._rounds.help(self._membership.decision())  # this gradient closed the round
+
+    def _has_read(self, round: int, deadline: float) -> None:
+        if round <= self.clock:
+            return
+        self._number = 0
+        with contextlib.suppress(PutOutError):  # the next operation returns to where the others are
+            self._membership.catch_up(round, left_until(deadline))
+        self.clock, self._progress = self._membership.state()
+
+    def _return(self, deadline: float) -> None:
+        self._number = 0
+        super()._return(deadline)
+        self.rank = self._membership.rank
+        self.clock, self._progress = self._membership.state()
+
+
+def refuse(pulled: Any, resume: Any) -> None:
+    if resume is not None or pulled is not None:
+        raise OptionError("push: in rounds there is nothing to resume, and all gradients are of one version")

@@ -1,0 +1,199 @@
+"""A worker's session: an identity and a clock, for consistencies that need to know who is how far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fastps._core import Outcome
+from fastps.deadline import deadline_after, left_until, seconds
+from fastps.errors import ClosedError, PutOutError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from fastps.client.session import Session
+    from fastps.client.view import View
+    from fastps.transport.contract import Membership
+
+
+OWED = "the next operation ends the step"
+ENDED = "the step has ended"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What is known of an operation besides the parameters.
+
+    Attributes
+    ----------
+    clock : steps that the worker had ended when it began
+    staleness : clocks by which it was ahead of the slowest live worker then, 0 for the slowest itself. From another
+        node than that of shard 0 it may be reported larger than it was, never smaller
+    versions : per shard, the version that a pull read or a push made; 0 where a resumed push had been applied before
+    counted : False for a push that was not applied: its gradients were not finite, or its round had closed without it
+    """
+
+    clock: int
+    staleness: int
+    versions: tuple[int, ...]
+    counted: bool = True
+
+
+class Worker:
+    """A worker of a server, opened with ``with ps.worker() as w:``.
+
+    An operation waits until the consistency lets the worker begin its step. A push ends the step, unless it says
+    ``step=False``. Operations take what those of the server take and raise what they raise; WaitTimeoutError also when
+    others are too far behind, and then nothing was done.
+
+    A worker that was put out, because it was stopped or out of reach for longer than the server allows, takes part
+    again with its next operation, at the clock where the others are: `clock` jumps, and `returns` counts it.
+
+    For one thread at a time, in the process that opened it.
+
+    Attributes
+    ----------
+    rank : int
+        Its number among the workers.
+    clock : int
+        Steps that it has ended, counted from where the others were when it came.
+    reply : Reply or None
+        Of the last operation.
+    returns : int
+        How often the others had gone on without it.
+    """
+
+    def __init__(self, session: Session, membership: Membership) -> None:
+        self._session, self._membership = session, membership
+        self._open, self._owes_end = True, False
+        self._shards = tuple(range(len(session.spec.plans)))
+        self.rank = membership.rank
+        self.clock, self._progress = membership.state()
+        self.reply: Reply | None = None
+        self.returns = 0
+
+    def pull(self, *, out: Any = None, timeout: float | None = None) -> Any:
+        """As `ParameterServer.pull`, once the worker may begin its step."""
+        deadline = self._begin(timeout)
+        params, versions = self._session.pull(out, left_until(deadline))
+        self._reply(versions)
+        return params
+
+    def push(
+        self, grads: Any, *, step: bool = True, pulled: Any = None, timeout: float | None = None, resume: Any = None
+    ) -> Reply:
+        """As `ParameterServer.push`; ends the step unless `step` is False.
+
+        A push that raises has ended no step. Where it could not be said to the others in time that the step ended, the
+        next operation says it first.
+        """
+        deadline, outcome, versions, ends = self._begin(timeout), Outcome(), None, False
+        try:
+            versions = self._session.push(grads, pulled, left_until(deadline), resume, outcome)
+            reply = self._reply(versions or (), versions is not None)
+            if step:
+                ends = self._owes_end = True
+                self._end_step(deadline)
+            return reply
+        except BaseException as error:  # only plain stores before `tell`: another handler may raise behind any call
+            if step and not ends and (versions is not None or outcome.applied == self._shards):
+                self._owes_end = True
+            outcome.tell(error, "push", OWED if self._owes_end else "")
+            raise
+
+    def push_pull(
+        self,
+        grads: Any,
+        *,
+        step: bool = True,
+        pulled: Any = None,
+        out: Any = None,
+        timeout: float | None = None,
+        resume: Any = None,
+    ) -> Any:
+        """As `ParameterServer.push_pull`: the parameters as this push left them. Ends the step, as `push` does."""
+        deadline, outcome, ends, done = self._begin(timeout), Outcome(), False, None
+        try:
+            done = self._session.push_pull(grads, pulled, out, left_until(deadline), resume, outcome)
+            params, versions, applied = done
+            self._reply(versions, applied)
+            if step:
+                ends = self._owes_end = True
+                self._end_step(deadline)
+            return params
+        except BaseException as error:
+            if step and not ends and (done is not None or outcome.applied == self._shards):
+                self._owes_end = True
+            outcome.tell(error, "push", OWED if self._owes_end else "")
+            raise
+
+    def view(self, *, timeout: float | None = None) -> View:
+        """As `ParameterServer.view`, once the worker may begin its step."""
+        self._begin(timeout)
+        return self._session.view()
+
+    def end_step(self, *, timeout: float | None = None) -> None:
+        """Ends a step without a push: after pushes with ``step=False``, or for a worker that has nothing to say."""
+        deadline, outcome = self._begin(timeout), Outcome()
+        self._session.require_alive()
+        self._owes_end = True
+        try:
+            self._end_step(deadline)
+        except BaseException as error:
+            outcome.tell(error, None, OWED if self._owes_end else ENDED)
+            raise
+
+    def close(self) -> None:
+        """Leaves: nobody waits for this worker any more. Twice is as good as once."""
+        self._open = False
+        self._membership.leave()
+
+    def _deadline(self, timeout: float | None) -> float:
+        if not self._open:
+            raise ClosedError("worker: it has left; open another one with `with ps.worker() as w:`")
+        limit = seconds(timeout)
+        if limit is None:
+            limit = self._session.spec.timeout
+        return deadline_after(limit)
+
+    def _begin(self, timeout: float | None) -> float:
+        deadline = self._deadline(timeout)
+        if self._owes_end:
+            self._end_step(deadline)
+        while True:
+            try:
+                self.clock, self._progress = self._membership.begin(left_until(deadline))
+                return deadline
+            except PutOutError:
+                self._return(deadline)
+
+    def _end_step(self, deadline: float) -> None:
+        try:
+            self._membership.end_step(self.clock, left_until(deadline))
+        except PutOutError:
+            self._return(deadline)
+        self._owes_end = False
+        self.clock, self._progress = self._membership.state()
+
+    def _return(self, deadline: float) -> None:
+        self._membership.rejoin(left_until(deadline))
+        self.returns += 1
+
+    def _reply(self, versions: tuple[int, ...], counted: bool = True) -> Reply:
+        self.reply = Reply(self.clock, max(0, self.clock - self._progress), versions, counted)
+        return self.reply
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a worker's session does not travel: send the server, and open a worker where it runs")
+
+    def __repr__(self) -> str:
+        return f"<Worker of rank {self.rank} at clock {self.clock}{'' if self._open else ', which has left'}>"

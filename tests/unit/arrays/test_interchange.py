@@ -1,0 +1,339 @@
+import array
+import mmap
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from fastps.arrays.interchange import as_array, conversion
+from fastps.errors import DtypeError
+
+VALUES = np.arange(6, dtype=np.float32)
+
+
+class ArrayInterfaceOnly:
+    def __init__(self, values):
+        self._values = values
+        self.__array_interface__ = values.__array_interface__
+
+
+class DLPackOnly:
+    def __init__(self, values):
+        self._values = values
+
+    def __dlpack__(self, **options):
+        return self._values.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self._values.__dlpack_device__()
+
+
+class RefusingDLPack:
+    def __dlpack__(self, **_):
+        raise BufferError("it requires grad")
+
+    def __dlpack_device__(self):
+        return (1, 0)
+
+
+class ArrowOnly:
+    def __init__(self, values):
+        self._values = pa.array(values)
+
+    def __arrow_c_array__(self, requested_schema=None):
+        return self._values.__arrow_c_array__(requested_schema)
+
+
+def address_of_arrow(values):
+    return values.buffers()[1].address + values.offset * 4
+
+
+@pytest.mark.parametrize("wrap", [ArrayInterfaceOnly, DLPackOnly, ArrowOnly, memoryview, lambda values: values])
+def test_memory_of_other_libraries_is_shared_and_not_copied(wrap):
+    values = VALUES.copy()
+    found = as_array(wrap(values), "push")
+    assert type(found) is np.ndarray
+    assert found.dtype == np.float32
+    assert np.array_equal(found, values)
+    assert np.shares_memory(found, values)
+
+
+def test_an_array_array_is_shared():
+    values = array.array("d", [1.0, 2.0, 3.0])
+    found = as_array(values, "push")
+    values[1] = 20.0
+    assert found.tolist() == [1.0, 20.0, 3.0]
+    assert found.dtype == np.float64
+
+
+def test_a_ctypes_array_and_a_cast_mmap_are_shared():
+    import ctypes
+
+    numbers = (ctypes.c_float * 3)(1, 2, 3)
+    found = as_array(numbers, "push")
+    numbers[0] = 9
+    assert found.tolist() == [9, 2, 3]
+    with mmap.mmap(-1, 4096) as memory:
+        found = as_array(memoryview(memory).cast("d"), "push")
+        assert (found.dtype, found.shape) == (np.float64, (512,))
+        del found
+
+
+def test_a_subclass_of_ndarray_becomes_a_plain_array_on_the_same_memory():
+    class Named(np.ndarray):
+        pass
+
+    values = VALUES.copy().view(Named)
+    found = as_array(values, "push")
+    assert type(found) is np.ndarray
+    assert np.shares_memory(found, values)
+
+
+def test_an_arrow_array_is_shared():
+    values = pa.array(VALUES)
+    found = as_array(values, "push")
+    assert found.ctypes.data == address_of_arrow(values)
+    assert np.array_equal(found, VALUES)
+
+
+def test_a_slice_of_an_arrow_array_is_shared_from_where_it_begins():
+    values = pa.array(VALUES)[2:5]
+    found = as_array(values, "push")
+    assert found.tolist() == [2, 3, 4]
+    assert found.ctypes.data == address_of_arrow(values)
+
+
+def test_a_chunked_arrow_array_of_one_chunk_is_shared():
+    values = pa.chunked_array([pa.array(VALUES)])
+    found = as_array(values, "push")
+    assert found.ctypes.data == address_of_arrow(values.chunk(0))
+
+
+def test_a_fixed_size_list_is_a_matrix_on_the_same_memory():
+    flat = pa.array(VALUES)
+    found = as_array(pa.FixedSizeListArray.from_arrays(flat, 2), "push")
+    assert found.shape == (3, 2)
+    assert np.array_equal(found, VALUES.reshape(3, 2))
+    assert found.ctypes.data == flat.buffers()[1].address
+
+
+def test_a_slice_of_a_fixed_size_list_holds_its_own_rows_only():
+    rows = pa.FixedSizeListArray.from_arrays(pa.array(VALUES), 2)[1:3]
+    assert as_array(rows, "push").tolist() == [[2, 3], [4, 5]]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pa.array([1.0, None]),
+        pa.chunked_array([[1.0], [2.0]]),
+        pa.chunked_array([], pa.float32()),
+        pa.array(["a"]),
+        pa.array([True, False]),
+        pa.array([[1.0], [2.0, 3.0]]),
+        pa.array([[1.0, 2.0], None], pa.list_(pa.float32(), 2)),
+        pa.array([[1.0, None]], pa.list_(pa.float32(), 2)),
+        pa.table({"a": [1.0]}),
+    ],
+    ids=["nulls", "two chunks", "no chunk", "text", "bits", "ragged", "null row", "null in row", "table"],
+)
+def test_arrow_data_that_is_no_single_block_of_numbers_raises_dtype_error(value):
+    with pytest.raises(DtypeError, match="push `w`"):
+        as_array(value, "push `w`")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [1.0, 2.0],
+        (1.0,),
+        "text",
+        None,
+        object(),
+        {1.0},
+        np.array([None]),
+        np.array([object()], object),
+        np.zeros(2, [("a", object)]),
+        RefusingDLPack(),
+    ],
+)
+def test_what_is_no_array_of_numbers_raises_dtype_error_that_says_where(value):
+    with pytest.raises(DtypeError, match="push `w`"):
+        as_array(value, "push `w`")
+
+
+def test_integers_pass_as_they_are_for_the_structure_to_refuse():
+    assert as_array(np.arange(3), "push").dtype == np.int64
+    assert as_array(array.array("i", [1]), "push").dtype == np.int32
+
+
+def test_a_number_becomes_an_array_without_dimensions():
+    assert as_array(2.5, "push").shape == ()
+
+
+def test_a_mask_is_not_lost():
+    masked = np.ma.array(VALUES, mask=[1, 0, 0, 0, 0, 0])
+    for value in (masked, masked[:0], np.ma.masked):
+        with pytest.raises(DtypeError, match="fill it first"):
+            as_array(value, "push")
+    assert as_array(masked.filled(0), "push").tolist() == [0, 1, 2, 3, 4, 5]
+
+
+class Broken:
+    """What a library might offer, and then not keep."""
+
+    def __init__(self, **offers):
+        vars(self).update(offers)
+
+
+def raises(error):
+    def call(*_, **__):
+        raise error
+
+    return call
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Broken(__array_interface__={"version": 3}),
+        Broken(__array_interface__={"version": 3, "shape": (2,), "typestr": "<f4", "data": None}),
+        Broken(__array_interface__="nonsense"),
+        Broken(__dlpack__=raises(ZeroDivisionError("of theirs")), __dlpack_device__=lambda: (1, 0)),
+        Broken(__dlpack__=lambda **_: "no capsule", __dlpack_device__=lambda: (1, 0)),
+        Broken(__dlpack__=lambda **_: None),
+        Broken(__arrow_c_array__=lambda *_: "no capsule"),
+        Broken(__arrow_c_stream__=raises(KeyError("of theirs"))),
+    ],
+)
+def test_what_is_broken_is_a_dtype_error_that_names_it(value):
+    with pytest.raises(DtypeError, match=r"push `w`: .*Broken|push `w`: this Arrow") as caught:
+        as_array(value, "push `w`")
+    assert caught.value.__cause__ is not None
+
+
+def test_a_memoryview_that_was_released_is_a_dtype_error():
+    view = memoryview(np.zeros(3, np.float32))
+    view.release()
+    with pytest.raises(DtypeError, match="memoryview"):
+        as_array(view, "push")
+
+
+def torch_cases():
+    torch = pytest.importorskip("torch")
+    plain = torch.arange(6, dtype=torch.float32)
+    complex_ = torch.ones(3, dtype=torch.complex64)
+    return {
+        "requires grad": plain.clone().requires_grad_(),
+        "bfloat16": plain.to(torch.bfloat16),
+        "sparse": plain.to_sparse(),
+        "sparse that requires grad": plain.to_sparse().requires_grad_(),
+        "bfloat16 that requires grad": plain.to(torch.bfloat16).requires_grad_(),
+        "negative bit": complex_.conj().imag,
+        "bits": complex_.conj().imag.to(torch.bfloat16).requires_grad_(),
+        "zeros that are not stored": torch._efficientzerotensor(6),
+        "nested": torch.nested.as_nested_tensor([plain[:4], plain[:2]], layout=torch.strided),
+        "compressed rows": plain.reshape(2, 3).to_sparse_csr(),
+        "quantized": torch.quantize_per_tensor(plain, 0.1, 0, torch.qint8),
+    }
+
+
+def test_what_is_told_of_tensors_works():
+    torch = pytest.importorskip("torch")
+    for what, tensor in torch_cases().items():
+        with pytest.raises(DtypeError) as caught:
+            as_array(tensor, "push")
+        hint = str(caught.value).rpartition("pass it as ")[2]
+        assert hint.startswith("tensor."), what
+        again = as_array(eval(hint, {"tensor": tensor, "torch": torch}), "push")
+        assert again.dtype == np.float32, what
+        assert again.shape == ((2, 4) if tensor.is_nested else tuple(tensor.shape))
+        if what == "zeros that are not stored":
+            assert again.tolist() == [0] * 6
+    half = as_array(torch.ones(3, dtype=torch.float16), "push")  # numpy has it: the dtype is looked at later
+    assert half.dtype == np.float16
+    assert conversion(torch.ones(3, dtype=torch.float64), "float32") == "convert it with .to(torch.float32)"
+
+
+def test_a_tensor_is_told_the_dtype_of_the_parameters():
+    torch = pytest.importorskip("torch")
+    tensor = torch.ones(3, dtype=torch.bfloat16, requires_grad=True)
+    with pytest.raises(DtypeError, match=r"pass it as tensor\.detach\(\)\.to\(torch\.float64\)"):
+        as_array(tensor, "push", "float64")
+    with pytest.raises(DtypeError, match="it has no elements"):
+        as_array(torch.empty(3, device="meta"), "push")
+
+
+def followed(hint, value):
+    """What a message says to pass."""
+    for words in ("convert it with ", "pass it as ", "fill them first: ", "pass the part that is meant, "):
+        hint = hint.replace(words, "pass value")
+    return eval(hint.removeprefix("pass ").removesuffix(" say"), {"value": value, "np": np})
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.arange(3), np.float16(1), 1, np.ones(3, ">f4"), np.ones(3, bool), np.array(["2026"], "M8[D]"),
+        np.ones(3, complex), np.array([1, 2], object), pa.array([1, 2]), pa.array([[1], [2]], pa.list_(pa.int32(), 1)),
+        array.array("i", [1]), memoryview(np.arange(3)), bytes(8), bytearray(16),
+    ],
+    ids=lambda value: type(value).__name__,
+)  # fmt: skip
+def test_what_is_told_of_a_conversion_works(value, dtype):
+    found = as_array(followed(conversion(value, dtype), value), "push", dtype)
+    assert found.dtype == dtype
+
+
+def test_of_records_one_field_is_to_be_passed():
+    records = np.ones(3, [("x", np.float32), ("y", np.float32)])
+    assert conversion(records, "float32") == "pass one of its fields, value['x'] say"
+    assert as_array(records["x"], "push").dtype == np.float32
+
+
+def refused(value, dtype="float32"):
+    with pytest.raises(DtypeError, match="push `w`") as caught:
+        as_array(value, "push `w`", dtype)
+    return str(caught.value).rpartition("; ")[2]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "value",
+    [[1.0, 2.0], ((1, 2), (3, 4)), np.array([1, 2], object), pa.chunked_array([[1.0], [2.0]])],
+    ids=["list", "tuples", "objects", "two chunks"],
+)
+def test_what_is_told_of_a_value_that_is_no_array_works(value, dtype):
+    assert as_array(followed(refused(value, dtype), value), "push").size in (2, 4)
+    if not isinstance(value, pa.ChunkedArray):
+        assert as_array(followed(refused(value, dtype), value), "push").dtype == dtype
+
+
+def test_what_is_told_of_nulls_works():
+    value = pa.array([1.0, None])
+    assert as_array(followed(refused(value), value), "push").tolist() == [1, 0]
+
+
+def test_what_pandas_holds_is_numbers_or_told_what_it_lacks():
+    pandas = pytest.importorskip("pandas")
+    values = np.array([1.0, np.nan])
+    for value in (pandas.Series(values), pandas.Index(values)):
+        assert np.array_equal(as_array(value, "push"), values, equal_nan=True)  # NaN is a number to fastps
+    for dtype in ("Float32", "float32[pyarrow]"):
+        value = pandas.Series([1.0, None], dtype=dtype)
+        assert as_array(followed(refused(value), value), "push").tolist() == [1, 0]
+        assert as_array(value.fillna(2), "push").tolist() == [1, 2]
+    value = pandas.array([1.0, 2.0], "Float32")
+    assert as_array(followed(refused(value), value), "push").tolist() == [1, 2]
+
+
+def test_no_gradient_is_told_to_be_zeros():
+    with pytest.raises(DtypeError, match="NoneType; where there is no gradient, pass zeros"):
+        as_array(None, "push")
+
+
+def test_what_is_told_of_a_dtype_that_numpy_does_not_have_works():
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    value = np.ones(3, bfloat16)
+    assert as_array(followed(conversion(as_array(value, "push"), "float32"), value), "push").dtype == np.float32
