@@ -1,4 +1,4 @@
-"""What the source distribution and the wheel hold, built as pip builds them but with the packages that are installed."""
+"""What the source distribution and the wheel hold, built as pip builds them but with packages that are installed."""
 
 import email
 import fnmatch
