@@ -29,11 +29,16 @@ class Future(concurrent.futures.Future[Any]):
 
     `cancel`, and so the end of ``asyncio.wait_for``, prevents an operation that has not begun: it is not applied, and
     `cancelled` is True. One that is under way goes on: a push of it counts, and `cancelled` is False.
+
+    Attributes
+    ----------
+    what : str
+        How messages name the operation: "push number 3".
     """
 
     def __init__(self, what: str, told: Callable[[Future], None]) -> None:
         super().__init__()
-        self._what, self._told, self._process = what, told, os.getpid()
+        self.what, self._told, self._process = what, told, os.getpid()
         self._in_loops: set[Any] = set()  # callbacks that an event loop is to call
 
     def result(self, timeout: float | None = None) -> Any:
@@ -55,13 +60,13 @@ class Future(concurrent.futures.Future[Any]):
         if not self.done():
             if self._process != os.getpid():
                 raise ClosedError(
-                    f"{verb} of {self._what}: it is under way in process {self._process}, of which this one is a fork; "
+                    f"{verb} of {self.what}: it is under way in process {self._process}, of which this one is a fork; "
                     f"start operations here"
                 )
             limit = seconds(timeout)
             _, late = concurrent.futures.wait([self], None if limit is None else min(limit, threading.TIMEOUT_MAX))
             if late:
-                raise WaitTimeoutError(f"{verb} of {self._what}: it did not end within {limit:g} s; it goes on")
+                raise WaitTimeoutError(f"{verb} of {self.what}: it did not end within {limit:g} s; it goes on")
         self._told(self)
 
     def __await__(self) -> Generator[Any, None, Any]:
@@ -73,10 +78,10 @@ class Future(concurrent.futures.Future[Any]):
 
     def _fate(self) -> str:
         if self.cancelled():
-            return f"{self._what} was cancelled before it began: nothing was done"
+            return f"{self.what} was cancelled before it began: nothing was done"
         if self.done():
-            return f"{self._what} has ended all the same"
-        return f"{self._what} is under way and goes on: flush() waits for it"
+            return f"{self.what} has ended all the same"
+        return f"{self.what} is under way and goes on: flush() waits for it"
 
     def add_done_callback(self, fn: Callable[[Any], object], *, context: Any = None) -> None:
         """Calls ``fn(future)`` when the operation has ended: from an event loop, in that loop, as asyncio expects it;
@@ -112,7 +117,7 @@ class Future(concurrent.futures.Future[Any]):
             "cancelled" if self.cancelled() else "ended" if self.done() else "running" if self.running() else "queued"
         )
         # asyncio.create_task shows this when it refuses what is no coroutine.
-        return f"<fastps.Future of {self._what}, {state}: await it, or pass it to asyncio.ensure_future()>"
+        return f"<fastps.Future of {self.what}, {state}: await it, or pass it to asyncio.ensure_future()>"
 
 
 class Queue:
@@ -184,16 +189,16 @@ class Queue:
             failed, self._failed = list(self._failed.items()), {}
             more, self._more_failed = self._more_failed, 0
         if late:
-            names = [future._what for future in pending if future in late]
+            names = [future.what for future in pending if future in late]
             listed = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
             error: BaseException = WaitTimeoutError(f"flush: {listed} did not end within {timeout:g} s; they go on")
         elif failed:
             (future, error), *failed = failed
-            error.add_note(f"flush: raised by {future._what}")
+            error.add_note(f"flush: raised by {future.what}")
         else:
             return
         for future, other in failed:
-            error.add_note(f"flush: {future._what} failed, too: {type(other).__name__}: {other}")
+            error.add_note(f"flush: {future.what} failed, too: {type(other).__name__}: {other}")
         if more:
             error.add_note(f"flush: {more} more failed")
         raise error
