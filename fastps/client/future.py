@@ -1,4 +1,4 @@
-"""Operations under way: `Future`, and the thread of a process that runs a server's asynchronous operations in order."""
+"""Asynchronous operations: `Future`, and the queue that runs those of one server in this process in order."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from fastps.errors import ClosedError, WaitTimeoutError
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-KEPT = 8  # errors that nobody has asked for; each keeps its gradients in memory
-NAMED = 4  # operations in a message
+KEPT = 8  # errors that were not retrieved; each keeps its gradients in memory
+NAMED = 4  # operations that a message names
 
 
 class Future(concurrent.futures.Future[Any]):
     """An operation that `pull_async`, `push_async` or `push_pull_async` has started.
 
     A `concurrent.futures.Future`, so that ``concurrent.futures.wait`` and ``as_completed`` take it, and awaitable:
-    `asyncio.gather`, `wait`, `wait_for`, `shield` and `ensure_future` take it, too. `asyncio.create_task` takes nothing
-    but coroutines; use ``asyncio.ensure_future(future)`` in its place.
+    `asyncio.gather`, `wait`, `wait_for`, `shield` and `ensure_future` take it, too. `asyncio.create_task` takes only
+    coroutines; use ``asyncio.ensure_future(future)`` instead.
 
     `cancel`, and so the end of ``asyncio.wait_for``, prevents an operation that has not begun: it is not applied, and
     `cancelled` is True. One that is under way goes on: a push of it counts, and `cancelled` is False.
@@ -42,9 +42,12 @@ class Future(concurrent.futures.Future[Any]):
         self._in_loops: set[Any] = set()  # callbacks that an event loop is to call
 
     def result(self, timeout: float | None = None) -> Any:
-        """What the operation returned; raises what it raised, or WaitTimeoutError after `timeout` seconds. Without that
-        it waits until the operation ends, which its own timeout bounds from when it begins. When the operation was
-        cancelled, concurrent.futures.CancelledError."""
+        """What the operation returned.
+
+        Raises what the operation raised, WaitTimeoutError after `timeout` seconds, or, if it was cancelled,
+        concurrent.futures.CancelledError. Without `timeout` it waits until the operation ends, which is bounded by the
+        operation's own timeout, counted from its start.
+        """
         self._wait(timeout, "result")
         try:
             return super().result()
@@ -104,13 +107,13 @@ class Future(concurrent.futures.Future[Any]):
         super().add_done_callback(pass_on)
 
     def remove_done_callback(self, fn: Callable[[Any], object]) -> int:
-        """Of those that an event loop is to call; answers how many there were."""
+        """Removes a callback that an event loop would call. Returns how many there were."""
         found = fn in self._in_loops
         self._in_loops.discard(fn)
         return int(found)
 
     def __reduce__(self) -> Any:
-        raise TypeError("a Future does not travel: send the server, or what result() answers")
+        raise TypeError("a Future cannot be pickled: send the server, or what result() returns")
 
     def __repr__(self) -> str:
         state = (
@@ -121,7 +124,7 @@ class Future(concurrent.futures.Future[Any]):
 
 
 class Queue:
-    """Runs calls one after the other on a thread of its own, started at first need. A fork starts with an empty one."""
+    """Runs calls one after the other on a thread of its own, started when first needed. Empty after a fork."""
 
     def __init__(self) -> None:
         self._begin()
@@ -133,13 +136,13 @@ class Queue:
         self._submitted = 0
         self._calls: deque[tuple[Future, Callable[[], Any]]] = deque()
         self._pending: dict[Future, None] = {}
-        # What failed and nobody was told of: the first few, and how many came behind them.
+        # Errors that were not retrieved: the first few, and how many came after them.
         self._failed: dict[Future, BaseException] = {}
         self._more_failed = 0
 
     def submit(self, verb: str, call: Callable[[], Any]) -> Future:
         if self._process != os.getpid():
-            self._begin()  # the thread and what it does are the parent's
+            self._begin()  # the thread and its calls belong to the parent
         with self._lock:
             if self._executor is None:
                 self._executor = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="fastps")
@@ -152,7 +155,7 @@ class Queue:
 
     def _run(self) -> None:
         future, call = self._calls.popleft()
-        # In the books first: whoever waits for the future sees them as they are.
+        # `_ended` comes before the future's result: who waits for the future finds the lists up to date.
         if not future.set_running_or_notify_cancel():
             self._ended(future, None)
             return
@@ -161,7 +164,7 @@ class Queue:
         except BaseException as error:
             self._ended(future, error)
             future.set_exception(error)
-            del future, call  # the error refers to this frame, and to its callers: they know neither
+            del future, call  # the error refers to this frame: it would keep both alive
         else:
             self._ended(future, None)
             future.set_result(result)
@@ -178,8 +181,11 @@ class Queue:
         self._failed.pop(future, None)
 
     def flush(self, timeout: float) -> None:
-        """Waits for all that was submitted and not cancelled. Raises the first error that nobody was told of yet, with
-        notes on the others; WaitTimeoutError, with notes on all of them, when operations are still under way."""
+        """Waits for every operation that was submitted and not cancelled.
+
+        Raises the first error that was not retrieved, with notes on the others; WaitTimeoutError, with notes on all of
+        them, when operations are still under way.
+        """
         if self._process != os.getpid():
             return
         with self._lock:
@@ -204,7 +210,7 @@ class Queue:
         raise error
 
     def close(self) -> None:
-        """Lets what was submitted end; the thread goes with it."""
+        """Lets the submitted operations finish; then the thread ends."""
         if self._process != os.getpid():
             return
         with self._lock:
