@@ -1,1 +1,1 @@
-"""Other libraries' arrays: what they are converted from and to, and what is checked of them."""
+"""Arrays: their element types, what is checked of them, and conversion from and to other libraries."""

@@ -1,4 +1,4 @@
-"""Arrow arrays in, Arrow tensors out, without a copy."""
+"""Arrow arrays as numpy arrays, and numpy arrays as Arrow tensors, without a copy."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from fastps.errors import DtypeError
 
 
 def to_numpy(value: Any, where: str, dtype: str = "float32") -> Array:
-    """The memory of an Arrow array (or of a chunked array of one chunk) as a numpy array. `dtype` is what it should
-    have."""
+    """The memory of an Arrow array, or of a chunked array of one chunk, as a numpy array.
+
+    `where` begins messages; `dtype` is the one that the caller wants, which they name. Raises DtypeError.
+    """
     array = pa.chunked_array(value) if hasattr(value, "__arrow_c_stream__") else pa.array(value)
     if isinstance(array, pa.ChunkedArray):
         if array.num_chunks != 1:
@@ -43,7 +45,7 @@ def _in_one(value: Any, dtype: str) -> str:
 
 def _without_nulls(value: Any, is_list: bool) -> str:
     if is_list:
-        return "fill the values that are missing, and leave missing rows out"
+        return "fill missing values, and omit missing rows"
     call = next((name for name in ("fill_null", "fillna") if hasattr(value, name)), None)
     return f"fill them first: .{call}(0)" if call else "fill them first"
 

@@ -1,4 +1,4 @@
-"""Arrays of other libraries, without a copy: buffer protocol, __array_interface__, DLPack, Arrow's C interface."""
+"""Arrays of other libraries as numpy arrays, without a copy: buffer protocol, __array_interface__, DLPack, Arrow."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ from fastps.errors import DtypeError
 
 
 def as_array(value: Any, where: str, dtype: str = "float32") -> Array:
-    """`value` as a numpy array on the same memory. Raises DtypeError for what is no numeric array, or means something
-    else than its memory says. `dtype` is what it should have: messages say how to come to that."""
+    """`value` as a numpy array on the same memory.
+
+    `where` begins messages; `dtype` is the one that the caller wants: messages say how to convert to it, nothing is
+    converted here. Raises DtypeError for what is not a numeric array, and for arrays whose values are not what their
+    memory holds (masked arrays, lazily negated tensors).
+    """
     if type(value) is np.ndarray:
         array = value
     elif isinstance(value, np.ma.MaskedArray):
@@ -37,9 +41,9 @@ def as_array(value: Any, where: str, dtype: str = "float32") -> Array:
 
 
 def _foreign(value: Any, where: str, dtype: str) -> Array:
-    """By what the value offers; what goes wrong there is what it raises."""
+    """Tries the interfaces that the value has, in order. Raises what the other library raises."""
     if hasattr(value, "to_numpy") and isinstance(getattr(value, "dtype", None), np.dtype):
-        return np.asarray(value.to_numpy())  # of pandas: by Arrow, NaN would be a null
+        return np.asarray(value.to_numpy())  # pandas: its Arrow interface would turn NaN into nulls
     if hasattr(value, "__arrow_c_array__") or hasattr(value, "__arrow_c_stream__"):
         from fastps.arrays import arrow  # pyarrow is loaded only where Arrow is spoken
 
@@ -48,7 +52,7 @@ def _foreign(value: Any, where: str, dtype: str) -> Array:
         return np.asarray(value)
     if hasattr(value, "__dlpack__"):
         if is_torch(value) and value.is_neg():
-            raise BufferError("its elements are stored with the other sign")
+            raise BufferError("its elements are stored with the opposite sign")
         if is_torch(value) and value._is_zerotensor():
             raise BufferError("its zeros are not stored at all")
         return np.from_dlpack(value)
@@ -64,15 +68,15 @@ def _foreign(value: Any, where: str, dtype: str) -> Array:
 
 
 def is_torch(value: Any) -> bool:
-    """A tensor of PyTorch, which is not loaded to find out."""
+    """Whether it is a PyTorch tensor. Does not import torch."""
     return any(cls.__module__ == "torch" and cls.__name__ == "Tensor" for cls in type(value).__mro__)
 
 
 def remedy(value: Any, dtype: str) -> str:
-    """What to pass in the place of a value whose memory numpy cannot have."""
+    """What to pass instead of a value whose memory numpy cannot use."""
     if is_torch(value):
         if value.device.type == "meta":
-            return "it has no elements: pass a tensor that does, on the CPU"
+            return "it has no elements; pass a tensor that is on the CPU"
         steps = [
             (value.requires_grad, ".detach()"),
             (value.is_nested, ".to_padded_tensor(0)"),
@@ -86,24 +90,24 @@ def remedy(value: Any, dtype: str) -> str:
         ]
         return f"pass it as tensor{''.join(step for needed, step in steps if needed)}"
     if isinstance(value, (list, tuple)) and any(hasattr(item, "shape") for item in value):
-        return "pass one array, np.stack(value) say, or create the server with a mapping of names to arrays"
+        return "pass one array, such as np.stack(value), or create the server with a mapping of names to arrays"
     if isinstance(value, (list, tuple)) or hasattr(value, "__array__"):
         return f"pass np.asarray(value, np.{dtype})"
     return "pass a numpy array"
 
 
 def conversion(value: Any, dtype: str) -> str:
-    """How to convert a value of another dtype."""
+    """How to convert a value of another dtype to `dtype`, as messages say it."""
     if is_torch(value):
         return f"convert it with .to(torch.{dtype})"
     if isinstance(value, (bytes, bytearray)):
         return f"pass np.frombuffer(value, np.{dtype})"
-    if hasattr(value, "to_pylist"):  # of Arrow, where it may be lists
+    if hasattr(value, "to_pylist"):  # Arrow: the elements may be lists
         return f"pass np.asarray(value.to_pylist(), np.{dtype})"
     if not isinstance(value, (np.ndarray, np.generic)):
         return f"pass np.asarray(value, np.{dtype})"
     if value.dtype.names:
-        return f"pass one of its fields, value[{value.dtype.names[0]!r}] say"
+        return f"pass one of its fields, such as value[{value.dtype.names[0]!r}]"
     if value.dtype.kind == "c":
-        return f"pass the part that is meant, .real.astype(np.{dtype}) say"
+        return f"pass one part, such as .real.astype(np.{dtype})"
     return f"convert it with .astype(np.{dtype})"

@@ -1,4 +1,4 @@
-"""Operations under way: `Future`, and the thread of a process that runs a server's asynchronous operations in order."""
+"""Asynchronous operations: `Future`, and the queue that runs those of one server in this process in order."""
 
 from __future__ import annotations
 
@@ -16,30 +16,38 @@ from fastps.errors import ClosedError, WaitTimeoutError
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-KEPT = 8  # errors that nobody has asked for; each keeps its gradients in memory
-NAMED = 4  # operations in a message
+KEPT = 8  # errors that were not retrieved; each keeps its gradients in memory
+NAMED = 4  # operations that a message names
 
 
 class Future(concurrent.futures.Future[Any]):
     """An operation that `pull_async`, `push_async` or `push_pull_async` has started.
 
     A `concurrent.futures.Future`, so that ``concurrent.futures.wait`` and ``as_completed`` take it, and awaitable:
-    `asyncio.gather`, `wait`, `wait_for`, `shield` and `ensure_future` take it, too. `asyncio.create_task` takes nothing
-    but coroutines; use ``asyncio.ensure_future(future)`` in its place.
+    `asyncio.gather`, `wait`, `wait_for`, `shield` and `ensure_future` take it, too. `asyncio.create_task` takes only
+    coroutines; use ``asyncio.ensure_future(future)`` instead.
 
     `cancel`, and so the end of ``asyncio.wait_for``, prevents an operation that has not begun: it is not applied, and
     `cancelled` is True. One that is under way goes on: a push of it counts, and `cancelled` is False.
+
+    Attributes
+    ----------
+    what : str
+        How messages name the operation: "push number 3".
     """
 
     def __init__(self, what: str, told: Callable[[Future], None]) -> None:
         super().__init__()
-        self._what, self._told, self._process = what, told, os.getpid()
+        self.what, self._told, self._process = what, told, os.getpid()
         self._in_loops: set[Any] = set()  # callbacks that an event loop is to call
 
     def result(self, timeout: float | None = None) -> Any:
-        """What the operation returned; raises what it raised, or WaitTimeoutError after `timeout` seconds. Without that
-        it waits until the operation ends, which its own timeout bounds from when it begins. When the operation was
-        cancelled, concurrent.futures.CancelledError."""
+        """What the operation returned.
+
+        Raises what the operation raised, WaitTimeoutError after `timeout` seconds, or, if it was cancelled,
+        concurrent.futures.CancelledError. Without `timeout` it waits until the operation ends, which is bounded by the
+        operation's own timeout, counted from its start.
+        """
         self._wait(timeout, "result")
         try:
             return super().result()
@@ -55,13 +63,13 @@ class Future(concurrent.futures.Future[Any]):
         if not self.done():
             if self._process != os.getpid():
                 raise ClosedError(
-                    f"{verb} of {self._what}: it is under way in process {self._process}, of which this one is a fork; "
+                    f"{verb} of {self.what}: it is under way in process {self._process}, of which this one is a fork; "
                     f"start operations here"
                 )
             limit = seconds(timeout)
             _, late = concurrent.futures.wait([self], None if limit is None else min(limit, threading.TIMEOUT_MAX))
             if late:
-                raise WaitTimeoutError(f"{verb} of {self._what}: it did not end within {limit:g} s; it goes on")
+                raise WaitTimeoutError(f"{verb} of {self.what}: it did not end within {limit:g} s; it goes on")
         self._told(self)
 
     def __await__(self) -> Generator[Any, None, Any]:
@@ -73,10 +81,10 @@ class Future(concurrent.futures.Future[Any]):
 
     def _fate(self) -> str:
         if self.cancelled():
-            return f"{self._what} was cancelled before it began: nothing was done"
+            return f"{self.what} was cancelled before it began: nothing was done"
         if self.done():
-            return f"{self._what} has ended all the same"
-        return f"{self._what} is under way and goes on: flush() waits for it"
+            return f"{self.what} has ended all the same"
+        return f"{self.what} is under way and goes on: flush() waits for it"
 
     def add_done_callback(self, fn: Callable[[Any], object], *, context: Any = None) -> None:
         """Calls ``fn(future)`` when the operation has ended: from an event loop, in that loop, as asyncio expects it;
@@ -99,24 +107,24 @@ class Future(concurrent.futures.Future[Any]):
         super().add_done_callback(pass_on)
 
     def remove_done_callback(self, fn: Callable[[Any], object]) -> int:
-        """Of those that an event loop is to call; answers how many there were."""
+        """Removes a callback that an event loop would call. Returns how many there were."""
         found = fn in self._in_loops
         self._in_loops.discard(fn)
         return int(found)
 
     def __reduce__(self) -> Any:
-        raise TypeError("a Future does not travel: send the server, or what result() answers")
+        raise TypeError("a Future cannot be pickled: send the server, or what result() returns")
 
     def __repr__(self) -> str:
         state = (
             "cancelled" if self.cancelled() else "ended" if self.done() else "running" if self.running() else "queued"
         )
         # asyncio.create_task shows this when it refuses what is no coroutine.
-        return f"<fastps.Future of {self._what}, {state}: await it, or pass it to asyncio.ensure_future()>"
+        return f"<fastps.Future of {self.what}, {state}: await it, or pass it to asyncio.ensure_future()>"
 
 
 class Queue:
-    """Runs calls one after the other on a thread of its own, started at first need. A fork starts with an empty one."""
+    """Runs calls one after the other on a thread of its own, started when first needed. Empty after a fork."""
 
     def __init__(self) -> None:
         self._begin()
@@ -128,13 +136,13 @@ class Queue:
         self._submitted = 0
         self._calls: deque[tuple[Future, Callable[[], Any]]] = deque()
         self._pending: dict[Future, None] = {}
-        # What failed and nobody was told of: the first few, and how many came behind them.
+        # Errors that were not retrieved: the first few, and how many came after them.
         self._failed: dict[Future, BaseException] = {}
         self._more_failed = 0
 
     def submit(self, verb: str, call: Callable[[], Any]) -> Future:
         if self._process != os.getpid():
-            self._begin()  # the thread and what it does are the parent's
+            self._begin()  # the thread and its calls belong to the parent
         with self._lock:
             if self._executor is None:
                 self._executor = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="fastps")
@@ -147,7 +155,7 @@ class Queue:
 
     def _run(self) -> None:
         future, call = self._calls.popleft()
-        # In the books first: whoever waits for the future sees them as they are.
+        # `_ended` comes before the future's result: who waits for the future finds the lists up to date.
         if not future.set_running_or_notify_cancel():
             self._ended(future, None)
             return
@@ -156,7 +164,7 @@ class Queue:
         except BaseException as error:
             self._ended(future, error)
             future.set_exception(error)
-            del future, call  # the error refers to this frame, and to its callers: they know neither
+            del future, call  # the error refers to this frame: it would keep both alive
         else:
             self._ended(future, None)
             future.set_result(result)
@@ -173,8 +181,11 @@ class Queue:
         self._failed.pop(future, None)
 
     def flush(self, timeout: float) -> None:
-        """Waits for all that was submitted and not cancelled. Raises the first error that nobody was told of yet, with
-        notes on the others; WaitTimeoutError, with notes on all of them, when operations are still under way."""
+        """Waits for every operation that was submitted and not cancelled.
+
+        Raises the first error that was not retrieved, with notes on the others; WaitTimeoutError, with notes on all of
+        them, when operations are still under way.
+        """
         if self._process != os.getpid():
             return
         with self._lock:
@@ -184,22 +195,22 @@ class Queue:
             failed, self._failed = list(self._failed.items()), {}
             more, self._more_failed = self._more_failed, 0
         if late:
-            names = [future._what for future in pending if future in late]
+            names = [future.what for future in pending if future in late]
             listed = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
             error: BaseException = WaitTimeoutError(f"flush: {listed} did not end within {timeout:g} s; they go on")
         elif failed:
             (future, error), *failed = failed
-            error.add_note(f"flush: raised by {future._what}")
+            error.add_note(f"flush: raised by {future.what}")
         else:
             return
         for future, other in failed:
-            error.add_note(f"flush: {future._what} failed, too: {type(other).__name__}: {other}")
+            error.add_note(f"flush: {future.what} failed, too: {type(other).__name__}: {other}")
         if more:
             error.add_note(f"flush: {more} more failed")
         raise error
 
     def close(self) -> None:
-        """Lets what was submitted end; the thread goes with it."""
+        """Lets the submitted operations finish; then the thread ends."""
         if self._process != os.getpid():
             return
         with self._lock:

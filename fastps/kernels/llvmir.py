@@ -103,7 +103,7 @@ def link(what: str, where: str, symbol: str, bridge: str, parts: dict[str, Any])
     module = llvm.parse_assembly(bridge)
     for name, part in parts.items():
         inner = part.native_name.removeprefix("cfunc.")
-        module.link_in(llvm.parse_assembly(part._library.get_llvm_str().replace(inner, name)))
+        module.link_in(llvm.parse_assembly(part.inspect_llvm().replace(inner, name)))
     exported = (symbol, f"{symbol}_prepare")
     for value in [*module.functions, *module.global_variables]:
         if not value.is_declaration and value.name not in exported:

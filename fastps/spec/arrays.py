@@ -1,7 +1,7 @@
-"""The structure of parameters: an array, or a nested mapping of arrays, and back. The shape that goes in comes out.
+"""The structure of parameters: one array, or nested mappings of arrays. What goes in comes out in the same structure.
 
-Pure: no Ray, no shared memory. `Structure` is what a server is created from and what travels in a handle; the leaves of
-a tree are its arrays in the order of the mapping.
+Pure: no Ray, no shared memory. A `Structure` is made when a server is created and travels in its handles; its leaves
+are the arrays, in the order of the mappings.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Leaf:
     Attributes
     ----------
     path : the names that lead to it; empty when the parameters are one array
-    shape : elements a dimension
+    shape : elements per dimension
     dtype : "float32" or "float64"
     """
 
@@ -55,7 +55,7 @@ class Leaf:
 
 @dataclass(frozen=True)
 class Structure:
-    """The arrays of the parameters in order. One leaf with an empty path means a bare array."""
+    """The arrays of the parameters, in order. One leaf with an empty path means that the parameters are one array."""
 
     leaves: tuple[Leaf, ...]
 
@@ -65,7 +65,7 @@ class Structure:
 
     @property
     def size(self) -> int:
-        """Elements in all."""
+        """Elements of all arrays together."""
         return sum(leaf.size for leaf in self.leaves)
 
     def __str__(self) -> str:
@@ -74,11 +74,11 @@ class Structure:
         return "{" + few_of((f"{leaf.name}: {leaf}" for leaf in self.leaves), len(self.leaves)) + "}"
 
     def empty(self) -> Arrays:
-        """A new uninitialised array per leaf."""
+        """A new uninitialised array for each leaf."""
         return [np.empty(leaf.shape, numpy_dtype(leaf.dtype)) for leaf in self.leaves]
 
     def assemble(self, arrays: list[Any]) -> Any:
-        """The leaves' values in the structure that the parameters came in: a bare one, or nested dicts."""
+        """One value for each leaf, put into the structure of the parameters: the value alone, or nested dicts."""
         if self.is_array:
             return arrays[0]
         tree: dict[str, Any] = {}
@@ -90,11 +90,23 @@ class Structure:
         return tree
 
     def grads(self, value: Any, verb: str) -> Arrays:
-        """The arrays of `value`, checked against the leaves, C-contiguous; copied only where they are not."""
+        """The arrays of `value`, checked against the leaves. Those that are not C-contiguous are copied.
+
+        Raises
+        ------
+        NamesError, DtypeError, ShapeError
+        """
         return [np.ascontiguousarray(array) for array in self._match(value, verb)]
 
     def outs(self, value: Any, verb: str) -> Arrays:
-        """The arrays of `value`, checked to be writable in place."""
+        """The arrays of `value`, checked against the leaves, and that they can be written in place.
+
+        Raises
+        ------
+        NamesError, DtypeError, ShapeError
+        OutputError
+            An array is read-only, not C-contiguous or not aligned, or shares memory with another one.
+        """
         arrays = self._match(value, verb, out=True)
         if self.is_array and not hasattr(value, "__len__") and isinstance(value, (int, float, np.generic)):
             raise OutputError(f"{verb} out: expected an array, got {type(value).__name__}; pass np.empty(())")
@@ -149,19 +161,22 @@ class Structure:
 
 
 def replacement(leaf: Leaf) -> str:
-    """What to do with an `out` that does not fit: what it were converted to would be another array."""
+    """What to pass instead of an `out` that does not fit. A conversion would not help: it makes another array."""
     return f"pass np.empty({leaf.shape}, np.{leaf.dtype}), or omit out="
 
 
 def reshaping(array: Array, leaf: Leaf) -> str:
-    """What to do with an array of another shape."""
+    """What to pass instead of an array of another shape."""
     if array.size == leaf.size:
         return f"pass it as .reshape{leaf.shape if len(leaf.shape) != 1 else f'({leaf.shape[0]})'}"
     return "pass an array of the parameter's own shape"
 
 
 def structure_of(params: Any) -> tuple[Structure, Arrays]:
-    """The structure of initial parameters and their arrays. Raises a ParameterError for what fastps cannot store."""
+    """The structure of initial parameters, and their arrays, C-contiguous.
+
+    Raises a ParameterError for what fastps cannot store.
+    """
     if isinstance(params, Mapping):
         found = _walk(params, (), "create")
         if not found:
@@ -185,16 +200,16 @@ def structure_of(params: Any) -> tuple[Structure, Arrays]:
 
 
 def require_name(name: Any, path: Path, verb: str) -> None:
-    """Raises NamesError where a mapping has something else as a name."""
+    """Raises NamesError for a key of a mapping that is not a str, or empty. `path` leads to the mapping."""
     if not isinstance(name, str) or not name:
         raise NamesError(
-            f"{verb}: expected names to be str and not empty, got {type(name).__name__} {brief(name)} - at "
+            f"{verb}: expected names to be non-empty str, got {type(name).__name__} {brief(name)} - at "
             f"`{'/'.join(path) or 'the top'}`"
         )
 
 
 def require_distinct(paths: Iterable[Path]) -> None:
-    """Names may have a "/" in them, too. Raises NamesError where two things would have one name."""
+    """Raises NamesError when two paths have the same name: names may contain the "/" that joins them."""
     seen: dict[str, Path] = {}
     for path in paths:
         other = seen.setdefault("/".join(path), path)

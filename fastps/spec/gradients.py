@@ -1,4 +1,4 @@
-"""What is done with gradients before the rule sees them: clipping, and the refusal of what is not finite. Pure."""
+"""What is done with gradients before the rule sees them: the check for NaN and infinity, and clipping. Pure."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class GradientPolicy:
 
     Attributes
     ----------
-    nonfinite : "apply", "skip" or "raise" pushes that hold a NaN or an infinity
-    clip_norm : gradients whose global norm, over all arrays, is larger are scaled down to it; inf: never
-    clip_value : each element is cut to [-clip_value, clip_value]; inf: never
+    nonfinite : what to do with a push that holds a NaN or an infinity: "apply", "skip" or "raise"
+    clip_norm : gradients with a larger global norm, over all arrays, are scaled down to it; inf: never
+    clip_value : each element is clipped to [-clip_value, clip_value]; inf: never
     """
 
     nonfinite: str = "apply"
@@ -29,7 +29,7 @@ class GradientPolicy:
 
     @property
     def clips(self) -> bool:
-        """Whether kernels scale and cut."""
+        """Whether kernels scale and clip."""
         return self.clip_norm < math.inf or self.clip_value < math.inf
 
     @property
@@ -38,7 +38,7 @@ class GradientPolicy:
         return self.nonfinite != "apply" or self.clip_norm < math.inf
 
     def scale(self, norm: float) -> float:
-        """The factor for gradients of this global norm, as torch.nn.utils.clip_grad_norm_ has it."""
+        """The factor for gradients of this global norm, as in torch.nn.utils.clip_grad_norm_."""
         if self.clip_norm == math.inf:
             return 1.0
         factor = self.clip_norm / (norm + 1e-6)

@@ -1,4 +1,4 @@
-"""Keys as users write them, as the 64-bit numbers that the core knows, and back."""
+"""Keys as users write them, converted to the 64-bit numbers of the core, and back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fastps.errors import DtypeError, KeysError, ShapeError
 from fastps.messages import brief
 
 KINDS = ("int64", "uint64", "bytes")
-OFFERS = ("__array_interface__", "__arrow_c_array__", "__arrow_c_stream__", "__dlpack__")  # of arrays
+OFFERS = ("__array_interface__", "__arrow_c_array__", "__arrow_c_stream__", "__dlpack__")  # array interfaces
 Keys = np.ndarray[Any, np.dtype[np.uint64]]
 
 
@@ -27,7 +27,7 @@ def as_keys(keys: Any, kind: str, where: str) -> Keys:
 
 
 def from_keys(keys: Keys, kind: str) -> Array:
-    """What `as_keys` was given; for "bytes" the hashes."""
+    """The keys that `as_keys` converted; for "bytes" the hashes."""
     return keys.view(np.int64) if kind == "int64" else keys
 
 
@@ -45,7 +45,7 @@ def _numbers(keys: Any, kind: str, where: str) -> Keys:
     if kind == "int64" and array.dtype == np.uint64 and array.size and array.max() >= 2**63:
         at = int(np.argmax(array >= 2**63))
         raise KeysError(f"{where}: expected int64, got {array[at]} - at [{at}]; create the table with keys='uint64'")
-    # A copy: the core reads keys more than once, and without the GIL.
+    # A copy, because the core reads keys more than once, and without the GIL.
     return np.array(array, kind, order="C", copy=True).view(np.uint64)
 
 
@@ -53,11 +53,9 @@ def _array_of_numbers(keys: Any, kind: str, where: str) -> Array:
     if isinstance(keys, (np.ndarray, memoryview)) or is_torch(keys):
         return as_array(keys, where, kind)
     if getattr(keys, "null_count", 0):  # of Arrow
-        raise DtypeError(
-            f"{where}: expected {kind}[n] without nulls, got {keys.null_count}; leave them out: .drop_null()"
-        )
+        raise DtypeError(f"{where}: expected {kind}[n] without nulls, got {keys.null_count}; omit them: .drop_null()")
     if getattr(keys, "hasnans", False):  # of pandas
-        raise DtypeError(f"{where}: expected {kind}[n], and some are missing; leave them out: .dropna()")
+        raise DtypeError(f"{where}: expected {kind}[n], and some are missing; omit them: .dropna()")
     if hasattr(keys, "__array__"):
         try:
             return np.asarray(keys)  # copied where it has to be: keys may come in chunks
@@ -97,7 +95,7 @@ def _hashes(keys: Any, where: str) -> Keys:
             try:
                 out.append(hash_of(key.encode()))
             except UnicodeEncodeError as error:
-                raise KeysError(f"{where}: {brief(key)} is no Unicode text ({error.reason}) - at [{at}]") from None
+                raise KeysError(f"{where}: {brief(key)} is not valid Unicode ({error.reason}) - at [{at}]") from None
         elif isinstance(key, bytes):
             out.append(hash_of(bytes(key)))
         else:

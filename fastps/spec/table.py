@@ -27,54 +27,54 @@ MAX_TABLES, MAX_DIM, MAX_ROWS = 64, 65536, 2**31  # csrc/layout.h
 MAX_TTL = 3e8  # seconds; csrc/layout.h counts in 32 bits
 EVICTIONS = ("lru", "lfu")
 SIGHTINGS = "(sightings)"
-INDEX_BYTES = 14  # of the index a row, at most (csrc/index.c)
-SIGMAS = 6  # of how many rows a hash puts on a shard
+INDEX_BYTES = 14  # of the index per row, at most (csrc/index.c)
+SIGMAS = 6  # standard deviations of the number of rows that a hash puts on a shard
 
 
 class Table:
-    """Rows of `dim` values by key, as a value in the parameters of a `ParameterServer`, or alone.
+    """Rows of `dim` values by key: the parameters of a `ParameterServer`, or one of the values in them.
 
-    A row is created when its key is first pulled or pushed. ``ps[name]``, or ``ps.table`` where there is only one, is
-    the handle that serves it: see `fastps.tables.handle.TableHandle`.
+    A row is created when its key is first pulled or pushed. ``ps[name]``, or ``ps.table`` if there is only one, is its
+    handle: see `fastps.tables.handle.TableHandle`.
 
     Parameters
     ----------
     dim : int
-        Values a row, 1 to 65536.
+        Values per row, 1 to 65536.
     rule : Rule
-        What a push does to a row. Without it that of the server, which without one adds gradients up.
+        What a push does to a row. Default: the server's rule, which by default adds gradients up.
     init : number, array[n, dim] or one of `fastps.init`
-        How rows begin. Without it uniform, of standard deviation 1 / sqrt(dim).
+        Initial values of rows. Default: uniform with standard deviation 1 / sqrt(dim).
     dtype : "float32" or "float64"
     keys : "int64", "uint64" or "bytes"
-        Of what kind. "bytes" takes str (as UTF-8) and bytes and keeps a hash of 64 bits in their place: two of n
-        different keys share a row with probability n**2 / 2**65, and `keys()` answers the hashes.
+        The kind of keys. "bytes" takes str (as UTF-8) and bytes and stores a 64-bit hash in their place: two of n
+        different keys share a row with probability n**2 / 2**65, and `keys()` returns the hashes.
     capacity : int, optional
-        How many rows there may be. On one shard exactly so many. A hash spreads keys unevenly over several shards, so
-        each of s may have its part, capacity / s, and six standard deviations of that, 6 * sqrt(capacity / s), more: so
-        many rows fit all but surely, and the table is full when one of its shards is. All keys of one call must have
-        rows at once: those of one shard may be no more than it may have rows, whatever `evict` is. Without `capacity`,
-        as many as the memory of the shard's node had room for at creation. Memory is taken as rows come.
+        The most rows. Exact on one shard. A hash spreads keys unevenly over several shards, so each of s shards may
+        have its share, capacity / s, and six standard deviations more, 6 * sqrt(capacity / s): almost certainly
+        `capacity` rows fit, and the table is full when one of its shards is. All keys of one call must have rows at
+        once, so no shard may get more keys in a call than its most rows, whatever `evict` is. Default: as many as the
+        memory of the shard's node had room for at creation. Memory is taken as rows are created.
     max_bytes : int, optional
-        The same as a budget of memory, for rows, slots and index.
+        The same as a memory budget for rows, slots and index. Either this or `capacity`.
     seed : int
         Of random initializers.
     admit : int
-        A row is created on about the `admit`-th pull of its key; before that, pulls answer initial values and pushes
-        are ignored. Counts take about 40 B of memory a key.
+        A row is created on about the `admit`-th pull of its key; before that, pulls return initial values and pushes
+        are ignored. Counting takes about 40 B of memory per key.
     ttl : float, optional
-        Rows that nobody pulled or pushed for so many seconds are evicted, some time after.
+        Time to live, in seconds: rows that were not pulled or pushed for longer are evicted, some time after.
     evict : "lru", "lfu" or None
-        What happens when a shard has as many rows as it may have: those that were not asked for for longest, or that
-        were asked for least often, make room, a sixteenth of them at a time; None: TableFullError. The shard's process
-        does that: where it is stopped, or busy with `on_evict`, calls with new keys wait for it up to their timeout.
+        What happens when a shard is full. "lru" evicts the least recently used rows, "lfu" the least frequently used
+        ones, a sixteenth of the capacity at a time; None raises TableFullError. The shard's process evicts: while it is
+        stopped, or busy with `on_evict`, calls with new keys wait for it up to their timeout.
     on_evict : callable or path, optional
-        Gets what `ttl` and `evict` remove, in the process of the shard: called with (keys, rows, slots by name) for
-        each batch; or the directory where each shard writes ``<name>-<shard>-<number>.arrows``, an Arrow stream with
-        the columns of `to_arrow` and the slots.
+        Receives the rows that `ttl` and `evict` remove, in the shard's process: a function that is called with (keys,
+        rows, slots by name) for each batch; or a directory in which each shard writes
+        ``<name>-<shard>-<number>.arrows``, an Arrow stream with the columns of `to_arrow` and the slots.
     track : bool
-        Rows know when they were last asked for, and how often: see `activity`. Costs 8 B a row, and a write for each
-        row that is pulled. Always so with `ttl` or `evict`.
+        Rows record when they were last used, and how often: see `TableHandle.activity`. Costs 8 B per row, and a write
+        for each row that is pulled. Always on with `ttl` or `evict`.
 
     Raises
     ------
@@ -139,7 +139,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Life:
-    """When rows begin and end.
+    """When rows are created and evicted.
 
     Attributes
     ----------
@@ -153,6 +153,7 @@ class Life:
 
     @property
     def ends(self) -> bool:
+        """Whether rows may be evicted."""
         return self.ttl is not None or self.evict is not None
 
     @classmethod
@@ -160,7 +161,7 @@ class Life:
         ttl = None if ttl is None else positive("Table ttl", ttl, MAX_TTL, "seconds")
         evict = None if evict is None else choice("Table evict", evict, EVICTIONS, " or None")
         if evict is not None and not limited:
-            raise OptionError(f"Table evict: {evict!r} needs a capacity or max_bytes, at which rows make room")
+            raise OptionError(f"Table evict: {evict!r} needs a capacity or max_bytes, at which rows are evicted")
         if on_evict is not None and not callable(on_evict) and not isinstance(on_evict, (str, os.PathLike)):
             raise OptionError(f"Table on_evict: expected a callable or the path of a directory, got {brief(on_evict)}")
         if on_evict is not None and ttl is None and evict is None:
@@ -170,20 +171,20 @@ class Life:
 
 @dataclass(frozen=True)
 class TableInfo:
-    """What a handle knows of a table.
+    """What a handle carries of a table.
 
     Attributes
     ----------
-    path : the names that lead to it; empty when it is all of the parameters
+    path : the names that lead to it; empty when the parameters are one table
     dim, dtype, keys : as in `Table`
     rule : without its code
     initial : (kind, first, second) of csrc/initial.c
     seed : of random initializers
-    capacity : the most rows a shard, or None
+    capacity : the most rows per shard, or None
     admit, evict : as in `Table`
-    tracked : whether rows know when they were last asked for
-    sightings : the number of the table that counts pulls of keys that are not admitted yet, or None
-    counts_for : of such a table, the name of the one that it counts for
+    tracked : whether rows record their use
+    sightings : the number of the table that counts pulls of keys which have not been admitted, or None
+    counts_for : in such a table, the name of the one for which it counts
     """
 
     path: Path
@@ -223,7 +224,7 @@ class TableInfo:
 
     @property
     def streams(self) -> list[tuple[str, int]]:
-        """The name and the elements a row of the values and each slot."""
+        """The values, named "row", and each slot: its name, and its elements per row."""
         slots = zip(self.rule.slots, self.rule.row_slots, strict=True)
         return [("row", self.dim), *((name, 1 if one else self.dim) for name, one in slots)]
 
@@ -245,7 +246,7 @@ class TableInfo:
 
 
 def with_sightings(tables: dict[Path, Table]) -> dict[Path, Table]:
-    """The tables, and behind them one of counts for each that admits keys late."""
+    """The tables, followed by a table of counts for each with `admit` above 1."""
     taken = next((path for path in tables if path[-1:] == (SIGHTINGS,)), None)
     if taken is not None:
         raise NamesError(f"create: the name of the table `{'/'.join(taken)}` is reserved for counts; rename it")
@@ -254,7 +255,7 @@ def with_sightings(tables: dict[Path, Table]) -> dict[Path, Table]:
 
 
 def infos_of(tables: dict[Path, Table], num_shards: int) -> tuple[TableInfo, ...]:
-    """What handles know of the tables of `with_sightings`."""
+    """What handles carry of the tables that `with_sightings` returned."""
     paths = list(tables)
     infos = []
     for path, table in tables.items():
@@ -268,7 +269,7 @@ def infos_of(tables: dict[Path, Table], num_shards: int) -> tuple[TableInfo, ...
 
 
 def capacity_of_shard(capacity: int, num_shards: int) -> int:
-    """The most rows of one of the shards."""
+    """The most rows of each shard."""
     if num_shards == 1:
         return min(capacity, MAX_ROWS)
     share = capacity / num_shards

@@ -1,1 +1,1 @@
-"""Sparse tables: rows of numbers by key, born when they are first asked for."""
+"""Sparse tables: rows of numbers by key, created when they are first used."""

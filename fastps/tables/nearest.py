@@ -1,4 +1,4 @@
-"""The rows of a table that are nearest to a vector: exact, block by block, for looking at what was learnt."""
+"""The rows of a table that are nearest to a vector: an exact search, batch by batch, to inspect what was learnt."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fastps.scalars import choice
 
 
 def scores(rows: Array, vector: Array, metric: str) -> Array:
-    """One a row, the larger the nearer: the inner product, the cosine, or the negative distance."""
+    """One score per row, larger is nearer: the inner product, the cosine, or the negative distance."""
     if metric == "euclidean":
         distances: Array = np.sqrt(np.square(rows - vector).sum(axis=1))
         return -distances
@@ -27,7 +27,7 @@ METRICS = ("dot", "cosine", "euclidean")
 
 
 def nearest(batches: Iterable[tuple[Array, Array]], vector: Array, k: int, metric: str) -> tuple[Array, Array]:
-    """The keys and scores of the k nearest rows, nearest first; equal ones in the order of their keys."""
+    """The keys and scores of the k nearest rows, nearest first; rows of equal score in the order of their keys."""
     choice("nearest metric", metric, METRICS)
     keys: Array | None = None
     best: Array = np.empty(0)

@@ -17,12 +17,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from fastps.workers.worker import Worker
 
 OPERATIONS = ("pull", "push", "push_pull", "end_step")
 LIMIT = 100  # violations that are told one by one
@@ -76,6 +73,29 @@ class Violation:
     events: tuple[Event, ...] = ()
 
 
+class Session(Protocol):
+    """What a recorder needs of a worker's session. `fastps.workers.worker.Worker` says what each one means."""
+
+    @property
+    def rank(self) -> int: ...
+    @property
+    def clock(self) -> int: ...
+    @property
+    def returns(self) -> int: ...
+    @property
+    def reply(self) -> Any: ...
+    @property
+    def pull(self) -> Callable[..., Any]: ...
+    @property
+    def push(self) -> Callable[..., Any]: ...
+    @property
+    def push_pull(self) -> Callable[..., Any]: ...
+    @property
+    def end_step(self) -> Callable[..., Any]: ...
+    def __enter__(self) -> Any: ...
+    def __exit__(self, *error: Any) -> None: ...
+
+
 class Recorder:
     """A worker's session that notes what it does: ``with Recorder(ps.worker()) as w:``.
 
@@ -86,7 +106,7 @@ class Recorder:
 
     def __init__(
         self,
-        worker: Worker,
+        worker: Session,
         *,
         path: str | os.PathLike[str] | None = None,
         value: Callable[[Any], float] | None = None,

@@ -1,4 +1,4 @@
-"""Who may import whom. The lines are drawn here once; every module is parsed and held to them."""
+"""Who may import whom, and who may use whose private names. The rules are written here once; every module is parsed."""
 
 import ast
 import graphlib
@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[2] / "fastps"
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "fastps"
 
 # From the ground up: a folder of fastps, or a module beside them, may import what is on the floors above it in this
 # table, and itself; no two of one floor import each other. Imports for type checkers and within functions count.
@@ -136,6 +137,69 @@ def test_no_imports_go_round_in_a_circle():
 def test_heavy_libraries_are_imported_only_where_they_belong(module, heavy):
     uses = [name for name, at_run_time in imported(MODULES[module]) if at_run_time and name.split(".")[0] == heavy]
     assert not uses or any(fits(module, allowed) for allowed in HEAVY[heavy]), f"fastps.{module} imports {uses}"
+
+
+# Private names of other libraries that have no public one.
+FOREIGN = {
+    ("fastps/arrays/interchange.py", "_is_zerotensor"): "torch: no other way to tell zeros that have no memory",
+    ("fastps/cluster/ray.py", "_actor_id"): "ray: a handle gives its actor's id nowhere else",
+    ("bench/peers/shared_array.py", "_semlock"): "multiprocessing: a lock is pickled for children that it spawns only",
+    ("bench/peers/shared_array.py", "_rebuild"): "multiprocessing: the other half of that",
+    ("bench/peers/shared_array.py", "_name"): "multiprocessing: the name under which its resource tracker knows memory",
+}
+
+# Not yet: files that still reach into other objects of fastps. Take a line out when its file is mended; the aim is an
+# empty list, and nothing may be added.
+REACHES_IN = [
+    "bench/sweep/worker.py",
+    "fastps/server/actor_style.py",
+    "fastps/server/array.py",
+    "fastps/server/handle.py",
+    "fastps/shard/actor.py",
+    "fastps/tables/handle.py",
+    "fastps/transport/ray.py",
+]
+
+
+def is_own(value):
+    """Whether an expression is self, cls, super() or type(self)."""
+    return ast.unparse(value) in ("self", "cls", "super()", "type(self)")
+
+
+def private_names_of_others(source):
+    """(line, name) of each name with one underscore that is used on another object, or imported from another module."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute) and not is_own(node.value):
+            names = [node.attr]
+        elif isinstance(node, ast.ImportFrom):
+            names = [alias.name for alias in node.names if f"{node.module}.{alias.name}" != "fastps._core"]
+        else:
+            continue
+        yield from ((node.lineno, name) for name in names if re.match("_[^_]", name))
+
+
+SOURCES = [str(path.relative_to(ROOT)) for part in ("fastps", "bench") for path in sorted((ROOT / part).rglob("*.py"))]
+
+
+@pytest.mark.parametrize("file", SOURCES)
+def test_nobody_reaches_into_another_objects_private_parts(file):
+    used = private_names_of_others((ROOT / file).read_text())
+    found = [(line, name) for line, name in used if (file, name) not in FOREIGN]
+    if found and file in REACHES_IN:
+        pytest.xfail(f"not yet: {file} uses {found}")
+    assert not found, f"{file} uses names that are private to others, (line, name): {found}"
+
+
+def test_every_private_name_that_is_excepted_is_used():
+    for file, name in FOREIGN:
+        assert name in {used for _, used in private_names_of_others((ROOT / file).read_text())}, (file, name)
+
+
+def test_the_check_of_private_names_finds_them_and_nothing_else():
+    for source in ("other._x", "self.other._x", "type(other)._x = 1", "f()._x()", "from a import _x", "cls(1)._x"):
+        assert [name for _, name in private_names_of_others(source)] == ["_x"], source
+    for source in ("self._x", "cls._x", "super()._x()", "type(self)._x", "other.__dict__", "other.x", "_x"):
+        assert not list(private_names_of_others(source)), source
 
 
 def test_the_checks_above_find_what_they_look_for():

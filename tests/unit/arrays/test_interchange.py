@@ -266,9 +266,9 @@ def test_a_tensor_is_told_the_dtype_of_the_parameters():
 
 def followed(hint, value):
     """What a message says to pass."""
-    for words in ("convert it with ", "pass it as ", "fill them first: ", "pass the part that is meant, "):
+    for words in ("convert it with ", "pass it as ", "fill them first: ", "pass one part, such as "):
         hint = hint.replace(words, "pass value")
-    return eval(hint.removeprefix("pass ").removesuffix(" say"), {"value": value, "np": np})
+    return eval(hint.removeprefix("pass "), {"value": value, "np": np})
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -288,7 +288,7 @@ def test_what_is_told_of_a_conversion_works(value, dtype):
 
 def test_of_records_one_field_is_to_be_passed():
     records = np.ones(3, [("x", np.float32), ("y", np.float32)])
-    assert conversion(records, "float32") == "pass one of its fields, value['x'] say"
+    assert conversion(records, "float32") == "pass one of its fields, such as value['x']"
     assert as_array(records["x"], "push").dtype == np.float32
 
 

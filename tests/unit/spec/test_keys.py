@@ -310,7 +310,7 @@ def test_what_is_told_of_keys_works(kind):
         with pytest.raises(DtypeError) as caught:
             as_keys(keys, kind, WHERE)
         hint = str(caught.value).rpartition("; ")[2]
-        for words in ("convert it with ", "leave them out: ", "pass it as tensor"):
+        for words in ("convert it with ", "omit them: ", "pass it as tensor"):
             hint = hint.replace(words, "pass value")
         again = eval(hint.removeprefix("pass "), {"value": keys, "np": np, "torch": torch})
         assert served(again, kind) == [1, 1]

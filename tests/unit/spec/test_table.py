@@ -219,19 +219,14 @@ def test_rows_that_may_be_evicted_are_tracked_and_others_are_not():
 
 
 def test_a_budget_of_bytes_is_turned_into_one_of_rows():
-    assert TableInfo.of(("t",), fastps.Table(64, rule=fastps.Add(), max_bytes=1_000_000), 1).capacity == 1_000_000 // (
-        16 + 256 + 14
-    )
-    assert TableInfo.of(("t",), fastps.Table(64, rule=fastps.Add(), max_bytes=1), 1).capacity == 1
+    for budget, rows in ((1_000_000, 1_000_000 // (16 + 256 + 14)), (1, 1)):
+        table = fastps.Table(64, rule=fastps.Add(), max_bytes=budget)
+        assert TableInfo.of(("t",), table, 1).capacity == rows
 
 
 def test_a_table_that_admits_late_has_a_table_of_sightings_behind_it():
-    infos = infos_of(
-        with_sightings(
-            {("a",): fastps.Table(2, rule=fastps.Add(), admit=3), ("b",): fastps.Table(2, rule=fastps.Add())}
-        ),
-        1,
-    )
+    late, plain = fastps.Table(2, rule=fastps.Add(), admit=3), fastps.Table(2, rule=fastps.Add())
+    infos = infos_of(with_sightings({("a",): late, ("b",): plain}), 1)
     assert [info.name for info in infos] == ["a", "b", "a/(sightings)"]
     assert [info.sightings for info in infos] == [2, None, None]
     assert [info.counts_for for info in infos] == [None, None, "a"]
