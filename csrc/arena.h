@@ -50,7 +50,7 @@ typedef struct fps_arena {
     fps_stripe *stripes;
     fps_board *board;
     fps_member *members;
-    fps_row *rows;
+    fps_tray *trays;
     uint8_t *redo;
     uint8_t *params;
     uint8_t *slots;
@@ -68,9 +68,9 @@ static inline uint8_t *fps_arena_version(const fps_arena *arena, uint32_t versio
     return fps_arena_stream(arena, stream) + version * arena->layout.version_stride;
 }
 
-static inline uint8_t *fps_arena_row(const fps_arena *arena, uint32_t rank)
+static inline uint8_t *fps_arena_tray(const fps_arena *arena, uint32_t rank)
 {
-    return arena->base + arena->layout.rows_offset + rank * arena->layout.row_stride;
+    return arena->base + arena->layout.trays_offset + rank * arena->layout.tray_stride;
 }
 
 /* Where a session puts a stream's results. */
@@ -116,9 +116,9 @@ fps_status fps_arena_retire(const fps_arena *arena);
  * one after the other. */
 void fps_arena_close(fps_arena *arena);
 
-/* Gives memory to a version or a row that has none yet. Twice is as good as once. */
+/* Gives memory to a version or a tray that has none yet. Twice is as good as once. */
 fps_status fps_arena_back_version(const fps_arena *arena, uint32_t version);
-fps_status fps_arena_back_row(const fps_arena *arena, uint32_t rank);
+fps_status fps_arena_back_tray(const fps_arena *arena, uint32_t rank);
 
 /* Gives memory to [from, from + bytes) of a table, of which the first `backed` have some; answers in `backed` how many
  * have now. `from` is a multiple of 2 MiB. Huge pages where the kernel has them: it gives shared memory none by itself

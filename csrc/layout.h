@@ -13,7 +13,7 @@
  *         | fps_stripe[n_stripes]     a robust lock, who writes under it     |
  *         +------------------------------------------------------------------+
  *         | fps_board, fps_member[n_members]    clocks and rounds (shard 0)  |
- *         | fps_row[n_rows]           what is known of each row of a round   |
+ *         | fps_tray[n_members]       what is known of each worker's tray    |
  *         +------------------------------------------------------------------+ at 3072 mod 4096
  *         | redo[n_sessions][redo_bytes]    results on their way into place  |
  *         +------------------------------------------------------------------+ at 2048 mod 4096
@@ -22,14 +22,14 @@
  *         | slots[n_slots][slot_stride]     a rule's per-parameter state     |
  *         +------------------------------------------------------------------+ fixed_bytes, a multiple of 4096
  *         | further versions of params and slots, version_stride apart       |
- *         | rows[n_members][row_stride]     gradients of a round             |
+ *         | trays[n_members][tray_stride]    a worker's gradient of a round   |
  *         +------------------------------------------------------------------+ a multiple of 2 MiB, as are all that
  * follow | of each table: its index, twice; its rows                        |
  *         +------------------------------------------------------------------+ total_bytes, a multiple of 4096
  *
  * What lies behind fixed_bytes is a hole in the file until it is needed. Versions and gradients of rounds exist only
  * where updates are applied in rounds: the second version has memory from the beginning, a third one when somebody
- * holds the one before the last, a row when its worker's first gradient comes. A table has address space for the most
+ * holds the one before the last, a tray when its worker's first gradient comes. A table has address space for the most
  * rows that it may ever hold, so nothing moves and nobody maps anything again when it grows. Its memory comes in pieces
  * of 2 MiB, which the kernel can make huge pages of (fps_arena_extend).
  *
@@ -169,8 +169,8 @@ typedef struct fps_layout {
     uint64_t board_offset;
     uint64_t fixed_bytes;
     uint64_t version_stride;
-    uint64_t rows_offset;
-    uint64_t row_stride;
+    uint64_t trays_offset;
+    uint64_t tray_stride;
     uint32_t n_tables;
     uint32_t unused;
     uint64_t checksum; /* FNV-1a of the bytes before it */
@@ -310,24 +310,24 @@ typedef struct fps_member {
     uint8_t pad1[8];
 } fps_member;
 
-/* The round, and how many gradients are in the member's row for it. The one before stays readable until this one
+/* The round, and how many gradients are in the member's tray for it. The one before stays readable until this one
  * closes. */
 #define FPS_GIVEN(round, weight) (((uint64_t)(round) + 1) << 16 | (weight))
 #define FPS_GIVEN_MAX 65535u
 
-/* What is in a worker's row of gradients, or on its way there. */
-typedef struct fps_row {
+/* A worker's tray: what lies in it, or is on its way there, for a round. */
+typedef struct fps_tray {
     pthread_mutex_t lock;
     uint8_t pad0[64 - sizeof(pthread_mutex_t)];
 
-    /* 64: under the lock; readers of the row rely on the board's decision instead */
+    /* 64: under the lock; readers of the tray rely on the board's decision instead */
     fps_word generation; /* of the rank, when it wrote; what an older one sends is refused */
     fps_word attempt;    /* the last of that generation that was made whole */
     fps_word round;
     fps_word number; /* gradients in it */
     fps_word32 backed;
     uint8_t pad1[28];
-} fps_row;
+} fps_tray;
 
 typedef struct fps_board {
     pthread_mutex_t lock;
@@ -396,7 +396,7 @@ static_assert(sizeof(fps_control) == FPS_PAGE, "control");
 static_assert(FPS_MAX_SESSIONS < 0xfffu, "a seat fits a row's word");
 static_assert(offsetof(fps_stripe, sequence) == 64 && sizeof(fps_stripe) == 128, "stripe");
 static_assert(offsetof(fps_member, clock) == 64 && sizeof(fps_member) == 128, "member");
-static_assert(offsetof(fps_row, generation) == 64 && sizeof(fps_row) == 128, "row");
+static_assert(offsetof(fps_tray, generation) == 64 && sizeof(fps_tray) == 128, "tray");
 static_assert(FPS_MAX_VERSIONS <= 32, "versions fit the words of bits");
 static_assert(offsetof(fps_board, progress) == 64 && offsetof(fps_board, started) == 128, "board");
 static_assert(sizeof(fps_board) == 192, "board");

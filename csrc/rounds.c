@@ -23,7 +23,7 @@ typedef struct update {
     uint32_t total;    /* gradients */
 } update;
 
-/* Rows and results of one dtype. */
+/* Trays and results of one dtype. */
 #define ARITHMETIC(type)                                                                                               \
     static void add_##type(type *restrict to, const type *restrict from, uint64_t n)                                   \
     {                                                                                                                  \
@@ -150,20 +150,20 @@ static const void *reduce(const update *u, const fps_span *span, uint64_t from, 
     const fps_decision *d = u->decision;
     uint8_t *sum = fps_arena_redo(u->arena, u->part->session->index, 0);
     const uint8_t *only = NULL;
-    uint32_t rows = 0;
+    uint32_t trays = 0;
     for (uint32_t i = 0; i < d->n_given; i++) {
         if (d->weights[i] == 0) continue;
-        const uint8_t *row = fps_arena_row(u->arena, d->ranks[i]) + from;
-        if (rows++ == 0) {
-            only = row;
+        const uint8_t *tray = fps_arena_tray(u->arena, d->ranks[i]) + from;
+        if (trays++ == 0) {
+            only = tray;
             continue;
         }
-        if (rows == 2) fps_copy(sum, only, bytes);
-        add(sum, row, bytes, span->item_bytes);
+        if (trays == 2) fps_copy(sum, only, bytes);
+        add(sum, tray, bytes, span->item_bytes);
     }
     bool mean = u->arena->layout.policy.reduce != FPS_REDUCE_SUM && u->total > 1;
-    if (rows == 1 && !mean) return only;
-    if (rows == 1) fps_copy(sum, only, bytes);
+    if (trays == 1 && !mean) return only;
+    if (trays == 1) fps_copy(sum, only, bytes);
     if (mean) divide(sum, bytes, span->item_bytes, u->total);
     return sum;
 }
@@ -196,14 +196,14 @@ static bool prepare(const update *u)
     for (uint32_t i = 0; i < u->call->n_rules; i++) {
         double *uniforms = u->part->uniforms + (size_t)i * FPS_UNIFORMS;
         fps_dense_prepare(u->arena, &u->call->rules[i], step, uniforms);
-        uniforms[FPS_MAX_UNIFORMS] = INFINITY; /* what is clipped was clipped on its way into the row */
+        uniforms[FPS_MAX_UNIFORMS] = INFINITY; /* what is clipped was clipped on its way into the tray */
         uniforms[FPS_MAX_UNIFORMS + 1] = 1.0;
     }
     fps_stripe_leave(u->arena, 0);
     return true;
 }
 
-/* A formal data race where this process was passed while it was stopped: rows are being written again. What it reads
+/* A formal data race where this process was passed while it was stopped: trays are being written again. What it reads
  * then goes into a version that is not published. */
 static void write_update(const update *u)
 {
@@ -412,14 +412,14 @@ static fps_status reach(fps_call *call, const fps_decision *decision, uint32_t *
     return left_out;
 }
 
-static void put(const fps_call *call, const fps_deposit *deposit, const fps_part *part, uint8_t *row)
+static void put(const fps_call *call, const fps_deposit *deposit, const fps_part *part, uint8_t *tray)
 {
     bool params = part->session->arena->layout.policy.reduce == FPS_REDUCE_PARAMS;
     bool clips = !params && (call->scale < 1.0 || call->scale > 1.0 || !isfinite(call->scale) || isfinite(call->limit));
     for (uint32_t i = 0; i < part->n_spans; i++) {
         const fps_span *s = &part->spans[i];
         const void *from = (const uint8_t *)call->grads[s->buffer] + s->buffer_offset;
-        void *to = row + s->position;
+        void *to = tray + s->position;
         uint64_t n = s->bytes / s->item_bytes;
         if (!clips && deposit->number == 1)
             fps_copy(to, from, s->bytes);
@@ -433,31 +433,31 @@ static void put(const fps_call *call, const fps_deposit *deposit, const fps_part
     }
 }
 
-/* Under the row's lock. Copies of one gradient may come twice, and late, from another node. */
+/* Under the tray's lock. Copies of one gradient may come twice, and late, from another node. */
 static fps_status deposit_in(const fps_call *call, const fps_deposit *d, const fps_part *part)
 {
     const fps_arena *arena = part->session->arena;
-    fps_row *row = &arena->rows[d->rank];
-    uint64_t generation = fps_load_relaxed(&row->generation);
+    fps_tray *tray = &arena->trays[d->rank];
+    uint64_t generation = fps_load_relaxed(&tray->generation);
     if (d->generation < generation) return FPS_PUT_OUT;
     if (d->generation > generation) {
-        fps_store_relaxed(&row->number, 0);
-        fps_store_relaxed(&row->attempt, 0);
-        fps_store_relaxed(&row->generation, d->generation);
+        fps_store_relaxed(&tray->number, 0);
+        fps_store_relaxed(&tray->attempt, 0);
+        fps_store_relaxed(&tray->generation, d->generation);
     }
-    if (fps_load_relaxed(&row->attempt) >= d->attempt) return FPS_OK;
-    if (!has_reached(arena, d->round)) return FPS_MIXED; /* what is in the row has not been read yet */
-    bool follows = fps_load_relaxed(&row->round) == d->round && fps_load_relaxed(&row->number) + 1 == d->number;
+    if (fps_load_relaxed(&tray->attempt) >= d->attempt) return FPS_OK;
+    if (!has_reached(arena, d->round)) return FPS_MIXED; /* what is in the tray has not been read yet */
+    bool follows = fps_load_relaxed(&tray->round) == d->round && fps_load_relaxed(&tray->number) + 1 == d->number;
     if (d->number > 1 && !follows) return FPS_PUT_OUT;
-    fps_status status = fps_arena_back_row(arena, d->rank);
+    fps_status status = fps_arena_back_tray(arena, d->rank);
     if (status != FPS_OK) return status;
-    fps_store_relaxed(&row->number, 0); /* in the middle of a copy there is nothing to go on from */
+    fps_store_relaxed(&tray->number, 0); /* in the middle of a copy there is nothing to go on from */
     atomic_signal_fence(memory_order_seq_cst);
-    put(call, d, part, fps_arena_row(arena, d->rank));
+    put(call, d, part, fps_arena_tray(arena, d->rank));
     atomic_signal_fence(memory_order_seq_cst);
-    fps_store_relaxed(&row->round, d->round);
-    fps_store_relaxed(&row->number, d->number);
-    fps_store_relaxed(&row->attempt, d->attempt);
+    fps_store_relaxed(&tray->round, d->round);
+    fps_store_relaxed(&tray->number, d->number);
+    fps_store_relaxed(&tray->attempt, d->attempt);
     return FPS_OK;
 }
 
@@ -470,7 +470,7 @@ static fps_status deposit_all(fps_call *call, const fps_deposit *d, uint32_t *at
         bool abandoned;
         if (part->done) continue;
         *at = n;
-        pthread_mutex_t *lock = &arena->rows[d->rank].lock;
+        pthread_mutex_t *lock = &arena->trays[d->rank].lock;
         fps_status status = fps_arena_state(arena);
         if (status == FPS_OK) status = fps_arena_lock(arena, lock, &call->wait, &abandoned);
         if (status != FPS_OK) return status;

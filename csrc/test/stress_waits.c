@@ -587,7 +587,7 @@ static void rounds_hold_what_was_given(void)
     spec.policy = (fps_policy){.kind = FPS_BSP, .quorum = N_WORKERS};
     CHECK_EQ(fps_arena_create(&spec, &arena), FPS_OK);
     fps_store_relaxed(&stop, UINT64_MAX);
-    obstacle o = {.locks = {&arena.board->lock, &arena.stripes[0].lock, &arena.rows[1].lock, &arena.header->writing[0],
+    obstacle o = {.locks = {&arena.board->lock, &arena.stripes[0].lock, &arena.trays[1].lock, &arena.header->writing[0],
                             &arena.header->writing[1]},
                   .n = 5};
     run_clerks(&arena, clerks, bodies, &o);

@@ -589,23 +589,23 @@ static void an_arena_of_rounds_has_one_stripe_and_room_for_versions_and_rows(voi
             CHECK_EQ(l.n_versions, 16);
             CHECK_EQ(l.n_members, n_members);
             CHECK_EQ(memcmp(&l.policy, &spec.policy, sizeof l.policy), 0);
-            uint64_t board_bytes = sizeof(fps_board) + n_members * (sizeof(fps_member) + sizeof(fps_row));
+            uint64_t board_bytes = sizeof(fps_board) + n_members * (sizeof(fps_member) + sizeof(fps_tray));
             CHECK(l.redo_offset >= l.board_offset + board_bytes);
             CHECK(l.version_stride >= l.slots_offset - l.params_offset + l.n_slots * l.slot_stride);
-            CHECK_EQ(l.rows_offset, page_up(l.fixed_bytes + 15 * l.version_stride - 2048) + 2048);
-            CHECK_EQ(l.total_bytes, page_up(l.rows_offset + n_members * l.row_stride));
-            CHECK(l.row_stride >= l.params_bytes);
+            CHECK_EQ(l.trays_offset, page_up(l.fixed_bytes + 15 * l.version_stride - 2048) + 2048);
+            CHECK_EQ(l.total_bytes, page_up(l.trays_offset + n_members * l.tray_stride));
+            CHECK(l.tray_stride >= l.params_bytes);
             CHECK(l.fixed_bytes < l.total_bytes);
             CHECK_EQ(l.fixed_bytes % FPS_PAGE, 0);
             CHECK_EQ(l.total_bytes % FPS_PAGE, 0);
             CHECK_EQ(l.version_stride % FPS_PAGE, 0); /* so a stream keeps its residue in every version */
-            CHECK_EQ(l.rows_offset % FPS_PAGE, 2048);
-            CHECK_EQ(l.row_stride % FPS_PAGE, 0);
+            CHECK_EQ(l.trays_offset % FPS_PAGE, 2048);
+            CHECK_EQ(l.tray_stride % FPS_PAGE, 0);
         }
     }
 }
 
-/* Its fixed part, the version that has memory from the beginning, and a row for each worker that it waits for. */
+/* Its fixed part, the version that has memory from the beginning, and a tray for each worker that it waits for. */
 static void an_arena_of_rounds_counts_the_rows_of_its_quorum(void)
 {
     static const uint32_t quorums[] = {0, 1, 2, 7, 8, 9, UINT32_MAX};
@@ -613,8 +613,8 @@ static void an_arena_of_rounds_counts_the_rows_of_its_quorum(void)
         fps_arena_spec spec = spec_of_rounds(131076, 8, (uint32_t)i % 3);
         spec.policy.quorum = quorums[i];
         fps_layout l = layout_of(&spec);
-        uint64_t rows = quorums[i] < 8 ? quorums[i] : 8;
-        CHECK_EQ(fps_arena_bytes(&spec), l.fixed_bytes + l.version_stride + rows * l.row_stride);
+        uint64_t trays = quorums[i] < 8 ? quorums[i] : 8;
+        CHECK_EQ(fps_arena_bytes(&spec), l.fixed_bytes + l.version_stride + trays * l.tray_stride);
         spec.policy.kind = FPS_SSP;
         CHECK_EQ(fps_arena_bytes(&spec), layout_of(&spec).fixed_bytes);
     }
@@ -636,8 +636,8 @@ static void versions_and_rows_lie_apart(void)
         ranges[n++] = (range){(uint8_t *)arena.stripes, sizeof(fps_stripe)};
         ranges[n++] = (range){(uint8_t *)arena.board, sizeof(fps_board)};
         ranges[n++] = (range){(uint8_t *)arena.members, n_members * sizeof(fps_member)};
-        ranges[n++] = (range){(uint8_t *)arena.rows, n_members * sizeof(fps_row)};
-        CHECK_EQ((uintptr_t)arena.rows % 64, 0);
+        ranges[n++] = (range){(uint8_t *)arena.trays, n_members * sizeof(fps_tray)};
+        CHECK_EQ((uintptr_t)arena.trays % 64, 0);
         ranges[n++] = (range){arena.redo, (uint64_t)l->n_sessions * l->redo_bytes};
         for (uint32_t version = 0; version < l->n_versions; version++) {
             for (uint32_t k = 0; k <= n_slots; k++, n++) {
@@ -649,7 +649,7 @@ static void versions_and_rows_lie_apart(void)
             }
         }
         for (uint32_t rank = 0; rank < n_members; rank++, n++) {
-            ranges[n] = (range){fps_arena_row(&arena, rank), l->params_bytes};
+            ranges[n] = (range){fps_arena_tray(&arena, rank), l->params_bytes};
             CHECK(ranges[n].from >= arena.base + l->fixed_bytes);
         }
         CHECK_EQ(n, 7 + l->n_versions * (1 + n_slots) + n_members);
@@ -698,8 +698,8 @@ static void a_layout_of_rounds_parses_and_one_that_was_tampered_with_does_not(vo
     broken[n++].n_versions = FPS_MAX_VERSIONS + 1;
     broken[n++].isolation = FPS_ISOLATION_NONE;
     broken[n++].version_stride += FPS_PAGE;
-    broken[n++].rows_offset -= FPS_PAGE;
-    broken[n++].row_stride -= FPS_PAGE;
+    broken[n++].trays_offset -= FPS_PAGE;
+    broken[n++].tray_stride -= FPS_PAGE;
     broken[n++].fixed_bytes = layout.total_bytes;
     broken[n++].stripe_bytes = 4096;
     broken[n++].total_bytes += FPS_PAGE;
@@ -734,7 +734,7 @@ static void an_arena_of_rounds_takes_memory_for_two_versions_only(void)
     fps_arena arena, peer;
     CHECK_EQ(fps_arena_create(&spec, &arena), FPS_OK);
     CHECK_EQ(fps_arena_open(dup(arena.fd), arena.layout.arena_id, &peer), FPS_OK);
-    uint64_t fixed = arena.layout.fixed_bytes, stride = arena.layout.version_stride, row = arena.layout.row_stride;
+    uint64_t fixed = arena.layout.fixed_bytes, stride = arena.layout.version_stride, tray = arena.layout.tray_stride;
     CHECK(arena.layout.total_bytes > 8 * (fixed + stride));
     CHECK_EQ(fps_load32_relaxed(&arena.header->backed), 3);
     check_memory(&arena, fixed + stride);
@@ -743,21 +743,21 @@ static void an_arena_of_rounds_takes_memory_for_two_versions_only(void)
     for (int twice = 0; twice < 2; twice++) {
         CHECK_EQ(fps_arena_back_version(&peer, 0), FPS_OK);
         CHECK_EQ(fps_arena_back_version(&peer, 1), FPS_OK);
-        CHECK_EQ(fps_arena_back_row(&peer, 3), FPS_OK);
-        CHECK_EQ(fps_arena_back_row(&peer, 0), FPS_OK);
+        CHECK_EQ(fps_arena_back_tray(&peer, 3), FPS_OK);
+        CHECK_EQ(fps_arena_back_tray(&peer, 0), FPS_OK);
     }
     check_memory(&arena, fps_arena_bytes(&spec));
-    check_memory(&arena, fixed + stride + 2 * row);
+    check_memory(&arena, fixed + stride + 2 * tray);
     for (uint32_t rank = 0; rank < 4; rank++)
-        CHECK_EQ(fps_load32_relaxed(&arena.rows[rank].backed), rank == 0 || rank == 3);
+        CHECK_EQ(fps_load32_relaxed(&arena.trays[rank].backed), rank == 0 || rank == 3);
     CHECK_EQ(fps_arena_back_version(&peer, 15), FPS_OK);
     CHECK_EQ(fps_load32_relaxed(&arena.header->backed), 0x8003);
-    check_memory(&arena, fixed + 2 * stride + 2 * row);
-    memset(fps_arena_row(&arena, 3), 5, 4 << 20);
+    check_memory(&arena, fixed + 2 * stride + 2 * tray);
+    memset(fps_arena_tray(&arena, 3), 5, 4 << 20);
     for (uint32_t k = 0; k <= 1; k++) memset(fps_arena_version(&arena, 15, k), 5, 4 << 20);
-    check_memory(&arena, fixed + 2 * stride + 2 * row);
-    CHECK_EQ(fps_arena_row(&peer, 3)[(4 << 20) - 1], 5);
-    CHECK_EQ(fps_arena_row(&peer, 2)[(4 << 20) - 1], 0);
+    check_memory(&arena, fixed + 2 * stride + 2 * tray);
+    CHECK_EQ(fps_arena_tray(&peer, 3)[(4 << 20) - 1], 5);
+    CHECK_EQ(fps_arena_tray(&peer, 2)[(4 << 20) - 1], 0);
     CHECK_EQ(fps_arena_version(&peer, 15, 1)[(4 << 20) - 1], 5);
     drop_arena(&arena);
     CHECK(memory_of(&peer) < 1 << 20);

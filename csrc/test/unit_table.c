@@ -234,7 +234,7 @@ static void check_places(uint64_t params_bytes, bool rounds)
     ranges[n++] = (range){(uint8_t *)arena.stripes, l->n_stripes * sizeof(fps_stripe)};
     ranges[n++] = (range){(uint8_t *)arena.board, sizeof(fps_board)};
     ranges[n++] = (range){arena.redo, (uint64_t)l->n_sessions * l->redo_bytes};
-    ranges[n++] = (range){arena.params, rounds ? l->rows_offset - l->params_offset : l->params_bytes};
+    ranges[n++] = (range){arena.params, rounds ? l->trays_offset - l->params_offset : l->params_bytes};
     for (uint32_t i = 0; i < COUNT(tables); i++) {
         const fps_table *t = &arena.tables[i];
         CHECK_EQ(t->number, i);

@@ -55,7 +55,7 @@ cdef extern from "layout.h" nogil:
         pthread_mutex_t life
         fps_word32 state, pid
         fps_word clock
-    ctypedef struct fps_row:
+    ctypedef struct fps_tray:
         pthread_mutex_t lock
     ctypedef struct fps_board:
         fps_word progress, put_out, dropped
@@ -120,7 +120,7 @@ cdef extern from "arena.h" nogil:
         fps_stripe *stripes
         fps_board *board
         fps_member *members
-        fps_row *rows
+        fps_tray *trays
         uint8_t *params
         fps_table *tables
     uint8_t *fps_arena_version(const fps_arena *arena, uint32_t version, uint32_t stream)
