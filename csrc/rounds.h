@@ -17,27 +17,12 @@
 
 #include "clock.h"
 #include "dense.h"
-
-/* A gradient on its way into a round. */
-typedef struct fps_deposit {
-    uint32_t rank;
-    uint32_t number;     /* gradients of this worker for this round, with this one; number 1 takes the place of all */
-    uint64_t generation; /* of the rank */
-    uint64_t attempt;    /* grows with every deposit of a generation: one that comes twice, or late, changes nothing */
-    uint64_t round;
-} fps_deposit;
+#include "tray.h"
 
 /* Runs the parts that are not done: brings each shard to the decision's round, then deposits `grads`, or copies `outs`
  * out of one round of all shards, whose number is every part's `version`. Values that go with `streams` are set in a
  * version of their own. FPS_MIXED when shards are at other rounds than the decision allows: a newer one knows more.
  * FPS_BAD_DECISION, with nothing touched, when it, or the deposit, names a rank that the arenas do not have. */
 fps_status fps_rounds_run(fps_call *call, const fps_decision *decision, const fps_deposit *deposit, uint32_t *at);
-
-/* Keeps the current version of a shard as it is until it is let go, and answers `current`. Pins are not counted, and an
- * operation lets its session's pin go: for longer ones a session of their own. */
-uint64_t fps_rounds_pin(const fps_session *session);
-/* Keeps a version that another session keeps, and will keep until this has been said to it. */
-void fps_rounds_pin_too(const fps_session *session, uint32_t version);
-void fps_rounds_unpin(const fps_session *session, uint32_t version);
 
 #endif

@@ -4,6 +4,7 @@
 
 #include "stripe.h"
 #include "team.h"
+#include "version.h"
 
 #define N 3000 /* blocks, and a short one */
 
@@ -490,7 +491,7 @@ static void a_pinned_version_does_not_change_and_its_memory_is_used_again_when_i
     fps_arena *arena = &t.arenas[0];
     float held = close_round(&t, 1), sum = held;
     check_team(&t, 1, sum);
-    uint64_t current = fps_rounds_pin(&reader.sessions[0]);
+    uint64_t current = fps_version_pin(&reader.sessions[0]);
     CHECK_EQ(current, FPS_CURRENT(1, 1));
     CHECK_EQ(fps_load_relaxed(&reader.sessions[0].seat->pins), 2);
     for (uint32_t round = 2; round <= 20; round++) {
@@ -501,7 +502,7 @@ static void a_pinned_version_does_not_change_and_its_memory_is_used_again_when_i
         CHECK_EQ(fps_load_relaxed(&arena->header->updates[1]), 1);
         CHECK_EQ(fps_load32_relaxed(&arena->header->backed), round == 2 ? 3 : 7);
     }
-    fps_rounds_unpin(&reader.sessions[0], 1);
+    fps_version_unpin(&reader.sessions[0], 1);
     CHECK_EQ(fps_load_relaxed(&reader.sessions[0].seat->pins), 0);
     sum += close_round(&t, 1);
     check_team(&t, 21, sum);
@@ -519,12 +520,12 @@ static void a_session_pins_several_versions(void)
     gather(&t, 1, 1, 0, sums);
     open_hand(&reader, t.arenas, 1, 4);
     for (uint32_t round = 0; round < 3; round++) {
-        CHECK_EQ(fps_rounds_pin(&reader.sessions[0]), FPS_CURRENT(round, round));
+        CHECK_EQ(fps_version_pin(&reader.sessions[0]), FPS_CURRENT(round, round));
         CHECK_EQ(fps_load_relaxed(&reader.sessions[0].seat->pins), (2u << round) - 1);
         give(&t.mates[0], 1, 1);
         check_team(&t, round + 1, (float)round + 1);
     }
-    fps_rounds_unpin(&reader.sessions[0], 1);
+    fps_version_unpin(&reader.sessions[0], 1);
     CHECK_EQ(fps_load_relaxed(&reader.sessions[0].seat->pins), 5);
     for (uint32_t round = 3; round < 8; round++) {
         give(&t.mates[0], 1, 1);
@@ -562,7 +563,7 @@ static void hold_every_version(team *t, hand *reader)
 {
     fps_session *s = &reader->sessions[0];
     for (uint32_t round = 0; round < FPS_MAX_VERSIONS; round++) {
-        CHECK_EQ(fps_rounds_pin(s), FPS_CURRENT(round, round));
+        CHECK_EQ(fps_version_pin(s), FPS_CURRENT(round, round));
         close_round(t, 1);
         fps_decision d = last_decision(&t->mates[0]);
         if (round + 1 < FPS_MAX_VERSIONS) CHECK_EQ(reach_round(&t->mates[0].hand, &d), FPS_OK);
@@ -627,7 +628,7 @@ static void a_round_waits_while_every_version_is_held(void)
     CHECK_EQ(pthread_create(&thread, NULL, reach_late, &l), 0);
     nap_us(20000);
     CHECK_EQ(fps_load32_acquire(&l.done), 0);
-    fps_rounds_unpin(&reader.sessions[0], 7);
+    fps_version_unpin(&reader.sessions[0], 7);
     pthread_join(thread, NULL);
     CHECK_EQ(l.status, FPS_OK);
     CHECK_EQ(fps_load_relaxed(&t.arenas[0].header->current), FPS_CURRENT(16, 7));
@@ -657,7 +658,7 @@ static void pin_and_stay(void *argument)
     other *o = argument;
     hand h;
     open_hand(&h, o->arenas, 1, 4);
-    fps_rounds_pin(&h.sessions[0]);
+    fps_version_pin(&h.sessions[0]);
     fps_store32_release(o->ready, 1);
     for (;;) pause();
 }
@@ -688,7 +689,7 @@ static void a_pin_of_a_closed_session_holds_nothing_and_its_seat_begins_without(
     hand reader;
     gather(&t, 1, 1, 0, sums);
     open_hand(&reader, t.arenas, 1, 4);
-    fps_rounds_pin(&reader.sessions[0]);
+    fps_version_pin(&reader.sessions[0]);
     uint32_t seat = reader.sessions[0].index;
     close_hand(&reader);
     for (uint32_t round = 1; round <= 2; round++) {
@@ -1144,7 +1145,7 @@ static void setting_a_slot_keeps_the_round_and_makes_a_version(void)
     float sum = close_round(&t, 1), *nines = filled(N, 9);
     check_team(&t, 1, sum);
     hand *h = &t.mates[1].hand;
-    uint32_t before = FPS_CURRENT_VERSION(fps_rounds_pin(&reader.sessions[0]));
+    uint32_t before = FPS_CURRENT_VERSION(fps_version_pin(&reader.sessions[0]));
     CHECK_EQ(write_stream(h, NULL, 2, nines), FPS_OK);
     for (uint32_t i = 0; i < 2; i++) {
         CHECK_EQ(round_of(&t.arenas[i]), 1);
@@ -1428,7 +1429,7 @@ static void memory_comes_when_it_is_needed(void)
         int64_t took = memory_of(&arena) - at_first, expected = tray * (1 + (round >= 3));
         CHECK(took >= expected - slack && took <= expected + slack);
     }
-    uint32_t held = FPS_CURRENT_VERSION(fps_rounds_pin(&reader.sessions[0]));
+    uint32_t held = FPS_CURRENT_VERSION(fps_version_pin(&reader.sessions[0]));
     for (uint32_t i = 0; i < 4; i++) {
         CHECK_EQ(fps_arena_state(&arena), FPS_OK);
         for (uint32_t r = 0; r < 2; r++) {
@@ -1438,7 +1439,7 @@ static void memory_comes_when_it_is_needed(void)
             CHECK_EQ(give_round(&mates[r], 1, &counted), FPS_OK);
         }
     }
-    fps_rounds_unpin(&reader.sessions[0], held);
+    fps_version_unpin(&reader.sessions[0], held);
     CHECK_EQ(fps_load32_relaxed(&arena.header->backed), 7);
     int64_t took = memory_of(&arena) - at_first, expected = 2 * tray + version;
     CHECK(took >= expected - slack && took <= expected + slack);

@@ -327,11 +327,17 @@ cdef extern from "member.h" nogil:
     fps_roster fps_board_roster(const fps_arena *arena)
 
 
-cdef extern from "rounds.h" nogil:
+cdef extern from "tray.h" nogil:
     ctypedef struct fps_deposit:
         uint32_t rank, number
         uint64_t generation, attempt, round
+
+
+cdef extern from "version.h" nogil:
+    uint64_t fps_version_pin(const fps_session *session)
+    void fps_version_pin_too(const fps_session *session, uint32_t version)
+    void fps_version_unpin(const fps_session *session, uint32_t version)
+
+
+cdef extern from "rounds.h" nogil:
     fps_status fps_rounds_run(fps_call *call, const fps_decision *decision, const fps_deposit *deposit, uint32_t *at)
-    uint64_t fps_rounds_pin(const fps_session *session)
-    void fps_rounds_pin_too(const fps_session *session, uint32_t version)
-    void fps_rounds_unpin(const fps_session *session, uint32_t version)
