@@ -57,6 +57,14 @@ typedef struct fps_arena {
     fps_table *tables;
 } fps_arena;
 
+/* A process's view of a session, which it has opened. */
+typedef struct fps_session {
+    const fps_arena *arena;
+    fps_seat *seat;
+    uint32_t index; /* of the seat */
+    uint64_t seq;   /* the last sequence number that this session gave to a push: numbers of a seat only grow */
+} fps_session;
+
 /* Stream 0 is params, stream k slot k - 1. */
 static inline uint8_t *fps_arena_stream(const fps_arena *arena, uint32_t stream)
 {
@@ -79,6 +87,17 @@ static inline uint8_t *fps_arena_redo(const fps_arena *arena, uint32_t seat, uin
     return arena->redo + (uint64_t)seat * arena->layout.redo_bytes +
            (uint64_t)stream * (arena->layout.block_bytes + FPS_STREAM_APART);
 }
+
+/* A row of a table, and the words of its head. */
+static inline uint8_t *fps_row_at(const fps_table *t, uint32_t row)
+{
+    return t->rows + (uint64_t)row * t->layout.row_bytes;
+}
+
+static inline fps_word *fps_row_key(uint8_t *row) { return (fps_word *)(void *)row; }
+static inline fps_word *fps_row_word(uint8_t *row) { return (fps_word *)(void *)row + 1; }
+static inline fps_word32 *fps_row_seen(uint8_t *row) { return (fps_word32 *)(void *)((fps_word *)(void *)row + 2); }
+static inline fps_word32 *fps_row_count(uint8_t *row) { return fps_row_seen(row) + 1; }
 
 /* The beginning of an arena, as far as it says what it is. */
 #define FPS_HEAD_BYTES (FPS_PAGE + FPS_MAX_TABLES * sizeof(fps_table_layout))

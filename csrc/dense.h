@@ -16,7 +16,6 @@
 
 #include "arena.h"
 #include "lock.h"
-#include "session.h"
 #include "status.h"
 
 #define FPS_MAX_UNIFORMS 32u

@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "copy.h"
+#include "session.h"
 #include "stripe.h"
 #include "version.h"
 

@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <time.h>
 
-#include "table.h"
+#include "rowset.h"
 
 #define SPINS 64u
 #define NAP_NS 50000
@@ -53,10 +53,10 @@ static void finish_if_deserted(const fps_arena *arena, const fps_table *t, uint3
 
 static fps_status repair(const fps_arena *arena, const fps_table *t, uint32_t row, uint32_t seat, const fps_wait *wait)
 {
-    fps_status status = fps_table_enter(arena, t, wait);
+    fps_status status = fps_rowset_enter(arena, t, wait);
     if (status != FPS_OK) return status;
     finish_if_deserted(arena, t, row, seat);
-    fps_table_leave(t);
+    fps_rowset_leave(t);
     return FPS_OK;
 }
 

@@ -14,20 +14,9 @@
 #include "arena.h"
 #include "copy.h"
 #include "lock.h"
-#include "session.h"
 #include "sync.h"
 
 typedef enum fps_read { FPS_READ_DONE = 0, FPS_READ_GONE, FPS_READ_BUSY } fps_read;
-
-static inline uint8_t *fps_row_at(const fps_table *t, uint32_t row)
-{
-    return t->rows + (uint64_t)row * t->layout.row_bytes;
-}
-
-static inline fps_word *fps_row_key(uint8_t *row) { return (fps_word *)(void *)row; }
-static inline fps_word *fps_row_word(uint8_t *row) { return (fps_word *)(void *)row + 1; }
-static inline fps_word32 *fps_row_seen(uint8_t *row) { return (fps_word32 *)(void *)((fps_word *)(void *)row + 2); }
-static inline fps_word32 *fps_row_count(uint8_t *row) { return fps_row_seen(row) + 1; }
 
 /* The time as rows of the table know it: from 1 on. */
 static inline uint32_t fps_row_now(const fps_table *t)

@@ -3,17 +3,17 @@
 #include "hash.h"
 #include "index.h"
 #include "row.h"
-#include "table.h"
+#include "rowset.h"
 
 void fps_scan_find(const fps_table *t, const uint64_t *keys, uint32_t n, uint32_t *rows)
 {
-    for (uint32_t i = 0; i < n; i++) rows[i] = fps_table_search(t, keys[i], fps_hash(keys[i]));
+    for (uint32_t i = 0; i < n; i++) rows[i] = fps_rowset_search(t, keys[i], fps_hash(keys[i]));
 }
 
 void fps_scan_seen(const fps_table *t, const uint64_t *keys, uint32_t n, uint32_t *seen)
 {
     for (uint32_t i = 0; i < n; i++) {
-        const uint32_t row = t->layout.tracked ? fps_table_search(t, keys[i], fps_hash(keys[i])) : FPS_NO_ROW;
+        const uint32_t row = t->layout.tracked ? fps_rowset_search(t, keys[i], fps_hash(keys[i])) : FPS_NO_ROW;
         seen[2 * i] = row == FPS_NO_ROW ? 0 : fps_load32_relaxed(fps_row_seen(fps_row_at(t, row)));
         seen[2 * i + 1] = row == FPS_NO_ROW ? 0 : fps_load32_relaxed(fps_row_count(fps_row_at(t, row)));
     }

@@ -9,13 +9,6 @@
 #include "lock.h"
 #include "status.h"
 
-typedef struct fps_session {
-    const fps_arena *arena;
-    fps_seat *seat;
-    uint32_t index; /* of the seat */
-    uint64_t seq;   /* the last sequence number that this session gave to a push: numbers of a seat only grow */
-} fps_session;
-
 /* Its owner died, or gave the seat back. */
 static inline bool fps_session_is_over(const fps_arena *arena, uint32_t index)
 {

@@ -7,6 +7,7 @@
 #include "index.h"
 #include "initial.h"
 #include "row.h"
+#include "rowset.h"
 #include "table.h"
 
 /* Measured with 1 M and 10 M rows of 64 floats, where each row and each bucket is a walk through page tables, too.
@@ -81,7 +82,7 @@ static fps_status pull_again(walk *w, uint32_t i, bool *missing)
 {
     const uint64_t key = w->part->keys[i], hash = fps_hash(key);
     for (;;) {
-        const uint32_t row = fps_table_search(w->t, key, hash);
+        const uint32_t row = fps_rowset_search(w->t, key, hash);
         *missing = row == FPS_NO_ROW;
         if (*missing) return FPS_OK;
         fps_status status =
@@ -170,7 +171,7 @@ static bool verify(walk *w)
     fps_batch *batch = w->part->batch;
     bool missing = false;
     for (uint32_t u = 0; u < batch->n_unique; u++) {
-        if (batch->rows[u] != FPS_NO_ROW) batch->rows[u] = fps_table_search(w->t, batch->keys[u], batch->hashes[u]);
+        if (batch->rows[u] != FPS_NO_ROW) batch->rows[u] = fps_rowset_search(w->t, batch->keys[u], batch->hashes[u]);
         missing |= batch->rows[u] == FPS_NO_ROW;
     }
     return missing;
@@ -249,7 +250,7 @@ static fps_status take_row(walk *w, uint32_t u, uint64_t *word)
         status = fps_row_try(w->part->session, w->t, batch->rows[u], key, word);
         if (status == FPS_OK) return FPS_OK;
         if (status == FPS_ALREADY) {
-            batch->rows[u] = fps_table_search(w->t, key, batch->hashes[u]);
+            batch->rows[u] = fps_rowset_search(w->t, key, batch->hashes[u]);
             continue;
         }
         if (status == FPS_BUSY) status = fps_row_wait(w->arena, w->t, batch->rows[u], &w->wait, &tries);

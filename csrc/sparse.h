@@ -14,7 +14,6 @@
 #include "batch.h"
 #include "dense.h"
 #include "lock.h"
-#include "session.h"
 #include "status.h"
 
 /* One shard's part of an operation. `position` says how far it has come: one that could not be finished goes on from

@@ -3,7 +3,6 @@
 #include <stdbool.h>
 
 #include "copy.h"
-#include "session.h"
 
 /* Finishes what the dead writer of this stripe had committed, and says in its record that it was interrupted. Under
  * the stripe's lock: nobody else is here. What the record holds is not trusted: it may name only this stripe. */

@@ -10,19 +10,7 @@
 
 #include "arena.h"
 #include "lock.h"
-#include "session.h"
 #include "status.h"
-
-/* Takes the births lock. If its holder died, what it left is put right first. */
-fps_status fps_table_enter(const fps_arena *arena, const fps_table *t, const fps_wait *wait);
-void fps_table_leave(const fps_table *t);
-
-/* The row of a key, FPS_NO_ROW when there is none. With the births lock held. */
-uint32_t fps_table_find(const fps_table *t, uint64_t key, uint64_t hash);
-
-/* The same without the lock, whoever adds and removes rows meanwhile. It may be another key's as soon as this returns.
- */
-uint32_t fps_table_search(const fps_table *t, uint64_t key, uint64_t hash);
 
 /* Rows for distinct keys: where rows[i] is FPS_NO_ROW the key's row is found, or born. All of them or none:
  * FPS_TABLE_FULL, FPS_NO_MEMORY, FPS_CLOSED and the like leave the table as it was. */

@@ -2,6 +2,7 @@
 
 #include "copy.h"
 #include "lock.h"
+#include "session.h"
 
 uint64_t fps_version_pin(const fps_session *session)
 {

@@ -7,7 +7,6 @@
 #include <stdint.h>
 
 #include "arena.h"
-#include "session.h"
 #include "status.h"
 
 static inline bool fps_version_has_reached(const fps_arena *arena, uint64_t round)

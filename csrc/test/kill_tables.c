@@ -527,9 +527,9 @@ static void leave_a_mess(void *argument)
 {
     scene *s = argument;
     const fps_wait wait = {.deadline_ns = FPS_NEVER};
-    CHECK_EQ(fps_table_enter(&s->arena, s->t, &wait), FPS_OK);
+    CHECK_EQ(fps_rowset_enter(&s->arena, s->t, &wait), FPS_OK);
     const uint64_t key = key_of(11), hash = fps_hash(key);
-    fps_index_remove(s->t, fps_hash_tag(hash), fps_table_find(s->t, key, hash));
+    fps_index_remove(s->t, fps_hash_tag(hash), fps_rowset_find(s->t, key, hash));
     fps_store_relaxed(&s->t->control->live, 5);
     fps_store_relaxed(&s->t->control->free, 3);
     die();

@@ -7,6 +7,7 @@
 #include "hash.h"
 #include "index.h"
 #include "row.h"
+#include "rowset.h"
 #include "scan.h"
 #include "sparse.h"
 #include "table.h"
@@ -189,7 +190,7 @@ static inline void check_index(const fps_table *t, uint32_t *times)
         const uint64_t key = fps_load_relaxed(fps_row_key(at));
         CHECK_EQ(FPS_SLOT_TAG(slot), fps_hash_tag(fps_hash(key)));
         CHECK_EQ(fps_load_relaxed(fps_row_word(at)) & (FPS_ROW_DEAD | 0xfff), 0);
-        CHECK_EQ(fps_table_find(t, key, fps_hash(key)), row);
+        CHECK_EQ(fps_rowset_find(t, key, fps_hash(key)), row);
         CHECK_EQ(times[row]++, 0);
         live++;
     }
@@ -236,8 +237,8 @@ static inline void check_table(const fps_table *t)
 static inline void enter_and_leave(const fps_arena *arena, const fps_table *t)
 {
     const fps_wait wait = wait_ms(20000);
-    CHECK_EQ(fps_table_enter(arena, t, &wait), FPS_OK);
-    fps_table_leave(t);
+    CHECK_EQ(fps_rowset_enter(arena, t, &wait), FPS_OK);
+    fps_rowset_leave(t);
 }
 
 /* Simple numbers whose seed a test prints. */

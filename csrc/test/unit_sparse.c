@@ -821,13 +821,13 @@ static void a_push_that_must_not_wait_for_a_birth_says_so(void)
     const uint64_t known = key_of_tag(77, 1), asked = key_of_tag(77, 2);
     make_scene(&s, 1, 1000);
     CHECK_EQ(push_rows(&s.session, 0, &known, 1, ones, NULL), FPS_OK);
-    CHECK_EQ(fps_table_enter(&s.arena, s.t, &no_wait), FPS_OK);
+    CHECK_EQ(fps_rowset_enter(&s.arena, s.t, &no_wait), FPS_OK);
     prepare_rows(&e, &s.session, 0, &asked, 1, ones, NULL);
     e.call.wait = no_wait;
     CHECK_EQ(run_rows(&e), FPS_BUSY);
     e.call.wait = wait_ms(5);
     CHECK_EQ(run_rows(&e), FPS_TIMEOUT);
-    fps_table_leave(s.t);
+    fps_rowset_leave(s.t);
     e.call.wait = no_wait;
     CHECK_EQ(run_rows(&e), FPS_OK);
     CHECK_FLOAT(value_of(&s, known), 1);
@@ -992,7 +992,7 @@ static void change_half(void *argument)
     change *c = argument;
     const fps_wait wait = {.deadline_ns = FPS_NEVER};
     fps_control *control = c->scene->t->control;
-    CHECK_EQ(fps_table_enter(&c->scene->arena, c->scene->t, &wait), FPS_OK);
+    CHECK_EQ(fps_rowset_enter(&c->scene->arena, c->scene->t, &wait), FPS_OK);
     uint64_t bits;
     memcpy(&bits, &(double){2}, sizeof bits);
     fps_word *set = control->hyper[(fps_load_relaxed(&control->hyper_changes) + 1) & 1];

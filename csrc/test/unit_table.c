@@ -353,7 +353,7 @@ static void a_row_is_born_with_its_first_values(void)
     for (uint32_t i = 0; i < MAX_ROWS; i++) {
         CHECK_EQ(s.rows[i], i); /* in their order */
         check_first_values(&s, i);
-        CHECK_EQ(fps_table_find(s.t, s.keys[i], s.hashes[i]), i);
+        CHECK_EQ(fps_rowset_find(s.t, s.keys[i], s.hashes[i]), i);
     }
     CHECK_EQ(live_of(s.t), MAX_ROWS);
     CHECK_EQ(fps_load_relaxed(&s.t->control->born), MAX_ROWS);
@@ -489,7 +489,7 @@ static void without_memory_nothing_is_born(void)
 static void enter_and_die(void *argument)
 {
     const scene *s = argument;
-    CHECK_EQ(fps_table_enter(&s->arena, s->t, &for_ever), FPS_OK);
+    CHECK_EQ(fps_rowset_enter(&s->arena, s->t, &for_ever), FPS_OK);
     die();
 }
 
@@ -533,11 +533,11 @@ static void one_at_a_time_adds_rows(void)
     static scene s;
     make_scene(&s, MAX_ROWS);
     CHECK_EQ(bear(&s, 0, 1), FPS_OK);
-    CHECK_EQ(fps_table_enter(&s.arena, s.t, &no_wait), FPS_OK);
+    CHECK_EQ(fps_rowset_enter(&s.arena, s.t, &no_wait), FPS_OK);
     fps_wait brief = wait_ms(20);
     CHECK_EQ(fps_table_births(&s.arena, s.t, s.keys, s.hashes, 2, s.rows, &no_wait), FPS_BUSY);
     CHECK_EQ(fps_table_births(&s.arena, s.t, s.keys, s.hashes, 2, s.rows, &brief), FPS_TIMEOUT);
-    fps_table_leave(s.t);
+    fps_rowset_leave(s.t);
     CHECK_EQ(live_of(s.t), 1);
     CHECK_EQ(fps_table_births(&s.arena, s.t, s.keys, s.hashes, 2, s.rows, &no_wait), FPS_OK);
     check_table(s.t);
@@ -567,7 +567,7 @@ static void what_a_removed_row_held_is_received(void)
         fps_initial_fill(&s.t->layout, keys[i], expected);
         CHECK_EQ(memcmp(values[i], expected, sizeof expected), 0);
         check_all_equal(slots[i], DIM, 0.25F);
-        CHECK_EQ(fps_table_find(s.t, keys[i], fps_hash(keys[i])), FPS_NO_ROW);
+        CHECK_EQ(fps_rowset_find(s.t, keys[i], fps_hash(keys[i])), FPS_NO_ROW);
     }
     CHECK_EQ(live_of(s.t), 2);
     CHECK_EQ(fps_load_relaxed(&s.t->control->evicted), 4);
@@ -803,7 +803,7 @@ static void random_births_and_ends_leave_what_a_list_would_hold(void)
         if (round % 100 == 0) check_table(s.t);
     }
     for (uint32_t i = 0; i < MAX_ROWS; i++)
-        CHECK_EQ(fps_table_find(s.t, s.keys[i], s.hashes[i]) != FPS_NO_ROW, there[i]);
+        CHECK_EQ(fps_rowset_find(s.t, s.keys[i], s.hashes[i]) != FPS_NO_ROW, there[i]);
     check_table(s.t);
     drop_scene(&s);
 }
@@ -882,10 +882,10 @@ static void a_peer_sees_the_same_tables(void)
     CHECK_EQ(fps_arena_open(dup(s.arena.fd), s.arena.layout.arena_id, &peer), FPS_OK);
     CHECK_EQ(memcmp(&peer.tables[0].layout, &s.t->layout, sizeof s.t->layout), 0);
     CHECK_EQ(bear(&s, 0, 1000), FPS_OK);
-    for (uint32_t i = 0; i < 1000; i++) CHECK_EQ(fps_table_find(&peer.tables[0], s.keys[i], s.hashes[i]), s.rows[i]);
+    for (uint32_t i = 0; i < 1000; i++) CHECK_EQ(fps_rowset_find(&peer.tables[0], s.keys[i], s.hashes[i]), s.rows[i]);
     uint32_t row = FPS_NO_ROW;
     CHECK_EQ(fps_table_births(&peer, &peer.tables[0], &s.keys[2000], &s.hashes[2000], 1, &row, &for_ever), FPS_OK);
-    CHECK_EQ(fps_table_find(s.t, s.keys[2000], s.hashes[2000]), row);
+    CHECK_EQ(fps_rowset_find(s.t, s.keys[2000], s.hashes[2000]), row);
     check_table(s.t);
     check_table(&peer.tables[0]);
     fps_arena_close(&peer);

@@ -123,6 +123,10 @@ cdef extern from "arena.h" nogil:
         fps_tray *trays
         uint8_t *params
         fps_table *tables
+    ctypedef struct fps_session:
+        fps_seat *seat
+        uint32_t index
+        uint64_t seq
     uint8_t *fps_arena_version(const fps_arena *arena, uint32_t version, uint32_t stream)
     uint64_t fps_arena_bytes(const fps_arena_spec *spec)
     fps_status fps_arena_create(const fps_arena_spec *spec, fps_arena *out)
@@ -149,10 +153,6 @@ cdef extern from "life.h" nogil:
 
 
 cdef extern from "session.h" nogil:
-    ctypedef struct fps_session:
-        fps_seat *seat
-        uint32_t index
-        uint64_t seq
     fps_status fps_session_open(const fps_arena *arena, const fps_wait *wait, fps_session *out)
     uint32_t fps_session_blocker(const fps_arena *arena)
     void fps_session_close(fps_session *session)
