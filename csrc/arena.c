@@ -166,7 +166,7 @@ static fps_status initialise(fps_arena *arena)
         error = fps_lock_init(&arena->trays[i].lock);
     for (uint32_t i = 0; !error && i < FPS_MAX_VERSIONS; i++) error = fps_lock_init(&arena->header->writing[i]);
     for (uint32_t i = 0; !error && i < arena->layout.n_tables; i++) {
-        error = fps_lock_init(&arena->tables[i].control->births);
+        error = fps_lock_init(&arena->tables[i].control->lock);
         fps_store_relaxed(&arena->tables[i].control->created_ns, (uint64_t)fps_now_ns());
     }
     fps_store32_relaxed(&arena->header->backed, 1);

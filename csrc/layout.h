@@ -6,7 +6,7 @@
  *         |              hyper[rules][hyper-parameters], by stripe 0's lock  |
  *   4096  +------------------------------------------------------------------+
  *         | fps_table_layout[n_tables]   what each table is (immutable)      |
- *         | fps_control[n_tables]        births lock, index, counters: pages |
+ *         | fps_control[n_tables]        the table's lock, index, counters   |
  *         +------------------------------------------------------------------+ a multiple of 4096
  *         | fps_seat[n_sessions]      a session: life lock, record, meters   |
  *         +------------------------------------------------------------------+
@@ -93,9 +93,9 @@
 #define FPS_CURRENT_VERSION(current) ((uint32_t)(current) & 255u)
 
 /* The word of a table's row, so that all of it changes at once: who writes it (seat + 1, 0: nobody), whether the row is
- * nobody's, and how often it was written. */
+ * free, and how often it was written. */
 #define FPS_ROW_WRITER(word) ((uint32_t)(word) & 0xfffu)
-#define FPS_ROW_DEAD UINT64_C(0x1000)
+#define FPS_ROW_FREE UINT64_C(0x1000)
 #define FPS_ROW_ONCE UINT64_C(0x2000) /* one more time written */
 
 /* The record of the row that a session writes: table, whether its new values are complete in the redo block, row. */
@@ -350,21 +350,21 @@ typedef struct fps_board {
 
 /* A table's words: a page each. */
 typedef struct fps_control {
-    pthread_mutex_t births; /* held by whoever adds or removes rows */
+    pthread_mutex_t lock; /* held by whoever adds or removes rows */
     uint8_t pad0[64 - sizeof(pthread_mutex_t)];
 
-    /* 64: read by every operation, written with the births lock held */
+    /* 64: read by every operation, written with the table's lock held */
     fps_word index;           /* FPS_INDEX */
     fps_word live;            /* rows that the index knows */
     fps_word high;            /* rows [0, high) were used at some time */
-    fps_word free;            /* 1 + the first of those that are nobody's; each one's key is 1 + the next; 0: none */
-    fps_word graves;          /* slots of the index that only a new one will use again */
+    fps_word free;            /* 1 + the first of the free ones, each of which has as its key 1 + the next; 0: none */
+    fps_word tombstones;      /* slots of the index that only a new one will use again */
     fps_word index_backed[2]; /* bytes that have memory */
     fps_word rows_backed;
 
-    /* 128: counted with the births lock held */
-    fps_word born;
-    fps_word evicted;
+    /* 128: counted with the table's lock held */
+    fps_word rows_created;
+    fps_word rows_removed;
     fps_word rebuilt;
     fps_word created_ns; /* CLOCK_MONOTONIC: from when rows count time */
     uint8_t pad1[32];
@@ -373,7 +373,7 @@ typedef struct fps_control {
     fps_word version; /* pushes: a rule's `step` */
     uint8_t pad2[56];
 
-    /* 256: written with the births lock held: a change is made in the set that nobody reads, and then counted */
+    /* 256: written with the table's lock held: a change is made in the set that nobody reads, and then counted */
     fps_word hyper_changes; /* modulo 2: which set is read */
     fps_word hyper[2][FPS_MAX_HYPER];
     uint8_t pad3[FPS_PAGE - 256 - 8 - 2 * 8 * FPS_MAX_HYPER];

@@ -46,7 +46,7 @@ static inline fps_status fps_row_try(const fps_session *session, const fps_table
     uint8_t *at = fps_row_at(t, row);
     uint64_t found = fps_load_relaxed(fps_row_word(at));
     if (FPS_ROW_WRITER(found) != 0) return FPS_BUSY;
-    if ((found & FPS_ROW_DEAD) != 0) return FPS_ALREADY;
+    if ((found & FPS_ROW_FREE) != 0) return FPS_ALREADY;
     fps_store_relaxed(&session->seat->writes, FPS_WRITES(t->number, row)); /* the exchange below shows it first */
     if (!atomic_compare_exchange_strong_explicit(fps_row_word(at), &found, found | (session->index + 1),
                                                  memory_order_acq_rel, memory_order_relaxed)) /* SYNC row-handover */
@@ -95,7 +95,7 @@ fps_row_read(const fps_table *t, uint32_t row, uint64_t key, uint8_t *to, uint32
     uint8_t *at = fps_row_at(t, row);
     const uint64_t before = fps_load_acquire(fps_row_word(at)); /* SYNC row-sequence */
     if (FPS_ROW_WRITER(before) != 0) return FPS_READ_BUSY;
-    if ((before & FPS_ROW_DEAD) != 0 || fps_load_relaxed(fps_row_key(at)) != key) return FPS_READ_GONE;
+    if ((before & FPS_ROW_FREE) != 0 || fps_load_relaxed(fps_row_key(at)) != key) return FPS_READ_GONE;
     if (past)
         fps_copy_short(to, at + from, bytes);
     else
@@ -117,6 +117,6 @@ fps_status fps_row_read_surely(const fps_arena *arena, const fps_table *t, uint3
                                uint32_t from, uint32_t bytes, const fps_wait *wait);
 
 /* Repairs the row that the dead owner of this seat was writing, if there is one. */
-fps_status fps_row_bury(const fps_arena *arena, uint32_t seat, const fps_wait *wait);
+fps_status fps_row_repair(const fps_arena *arena, uint32_t seat, const fps_wait *wait);
 
 #endif

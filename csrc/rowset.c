@@ -17,8 +17,8 @@ void fps_rowset_free(const fps_table *t, uint32_t row)
     uint8_t *at = fps_row_at(t, row);
     uint64_t word = fps_load_relaxed(fps_row_word(at));
     fps_store_release(fps_row_word(at),
-                      ((word & ~UINT64_C(0xfff)) | FPS_ROW_DEAD) + FPS_ROW_ONCE); /* SYNC row-sequence */
-    atomic_thread_fence(memory_order_release);                                    /* dead before it has another key */
+                      ((word & ~UINT64_C(0xfff)) | FPS_ROW_FREE) + FPS_ROW_ONCE); /* SYNC row-sequence */
+    atomic_thread_fence(memory_order_release);                                    /* free before it has another key */
     fps_store_relaxed(fps_row_key(at), fps_load_relaxed(&t->control->free));
     fps_store_relaxed(&t->control->free, row + UINT64_C(1));
 }
@@ -27,7 +27,7 @@ void fps_rowset_use(const fps_table *t, uint32_t row)
 {
     fps_word *word = fps_row_word(fps_row_at(t, row));
     const uint64_t found = fps_load_relaxed(word);
-    if ((found & FPS_ROW_DEAD) != 0) fps_store_release(word, found & ~FPS_ROW_DEAD); /* SYNC row-sequence */
+    if ((found & FPS_ROW_FREE) != 0) fps_store_release(word, found & ~FPS_ROW_FREE); /* SYNC row-sequence */
 }
 
 /* Does the index name the row? For when there is no memory to remember them all. */
@@ -41,29 +41,31 @@ static bool named(const fps_table *t, uint32_t row)
 static void settle(const fps_table *t)
 {
     fps_control *control = t->control;
-    const uint64_t first = fps_load_relaxed(&control->free); /* or about to be born, when its maker died */
+    const uint64_t first = fps_load_relaxed(&control->free); /* or in use, when its creator died between the two */
     if (first != 0 && first <= fps_rowset_used(t) && named(t, (uint32_t)first - 1))
         fps_rowset_use(t, (uint32_t)first - 1);
     const fps_index index = fps_index_of(t, fps_load_relaxed(&control->index));
     const uint64_t room = fps_load_relaxed(&control->rows_backed) / t->layout.row_bytes;
     uint8_t *known = calloc(room / 8 + 1, 1);
-    uint64_t live = 0, graves = 0, high = fps_rowset_used(t);
+    uint64_t live = 0, tombstones = 0, high = fps_rowset_used(t);
     for (uint64_t i = 0; i < (uint64_t)index.n_buckets * FPS_BUCKET_SLOTS; i++) {
         uint64_t slot = fps_load_relaxed(&index.slots[i]);
-        graves += slot == FPS_SLOT_GRAVE;
-        if (slot == FPS_SLOT_EMPTY || slot == FPS_SLOT_GRAVE) continue;
+        tombstones += slot == FPS_SLOT_TOMBSTONE;
+        if (slot == FPS_SLOT_EMPTY || slot == FPS_SLOT_TOMBSTONE) continue;
         const uint32_t row = FPS_SLOT_ROW(slot);
         if (row >= room) continue;
         live++;
         if (known) known[row / 8] = (uint8_t)(known[row / 8] | 1u << row % 8);
         if (row >= high) high = row + UINT64_C(1);
     }
-    const uint64_t born = fps_load_relaxed(&control->born), evicted = fps_load_relaxed(&control->evicted);
-    if (born - evicted < live) fps_store_relaxed(&control->born, evicted + live); /* it died before it was counted */
-    if (born - evicted > live) fps_store_relaxed(&control->evicted, born - live);
+    const uint64_t created = fps_load_relaxed(&control->rows_created),
+                   removed = fps_load_relaxed(&control->rows_removed);
+    if (created - removed < live)
+        fps_store_relaxed(&control->rows_created, removed + live); /* it died before it was counted */
+    if (created - removed > live) fps_store_relaxed(&control->rows_removed, created - live);
     fps_store_relaxed(&control->live, live);
-    fps_store_relaxed(&control->graves, graves);
-    fps_store_release(&control->high, high); /* SYNC row-born */
+    fps_store_relaxed(&control->tombstones, tombstones);
+    fps_store_release(&control->high, high); /* SYNC row-created */
     fps_store_relaxed(&control->free, 0);
     for (uint64_t row = high; row-- > 0;) {
         if (row < room && !(known ? known[row / 8] >> row % 8 & 1 : named(t, (uint32_t)row)))
@@ -75,16 +77,16 @@ static void settle(const fps_table *t)
 fps_status fps_rowset_enter(const fps_arena *arena, const fps_table *t, const fps_wait *wait)
 {
     bool abandoned;
-    fps_status status = fps_arena_lock(arena, &t->control->births, wait, &abandoned);
+    fps_status status = fps_arena_lock(arena, &t->control->lock, wait, &abandoned);
     if (status == FPS_OK && abandoned) {
         atomic_fetch_add_explicit(&arena->header->recovered_locks, 1, memory_order_relaxed);
         if (fps_arena_state(arena) != FPS_CLOSED) settle(t); /* its memory was given back */
-        fps_lock_repaired(&t->control->births);
+        fps_lock_repaired(&t->control->lock);
     }
     return status;
 }
 
-void fps_rowset_leave(const fps_table *t) { fps_lock_release(&t->control->births); }
+void fps_rowset_leave(const fps_table *t) { fps_lock_release(&t->control->lock); }
 
 uint32_t fps_rowset_find(const fps_table *t, uint64_t key, uint64_t hash)
 {
@@ -107,7 +109,7 @@ uint32_t fps_rowset_search(const fps_table *t, uint64_t key, uint64_t hash)
              row = fps_index_next(&index, &search)) {
             uint8_t *at = fps_row_at(t, row);
             if (row < t->layout.max_rows && fps_load_relaxed(fps_row_key(at)) == key &&
-                (fps_load_relaxed(fps_row_word(at)) & FPS_ROW_DEAD) == 0)
+                (fps_load_relaxed(fps_row_word(at)) & FPS_ROW_FREE) == 0)
                 return row;
         }
         atomic_thread_fence(memory_order_acquire);

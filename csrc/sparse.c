@@ -36,9 +36,9 @@ static uint32_t first_row(const fps_table *t, const fps_index *index, uint32_t t
     const fps_word *slots = index->slots + (size_t)fps_index_bucket(index, tag) * FPS_BUCKET_SLOTS;
     uint32_t matches, empty, row = FPS_NO_ROW;
     fps_index_match(slots, tag, &matches, &empty);
-    if (matches != 0) row = FPS_SLOT_ROW(fps_load_acquire(slots + __builtin_ctz(matches))); /* SYNC row-born */
+    if (matches != 0) row = FPS_SLOT_ROW(fps_load_acquire(slots + __builtin_ctz(matches))); /* SYNC row-created */
     if (row < t->layout.max_rows || (matches == 0 && empty != 0)) return row;
-    fps_search search; /* a grave, or a bucket that is full */
+    fps_search search; /* a tombstone, or a bucket that is full */
     row = fps_index_first(index, tag, &search);
     return row < t->layout.max_rows ? row : FPS_NO_ROW;
 }
@@ -134,14 +134,14 @@ static fps_status pull_rows(walk *w, const uint32_t *which, uint32_t n, uint32_t
     return pull_rows(w, missing, *n_missing, missing, n_missing);
 }
 
-/* The rows of the missing keys are born. */
-static fps_status bear(walk *w, uint32_t n_missing)
+/* Rows for the missing keys. */
+static fps_status create_missing(walk *w, uint32_t n_missing)
 {
     fps_batch *batch = w->part->batch;
     for (uint32_t i = 0; i < n_missing; i++) batch->keys[i] = w->part->keys[batch->missing[i]];
     fps_batch_unique(batch, batch->keys, n_missing);
     for (uint32_t u = 0; u < batch->n_unique; u++) batch->rows[u] = FPS_NO_ROW;
-    return fps_table_births(w->arena, w->t, batch->keys, batch->hashes, batch->n_unique, batch->rows, &w->wait);
+    return fps_table_create_rows(w->arena, w->t, batch->keys, batch->hashes, batch->n_unique, batch->rows, &w->wait);
 }
 
 static fps_status pull(walk *w)
@@ -153,8 +153,8 @@ static fps_status pull(walk *w)
     uint32_t n_missing = 0;
     part->version = fps_load_relaxed(&w->t->control->version);
     status = pull_rows(w, NULL, part->n, batch->missing, &n_missing);
-    while (status == FPS_OK && n_missing > 0 && w->call->create) { /* again when others remove what was born here */
-        status = bear(w, n_missing);
+    while (status == FPS_OK && n_missing > 0 && w->call->create) { /* again when others remove what was created here */
+        status = create_missing(w, n_missing);
         if (status == FPS_OK) status = pull_rows(w, batch->missing, n_missing, batch->missing, &n_missing);
         if (status == FPS_OK && n_missing > 0 && fps_now_ns() >= w->wait.deadline_ns) status = FPS_TIMEOUT;
     }
@@ -193,7 +193,7 @@ static fps_status find_rows(walk *w)
     }
     if (fps_load_relaxed(&t->control->live) + n > t->layout.max_rows) missing = verify(w);
     if (!missing) return FPS_OK;
-    return fps_table_births(w->arena, t, batch->keys, batch->hashes, n, batch->rows, &w->wait);
+    return fps_table_create_rows(w->arena, t, batch->keys, batch->hashes, n, batch->rows, &w->wait);
 }
 
 static void prepare(walk *w)
@@ -245,7 +245,8 @@ static fps_status take_row(walk *w, uint32_t u, uint64_t *word)
     for (uint32_t tries = 0;;) {
         fps_status status = FPS_OK;
         if (batch->rows[u] == FPS_NO_ROW) /* it was removed since it was found */
-            status = fps_table_births(w->arena, w->t, &batch->keys[u], &batch->hashes[u], 1, &batch->rows[u], &w->wait);
+            status =
+                fps_table_create_rows(w->arena, w->t, &batch->keys[u], &batch->hashes[u], 1, &batch->rows[u], &w->wait);
         if (status != FPS_OK) return status;
         status = fps_row_try(w->part->session, w->t, batch->rows[u], key, word);
         if (status == FPS_OK) return FPS_OK;

@@ -38,7 +38,7 @@ static void repair(const fps_arena *arena, uint32_t stripe)
             fps_store_relaxed(&header->interrupted_pid, fps_load32_relaxed(&seat->pid));
             fps_store_relaxed(&header->interrupted_at, position);
         }
-        fps_store32_release(&s->writer, 0); /* SYNC burial */
+        fps_store32_release(&s->writer, 0); /* SYNC repaired */
     }
     uint64_t sequence = fps_load_relaxed(&s->sequence);
     if (sequence & 1) fps_store_release(&s->sequence, sequence + 1); /* SYNC seqlock */

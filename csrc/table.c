@@ -27,7 +27,7 @@ static uint64_t find_all(const fps_table *t, const uint64_t *keys, const uint64_
 }
 
 /* The row as a key finds it at first, before anybody knows of it. */
-static void begin(const fps_table *t, uint32_t row, uint64_t key)
+static void initialise(const fps_table *t, uint32_t row, uint64_t key)
 {
     uint8_t *at = fps_row_at(t, row);
     fps_store_relaxed(fps_row_key(at), key);
@@ -48,13 +48,13 @@ static void begin(const fps_table *t, uint32_t row, uint64_t key)
     }
 }
 
-static uint32_t birth(const fps_table *t, uint64_t key, uint64_t hash)
+static uint32_t create(const fps_table *t, uint64_t key, uint64_t hash)
 {
     fps_control *control = t->control;
     const uint64_t first_free = fps_load_relaxed(&control->free), high = fps_load_relaxed(&control->high);
     const uint32_t row = (uint32_t)(first_free != 0 ? first_free - 1 : high);
     const uint64_t next_free = first_free != 0 ? fps_load_relaxed(fps_row_key(fps_row_at(t, row))) : 0;
-    begin(t, row, key);
+    initialise(t, row, key);
     fps_index_insert(t, fps_hash_tag(hash), row);
     atomic_signal_fence(memory_order_seq_cst); /* a death behind this line is put right by settle */
     fps_rowset_use(t, row);
@@ -62,9 +62,9 @@ static uint32_t birth(const fps_table *t, uint64_t key, uint64_t hash)
     if (first_free != 0)
         fps_store_relaxed(&control->free, next_free);
     else
-        fps_store_release(&control->high, high + 1); /* SYNC row-born */
+        fps_store_release(&control->high, high + 1); /* SYNC row-created */
     fps_count(&control->live, 1);
-    fps_count(&control->born, 1);
+    fps_count(&control->rows_created, 1);
     return row;
 }
 
@@ -97,20 +97,20 @@ static bool room_for(const fps_table *t, uint64_t more)
 }
 
 /* Finds or makes the rows that are missing, for which there is room. */
-static void bear_all(const fps_table *t, const uint64_t *keys, const uint64_t *hashes, uint32_t n, uint32_t *rows,
-                     bool looked)
+static void create_all(const fps_table *t, const uint64_t *keys, const uint64_t *hashes, uint32_t n, uint32_t *rows,
+                       bool looked)
 {
     const fps_index index = fps_index_of(t, fps_load_relaxed(&t->control->index));
     for (uint32_t i = 0; i < n; i++) {
         if (i + AHEAD < n && rows[i + AHEAD] == FPS_NO_ROW) fps_index_prefetch(&index, fps_hash_tag(hashes[i + AHEAD]));
         if (rows[i] != FPS_NO_ROW) continue;
         if (!looked) rows[i] = fps_rowset_find(t, keys[i], hashes[i]);
-        if (rows[i] == FPS_NO_ROW) rows[i] = birth(t, keys[i], hashes[i]);
+        if (rows[i] == FPS_NO_ROW) rows[i] = create(t, keys[i], hashes[i]);
     }
 }
 
-fps_status fps_table_births(const fps_arena *arena, const fps_table *t, const uint64_t *keys, const uint64_t *hashes,
-                            uint32_t n, uint32_t *rows, const fps_wait *wait)
+fps_status fps_table_create_rows(const fps_arena *arena, const fps_table *t, const uint64_t *keys,
+                                 const uint64_t *hashes, uint32_t n, uint32_t *rows, const fps_wait *wait)
 {
     fps_status status = fps_rowset_enter(arena, t, wait);
     if (status != FPS_OK) return status;
@@ -123,12 +123,12 @@ fps_status fps_table_births(const fps_arena *arena, const fps_table *t, const ui
     if (looked && !room_for(t, missing)) status = FPS_TABLE_FULL;
     if (status == FPS_OK) status = fps_index_reserve(arena, t, missing);
     if (status == FPS_OK) status = reserve_rows(arena, t, missing);
-    if (status == FPS_OK) bear_all(t, keys, hashes, n, rows, looked);
+    if (status == FPS_OK) create_all(t, keys, hashes, n, rows, looked);
     fps_rowset_leave(t);
     return status;
 }
 
-/* Takes the row's lock and the row out of the index. With the births lock held, its key cannot change. The row stays
+/* Takes the row's lock and the row out of the index. With the table's lock held, its key cannot change. The row stays
  * when somebody has asked for it since (FPS_ALREADY), or writes it (FPS_BUSY). */
 static fps_status remove_row(const fps_session *session, const fps_table *t, uint64_t key, uint64_t hash, uint32_t row,
                              uint32_t since, uint8_t *const *values, uint32_t i)
@@ -148,7 +148,7 @@ static fps_status remove_row(const fps_session *session, const fps_table *t, uin
     atomic_signal_fence(memory_order_seq_cst); /* a death behind this line is put right by settle */
     fps_rowset_free(t, row);
     fps_store_relaxed(&t->control->live, fps_load_relaxed(&t->control->live) - 1);
-    fps_count(&t->control->evicted, 1);
+    fps_count(&t->control->rows_removed, 1);
     return FPS_OK;
 }
 

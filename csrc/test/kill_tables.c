@@ -201,7 +201,7 @@ static void remove_keys(fps_session *session, uint32_t from, uint32_t n)
     CHECK_EQ(remove_rows(session, 0, keys, n, NULL, removed), FPS_OK);
 }
 
-/* Some of the rows that are born were there before, and some are new. */
+/* Some of the rows that are created were there before, and some are new. */
 static void have_free_rows(scene *s)
 {
     have_rows(s);
@@ -209,10 +209,10 @@ static void have_free_rows(scene *s)
     remove_keys(&s->witness, 12, 2);
 }
 
-static void push_births(void *argument) { push_stepped(argument, 40, 3); }
+static void push_new_rows(void *argument) { push_stepped(argument, 40, 3); }
 
-/* Born and changed in their order. A row whose tag is another's, too, is born when it is changed. */
-static void check_births(scene *s, const float *after)
+/* Created and changed in their order. A row whose tag is another's, too, is created when it is changed. */
+static void check_new_rows(scene *s, const float *after)
 {
     for (uint32_t i = 0; i < MAX_KEYS; i++) {
         if (i >= 40 && i < 43)
@@ -222,9 +222,9 @@ static void check_births(scene *s, const float *after)
     }
 }
 
-static void a_death_at_any_instruction_of_births_leaves_rows_and_index_in_agreement(void)
+static void a_death_at_any_instruction_of_row_creation_leaves_rows_and_index_in_agreement(void)
 {
-    check_deaths(&(act){"births", have_free_rows, push_births, check_births}, 100, DEATHS, true);
+    check_deaths(&(act){"row creation", have_free_rows, push_new_rows, check_new_rows}, 100, DEATHS, true);
 }
 
 static void remove_some(void *argument)
@@ -287,7 +287,7 @@ static void fill_the_index(scene *s)
 static void check_growing(scene *s, const float *after)
 {
     float values[MAX_KEYS];
-    check_births(s, after);
+    check_new_rows(s, after);
     CHECK(fps_load_relaxed(&s->t->control->rebuilt) >= (after[40] < 0 ? 1 : 2));
     push_ones(&s->other, 600, 500);
     check_table(s->t);
@@ -297,7 +297,7 @@ static void check_growing(scene *s, const float *after)
 
 static void a_death_at_any_instruction_of_growing_loses_no_row(void)
 {
-    check_deaths(&(act){"growing", fill_the_index, push_births, check_growing}, 2000, DEATHS / 8, false);
+    check_deaths(&(act){"growing", fill_the_index, push_new_rows, check_growing}, 2000, DEATHS / 8, false);
 }
 
 /* So many instructions are many steps, but little time. */
@@ -314,7 +314,7 @@ static void push_at_once(void *argument)
 static void deaths_at_random_in_growing_lose_no_row(void)
 {
     const uint32_t deaths = 100;
-    uint32_t grown = 0, born = 0;
+    uint32_t grown = 0, created = 0;
     uint64_t state = seed;
     going = share(sizeof *going);
     for (uint32_t death = 0; death < deaths; death++) {
@@ -333,11 +333,11 @@ static void deaths_at_random_in_growing_lose_no_row(void)
         CHECK_EQ(waitpid(pid, NULL, 0), pid); /* it may have come to its end */
         grown += fps_load_relaxed(&s.t->control->rebuilt) == 2;
         recover(&s, after);
-        born += after[42] >= 0;
+        created += after[42] >= 0;
         check_growing(&s, after);
         drop_scene(&s);
     }
-    printf("  of %u deaths %u were behind the new index, and %u behind all births\n", deaths, grown, born);
+    printf("  of %u deaths %u were behind the new index, and %u behind all creations\n", deaths, grown, created);
     munmap(going, sizeof *going);
 }
 
@@ -391,7 +391,7 @@ static void find_others(const scene *s)
     }
 }
 
-/* And the ones that are born or end now are there, as they were or at first, or are not. */
+/* And the ones that are created or removed now are there, as they were or at first, or are not. */
 static void find_the_new(const scene *s)
 {
     fps_session reader = s->other;
@@ -427,12 +427,12 @@ static void check_looks(const act *a, uint64_t max_rows, void (*between)(const s
 
 static void readers_find_every_row_at_any_instruction_of_growing(void)
 {
-    check_looks(&(act){"growing", fill_the_index, push_births, check_growing}, 2000, find_the_new);
+    check_looks(&(act){"growing", fill_the_index, push_new_rows, check_growing}, 2000, find_the_new);
 }
 
-static void readers_see_whole_rows_at_any_instruction_of_births_and_ends(void)
+static void readers_see_whole_rows_at_any_instruction_of_creations_and_removals(void)
 {
-    check_looks(&(act){"births", have_free_rows, push_births, check_births}, 100, find_the_new);
+    check_looks(&(act){"row creation", have_free_rows, push_new_rows, check_new_rows}, 100, find_the_new);
     check_looks(&(act){"removal", have_rows, remove_some, check_removed}, 100, find_the_new);
     check_looks(&(act){"push", have_rows, push_to_some, check_some}, 100, find_the_new);
 }
@@ -522,7 +522,7 @@ static void a_row_of_the_dead_is_repaired_when_their_seat_was_given_back(void)
     }
 }
 
-/* Dies with the births lock, behind all that a death may have left to do. */
+/* Dies with the table's lock, behind all that a death may have left to do. */
 static void leave_a_mess(void *argument)
 {
     scene *s = argument;
@@ -561,9 +561,9 @@ static void a_death_at_any_instruction_of_tidying_up_leaves_it_to_the_next(void)
     check_deaths(&(act){"tidying up", have_a_mess, tidy_up, check_tidied}, 100, DEATHS, true);
 }
 
-/* A push that waited knows a row's number from before it was removed. Meanwhile the same key's row is born again, by
+/* A push that waited knows a row's number from before it was removed. Meanwhile the same key's row is created again, by
  * somebody who dies. What the push adds must be there in the end. */
-static void pull_births(void *argument)
+static void pull_new_row(void *argument)
 {
     scene *s = argument;
     float out[DIM];
@@ -590,7 +590,7 @@ static void check_late_push(scene *s, uint64_t at, uint64_t *steps)
     CHECK_EQ(run_rows(&e), FPS_BUSY);
     fps_row_leave(s->t, row, word);
     remove_keys(&s->other, 10, 1);
-    *steps = step_and_kill(pull_births, s, at, NULL);
+    *steps = step_and_kill(pull_new_row, s, at, NULL);
     e.call.wait = wait_ms(20000);
     CHECK_EQ(run_rows(&e), FPS_OK);
     recover(s, after);
@@ -598,7 +598,7 @@ static void check_late_push(scene *s, uint64_t at, uint64_t *steps)
     drop_errand(&e);
 }
 
-static void a_push_that_comes_late_is_not_lost_with_a_birth_that_died(void)
+static void a_push_that_comes_late_is_not_lost_with_a_row_creation_that_died(void)
 {
     scene s;
     uint64_t all = 0, steps, state = seed;
@@ -608,7 +608,7 @@ static void a_push_that_comes_late_is_not_lost_with_a_birth_that_died(void)
         const uint64_t from = all * (death - 1) / (4 * DEATHS), behind = all * death / (4 * DEATHS);
         check_late_push(&s, from + random_below(&state, (uint32_t)(behind - from) + 1), &steps);
     }
-    printf("  births: %ju instructions\n", (uintmax_t)all);
+    printf("  row creation: %ju instructions\n", (uintmax_t)all);
     drop_scene(&s);
 }
 
@@ -1052,18 +1052,18 @@ int main(int argc, char **argv)
 {
     static const test tests[] = {
         TEST(a_death_at_any_instruction_of_a_push_leaves_whole_rows_in_order),
-        TEST(a_death_at_any_instruction_of_births_leaves_rows_and_index_in_agreement),
+        TEST(a_death_at_any_instruction_of_row_creation_leaves_rows_and_index_in_agreement),
         TEST(a_death_at_any_instruction_of_a_removal_leaves_whole_rows),
         TEST(a_death_at_any_instruction_of_a_set_leaves_whole_rows_in_order),
         TEST(a_death_at_any_instruction_of_growing_loses_no_row),
         TEST(deaths_at_random_in_growing_lose_no_row),
         TEST(a_death_at_any_instruction_of_a_change_of_hyper_parameters_holds_nobody_up),
         TEST(readers_find_every_row_at_any_instruction_of_growing),
-        TEST(readers_see_whole_rows_at_any_instruction_of_births_and_ends),
+        TEST(readers_see_whole_rows_at_any_instruction_of_creations_and_removals),
         TEST(a_death_at_any_instruction_of_a_repair_leaves_it_to_the_next),
         TEST(a_row_of_the_dead_is_repaired_when_their_seat_was_given_back),
         TEST(a_death_at_any_instruction_of_tidying_up_leaves_it_to_the_next),
-        TEST(a_push_that_comes_late_is_not_lost_with_a_birth_that_died),
+        TEST(a_push_that_comes_late_is_not_lost_with_a_row_creation_that_died),
         TEST(random_deaths_lose_nothing_and_stop_nobody),
         TEST(the_memory_of_a_dead_owners_arena_is_given_back_under_those_who_work),
     };

@@ -440,7 +440,7 @@ static void a_table_holds_what_was_applied(void)
                                                        work_on_a_table, work_on_a_table};
     fps_arena arena = make_table(table_of(DIM, 2, KEYS), 2 * N_THREADS + 1);
     const fps_table *t = &arena.tables[0];
-    obstacle o = {.locks = {&t->control->births}, .n = 1};
+    obstacle o = {.locks = {&t->control->lock}, .n = 1};
     run_clerks(&arena, clerks, bodies, &o);
 
     uint64_t keys[KEYS], begun = 0;

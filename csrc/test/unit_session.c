@@ -201,7 +201,7 @@ static void a_process_that_dies_with_many_sessions_gives_all_of_them_up(void)
     drop_arena(&arena);
 }
 
-/* Seats whose owners died in the middle of a row, while somebody keeps the births lock, without which no row can be
+/* Seats whose owners died in the middle of a row, while somebody keeps the table's lock, without which no row can be
  * repaired: nobody can take these seats over. */
 #define N_DEAD 8u
 
@@ -238,7 +238,7 @@ static void make_ruin(ruin *r, uint32_t n_sessions)
     for (r->key = 1; r->key <= N_DEAD; r->key++) expect_killed(start_process(die_in_a_row, r));
 }
 
-static void hold_births(ruin *r)
+static void hold_table(ruin *r)
 {
     const fps_wait wait = wait_ms(20000);
     CHECK_EQ(fps_rowset_enter(&r->arena, r->t, &wait), FPS_OK);
@@ -250,7 +250,7 @@ static void an_open_that_cannot_succeed_ends_at_its_deadline_however_many_died(v
     ruin r;
     fps_session s;
     make_ruin(&r, N_DEAD);
-    hold_births(&r);
+    hold_table(&r);
     const int64_t start = fps_now_ns();
     const fps_wait wait = wait_ms(50), no_wait = {.deadline_ns = FPS_NO_WAIT};
     CHECK_EQ(fps_session_open(&r.arena, &wait, &s), FPS_TIMEOUT);
@@ -283,7 +283,7 @@ static void an_open_that_waits_is_called_off_when_somebody_interrupts_it(void)
     wait.interrupted = stop_at_once;
     wait.state = &asked;
     make_ruin(&r, N_DEAD);
-    hold_births(&r);
+    hold_table(&r);
     CHECK_EQ(fps_session_open(&r.arena, &wait, &s), FPS_INTERRUPTED);
     CHECK_EQ(asked, 1);
     fps_rowset_leave(r.t);
@@ -312,7 +312,7 @@ static void start_opening(opening *o, ruin *r, pthread_t *thread)
 {
     *o = (opening){.ruin = r};
     make_ruin(r, N_DEAD);
-    hold_births(r);
+    hold_table(r);
     CHECK_EQ(pthread_create(thread, NULL, open_in_the_end, o), 0);
     nap_us(50000);
     CHECK_EQ(fps_load32_acquire(&o->done), 0);
@@ -359,7 +359,7 @@ static void an_open_that_waits_takes_the_first_seat_that_comes_free(void)
     o = (opening){.ruin = &r};
     fps_session s = open_session(&r.arena);
     CHECK_EQ(s.index, N_DEAD);
-    hold_births(&r);
+    hold_table(&r);
     CHECK_EQ(pthread_create(&thread, NULL, open_in_the_end, &o), 0);
     nap_us(20000);
     CHECK_EQ(fps_load32_acquire(&o.done), 0);

@@ -585,7 +585,7 @@ static void a_shard_that_is_full_keeps_the_others_from_changing(void)
         CHECK_EQ(w.parts[s].position, 0);
         CHECK_EQ(fps_load_relaxed(&w.arena[s].tables[0].control->version), 0);
     }
-    for (uint32_t i = 0; i < MAX_KEYS; i++) { /* rows may be born, but nothing was added to any */
+    for (uint32_t i = 0; i < MAX_KEYS; i++) { /* rows may be created, but nothing was added to any */
         if (!w.live[i]) continue;
         float found[3];
         CHECK_EQ(pull_rows(&w.session[shard_of(&w, i)], 0, &w.universe[i], 1, found, false), FPS_OK);
@@ -812,8 +812,8 @@ static void a_push_that_goes_on_finds_rows_that_have_moved(void)
     drop_scene(&s);
 }
 
-/* The row that a push has found is another's: its own is born, and somebody else holds the lock for that. */
-static void a_push_that_must_not_wait_for_a_birth_says_so(void)
+/* The row that a push has found is another's: its own is created, and somebody else holds the lock for that. */
+static void a_push_that_must_not_wait_for_row_creation_says_so(void)
 {
     scene s;
     errand e;
@@ -1246,7 +1246,7 @@ int main(void)
         TEST(waiting_may_be_called_off_until_a_push_has_begun),
         TEST(a_row_of_a_stopped_process_times_out_and_is_pushed_to_later),
         TEST(a_push_that_goes_on_finds_rows_that_have_moved),
-        TEST(a_push_that_must_not_wait_for_a_birth_says_so),
+        TEST(a_push_that_must_not_wait_for_row_creation_says_so),
         TEST(a_closed_arena_is_told_apart_from_everything_else),
         TEST(an_arena_that_closes_in_the_middle_is_told_of),
         TEST(a_set_changes_the_streams_that_are_given_and_no_more),

@@ -66,8 +66,8 @@ cdef extern from "layout.h" nogil:
         double first, second
         double slots[15]
     ctypedef struct fps_control:
-        pthread_mutex_t births
-        fps_word live, high, born, evicted, rebuilt, version, rows_backed
+        pthread_mutex_t lock
+        fps_word live, high, rows_created, rows_removed, rebuilt, version, rows_backed
         fps_word index_backed[2]
     ctypedef struct fps_layout:
         uint32_t n_tables
