@@ -1,6 +1,6 @@
-/* What lies where in an arena: a function of what is asked for. Pure. */
-#include "arena.h"
+#include "plan.h"
 
+#include <stdbool.h>
 #include <string.h>
 
 #define REDO_RESIDUE 3072u

@@ -96,7 +96,7 @@ cdef extern from "sync.h" nogil:
     void fps_count(fps_word *w, uint64_t by)
 
 
-cdef extern from "arena.h" nogil:
+cdef extern from "plan.h" nogil:
     ctypedef struct fps_arena_spec:
         uint8_t arena_id[16]
         uint32_t shard_index, shard_count, n_sessions, n_slots, isolation, n_members
@@ -111,6 +111,10 @@ cdef extern from "arena.h" nogil:
         uint32_t at[16]
         uint32_t bytes[16]
     uint64_t fps_table_row_bytes(const fps_table_layout *table)
+    uint64_t fps_arena_bytes(const fps_arena_spec *spec)
+
+
+cdef extern from "arena.h" nogil:
     ctypedef struct fps_arena:
         fps_layout layout
         uint8_t *base
@@ -128,7 +132,6 @@ cdef extern from "arena.h" nogil:
         uint32_t index
         uint64_t seq
     uint8_t *fps_arena_version(const fps_arena *arena, uint32_t version, uint32_t stream)
-    uint64_t fps_arena_bytes(const fps_arena_spec *spec)
     fps_status fps_arena_create(const fps_arena_spec *spec, fps_arena *out)
     fps_status fps_arena_open(int fd, const uint8_t *arena_id, fps_arena *out)
     fps_status fps_arena_retire(const fps_arena *arena)
