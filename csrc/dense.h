@@ -5,9 +5,8 @@
  * each other through one shard.
  *
  * A push works block by block. The kernel reads parameters and gradient and writes the new values to the session's redo
- * block, which stays in the first-level cache; `cursor` says that they are complete; then they are copied into place.
- * A process that dies before that word has changed nothing; one that dies after it has its copy finished by whoever
- * finds the lock abandoned. No block is ever half updated, and where the push stopped is known to the byte. */
+ * block, which stays in the first-level cache; from there they come into place by the steps of redo.h. So no block is
+ * ever half updated, and where a push stopped is known to the byte. */
 #ifndef FPS_DENSE_H
 #define FPS_DENSE_H
 

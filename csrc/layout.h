@@ -56,7 +56,7 @@
 #include "sync.h"
 
 #define FPS_MAGIC UINT64_C(0x00315350545341ff) /* ff 'A' 'S' 'T' 'P' 'S' '1' 00 */
-#define FPS_FORMAT_VERSION 6u
+#define FPS_FORMAT_VERSION 7u
 #define FPS_PAGE 4096u
 #define FPS_BLOCK_BYTES 4096u /* one kernel call, the unit that a death leaves whole; layout.block_bytes decides */
 #define FPS_BLOCK_MAX_BYTES (2 * FPS_BLOCK_BYTES)
@@ -76,17 +76,6 @@
 #define FPS_MIN_BUCKETS 64u
 #define FPS_READY 0x52454459u
 
-/* `cursor` of a session: the position of its push in params (bytes), how many bytes from there are committed in the
- * redo block but perhaps not yet copied, and into which streams they go: stream 0 is params, stream k slot k - 1. One
- * word, so that all change at once. Bytes are multiples of 4. */
-#define FPS_CURSOR(position, streams, committed)                                                                       \
-    (((uint64_t)(position) / 4 << 18) | ((uint64_t)(streams) << 13) | (uint64_t)(committed) / 4)
-#define FPS_CURSOR_POSITION(cursor) (((cursor) >> 18) * 4)
-#define FPS_CURSOR_STREAMS(cursor) ((uint32_t)((cursor) >> 13) & 31u)
-#define FPS_CURSOR_COMMITTED(cursor) (((cursor) & ((UINT64_C(1) << 13) - 1)) * 4)
-#define FPS_STREAMS_UP_TO(last) (last)      /* params and the slots up to stream `last` */
-#define FPS_STREAM_ALONE(one) (16u + (one)) /* this stream and no other */
-
 /* `current`: one word, so that readers get both at once. */
 #define FPS_CURRENT(round, version) ((uint64_t)(round) << 8 | (version))
 #define FPS_CURRENT_ROUND(current) ((current) >> 8)
@@ -97,12 +86,6 @@
 #define FPS_ROW_WRITER(word) ((uint32_t)(word) & 0xfffu)
 #define FPS_ROW_FREE UINT64_C(0x1000)
 #define FPS_ROW_ONCE UINT64_C(0x2000) /* one more time written */
-
-/* The record of the row that a session writes: table, whether its new values are complete in the redo block, row. */
-#define FPS_WRITES(table, row) (((uint64_t)(table) + 1) << 34 | (row))
-#define FPS_WRITES_COMMITTED (UINT64_C(1) << 33)
-#define FPS_WRITES_TABLE(record) ((uint32_t)((record) >> 34))
-#define FPS_WRITES_ROW(record) ((uint32_t)(record))
 
 /* `index` of a table: how often it was built, which says in which of the two places it lies, and its buckets. */
 #define FPS_INDEX(generation, buckets) ((uint64_t)(generation) << 32 | (buckets))
@@ -265,12 +248,12 @@ typedef struct fps_seat {
     /* 64: the record of the push under way */
     fps_word begun_seq;       /* the sequence number of the last push begun */
     fps_word applied_seq;     /* the sequence number of the last push applied to the end */
-    fps_word cursor;          /* where the push stands */
+    fps_word position;        /* how far it has come: bytes of params, or rows in the order of its keys */
     fps_word interrupted_seq; /* set by whoever recovers this session's locks */
     fps_word begun_version;   /* the number in the shard of the last push begun: a rule's `step` */
     fps_word pins;            /* bit v: this session reads version v, which nobody may write meanwhile */
-    fps_word writes;          /* FPS_WRITES: the row of a table that it writes; 0: none */
-    fps_word rows_done;       /* how many rows of the push under way, in the order of its keys */
+    fps_word redo;            /* what the redo block holds, and whether that is complete: csrc/redo.h */
+    uint8_t pad1[8];
 
     /* 128 */
     fps_meters meters;
@@ -400,8 +383,6 @@ static_assert(offsetof(fps_tray, generation) == 64 && sizeof(fps_tray) == 128, "
 static_assert(FPS_MAX_VERSIONS <= 32, "versions fit the words of bits");
 static_assert(offsetof(fps_board, progress) == 64 && offsetof(fps_board, started) == 128, "board");
 static_assert(sizeof(fps_board) == 192, "board");
-static_assert(FPS_BLOCK_MAX_BYTES / 4 < (1u << 13), "a committed block fits the cursor");
-static_assert(FPS_MAX_SLOTS < 16u, "a stream fits the cursor");
 
 static inline uint64_t fps_page_up(uint64_t bytes) { return (bytes + FPS_PAGE - 1) / FPS_PAGE * FPS_PAGE; }
 static inline uint64_t fps_huge_up(uint64_t bytes)

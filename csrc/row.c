@@ -14,15 +14,10 @@
  * stays until the row is whole, so a repair that dies is begun again. */
 static void finish(const fps_arena *arena, const fps_table *t, uint32_t row, uint32_t seat)
 {
-    fps_seat *dead = &arena->seats[seat];
     fps_word *word = fps_row_word(fps_row_at(t, row));
-    uint64_t found = fps_load_acquire(word), record = fps_load_acquire(&dead->writes); /* SYNC row-committed */
+    const uint64_t found = fps_load_acquire(word); /* SYNC row-handover */
     if (FPS_ROW_WRITER(found) != seat + 1) return;
-    if (record == (FPS_WRITES(t->number, row) | FPS_WRITES_COMMITTED)) {
-        memcpy(fps_row_at(t, row) + t->head_bytes, fps_row_redo(arena, seat), t->layout.row_bytes - t->head_bytes);
-        fps_store_release(&dead->writes, FPS_WRITES(t->number, row));
-        fps_count(&dead->rows_done, 1);
-    }
+    fps_redo_finish_row(arena, seat, t, row);
     atomic_fetch_add_explicit(&arena->header->recovered_locks, 1, memory_order_relaxed);
     fps_store_release(word, (found & ~UINT64_C(0xfff)) + FPS_ROW_ONCE); /* SYNC repaired, row-handover, row-sequence */
 }
@@ -90,19 +85,16 @@ fps_status fps_row_read_surely(const fps_arena *arena, const fps_table *t, uint3
     }
 }
 
-/* The row that a session says it writes, and whether it does; with its table's number + 1, 0 when there is none. */
-static uint32_t written(const fps_arena *arena, uint32_t seat, uint32_t *row)
+/* The row that a session's record names, if it holds that row; with its table, NULL when there is none. */
+static const fps_table *written(const fps_arena *arena, uint32_t seat, uint32_t *row)
 {
-    const uint64_t record = fps_load_relaxed(&arena->seats[seat].writes);
-    const uint32_t table = FPS_WRITES_TABLE(record);
-    *row = FPS_WRITES_ROW(record);
-    if (table == 0 || table > arena->layout.n_tables || *row >= arena->tables[table - 1].layout.max_rows) return 0;
-    const fps_table *t = &arena->tables[table - 1];
-    return FPS_ROW_WRITER(fps_load_acquire(fps_row_word(fps_row_at(t, *row)))) == seat + 1 ? table
-                                                                                           : 0; /* SYNC repaired */
+    const fps_table *t = fps_redo_named_row(arena, seat, row);
+    if (!t) return NULL;
+    const uint64_t found = fps_load_acquire(fps_row_word(fps_row_at(t, *row))); /* SYNC repaired */
+    return FPS_ROW_WRITER(found) == seat + 1 ? t : NULL;
 }
 
-uint32_t fps_row_written(const fps_arena *arena, uint32_t seat)
+const fps_table *fps_row_written(const fps_arena *arena, uint32_t seat)
 {
     uint32_t row;
     return written(arena, seat, &row);
@@ -111,6 +103,6 @@ uint32_t fps_row_written(const fps_arena *arena, uint32_t seat)
 fps_status fps_row_repair(const fps_arena *arena, uint32_t seat, const fps_wait *wait)
 {
     uint32_t row;
-    const uint32_t table = written(arena, seat, &row);
-    return table == 0 ? FPS_OK : repair(arena, &arena->tables[table - 1], row, seat, wait);
+    const fps_table *t = written(arena, seat, &row);
+    return t ? repair(arena, t, row, seat, wait) : FPS_OK;
 }

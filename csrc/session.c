@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "life.h"
+#include "redo.h"
 #include "row.h"
 #include "stripe.h"
 
@@ -29,7 +30,7 @@ static uint32_t next_marked(const fps_arena *arena, uint32_t index, uint32_t fro
 
 static bool is_repaired(const fps_arena *arena, uint32_t index)
 {
-    return next_marked(arena, index, 0) == arena->layout.n_stripes && fps_row_written(arena, index) == 0;
+    return next_marked(arena, index, 0) == arena->layout.n_stripes && !fps_row_written(arena, index);
 }
 
 /* Repairs every stripe that the dead owner of this seat still marks as its own, and the row that it wrote, so that its
@@ -78,7 +79,7 @@ static void settle_in(const fps_arena *arena, uint32_t index, fps_session *out)
     fps_seat *seat = &arena->seats[index];
     fps_store32_relaxed(&seat->pid, (uint32_t)getpid());
     fps_store_relaxed(&seat->pins, 0);
-    fps_store_relaxed(&seat->writes, 0);
+    fps_store_relaxed(&seat->redo, FPS_REDO_NOTHING);
     drop_turn(arena, index);
     fps_store32_relaxed(&seat->state, FPS_SEAT_LIVE);
     *out = (fps_session){.arena = arena, .seat = seat, .index = index, .seq = fps_load_relaxed(&seat->begun_seq)};
@@ -157,9 +158,10 @@ uint32_t fps_session_blocker(const fps_arena *arena)
         const bool free = fps_load32_relaxed(&seat->state) == FPS_SEAT_FREE;
         if (free && fps_lock_holder(&seat->life) != 0) return fps_lock_holder(&seat->life); /* it comes, or goes */
         if (!is_deserted(seat)) continue;
-        const uint32_t stripe = next_marked(arena, i, 0), table = fps_row_written(arena, i);
+        const uint32_t stripe = next_marked(arena, i, 0);
+        const fps_table *t = fps_row_written(arena, i);
         uint32_t holder = stripe < arena->layout.n_stripes ? fps_lock_holder(&arena->stripes[stripe].lock) : 0;
-        if (holder == 0 && table != 0) holder = fps_lock_holder(&arena->tables[table - 1].control->lock);
+        if (holder == 0 && t) holder = fps_lock_holder(&t->control->lock);
         if (holder != 0) return holder;
     }
     return 0;

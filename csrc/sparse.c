@@ -6,6 +6,7 @@
 #include "hash.h"
 #include "index.h"
 #include "initial.h"
+#include "redo.h"
 #include "row.h"
 #include "rowset.h"
 #include "table.h"
@@ -230,7 +231,7 @@ static void begin_push(walk *w)
                                                  : atomic_fetch_add_explicit(version, 1, memory_order_relaxed) + 1;
         prepare(w);
     }
-    fps_store_relaxed(&w->seat->rows_done, part->position);
+    fps_redo_begin(w->seat, part->position);
     atomic_signal_fence(memory_order_seq_cst);
     fps_store_relaxed(&w->seat->begun_seq, part->seq);
     part->begun = true;
@@ -314,7 +315,7 @@ static fps_status push_row(walk *w, uint32_t u)
     fps_batch *batch = w->part->batch;
     const bool sets = w->call->kind == FPS_SET, pulls = w->call->kind == FPS_PUSH_PULL;
     const uint8_t *grad = sets ? NULL : gradient_of(w, u);
-    uint8_t *redo = fps_row_redo(w->arena, w->part->session->index);
+    uint8_t *redo = fps_arena_redo(w->arena, w->part->session->index, 0);
     uint64_t word;
     fps_status status = take_row(w, u, &word);
     if (status != FPS_OK) return status;
@@ -328,8 +329,7 @@ static fps_status push_row(walk *w, uint32_t u)
         for (uint32_t i = batch->first[u]; i != FPS_BATCH_END; i = batch->next[i]) times++;
         fps_row_track(row, w->now, times);
     }
-    fps_row_commit(w->part->session, t, batch->rows[u]);
-    fps_store_relaxed(&w->seat->rows_done, u + UINT64_C(1));
+    fps_redo_write_row(w->part->session, t, batch->rows[u], u + UINT64_C(1));
     fps_row_leave(t, batch->rows[u], word + FPS_ROW_ONCE);
     for (uint32_t i = batch->first[u]; pulls && i != FPS_BATCH_END; i = batch->next[i])
         memcpy(out_of(w, i), redo, t->bytes[0]);

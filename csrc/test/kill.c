@@ -264,7 +264,7 @@ static void a_retried_push_pull_with_slots_pulls_all_of_the_shard(void)
     check_deaths_with_slots(BEFORE_COPY, 2, true, true);
 }
 
-/* The rule of fifteen slots has the longest redo block, and the largest stream number that a cursor holds. */
+/* The rule of fifteen slots has the longest redo block, and the largest stream number that a record holds. */
 static void a_death_in_the_copy_of_the_last_of_all_slots_is_finished(void)
 {
     for (uint32_t b = 0; b < N_BLOCKS; b += 3) {
@@ -573,7 +573,7 @@ static void kill_at_stripe(scene *s, uint32_t at)
     CHECK_EQ(fps_stripe_enter(&s->arena, at, &no_wait), FPS_OK);
     d.first_push = true;
     pid_t pid = start_process(push_and_die, &d);
-    while (FPS_CURSOR_POSITION(fps_load_acquire(&s->arena.seats[1].cursor)) < (uint64_t)at * MANY_STRIPES) nap_us(100);
+    while (fps_load_acquire(&s->arena.seats[1].position) < (uint64_t)at * MANY_STRIPES) nap_us(100);
     kill_process(pid);
     fps_stripe_leave(&s->arena, at);
 }

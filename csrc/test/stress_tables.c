@@ -271,11 +271,12 @@ static void die_with_results(void *argument)
     for (uint32_t i = 0; i < DIM; i++) redo[i] = 1;
     if (h->in_a_row) {
         CHECK_EQ(fps_row_try(&s, &h->arena.tables[0], 0, heirs_keys[0], &word), FPS_OK);
-        fps_store_release(&s.seat->writes, FPS_WRITES(0, 0) | FPS_WRITES_COMMITTED);
+        fps_redo_commit(s.seat, fps_load_relaxed(&s.seat->redo));
     } else {
         CHECK_EQ(fps_stripe_enter(&h->arena, 0, &wait), FPS_OK);
         fps_store32_relaxed(&h->arena.stripes[0].writer, s.index + 1);
-        fps_store_release(&s.seat->cursor, FPS_CURSOR(0, FPS_STREAMS_UP_TO(0), DIM * 4));
+        fps_redo_begin(s.seat, 0);
+        fps_redo_commit(s.seat, FPS_REDO_PIECE(0, FPS_STREAMS_UP_TO(0), DIM * 4));
     }
     die();
 }

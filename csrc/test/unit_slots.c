@@ -704,7 +704,7 @@ static void configure_does_not_wait_for_a_push_that_is_further_in(void)
     prepare_seen_push(&w, &s.mine, s.ones);
     block(&s, 3);
     CHECK_EQ(pthread_create(&thread, NULL, run_whole, &w), 0);
-    while (FPS_CURSOR_POSITION(fps_load_acquire(&s.mine.seat->cursor)) < 2 * MANY_STRIPES) nap_us(100);
+    while (fps_load_acquire(&s.mine.seat->position) < 2 * MANY_STRIPES) nap_us(100);
     configure(&s.arena, 0, 50);
     unblock(&s, 3);
     pthread_join(thread, NULL);

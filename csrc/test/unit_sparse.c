@@ -658,7 +658,7 @@ static void a_push_that_met_a_writer_goes_on_and_is_applied_once(void)
             }
             CHECK_EQ(fps_load_relaxed(&s.session.seat->begun_seq), 2);
             CHECK_EQ(fps_load_relaxed(&s.session.seat->applied_seq), 1);
-            CHECK_EQ(fps_load_relaxed(&s.session.seat->rows_done), held - 1);
+            CHECK_EQ(fps_load_relaxed(&s.session.seat->position), held - 1);
             let_row_go(&s, held, word);
             for (uint64_t key = 1; key <= 4; key++) CHECK_FLOAT(value_of(&s, key), key < held ? (key == 2 ? 3 : 2) : 1);
             CHECK_EQ(run_rows(&e), FPS_OK);

@@ -238,7 +238,7 @@ cdef extern from "initial.h" nogil:
 cdef extern from "row.h" nogil:
     int64_t FPS_TICK_NS
     uint32_t fps_row_now(const fps_table *t)
-    uint32_t fps_row_written(const fps_arena *arena, uint32_t seat)
+    const fps_table *fps_row_written(const fps_arena *arena, uint32_t seat)
 
 
 cdef extern from "table.h" nogil:

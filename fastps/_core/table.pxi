@@ -258,7 +258,7 @@ cdef class TableGroup:
         cdef const fps_arena *arena = self.group.arenas[part]
         cdef uint32_t i, holder = fps_lock_holder(&t.control.lock)
         for i in range(arena.layout.n_sessions):
-            if holder == 0 and fps_row_written(arena, i) == self.number + 1:
+            if holder == 0 and fps_row_written(arena, i) == t:
                 holder = fps_load32_relaxed(&arena.seats[i].pid)
         return process_of(holder)
 
