@@ -32,7 +32,7 @@ static void a_record_holds_every_position_stream_and_length(void)
 static void a_record_holds_every_row_of_every_table(void)
 {
     static const uint32_t rows[] = {0, 1, 1000, (uint32_t)(FPS_MAX_ROWS - 1)};
-    static const uint64_t positions[] = {0, 1, (1 << 25) - 1, 1 << 25, FPS_BATCH_MAX};
+    static const uint64_t positions[] = {0, 1, (1 << 25) - 1, 1 << 25, UINT32_MAX};
     for (uint32_t table = 0; table < FPS_MAX_TABLES; table++) {
         for (size_t r = 0; r < COUNT(rows); r++) {
             for (size_t p = 0; p < COUNT(positions); p++) {
