@@ -1,16 +1,15 @@
 /* Processes that die while they work on a table: at every instruction, or at random. `kill_tables [seed]`. */
 #define _GNU_SOURCE
 #include <fcntl.h>
-#include <sys/ptrace.h>
 #include <sys/stat.h>
 
 #include "life.h"
+#include "step.h"
 #include "tables.h"
 
 #define DIM 3u
 #define MAX_KEYS 1200u
 #define DEATHS 16u /* of each act, spread over its instructions: in a virtual machine a step takes 25 us */
-#define LOOKS 5u   /* instructions between two looks */
 #define ABSENT (-1.0F)
 
 static uint32_t seed;
@@ -92,36 +91,7 @@ static void recover(scene *s, float *values)
     }
 }
 
-/* Steps */
-
-/* From here on the parent counts instructions. */
-static void be_stepped(void)
-{
-    CHECK_EQ(ptrace(PTRACE_TRACEME, 0, NULL, NULL), 0);
-    kill(getpid(), SIGSTOP);
-}
-
-/* Runs `act` until it was stepped so often, and kills it there. Answers how many steps there were, if it came to its
- * end. `between` looks at what everybody can see. */
-static uint64_t step_and_kill(void (*act)(void *), scene *s, uint64_t steps, void (*between)(const scene *s))
-{
-    int status;
-    pid_t pid = start_process(act, s);
-    CHECK_EQ(waitpid(pid, &status, 0), pid);
-    CHECK(WIFSTOPPED(status) && WSTOPSIG(status) == SIGSTOP);
-    for (uint64_t step = 0; step < steps; step++) {
-        if (between && step % LOOKS == 0) between(s);
-        CHECK_EQ(ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL), 0);
-        CHECK_EQ(waitpid(pid, &status, 0), pid);
-        if (WIFEXITED(status)) {
-            CHECK_EQ(WEXITSTATUS(status), 0);
-            return step;
-        }
-        CHECK(WIFSTOPPED(status) && WSTOPSIG(status) == SIGTRAP);
-    }
-    kill_process(pid);
-    return steps;
-}
+/* Deaths at any instruction */
 
 typedef struct act {
     const char *name;
@@ -405,8 +375,9 @@ static void find_others(const scene *s)
 }
 
 /* And the ones that are created or removed now are there, as they were or at first, or are not. */
-static void find_the_new(const scene *s)
+static void find_the_new(void *argument)
 {
+    const scene *s = argument;
     fps_session reader = s->other;
     find_others(s);
     for (uint32_t i = 10; i < 43; i = i == 12 ? 40 : i + 1) {
@@ -424,7 +395,7 @@ static void find_the_new(const scene *s)
     }
 }
 
-static void check_looks(const act *a, uint64_t max_rows, void (*between)(const scene *s))
+static void check_looks(const act *a, uint64_t max_rows, void (*between)(void *))
 {
     scene s;
     float after[MAX_KEYS];
