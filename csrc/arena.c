@@ -35,7 +35,7 @@ static void locate(fps_arena *arena)
     arena->stripes = (fps_stripe *)(void *)(arena->base + arena->layout.stripes_offset);
     arena->board = (fps_board *)(void *)(arena->base + arena->layout.board_offset);
     arena->members = (fps_member *)(void *)(arena->board + 1);
-    arena->rows = (fps_row *)(void *)(arena->members + arena->layout.n_members);
+    arena->trays = (fps_tray *)(void *)(arena->members + arena->layout.n_members);
     arena->redo = arena->base + arena->layout.redo_offset;
     arena->params = arena->base + arena->layout.params_offset;
     arena->slots = arena->base + arena->layout.slots_offset;
@@ -111,11 +111,11 @@ fps_status fps_arena_back_version(const fps_arena *arena, uint32_t version)
     return status;
 }
 
-fps_status fps_arena_back_row(const fps_arena *arena, uint32_t rank)
+fps_status fps_arena_back_tray(const fps_arena *arena, uint32_t rank)
 {
-    if (fps_load32_relaxed(&arena->rows[rank].backed)) return FPS_OK;
-    fps_status status = back(arena, fps_arena_row(arena, rank), arena->layout.params_bytes);
-    if (status == FPS_OK) fps_store32_relaxed(&arena->rows[rank].backed, 1);
+    if (fps_load32_relaxed(&arena->trays[rank].backed)) return FPS_OK;
+    fps_status status = back(arena, fps_arena_tray(arena, rank), arena->layout.params_bytes);
+    if (status == FPS_OK) fps_store32_relaxed(&arena->trays[rank].backed, 1);
     return status;
 }
 
@@ -163,10 +163,10 @@ static fps_status initialise(fps_arena *arena)
     for (uint32_t i = 0; !error && i < arena->layout.n_members; i++) error = fps_lock_init(&arena->members[i].life);
     bool rounds = arena->layout.n_versions > 1;
     for (uint32_t i = 0; rounds && !error && i < arena->layout.n_members; i++)
-        error = fps_lock_init(&arena->rows[i].lock);
+        error = fps_lock_init(&arena->trays[i].lock);
     for (uint32_t i = 0; !error && i < FPS_MAX_VERSIONS; i++) error = fps_lock_init(&arena->header->writing[i]);
     for (uint32_t i = 0; !error && i < arena->layout.n_tables; i++) {
-        error = fps_lock_init(&arena->tables[i].control->births);
+        error = fps_lock_init(&arena->tables[i].control->lock);
         fps_store_relaxed(&arena->tables[i].control->created_ns, (uint64_t)fps_now_ns());
     }
     fps_store32_relaxed(&arena->header->backed, 1);

@@ -9,35 +9,8 @@
 
 #include "layout.h"
 #include "lock.h"
+#include "plan.h"
 #include "status.h"
-
-/* What to create. */
-typedef struct fps_arena_spec {
-    uint8_t arena_id[16];
-    uint32_t shard_index;
-    uint32_t shard_count;
-    uint32_t n_sessions;
-    uint32_t n_slots;
-    uint32_t isolation;
-    uint32_t n_members;
-    fps_policy policy;
-    uint64_t params_bytes;
-    uint64_t stripe_bytes; /* 0: chosen from params_bytes; else a power of two, at least one block */
-    uint32_t n_tables;
-    const fps_table_layout *tables; /* what a table is, up to `max_rows`; where it lies follows from that */
-} fps_arena_spec;
-
-/* A process's view of a table. */
-typedef struct fps_table {
-    fps_table_layout layout;
-    fps_control *control;
-    uint8_t *index[2];
-    uint8_t *rows;
-    uint32_t number;
-    uint32_t head_bytes;
-    uint32_t at[1 + FPS_MAX_SLOTS];    /* where in a row a stream begins */
-    uint32_t bytes[1 + FPS_MAX_SLOTS]; /* of a stream in a row */
-} fps_table;
 
 /* A process's view of an arena. `layout` is a private copy: nothing is read from shared memory as an offset later. */
 typedef struct fps_arena {
@@ -50,12 +23,20 @@ typedef struct fps_arena {
     fps_stripe *stripes;
     fps_board *board;
     fps_member *members;
-    fps_row *rows;
+    fps_tray *trays;
     uint8_t *redo;
     uint8_t *params;
     uint8_t *slots;
     fps_table *tables;
 } fps_arena;
+
+/* A process's view of a session, which it has opened. */
+typedef struct fps_session {
+    const fps_arena *arena;
+    fps_seat *seat;
+    uint32_t index; /* of the seat */
+    uint64_t seq;   /* the last sequence number that this session gave to a push: numbers of a seat only grow */
+} fps_session;
 
 /* Stream 0 is params, stream k slot k - 1. */
 static inline uint8_t *fps_arena_stream(const fps_arena *arena, uint32_t stream)
@@ -68,9 +49,9 @@ static inline uint8_t *fps_arena_version(const fps_arena *arena, uint32_t versio
     return fps_arena_stream(arena, stream) + version * arena->layout.version_stride;
 }
 
-static inline uint8_t *fps_arena_row(const fps_arena *arena, uint32_t rank)
+static inline uint8_t *fps_arena_tray(const fps_arena *arena, uint32_t rank)
 {
-    return arena->base + arena->layout.rows_offset + rank * arena->layout.row_stride;
+    return arena->base + arena->layout.trays_offset + rank * arena->layout.tray_stride;
 }
 
 /* Where a session puts a stream's results. */
@@ -80,25 +61,16 @@ static inline uint8_t *fps_arena_redo(const fps_arena *arena, uint32_t seat, uin
            (uint64_t)stream * (arena->layout.block_bytes + FPS_STREAM_APART);
 }
 
-/* The beginning of an arena, as far as it says what it is. */
-#define FPS_HEAD_BYTES (FPS_PAGE + FPS_MAX_TABLES * sizeof(fps_table_layout))
+/* A row of a table, and the words of its head. */
+static inline uint8_t *fps_row_at(const fps_table *t, uint32_t row)
+{
+    return t->rows + (uint64_t)row * t->layout.row_bytes;
+}
 
-/* Pure: the places of everything in an arena for `spec`, and of its tables. */
-fps_status fps_arena_plan(const fps_arena_spec *spec, fps_layout *out, fps_table_layout *tables);
-
-/* Pure: where in a row its streams lie, and how long it is. */
-void fps_table_plan_row(fps_table *t);
-
-/* Pure: checks the first `available` bytes of an arena against the size that fstat gave. `tables` has room for
- * FPS_MAX_TABLES. */
-fps_status fps_layout_parse(const void *bytes, size_t available, uint64_t file_bytes, fps_layout *out,
-                            fps_table_layout *tables);
-
-/* Pure: how much memory the arena for `spec` takes with as many workers as its quorum; 0 when it cannot be. */
-uint64_t fps_arena_bytes(const fps_arena_spec *spec);
-
-/* Pure: the bytes of a row in such a table, of which its values and slots are all but 16 to 31. */
-uint64_t fps_table_row_bytes(const fps_table_layout *table);
+static inline fps_word *fps_row_key(uint8_t *row) { return (fps_word *)(void *)row; }
+static inline fps_word *fps_row_word(uint8_t *row) { return (fps_word *)(void *)row + 1; }
+static inline fps_word32 *fps_row_seen(uint8_t *row) { return (fps_word32 *)(void *)((fps_word *)(void *)row + 2); }
+static inline fps_word32 *fps_row_count(uint8_t *row) { return fps_row_seen(row) + 1; }
 
 /* Allocates, pre-faults, seals, initialises and locks the owner's life lock. Nothing is left behind on an error. */
 fps_status fps_arena_create(const fps_arena_spec *spec, fps_arena *out);
@@ -116,9 +88,9 @@ fps_status fps_arena_retire(const fps_arena *arena);
  * one after the other. */
 void fps_arena_close(fps_arena *arena);
 
-/* Gives memory to a version or a row that has none yet. Twice is as good as once. */
+/* Gives memory to a version or a tray that has none yet. Twice is as good as once. */
 fps_status fps_arena_back_version(const fps_arena *arena, uint32_t version);
-fps_status fps_arena_back_row(const fps_arena *arena, uint32_t rank);
+fps_status fps_arena_back_tray(const fps_arena *arena, uint32_t rank);
 
 /* Gives memory to [from, from + bytes) of a table, of which the first `backed` have some; answers in `backed` how many
  * have now. `from` is a multiple of 2 MiB. Huge pages where the kernel has them: it gives shared memory none by itself

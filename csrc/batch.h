@@ -6,8 +6,6 @@
 
 #include "status.h"
 
-#define FPS_BATCH_MAX (UINT32_C(1) << 30)
-
 /* Scratch for n keys. `next` links the places of one key, from `first` to `last`, in their order. */
 typedef struct fps_batch {
     uint32_t room;
@@ -19,8 +17,8 @@ typedef struct fps_batch {
     uint32_t *last;
     uint32_t *next;    /* by place; FPS_BATCH_END behind the last */
     uint32_t *missing; /* places, or what else an operation wants to remember of them */
-    uint32_t *seats;
-    uint8_t *sum; /* of the gradients of a row */
+    uint32_t *hashed;  /* by hash: 1 + one of the distinct keys, 0: none */
+    uint8_t *sum;      /* of the gradients of a row */
     uint32_t sum_bytes;
     void *memory;
 } fps_batch;

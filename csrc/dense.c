@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "copy.h"
+#include "redo.h"
 #include "stripe.h"
 
 #define READ_TRIES 3
@@ -50,18 +51,6 @@ static void pull_piece(const walk *w, const fps_span *span, uint64_t from, uint6
     out_of(w, out + buffer_at(span, from), fps_arena_stream(w->arena, stream) + from, to - from);
 }
 
-/* What is in the redo block becomes what the shard holds. */
-static void commit(const walk *w, uint64_t position, uint64_t bytes, uint32_t first, uint32_t last)
-{
-    uint32_t streams = first == 0 ? FPS_STREAMS_UP_TO(last) : FPS_STREAM_ALONE(last);
-    fps_store_release(&w->seat->cursor, FPS_CURSOR(position, streams, bytes)); /* SYNC redo-committed */
-    atomic_signal_fence(memory_order_seq_cst); /* a death cannot see the copy before the word */
-    for (uint32_t k = first; k <= last; k++)
-        fps_copy(fps_arena_stream(w->arena, k) + position, fps_arena_redo(w->arena, w->part->session->index, k), bytes);
-    atomic_signal_fence(memory_order_seq_cst);
-    fps_store_release(&w->seat->cursor, FPS_CURSOR(position + bytes, 0, 0));
-}
-
 static const uint8_t *in_buffer(const void *const *buffers, const fps_span *span, uint64_t position)
 {
     return (const uint8_t *)buffers[span->buffer] + buffer_at(span, position);
@@ -82,7 +71,7 @@ static void push_piece(const walk *w, const fps_span *span, uint64_t from, uint6
         if (call->pulled) state[1 + rule->n_slots] = in_buffer(call->pulled, span, from);
         rule->kernel(state, in_buffer(call->grads, span, from), results, (int64_t)(bytes / span->item_bytes), ahead,
                      uniforms);
-        commit(w, from, bytes, 0, rule->n_slots);
+        fps_redo_write_piece(w->part->session, from, FPS_STREAMS_UP_TO(rule->n_slots), bytes);
     }
 }
 
@@ -95,7 +84,7 @@ static void set_piece(const walk *w, const fps_span *span, uint64_t from, uint64
         bytes = to - from < w->block_bytes ? to - from : w->block_bytes;
         fps_copy(fps_arena_redo(w->arena, w->part->session->index, stream), in_buffer(w->call->grads, span, from),
                  bytes);
-        commit(w, from, bytes, stream, stream);
+        fps_redo_write_piece(w->part->session, from, FPS_STREAM_ALONE(stream), bytes);
     }
 }
 
@@ -150,8 +139,8 @@ static void begin_push(walk *w, uint32_t stripe)
         number = 0; /* a set is none of the shard's pushes */
     else
         part->version = number;
-    fps_store_relaxed(&w->seat->cursor, FPS_CURSOR(part->position, 0, 0));
-    atomic_signal_fence(memory_order_seq_cst); /* never the mark beside the cursor of the push before */
+    fps_redo_begin(w->seat, part->position);
+    atomic_signal_fence(memory_order_seq_cst); /* never the mark beside the position of the push before */
     fps_store32_relaxed(&w->arena->stripes[stripe].writer, w->part->session->index + 1);
     fps_store_relaxed(&w->seat->begun_version, number);
     atomic_signal_fence(memory_order_seq_cst); /* never begun without a mark: the repair counts what died uncounted */
@@ -200,7 +189,7 @@ static fps_status run_stripes(walk *w, uint32_t stripe)
         behind.interrupted = NULL; /* nobody's signal handlers run under a lock, and no Ctrl-C leaves half a push */
         fps_status status = fps_stripe_enter(arena, stripe + 1, &behind);
         if (pushes) {
-            fps_store_release(&w->seat->cursor, FPS_CURSOR(stop, 0, 0)); /* behind a gap between spans, too */
+            fps_redo_done(w->seat, stop); /* behind a gap between spans, too */
             if (status == FPS_OK)
                 move_writer(w, stripe, stripe + 1);
             else
@@ -288,7 +277,7 @@ static fps_status number_push(walk *w)
     } else if (part->position == 0) {
         if (fps_load_relaxed(&w->seat->applied_seq) >= part->seq) return FPS_ALREADY;
         if (fps_load_relaxed(&w->seat->begun_seq) == part->seq) {
-            uint64_t position = FPS_CURSOR_POSITION(fps_load_relaxed(&w->seat->cursor));
+            uint64_t position = fps_load_relaxed(&w->seat->position);
             part->position = position < w->end ? position : w->end;
         }
         if (part->seq > part->session->seq) part->session->seq = part->seq;
@@ -332,8 +321,8 @@ static fps_status run_part(fps_call *call, fps_part *part, const fps_wait *entry
         if (status != FPS_OK) return status;
         if (writes && fps_load_relaxed(&w.seat->begun_seq) == part->seq) {
             /* the repair may have finished a block of the attempt that died */
-            uint64_t cursor = fps_load_acquire(&w.seat->cursor); /* SYNC redo-committed */
-            if (FPS_CURSOR_POSITION(cursor) > part->position) part->position = FPS_CURSOR_POSITION(cursor);
+            uint64_t position = fps_load_acquire(&w.seat->position); /* SYNC redo-done */
+            if (position > part->position) part->position = position;
         }
         *resumed = writes && part->position > 0;
         status = run_stripes(&w, stripe);
@@ -427,10 +416,10 @@ void fps_dense_begin(const fps_arena *arena, const fps_span *span, uint32_t stre
     }
 }
 
-void fps_dense_hyper(const fps_arena *arena, uint32_t row, double *values)
+void fps_dense_hyper(const fps_arena *arena, uint32_t set, double *values)
 {
     for (uint32_t i = 0; i < FPS_MAX_HYPER; i++) {
-        uint64_t bits = fps_load_relaxed(&arena->header->hyper[row][i]);
+        uint64_t bits = fps_load_relaxed(&arena->header->hyper[set][i]);
         memcpy(&values[i], &bits, sizeof bits);
     }
 }
@@ -438,11 +427,11 @@ void fps_dense_hyper(const fps_arena *arena, uint32_t row, double *values)
 void fps_dense_prepare(const fps_arena *arena, const fps_rule *rule, uint64_t step, double *uniforms)
 {
     double hyper[FPS_MAX_HYPER];
-    fps_dense_hyper(arena, rule->row, hyper);
+    fps_dense_hyper(arena, rule->hyper_set, hyper);
     rule->prepare(hyper, (double)step, uniforms);
 }
 
-fps_status fps_dense_configure(const fps_arena *arena, uint32_t row, uint32_t which, const double *values,
+fps_status fps_dense_configure(const fps_arena *arena, uint32_t set, uint32_t which, const double *values,
                                const fps_wait *wait)
 {
     fps_status status = fps_arena_state(arena);
@@ -452,7 +441,7 @@ fps_status fps_dense_configure(const fps_arena *arena, uint32_t row, uint32_t wh
     for (uint32_t i = 0; status == FPS_OK && i < FPS_MAX_HYPER; i++) {
         uint64_t bits;
         memcpy(&bits, &values[i], sizeof bits);
-        if (which >> i & 1) fps_store_relaxed(&arena->header->hyper[row][i], bits);
+        if (which >> i & 1) fps_store_relaxed(&arena->header->hyper[set][i], bits);
     }
     fps_stripe_leave(arena, 0);
     return status;

@@ -5,9 +5,8 @@
  * each other through one shard.
  *
  * A push works block by block. The kernel reads parameters and gradient and writes the new values to the session's redo
- * block, which stays in the first-level cache; `cursor` says that they are complete; then they are copied into place.
- * A process that dies before that word has changed nothing; one that dies after it has its copy finished by whoever
- * finds the lock abandoned. No block is ever half updated, and where the push stopped is known to the byte. */
+ * block, which stays in the first-level cache; from there they come into place by the steps of redo.h. So no block is
+ * ever half updated, and where a push stopped is known to the byte. */
 #ifndef FPS_DENSE_H
 #define FPS_DENSE_H
 
@@ -16,7 +15,6 @@
 
 #include "arena.h"
 #include "lock.h"
-#include "session.h"
 #include "status.h"
 
 #define FPS_MAX_UNIFORMS 32u
@@ -37,7 +35,7 @@ typedef struct fps_rule {
     fps_kernel kernel;
     fps_prepare prepare;
     uint32_t n_slots;
-    uint32_t row; /* of the arena's table of hyper-parameters */
+    uint32_t hyper_set; /* which of the arena's sets of hyper-parameters */
 } fps_rule;
 
 /* Which stream an operation is about: params, or one that each rule names. */
@@ -120,10 +118,10 @@ void fps_dense_fill(const fps_arena *arena, const fps_span *spans, uint32_t n_sp
 /* Sets a stream of one span to one value: for an arena that nobody else has opened yet. */
 void fps_dense_begin(const fps_arena *arena, const fps_span *span, uint32_t stream, double value);
 
-/* Changes hyper-parameters of a row for every push that enters from now on. Those whose bit in `which` is 0 stay. */
-fps_status fps_dense_configure(const fps_arena *arena, uint32_t row, uint32_t which, const double *values,
+/* Changes hyper-parameters of a set for every push that enters from now on. Those whose bit in `which` is 0 stay. */
+fps_status fps_dense_configure(const fps_arena *arena, uint32_t set, uint32_t which, const double *values,
                                const fps_wait *wait);
-void fps_dense_hyper(const fps_arena *arena, uint32_t row, double *values);
+void fps_dense_hyper(const fps_arena *arena, uint32_t set, double *values);
 
 /* The uniforms of a rule for the push of this number. */
 void fps_dense_prepare(const fps_arena *arena, const fps_rule *rule, uint64_t step, double *uniforms);

@@ -23,8 +23,8 @@ uint32_t fps_index_next(const fps_index *index, fps_search *search)
         while (search->matches != 0) {
             uint32_t i = (uint32_t)__builtin_ctz(search->matches);
             search->matches &= search->matches - 1;
-            uint64_t slot = fps_load_acquire(bucket_at(index, search->bucket) + i); /* SYNC row-born */
-            if (FPS_SLOT_TAG(slot) == search->tag && (uint32_t)slot != 0 && slot != FPS_SLOT_GRAVE)
+            uint64_t slot = fps_load_acquire(bucket_at(index, search->bucket) + i); /* SYNC row-created */
+            if (FPS_SLOT_TAG(slot) == search->tag && (uint32_t)slot != 0 && slot != FPS_SLOT_TOMBSTONE)
                 return FPS_SLOT_ROW(slot);
         }
         if (search->last || ++looked > index->n_buckets) return FPS_NO_ROW;
@@ -41,7 +41,7 @@ uint32_t fps_index_first(const fps_index *index, uint32_t tag, fps_search *searc
     return fps_index_next(index, search);
 }
 
-/* Into the first bucket with a slot that has no row; answers whether that had been a grave. */
+/* Into the first bucket with a slot that has no row; answers whether that had been a tombstone. */
 static bool put(fps_word *slots, uint32_t n_buckets, uint64_t slot)
 {
     fps_index index = {.slots = slots, .n_buckets = n_buckets};
@@ -49,9 +49,9 @@ static bool put(fps_word *slots, uint32_t n_buckets, uint64_t slot)
         for (uint32_t i = 0; i < FPS_BUCKET_SLOTS; i++) {
             fps_word *at = &slots[(size_t)b * FPS_BUCKET_SLOTS + i];
             uint64_t found = fps_load_relaxed(at);
-            if (found != FPS_SLOT_EMPTY && found != FPS_SLOT_GRAVE) continue;
-            fps_store_release(at, slot); /* SYNC row-born */
-            return found == FPS_SLOT_GRAVE;
+            if (found != FPS_SLOT_EMPTY && found != FPS_SLOT_TOMBSTONE) continue;
+            fps_store_release(at, slot); /* SYNC row-created */
+            return found == FPS_SLOT_TOMBSTONE;
         }
     }
 }
@@ -81,9 +81,9 @@ static fps_status build(const fps_arena *arena, const fps_table *t, uint64_t n_b
     fps_word *const slots = words(t, generation);
     for (uint64_t i = 0; i < (uint64_t)old.n_buckets * FPS_BUCKET_SLOTS; i++) {
         uint64_t slot = fps_load_relaxed(&old.slots[i]);
-        if (slot != FPS_SLOT_EMPTY && slot != FPS_SLOT_GRAVE) put(slots, (uint32_t)n_buckets, slot);
+        if (slot != FPS_SLOT_EMPTY && slot != FPS_SLOT_TOMBSTONE) put(slots, (uint32_t)n_buckets, slot);
     }
-    fps_store_relaxed(&control->graves, 0);
+    fps_store_relaxed(&control->tombstones, 0);
     fps_store_release(&control->index, FPS_INDEX(generation, n_buckets)); /* SYNC index-swap */
     fps_count(&control->rebuilt, 1);
     if (old.n_buckets > 0) fps_arena_release(arena, t->index[(generation + 1) & 1], t->layout.index_stride);
@@ -94,7 +94,7 @@ static fps_status build(const fps_arena *arena, const fps_table *t, uint64_t n_b
 bool fps_index_has_room(const fps_table *t, uint64_t more)
 {
     const fps_index index = fps_index_of(t, fps_load_relaxed(&t->control->index));
-    const uint64_t taken = fps_load_relaxed(&t->control->live) + fps_load_relaxed(&t->control->graves);
+    const uint64_t taken = fps_load_relaxed(&t->control->live) + fps_load_relaxed(&t->control->tombstones);
     return taken + more <= most_rows(index.n_buckets);
 }
 
@@ -113,7 +113,7 @@ void fps_index_insert(const fps_table *t, uint32_t tag, uint32_t row)
     const uint64_t word = fps_load_relaxed(&t->control->index);
     const fps_index index = fps_index_of(t, word);
     if (put(words(t, FPS_INDEX_GENERATION(word)), index.n_buckets, FPS_SLOT(tag, row)))
-        fps_store_relaxed(&t->control->graves, fps_load_relaxed(&t->control->graves) - 1);
+        fps_store_relaxed(&t->control->tombstones, fps_load_relaxed(&t->control->tombstones) - 1);
 }
 
 void fps_index_remove(const fps_table *t, uint32_t tag, uint32_t row)
@@ -128,9 +128,9 @@ void fps_index_remove(const fps_table *t, uint32_t tag, uint32_t row)
         fps_word *bucket = &slots[(size_t)search.bucket * FPS_BUCKET_SLOTS];
         for (uint32_t i = 0; i < FPS_BUCKET_SLOTS; i++) {
             if (fps_load_relaxed(&bucket[i]) != wanted) continue;
-            /* Searches end in a bucket that has an empty slot anyway: then there is no need for a grave. */
-            fps_store_release(&bucket[i], search.last ? FPS_SLOT_EMPTY : FPS_SLOT_GRAVE);
-            if (!search.last) fps_count(&t->control->graves, 1);
+            /* Searches end in a bucket that has an empty slot anyway: then there is no need for a tombstone. */
+            fps_store_release(&bucket[i], search.last ? FPS_SLOT_EMPTY : FPS_SLOT_TOMBSTONE);
+            if (!search.last) fps_count(&t->control->tombstones, 1);
             return;
         }
     }

@@ -5,7 +5,7 @@
  * finds a row by its tag compares the key there, which it reads with the row anyway; in a table of 10 million rows one
  * row in 400 shares its tag with another.
  *
- * Anybody searches without a lock. Changes are made with the table's births lock held. */
+ * Anybody searches without a lock. Changes are made with the table's lock held. */
 #ifndef FPS_INDEX_H
 #define FPS_INDEX_H
 
@@ -24,7 +24,7 @@
 #define FPS_SLOT_TAG(slot) ((uint32_t)((slot) >> 32))
 #define FPS_SLOT_ROW(slot) ((uint32_t)(slot) - 1u) /* of a slot that has one */
 #define FPS_SLOT_EMPTY UINT64_C(0)                 /* a search ends at a bucket that has one */
-#define FPS_SLOT_GRAVE ((uint64_t)UINT32_MAX)      /* had a row; a search goes on behind it */
+#define FPS_SLOT_TOMBSTONE ((uint64_t)UINT32_MAX)  /* had a row; a search goes on behind it */
 #define FPS_NO_ROW UINT32_MAX
 
 typedef struct fps_index {
@@ -96,7 +96,7 @@ static inline void fps_index_match(const fps_word *bucket, uint32_t tag, uint32_
 uint32_t fps_index_first(const fps_index *index, uint32_t tag, fps_search *search);
 uint32_t fps_index_next(const fps_index *index, fps_search *search);
 
-/* The births lock is held for what follows. */
+/* The table's lock is held for what follows. */
 
 bool fps_index_has_room(const fps_table *t, uint64_t more);
 

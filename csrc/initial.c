@@ -144,13 +144,15 @@ __attribute__((target("avx512f,avx512dq,avx512vl"))) static void fill_wide(const
     fill(l, key, values);
 }
 
+#endif
+
 void fps_initial_fill(const fps_table_layout *l, uint64_t key, void *values)
 {
-    if (__builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+#if defined(__x86_64__) && defined(__GNUC__)
+    if (__builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
         fill_wide(l, key, values);
-    else
-        fill(l, key, values);
-}
-#else
-void fps_initial_fill(const fps_table_layout *l, uint64_t key, void *values) { fill(l, key, values); }
+        return;
+    }
 #endif
+    fps_initial_fill_anywhere(l, key, values);
+}

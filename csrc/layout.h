@@ -6,14 +6,14 @@
  *         |              hyper[rules][hyper-parameters], by stripe 0's lock  |
  *   4096  +------------------------------------------------------------------+
  *         | fps_table_layout[n_tables]   what each table is (immutable)      |
- *         | fps_control[n_tables]        births lock, index, counters: pages |
+ *         | fps_control[n_tables]        the table's lock, index, counters   |
  *         +------------------------------------------------------------------+ a multiple of 4096
  *         | fps_seat[n_sessions]      a session: life lock, record, meters   |
  *         +------------------------------------------------------------------+
  *         | fps_stripe[n_stripes]     a robust lock, who writes under it     |
  *         +------------------------------------------------------------------+
  *         | fps_board, fps_member[n_members]    clocks and rounds (shard 0)  |
- *         | fps_row[n_rows]           what is known of each row of a round   |
+ *         | fps_tray[n_members]       what is known of each worker's tray    |
  *         +------------------------------------------------------------------+ at 3072 mod 4096
  *         | redo[n_sessions][redo_bytes]    results on their way into place  |
  *         +------------------------------------------------------------------+ at 2048 mod 4096
@@ -22,14 +22,14 @@
  *         | slots[n_slots][slot_stride]     a rule's per-parameter state     |
  *         +------------------------------------------------------------------+ fixed_bytes, a multiple of 4096
  *         | further versions of params and slots, version_stride apart       |
- *         | rows[n_members][row_stride]     gradients of a round             |
+ *         | trays[n_members][tray_stride]    a worker's gradient of a round   |
  *         +------------------------------------------------------------------+ a multiple of 2 MiB, as are all that
  * follow | of each table: its index, twice; its rows                        |
  *         +------------------------------------------------------------------+ total_bytes, a multiple of 4096
  *
  * What lies behind fixed_bytes is a hole in the file until it is needed. Versions and gradients of rounds exist only
  * where updates are applied in rounds: the second version has memory from the beginning, a third one when somebody
- * holds the one before the last, a row when its worker's first gradient comes. A table has address space for the most
+ * holds the one before the last, a tray when its worker's first gradient comes. A table has address space for the most
  * rows that it may ever hold, so nothing moves and nobody maps anything again when it grows. Its memory comes in pieces
  * of 2 MiB, which the kernel can make huge pages of (fps_arena_extend).
  *
@@ -56,7 +56,7 @@
 #include "sync.h"
 
 #define FPS_MAGIC UINT64_C(0x00315350545341ff) /* ff 'A' 'S' 'T' 'P' 'S' '1' 00 */
-#define FPS_FORMAT_VERSION 6u
+#define FPS_FORMAT_VERSION 7u
 #define FPS_PAGE 4096u
 #define FPS_BLOCK_BYTES 4096u /* one kernel call, the unit that a death leaves whole; layout.block_bytes decides */
 #define FPS_BLOCK_MAX_BYTES (2 * FPS_BLOCK_BYTES)
@@ -76,33 +76,16 @@
 #define FPS_MIN_BUCKETS 64u
 #define FPS_READY 0x52454459u
 
-/* `cursor` of a session: the position of its push in params (bytes), how many bytes from there are committed in the
- * redo block but perhaps not yet copied, and into which streams they go: stream 0 is params, stream k slot k - 1. One
- * word, so that all change at once. Bytes are multiples of 4. */
-#define FPS_CURSOR(position, streams, committed)                                                                       \
-    (((uint64_t)(position) / 4 << 18) | ((uint64_t)(streams) << 13) | (uint64_t)(committed) / 4)
-#define FPS_CURSOR_POSITION(cursor) (((cursor) >> 18) * 4)
-#define FPS_CURSOR_STREAMS(cursor) ((uint32_t)((cursor) >> 13) & 31u)
-#define FPS_CURSOR_COMMITTED(cursor) (((cursor) & ((UINT64_C(1) << 13) - 1)) * 4)
-#define FPS_STREAMS_UP_TO(last) (last)      /* params and the slots up to stream `last` */
-#define FPS_STREAM_ALONE(one) (16u + (one)) /* this stream and no other */
-
 /* `current`: one word, so that readers get both at once. */
 #define FPS_CURRENT(round, version) ((uint64_t)(round) << 8 | (version))
 #define FPS_CURRENT_ROUND(current) ((current) >> 8)
 #define FPS_CURRENT_VERSION(current) ((uint32_t)(current) & 255u)
 
 /* The word of a table's row, so that all of it changes at once: who writes it (seat + 1, 0: nobody), whether the row is
- * nobody's, and how often it was written. */
+ * free, and how often it was written. */
 #define FPS_ROW_WRITER(word) ((uint32_t)(word) & 0xfffu)
-#define FPS_ROW_DEAD UINT64_C(0x1000)
+#define FPS_ROW_FREE UINT64_C(0x1000)
 #define FPS_ROW_ONCE UINT64_C(0x2000) /* one more time written */
-
-/* The record of the row that a session writes: table, whether its new values are complete in the redo block, row. */
-#define FPS_WRITES(table, row) (((uint64_t)(table) + 1) << 34 | (row))
-#define FPS_WRITES_COMMITTED (UINT64_C(1) << 33)
-#define FPS_WRITES_TABLE(record) ((uint32_t)((record) >> 34))
-#define FPS_WRITES_ROW(record) ((uint32_t)(record))
 
 /* `index` of a table: how often it was built, which says in which of the two places it lies, and its buckets. */
 #define FPS_INDEX(generation, buckets) ((uint64_t)(generation) << 32 | (buckets))
@@ -169,8 +152,8 @@ typedef struct fps_layout {
     uint64_t board_offset;
     uint64_t fixed_bytes;
     uint64_t version_stride;
-    uint64_t rows_offset;
-    uint64_t row_stride;
+    uint64_t trays_offset;
+    uint64_t tray_stride;
     uint32_t n_tables;
     uint32_t unused;
     uint64_t checksum; /* FNV-1a of the bytes before it */
@@ -265,12 +248,12 @@ typedef struct fps_seat {
     /* 64: the record of the push under way */
     fps_word begun_seq;       /* the sequence number of the last push begun */
     fps_word applied_seq;     /* the sequence number of the last push applied to the end */
-    fps_word cursor;          /* where the push stands */
+    fps_word position;        /* how far it has come: bytes of params, or rows in the order of its keys */
     fps_word interrupted_seq; /* set by whoever recovers this session's locks */
     fps_word begun_version;   /* the number in the shard of the last push begun: a rule's `step` */
     fps_word pins;            /* bit v: this session reads version v, which nobody may write meanwhile */
-    fps_word writes;          /* FPS_WRITES: the row of a table that it writes; 0: none */
-    fps_word rows_done;       /* how many rows of the push under way, in the order of its keys */
+    fps_word redo;            /* what the redo block holds, and whether that is complete: csrc/redo.h */
+    uint8_t pad1[8];
 
     /* 128 */
     fps_meters meters;
@@ -310,24 +293,24 @@ typedef struct fps_member {
     uint8_t pad1[8];
 } fps_member;
 
-/* The round, and how many gradients are in the member's row for it. The one before stays readable until this one
+/* The round, and how many gradients are in the member's tray for it. The one before stays readable until this one
  * closes. */
 #define FPS_GIVEN(round, weight) (((uint64_t)(round) + 1) << 16 | (weight))
 #define FPS_GIVEN_MAX 65535u
 
-/* What is in a worker's row of gradients, or on its way there. */
-typedef struct fps_row {
+/* A worker's tray: what lies in it, or is on its way there, for a round. */
+typedef struct fps_tray {
     pthread_mutex_t lock;
     uint8_t pad0[64 - sizeof(pthread_mutex_t)];
 
-    /* 64: under the lock; readers of the row rely on the board's decision instead */
+    /* 64: under the lock; readers of the tray rely on the board's decision instead */
     fps_word generation; /* of the rank, when it wrote; what an older one sends is refused */
     fps_word attempt;    /* the last of that generation that was made whole */
     fps_word round;
     fps_word number; /* gradients in it */
     fps_word32 backed;
     uint8_t pad1[28];
-} fps_row;
+} fps_tray;
 
 typedef struct fps_board {
     pthread_mutex_t lock;
@@ -350,21 +333,21 @@ typedef struct fps_board {
 
 /* A table's words: a page each. */
 typedef struct fps_control {
-    pthread_mutex_t births; /* held by whoever adds or removes rows */
+    pthread_mutex_t lock; /* held by whoever adds or removes rows */
     uint8_t pad0[64 - sizeof(pthread_mutex_t)];
 
-    /* 64: read by every operation, written with the births lock held */
+    /* 64: read by every operation, written with the table's lock held */
     fps_word index;           /* FPS_INDEX */
     fps_word live;            /* rows that the index knows */
     fps_word high;            /* rows [0, high) were used at some time */
-    fps_word free;            /* 1 + the first of those that are nobody's; each one's key is 1 + the next; 0: none */
-    fps_word graves;          /* slots of the index that only a new one will use again */
+    fps_word free;            /* 1 + the first of the free ones, each of which has as its key 1 + the next; 0: none */
+    fps_word tombstones;      /* slots of the index that only a new one will use again */
     fps_word index_backed[2]; /* bytes that have memory */
     fps_word rows_backed;
 
-    /* 128: counted with the births lock held */
-    fps_word born;
-    fps_word evicted;
+    /* 128: counted with the table's lock held */
+    fps_word rows_created;
+    fps_word rows_removed;
     fps_word rebuilt;
     fps_word created_ns; /* CLOCK_MONOTONIC: from when rows count time */
     uint8_t pad1[32];
@@ -373,7 +356,7 @@ typedef struct fps_control {
     fps_word version; /* pushes: a rule's `step` */
     uint8_t pad2[56];
 
-    /* 256: written with the births lock held: a change is made in the set that nobody reads, and then counted */
+    /* 256: written with the table's lock held: a change is made in the set that nobody reads, and then counted */
     fps_word hyper_changes; /* modulo 2: which set is read */
     fps_word hyper[2][FPS_MAX_HYPER];
     uint8_t pad3[FPS_PAGE - 256 - 8 - 2 * 8 * FPS_MAX_HYPER];
@@ -396,12 +379,10 @@ static_assert(sizeof(fps_control) == FPS_PAGE, "control");
 static_assert(FPS_MAX_SESSIONS < 0xfffu, "a seat fits a row's word");
 static_assert(offsetof(fps_stripe, sequence) == 64 && sizeof(fps_stripe) == 128, "stripe");
 static_assert(offsetof(fps_member, clock) == 64 && sizeof(fps_member) == 128, "member");
-static_assert(offsetof(fps_row, generation) == 64 && sizeof(fps_row) == 128, "row");
+static_assert(offsetof(fps_tray, generation) == 64 && sizeof(fps_tray) == 128, "tray");
 static_assert(FPS_MAX_VERSIONS <= 32, "versions fit the words of bits");
 static_assert(offsetof(fps_board, progress) == 64 && offsetof(fps_board, started) == 128, "board");
 static_assert(sizeof(fps_board) == 192, "board");
-static_assert(FPS_BLOCK_MAX_BYTES / 4 < (1u << 13), "a committed block fits the cursor");
-static_assert(FPS_MAX_SLOTS < 16u, "a stream fits the cursor");
 
 static inline uint64_t fps_page_up(uint64_t bytes) { return (bytes + FPS_PAGE - 1) / FPS_PAGE * FPS_PAGE; }
 static inline uint64_t fps_huge_up(uint64_t bytes)

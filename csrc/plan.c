@@ -1,6 +1,6 @@
-/* What lies where in an arena: a function of what is asked for. Pure. */
-#include "arena.h"
+#include "plan.h"
 
+#include <stdbool.h>
 #include <string.h>
 
 #define REDO_RESIDUE 3072u
@@ -137,16 +137,16 @@ fps_status fps_arena_plan(const fps_arena_spec *spec, fps_layout *out, fps_table
     out->policy = spec->policy;
     out->board_offset = out->stripes_offset + n_stripes * sizeof(fps_stripe);
     uint64_t board_end = out->board_offset + sizeof(fps_board) + out->n_members * sizeof(fps_member);
-    if (rounds) board_end += out->n_members * sizeof(fps_row);
+    if (rounds) board_end += out->n_members * sizeof(fps_tray);
     out->redo_offset = residue_up(board_end, REDO_RESIDUE);
     out->params_offset = residue_up(out->redo_offset + (uint64_t)out->n_sessions * out->redo_bytes, PARAMS_RESIDUE);
     out->slot_stride = fps_page_up(out->params_bytes) + FPS_STREAM_APART;
     out->slots_offset = residue_up(out->params_offset + out->params_bytes, PARAMS_RESIDUE + FPS_STREAM_APART);
     out->fixed_bytes = fps_page_up(out->slots_offset + out->n_slots * out->slot_stride);
     out->version_stride = fps_page_up(out->fixed_bytes - out->params_offset);
-    out->rows_offset = residue_up(out->fixed_bytes + (out->n_versions - 1) * out->version_stride, PARAMS_RESIDUE);
-    out->row_stride = fps_page_up(out->params_bytes);
-    out->total_bytes = rounds ? fps_page_up(out->rows_offset + out->n_members * out->row_stride) : out->fixed_bytes;
+    out->trays_offset = residue_up(out->fixed_bytes + (out->n_versions - 1) * out->version_stride, PARAMS_RESIDUE);
+    out->tray_stride = fps_page_up(out->params_bytes);
+    out->total_bytes = rounds ? fps_page_up(out->trays_offset + out->n_members * out->tray_stride) : out->fixed_bytes;
     for (uint32_t i = 0; i < out->n_tables; i++) {
         uint64_t control = controls_offset + i * (uint64_t)FPS_PAGE;
         uint64_t end = plan_table(&spec->tables[i], out->total_bytes, control, &tables[i]);
@@ -164,8 +164,8 @@ uint64_t fps_arena_bytes(const fps_arena_spec *spec)
     fps_table_layout tables[FPS_MAX_TABLES];
     if (fps_arena_plan(spec, &layout, tables) != FPS_OK) return 0;
     if (layout.n_versions == 1) return layout.fixed_bytes;
-    uint32_t rows = spec->policy.quorum < spec->n_members ? spec->policy.quorum : spec->n_members;
-    return layout.fixed_bytes + layout.version_stride + rows * layout.row_stride;
+    uint32_t trays = spec->policy.quorum < spec->n_members ? spec->policy.quorum : spec->n_members;
+    return layout.fixed_bytes + layout.version_stride + trays * layout.tray_stride;
 }
 
 /* The layout is a function of a few of its fields: what differs from that function's answer is not ours to map. */

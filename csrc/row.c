@@ -4,27 +4,22 @@
 #include <errno.h>
 #include <time.h>
 
-#include "table.h"
+#include "rowset.h"
 
 #define SPINS 64u
 #define NAP_NS 50000
 #define ASK_NAPS 1000u
 
-/* The repair of a row of the dead, with the births lock held so that nobody else is at it: the writer's mark stays
- * until the row is whole, so a repair that dies is begun again. */
+/* The repair of a row whose writer died, with the table's lock held so that nobody else is at it: the writer's mark
+ * stays until the row is whole, so a repair that dies is begun again. */
 static void finish(const fps_arena *arena, const fps_table *t, uint32_t row, uint32_t seat)
 {
-    fps_seat *dead = &arena->seats[seat];
     fps_word *word = fps_row_word(fps_row_at(t, row));
-    uint64_t found = fps_load_acquire(word), record = fps_load_acquire(&dead->writes); /* SYNC row-committed */
+    const uint64_t found = fps_load_acquire(word); /* SYNC row-handover */
     if (FPS_ROW_WRITER(found) != seat + 1) return;
-    if (record == (FPS_WRITES(t->number, row) | FPS_WRITES_COMMITTED)) {
-        memcpy(fps_row_at(t, row) + t->head_bytes, fps_row_redo(arena, seat), t->layout.row_bytes - t->head_bytes);
-        fps_store_release(&dead->writes, FPS_WRITES(t->number, row));
-        fps_count(&dead->rows_done, 1);
-    }
+    fps_redo_finish_row(arena, seat, t, row);
     atomic_fetch_add_explicit(&arena->header->recovered_locks, 1, memory_order_relaxed);
-    fps_store_release(word, (found & ~UINT64_C(0xfff)) + FPS_ROW_ONCE); /* SYNC burial, row-handover, row-sequence */
+    fps_store_release(word, (found & ~UINT64_C(0xfff)) + FPS_ROW_ONCE); /* SYNC repaired, row-handover, row-sequence */
 }
 
 /* Nobody has the seat: its owner died, or whoever took it over after that gave it back. */
@@ -33,8 +28,8 @@ static bool deserted(const fps_seat *seat)
     return fps_lock_abandoned(&seat->life) || fps_lock_holder(&seat->life) == 0;
 }
 
-/* With the births lock held, the mark of the dead stays: and as long as it does, nobody keeps their seat. A mark that
- * is found before the seat is found to be theirs is no later owner's. */
+/* With the table's lock held the dead writer's mark stays, and as long as it does nobody keeps its seat. A mark that is
+ * found before the seat is found deserted is no later owner's. */
 static void finish_if_deserted(const fps_arena *arena, const fps_table *t, uint32_t row, uint32_t seat)
 {
     pthread_mutex_t *life = &arena->seats[seat].life;
@@ -43,7 +38,7 @@ static void finish_if_deserted(const fps_arena *arena, const fps_table *t, uint3
         finish(arena, t, row, seat);
         return;
     }
-    /* Not marked as that of the dead: the life lock keeps others from opening it meanwhile. */
+    /* Its life lock no longer says that it died: taking it keeps others from opening the seat meanwhile. */
     const int error = deserted(&arena->seats[seat]) ? pthread_mutex_trylock(life) : EBUSY;
     if (error == EOWNERDEAD) pthread_mutex_consistent(life);
     if (error != 0 && error != EOWNERDEAD) return;
@@ -53,10 +48,10 @@ static void finish_if_deserted(const fps_arena *arena, const fps_table *t, uint3
 
 static fps_status repair(const fps_arena *arena, const fps_table *t, uint32_t row, uint32_t seat, const fps_wait *wait)
 {
-    fps_status status = fps_table_enter(arena, t, wait);
+    fps_status status = fps_rowset_enter(arena, t, wait);
     if (status != FPS_OK) return status;
     finish_if_deserted(arena, t, row, seat);
-    fps_table_leave(t);
+    fps_rowset_leave(t);
     return FPS_OK;
 }
 
@@ -90,27 +85,24 @@ fps_status fps_row_read_surely(const fps_arena *arena, const fps_table *t, uint3
     }
 }
 
-/* The row that a session says it writes, and whether it does; with its table's number + 1, 0 when there is none. */
-static uint32_t written(const fps_arena *arena, uint32_t seat, uint32_t *row)
+/* The row that a session's record names, if it holds that row; with its table, NULL when there is none. */
+static const fps_table *written(const fps_arena *arena, uint32_t seat, uint32_t *row)
 {
-    const uint64_t record = fps_load_relaxed(&arena->seats[seat].writes);
-    const uint32_t table = FPS_WRITES_TABLE(record);
-    *row = FPS_WRITES_ROW(record);
-    if (table == 0 || table > arena->layout.n_tables || *row >= arena->tables[table - 1].layout.max_rows) return 0;
-    const fps_table *t = &arena->tables[table - 1];
-    return FPS_ROW_WRITER(fps_load_acquire(fps_row_word(fps_row_at(t, *row)))) == seat + 1 ? table
-                                                                                           : 0; /* SYNC burial */
+    const fps_table *t = fps_redo_named_row(arena, seat, row);
+    if (!t) return NULL;
+    const uint64_t found = fps_load_acquire(fps_row_word(fps_row_at(t, *row))); /* SYNC repaired */
+    return FPS_ROW_WRITER(found) == seat + 1 ? t : NULL;
 }
 
-uint32_t fps_row_written(const fps_arena *arena, uint32_t seat)
+const fps_table *fps_row_written(const fps_arena *arena, uint32_t seat)
 {
     uint32_t row;
     return written(arena, seat, &row);
 }
 
-fps_status fps_row_bury(const fps_arena *arena, uint32_t seat, const fps_wait *wait)
+fps_status fps_row_repair(const fps_arena *arena, uint32_t seat, const fps_wait *wait)
 {
     uint32_t row;
-    const uint32_t table = written(arena, seat, &row);
-    return table == 0 ? FPS_OK : repair(arena, &arena->tables[table - 1], row, seat, wait);
+    const fps_table *t = written(arena, seat, &row);
+    return t ? repair(arena, t, row, seat, wait) : FPS_OK;
 }

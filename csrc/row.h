@@ -1,9 +1,9 @@
 /* Rows of a table: their lock, what a reader relies on, and their repair after a death.
  *
  * The row is the unit of everything: it is read and written whole. Its word holds the lock (who writes) and the
- * sequence lock (how often it was written). A writer computes to its session's redo block, marks it as complete in its
- * record and copies it into place, as for a block of a shard (dense.h); it holds one row at a time. So a process that
- * dies has changed nothing, or all that it wanted to: whoever meets its lock on a row finishes the copy. */
+ * sequence lock (how often it was written). A writer goes by way of its session's redo block (redo.h) and holds one row
+ * at a time. So a process that dies has changed nothing, or all that it wanted to: whoever meets its lock on a row
+ * finishes the copy. */
 #ifndef FPS_ROW_H
 #define FPS_ROW_H
 
@@ -14,20 +14,10 @@
 #include "arena.h"
 #include "copy.h"
 #include "lock.h"
-#include "session.h"
+#include "redo.h"
 #include "sync.h"
 
 typedef enum fps_read { FPS_READ_DONE = 0, FPS_READ_GONE, FPS_READ_BUSY } fps_read;
-
-static inline uint8_t *fps_row_at(const fps_table *t, uint32_t row)
-{
-    return t->rows + (uint64_t)row * t->layout.row_bytes;
-}
-
-static inline fps_word *fps_row_key(uint8_t *row) { return (fps_word *)(void *)row; }
-static inline fps_word *fps_row_word(uint8_t *row) { return (fps_word *)(void *)row + 1; }
-static inline fps_word32 *fps_row_seen(uint8_t *row) { return (fps_word32 *)(void *)((fps_word *)(void *)row + 2); }
-static inline fps_word32 *fps_row_count(uint8_t *row) { return fps_row_seen(row) + 1; }
 
 /* The time as rows of the table know it: from 1 on. */
 static inline uint32_t fps_row_now(const fps_table *t)
@@ -43,12 +33,6 @@ static inline void fps_row_track(uint8_t *row, uint32_t now, uint32_t times)
     atomic_fetch_add_explicit(fps_row_count(row), times, memory_order_relaxed);
 }
 
-/* A session's new values of a row, in the order of the row: those of stream k at table->at[k] - table->head_bytes. */
-static inline uint8_t *fps_row_redo(const fps_arena *arena, uint32_t seat)
-{
-    return arena->redo + (uint64_t)seat * arena->layout.redo_bytes;
-}
-
 /* Takes the lock of the row if it is `key`'s: FPS_OK with its word in `*word`; FPS_ALREADY when the row is not, or no
  * longer, that of the key; FPS_BUSY when somebody writes it. */
 static inline fps_status fps_row_try(const fps_session *session, const fps_table *t, uint32_t row, uint64_t key,
@@ -57,8 +41,8 @@ static inline fps_status fps_row_try(const fps_session *session, const fps_table
     uint8_t *at = fps_row_at(t, row);
     uint64_t found = fps_load_relaxed(fps_row_word(at));
     if (FPS_ROW_WRITER(found) != 0) return FPS_BUSY;
-    if ((found & FPS_ROW_DEAD) != 0) return FPS_ALREADY;
-    fps_store_relaxed(&session->seat->writes, FPS_WRITES(t->number, row)); /* the exchange below shows it first */
+    if ((found & FPS_ROW_FREE) != 0) return FPS_ALREADY;
+    fps_redo_name_row(session->seat, t, row); /* the exchange below shows it first */
     if (!atomic_compare_exchange_strong_explicit(fps_row_word(at), &found, found | (session->index + 1),
                                                  memory_order_acq_rel, memory_order_relaxed)) /* SYNC row-handover */
         return FPS_BUSY;
@@ -73,18 +57,6 @@ static inline fps_status fps_row_try(const fps_session *session, const fps_table
 static inline void fps_row_leave(const fps_table *t, uint32_t row, uint64_t word)
 {
     fps_store_release(fps_row_word(fps_row_at(t, row)), word); /* SYNC row-handover, row-sequence */
-}
-
-/* The redo block becomes the row: all of it, or one stream. */
-static inline void fps_row_commit(const fps_session *session, const fps_table *t, uint32_t row)
-{
-    const uint64_t record = FPS_WRITES(t->number, row);
-    fps_store_release(&session->seat->writes, record | FPS_WRITES_COMMITTED); /* SYNC row-committed */
-    atomic_signal_fence(memory_order_seq_cst);
-    memcpy(fps_row_at(t, row) + t->head_bytes, fps_row_redo(session->arena, session->index),
-           t->layout.row_bytes - t->head_bytes);
-    atomic_signal_fence(memory_order_seq_cst);
-    fps_store_release(&session->seat->writes, record);
 }
 
 /* ThreadSanitizer watches the library's memcpy, whoever calls it. */
@@ -106,7 +78,7 @@ fps_row_read(const fps_table *t, uint32_t row, uint64_t key, uint8_t *to, uint32
     uint8_t *at = fps_row_at(t, row);
     const uint64_t before = fps_load_acquire(fps_row_word(at)); /* SYNC row-sequence */
     if (FPS_ROW_WRITER(before) != 0) return FPS_READ_BUSY;
-    if ((before & FPS_ROW_DEAD) != 0 || fps_load_relaxed(fps_row_key(at)) != key) return FPS_READ_GONE;
+    if ((before & FPS_ROW_FREE) != 0 || fps_load_relaxed(fps_row_key(at)) != key) return FPS_READ_GONE;
     if (past)
         fps_copy_short(to, at + from, bytes);
     else
@@ -115,8 +87,8 @@ fps_row_read(const fps_table *t, uint32_t row, uint64_t key, uint8_t *to, uint32
     return fps_load_relaxed(fps_row_word(at)) == before ? FPS_READ_DONE : FPS_READ_BUSY;
 }
 
-/* The number behind that of the table in which the session of a seat holds a row now; 0: it holds none. */
-uint32_t fps_row_written(const fps_arena *arena, uint32_t seat);
+/* The table in which the session of a seat holds a row now; NULL: it holds none. */
+const fps_table *fps_row_written(const fps_arena *arena, uint32_t seat);
 
 /* What to do when a row is busy: spin, then sleep; repairs it when its writer died. FPS_OK: try again. `*tries` counts,
  * from 0. */
@@ -128,6 +100,6 @@ fps_status fps_row_read_surely(const fps_arena *arena, const fps_table *t, uint3
                                uint32_t from, uint32_t bytes, const fps_wait *wait);
 
 /* Repairs the row that the dead owner of this seat was writing, if there is one. */
-fps_status fps_row_bury(const fps_arena *arena, uint32_t seat, const fps_wait *wait);
+fps_status fps_row_repair(const fps_arena *arena, uint32_t seat, const fps_wait *wait);
 
 #endif

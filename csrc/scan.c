@@ -3,17 +3,17 @@
 #include "hash.h"
 #include "index.h"
 #include "row.h"
-#include "table.h"
+#include "rowset.h"
 
 void fps_scan_find(const fps_table *t, const uint64_t *keys, uint32_t n, uint32_t *rows)
 {
-    for (uint32_t i = 0; i < n; i++) rows[i] = fps_table_search(t, keys[i], fps_hash(keys[i]));
+    for (uint32_t i = 0; i < n; i++) rows[i] = fps_rowset_search(t, keys[i], fps_hash(keys[i]));
 }
 
 void fps_scan_seen(const fps_table *t, const uint64_t *keys, uint32_t n, uint32_t *seen)
 {
     for (uint32_t i = 0; i < n; i++) {
-        const uint32_t row = t->layout.tracked ? fps_table_search(t, keys[i], fps_hash(keys[i])) : FPS_NO_ROW;
+        const uint32_t row = t->layout.tracked ? fps_rowset_search(t, keys[i], fps_hash(keys[i])) : FPS_NO_ROW;
         seen[2 * i] = row == FPS_NO_ROW ? 0 : fps_load32_relaxed(fps_row_seen(fps_row_at(t, row)));
         seen[2 * i + 1] = row == FPS_NO_ROW ? 0 : fps_load32_relaxed(fps_row_count(fps_row_at(t, row)));
     }
@@ -28,7 +28,7 @@ static fps_status scan_row(const fps_arena *arena, const fps_table *t, uint32_t 
     for (uint32_t k = 0; k <= t->layout.n_slots; k++) whole |= streams[k] != NULL;
     for (uint32_t tries = 0;;) {
         const uint64_t before = fps_load_acquire(fps_row_word(at)); /* SYNC row-sequence */
-        if ((before & FPS_ROW_DEAD) != 0) return FPS_ALREADY;
+        if ((before & FPS_ROW_FREE) != 0) return FPS_ALREADY;
         fps_read got = whole && FPS_ROW_WRITER(before) != 0 ? FPS_READ_BUSY : FPS_READ_DONE;
         keys[n] = fps_load_relaxed(fps_row_key(at));
         for (uint32_t k = 0; k <= t->layout.n_slots && got == FPS_READ_DONE; k++)
@@ -41,7 +41,7 @@ static fps_status scan_row(const fps_arena *arena, const fps_table *t, uint32_t 
         }
         atomic_thread_fence(memory_order_acquire);
         const uint64_t behind = fps_load_relaxed(fps_row_word(at)); /* SYNC row-sequence */
-        if (!whole && (behind & FPS_ROW_DEAD) == 0 && fps_load_relaxed(fps_row_key(at)) == keys[n]) return FPS_OK;
+        if (!whole && (behind & FPS_ROW_FREE) == 0 && fps_load_relaxed(fps_row_key(at)) == keys[n]) return FPS_OK;
         if (whole && got == FPS_READ_DONE && behind == before) return FPS_OK;
         fps_status status = fps_row_wait(arena, t, row, wait, &tries);
         if (status != FPS_OK) return status;
@@ -52,7 +52,7 @@ fps_status fps_scan_rows(const fps_arena *arena, const fps_table *t, uint64_t *c
                          uint8_t *const *streams, uint32_t *seen, const fps_wait *wait, uint32_t *n)
 {
     fps_status status = fps_arena_state(arena);
-    uint64_t high = fps_load_acquire(&t->control->high); /* SYNC row-born */
+    uint64_t high = fps_load_acquire(&t->control->high); /* SYNC row-created */
     if (high > t->layout.max_rows) high = t->layout.max_rows;
     *n = 0;
     for (; status == FPS_OK && *cursor < high && *n < most; ++*cursor) {

@@ -17,7 +17,8 @@ void fps_scan_find(const fps_table *t, const uint64_t *keys, uint32_t n, uint32_
 void fps_scan_seen(const fps_table *t, const uint64_t *keys, uint32_t n, uint32_t *seen);
 
 /* Up to `most` rows from row `*cursor` on, which moves behind them: the end of the table when fewer come. streams[k]
- * may be NULL, as may `seen` (two words a row: when, how often). Rows that are born or end meanwhile may come or not.
+ * may be NULL, as may `seen` (two words a row: when, how often). Rows that are created or removed meanwhile may come or
+ * not.
  */
 fps_status fps_scan_rows(const fps_arena *arena, const fps_table *t, uint64_t *cursor, uint32_t most, uint64_t *keys,
                          uint8_t *const *streams, uint32_t *seen, const fps_wait *wait, uint32_t *n);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "life.h"
+#include "redo.h"
 #include "row.h"
 #include "stripe.h"
 
@@ -24,18 +25,18 @@ static bool is_deserted(const fps_seat *seat)
 static uint32_t next_marked(const fps_arena *arena, uint32_t index, uint32_t from)
 {
     while (from < arena->layout.n_stripes && fps_load32_acquire(&arena->stripes[from].writer) != index + 1) from++;
-    return from; /* SYNC burial */
+    return from; /* SYNC repaired */
 }
 
-static bool is_buried(const fps_arena *arena, uint32_t index)
+static bool is_repaired(const fps_arena *arena, uint32_t index)
 {
-    return next_marked(arena, index, 0) == arena->layout.n_stripes && fps_row_written(arena, index) == 0;
+    return next_marked(arena, index, 0) == arena->layout.n_stripes && !fps_row_written(arena, index);
 }
 
 /* Repairs every stripe that the dead owner of this seat still marks as its own, and the row that it wrote, so that its
  * redo block and its record can be used again. Anybody may do that, whoever has the seat then. Such a stripe's lock is
  * abandoned, too: where it is busy, somebody else repairs it, and FPS_BUSY is the answer. */
-static fps_status bury(const fps_arena *arena, uint32_t index)
+static fps_status repair_all(const fps_arena *arena, uint32_t index)
 {
     const fps_wait no_wait = {.deadline_ns = FPS_NO_WAIT};
     for (uint32_t i = 0; (i = next_marked(arena, index, i)) < arena->layout.n_stripes; i++) {
@@ -43,7 +44,7 @@ static fps_status bury(const fps_arena *arena, uint32_t index)
         if (status != FPS_OK) return status;
         fps_stripe_leave(arena, i);
     }
-    return fps_row_bury(arena, index, &no_wait);
+    return fps_row_repair(arena, index, &no_wait);
 }
 
 /* It is nobody's turn that had this seat. */
@@ -54,11 +55,11 @@ static void drop_turn(const fps_arena *arena, uint32_t index)
 }
 
 /* One try at a seat that is free, or that of a dead owner. FPS_BUSY: somebody else is at it, or at what the dead left.
- * They are buried before the seat is taken: nobody has to wait for its new owner to do that. */
+ * That is repaired before the seat is taken: nobody has to wait for its new owner to do that. */
 static fps_status claim(const fps_arena *arena, uint32_t index, bool free)
 {
     fps_seat *seat = &arena->seats[index];
-    fps_status status = free ? FPS_OK : bury(arena, index);
+    fps_status status = free ? FPS_OK : repair_all(arena, index);
     if (status != FPS_OK) return status;
     const int error = fps_life_take(&seat->life, SESSIONS_A_PROCESS);
     if (error == EBUSY) return FPS_BUSY;
@@ -68,7 +69,7 @@ static fps_status claim(const fps_arena *arena, uint32_t index, bool free)
         return FPS_SYSTEM;
     }
     const bool freed = fps_load32_relaxed(&seat->state) == FPS_SEAT_FREE;
-    if (freed == free && (freed || is_buried(arena, index))) return FPS_OK;
+    if (freed == free && (freed || is_repaired(arena, index))) return FPS_OK;
     fps_life_give(&seat->life); /* somebody had it meanwhile */
     return FPS_BUSY;
 }
@@ -78,7 +79,7 @@ static void settle_in(const fps_arena *arena, uint32_t index, fps_session *out)
     fps_seat *seat = &arena->seats[index];
     fps_store32_relaxed(&seat->pid, (uint32_t)getpid());
     fps_store_relaxed(&seat->pins, 0);
-    fps_store_relaxed(&seat->writes, 0);
+    fps_store_relaxed(&seat->redo, FPS_REDO_NOTHING);
     drop_turn(arena, index);
     fps_store32_relaxed(&seat->state, FPS_SEAT_LIVE);
     *out = (fps_session){.arena = arena, .seat = seat, .index = index, .seq = fps_load_relaxed(&seat->begun_seq)};
@@ -157,9 +158,10 @@ uint32_t fps_session_blocker(const fps_arena *arena)
         const bool free = fps_load32_relaxed(&seat->state) == FPS_SEAT_FREE;
         if (free && fps_lock_holder(&seat->life) != 0) return fps_lock_holder(&seat->life); /* it comes, or goes */
         if (!is_deserted(seat)) continue;
-        const uint32_t stripe = next_marked(arena, i, 0), table = fps_row_written(arena, i);
+        const uint32_t stripe = next_marked(arena, i, 0);
+        const fps_table *t = fps_row_written(arena, i);
         uint32_t holder = stripe < arena->layout.n_stripes ? fps_lock_holder(&arena->stripes[stripe].lock) : 0;
-        if (holder == 0 && table != 0) holder = fps_lock_holder(&arena->tables[table - 1].control->births);
+        if (holder == 0 && t) holder = fps_lock_holder(&t->control->lock);
         if (holder != 0) return holder;
     }
     return 0;

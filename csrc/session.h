@@ -2,18 +2,19 @@
 #ifndef FPS_SESSION_H
 #define FPS_SESSION_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "arena.h"
 #include "lock.h"
 #include "status.h"
 
-typedef struct fps_session {
-    const fps_arena *arena;
-    fps_seat *seat;
-    uint32_t index; /* of the seat */
-    uint64_t seq;   /* the last sequence number that this session gave to a push: numbers of a seat only grow */
-} fps_session;
+/* Its owner died, or gave the seat back. */
+static inline bool fps_session_is_over(const fps_arena *arena, uint32_t index)
+{
+    const fps_seat *seat = &arena->seats[index];
+    return fps_load32_relaxed(&seat->state) != FPS_SEAT_LIVE || fps_lock_abandoned(&seat->life);
+}
 
 /* Takes a free seat, or one whose owner died, after repairing what that owner left. FPS_FULL at once when live
  * processes have all of them, FPS_PROCESS_FULL when this one has as many as a process may have. It waits only where

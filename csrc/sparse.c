@@ -6,7 +6,9 @@
 #include "hash.h"
 #include "index.h"
 #include "initial.h"
+#include "redo.h"
 #include "row.h"
+#include "rowset.h"
 #include "table.h"
 
 /* Measured with 1 M and 10 M rows of 64 floats, where each row and each bucket is a walk through page tables, too.
@@ -35,9 +37,9 @@ static uint32_t first_row(const fps_table *t, const fps_index *index, uint32_t t
     const fps_word *slots = index->slots + (size_t)fps_index_bucket(index, tag) * FPS_BUCKET_SLOTS;
     uint32_t matches, empty, row = FPS_NO_ROW;
     fps_index_match(slots, tag, &matches, &empty);
-    if (matches != 0) row = FPS_SLOT_ROW(fps_load_acquire(slots + __builtin_ctz(matches))); /* SYNC row-born */
+    if (matches != 0) row = FPS_SLOT_ROW(fps_load_acquire(slots + __builtin_ctz(matches))); /* SYNC row-created */
     if (row < t->layout.max_rows || (matches == 0 && empty != 0)) return row;
-    fps_search search; /* a grave, or a bucket that is full */
+    fps_search search; /* a tombstone, or a bucket that is full */
     row = fps_index_first(index, tag, &search);
     return row < t->layout.max_rows ? row : FPS_NO_ROW;
 }
@@ -81,7 +83,7 @@ static fps_status pull_again(walk *w, uint32_t i, bool *missing)
 {
     const uint64_t key = w->part->keys[i], hash = fps_hash(key);
     for (;;) {
-        const uint32_t row = fps_table_search(w->t, key, hash);
+        const uint32_t row = fps_rowset_search(w->t, key, hash);
         *missing = row == FPS_NO_ROW;
         if (*missing) return FPS_OK;
         fps_status status =
@@ -133,14 +135,14 @@ static fps_status pull_rows(walk *w, const uint32_t *which, uint32_t n, uint32_t
     return pull_rows(w, missing, *n_missing, missing, n_missing);
 }
 
-/* The rows of the missing keys are born. */
-static fps_status bear(walk *w, uint32_t n_missing)
+/* Rows for the missing keys. */
+static fps_status create_missing(walk *w, uint32_t n_missing)
 {
     fps_batch *batch = w->part->batch;
     for (uint32_t i = 0; i < n_missing; i++) batch->keys[i] = w->part->keys[batch->missing[i]];
     fps_batch_unique(batch, batch->keys, n_missing);
     for (uint32_t u = 0; u < batch->n_unique; u++) batch->rows[u] = FPS_NO_ROW;
-    return fps_table_births(w->arena, w->t, batch->keys, batch->hashes, batch->n_unique, batch->rows, &w->wait);
+    return fps_table_create_rows(w->arena, w->t, batch->keys, batch->hashes, batch->n_unique, batch->rows, &w->wait);
 }
 
 static fps_status pull(walk *w)
@@ -152,8 +154,8 @@ static fps_status pull(walk *w)
     uint32_t n_missing = 0;
     part->version = fps_load_relaxed(&w->t->control->version);
     status = pull_rows(w, NULL, part->n, batch->missing, &n_missing);
-    while (status == FPS_OK && n_missing > 0 && w->call->create) { /* again when others remove what was born here */
-        status = bear(w, n_missing);
+    while (status == FPS_OK && n_missing > 0 && w->call->create) { /* again when others remove what was created here */
+        status = create_missing(w, n_missing);
         if (status == FPS_OK) status = pull_rows(w, batch->missing, n_missing, batch->missing, &n_missing);
         if (status == FPS_OK && n_missing > 0 && fps_now_ns() >= w->wait.deadline_ns) status = FPS_TIMEOUT;
     }
@@ -170,7 +172,7 @@ static bool verify(walk *w)
     fps_batch *batch = w->part->batch;
     bool missing = false;
     for (uint32_t u = 0; u < batch->n_unique; u++) {
-        if (batch->rows[u] != FPS_NO_ROW) batch->rows[u] = fps_table_search(w->t, batch->keys[u], batch->hashes[u]);
+        if (batch->rows[u] != FPS_NO_ROW) batch->rows[u] = fps_rowset_search(w->t, batch->keys[u], batch->hashes[u]);
         missing |= batch->rows[u] == FPS_NO_ROW;
     }
     return missing;
@@ -192,7 +194,7 @@ static fps_status find_rows(walk *w)
     }
     if (fps_load_relaxed(&t->control->live) + n > t->layout.max_rows) missing = verify(w);
     if (!missing) return FPS_OK;
-    return fps_table_births(w->arena, t, batch->keys, batch->hashes, n, batch->rows, &w->wait);
+    return fps_table_create_rows(w->arena, t, batch->keys, batch->hashes, n, batch->rows, &w->wait);
 }
 
 static void prepare(walk *w)
@@ -229,7 +231,7 @@ static void begin_push(walk *w)
                                                  : atomic_fetch_add_explicit(version, 1, memory_order_relaxed) + 1;
         prepare(w);
     }
-    fps_store_relaxed(&w->seat->rows_done, part->position);
+    fps_redo_begin(w->seat, part->position);
     atomic_signal_fence(memory_order_seq_cst);
     fps_store_relaxed(&w->seat->begun_seq, part->seq);
     part->begun = true;
@@ -244,12 +246,13 @@ static fps_status take_row(walk *w, uint32_t u, uint64_t *word)
     for (uint32_t tries = 0;;) {
         fps_status status = FPS_OK;
         if (batch->rows[u] == FPS_NO_ROW) /* it was removed since it was found */
-            status = fps_table_births(w->arena, w->t, &batch->keys[u], &batch->hashes[u], 1, &batch->rows[u], &w->wait);
+            status =
+                fps_table_create_rows(w->arena, w->t, &batch->keys[u], &batch->hashes[u], 1, &batch->rows[u], &w->wait);
         if (status != FPS_OK) return status;
         status = fps_row_try(w->part->session, w->t, batch->rows[u], key, word);
         if (status == FPS_OK) return FPS_OK;
         if (status == FPS_ALREADY) {
-            batch->rows[u] = fps_table_search(w->t, key, batch->hashes[u]);
+            batch->rows[u] = fps_rowset_search(w->t, key, batch->hashes[u]);
             continue;
         }
         if (status == FPS_BUSY) status = fps_row_wait(w->arena, w->t, batch->rows[u], &w->wait, &tries);
@@ -312,7 +315,7 @@ static fps_status push_row(walk *w, uint32_t u)
     fps_batch *batch = w->part->batch;
     const bool sets = w->call->kind == FPS_SET, pulls = w->call->kind == FPS_PUSH_PULL;
     const uint8_t *grad = sets ? NULL : gradient_of(w, u);
-    uint8_t *redo = fps_row_redo(w->arena, w->part->session->index);
+    uint8_t *redo = fps_arena_redo(w->arena, w->part->session->index, 0);
     uint64_t word;
     fps_status status = take_row(w, u, &word);
     if (status != FPS_OK) return status;
@@ -326,8 +329,7 @@ static fps_status push_row(walk *w, uint32_t u)
         for (uint32_t i = batch->first[u]; i != FPS_BATCH_END; i = batch->next[i]) times++;
         fps_row_track(row, w->now, times);
     }
-    fps_row_commit(w->part->session, t, batch->rows[u]);
-    fps_store_relaxed(&w->seat->rows_done, u + UINT64_C(1));
+    fps_redo_write_row(w->part->session, t, batch->rows[u], u + UINT64_C(1));
     fps_row_leave(t, batch->rows[u], word + FPS_ROW_ONCE);
     for (uint32_t i = batch->first[u]; pulls && i != FPS_BATCH_END; i = batch->next[i])
         memcpy(out_of(w, i), redo, t->bytes[0]);

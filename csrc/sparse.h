@@ -1,6 +1,6 @@
 /* Operations on the rows of tables: pull, push, push_pull, set. Whoever has the arena mapped executes them.
  *
- * The row is the unit: it is read and written whole, and a batch of rows is no unit at all. Only where rows are born do
+ * The row is the unit: it is read and written whole, and a batch of rows is not. Only where rows are created do
  * they come all at once, before anything is applied. Batches are worked on in small blocks: the index's cache lines of
  * the block after the next are on their way while the rows of the next one are asked for and those of this one are
  * read. */
@@ -14,7 +14,6 @@
 #include "batch.h"
 #include "dense.h"
 #include "lock.h"
-#include "session.h"
 #include "status.h"
 
 /* One shard's part of an operation. `position` says how far it has come: one that could not be finished goes on from
@@ -45,7 +44,7 @@ typedef struct fps_sparse_call {
     const uint8_t *const *set; /* per stream, NULL: stays as it is */
     const fps_rule *rule;
     double limit, scale; /* of gradients, for kernels that clip */
-    bool create;         /* a pull: rows that are missing are born */
+    bool create;         /* a pull: rows that are missing are created */
     fps_sparse_part *parts;
     uint32_t n_parts;
     fps_wait wait;

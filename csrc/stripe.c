@@ -2,11 +2,10 @@
 
 #include <stdbool.h>
 
-#include "copy.h"
-#include "session.h"
+#include "redo.h"
 
-/* Finishes what the dead writer of this stripe had committed, and says in its record that it was interrupted. Under
- * the stripe's lock: nobody else is here. What the record holds is not trusted: it may name only this stripe. */
+/* Finishes the piece of this stripe that its dead writer had completed, and says in its record that the push was
+ * interrupted. Under the stripe's lock: nobody else is here. */
 static void repair(const fps_arena *arena, uint32_t stripe)
 {
     fps_stripe *s = &arena->stripes[stripe];
@@ -16,18 +15,10 @@ static void repair(const fps_arena *arena, uint32_t stripe)
 
     if (writer != 0 && writer <= arena->layout.n_sessions) {
         fps_seat *seat = &arena->seats[writer - 1];
-        uint64_t cursor = fps_load_acquire(&seat->cursor); /* SYNC redo-committed */
-        uint64_t position = FPS_CURSOR_POSITION(cursor), bytes = FPS_CURSOR_COMMITTED(cursor);
         uint64_t from = stripe * arena->layout.stripe_bytes, to = from + arena->layout.stripe_bytes;
         if (to > arena->layout.params_bytes) to = arena->layout.params_bytes;
-        uint32_t streams = FPS_CURSOR_STREAMS(cursor), last = streams & 15u, first = streams == last ? 0 : last;
-        if (bytes > 0 && bytes <= arena->layout.block_bytes && position >= from && position < to &&
-            bytes <= to - position && last <= arena->layout.n_slots) {
-            for (uint32_t k = first; k <= last; k++)
-                fps_copy(fps_arena_stream(arena, k) + position, fps_arena_redo(arena, writer - 1, k), bytes);
-            position += bytes;
-            fps_store_release(&seat->cursor, FPS_CURSOR(position, 0, 0));
-        }
+        fps_redo_finish_piece(arena, writer - 1, from, to);
+        uint64_t position = fps_load_acquire(&seat->position); /* SYNC redo-done */
         uint64_t begun = fps_load_relaxed(&seat->begun_seq);
         bool applied = fps_load_relaxed(&seat->applied_seq) == begun;
         bool complete = applied || position >= arena->layout.params_bytes;
@@ -39,7 +30,7 @@ static void repair(const fps_arena *arena, uint32_t stripe)
             fps_store_relaxed(&header->interrupted_pid, fps_load32_relaxed(&seat->pid));
             fps_store_relaxed(&header->interrupted_at, position);
         }
-        fps_store32_release(&s->writer, 0); /* SYNC burial */
+        fps_store32_release(&s->writer, 0); /* SYNC repaired */
     }
     uint64_t sequence = fps_load_relaxed(&s->sequence);
     if (sequence & 1) fps_store_release(&s->sequence, sequence + 1); /* SYNC seqlock */

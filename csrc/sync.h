@@ -5,7 +5,8 @@
  *   stripe-handover   Whoever takes a stripe's lock sees all that was written to the stripe under it before.
  *                     (The robust mutex carries this one; the label marks where data relies on it.)
  *   seqlock           A reader that finds the same even number before and after its copy read one state.
- *   redo-committed    Whoever finds `cursor` naming n > 0 bytes finds all n of them in the session's redo block.
+ *   redo-complete     Whoever finds in `redo` that new values are complete finds all of them in the redo block.
+ *   redo-done         Whoever finds `position` behind a piece or a row finds all of that in its place.
  *   progress          Whoever sees that progress has reached n sees all that was pushed, and given, before it did.
  *   bell              A sleeper that was not counted when the bell rang sees the progress that it rang for.
  *   version           Whoever sees that `current` names a version sees all of it. It is changed no more.
@@ -14,15 +15,14 @@
  *   unpin             Whoever finds no pin on a version writes it behind the last read of it.
  *   row-handover      Whoever takes a row's lock sees all that was written to the row under it before.
  *   row-sequence      A reader that finds the same word, without a writer, before and after its copy read one state.
- *   row-born          Whoever finds a row through the index, or below `high`, sees it with its key and its first
+ *   row-created          Whoever finds a row through the index, or below `high`, sees it with its key and its first
  *                     values, or a later state.
- *   row-committed     Whoever finds `writes` with the mark finds the row's new values in the session's redo block.
  *   index-swap        Whoever sees a new index sees all that is in it. Whoever did not find a key, and sees the same
  *                     index behind its search as before it, searched an index that was whole.
  *   hyper             Whoever counts as many changes of a table's hyper-parameters behind its copy as before it read
  *                     one set of them, whole.
  *   death             Whoever sees that a lock's holder died sees all that it did. (The other end is the kernel's.)
- *   burial            Whoever finds a dead session's mark gone from a stripe or a row sees what was repaired there, and
+ *   repaired          Whoever finds a dead session's mark gone from a stripe or a row sees what was repaired there, and
  *                     writes its redo block and its record behind the last read of them. What the dead did itself is
  *                     seen by whoever takes its life lock.
  *   seat-free         Whoever claims a seat that is FREE sees its last owner's final writes to it.

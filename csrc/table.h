@@ -1,8 +1,4 @@
-/* The rows of a table as a set: which there are, their birth and their end, and the memory that they take.
- *
- * Whoever adds or removes rows holds the table's births lock; nobody else does. Its changes are made in an order that
- * leaves the index right at every moment: a row is complete before the index names it, and nobody's only when the index
- * does not. What else a death leaves (counts, the list of free rows) is made anew from the index. */
+/* Creation and removal of a table's rows, with the memory that they take, and its hyper-parameters. */
 #ifndef FPS_TABLE_H
 #define FPS_TABLE_H
 
@@ -10,24 +6,12 @@
 
 #include "arena.h"
 #include "lock.h"
-#include "session.h"
 #include "status.h"
 
-/* Takes the births lock. If its holder died, what it left is put right first. */
-fps_status fps_table_enter(const fps_arena *arena, const fps_table *t, const fps_wait *wait);
-void fps_table_leave(const fps_table *t);
-
-/* The row of a key, FPS_NO_ROW when there is none. With the births lock held. */
-uint32_t fps_table_find(const fps_table *t, uint64_t key, uint64_t hash);
-
-/* The same without the lock, whoever adds and removes rows meanwhile. It may be another key's as soon as this returns.
- */
-uint32_t fps_table_search(const fps_table *t, uint64_t key, uint64_t hash);
-
-/* Rows for distinct keys: where rows[i] is FPS_NO_ROW the key's row is found, or born. All of them or none:
+/* Rows for distinct keys: where rows[i] is FPS_NO_ROW the key's row is found, or created. All of them or none:
  * FPS_TABLE_FULL, FPS_NO_MEMORY, FPS_CLOSED and the like leave the table as it was. */
-fps_status fps_table_births(const fps_arena *arena, const fps_table *t, const uint64_t *keys, const uint64_t *hashes,
-                            uint32_t n, uint32_t *rows, const fps_wait *wait);
+fps_status fps_table_create_rows(const fps_arena *arena, const fps_table *t, const uint64_t *keys,
+                                 const uint64_t *hashes, uint32_t n, uint32_t *rows, const fps_wait *wait);
 
 /* Removes the rows of keys; what they held goes to values[k][i] for stream k, NULL for streams that nobody wants.
  * `removed[i]` says whether there was one. `*done` counts keys, from 0. Of a tracked table rows stay that somebody has

@@ -1,6 +1,7 @@
 /* Processes that die in the middle of a push. `kill [seed]`. */
 #define _GNU_SOURCE
 #include "check.h"
+#include "step.h"
 #include "stripe.h"
 
 #define N (5 * 2048 - 100) /* five stripes of two blocks, the last one short; or one stripe */
@@ -264,7 +265,7 @@ static void a_retried_push_pull_with_slots_pulls_all_of_the_shard(void)
     check_deaths_with_slots(BEFORE_COPY, 2, true, true);
 }
 
-/* The rule of fifteen slots has the longest redo block, and the largest stream number that a cursor holds. */
+/* The rule of fifteen slots has the longest redo block, and the largest stream number that a record holds. */
 static void a_death_in_the_copy_of_the_last_of_all_slots_is_finished(void)
 {
     for (uint32_t b = 0; b < N_BLOCKS; b += 3) {
@@ -573,7 +574,7 @@ static void kill_at_stripe(scene *s, uint32_t at)
     CHECK_EQ(fps_stripe_enter(&s->arena, at, &no_wait), FPS_OK);
     d.first_push = true;
     pid_t pid = start_process(push_and_die, &d);
-    while (FPS_CURSOR_POSITION(fps_load_acquire(&s->arena.seats[1].cursor)) < (uint64_t)at * MANY_STRIPES) nap_us(100);
+    while (fps_load_acquire(&s->arena.seats[1].position) < (uint64_t)at * MANY_STRIPES) nap_us(100);
     kill_process(pid);
     fps_stripe_leave(&s->arena, at);
 }
@@ -655,6 +656,93 @@ static void a_live_push_is_not_recorded_as_interrupted(void)
     CHECK(fps_load_relaxed(&s.arena.header->interrupted_pid) != (uint64_t)getpid());
     fps_session_close(&adopted);
     drop_scene(&s);
+}
+
+/* A push of four short pieces, each but the third behind a gap, over two stripes. */
+#define N_PIECES 4u
+#define PIECE_BYTES 64u
+#define STEP_DEATHS 60u
+
+static const uint64_t pieces[N_PIECES] = {64, 4096, 8192, 12288 + 128};
+
+static void push_pieces(fps_session *session, const float *ones, uint64_t seq)
+{
+    fps_span spans[N_PIECES];
+    whole w;
+    prepare(&w, session, ones, NULL);
+    for (uint32_t i = 0; i < N_PIECES; i++)
+        spans[i] = (fps_span){.position = pieces[i], .bytes = PIECE_BYTES, .item_bytes = 4};
+    w.part.spans = spans;
+    w.part.n_spans = N_PIECES;
+    w.part.seq = seq;
+    CHECK_EQ(run(&w), FPS_OK);
+}
+
+static void push_stepped(void *argument)
+{
+    scene *s = argument;
+    fps_session session = open_session(&s->arena);
+    CHECK_EQ(session.index, 1);
+    be_stepped();
+    push_pieces(&session, s->ones, 0);
+    _exit(0);
+}
+
+/* How many pieces have had so many pushes, from the first on; the others one less. No piece is torn. */
+static uint32_t pieces_with(const scene *s, uint64_t pushes)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < N_PIECES; i++) {
+        const float first = *(const float *)(const void *)(s->arena.params + pieces[i]);
+        for (uint32_t k = 0; k <= s->arena.layout.n_slots; k++) {
+            const float *at = (const float *)(const void *)(fps_arena_stream(&s->arena, k) + pieces[i]);
+            check_all_equal(at, PIECE_BYTES / 4, (float)(k + 1) * first);
+            CHECK_FLOAT(at[PIECE_BYTES / 4], 0);
+        }
+        if (first >= (float)pushes) CHECK_EQ(n++, i);
+        CHECK_FLOAT(first, (float)(pushes - (n <= i)));
+    }
+    return n;
+}
+
+/* The record tells which pieces were changed, and a retry changes the others. */
+static void check_stepped(scene *s, uint64_t pushes)
+{
+    const fps_seat *seat = &s->arena.seats[1];
+    fps_session adopted;
+    CHECK_EQ(adopt_session(&s->arena, 1, &adopted), FPS_OK); /* which repairs */
+    const uint64_t begun = fps_load_relaxed(&seat->begun_seq), position = fps_load_relaxed(&seat->position);
+    const uint32_t changed = pieces_with(s, pushes);
+    CHECK(begun == pushes || (begun == pushes - 1 && changed == 0));
+    for (uint32_t i = 0; i < N_PIECES && begun == pushes; i++) CHECK_EQ(position > pieces[i], i < changed);
+    push_pieces(&adopted, s->ones, pushes);
+    CHECK_EQ(pieces_with(s, pushes), N_PIECES);
+    for (uint32_t i = 0; i < s->arena.layout.n_stripes; i++) { /* a lock that it held without a mark is taken over */
+        CHECK_EQ(fps_stripe_enter(&s->arena, i, &(fps_wait){.deadline_ns = FPS_NO_WAIT}), FPS_OK);
+        fps_stripe_leave(&s->arena, i);
+    }
+    check_at_rest(&s->arena);
+    CHECK_EQ(fps_load_relaxed(&s->arena.header->version), pushes);
+    CHECK_EQ(fps_load_relaxed(&seat->applied_seq), pushes);
+    fps_session_close(&adopted);
+}
+
+static void a_death_at_any_instruction_of_a_push_leaves_whole_blocks_and_says_which(void)
+{
+    for (uint32_t n_slots = 0; n_slots <= 2; n_slots += 2) {
+        scene s;
+        uint64_t all = 0;
+        make_scene_with_slots(&s, n_slots ? MANY_STRIPES : ONE_STRIPE, 2, n_slots);
+        for (uint32_t nth = 0; nth <= STEP_DEATHS; nth++) {
+            const uint64_t from = nth ? all * (nth - 1) / STEP_DEATHS : 0, behind = all * nth / STEP_DEATHS;
+            const uint64_t at = nth ? from + (uint64_t)random() % (behind - from + 1) : UINT64_MAX;
+            const uint64_t steps = step_and_kill(push_stepped, &s, at, NULL);
+            if (nth == 0) all = steps;
+            check_stepped(&s, nth + UINT64_C(1));
+        }
+        printf("  push of pieces: %ju instructions\n", (uintmax_t)all);
+        drop_scene(&s);
+    }
 }
 
 /* Three workers push ones to two shards in one call, until they are told to stop or die. */
@@ -869,9 +957,11 @@ int main(int argc, char **argv)
         TEST(a_push_that_died_while_it_was_counted_has_a_number_of_its_own),
         TEST(a_death_between_two_stripes_is_retried),
         TEST(a_live_push_is_not_recorded_as_interrupted),
+        TEST(a_death_at_any_instruction_of_a_push_leaves_whole_blocks_and_says_which),
         TEST(random_deaths_lose_nothing_and_stop_nobody),
     };
     seed = argc > 1 ? (uint32_t)strtoul(argv[1], NULL, 10) : (uint32_t)time(NULL);
     printf("  seed %u\n", seed);
+    srandom(seed);
     return run_tests(tests, COUNT(tests));
 }

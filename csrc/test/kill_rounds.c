@@ -186,20 +186,20 @@ static void who_dies_in_the_middle_of_a_deposit_counts_for_nothing(void)
         await(d.go, 1);
         fps_store32_release(d.go, 2);
         expect_killed(pid);
-        const fps_row *row = &arenas[d.shard].rows[1];
-        CHECK(fps_lock_abandoned(&row->lock));
-        CHECK_EQ(fps_load_relaxed(&row->number), 0); /* there is half a gradient in it, and nothing to go on from */
-        CHECK_EQ(fps_load_relaxed(&row->attempt), d.number - 1);
-        if (d.shard == 1) CHECK_EQ(fps_load_relaxed(&arenas[0].rows[1].number), d.number);
+        const fps_tray *tray = &arenas[d.shard].trays[1];
+        CHECK(fps_lock_abandoned(&tray->lock));
+        CHECK_EQ(fps_load_relaxed(&tray->number), 0); /* there is half a gradient in it, and nothing to go on from */
+        CHECK_EQ(fps_load_relaxed(&tray->attempt), d.number - 1);
+        if (d.shard == 1) CHECK_EQ(fps_load_relaxed(&arenas[0].trays[1].number), d.number);
 
         /* Under its name, from another node: only a whole one does. */
         fps_deposit late = {.rank = 1,
                             .number = d.number + 1,
-                            .generation = fps_load_relaxed(&row->generation),
+                            .generation = fps_load_relaxed(&tray->generation),
                             .attempt = d.number + 1};
         CHECK_EQ(lay_down(&m.hand, NULL, late, ones), FPS_PUT_OUT);
         CHECK_EQ(m.hand.at, d.shard);
-        CHECK(!fps_lock_abandoned(&row->lock));
+        CHECK(!fps_lock_abandoned(&tray->lock));
 
         give(&m, ones, 1);
         CHECK_EQ(begin_round(&m, LONG_MS), FPS_OK); /* puts the dead one out, and so the round closes */

@@ -1,16 +1,15 @@
 /* Processes that die while they work on a table: at every instruction, or at random. `kill_tables [seed]`. */
 #define _GNU_SOURCE
 #include <fcntl.h>
-#include <sys/ptrace.h>
 #include <sys/stat.h>
 
 #include "life.h"
+#include "step.h"
 #include "tables.h"
 
 #define DIM 3u
 #define MAX_KEYS 1200u
 #define DEATHS 16u /* of each act, spread over its instructions: in a virtual machine a step takes 25 us */
-#define LOOKS 5u   /* instructions between two looks */
 #define ABSENT (-1.0F)
 
 static uint32_t seed;
@@ -92,36 +91,7 @@ static void recover(scene *s, float *values)
     }
 }
 
-/* Steps */
-
-/* From here on the parent counts instructions. */
-static void be_stepped(void)
-{
-    CHECK_EQ(ptrace(PTRACE_TRACEME, 0, NULL, NULL), 0);
-    kill(getpid(), SIGSTOP);
-}
-
-/* Runs `act` until it was stepped so often, and kills it there. Answers how many steps there were, if it came to its
- * end. `between` looks at what everybody can see. */
-static uint64_t step_and_kill(void (*act)(void *), scene *s, uint64_t steps, void (*between)(const scene *s))
-{
-    int status;
-    pid_t pid = start_process(act, s);
-    CHECK_EQ(waitpid(pid, &status, 0), pid);
-    CHECK(WIFSTOPPED(status) && WSTOPSIG(status) == SIGSTOP);
-    for (uint64_t step = 0; step < steps; step++) {
-        if (between && step % LOOKS == 0) between(s);
-        CHECK_EQ(ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL), 0);
-        CHECK_EQ(waitpid(pid, &status, 0), pid);
-        if (WIFEXITED(status)) {
-            CHECK_EQ(WEXITSTATUS(status), 0);
-            return step;
-        }
-        CHECK(WIFSTOPPED(status) && WSTOPSIG(status) == SIGTRAP);
-    }
-    kill_process(pid);
-    return steps;
-}
+/* Deaths at any instruction */
 
 typedef struct act {
     const char *name;
@@ -170,6 +140,8 @@ static void check_prefix(const scene *s, const float *after, uint32_t from, uint
 
 static void have_rows(scene *s) { push_ones(&s->witness, 0, 30); }
 
+static fps_word32 *pushing; /* the seat of whoever pushes */
+
 /* All that belongs to nobody else is done before. */
 static void push_stepped(scene *s, uint32_t from, uint32_t n)
 {
@@ -180,13 +152,24 @@ static void push_stepped(scene *s, uint32_t from, uint32_t n)
     for (uint32_t i = 0; i < n; i++) keys[i] = key_of(from + i);
     prepare_rows(&e, &session, 0, keys, n, ones, NULL);
     CHECK_EQ(fps_batch_reserve(&e.batch, n, s->t->bytes[0]), FPS_OK);
+    fps_store32_release(pushing, session.index);
     be_stepped();
     CHECK_EQ(run_rows(&e), FPS_OK);
     _exit(0);
 }
 
 static void push_to_some(void *argument) { push_stepped(argument, 10, 3); }
-static void check_some(scene *s, const float *after) { check_prefix(s, after, 10, 3, 1); }
+
+/* The record of a push that was interrupted tells how many rows of it were changed. */
+static void check_some(scene *s, const float *after)
+{
+    const fps_seat *seat = &s->arena.seats[fps_load32_acquire(pushing)];
+    uint32_t changed = 0;
+    check_prefix(s, after, 10, 3, 1);
+    for (uint32_t i = 10; i < 13; i++) changed += after[i] > s->values[i];
+    if (fps_load_relaxed(&seat->begun_seq) != fps_load_relaxed(&seat->applied_seq))
+        CHECK_EQ(fps_load_relaxed(&seat->position), changed);
+}
 
 static void a_death_at_any_instruction_of_a_push_leaves_whole_rows_in_order(void)
 {
@@ -201,7 +184,7 @@ static void remove_keys(fps_session *session, uint32_t from, uint32_t n)
     CHECK_EQ(remove_rows(session, 0, keys, n, NULL, removed), FPS_OK);
 }
 
-/* Some of the rows that are born were there before, and some are new. */
+/* Some of the rows that are created were there before, and some are new. */
 static void have_free_rows(scene *s)
 {
     have_rows(s);
@@ -209,10 +192,10 @@ static void have_free_rows(scene *s)
     remove_keys(&s->witness, 12, 2);
 }
 
-static void push_births(void *argument) { push_stepped(argument, 40, 3); }
+static void push_new_rows(void *argument) { push_stepped(argument, 40, 3); }
 
-/* Born and changed in their order. A row whose tag is another's, too, is born when it is changed. */
-static void check_births(scene *s, const float *after)
+/* Created and changed in their order. A row whose tag is another's, too, is created when it is changed. */
+static void check_new_rows(scene *s, const float *after)
 {
     for (uint32_t i = 0; i < MAX_KEYS; i++) {
         if (i >= 40 && i < 43)
@@ -222,9 +205,9 @@ static void check_births(scene *s, const float *after)
     }
 }
 
-static void a_death_at_any_instruction_of_births_leaves_rows_and_index_in_agreement(void)
+static void a_death_at_any_instruction_of_row_creation_leaves_rows_and_index_in_agreement(void)
 {
-    check_deaths(&(act){"births", have_free_rows, push_births, check_births}, 100, DEATHS, true);
+    check_deaths(&(act){"row creation", have_free_rows, push_new_rows, check_new_rows}, 100, DEATHS, true);
 }
 
 static void remove_some(void *argument)
@@ -287,7 +270,7 @@ static void fill_the_index(scene *s)
 static void check_growing(scene *s, const float *after)
 {
     float values[MAX_KEYS];
-    check_births(s, after);
+    check_new_rows(s, after);
     CHECK(fps_load_relaxed(&s->t->control->rebuilt) >= (after[40] < 0 ? 1 : 2));
     push_ones(&s->other, 600, 500);
     check_table(s->t);
@@ -297,7 +280,7 @@ static void check_growing(scene *s, const float *after)
 
 static void a_death_at_any_instruction_of_growing_loses_no_row(void)
 {
-    check_deaths(&(act){"growing", fill_the_index, push_births, check_growing}, 2000, DEATHS / 8, false);
+    check_deaths(&(act){"growing", fill_the_index, push_new_rows, check_growing}, 2000, DEATHS / 8, false);
 }
 
 /* So many instructions are many steps, but little time. */
@@ -314,7 +297,7 @@ static void push_at_once(void *argument)
 static void deaths_at_random_in_growing_lose_no_row(void)
 {
     const uint32_t deaths = 100;
-    uint32_t grown = 0, born = 0;
+    uint32_t grown = 0, created = 0;
     uint64_t state = seed;
     going = share(sizeof *going);
     for (uint32_t death = 0; death < deaths; death++) {
@@ -333,11 +316,11 @@ static void deaths_at_random_in_growing_lose_no_row(void)
         CHECK_EQ(waitpid(pid, NULL, 0), pid); /* it may have come to its end */
         grown += fps_load_relaxed(&s.t->control->rebuilt) == 2;
         recover(&s, after);
-        born += after[42] >= 0;
+        created += after[42] >= 0;
         check_growing(&s, after);
         drop_scene(&s);
     }
-    printf("  of %u deaths %u were behind the new index, and %u behind all births\n", deaths, grown, born);
+    printf("  of %u deaths %u were behind the new index, and %u behind all creations\n", deaths, grown, created);
     munmap(going, sizeof *going);
 }
 
@@ -391,9 +374,10 @@ static void find_others(const scene *s)
     }
 }
 
-/* And the ones that are born or end now are there, as they were or at first, or are not. */
-static void find_the_new(const scene *s)
+/* And the ones that are created or removed now are there, as they were or at first, or are not. */
+static void find_the_new(void *argument)
 {
+    const scene *s = argument;
     fps_session reader = s->other;
     find_others(s);
     for (uint32_t i = 10; i < 43; i = i == 12 ? 40 : i + 1) {
@@ -411,7 +395,7 @@ static void find_the_new(const scene *s)
     }
 }
 
-static void check_looks(const act *a, uint64_t max_rows, void (*between)(const scene *s))
+static void check_looks(const act *a, uint64_t max_rows, void (*between)(void *))
 {
     scene s;
     float after[MAX_KEYS];
@@ -427,12 +411,12 @@ static void check_looks(const act *a, uint64_t max_rows, void (*between)(const s
 
 static void readers_find_every_row_at_any_instruction_of_growing(void)
 {
-    check_looks(&(act){"growing", fill_the_index, push_births, check_growing}, 2000, find_the_new);
+    check_looks(&(act){"growing", fill_the_index, push_new_rows, check_growing}, 2000, find_the_new);
 }
 
-static void readers_see_whole_rows_at_any_instruction_of_births_and_ends(void)
+static void readers_see_whole_rows_at_any_instruction_of_creations_and_removals(void)
 {
-    check_looks(&(act){"births", have_free_rows, push_births, check_births}, 100, find_the_new);
+    check_looks(&(act){"row creation", have_free_rows, push_new_rows, check_new_rows}, 100, find_the_new);
     check_looks(&(act){"removal", have_rows, remove_some, check_removed}, 100, find_the_new);
     check_looks(&(act){"push", have_rows, push_to_some, check_some}, 100, find_the_new);
 }
@@ -451,12 +435,12 @@ static void die_in_a_row(void *argument)
     fps_session session = open_session(&s->arena);
     fps_scan_find(s->t, &key, 1, &row);
     CHECK_EQ(fps_row_try(&session, s->t, row, key, &word), FPS_OK);
-    float *redo = (float *)(void *)fps_row_redo(&s->arena, session.index);
+    float *redo = (float *)(void *)fps_arena_redo(&s->arena, session.index, 0);
     for (uint32_t k = 0; k < DIM; k++) {
         redo[k] = s->values[10] + 1;
         redo[DIM + k] = 2 * redo[k];
     }
-    if (commits) fps_store_release(&session.seat->writes, FPS_WRITES(0, row) | FPS_WRITES_COMMITTED);
+    if (commits) fps_redo_commit(session.seat, fps_load_relaxed(&session.seat->redo));
     if (commits) memcpy(fps_row_at(s->t, row) + s->t->head_bytes, redo, DIM * 4 + 2); /* torn */
     die();
 }
@@ -522,14 +506,14 @@ static void a_row_of_the_dead_is_repaired_when_their_seat_was_given_back(void)
     }
 }
 
-/* Dies with the births lock, behind all that a death may have left to do. */
+/* Dies with the table's lock, behind all that a death may have left to do. */
 static void leave_a_mess(void *argument)
 {
     scene *s = argument;
     const fps_wait wait = {.deadline_ns = FPS_NEVER};
-    CHECK_EQ(fps_table_enter(&s->arena, s->t, &wait), FPS_OK);
+    CHECK_EQ(fps_rowset_enter(&s->arena, s->t, &wait), FPS_OK);
     const uint64_t key = key_of(11), hash = fps_hash(key);
-    fps_index_remove(s->t, fps_hash_tag(hash), fps_table_find(s->t, key, hash));
+    fps_index_remove(s->t, fps_hash_tag(hash), fps_rowset_find(s->t, key, hash));
     fps_store_relaxed(&s->t->control->live, 5);
     fps_store_relaxed(&s->t->control->free, 3);
     die();
@@ -561,9 +545,9 @@ static void a_death_at_any_instruction_of_tidying_up_leaves_it_to_the_next(void)
     check_deaths(&(act){"tidying up", have_a_mess, tidy_up, check_tidied}, 100, DEATHS, true);
 }
 
-/* A push that waited knows a row's number from before it was removed. Meanwhile the same key's row is born again, by
+/* A push that waited knows a row's number from before it was removed. Meanwhile the same key's row is created again, by
  * somebody who dies. What the push adds must be there in the end. */
-static void pull_births(void *argument)
+static void pull_new_row(void *argument)
 {
     scene *s = argument;
     float out[DIM];
@@ -590,7 +574,7 @@ static void check_late_push(scene *s, uint64_t at, uint64_t *steps)
     CHECK_EQ(run_rows(&e), FPS_BUSY);
     fps_row_leave(s->t, row, word);
     remove_keys(&s->other, 10, 1);
-    *steps = step_and_kill(pull_births, s, at, NULL);
+    *steps = step_and_kill(pull_new_row, s, at, NULL);
     e.call.wait = wait_ms(20000);
     CHECK_EQ(run_rows(&e), FPS_OK);
     recover(s, after);
@@ -598,7 +582,7 @@ static void check_late_push(scene *s, uint64_t at, uint64_t *steps)
     drop_errand(&e);
 }
 
-static void a_push_that_comes_late_is_not_lost_with_a_birth_that_died(void)
+static void a_push_that_comes_late_is_not_lost_with_a_row_creation_that_died(void)
 {
     scene s;
     uint64_t all = 0, steps, state = seed;
@@ -608,7 +592,7 @@ static void a_push_that_comes_late_is_not_lost_with_a_birth_that_died(void)
         const uint64_t from = all * (death - 1) / (4 * DEATHS), behind = all * death / (4 * DEATHS);
         check_late_push(&s, from + random_below(&state, (uint32_t)(behind - from) + 1), &steps);
     }
-    printf("  births: %ju instructions\n", (uintmax_t)all);
+    printf("  row creation: %ju instructions\n", (uintmax_t)all);
     drop_scene(&s);
 }
 
@@ -1052,22 +1036,23 @@ int main(int argc, char **argv)
 {
     static const test tests[] = {
         TEST(a_death_at_any_instruction_of_a_push_leaves_whole_rows_in_order),
-        TEST(a_death_at_any_instruction_of_births_leaves_rows_and_index_in_agreement),
+        TEST(a_death_at_any_instruction_of_row_creation_leaves_rows_and_index_in_agreement),
         TEST(a_death_at_any_instruction_of_a_removal_leaves_whole_rows),
         TEST(a_death_at_any_instruction_of_a_set_leaves_whole_rows_in_order),
         TEST(a_death_at_any_instruction_of_growing_loses_no_row),
         TEST(deaths_at_random_in_growing_lose_no_row),
         TEST(a_death_at_any_instruction_of_a_change_of_hyper_parameters_holds_nobody_up),
         TEST(readers_find_every_row_at_any_instruction_of_growing),
-        TEST(readers_see_whole_rows_at_any_instruction_of_births_and_ends),
+        TEST(readers_see_whole_rows_at_any_instruction_of_creations_and_removals),
         TEST(a_death_at_any_instruction_of_a_repair_leaves_it_to_the_next),
         TEST(a_row_of_the_dead_is_repaired_when_their_seat_was_given_back),
         TEST(a_death_at_any_instruction_of_tidying_up_leaves_it_to_the_next),
-        TEST(a_push_that_comes_late_is_not_lost_with_a_birth_that_died),
+        TEST(a_push_that_comes_late_is_not_lost_with_a_row_creation_that_died),
         TEST(random_deaths_lose_nothing_and_stop_nobody),
         TEST(the_memory_of_a_dead_owners_arena_is_given_back_under_those_who_work),
     };
     seed = argc > 1 ? (uint32_t)strtoul(argv[1], NULL, 10) : (uint32_t)time(NULL);
     printf("  seed %u\n", seed);
+    pushing = share(sizeof *pushing);
     return run_tests(tests, COUNT(tests));
 }

@@ -1,6 +1,7 @@
 /* Threads, each with a session in every shard, that run rounds while others read. `stress_rounds [rounds]`. */
 #define _GNU_SOURCE
 #include "team.h"
+#include "version.h"
 
 #define N_WORKERS 3
 #define N_READERS 2
@@ -109,9 +110,9 @@ static void *read_until_done(void *argument)
         uint32_t i = n % N_HELD, stream = n % 3;
         if (n >= N_HELD) {
             check_version(&l->arenas[0], held[i]); /* for the second time, some rounds later */
-            fps_rounds_unpin(&holding[i].sessions[0], FPS_CURRENT_VERSION(held[i]));
+            fps_version_unpin(&holding[i].sessions[0], FPS_CURRENT_VERSION(held[i]));
         }
-        held[i] = fps_rounds_pin(&holding[i].sessions[0]);
+        held[i] = fps_version_pin(&holding[i].sessions[0]);
         check_version(&l->arenas[0], held[i]);
         fps_decision d;
         fps_clock_decision(&roster, &d);
@@ -125,7 +126,7 @@ static void *read_until_done(void *argument)
         }
     }
     for (uint32_t i = 0; i < N_HELD; i++) {
-        if (i < n) fps_rounds_unpin(&holding[i].sessions[0], FPS_CURRENT_VERSION(held[i]));
+        if (i < n) fps_version_unpin(&holding[i].sessions[0], FPS_CURRENT_VERSION(held[i]));
         close_hand(&holding[i]);
     }
     close_hand(&h);
@@ -218,10 +219,10 @@ static void *pin_until_done(void *argument)
     hand h;
     open_hand(&h, s->arena, 1, 4);
     while (!fps_load32_acquire(s->done)) {
-        uint64_t current = fps_rounds_pin(&h.sessions[0]);
+        uint64_t current = fps_version_pin(&h.sessions[0]);
         const uint8_t *at = fps_arena_version(s->arena, FPS_CURRENT_VERSION(current), 0);
         check_all_equal((const float *)(const void *)at, SPRINT_N, (float)FPS_CURRENT_ROUND(current));
-        fps_rounds_unpin(&h.sessions[0], FPS_CURRENT_VERSION(current));
+        fps_version_unpin(&h.sessions[0], FPS_CURRENT_VERSION(current));
     }
     close_hand(&h);
     return NULL;

@@ -223,7 +223,7 @@ static void check_load(uint32_t first_keys, uint32_t all_keys, bool removes)
     const fps_table *t = &arena.tables[0];
     CHECK_EQ(sum_of_rows(&arena) + removed, pushed);
     CHECK_EQ(fps_load_relaxed(&t->control->version), N_PUSHING * operations);
-    CHECK_EQ(fps_load_relaxed(&t->control->born) - fps_load_relaxed(&t->control->evicted), live_of(t));
+    CHECK_EQ(fps_load_relaxed(&t->control->rows_created) - fps_load_relaxed(&t->control->rows_removed), live_of(t));
     CHECK_EQ(fps_load_relaxed(&arena.header->recovered_locks), 0);
     check_table(t);
     drop_arena(&arena);
@@ -271,11 +271,12 @@ static void die_with_results(void *argument)
     for (uint32_t i = 0; i < DIM; i++) redo[i] = 1;
     if (h->in_a_row) {
         CHECK_EQ(fps_row_try(&s, &h->arena.tables[0], 0, heirs_keys[0], &word), FPS_OK);
-        fps_store_release(&s.seat->writes, FPS_WRITES(0, 0) | FPS_WRITES_COMMITTED);
+        fps_redo_commit(s.seat, fps_load_relaxed(&s.seat->redo));
     } else {
         CHECK_EQ(fps_stripe_enter(&h->arena, 0, &wait), FPS_OK);
         fps_store32_relaxed(&h->arena.stripes[0].writer, s.index + 1);
-        fps_store_release(&s.seat->cursor, FPS_CURSOR(0, FPS_STREAMS_UP_TO(0), DIM * 4));
+        fps_redo_begin(s.seat, 0);
+        fps_redo_commit(s.seat, FPS_REDO_PIECE(0, FPS_STREAMS_UP_TO(0), DIM * 4));
     }
     die();
 }
@@ -322,7 +323,7 @@ static void check_inheritance(bool in_a_row)
     uint32_t rows[] = {FPS_NO_ROW, FPS_NO_ROW};
     const uint64_t hashes[] = {fps_hash(heirs_keys[0]), fps_hash(heirs_keys[1])};
     const fps_wait wait = wait_ms(20000);
-    CHECK_EQ(fps_table_births(&h.arena, h.t, heirs_keys, hashes, 2, rows, &wait), FPS_OK);
+    CHECK_EQ(fps_table_create_rows(&h.arena, h.t, heirs_keys, hashes, 2, rows, &wait), FPS_OK);
     CHECK(rows[0] == 0 && rows[1] == 1);
     fps_store32_release(h.ready, (uint32_t)h.arena.fd);
     expect_killed(pid);

@@ -75,7 +75,7 @@ typedef struct clerk {
     uint32_t number;
     fps_session sessions[2];
     float *ones, *values, *out;
-    double hyper[FPS_MAX_HYPER]; /* of its own row, or its own two of a table */
+    double hyper[FPS_MAX_HYPER]; /* of its own set, or its own two of a table */
     uint64_t begun;
     float n_set;
     uint64_t pushed[N_STRIPES]; /* arrays: pushes that have changed the stripe */
@@ -202,7 +202,7 @@ static void push_array(clerk *c, bool pulls)
     prepare(&w, &c->sessions[0], c->ones, pulls ? c->out : NULL);
     w.rule = rule_of(add_1_f32, 1);
     w.rule.prepare = prepare_from_own_row;
-    w.rule.row = c->number;
+    w.rule.hyper_set = c->number;
     const fps_status status = run_hastily(c, &w);
     const uint32_t behind = stripes_behind(c, &w);
     for (uint32_t s = 0; s < behind; s++) c->pushed[s]++;
@@ -440,7 +440,7 @@ static void a_table_holds_what_was_applied(void)
                                                        work_on_a_table, work_on_a_table};
     fps_arena arena = make_table(table_of(DIM, 2, KEYS), 2 * N_THREADS + 1);
     const fps_table *t = &arena.tables[0];
-    obstacle o = {.locks = {&t->control->births}, .n = 1};
+    obstacle o = {.locks = {&t->control->lock}, .n = 1};
     run_clerks(&arena, clerks, bodies, &o);
 
     uint64_t keys[KEYS], begun = 0;
@@ -587,7 +587,7 @@ static void rounds_hold_what_was_given(void)
     spec.policy = (fps_policy){.kind = FPS_BSP, .quorum = N_WORKERS};
     CHECK_EQ(fps_arena_create(&spec, &arena), FPS_OK);
     fps_store_relaxed(&stop, UINT64_MAX);
-    obstacle o = {.locks = {&arena.board->lock, &arena.stripes[0].lock, &arena.rows[1].lock, &arena.header->writing[0],
+    obstacle o = {.locks = {&arena.board->lock, &arena.stripes[0].lock, &arena.trays[1].lock, &arena.header->writing[0],
                             &arena.header->writing[1]},
                   .n = 5};
     run_clerks(&arena, clerks, bodies, &o);

@@ -7,6 +7,7 @@
 #include "hash.h"
 #include "index.h"
 #include "row.h"
+#include "rowset.h"
 #include "scan.h"
 #include "sparse.h"
 #include "table.h"
@@ -176,26 +177,26 @@ static inline void check_index(const fps_table *t, uint32_t *times)
     const fps_control *c = t->control;
     const uint64_t word = fps_load_relaxed(&c->index), high = fps_load_relaxed(&c->high);
     const fps_index index = fps_index_of(t, word);
-    uint64_t live = 0, graves = 0, empty = 0;
+    uint64_t live = 0, tombstones = 0, empty = 0;
     CHECK_EQ(index.n_buckets, FPS_INDEX_BUCKETS(word));
     for (uint64_t i = 0; i < (uint64_t)index.n_buckets * FPS_BUCKET_SLOTS; i++) {
         const uint64_t slot = fps_load_relaxed(&index.slots[i]);
-        graves += slot == FPS_SLOT_GRAVE;
+        tombstones += slot == FPS_SLOT_TOMBSTONE;
         empty += slot == FPS_SLOT_EMPTY;
-        if (slot == FPS_SLOT_GRAVE || slot == FPS_SLOT_EMPTY) continue;
+        if (slot == FPS_SLOT_TOMBSTONE || slot == FPS_SLOT_EMPTY) continue;
         const uint32_t row = FPS_SLOT_ROW(slot);
         CHECK(row < high);
         uint8_t *at = fps_row_at(t, row);
         const uint64_t key = fps_load_relaxed(fps_row_key(at));
         CHECK_EQ(FPS_SLOT_TAG(slot), fps_hash_tag(fps_hash(key)));
-        CHECK_EQ(fps_load_relaxed(fps_row_word(at)) & (FPS_ROW_DEAD | 0xfff), 0);
-        CHECK_EQ(fps_table_find(t, key, fps_hash(key)), row);
+        CHECK_EQ(fps_load_relaxed(fps_row_word(at)) & (FPS_ROW_FREE | 0xfff), 0);
+        CHECK_EQ(fps_rowset_find(t, key, fps_hash(key)), row);
         CHECK_EQ(times[row]++, 0);
         live++;
     }
     CHECK_EQ(live, fps_load_relaxed(&c->live));
-    CHECK_EQ(live, fps_load_relaxed(&c->born) - fps_load_relaxed(&c->evicted));
-    CHECK_EQ(graves, fps_load_relaxed(&c->graves));
+    CHECK_EQ(live, fps_load_relaxed(&c->rows_created) - fps_load_relaxed(&c->rows_removed));
+    CHECK_EQ(tombstones, fps_load_relaxed(&c->tombstones));
     CHECK(index.n_buckets == 0 || empty > 0);
     CHECK(fps_load_relaxed(&c->index_backed[FPS_INDEX_GENERATION(word) & 1]) >=
           (uint64_t)index.n_buckets * FPS_BUCKET_BYTES);
@@ -212,7 +213,7 @@ static inline void check_free_rows(const fps_table *t, uint32_t *times)
         CHECK(row < high);
         uint8_t *at = fps_row_at(t, (uint32_t)row);
         CHECK_EQ(times[row]++, 0);
-        CHECK_EQ(fps_load_relaxed(fps_row_word(at)) & (FPS_ROW_DEAD | 0xfff), FPS_ROW_DEAD);
+        CHECK_EQ(fps_load_relaxed(fps_row_word(at)) & (FPS_ROW_FREE | 0xfff), FPS_ROW_FREE);
         next = fps_load_relaxed(fps_row_key(at));
     }
     CHECK_EQ(free_rows + fps_load_relaxed(&c->live), high);
@@ -228,16 +229,16 @@ static inline void check_table(const fps_table *t)
     free(times);
     CHECK(fps_load_relaxed(&c->high) <= t->layout.max_rows);
     CHECK(fps_load_relaxed(&c->rows_backed) >= fps_load_relaxed(&c->high) * t->layout.row_bytes);
-    CHECK_EQ(fps_lock_holder(&c->births), 0);
-    CHECK(!fps_lock_abandoned(&c->births));
+    CHECK_EQ(fps_lock_holder(&c->lock), 0);
+    CHECK(!fps_lock_abandoned(&c->lock));
 }
 
 /* Whoever comes first behind a death repairs. */
 static inline void enter_and_leave(const fps_arena *arena, const fps_table *t)
 {
     const fps_wait wait = wait_ms(20000);
-    CHECK_EQ(fps_table_enter(arena, t, &wait), FPS_OK);
-    fps_table_leave(t);
+    CHECK_EQ(fps_rowset_enter(arena, t, &wait), FPS_OK);
+    fps_rowset_leave(t);
 }
 
 /* Simple numbers whose seed a test prints. */

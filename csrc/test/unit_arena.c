@@ -201,34 +201,14 @@ static void a_large_shard_with_slots_has_short_blocks_and_prefetches(void)
     }
 }
 
-static void a_cursor_holds_every_position_stream_and_length(void)
-{
-    static const uint64_t positions[] = {
-        0, 4, 8, 4092, 4096, (UINT64_C(1) << 32) - 4, UINT64_C(1) << 32, (UINT64_C(1) << 45) - 4, UINT64_C(1) << 45};
-    static const uint64_t committed[] = {0, 4, 8, 2048, 4092, 4096, FPS_BLOCK_MAX_BYTES - 4, FPS_BLOCK_MAX_BYTES};
-    for (size_t p = 0; p < COUNT(positions); p++) {
-        for (size_t c = 0; c < COUNT(committed); c++) {
-            for (uint32_t k = 0; k < 2 * (1 + FPS_MAX_SLOTS); k++) {
-                uint32_t stream = k / 2, streams = k % 2 ? FPS_STREAM_ALONE(stream) : FPS_STREAMS_UP_TO(stream);
-                uint64_t cursor = FPS_CURSOR(positions[p], streams, committed[c]);
-                CHECK_EQ(FPS_CURSOR_POSITION(cursor), positions[p]);
-                CHECK_EQ(FPS_CURSOR_STREAMS(cursor), streams);
-                CHECK_EQ(FPS_CURSOR_COMMITTED(cursor), committed[c]);
-            }
-        }
-    }
-    CHECK_EQ(FPS_CURSOR(0, 0, 0), 0); /* a new seat's */
-    CHECK(FPS_STREAM_ALONE(0) != FPS_STREAMS_UP_TO(FPS_MAX_SLOTS));
-}
-
 static void the_format_version_is_the_third_word(void)
 {
     fps_layout layout = some_layout();
     uint32_t version;
     memcpy(&version, (const uint8_t *)&layout + 8, sizeof version);
     CHECK_EQ(version, FPS_FORMAT_VERSION);
-    CHECK_EQ(version, 6); /* 1 had one redo block a session and no hyper-parameters, 2 no members, 3 no rows, 4 no
-                             tables, 5 one set of a table's hyper-parameters */
+    CHECK_EQ(version, 7); /* 1 had one redo block a session and no hyper-parameters, 2 no members, 3 no trays, 4 no
+                             tables, 5 one set of a table's hyper-parameters, 6 two redo records a session */
     for (layout.format_version = 1; layout.format_version < FPS_FORMAT_VERSION; layout.format_version++) {
         layout.checksum = fnv1a(&layout, offsetof(fps_layout, checksum));
         CHECK_EQ(parse(&layout), FPS_BAD_VERSION);
@@ -290,9 +270,9 @@ static void a_new_arena_is_zeroed_and_open(void)
     CHECK_EQ(fps_arena_state(&arena), FPS_OK);
     CHECK_EQ(fps_load_relaxed(&arena.header->version), 0);
     CHECK_EQ(fps_load32_relaxed(&arena.header->owner_pid), getpid());
-    for (uint32_t row = 0; row < FPS_MAX_RULES; row++) {
+    for (uint32_t set = 0; set < FPS_MAX_RULES; set++) {
         double values[FPS_MAX_HYPER];
-        fps_dense_hyper(&arena, row, values);
+        fps_dense_hyper(&arena, set, values);
         for (uint32_t i = 0; i < FPS_MAX_HYPER; i++) CHECK_FLOAT(values[i], 0.0);
     }
     drop_arena(&arena);
@@ -589,23 +569,23 @@ static void an_arena_of_rounds_has_one_stripe_and_room_for_versions_and_rows(voi
             CHECK_EQ(l.n_versions, 16);
             CHECK_EQ(l.n_members, n_members);
             CHECK_EQ(memcmp(&l.policy, &spec.policy, sizeof l.policy), 0);
-            uint64_t board_bytes = sizeof(fps_board) + n_members * (sizeof(fps_member) + sizeof(fps_row));
+            uint64_t board_bytes = sizeof(fps_board) + n_members * (sizeof(fps_member) + sizeof(fps_tray));
             CHECK(l.redo_offset >= l.board_offset + board_bytes);
             CHECK(l.version_stride >= l.slots_offset - l.params_offset + l.n_slots * l.slot_stride);
-            CHECK_EQ(l.rows_offset, page_up(l.fixed_bytes + 15 * l.version_stride - 2048) + 2048);
-            CHECK_EQ(l.total_bytes, page_up(l.rows_offset + n_members * l.row_stride));
-            CHECK(l.row_stride >= l.params_bytes);
+            CHECK_EQ(l.trays_offset, page_up(l.fixed_bytes + 15 * l.version_stride - 2048) + 2048);
+            CHECK_EQ(l.total_bytes, page_up(l.trays_offset + n_members * l.tray_stride));
+            CHECK(l.tray_stride >= l.params_bytes);
             CHECK(l.fixed_bytes < l.total_bytes);
             CHECK_EQ(l.fixed_bytes % FPS_PAGE, 0);
             CHECK_EQ(l.total_bytes % FPS_PAGE, 0);
             CHECK_EQ(l.version_stride % FPS_PAGE, 0); /* so a stream keeps its residue in every version */
-            CHECK_EQ(l.rows_offset % FPS_PAGE, 2048);
-            CHECK_EQ(l.row_stride % FPS_PAGE, 0);
+            CHECK_EQ(l.trays_offset % FPS_PAGE, 2048);
+            CHECK_EQ(l.tray_stride % FPS_PAGE, 0);
         }
     }
 }
 
-/* Its fixed part, the version that has memory from the beginning, and a row for each worker that it waits for. */
+/* Its fixed part, the version that has memory from the beginning, and a tray for each worker that it waits for. */
 static void an_arena_of_rounds_counts_the_rows_of_its_quorum(void)
 {
     static const uint32_t quorums[] = {0, 1, 2, 7, 8, 9, UINT32_MAX};
@@ -613,8 +593,8 @@ static void an_arena_of_rounds_counts_the_rows_of_its_quorum(void)
         fps_arena_spec spec = spec_of_rounds(131076, 8, (uint32_t)i % 3);
         spec.policy.quorum = quorums[i];
         fps_layout l = layout_of(&spec);
-        uint64_t rows = quorums[i] < 8 ? quorums[i] : 8;
-        CHECK_EQ(fps_arena_bytes(&spec), l.fixed_bytes + l.version_stride + rows * l.row_stride);
+        uint64_t trays = quorums[i] < 8 ? quorums[i] : 8;
+        CHECK_EQ(fps_arena_bytes(&spec), l.fixed_bytes + l.version_stride + trays * l.tray_stride);
         spec.policy.kind = FPS_SSP;
         CHECK_EQ(fps_arena_bytes(&spec), layout_of(&spec).fixed_bytes);
     }
@@ -636,8 +616,8 @@ static void versions_and_rows_lie_apart(void)
         ranges[n++] = (range){(uint8_t *)arena.stripes, sizeof(fps_stripe)};
         ranges[n++] = (range){(uint8_t *)arena.board, sizeof(fps_board)};
         ranges[n++] = (range){(uint8_t *)arena.members, n_members * sizeof(fps_member)};
-        ranges[n++] = (range){(uint8_t *)arena.rows, n_members * sizeof(fps_row)};
-        CHECK_EQ((uintptr_t)arena.rows % 64, 0);
+        ranges[n++] = (range){(uint8_t *)arena.trays, n_members * sizeof(fps_tray)};
+        CHECK_EQ((uintptr_t)arena.trays % 64, 0);
         ranges[n++] = (range){arena.redo, (uint64_t)l->n_sessions * l->redo_bytes};
         for (uint32_t version = 0; version < l->n_versions; version++) {
             for (uint32_t k = 0; k <= n_slots; k++, n++) {
@@ -649,7 +629,7 @@ static void versions_and_rows_lie_apart(void)
             }
         }
         for (uint32_t rank = 0; rank < n_members; rank++, n++) {
-            ranges[n] = (range){fps_arena_row(&arena, rank), l->params_bytes};
+            ranges[n] = (range){fps_arena_tray(&arena, rank), l->params_bytes};
             CHECK(ranges[n].from >= arena.base + l->fixed_bytes);
         }
         CHECK_EQ(n, 7 + l->n_versions * (1 + n_slots) + n_members);
@@ -698,8 +678,8 @@ static void a_layout_of_rounds_parses_and_one_that_was_tampered_with_does_not(vo
     broken[n++].n_versions = FPS_MAX_VERSIONS + 1;
     broken[n++].isolation = FPS_ISOLATION_NONE;
     broken[n++].version_stride += FPS_PAGE;
-    broken[n++].rows_offset -= FPS_PAGE;
-    broken[n++].row_stride -= FPS_PAGE;
+    broken[n++].trays_offset -= FPS_PAGE;
+    broken[n++].tray_stride -= FPS_PAGE;
     broken[n++].fixed_bytes = layout.total_bytes;
     broken[n++].stripe_bytes = 4096;
     broken[n++].total_bytes += FPS_PAGE;
@@ -734,7 +714,7 @@ static void an_arena_of_rounds_takes_memory_for_two_versions_only(void)
     fps_arena arena, peer;
     CHECK_EQ(fps_arena_create(&spec, &arena), FPS_OK);
     CHECK_EQ(fps_arena_open(dup(arena.fd), arena.layout.arena_id, &peer), FPS_OK);
-    uint64_t fixed = arena.layout.fixed_bytes, stride = arena.layout.version_stride, row = arena.layout.row_stride;
+    uint64_t fixed = arena.layout.fixed_bytes, stride = arena.layout.version_stride, tray = arena.layout.tray_stride;
     CHECK(arena.layout.total_bytes > 8 * (fixed + stride));
     CHECK_EQ(fps_load32_relaxed(&arena.header->backed), 3);
     check_memory(&arena, fixed + stride);
@@ -743,21 +723,21 @@ static void an_arena_of_rounds_takes_memory_for_two_versions_only(void)
     for (int twice = 0; twice < 2; twice++) {
         CHECK_EQ(fps_arena_back_version(&peer, 0), FPS_OK);
         CHECK_EQ(fps_arena_back_version(&peer, 1), FPS_OK);
-        CHECK_EQ(fps_arena_back_row(&peer, 3), FPS_OK);
-        CHECK_EQ(fps_arena_back_row(&peer, 0), FPS_OK);
+        CHECK_EQ(fps_arena_back_tray(&peer, 3), FPS_OK);
+        CHECK_EQ(fps_arena_back_tray(&peer, 0), FPS_OK);
     }
     check_memory(&arena, fps_arena_bytes(&spec));
-    check_memory(&arena, fixed + stride + 2 * row);
+    check_memory(&arena, fixed + stride + 2 * tray);
     for (uint32_t rank = 0; rank < 4; rank++)
-        CHECK_EQ(fps_load32_relaxed(&arena.rows[rank].backed), rank == 0 || rank == 3);
+        CHECK_EQ(fps_load32_relaxed(&arena.trays[rank].backed), rank == 0 || rank == 3);
     CHECK_EQ(fps_arena_back_version(&peer, 15), FPS_OK);
     CHECK_EQ(fps_load32_relaxed(&arena.header->backed), 0x8003);
-    check_memory(&arena, fixed + 2 * stride + 2 * row);
-    memset(fps_arena_row(&arena, 3), 5, 4 << 20);
+    check_memory(&arena, fixed + 2 * stride + 2 * tray);
+    memset(fps_arena_tray(&arena, 3), 5, 4 << 20);
     for (uint32_t k = 0; k <= 1; k++) memset(fps_arena_version(&arena, 15, k), 5, 4 << 20);
-    check_memory(&arena, fixed + 2 * stride + 2 * row);
-    CHECK_EQ(fps_arena_row(&peer, 3)[(4 << 20) - 1], 5);
-    CHECK_EQ(fps_arena_row(&peer, 2)[(4 << 20) - 1], 0);
+    check_memory(&arena, fixed + 2 * stride + 2 * tray);
+    CHECK_EQ(fps_arena_tray(&peer, 3)[(4 << 20) - 1], 5);
+    CHECK_EQ(fps_arena_tray(&peer, 2)[(4 << 20) - 1], 0);
     CHECK_EQ(fps_arena_version(&peer, 15, 1)[(4 << 20) - 1], 5);
     drop_arena(&arena);
     CHECK(memory_of(&peer) < 1 << 20);
@@ -876,7 +856,6 @@ int main(void)
         TEST(streams_and_redo_blocks_of_all_sessions_lie_apart),
         TEST(streams_of_a_push_differ_modulo_a_page),
         TEST(a_large_shard_with_slots_has_short_blocks_and_prefetches),
-        TEST(a_cursor_holds_every_position_stream_and_length),
         TEST(the_format_version_is_the_third_word),
         TEST(as_many_slots_as_a_rule_may_have_are_there),
         TEST(the_chosen_stripe_is_a_power_of_two_within_its_limits),

@@ -419,7 +419,7 @@ static void a_joiner_gives_to_the_open_round(void)
     DECIDED(&t, 4, 1, 101, 208);
 }
 
-/* The row of this rank holds a gradient that counts: whoever has the rank now must not overwrite it. */
+/* The tray of this rank holds a gradient that counts: whoever has the rank now must not overwrite it. */
 static void a_joiner_whose_rank_has_given_waits_for_the_next_round(void)
 {
     table t;

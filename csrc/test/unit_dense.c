@@ -422,7 +422,7 @@ static void a_push_that_timed_out_half_way_is_completed_exactly_once(void)
     CHECK_EQ(run(&w), FPS_TIMEOUT);
     CHECK(fps_now_ns() >= deadline);
     CHECK_EQ(w.part.position, 8192);
-    CHECK_EQ(FPS_CURSOR_POSITION(fps_load_relaxed(&s.mine.seat->cursor)), 8192);
+    CHECK_EQ(fps_load_relaxed(&s.mine.seat->position), 8192);
     unblock(&s, 2);
     CHECK_EQ(push(&s.other, s.ones), FPS_OK); /* another push passes in between */
     w.call.wait.deadline_ns = FPS_NEVER;

@@ -35,7 +35,7 @@ static void drop_scene(scene *s) { drop_arena(&s->arena); }
 
 static fps_index index_of(const scene *s) { return fps_index_of(s->t, fps_load_relaxed(&s->t->control->index)); }
 
-static uint64_t graves_of(const scene *s) { return fps_load_relaxed(&s->t->control->graves); }
+static uint64_t tombstones_of(const scene *s) { return fps_load_relaxed(&s->t->control->tombstones); }
 
 static void add(scene *s, uint32_t row, uint32_t tag)
 {
@@ -70,18 +70,18 @@ static void check_search(const scene *s, uint32_t tag)
 static void check_scene(const scene *s)
 {
     const fps_index index = index_of(s);
-    uint64_t rows = 0, graves = 0, empty = 0;
+    uint64_t rows = 0, tombstones = 0, empty = 0;
     for (uint64_t i = 0; i < (uint64_t)index.n_buckets * FPS_BUCKET_SLOTS; i++) {
         uint64_t slot = fps_load_relaxed(&index.slots[i]);
-        graves += slot == FPS_SLOT_GRAVE;
+        tombstones += slot == FPS_SLOT_TOMBSTONE;
         empty += slot == FPS_SLOT_EMPTY;
-        if (slot == FPS_SLOT_GRAVE || slot == FPS_SLOT_EMPTY) continue;
+        if (slot == FPS_SLOT_TOMBSTONE || slot == FPS_SLOT_EMPTY) continue;
         rows++;
         CHECK(s->there[FPS_SLOT_ROW(slot)]);
     }
     CHECK_EQ(rows, live_of(s->t));
-    CHECK_EQ(graves, graves_of(s));
-    CHECK(empty * 10 >= rows + graves + empty || index.n_buckets == 0); /* every search ends */
+    CHECK_EQ(tombstones, tombstones_of(s));
+    CHECK(empty * 10 >= rows + tombstones + empty || index.n_buckets == 0); /* every search ends */
 }
 
 static void a_new_table_has_no_index_and_finds_nothing(void)
@@ -101,12 +101,12 @@ static void a_slot_tells_its_tag_and_row(void)
         uint64_t slot = FPS_SLOT(tag, row);
         CHECK_EQ(FPS_SLOT_TAG(slot), tag);
         CHECK_EQ(FPS_SLOT_ROW(slot), row);
-        CHECK(slot != FPS_SLOT_EMPTY && slot != FPS_SLOT_GRAVE);
+        CHECK(slot != FPS_SLOT_EMPTY && slot != FPS_SLOT_TOMBSTONE);
         CHECK((uint32_t)slot != 0);
     }
 }
 
-/* Against a look at one slot after the other. A grave has tag 0 and may pass for a match, as its reader knows. */
+/* Against a look at one slot after the other. A tombstone has tag 0 and may pass for a match, as its reader knows. */
 static void a_bucket_is_matched_as_slot_by_slot(void)
 {
     static const uint32_t tags[] = {0, 1, 0x7fffffff, 0x80000000, UINT32_MAX};
@@ -117,7 +117,7 @@ static void a_bucket_is_matched_as_slot_by_slot(void)
             uint32_t kind = random_below(&state, 4);
             uint32_t tag = tags[random_below(&state, COUNT(tags))];
             fps_store_relaxed(&bucket[i], kind == 0   ? FPS_SLOT_EMPTY
-                                          : kind == 1 ? FPS_SLOT_GRAVE
+                                          : kind == 1 ? FPS_SLOT_TOMBSTONE
                                                       : FPS_SLOT(tag, random_below(&state, 1u << 31)));
         }
         for (size_t k = 0; k < COUNT(tags); k++) {
@@ -251,52 +251,52 @@ static void a_late_reader_finds_nothing_in_an_index_that_is_gone(void)
     drop_scene(&s);
 }
 
-static void a_row_whose_bucket_has_room_leaves_no_grave(void)
+static void a_row_whose_bucket_has_room_leaves_no_tombstone(void)
 {
     static scene s;
     make_scene(&s);
     for (uint32_t row = 0; row < 7; row++) add(&s, row, 5);
     for (uint32_t row = 0; row < 7; row++) take_out(&s, row);
-    CHECK_EQ(graves_of(&s), 0);
+    CHECK_EQ(tombstones_of(&s), 0);
     for (uint32_t row = 0; row < 8; row++) add(&s, row, 5);
     take_out(&s, 3); /* searches go on behind it */
-    CHECK_EQ(graves_of(&s), 1);
+    CHECK_EQ(tombstones_of(&s), 1);
     add(&s, 8, 5);
-    CHECK_EQ(graves_of(&s), 0); /* the first that comes lies in it */
+    CHECK_EQ(tombstones_of(&s), 0); /* the first row that comes takes its slot */
     check_search(&s, 5);
     check_scene(&s);
     drop_scene(&s);
 }
 
-/* One tag for all: a run over most of the index, every slot of it a grave in the end. */
-static void an_index_full_of_graves_is_searched_to_its_end_and_built_anew(void)
+/* One tag for all: a run over most of the index, every slot of it a tombstone in the end. */
+static void an_index_full_of_tombstones_is_searched_to_its_end_and_built_anew(void)
 {
     static scene s;
     make_scene(&s);
     for (uint32_t row = 0; row < 460; row++) add(&s, row, 0xf0000000);
     CHECK_EQ(index_of(&s).n_buckets, 64);
     for (uint32_t row = 0; row < 460; row++) take_out(&s, row);
-    CHECK(graves_of(&s) >= 456);
+    CHECK(tombstones_of(&s) >= 456);
     check_search(&s, 0xf0000000);
     check_search(&s, 0);
     check_search(&s, 0x10000000);
     const uint64_t generation = FPS_INDEX_GENERATION(fps_load_relaxed(&s.t->control->index));
-    for (uint32_t row = 0; row < 460; row++) add(&s, row, 0x70000000); /* in the graves' way, beyond it */
+    for (uint32_t row = 0; row < 460; row++) add(&s, row, 0x70000000); /* in the tombstones' way, beyond it */
     check_search(&s, 0x70000000);
     CHECK(FPS_INDEX_GENERATION(fps_load_relaxed(&s.t->control->index)) > generation);
-    CHECK_EQ(graves_of(&s), 0);
+    CHECK_EQ(tombstones_of(&s), 0);
     check_scene(&s);
     drop_scene(&s);
 }
 
-/* Nothing but graves and not one empty slot: this cannot be, and is survived. */
+/* Nothing but tombstones and not one empty slot: this cannot be, and is survived. */
 static void a_search_without_an_end_ends(void)
 {
     static scene s;
     make_scene(&s);
     add(&s, 0, 1);
     fps_word *slots = (fps_word *)(void *)s.t->index[1];
-    for (uint32_t i = 0; i < 64 * FPS_BUCKET_SLOTS; i++) fps_store_relaxed(&slots[i], FPS_SLOT_GRAVE);
+    for (uint32_t i = 0; i < 64 * FPS_BUCKET_SLOTS; i++) fps_store_relaxed(&slots[i], FPS_SLOT_TOMBSTONE);
     const fps_index index = index_of(&s);
     fps_search search;
     for (uint64_t tag = 0; tag <= UINT32_MAX; tag += UINT32_MAX / 9)
@@ -376,8 +376,8 @@ int main(void)
         TEST(an_index_fills_up_to_the_most_rows_of_its_table),
         TEST(growing_takes_place_in_the_other_place_and_gives_the_old_ones_memory_back),
         TEST(a_late_reader_finds_nothing_in_an_index_that_is_gone),
-        TEST(a_row_whose_bucket_has_room_leaves_no_grave),
-        TEST(an_index_full_of_graves_is_searched_to_its_end_and_built_anew),
+        TEST(a_row_whose_bucket_has_room_leaves_no_tombstone),
+        TEST(an_index_full_of_tombstones_is_searched_to_its_end_and_built_anew),
         TEST(a_search_without_an_end_ends),
         TEST(a_number_of_buckets_that_cannot_be_is_not_trusted),
         TEST(the_index_stays_when_there_is_no_memory_for_a_new_one),

@@ -4,6 +4,7 @@
 
 #include "stripe.h"
 #include "team.h"
+#include "version.h"
 
 #define N 3000 /* blocks, and a short one */
 
@@ -153,7 +154,7 @@ static void an_older_decision_changes_nothing(void)
     disband(&t);
 }
 
-/* Otherwise the row that the round before needs would be written over. */
+/* Otherwise the tray that the round before needs would be written over. */
 static void a_deposit_brings_the_shards_to_the_round_before_it(void)
 {
     team t;
@@ -164,7 +165,7 @@ static void a_deposit_brings_the_shards_to_the_round_before_it(void)
     for (uint32_t i = 0; i < 2; i++) {
         CHECK_EQ(round_of(&t.arenas[i]), 1);
         CHECK_EQ(t.mates[1].hand.parts[i].version, 2); /* the round that it is for */
-        check_all_equal((const float *)(const void *)fps_arena_row(&t.arenas[i], 1), N, 1000);
+        check_all_equal((const float *)(const void *)fps_arena_tray(&t.arenas[i], 1), N, 1000);
     }
     check_team(&t, 1, sum);
     free(grad);
@@ -253,11 +254,11 @@ static void check_reduce(uint32_t reduce, uint64_t n, uint32_t item_bytes, const
     for (uint64_t i = 0; i < n; i++) {
         double sum = 0, total = 0;
         for (uint32_t r = 0; r < MAX_MATES; r++) {
-            double row = 0;
+            double tray = 0;
             for (uint32_t k = 0; k < weights[r]; k++)
-                row = k == 0 ? item(grads[r][k], i, item_bytes)
-                             : rounded(row + item(grads[r][k], i, item_bytes), item_bytes);
-            if (weights[r] > 0) sum = total > 0 ? rounded(sum + row, item_bytes) : row;
+                tray = k == 0 ? item(grads[r][k], i, item_bytes)
+                              : rounded(tray + item(grads[r][k], i, item_bytes), item_bytes);
+            if (weights[r] > 0) sum = total > 0 ? rounded(sum + tray, item_bytes) : tray;
             total += weights[r];
         }
         if (reduce != FPS_REDUCE_SUM) sum = rounded(sum / total, item_bytes);
@@ -365,7 +366,7 @@ static int32_t stamp(const void *const *state, const void *grad, void *const *re
                      const double *uniforms)
 {
     CHECK(isinf(uniforms[FPS_MAX_UNIFORMS]) && uniforms[FPS_MAX_UNIFORMS] > 0);
-    CHECK_FLOAT(uniforms[FPS_MAX_UNIFORMS + 1], 1.0); /* clipped on their way into the row, and not again */
+    CHECK_FLOAT(uniforms[FPS_MAX_UNIFORMS + 1], 1.0); /* clipped on their way into the tray, and not again */
     add_f32(state, grad, results, n, ahead, uniforms);
     for (int64_t i = 0; i < n; i++) {
         ((float *)results[1])[i] = (float)uniforms[0];
@@ -433,7 +434,7 @@ static void a_round_without_a_gradient_changes_nothing_but_its_number(void)
             check_nothing_is_claimed(&t.arenas[i]);
         }
     }
-    give(&t.mates[0], 7, 0); /* its row holds what it gave to the first round, and does not count */
+    give(&t.mates[0], 7, 0); /* its tray holds what it gave to the first round, and does not count */
     give(&t.mates[1], 50, 1);
     check_team(&t, 5, mean + 50);
     CHECK_EQ(updates_of(&t.arenas[0]), 2);
@@ -490,7 +491,7 @@ static void a_pinned_version_does_not_change_and_its_memory_is_used_again_when_i
     fps_arena *arena = &t.arenas[0];
     float held = close_round(&t, 1), sum = held;
     check_team(&t, 1, sum);
-    uint64_t current = fps_rounds_pin(&reader.sessions[0]);
+    uint64_t current = fps_version_pin(&reader.sessions[0]);
     CHECK_EQ(current, FPS_CURRENT(1, 1));
     CHECK_EQ(fps_load_relaxed(&reader.sessions[0].seat->pins), 2);
     for (uint32_t round = 2; round <= 20; round++) {
@@ -501,7 +502,7 @@ static void a_pinned_version_does_not_change_and_its_memory_is_used_again_when_i
         CHECK_EQ(fps_load_relaxed(&arena->header->updates[1]), 1);
         CHECK_EQ(fps_load32_relaxed(&arena->header->backed), round == 2 ? 3 : 7);
     }
-    fps_rounds_unpin(&reader.sessions[0], 1);
+    fps_version_unpin(&reader.sessions[0], 1);
     CHECK_EQ(fps_load_relaxed(&reader.sessions[0].seat->pins), 0);
     sum += close_round(&t, 1);
     check_team(&t, 21, sum);
@@ -519,12 +520,12 @@ static void a_session_pins_several_versions(void)
     gather(&t, 1, 1, 0, sums);
     open_hand(&reader, t.arenas, 1, 4);
     for (uint32_t round = 0; round < 3; round++) {
-        CHECK_EQ(fps_rounds_pin(&reader.sessions[0]), FPS_CURRENT(round, round));
+        CHECK_EQ(fps_version_pin(&reader.sessions[0]), FPS_CURRENT(round, round));
         CHECK_EQ(fps_load_relaxed(&reader.sessions[0].seat->pins), (2u << round) - 1);
         give(&t.mates[0], 1, 1);
         check_team(&t, round + 1, (float)round + 1);
     }
-    fps_rounds_unpin(&reader.sessions[0], 1);
+    fps_version_unpin(&reader.sessions[0], 1);
     CHECK_EQ(fps_load_relaxed(&reader.sessions[0].seat->pins), 5);
     for (uint32_t round = 3; round < 8; round++) {
         give(&t.mates[0], 1, 1);
@@ -562,7 +563,7 @@ static void hold_every_version(team *t, hand *reader)
 {
     fps_session *s = &reader->sessions[0];
     for (uint32_t round = 0; round < FPS_MAX_VERSIONS; round++) {
-        CHECK_EQ(fps_rounds_pin(s), FPS_CURRENT(round, round));
+        CHECK_EQ(fps_version_pin(s), FPS_CURRENT(round, round));
         close_round(t, 1);
         fps_decision d = last_decision(&t->mates[0]);
         if (round + 1 < FPS_MAX_VERSIONS) CHECK_EQ(reach_round(&t->mates[0].hand, &d), FPS_OK);
@@ -627,7 +628,7 @@ static void a_round_waits_while_every_version_is_held(void)
     CHECK_EQ(pthread_create(&thread, NULL, reach_late, &l), 0);
     nap_us(20000);
     CHECK_EQ(fps_load32_acquire(&l.done), 0);
-    fps_rounds_unpin(&reader.sessions[0], 7);
+    fps_version_unpin(&reader.sessions[0], 7);
     pthread_join(thread, NULL);
     CHECK_EQ(l.status, FPS_OK);
     CHECK_EQ(fps_load_relaxed(&t.arenas[0].header->current), FPS_CURRENT(16, 7));
@@ -657,7 +658,7 @@ static void pin_and_stay(void *argument)
     other *o = argument;
     hand h;
     open_hand(&h, o->arenas, 1, 4);
-    fps_rounds_pin(&h.sessions[0]);
+    fps_version_pin(&h.sessions[0]);
     fps_store32_release(o->ready, 1);
     for (;;) pause();
 }
@@ -688,7 +689,7 @@ static void a_pin_of_a_closed_session_holds_nothing_and_its_seat_begins_without(
     hand reader;
     gather(&t, 1, 1, 0, sums);
     open_hand(&reader, t.arenas, 1, 4);
-    fps_rounds_pin(&reader.sessions[0]);
+    fps_version_pin(&reader.sessions[0]);
     uint32_t seat = reader.sessions[0].index;
     close_hand(&reader);
     for (uint32_t round = 1; round <= 2; round++) {
@@ -812,12 +813,12 @@ static void a_session_that_is_adopted_claims_nothing(void)
     disband(&t);
 }
 
-/* Rows without a board: what a deposit does is told by its numbers alone. */
+/* Trays without a board: what a deposit does is told by its numbers alone. */
 static void check_row(const fps_arena *arena, uint32_t rank, float value, uint64_t round, uint64_t number)
 {
-    check_all_equal((const float *)(const void *)fps_arena_row(arena, rank), N, value);
-    CHECK_EQ(fps_load_relaxed(&arena->rows[rank].round), round);
-    CHECK_EQ(fps_load_relaxed(&arena->rows[rank].number), number);
+    check_all_equal((const float *)(const void *)fps_arena_tray(arena, rank), N, value);
+    CHECK_EQ(fps_load_relaxed(&arena->trays[rank].round), round);
+    CHECK_EQ(fps_load_relaxed(&arena->trays[rank].number), number);
 }
 
 static fps_status put(team *t, uint64_t generation, uint64_t attempt, uint64_t round, uint32_t number, float value)
@@ -841,7 +842,7 @@ static void a_deposit_that_comes_twice_or_late_changes_nothing(void)
     for (uint32_t i = 0; i < 2; i++) check_row(&t.arenas[i], 1, 7, 0, 1);
     CHECK_EQ(put(&t, 5, 4, 0, 1, 9), FPS_OK); /* the first of a round takes the place of all */
     for (uint32_t i = 0; i < 2; i++) check_row(&t.arenas[i], 1, 9, 0, 1);
-    for (uint32_t i = 0; i < 2; i++) CHECK_EQ(fps_load_relaxed(&t.arenas[i].rows[1].attempt), 4);
+    for (uint32_t i = 0; i < 2; i++) CHECK_EQ(fps_load_relaxed(&t.arenas[i].trays[1].attempt), 4);
     disband(&t);
 }
 
@@ -858,8 +859,8 @@ static void a_deposit_of_an_older_generation_is_put_out(void)
     CHECK_EQ(put(&t, 5, 99, 0, 2, 9), FPS_PUT_OUT);
     for (uint32_t i = 0; i < 2; i++) {
         check_row(&t.arenas[i], 1, 8, 0, 1);
-        CHECK_EQ(fps_load_relaxed(&t.arenas[i].rows[1].attempt), 1);
-        CHECK_EQ(fps_load_relaxed(&t.arenas[i].rows[1].generation), 6);
+        CHECK_EQ(fps_load_relaxed(&t.arenas[i].trays[1].attempt), 1);
+        CHECK_EQ(fps_load_relaxed(&t.arenas[i].trays[1].generation), 6);
     }
     disband(&t);
 }
@@ -871,7 +872,7 @@ static void gradients_of_one_round_follow_each_other(void)
     CHECK_EQ(put(&t, 1, 1, 0, 2, 1), FPS_PUT_OUT);
     CHECK_EQ(put(&t, 1, 2, 0, 1, 1), FPS_OK);
     CHECK_EQ(put(&t, 1, 3, 0, 3, 1), FPS_PUT_OUT);
-    CHECK_EQ(put(&t, 1, 4, 1, 1, 1), FPS_MIXED); /* the round before has not been applied: its row is needed */
+    CHECK_EQ(put(&t, 1, 4, 1, 1, 1), FPS_MIXED); /* the round before has not been applied: its tray is needed */
     check_row(&t.arenas[0], 1, 1, 0, 1);
     CHECK_EQ(put(&t, 1, 5, 0, 2, 10), FPS_OK);
     CHECK_EQ(put(&t, 1, 5, 0, 2, 10), FPS_OK);
@@ -897,7 +898,7 @@ static void a_deposit_that_was_broken_off_is_finished_by_its_second_try(void)
     hand *h = &t.mates[0].hand;
     bool abandoned;
     const fps_wait wait = wait_ms(LONG_MS);
-    CHECK_EQ(fps_lock_acquire(&t.arenas[1].rows[1].lock, &wait, &abandoned), FPS_OK);
+    CHECK_EQ(fps_lock_acquire(&t.arenas[1].trays[1].lock, &wait, &abandoned), FPS_OK);
     aim(h, grad, NULL);
     h->call.wait = wait_ms(SHORT_MS);
     CHECK_EQ(run_hand(h, NULL, &d), FPS_TIMEOUT);
@@ -906,7 +907,7 @@ static void a_deposit_that_was_broken_off_is_finished_by_its_second_try(void)
     CHECK_EQ(h->parts[1].done, 0);
     h->call.wait = (fps_wait){.deadline_ns = FPS_NO_WAIT};
     CHECK_EQ(run_hand(h, NULL, &d), FPS_BUSY);
-    fps_lock_release(&t.arenas[1].rows[1].lock);
+    fps_lock_release(&t.arenas[1].trays[1].lock);
     CHECK_EQ(run_hand(h, NULL, &d), FPS_OK);
     CHECK_EQ(fps_load_relaxed(&h->sessions[0].seat->meters.pushes), 1);
     aim(h, grad, NULL);
@@ -980,7 +981,7 @@ static void check_clipping(uint32_t item_bytes, double scale, double limit)
     fps_arena arena = make_shard(0, n * item_bytes, 0, 1, sums);
     hand h;
     void *grad = malloc(n * item_bytes);
-    const void *row = fps_arena_row(&arena, 0);
+    const void *tray = fps_arena_tray(&arena, 0);
     open_hand(&h, &arena, 1, item_bytes);
     for (uint64_t i = 0; i < n; i++) {
         uint64_t k = i % (COUNT(values) + COUNT(special));
@@ -996,7 +997,7 @@ static void check_clipping(uint32_t item_bytes, double scale, double limit)
             double once = item_bytes == 4
                               ? (double)(float)clipped(item(grad, i, 4), (double)(float)scale, (double)(float)limit)
                               : clipped(item(grad, i, 8), scale, limit);
-            double sum = once, got = item(row, i, item_bytes);
+            double sum = once, got = item(tray, i, item_bytes);
             for (uint32_t k = 1; k < number; k++) sum = rounded(sum + once, item_bytes);
             CHECK_EQ(isnan(got) != 0, isnan(sum) != 0);
             CHECK_EQ(isnan(sum) != 0, isnan(item(grad, i, item_bytes)) || isnan(scale));
@@ -1033,7 +1034,7 @@ static void parameters_that_are_given_are_not_clipped(void)
         h->call.limit = 1;
         h->call.scale = 0.5;
         CHECK_EQ(run_hand(h, &d, &deposit), FPS_OK);
-        check_all_equal((const float *)(const void *)fps_arena_row(&t.arenas[0], 0), N, 50 * (float)number);
+        check_all_equal((const float *)(const void *)fps_arena_tray(&t.arenas[0], 0), N, 50 * (float)number);
     }
     free(params);
     disband(&t);
@@ -1144,7 +1145,7 @@ static void setting_a_slot_keeps_the_round_and_makes_a_version(void)
     float sum = close_round(&t, 1), *nines = filled(N, 9);
     check_team(&t, 1, sum);
     hand *h = &t.mates[1].hand;
-    uint32_t before = FPS_CURRENT_VERSION(fps_rounds_pin(&reader.sessions[0]));
+    uint32_t before = FPS_CURRENT_VERSION(fps_version_pin(&reader.sessions[0]));
     CHECK_EQ(write_stream(h, NULL, 2, nines), FPS_OK);
     for (uint32_t i = 0; i < 2; i++) {
         CHECK_EQ(round_of(&t.arenas[i]), 1);
@@ -1256,7 +1257,7 @@ static void who_waited_is_told_that_the_arena_closed(void)
         close_round(&t, 1);
         fps_decision d = last_decision(&t.mates[0]);
         fps_deposit deposit = next_deposit(&t.mates[0], &d, 1);
-        pthread_mutex_t *lock = &t.arenas[0].rows[0].lock;
+        pthread_mutex_t *lock = &t.arenas[0].trays[0].lock;
         const fps_wait wait = wait_ms(LONG_MS);
         pthread_t thread;
         waiting w = {.hand = h, .decision = kind == 0 ? &d : NULL, .deposit = kind == 2 ? &deposit : NULL};
@@ -1408,7 +1409,7 @@ static void memory_comes_when_it_is_needed(void)
     mate mates[2];
     hand reader;
     float *grad = filled(n, 1);
-    int64_t row = (int64_t)l->row_stride, version = (int64_t)l->version_stride, slack = 64 * FPS_PAGE;
+    int64_t tray = (int64_t)l->tray_stride, version = (int64_t)l->version_stride, slack = 64 * FPS_PAGE;
     for (uint32_t r = 0; r < 2; r++) join_team(&mates[r], &arena, 1, r, 4);
     open_hand(&reader, &arena, 1, 4);
     int64_t at_first = memory_of(&arena);
@@ -1422,13 +1423,13 @@ static void memory_comes_when_it_is_needed(void)
         }
         fps_decision d = last_decision(&mates[0]);
         CHECK_EQ(reach_round(&reader, &d), FPS_OK);
-        CHECK_EQ(fps_load32_relaxed(&arena.rows[0].backed), 1);
-        CHECK_EQ(fps_load32_relaxed(&arena.rows[1].backed), round >= 3);
+        CHECK_EQ(fps_load32_relaxed(&arena.trays[0].backed), 1);
+        CHECK_EQ(fps_load32_relaxed(&arena.trays[1].backed), round >= 3);
         CHECK_EQ(fps_load32_relaxed(&arena.header->backed), 3);
-        int64_t took = memory_of(&arena) - at_first, expected = row * (1 + (round >= 3));
+        int64_t took = memory_of(&arena) - at_first, expected = tray * (1 + (round >= 3));
         CHECK(took >= expected - slack && took <= expected + slack);
     }
-    uint32_t held = FPS_CURRENT_VERSION(fps_rounds_pin(&reader.sessions[0]));
+    uint32_t held = FPS_CURRENT_VERSION(fps_version_pin(&reader.sessions[0]));
     for (uint32_t i = 0; i < 4; i++) {
         CHECK_EQ(fps_arena_state(&arena), FPS_OK);
         for (uint32_t r = 0; r < 2; r++) {
@@ -1438,9 +1439,9 @@ static void memory_comes_when_it_is_needed(void)
             CHECK_EQ(give_round(&mates[r], 1, &counted), FPS_OK);
         }
     }
-    fps_rounds_unpin(&reader.sessions[0], held);
+    fps_version_unpin(&reader.sessions[0], held);
     CHECK_EQ(fps_load32_relaxed(&arena.header->backed), 7);
-    int64_t took = memory_of(&arena) - at_first, expected = 2 * row + version;
+    int64_t took = memory_of(&arena) - at_first, expected = 2 * tray + version;
     CHECK(took >= expected - slack && took <= expected + slack);
     close_hand(&reader);
     for (uint32_t r = 0; r < 2; r++) leave_team(&mates[r]);

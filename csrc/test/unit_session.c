@@ -201,7 +201,7 @@ static void a_process_that_dies_with_many_sessions_gives_all_of_them_up(void)
     drop_arena(&arena);
 }
 
-/* Seats whose owners died in the middle of a row, while somebody keeps the births lock, without which no row can be
+/* Seats whose owners died in the middle of a row, while somebody keeps the table's lock, without which no row can be
  * repaired: nobody can take these seats over. */
 #define N_DEAD 8u
 
@@ -215,7 +215,7 @@ static void die_in_a_row(void *argument)
 {
     ruin *r = argument;
     fps_session s = open_session(&r->arena);
-    const uint32_t row = fps_table_search(r->t, r->key, fps_hash(r->key));
+    const uint32_t row = fps_rowset_search(r->t, r->key, fps_hash(r->key));
     uint64_t word;
     CHECK_EQ(fps_row_try(&s, r->t, row, r->key, &word), FPS_OK);
     die();
@@ -238,10 +238,10 @@ static void make_ruin(ruin *r, uint32_t n_sessions)
     for (r->key = 1; r->key <= N_DEAD; r->key++) expect_killed(start_process(die_in_a_row, r));
 }
 
-static void hold_births(ruin *r)
+static void hold_table(ruin *r)
 {
     const fps_wait wait = wait_ms(20000);
-    CHECK_EQ(fps_table_enter(&r->arena, r->t, &wait), FPS_OK);
+    CHECK_EQ(fps_rowset_enter(&r->arena, r->t, &wait), FPS_OK);
 }
 
 /* One second for each of the dead would be far beyond it. */
@@ -250,7 +250,7 @@ static void an_open_that_cannot_succeed_ends_at_its_deadline_however_many_died(v
     ruin r;
     fps_session s;
     make_ruin(&r, N_DEAD);
-    hold_births(&r);
+    hold_table(&r);
     const int64_t start = fps_now_ns();
     const fps_wait wait = wait_ms(50), no_wait = {.deadline_ns = FPS_NO_WAIT};
     CHECK_EQ(fps_session_open(&r.arena, &wait, &s), FPS_TIMEOUT);
@@ -260,10 +260,10 @@ static void an_open_that_cannot_succeed_ends_at_its_deadline_however_many_died(v
     CHECK(fps_now_ns() - start < INT64_C(5000000000));
     CHECK_EQ(fps_session_blocker(&r.arena), gettid());
     for (uint32_t i = 0; i < N_DEAD; i++) CHECK(fps_lock_abandoned(&r.arena.seats[i].life)); /* left to the next */
-    fps_table_leave(r.t);
+    fps_rowset_leave(r.t);
     CHECK_EQ(fps_session_blocker(&r.arena), 0);
     s = open_session(&r.arena);
-    CHECK_EQ(fps_row_written(&r.arena, s.index), 0);
+    CHECK(!fps_row_written(&r.arena, s.index));
     fps_session_close(&s);
     drop_arena(&r.arena);
 }
@@ -283,10 +283,10 @@ static void an_open_that_waits_is_called_off_when_somebody_interrupts_it(void)
     wait.interrupted = stop_at_once;
     wait.state = &asked;
     make_ruin(&r, N_DEAD);
-    hold_births(&r);
+    hold_table(&r);
     CHECK_EQ(fps_session_open(&r.arena, &wait, &s), FPS_INTERRUPTED);
     CHECK_EQ(asked, 1);
-    fps_table_leave(r.t);
+    fps_rowset_leave(r.t);
     CHECK_EQ(fps_session_open(&r.arena, &wait, &s), FPS_OK); /* nothing to wait for */
     CHECK_EQ(asked, 1);
     fps_session_close(&s);
@@ -312,7 +312,7 @@ static void start_opening(opening *o, ruin *r, pthread_t *thread)
 {
     *o = (opening){.ruin = r};
     make_ruin(r, N_DEAD);
-    hold_births(r);
+    hold_table(r);
     CHECK_EQ(pthread_create(thread, NULL, open_in_the_end, o), 0);
     nap_us(50000);
     CHECK_EQ(fps_load32_acquire(&o->done), 0);
@@ -343,7 +343,7 @@ static void nobody_waits_behind_an_open_that_waits(void)
     fps_session_close(&s);
     drop_arena(&other);
     CHECK_EQ(fps_load32_acquire(&o.done), 0);
-    fps_table_leave(r.t);
+    fps_rowset_leave(r.t);
     pthread_join(thread, NULL);
     CHECK_EQ(o.status, FPS_OK);
     fps_session_close(&o.session);
@@ -359,7 +359,7 @@ static void an_open_that_waits_takes_the_first_seat_that_comes_free(void)
     o = (opening){.ruin = &r};
     fps_session s = open_session(&r.arena);
     CHECK_EQ(s.index, N_DEAD);
-    hold_births(&r);
+    hold_table(&r);
     CHECK_EQ(pthread_create(&thread, NULL, open_in_the_end, &o), 0);
     nap_us(20000);
     CHECK_EQ(fps_load32_acquire(&o.done), 0);
@@ -367,7 +367,7 @@ static void an_open_that_waits_takes_the_first_seat_that_comes_free(void)
     pthread_join(thread, NULL);
     CHECK_EQ(o.status, FPS_OK);
     CHECK_EQ(o.session.index, N_DEAD);
-    fps_table_leave(r.t);
+    fps_rowset_leave(r.t);
     fps_session_close(&o.session);
     drop_arena(&r.arena);
 }
@@ -381,7 +381,7 @@ static void an_open_that_waits_ends_when_the_arena_is_closed(void)
     fps_arena_retire(&r.arena);
     pthread_join(thread, NULL);
     CHECK_EQ(o.status, FPS_CLOSED);
-    fps_table_leave(r.t);
+    fps_rowset_leave(r.t);
     fps_arena_close(&r.arena);
 }
 

@@ -585,7 +585,7 @@ static void a_shard_that_is_full_keeps_the_others_from_changing(void)
         CHECK_EQ(w.parts[s].position, 0);
         CHECK_EQ(fps_load_relaxed(&w.arena[s].tables[0].control->version), 0);
     }
-    for (uint32_t i = 0; i < MAX_KEYS; i++) { /* rows may be born, but nothing was added to any */
+    for (uint32_t i = 0; i < MAX_KEYS; i++) { /* rows may be created, but nothing was added to any */
         if (!w.live[i]) continue;
         float found[3];
         CHECK_EQ(pull_rows(&w.session[shard_of(&w, i)], 0, &w.universe[i], 1, found, false), FPS_OK);
@@ -658,7 +658,7 @@ static void a_push_that_met_a_writer_goes_on_and_is_applied_once(void)
             }
             CHECK_EQ(fps_load_relaxed(&s.session.seat->begun_seq), 2);
             CHECK_EQ(fps_load_relaxed(&s.session.seat->applied_seq), 1);
-            CHECK_EQ(fps_load_relaxed(&s.session.seat->rows_done), held - 1);
+            CHECK_EQ(fps_load_relaxed(&s.session.seat->position), held - 1);
             let_row_go(&s, held, word);
             for (uint64_t key = 1; key <= 4; key++) CHECK_FLOAT(value_of(&s, key), key < held ? (key == 2 ? 3 : 2) : 1);
             CHECK_EQ(run_rows(&e), FPS_OK);
@@ -812,8 +812,8 @@ static void a_push_that_goes_on_finds_rows_that_have_moved(void)
     drop_scene(&s);
 }
 
-/* The row that a push has found is another's: its own is born, and somebody else holds the lock for that. */
-static void a_push_that_must_not_wait_for_a_birth_says_so(void)
+/* The row that a push has found is another's: its own is created, and somebody else holds the lock for that. */
+static void a_push_that_must_not_wait_for_row_creation_says_so(void)
 {
     scene s;
     errand e;
@@ -821,13 +821,13 @@ static void a_push_that_must_not_wait_for_a_birth_says_so(void)
     const uint64_t known = key_of_tag(77, 1), asked = key_of_tag(77, 2);
     make_scene(&s, 1, 1000);
     CHECK_EQ(push_rows(&s.session, 0, &known, 1, ones, NULL), FPS_OK);
-    CHECK_EQ(fps_table_enter(&s.arena, s.t, &no_wait), FPS_OK);
+    CHECK_EQ(fps_rowset_enter(&s.arena, s.t, &no_wait), FPS_OK);
     prepare_rows(&e, &s.session, 0, &asked, 1, ones, NULL);
     e.call.wait = no_wait;
     CHECK_EQ(run_rows(&e), FPS_BUSY);
     e.call.wait = wait_ms(5);
     CHECK_EQ(run_rows(&e), FPS_TIMEOUT);
-    fps_table_leave(s.t);
+    fps_rowset_leave(s.t);
     e.call.wait = no_wait;
     CHECK_EQ(run_rows(&e), FPS_OK);
     CHECK_FLOAT(value_of(&s, known), 1);
@@ -992,7 +992,7 @@ static void change_half(void *argument)
     change *c = argument;
     const fps_wait wait = {.deadline_ns = FPS_NEVER};
     fps_control *control = c->scene->t->control;
-    CHECK_EQ(fps_table_enter(&c->scene->arena, c->scene->t, &wait), FPS_OK);
+    CHECK_EQ(fps_rowset_enter(&c->scene->arena, c->scene->t, &wait), FPS_OK);
     uint64_t bits;
     memcpy(&bits, &(double){2}, sizeof bits);
     fps_word *set = control->hyper[(fps_load_relaxed(&control->hyper_changes) + 1) & 1];
@@ -1246,7 +1246,7 @@ int main(void)
         TEST(waiting_may_be_called_off_until_a_push_has_begun),
         TEST(a_row_of_a_stopped_process_times_out_and_is_pushed_to_later),
         TEST(a_push_that_goes_on_finds_rows_that_have_moved),
-        TEST(a_push_that_must_not_wait_for_a_birth_says_so),
+        TEST(a_push_that_must_not_wait_for_row_creation_says_so),
         TEST(a_closed_arena_is_told_apart_from_everything_else),
         TEST(an_arena_that_closes_in_the_middle_is_told_of),
         TEST(a_set_changes_the_streams_that_are_given_and_no_more),

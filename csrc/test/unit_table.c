@@ -234,7 +234,7 @@ static void check_places(uint64_t params_bytes, bool rounds)
     ranges[n++] = (range){(uint8_t *)arena.stripes, l->n_stripes * sizeof(fps_stripe)};
     ranges[n++] = (range){(uint8_t *)arena.board, sizeof(fps_board)};
     ranges[n++] = (range){arena.redo, (uint64_t)l->n_sessions * l->redo_bytes};
-    ranges[n++] = (range){arena.params, rounds ? l->rows_offset - l->params_offset : l->params_bytes};
+    ranges[n++] = (range){arena.params, rounds ? l->trays_offset - l->params_offset : l->params_bytes};
     for (uint32_t i = 0; i < COUNT(tables); i++) {
         const fps_table *t = &arena.tables[i];
         CHECK_EQ(t->number, i);
@@ -327,10 +327,10 @@ static void drop_scene(scene *s)
     drop_arena(&s->arena);
 }
 
-static fps_status bear(scene *s, uint32_t from, uint32_t n)
+static fps_status create_missing(scene *s, uint32_t from, uint32_t n)
 {
     for (uint32_t i = from; i < from + n; i++) s->rows[i] = FPS_NO_ROW;
-    return fps_table_births(&s->arena, s->t, s->keys + from, s->hashes + from, n, s->rows + from, &for_ever);
+    return fps_table_create_rows(&s->arena, s->t, s->keys + from, s->hashes + from, n, s->rows + from, &for_ever);
 }
 
 static void check_first_values(const scene *s, uint32_t i)
@@ -345,18 +345,18 @@ static void check_first_values(const scene *s, uint32_t i)
     check_all_equal(slot, DIM, 0.25F);
 }
 
-static void a_row_is_born_with_its_first_values(void)
+static void a_row_is_created_with_its_first_values(void)
 {
     static scene s;
     make_scene(&s, MAX_ROWS);
-    CHECK_EQ(bear(&s, 0, MAX_ROWS), FPS_OK);
+    CHECK_EQ(create_missing(&s, 0, MAX_ROWS), FPS_OK);
     for (uint32_t i = 0; i < MAX_ROWS; i++) {
         CHECK_EQ(s.rows[i], i); /* in their order */
         check_first_values(&s, i);
-        CHECK_EQ(fps_table_find(s.t, s.keys[i], s.hashes[i]), i);
+        CHECK_EQ(fps_rowset_find(s.t, s.keys[i], s.hashes[i]), i);
     }
     CHECK_EQ(live_of(s.t), MAX_ROWS);
-    CHECK_EQ(fps_load_relaxed(&s.t->control->born), MAX_ROWS);
+    CHECK_EQ(fps_load_relaxed(&s.t->control->rows_created), MAX_ROWS);
     check_table(s.t);
     drop_scene(&s);
 }
@@ -365,11 +365,11 @@ static void a_key_that_has_a_row_keeps_it(void)
 {
     static scene s;
     make_scene(&s, MAX_ROWS);
-    CHECK_EQ(bear(&s, 10, 10), FPS_OK);
-    CHECK_EQ(bear(&s, 0, 30), FPS_OK);
+    CHECK_EQ(create_missing(&s, 10, 10), FPS_OK);
+    CHECK_EQ(create_missing(&s, 0, 30), FPS_OK);
     for (uint32_t i = 0; i < 30; i++) CHECK_EQ(s.rows[i], i < 10 ? 10 + i : i < 20 ? i - 10 : i);
-    CHECK_EQ(fps_load_relaxed(&s.t->control->born), 30);
-    CHECK_EQ(bear(&s, 0, 0), FPS_OK);
+    CHECK_EQ(fps_load_relaxed(&s.t->control->rows_created), 30);
+    CHECK_EQ(create_missing(&s, 0, 0), FPS_OK);
     check_table(s.t);
     drop_scene(&s);
 }
@@ -383,8 +383,8 @@ static void keys_of_one_tag_have_rows_of_their_own(void)
         s.hashes[i] = fps_hash(s.keys[i]);
         CHECK_EQ(fps_hash_tag(s.hashes[i]), i < 100 ? 0 : UINT32_MAX);
     }
-    CHECK_EQ(bear(&s, 0, 200), FPS_OK);
-    CHECK_EQ(bear(&s, 0, 200), FPS_OK);
+    CHECK_EQ(create_missing(&s, 0, 200), FPS_OK);
+    CHECK_EQ(create_missing(&s, 0, 200), FPS_OK);
     for (uint32_t i = 0; i < 200; i++) CHECK_EQ(s.rows[i], i);
     check_table(s.t);
     drop_scene(&s);
@@ -410,7 +410,7 @@ static picture picture_of(const scene *s)
 static void check_unchanged(const scene *s, picture *p)
 {
     const size_t from = offsetof(fps_control, live);
-    const size_t to = offsetof(fps_control, graves) + sizeof(fps_word); /* an index may have been built */
+    const size_t to = offsetof(fps_control, tombstones) + sizeof(fps_word); /* an index may have been built */
     CHECK_EQ(memcmp((const uint8_t *)&p->control + from, (const uint8_t *)s->t->control + from, to - from), 0);
     CHECK_EQ(memcmp(p->rows, s->t->rows, fps_load_relaxed(&s->t->control->high) * s->t->layout.row_bytes), 0);
     CHECK(fps_load_relaxed(&s->t->control->rows_backed) >= fps_load_relaxed(&p->control.rows_backed));
@@ -422,20 +422,20 @@ static void a_full_table_bears_all_or_none(void)
 {
     static scene s;
     make_scene(&s, 100);
-    CHECK_EQ(bear(&s, 0, 90), FPS_OK);
+    CHECK_EQ(create_missing(&s, 0, 90), FPS_OK);
     picture p = picture_of(&s);
-    CHECK_EQ(bear(&s, 80, 21), FPS_TABLE_FULL);
-    CHECK_EQ(bear(&s, 90, 11), FPS_TABLE_FULL);
-    CHECK_EQ(bear(&s, 0, 2000), FPS_TABLE_FULL);
+    CHECK_EQ(create_missing(&s, 80, 21), FPS_TABLE_FULL);
+    CHECK_EQ(create_missing(&s, 90, 11), FPS_TABLE_FULL);
+    CHECK_EQ(create_missing(&s, 0, 2000), FPS_TABLE_FULL);
     check_unchanged(&s, &p);
-    CHECK_EQ(bear(&s, 80, 20), FPS_OK);
+    CHECK_EQ(create_missing(&s, 80, 20), FPS_OK);
     CHECK_EQ(live_of(s.t), 100);
-    CHECK_EQ(bear(&s, 0, 100), FPS_OK);
-    CHECK_EQ(bear(&s, 100, 1), FPS_TABLE_FULL);
+    CHECK_EQ(create_missing(&s, 0, 100), FPS_OK);
+    CHECK_EQ(create_missing(&s, 100, 1), FPS_TABLE_FULL);
     uint8_t removed;
     CHECK_EQ(remove_rows(&s.session, 0, &s.keys[5], 1, NULL, &removed), FPS_OK);
-    CHECK_EQ(bear(&s, 100, 2), FPS_TABLE_FULL);
-    CHECK_EQ(bear(&s, 100, 1), FPS_OK);
+    CHECK_EQ(create_missing(&s, 100, 2), FPS_TABLE_FULL);
+    CHECK_EQ(create_missing(&s, 100, 1), FPS_OK);
     check_table(s.t);
     drop_scene(&s);
 }
@@ -444,16 +444,16 @@ static void a_table_of_one_row_has_one_row(void)
 {
     static scene s;
     make_scene(&s, 1);
-    CHECK_EQ(bear(&s, 0, 2), FPS_TABLE_FULL);
+    CHECK_EQ(create_missing(&s, 0, 2), FPS_TABLE_FULL);
     CHECK_EQ(live_of(s.t), 0);
-    CHECK_EQ(bear(&s, 7, 1), FPS_OK);
-    CHECK_EQ(bear(&s, 8, 1), FPS_TABLE_FULL);
+    CHECK_EQ(create_missing(&s, 7, 1), FPS_OK);
+    CHECK_EQ(create_missing(&s, 8, 1), FPS_TABLE_FULL);
     check_table(s.t);
     drop_scene(&s);
 }
 
 /* Whichever allocation fails, of the index or of the rows, with small pages or in steps of 2 MiB. */
-static void without_memory_nothing_is_born(void)
+static void without_memory_nothing_is_created(void)
 {
     fps_table_layout layout = table_of(2000, 0, MAX_ROWS);
     static scene s;
@@ -468,7 +468,7 @@ static void without_memory_nothing_is_born(void)
         for (uint32_t fails = 0;; fails++) {
             picture p = picture_of(&s);
             allocations_left = fails;
-            fps_status status = bear(&s, from, steps[i]);
+            fps_status status = create_missing(&s, from, steps[i]);
             allocations_left = UINT32_MAX;
             if (status == FPS_OK) {
                 free(p.rows);
@@ -489,7 +489,7 @@ static void without_memory_nothing_is_born(void)
 static void enter_and_die(void *argument)
 {
     const scene *s = argument;
-    CHECK_EQ(fps_table_enter(&s->arena, s->t, &for_ever), FPS_OK);
+    CHECK_EQ(fps_rowset_enter(&s->arena, s->t, &for_ever), FPS_OK);
     die();
 }
 
@@ -501,15 +501,15 @@ static void a_death_behind_a_growth_without_memory_loses_no_row(void)
     s.arena = make_table(table_of(2000, 0, MAX_ROWS), 2);
     s.t = &s.arena.tables[0];
     s.session = open_session(&s.arena);
-    CHECK_EQ(bear(&s, 0, 3), FPS_OK);
+    CHECK_EQ(create_missing(&s, 0, 3), FPS_OK);
     allocations_left = 0;
-    CHECK_EQ(bear(&s, 3, 400), FPS_NO_MEMORY);
+    CHECK_EQ(create_missing(&s, 3, 400), FPS_NO_MEMORY);
     allocations_left = UINT32_MAX;
     expect_killed(start_process(enter_and_die, &s));
     enter_and_leave(&s.arena, s.t);
     CHECK_EQ(live_of(s.t), 3);
     check_table(s.t);
-    CHECK_EQ(bear(&s, 0, 400), FPS_OK);
+    CHECK_EQ(create_missing(&s, 0, 400), FPS_OK);
     check_table(s.t);
     drop_scene(&s);
 }
@@ -519,12 +519,12 @@ static void a_closed_arena_bears_nothing(void)
     static scene s;
     uint8_t removed;
     make_scene(&s, MAX_ROWS);
-    CHECK_EQ(bear(&s, 0, 5), FPS_OK);
+    CHECK_EQ(create_missing(&s, 0, 5), FPS_OK);
     fps_arena_retire(&s.arena);
-    CHECK_EQ(bear(&s, 0, 7), FPS_CLOSED);
+    CHECK_EQ(create_missing(&s, 0, 7), FPS_CLOSED);
     CHECK_EQ(remove_rows(&s.session, 0, s.keys, 5, NULL, &removed), FPS_CLOSED);
     CHECK_EQ(fps_table_configure(&s.arena, s.t, 1, (double[FPS_MAX_HYPER]){1}, &for_ever), FPS_CLOSED);
-    CHECK_EQ(fps_lock_holder(&s.t->control->births), 0);
+    CHECK_EQ(fps_lock_holder(&s.t->control->lock), 0);
     drop_scene(&s);
 }
 
@@ -532,14 +532,14 @@ static void one_at_a_time_adds_rows(void)
 {
     static scene s;
     make_scene(&s, MAX_ROWS);
-    CHECK_EQ(bear(&s, 0, 1), FPS_OK);
-    CHECK_EQ(fps_table_enter(&s.arena, s.t, &no_wait), FPS_OK);
+    CHECK_EQ(create_missing(&s, 0, 1), FPS_OK);
+    CHECK_EQ(fps_rowset_enter(&s.arena, s.t, &no_wait), FPS_OK);
     fps_wait brief = wait_ms(20);
-    CHECK_EQ(fps_table_births(&s.arena, s.t, s.keys, s.hashes, 2, s.rows, &no_wait), FPS_BUSY);
-    CHECK_EQ(fps_table_births(&s.arena, s.t, s.keys, s.hashes, 2, s.rows, &brief), FPS_TIMEOUT);
-    fps_table_leave(s.t);
+    CHECK_EQ(fps_table_create_rows(&s.arena, s.t, s.keys, s.hashes, 2, s.rows, &no_wait), FPS_BUSY);
+    CHECK_EQ(fps_table_create_rows(&s.arena, s.t, s.keys, s.hashes, 2, s.rows, &brief), FPS_TIMEOUT);
+    fps_rowset_leave(s.t);
     CHECK_EQ(live_of(s.t), 1);
-    CHECK_EQ(fps_table_births(&s.arena, s.t, s.keys, s.hashes, 2, s.rows, &no_wait), FPS_OK);
+    CHECK_EQ(fps_table_create_rows(&s.arena, s.t, s.keys, s.hashes, 2, s.rows, &no_wait), FPS_OK);
     check_table(s.t);
     drop_scene(&s);
 }
@@ -552,7 +552,7 @@ static void what_a_removed_row_held_is_received(void)
     float values[8][DIM], slots[8][DIM], expected[DIM];
     uint8_t removed[8], *const streams[] = {(uint8_t *)values, (uint8_t *)slots};
     make_scene(&s, MAX_ROWS);
-    CHECK_EQ(bear(&s, 0, 6), FPS_OK);
+    CHECK_EQ(create_missing(&s, 0, 6), FPS_OK);
     memset(values, 255, sizeof values);
     memset(slots, 255, sizeof slots);
     const uint64_t keys[8] = {3, 77, 0, 3, 5, 1, 0, 78}; /* some twice, some unknown */
@@ -567,10 +567,10 @@ static void what_a_removed_row_held_is_received(void)
         fps_initial_fill(&s.t->layout, keys[i], expected);
         CHECK_EQ(memcmp(values[i], expected, sizeof expected), 0);
         check_all_equal(slots[i], DIM, 0.25F);
-        CHECK_EQ(fps_table_find(s.t, keys[i], fps_hash(keys[i])), FPS_NO_ROW);
+        CHECK_EQ(fps_rowset_find(s.t, keys[i], fps_hash(keys[i])), FPS_NO_ROW);
     }
     CHECK_EQ(live_of(s.t), 2);
-    CHECK_EQ(fps_load_relaxed(&s.t->control->evicted), 4);
+    CHECK_EQ(fps_load_relaxed(&s.t->control->rows_removed), 4);
     check_table(s.t);
     drop_scene(&s);
 }
@@ -581,7 +581,7 @@ static void streams_that_nobody_wants_are_left_out(void)
     float slot[DIM] = {0};
     uint8_t removed[3], *const only_slot[] = {NULL, (uint8_t *)slot};
     make_scene(&s, MAX_ROWS);
-    CHECK_EQ(bear(&s, 0, 3), FPS_OK);
+    CHECK_EQ(create_missing(&s, 0, 3), FPS_OK);
     CHECK_EQ(remove_rows(&s.session, 0, &s.keys[1], 1, only_slot, removed), FPS_OK);
     check_all_equal(slot, DIM, 0.25F);
     CHECK_EQ(remove_rows(&s.session, 0, s.keys, 3, NULL, removed), FPS_OK);
@@ -597,11 +597,11 @@ static void the_row_that_was_freed_last_is_used_first(void)
     static scene s;
     uint8_t removed[3];
     make_scene(&s, MAX_ROWS);
-    CHECK_EQ(bear(&s, 0, 10), FPS_OK);
+    CHECK_EQ(create_missing(&s, 0, 10), FPS_OK);
     memset(fps_row_at(s.t, 4) + s.t->head_bytes, 7, s.t->layout.row_bytes - s.t->head_bytes);
     CHECK_EQ(remove_rows(&s.session, 0, (const uint64_t[]){2, 7, 4}, 3, NULL, removed), FPS_OK);
     check_table(s.t);
-    CHECK_EQ(bear(&s, 100, 4), FPS_OK);
+    CHECK_EQ(create_missing(&s, 100, 4), FPS_OK);
     CHECK_EQ(s.rows[100], 4);
     CHECK_EQ(s.rows[101], 7);
     CHECK_EQ(s.rows[102], 2);
@@ -611,13 +611,13 @@ static void the_row_that_was_freed_last_is_used_first(void)
     drop_scene(&s);
 }
 
-static void a_row_that_is_reborn_has_its_first_values_again(void)
+static void a_row_that_is_created_again_has_its_first_values_again(void)
 {
     static scene s;
     uint8_t removed[2];
     make_scene(&s, MAX_ROWS);
     for (uint32_t round = 0; round < 5; round++) {
-        CHECK_EQ(bear(&s, 0, 2), FPS_OK);
+        CHECK_EQ(create_missing(&s, 0, 2), FPS_OK);
         for (uint32_t i = 0; i < 2; i++) {
             check_first_values(&s, i);
             memset(fps_row_at(s.t, s.rows[i]) + s.t->head_bytes, 9, 2 * DIM * 4);
@@ -630,13 +630,13 @@ static void a_row_that_is_reborn_has_its_first_values_again(void)
 }
 
 /* Who reads it while it ends and begins again finds another word behind its copy than before. */
-static void a_row_that_is_reborn_has_not_been_the_same_all_the_time(void)
+static void a_row_that_is_created_again_has_not_been_the_same_all_the_time(void)
 {
     static scene s;
     uint8_t removed;
     make_scene(&s, MAX_ROWS);
     for (uint64_t round = 0, last = 0; round < 4; round++) {
-        CHECK_EQ(bear(&s, 0, 1), FPS_OK);
+        CHECK_EQ(create_missing(&s, 0, 1), FPS_OK);
         CHECK_EQ(s.rows[0], 0);
         const uint64_t word = fps_load_relaxed(fps_row_word(fps_row_at(s.t, 0)));
         CHECK(round == 0 || word > last);
@@ -653,7 +653,7 @@ static void a_row_that_has_another_key_is_nobodys_for_who_comes_late(void)
     uint8_t removed;
     uint64_t word, again;
     make_scene(&s, MAX_ROWS);
-    CHECK_EQ(bear(&s, 0, 1), FPS_OK);
+    CHECK_EQ(create_missing(&s, 0, 1), FPS_OK);
     const uint32_t row = s.rows[0];
     CHECK_EQ(fps_row_try(&s.session, s.t, row, 0, &word), FPS_OK);
     CHECK_EQ(FPS_ROW_WRITER(fps_load_relaxed(fps_row_word(fps_row_at(s.t, row)))), s.session.index + 1);
@@ -661,7 +661,7 @@ static void a_row_that_has_another_key_is_nobodys_for_who_comes_late(void)
     fps_row_leave(s.t, row, word);
     CHECK_EQ(remove_rows(&s.session, 0, s.keys, 1, NULL, &removed), FPS_OK);
     CHECK_EQ(fps_row_try(&s.session, s.t, row, 0, &word), FPS_ALREADY); /* dead */
-    CHECK_EQ(bear(&s, 1, 1), FPS_OK);
+    CHECK_EQ(create_missing(&s, 1, 1), FPS_OK);
     CHECK_EQ(s.rows[1], row);
     CHECK_EQ(fps_row_try(&s.session, s.t, row, 0, &word), FPS_ALREADY); /* another's */
     check_table(s.t);
@@ -681,7 +681,7 @@ static void removing_waits_for_who_writes_the_row_and_goes_on_later(void)
     uint8_t *const streams[] = {(uint8_t *)values, NULL};
     make_scene(&s, MAX_ROWS);
     fps_session writer = open_session(&s.arena);
-    CHECK_EQ(bear(&s, 0, 3), FPS_OK);
+    CHECK_EQ(create_missing(&s, 0, 3), FPS_OK);
     CHECK_EQ(fps_row_try(&writer, s.t, 1, 1, &word), FPS_OK);
     fps_wait brief = wait_ms(20);
     CHECK_EQ(fps_table_remove(&s.session, s.t, s.keys, 3, UINT32_MAX, streams, removed, &done, &brief), FPS_TIMEOUT);
@@ -711,17 +711,17 @@ static void remove_one(void *argument)
     fps_session_close(&session);
 }
 
-static void births_go_on_while_a_removal_waits_for_a_writer(void)
+static void row_creation_goes_on_while_a_removal_waits_for_a_writer(void)
 {
     static scene s;
     uint64_t word;
     make_scene(&s, MAX_ROWS); /* it has two sessions */
-    CHECK_EQ(bear(&s, 0, 3), FPS_OK);
+    CHECK_EQ(create_missing(&s, 0, 3), FPS_OK);
     CHECK_EQ(fps_row_try(&s.session, s.t, 1, 1, &word), FPS_OK);
     pid_t remover = start_process(remove_one, &s);
     fps_wait wait = wait_ms(10000);
     for (uint32_t i = 3; i < 40; i++) {
-        CHECK_EQ(fps_table_births(&s.arena, s.t, &s.keys[i], &s.hashes[i], 1, &s.rows[i], &wait), FPS_OK);
+        CHECK_EQ(fps_table_create_rows(&s.arena, s.t, &s.keys[i], &s.hashes[i], 1, &s.rows[i], &wait), FPS_OK);
         clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = 2000000}, NULL);
     }
     CHECK_EQ(live_of(s.t), 40);
@@ -748,7 +748,7 @@ static void rows_that_were_asked_for_since_stay(void)
     s.arena = make_table(layout, 2);
     s.t = &s.arena.tables[0];
     s.session = open_session(&s.arena);
-    CHECK_EQ(bear(&s, 0, 4), FPS_OK); /* of five keys */
+    CHECK_EQ(create_missing(&s, 0, 4), FPS_OK); /* of five keys */
     const uint32_t since = 100;
     for (uint32_t i = 0; i < 4; i++) fps_row_track(fps_row_at(s.t, s.rows[i]), since - 1 + i, 1);
     CHECK_EQ(fps_table_remove(&s.session, s.t, s.keys, 5, since, streams, removed, &done, &no_wait), FPS_OK);
@@ -766,7 +766,7 @@ static void rows_that_were_asked_for_since_stay(void)
 }
 
 /* Against a list: rows come and go, by many at a time. */
-static void random_births_and_ends_leave_what_a_list_would_hold(void)
+static void random_creations_and_removals_leave_what_a_list_would_hold(void)
 {
     static scene s;
     static bool there[MAX_ROWS];
@@ -784,7 +784,7 @@ static void random_births_and_ends_leave_what_a_list_would_hold(void)
         for (uint32_t i = from; i < from + n; i++) known += there[i];
         if (random_below(&state, 10) < (round / 500 % 2 ? 3 : 6)) {
             bool fits = live + n - known <= 800;
-            CHECK_EQ(bear(&s, from, n), fits ? FPS_OK : FPS_TABLE_FULL);
+            CHECK_EQ(create_missing(&s, from, n), fits ? FPS_OK : FPS_TABLE_FULL);
             if (!fits) continue;
             live += n - known;
             for (uint32_t i = from; i < from + n; i++) {
@@ -803,7 +803,7 @@ static void random_births_and_ends_leave_what_a_list_would_hold(void)
         if (round % 100 == 0) check_table(s.t);
     }
     for (uint32_t i = 0; i < MAX_ROWS; i++)
-        CHECK_EQ(fps_table_find(s.t, s.keys[i], s.hashes[i]) != FPS_NO_ROW, there[i]);
+        CHECK_EQ(fps_rowset_find(s.t, s.keys[i], s.hashes[i]) != FPS_NO_ROW, there[i]);
     check_table(s.t);
     drop_scene(&s);
 }
@@ -819,7 +819,7 @@ static void a_small_table_takes_little_memory(void)
     const uint64_t key = 1, hash = fps_hash(1);
     CHECK(empty <= (int64_t)arena.layout.fixed_bytes + (64 << 10)); /* tables without rows take none */
     uint32_t row = FPS_NO_ROW;
-    CHECK_EQ(fps_table_births(&arena, t, &key, &hash, 1, &row, &for_ever), FPS_OK);
+    CHECK_EQ(fps_table_create_rows(&arena, t, &key, &hash, 1, &row, &for_ever), FPS_OK);
     CHECK_EQ(fps_load_relaxed(&t->control->rows_backed), 64 << 10);
     CHECK_EQ(fps_load_relaxed(&t->control->index_backed[1]), 64 << 10);
     CHECK_EQ(fps_load_relaxed(&t->control->index_backed[0]), 0);
@@ -842,7 +842,7 @@ static void memory_comes_with_the_rows(void)
             hashes[i] = fps_hash(i);
             rows[i] = FPS_NO_ROW;
         }
-        CHECK_EQ(fps_table_births(&arena, t, keys, hashes, n, rows, &for_ever), FPS_OK);
+        CHECK_EQ(fps_table_create_rows(&arena, t, keys, hashes, n, rows, &for_ever), FPS_OK);
         const uint64_t now = fps_load_relaxed(&t->control->rows_backed), bytes = n * t->layout.row_bytes;
         CHECK(now >= bytes && now >= backed && now <= 2 * bytes + FPS_HUGE_PAGE);
         if (now > FPS_HUGE_PAGE) CHECK_EQ(now % FPS_HUGE_PAGE, 0);
@@ -863,7 +863,7 @@ static void a_retired_arena_gives_the_memory_of_its_tables_back(void)
     fps_arena peer;
     make_scene(&s, MAX_ROWS);
     CHECK_EQ(fps_arena_open(dup(s.arena.fd), s.arena.layout.arena_id, &peer), FPS_OK);
-    CHECK_EQ(bear(&s, 0, MAX_ROWS), FPS_OK);
+    CHECK_EQ(create_missing(&s, 0, MAX_ROWS), FPS_OK);
     CHECK_EQ(memcmp(peer.tables[0].rows, s.t->rows, 1000), 0);
     int64_t before = memory_of(&peer);
     drop_scene(&s);
@@ -881,18 +881,18 @@ static void a_peer_sees_the_same_tables(void)
     make_scene(&s, MAX_ROWS);
     CHECK_EQ(fps_arena_open(dup(s.arena.fd), s.arena.layout.arena_id, &peer), FPS_OK);
     CHECK_EQ(memcmp(&peer.tables[0].layout, &s.t->layout, sizeof s.t->layout), 0);
-    CHECK_EQ(bear(&s, 0, 1000), FPS_OK);
-    for (uint32_t i = 0; i < 1000; i++) CHECK_EQ(fps_table_find(&peer.tables[0], s.keys[i], s.hashes[i]), s.rows[i]);
+    CHECK_EQ(create_missing(&s, 0, 1000), FPS_OK);
+    for (uint32_t i = 0; i < 1000; i++) CHECK_EQ(fps_rowset_find(&peer.tables[0], s.keys[i], s.hashes[i]), s.rows[i]);
     uint32_t row = FPS_NO_ROW;
-    CHECK_EQ(fps_table_births(&peer, &peer.tables[0], &s.keys[2000], &s.hashes[2000], 1, &row, &for_ever), FPS_OK);
-    CHECK_EQ(fps_table_find(s.t, s.keys[2000], s.hashes[2000]), row);
+    CHECK_EQ(fps_table_create_rows(&peer, &peer.tables[0], &s.keys[2000], &s.hashes[2000], 1, &row, &for_ever), FPS_OK);
+    CHECK_EQ(fps_rowset_find(s.t, s.keys[2000], s.hashes[2000]), row);
     check_table(s.t);
     check_table(&peer.tables[0]);
     fps_arena_close(&peer);
     drop_scene(&s);
 }
 
-/* Deaths with the births lock. What they may leave is made by hand: kill_tables.c lets them happen. */
+/* Deaths with the table's lock. What they may leave is made by hand: kill_tables.c lets them happen. */
 
 static void die_with_the_lock(scene *s) { expect_killed(start_process(enter_and_die, s)); }
 
@@ -901,33 +901,33 @@ static void counts_that_a_death_left_wrong_are_made_anew(void)
     static scene s;
     uint8_t removed[100];
     make_scene(&s, MAX_ROWS);
-    CHECK_EQ(bear(&s, 0, 500), FPS_OK);
+    CHECK_EQ(create_missing(&s, 0, 500), FPS_OK);
     CHECK_EQ(remove_rows(&s.session, 0, &s.keys[50], 100, NULL, removed), FPS_OK);
     die_with_the_lock(&s);
     fps_control *c = s.t->control;
-    const uint64_t graves = fps_load_relaxed(&c->graves);
+    const uint64_t tombstones = fps_load_relaxed(&c->tombstones);
     fps_store_relaxed(&c->live, 3);
     fps_store_relaxed(&c->high, 7);
     fps_store_relaxed(&c->free, 12345);
-    fps_store_relaxed(&c->graves, 99);
+    fps_store_relaxed(&c->tombstones, 99);
     enter_and_leave(&s.arena, s.t);
     CHECK_EQ(live_of(s.t), 400);
-    CHECK_EQ(fps_load_relaxed(&c->graves), graves);
+    CHECK_EQ(fps_load_relaxed(&c->tombstones), tombstones);
     CHECK_EQ(fps_load_relaxed(&c->high), 500);
     CHECK_EQ(fps_load_relaxed(&s.arena.header->recovered_locks), 1);
     check_table(s.t);
-    CHECK_EQ(bear(&s, 0, 600), FPS_OK);
+    CHECK_EQ(create_missing(&s, 0, 600), FPS_OK);
     CHECK_EQ(fps_load_relaxed(&c->high), 600);
     check_table(s.t);
     drop_scene(&s);
 }
 
-/* Between the two, a row that is born, or one that ends, is in the index or not. */
+/* Between the two, a row that is created, or one that is removed, is in the index or not. */
 static void rows_that_the_index_does_not_name_are_free_after_a_death(void)
 {
     static scene s;
     make_scene(&s, MAX_ROWS);
-    CHECK_EQ(bear(&s, 0, 20), FPS_OK);
+    CHECK_EQ(create_missing(&s, 0, 20), FPS_OK);
     die_with_the_lock(&s);
     for (uint32_t row = 3; row < 20; row += 4) fps_index_remove(s.t, fps_hash_tag(s.hashes[row]), row);
     fps_index_insert(s.t, fps_hash_tag(s.hashes[20]), 20); /* named, and not yet counted */
@@ -936,7 +936,7 @@ static void rows_that_the_index_does_not_name_are_free_after_a_death(void)
     CHECK_EQ(live_of(s.t), 16);
     CHECK_EQ(fps_load_relaxed(&s.t->control->high), 21);
     check_table(s.t);
-    CHECK_EQ(bear(&s, 0, 25), FPS_OK);
+    CHECK_EQ(create_missing(&s, 0, 25), FPS_OK);
     for (uint32_t i = 0; i < 20; i++) check_first_values(&s, i);
     check_table(s.t);
     drop_scene(&s);
@@ -948,7 +948,7 @@ static void a_death_is_put_right_without_memory_too(void)
     static scene s;
     uint8_t removed[100];
     make_scene(&s, 500);
-    CHECK_EQ(bear(&s, 0, 500), FPS_OK);
+    CHECK_EQ(create_missing(&s, 0, 500), FPS_OK);
     CHECK_EQ(remove_rows(&s.session, 0, &s.keys[50], 100, NULL, removed), FPS_OK);
     die_with_the_lock(&s);
     no_zeroed_memory = true;
@@ -956,7 +956,7 @@ static void a_death_is_put_right_without_memory_too(void)
     no_zeroed_memory = false;
     CHECK_EQ(live_of(s.t), 400);
     check_table(s.t);
-    CHECK_EQ(bear(&s, 0, 500), FPS_OK);
+    CHECK_EQ(create_missing(&s, 0, 500), FPS_OK);
     check_table(s.t);
     drop_scene(&s);
 #endif
@@ -967,13 +967,13 @@ static void a_death_in_a_closed_arena_takes_no_memory(void)
     static scene s;
     fps_arena peer;
     make_scene(&s, MAX_ROWS);
-    CHECK_EQ(bear(&s, 0, MAX_ROWS), FPS_OK);
+    CHECK_EQ(create_missing(&s, 0, MAX_ROWS), FPS_OK);
     CHECK_EQ(fps_arena_open(dup(s.arena.fd), s.arena.layout.arena_id, &peer), FPS_OK);
     die_with_the_lock(&s);
     drop_scene(&s);
     const int64_t closed = memory_of(&peer);
     uint32_t row = FPS_NO_ROW;
-    CHECK_EQ(fps_table_births(&peer, &peer.tables[0], s.keys, s.hashes, 1, &row, &for_ever), FPS_CLOSED);
+    CHECK_EQ(fps_table_create_rows(&peer, &peer.tables[0], s.keys, s.hashes, 1, &row, &for_ever), FPS_CLOSED);
     CHECK(memory_of(&peer) <= closed + (64 << 10));
     fps_arena_close(&peer);
 }
@@ -991,25 +991,25 @@ int main(void)
         TEST(a_table_that_no_address_space_holds_is_refused),
         TEST(tables_lie_apart_from_each_other_and_from_all_else),
         TEST(streams_of_a_row_lie_one_behind_the_other),
-        TEST(a_row_is_born_with_its_first_values),
+        TEST(a_row_is_created_with_its_first_values),
         TEST(a_key_that_has_a_row_keeps_it),
         TEST(keys_of_one_tag_have_rows_of_their_own),
         TEST(a_full_table_bears_all_or_none),
         TEST(a_table_of_one_row_has_one_row),
-        TEST(without_memory_nothing_is_born),
+        TEST(without_memory_nothing_is_created),
         TEST(a_death_behind_a_growth_without_memory_loses_no_row),
         TEST(a_closed_arena_bears_nothing),
         TEST(one_at_a_time_adds_rows),
         TEST(what_a_removed_row_held_is_received),
         TEST(streams_that_nobody_wants_are_left_out),
         TEST(the_row_that_was_freed_last_is_used_first),
-        TEST(a_row_that_is_reborn_has_its_first_values_again),
-        TEST(a_row_that_is_reborn_has_not_been_the_same_all_the_time),
+        TEST(a_row_that_is_created_again_has_its_first_values_again),
+        TEST(a_row_that_is_created_again_has_not_been_the_same_all_the_time),
         TEST(a_row_that_has_another_key_is_nobodys_for_who_comes_late),
         TEST(removing_waits_for_who_writes_the_row_and_goes_on_later),
-        TEST(births_go_on_while_a_removal_waits_for_a_writer),
+        TEST(row_creation_goes_on_while_a_removal_waits_for_a_writer),
         TEST(rows_that_were_asked_for_since_stay),
-        TEST(random_births_and_ends_leave_what_a_list_would_hold),
+        TEST(random_creations_and_removals_leave_what_a_list_would_hold),
         TEST(a_small_table_takes_little_memory),
         TEST(memory_comes_with_the_rows),
         TEST(a_retired_arena_gives_the_memory_of_its_tables_back),

@@ -45,7 +45,7 @@ cdef extern from "layout.h" nogil:
     ctypedef uint32_t fps_word32
     int FPS_ISOLATION_SHARD, FPS_ISOLATION_NONE, FPS_FORMAT_VERSION, FPS_SEAT_LIVE, FPS_BLOCK_BYTES
     int FPS_MAX_SLOTS, FPS_MAX_RULES, FPS_MAX_HYPER
-    int FPS_MAX_MEMBERS, FPS_MAX_VERSIONS, FPS_MEMBER_FREE, FPS_MEMBER_HERE, FPS_MEMBER_OUT, FPS_BSP, FPS_GIVEN_MAX
+    int FPS_MAX_MEMBERS, FPS_MAX_VERSIONS, FPS_MEMBER_FREE, FPS_MEMBER_HERE, FPS_MEMBER_OUT
     uint64_t FPS_CURRENT_ROUND(uint64_t current)
     uint32_t FPS_CURRENT_VERSION(uint64_t current)
     ctypedef struct fps_policy:
@@ -55,7 +55,7 @@ cdef extern from "layout.h" nogil:
         pthread_mutex_t life
         fps_word32 state, pid
         fps_word clock
-    ctypedef struct fps_row:
+    ctypedef struct fps_tray:
         pthread_mutex_t lock
     ctypedef struct fps_board:
         fps_word progress, put_out, dropped
@@ -66,8 +66,8 @@ cdef extern from "layout.h" nogil:
         double first, second
         double slots[15]
     ctypedef struct fps_control:
-        pthread_mutex_t births
-        fps_word live, high, born, evicted, rebuilt, version, rows_backed
+        pthread_mutex_t lock
+        fps_word live, high, rows_created, rows_removed, rebuilt, version, rows_backed
         fps_word index_backed[2]
     ctypedef struct fps_layout:
         uint32_t n_tables
@@ -96,7 +96,7 @@ cdef extern from "sync.h" nogil:
     void fps_count(fps_word *w, uint64_t by)
 
 
-cdef extern from "arena.h" nogil:
+cdef extern from "plan.h" nogil:
     ctypedef struct fps_arena_spec:
         uint8_t arena_id[16]
         uint32_t shard_index, shard_count, n_sessions, n_slots, isolation, n_members
@@ -111,6 +111,10 @@ cdef extern from "arena.h" nogil:
         uint32_t at[16]
         uint32_t bytes[16]
     uint64_t fps_table_row_bytes(const fps_table_layout *table)
+    uint64_t fps_arena_bytes(const fps_arena_spec *spec)
+
+
+cdef extern from "arena.h" nogil:
     ctypedef struct fps_arena:
         fps_layout layout
         uint8_t *base
@@ -120,11 +124,14 @@ cdef extern from "arena.h" nogil:
         fps_stripe *stripes
         fps_board *board
         fps_member *members
-        fps_row *rows
+        fps_tray *trays
         uint8_t *params
         fps_table *tables
+    ctypedef struct fps_session:
+        fps_seat *seat
+        uint32_t index
+        uint64_t seq
     uint8_t *fps_arena_version(const fps_arena *arena, uint32_t version, uint32_t stream)
-    uint64_t fps_arena_bytes(const fps_arena_spec *spec)
     fps_status fps_arena_create(const fps_arena_spec *spec, fps_arena *out)
     fps_status fps_arena_open(int fd, const uint8_t *arena_id, fps_arena *out)
     fps_status fps_arena_retire(const fps_arena *arena)
@@ -149,10 +156,6 @@ cdef extern from "life.h" nogil:
 
 
 cdef extern from "session.h" nogil:
-    ctypedef struct fps_session:
-        fps_seat *seat
-        uint32_t index
-        uint64_t seq
     fps_status fps_session_open(const fps_arena *arena, const fps_wait *wait, fps_session *out)
     uint32_t fps_session_blocker(const fps_arena *arena)
     void fps_session_close(fps_session *session)
@@ -174,7 +177,7 @@ cdef extern from "dense.h" nogil:
     ctypedef struct fps_rule:
         fps_kernel kernel
         fps_prepare prepare
-        uint32_t n_slots, row
+        uint32_t n_slots, hyper_set
     ctypedef struct fps_span:
         uint64_t position, bytes, buffer_offset
         uint32_t buffer, rule, item_bytes
@@ -209,9 +212,9 @@ cdef extern from "dense.h" nogil:
     fps_status fps_dense_run(fps_call *call, uint32_t *at)
     void fps_dense_fill(const fps_arena *arena, const fps_span *spans, uint32_t n_spans, const void *const *values)
     void fps_dense_begin(const fps_arena *arena, const fps_span *span, uint32_t stream, double value)
-    fps_status fps_dense_configure(const fps_arena *arena, uint32_t row, uint32_t which, const double *values,
+    fps_status fps_dense_configure(const fps_arena *arena, uint32_t set, uint32_t which, const double *values,
                                    const fps_wait *wait)
-    void fps_dense_hyper(const fps_arena *arena, uint32_t row, double *values)
+    void fps_dense_hyper(const fps_arena *arena, uint32_t set, double *values)
 
 
 cdef extern from "hash.h" nogil:
@@ -235,7 +238,7 @@ cdef extern from "initial.h" nogil:
 cdef extern from "row.h" nogil:
     int64_t FPS_TICK_NS
     uint32_t fps_row_now(const fps_table *t)
-    uint32_t fps_row_written(const fps_arena *arena, uint32_t seat)
+    const fps_table *fps_row_written(const fps_arena *arena, uint32_t seat)
 
 
 cdef extern from "table.h" nogil:
@@ -327,11 +330,17 @@ cdef extern from "member.h" nogil:
     fps_roster fps_board_roster(const fps_arena *arena)
 
 
-cdef extern from "rounds.h" nogil:
+cdef extern from "tray.h" nogil:
     ctypedef struct fps_deposit:
         uint32_t rank, number
         uint64_t generation, attempt, round
+
+
+cdef extern from "version.h" nogil:
+    uint64_t fps_version_pin(const fps_session *session)
+    void fps_version_pin_too(const fps_session *session, uint32_t version)
+    void fps_version_unpin(const fps_session *session, uint32_t version)
+
+
+cdef extern from "rounds.h" nogil:
     fps_status fps_rounds_run(fps_call *call, const fps_decision *decision, const fps_deposit *deposit, uint32_t *at)
-    uint64_t fps_rounds_pin(const fps_session *session)
-    void fps_rounds_pin_too(const fps_session *session, uint32_t version)
-    void fps_rounds_unpin(const fps_session *session, uint32_t version)

@@ -123,7 +123,7 @@ cdef class Group:
     ----------
     arenas : list of Arena
     spans : per arena a list of (position, bytes, buffer, buffer offset, rule, item bytes), sorted by position
-    rules : list of (address of the kernel, of `prepare`, slots, row of the table of hyper-parameters)
+    rules : list of (address of the kernel, of `prepare`, slots, which of the arena's sets of hyper-parameters)
     limit : of the gradients' absolute values, for kernels that clip
     kinds : for `run_if_fits`, per buffer its (dtype, shape)
     names : for `run_if_fits`, the names of the buffers in a dict; None for a bare array
@@ -180,11 +180,11 @@ cdef class Group:
                     raise ValueError(f"{arena.label}: span {spans[i][k]} is out of range")
                 self.bytes += span.bytes
         self.may_keep_gil &= self.bytes < KEEP_GIL_BYTES
-        for i, (kernel, prepare, n_slots, row) in enumerate(rules):
-            if row >= FPS_MAX_RULES or any(n_slots > (<Arena>a).arena.layout.n_slots for a in arenas):
-                raise ValueError(f"rule {i}: {n_slots} slots and row {row} are out of range")
+        for i, (kernel, prepare, n_slots, hyper_set) in enumerate(rules):
+            if hyper_set >= FPS_MAX_RULES or any(n_slots > (<Arena>a).arena.layout.n_slots for a in arenas):
+                raise ValueError(f"rule {i}: {n_slots} slots and set {hyper_set} of hyper-parameters are out of range")
             self.rules[i].kernel, self.rules[i].prepare = <fps_kernel><size_t>kernel, <fps_prepare><size_t>prepare
-            self.rules[i].n_slots, self.rules[i].row = n_slots, row
+            self.rules[i].n_slots, self.rules[i].hyper_set = n_slots, hyper_set
         self.kinds = None if kinds is None else [(dtype.num, shape) for dtype, shape in kinds]
         self.sizes = None if kinds is None else [dtype.itemsize * math.prod(shape) for dtype, shape in kinds]
         self.names = names
@@ -299,7 +299,7 @@ cdef class Group:
         buffers of rules with None are not looked at. Answers, per arena, the version that was read or made; `outcome` is told
         what was applied before that.
 
-        Where updates are applied in rounds, `decision` is brought about first, and `grads` go to a worker's row by
+        Where updates are applied in rounds, `decision` is brought about first, and `grads` go to a worker's tray by
         `deposit`, the fields of fps_deposit. Versions are rounds; an empty tuple, having read nothing, when the shards
         are at others than the decision's.
         """
@@ -353,12 +353,12 @@ cdef class Group:
         cdef Signal signal
         cdef tuple versions
         cdef object version
-        cdef fps_deposit row
+        cdef fps_deposit given
         cdef fps_deposit *into = NULL
         cdef const fps_decision *closed = NULL if decision is None else &decision.decision
         if deposit is not None:
-            row.rank, row.number, row.generation, row.attempt, row.round = deposit
-            into = &row
+            given.rank, given.number, given.generation, given.attempt, given.round = deposit
+            into = &given
         if self.may_keep_gil:
             call.wait.deadline_ns = FPS_NO_WAIT
             status = self.execute(call, closed, into, &at)
@@ -391,7 +391,7 @@ cdef class Group:
         """Raises what has ended the operation. All that is said of it is read before the lane is given back."""
         cdef int code = c_errno
         cdef uint32_t i
-        cdef bint writes = fps_kind_writes(call.kind) and not self.rounds  # what has come into rows is not given yet
+        cdef bint writes = fps_kind_writes(call.kind) and not self.rounds  # what has come into trays is not given yet
         cdef const fps_arena *arena = self.arenas[at]
         cdef uint32_t stripe = lane.parts[at].waited_for
         cdef Rest rest = None
@@ -423,8 +423,8 @@ cdef class Group:
     cdef uint32_t holder(self, const fps_arena *arena, uint32_t stripe, const fps_deposit *deposit) noexcept:
         """A thread of the process that an operation has waited for."""
         cdef uint32_t turn = fps_load32_relaxed(&arena.header.turn)
-        if self.rounds and deposit != NULL and fps_lock_holder(&arena.rows[deposit.rank].lock):
-            return fps_lock_holder(&arena.rows[deposit.rank].lock)
+        if self.rounds and deposit != NULL and fps_lock_holder(&arena.trays[deposit.rank].lock):
+            return fps_lock_holder(&arena.trays[deposit.rank].lock)
         if self.rounds and 0 < turn <= arena.layout.n_sessions:
             return fps_load32_relaxed(&arena.seats[turn - 1].pid)
         return fps_lock_holder(&arena.stripes[stripe].lock)

@@ -117,7 +117,7 @@ cdef class Member:
         self.check(status, &signal, "end of a step", timeout)
 
     def give(self, uint64_t round, uint32_t weight, double timeout):
-        """Gives what is in the worker's rows, `weight` gradients, to its round; False when that is not the open one.
+        """Gives what is in the worker's trays, `weight` gradients, to its round; False when that is not the open one.
         Twice is as good as once."""
         cdef fps_status status
         cdef bool_c counted = False

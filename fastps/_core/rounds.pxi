@@ -74,7 +74,7 @@ cdef class Pins:
         """In a forked child: under a session of its own, while the parent keeps them, too."""
         cdef Lane lane = Lane(self.lane.group, FORK_SECONDS)
         for part, version in versions:
-            fps_rounds_pin_too(&lane.sessions[<uint32_t>part], version)
+            fps_version_pin_too(&lane.sessions[<uint32_t>part], version)
         self.lane = lane
 
 
@@ -153,7 +153,7 @@ cdef class Held:
         if not self.versions:
             raise MemoryError("a view")
         for i in range(pins.lane.group.n_parts):
-            current = fps_rounds_pin(&pins.lane.sessions[i])
+            current = fps_version_pin(&pins.lane.sessions[i])
             self.versions[i] = FPS_CURRENT_VERSION(current)
             pins.counts[i * FPS_MAX_VERSIONS + self.versions[i]] += 1
             self.n_pinned = i + 1
@@ -170,7 +170,7 @@ cdef class Held:
                 count = &self.pins.counts[i * FPS_MAX_VERSIONS + self.versions[i]]
                 count[0] -= 1
                 if count[0] == 0:
-                    fps_rounds_unpin(&self.pins.lane.sessions[i], self.versions[i])
+                    fps_version_unpin(&self.pins.lane.sessions[i], self.versions[i])
         free(self.versions)
 
     def window(self, uint32_t part, uint64_t position, uint64_t nbytes):

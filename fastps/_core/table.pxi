@@ -109,7 +109,7 @@ cdef class TableGroup:
         self.group, self.number, self.name, self.num_shards, self.limit = group, number, name, num_shards, limit
         kernel, prepare, self.n_slots = rule
         self.rule.kernel, self.rule.prepare = <fps_kernel><size_t>kernel, <fps_prepare><size_t>prepare
-        self.rule.n_slots, self.rule.row = self.n_slots, 0
+        self.rule.n_slots, self.rule.hyper_set = self.n_slots, 0
         self.idle, self.shards = [], group.shards
         for arena in group.mapped:
             if number >= arena.arena.layout.n_tables or arena.arena.tables[number].layout.n_slots != self.n_slots:
@@ -253,12 +253,12 @@ cdef class TableGroup:
         return versions
 
     cdef str writer(self, uint32_t part):
-        """Names the process that an operation on an arena has waited for: in one of its rows, or where rows are born."""
+        """Names the process that an operation on an arena has waited for: in one of its rows, or where rows are created."""
         cdef const fps_table *t = self.table(part)
         cdef const fps_arena *arena = self.group.arenas[part]
-        cdef uint32_t i, holder = fps_lock_holder(&t.control.births)
+        cdef uint32_t i, holder = fps_lock_holder(&t.control.lock)
         for i in range(arena.layout.n_sessions):
-            if holder == 0 and fps_row_written(arena, i) == self.number + 1:
+            if holder == 0 and fps_row_written(arena, i) == t:
                 holder = fps_load32_relaxed(&arena.seats[i].pid)
         return process_of(holder)
 
@@ -295,7 +295,7 @@ cdef class TableGroup:
             if token is not None:  # rows of the push were evicted while it went on
                 raise errors.TableFullError(f"{text}; {done}", self.name, t.layout.max_rows, self.shards[at], applied, token)
             raise errors.TableFullError(
-                f"{text}; nothing was applied, and no row was born there; create the table with a larger capacity, evict rows, or "
+                f"{text}; nothing was applied, and no row was created there; create the table with a larger capacity, evict rows, or "
                 f"pull with create=False", self.name, t.layout.max_rows, self.shards[at])
         raise exception_of(status, where, code)
 
@@ -491,8 +491,8 @@ cdef class TableGroup:
             c = t.control
             out[self.shards[i]] = {
                 "rows": fps_load_relaxed(&c.live), "capacity": t.layout.max_rows,
-                "version": fps_load_relaxed(&c.version), "born": fps_load_relaxed(&c.born),
-                "evicted": fps_load_relaxed(&c.evicted), "rebuilt": fps_load_relaxed(&c.rebuilt),
+                "version": fps_load_relaxed(&c.version), "born": fps_load_relaxed(&c.rows_created),
+                "evicted": fps_load_relaxed(&c.rows_removed), "rebuilt": fps_load_relaxed(&c.rebuilt),
                 "bytes": fps_load_relaxed(&c.rows_backed) + fps_load_relaxed(&c.index_backed[0])
                 + fps_load_relaxed(&c.index_backed[1]),
             }

@@ -1,0 +1,137 @@
+#include "tray.h"
+
+#include <math.h>
+#include <stdbool.h>
+
+#include "copy.h"
+#include "version.h"
+
+/* Trays and results of one dtype. */
+#define ARITHMETIC(type)                                                                                               \
+    static void add_##type(type *restrict to, const type *restrict from, uint64_t n)                                   \
+    {                                                                                                                  \
+        for (uint64_t i = 0; i < n; i++) to[i] += from[i];                                                             \
+    }                                                                                                                  \
+    static void divide_##type(type *restrict to, uint64_t n, type by)                                                  \
+    {                                                                                                                  \
+        for (uint64_t i = 0; i < n; i++) to[i] /= by;                                                                  \
+    }                                                                                                                  \
+    static type clipped_##type(type x, type scale, type limit)                                                         \
+    {                                                                                                                  \
+        x *= scale;                                                                                                    \
+        return x < -limit ? -limit : x > limit ? limit : x; /* NaN stays NaN */                                        \
+    }                                                                                                                  \
+    static void clip_##type(type *restrict to, const type *restrict from, uint64_t n, type scale, type limit)          \
+    {                                                                                                                  \
+        for (uint64_t i = 0; i < n; i++) to[i] = clipped_##type(from[i], scale, limit);                                \
+    }                                                                                                                  \
+    static void add_clipped_##type(type *restrict to, const type *restrict from, uint64_t n, type scale, type limit)   \
+    {                                                                                                                  \
+        for (uint64_t i = 0; i < n; i++) to[i] += clipped_##type(from[i], scale, limit);                               \
+    }
+
+ARITHMETIC(float)
+ARITHMETIC(double)
+
+static void add(void *to, const void *from, uint64_t bytes, uint32_t item_bytes)
+{
+    if (item_bytes == sizeof(float))
+        add_float(to, from, bytes / sizeof(float));
+    else
+        add_double(to, from, bytes / sizeof(double));
+}
+
+static void divide(void *to, uint64_t bytes, uint32_t item_bytes, uint32_t by)
+{
+    if (item_bytes == sizeof(float))
+        divide_float(to, bytes / sizeof(float), (float)by);
+    else
+        divide_double(to, bytes / sizeof(double), by);
+}
+
+const void *fps_trays_reduce(const fps_arena *arena, const fps_decision *d, uint64_t from, uint64_t bytes,
+                             uint32_t item_bytes, void *sum)
+{
+    const uint8_t *only = NULL;
+    uint32_t trays = 0, total = 0;
+    for (uint32_t i = 0; i < d->n_given; i++) {
+        if (d->weights[i] == 0) continue;
+        const uint8_t *tray = fps_arena_tray(arena, d->ranks[i]) + from;
+        total += d->weights[i];
+        if (trays++ == 0) {
+            only = tray;
+            continue;
+        }
+        if (trays == 2) fps_copy(sum, only, bytes);
+        add(sum, tray, bytes, item_bytes);
+    }
+    bool mean = arena->layout.policy.reduce != FPS_REDUCE_SUM && total > 1;
+    if (trays == 1 && !mean) return only;
+    if (trays == 1) fps_copy(sum, only, bytes);
+    if (mean) divide(sum, bytes, item_bytes, total);
+    return sum;
+}
+
+static void put(const fps_call *call, const fps_deposit *deposit, const fps_part *part, uint8_t *tray)
+{
+    bool params = part->session->arena->layout.policy.reduce == FPS_REDUCE_PARAMS;
+    bool clips = !params && (call->scale < 1.0 || call->scale > 1.0 || !isfinite(call->scale) || isfinite(call->limit));
+    for (uint32_t i = 0; i < part->n_spans; i++) {
+        const fps_span *s = &part->spans[i];
+        const void *from = (const uint8_t *)call->grads[s->buffer] + s->buffer_offset;
+        void *to = tray + s->position;
+        uint64_t n = s->bytes / s->item_bytes;
+        if (!clips && deposit->number == 1)
+            fps_copy(to, from, s->bytes);
+        else if (!clips)
+            add(to, from, s->bytes, s->item_bytes);
+        else if (s->item_bytes == sizeof(float))
+            (deposit->number == 1 ? clip_float : add_clipped_float)(to, from, n, (float)call->scale,
+                                                                    (float)call->limit);
+        else
+            (deposit->number == 1 ? clip_double : add_clipped_double)(to, from, n, call->scale, call->limit);
+    }
+}
+
+/* Under the tray's lock. Copies of one gradient may come twice, and late, from another node. */
+static fps_status fill(const fps_call *call, const fps_deposit *d, const fps_part *part)
+{
+    const fps_arena *arena = part->session->arena;
+    fps_tray *tray = &arena->trays[d->rank];
+    uint64_t generation = fps_load_relaxed(&tray->generation);
+    if (d->generation < generation) return FPS_PUT_OUT;
+    if (d->generation > generation) {
+        fps_store_relaxed(&tray->number, 0);
+        fps_store_relaxed(&tray->attempt, 0);
+        fps_store_relaxed(&tray->generation, d->generation);
+    }
+    if (fps_load_relaxed(&tray->attempt) >= d->attempt) return FPS_OK;
+    if (!fps_version_has_reached(arena, d->round)) return FPS_MIXED; /* what is in the tray has not been read yet */
+    bool follows = fps_load_relaxed(&tray->round) == d->round && fps_load_relaxed(&tray->number) + 1 == d->number;
+    if (d->number > 1 && !follows) return FPS_PUT_OUT;
+    fps_status status = fps_arena_back_tray(arena, d->rank);
+    if (status != FPS_OK) return status;
+    fps_store_relaxed(&tray->number, 0); /* in the middle of a copy there is nothing to go on from */
+    atomic_signal_fence(memory_order_seq_cst);
+    put(call, d, part, fps_arena_tray(arena, d->rank));
+    atomic_signal_fence(memory_order_seq_cst);
+    fps_store_relaxed(&tray->round, d->round);
+    fps_store_relaxed(&tray->number, d->number);
+    fps_store_relaxed(&tray->attempt, d->attempt);
+    return FPS_OK;
+}
+
+fps_status fps_tray_deposit(const fps_call *call, const fps_deposit *d, const fps_part *part)
+{
+    const fps_arena *arena = part->session->arena;
+    pthread_mutex_t *lock = &arena->trays[d->rank].lock;
+    bool abandoned;
+    fps_status status = fps_arena_state(arena);
+    if (status == FPS_OK) status = fps_arena_lock(arena, lock, &call->wait, &abandoned);
+    if (status != FPS_OK) return status;
+    if (abandoned) fps_lock_repaired(lock); /* `number` is 0 where it died in its copy */
+    status = fps_arena_state(arena);        /* closed while we waited */
+    if (status == FPS_OK) status = fill(call, d, part);
+    fps_lock_release(lock);
+    return status;
+}
