@@ -19,12 +19,12 @@ import ray as ray_package
 
 import fastps
 from bench import peers
+from bench.harness.loop import stamps
+from bench.harness.times import enough
 from bench.peers import ACTOR, REFERENCES
 from bench.sweep.grid import ITEM_BYTES
-from bench.sweep.loop import stamps
 from bench.sweep.run import after
 from bench.sweep.worker import Work, Worker
-from bench.timing import enough
 
 SUBJECTS = ("fastps", *(name for name, peer in peers.PEERS.items() if not peer.joins))
 SHARE = 0.2  # of a case's time, for the reference and the plain Ray actor each, before and after

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TypeVar
 
-from bench.timing import human_bytes
+from bench.harness.times import human_bytes
 from fastps.messages import binary
 
 T = TypeVar("T")

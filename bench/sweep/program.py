@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bench import peers
+from bench.harness import loop
 from bench.sweep import grid as grids
-from bench.sweep import loop, results, run
+from bench.sweep import results, run
 from bench.sweep.cluster import cluster
 from bench.sweep.placement import PLACEMENTS
 from fastps.cluster.address import require_answer

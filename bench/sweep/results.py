@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bench.harness.loop import PERCENTILES
+from bench.harness.times import enough
 from bench.peers import ACTOR, REFERENCES, work_of
 from bench.sweep.grid import Setting
-from bench.sweep.loop import PERCENTILES
-from bench.timing import enough
 
 if TYPE_CHECKING:  # comparing and reporting need no Ray
     from bench.sweep.run import Row

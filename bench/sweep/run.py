@@ -15,8 +15,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import fastps
 from bench import peers
+from bench.harness.loop import Sample
 from bench.sweep.grid import GridError, Setting
-from bench.sweep.loop import Sample
 from bench.sweep.placement import Node, Places, places, require_memory
 from bench.sweep.worker import Worker
 

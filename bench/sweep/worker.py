@@ -10,8 +10,8 @@ import numpy as np
 import ray
 
 from bench import peers
+from bench.harness.loop import stamps
 from bench.peers.memory import array
-from bench.sweep.loop import stamps
 from fastps import ParameterServer
 from fastps.client.session import Session
 from fastps.cluster import ray as cluster

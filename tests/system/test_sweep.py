@@ -16,10 +16,11 @@ import ray
 import fastps
 from bench import peers
 from bench.__main__ import NORMAL, QUICK_PEERS, command
+from bench.harness import loop
+from bench.harness.loop import stamps
 from bench.peers import shared_array
-from bench.sweep import cluster, loop, program, results, run
+from bench.sweep import cluster, program, results, run
 from bench.sweep.grid import Setting
-from bench.sweep.loop import stamps
 from bench.sweep.worker import Worker
 from tests.conftest import wait_until
 from tests.unit.bench.report.sample import sample

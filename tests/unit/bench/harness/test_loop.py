@@ -5,8 +5,8 @@ import time
 import numpy as np
 import pytest
 
-from bench.sweep import loop
-from bench.sweep.loop import Sample, overhead, stamps
+from bench.harness import loop
+from bench.harness.loop import Sample, overhead, stamps
 
 
 class Clock:

@@ -1,6 +1,6 @@
 """What the rules cost: a push of every rule beside the bytes that it must move, numpy in place, and torch's fused step.
 
-    python bench/rules.py [--elements 10000000] [--rules SGD,Adam] [--seconds 4]
+    python bench/questions/rules.py [--elements 10000000] [--rules SGD,Adam] [--seconds 4]
 
 One process, one shard, one thread, float32. A rule moves its parameter and slots in and out and its gradient in; it
 is held against those bytes at the speed at which SGD moves its own in the same rounds. Answers are checked before times
@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("RAY_worker_niceness", "0")
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 import ray
 
 import fastps
-from bench.bars import Report, check, json_file
-from bench.timing import Times, human_time, interleaved
+from bench.harness.bars import Report, check, json_file
+from bench.harness.times import Times, human_time, interleaved
 from fastps.testing.naive import Naive
 
 try:

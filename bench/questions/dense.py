@@ -1,6 +1,6 @@
 """Dense operations beside the same work unshared (memcpy, numpy in place) and a plain Ray actor, in one run.
 
-    python bench/dense.py [--sections single,actor,scaling,attach,remote] [--sizes 80,8K,80K,800K,8M,80M,400M]
+    python bench/questions/dense.py [--sections single,actor,scaling,attach,remote] [--sizes 80,8K,80K,800K,8M,80M,400M]
 
 Every line has a measured ratio and the bar that it is held against. Answers are checked before times are printed: the
 sum of all pushes is in the parameters. Ray's workers run at nice 0 for both sides.
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("RAY_worker_niceness", "0")
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 import ray
@@ -25,9 +25,9 @@ from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import fastps
-from bench.bars import Report, check, json_file
+from bench.harness.bars import Report, check, json_file
+from bench.harness.times import Times, enough, human_time, interleaved
 from bench.peers import ray_actor
-from bench.timing import Times, enough, human_time, interleaved
 
 SIZES = {"80": 80, "8K": 8_000, "80K": 80_000, "800K": 800_000, "8M": 8_000_000, "80M": 80_000_000, "400M": 400_000_000}
 FLOAT = np.float32

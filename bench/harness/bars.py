@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import ray
 
-from bench.timing import human_bytes
+from bench.harness.times import human_bytes
 
 
 @dataclass(frozen=True)

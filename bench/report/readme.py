@@ -8,15 +8,15 @@ import re
 from pathlib import Path
 from typing import Any
 
-from bench.chart import draw
+from bench.harness.times import human_bytes, human_time
 from bench.peers import ACTOR, PEERS, REFERENCES, RIVALS
+from bench.report.chart import draw
 from bench.report.ratios import in_turns
 from bench.report.select import OURS, Sweep
 from bench.report.words import name_of
 from bench.sweep.results import Results, load
-from bench.timing import human_bytes, human_time
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "bench" / "results"
 
 

@@ -1,6 +1,6 @@
 """What consistency costs: rounds beside an actor used synchronously, views, stragglers; and bounds from histories.
 
-    python bench/consistency.py [--sections rounds,view,straggler,ssp,remote] [--pulls 100000]
+    python bench/questions/consistency.py [--sections rounds,view,straggler,ssp,remote] [--pulls 100000]
 
 Every line has a measured ratio and the bar that it is held against. Answers are checked before times are printed. Ray's
 workers run at nice 0 for both sides.
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("RAY_worker_niceness", "0")
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 import ray
@@ -24,9 +24,9 @@ from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import fastps
-from bench.bars import Report, check, json_file
+from bench.harness.bars import Report, check, json_file
+from bench.harness.times import Times, human_time
 from bench.peers import ray_synchronous
-from bench.timing import Times, human_time
 from fastps.testing.history import Event, Recorder, check_ssp
 
 FLOAT = np.float32

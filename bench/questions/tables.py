@@ -1,6 +1,6 @@
 """What a table costs: pull, push and birth of rows, beside numpy, torch and a Python dict of arrays.
 
-    python bench/tables.py [--rows 1000000] [--large 10000000] [--seconds 4] [--sections
+    python bench/questions/tables.py [--rows 1000000] [--large 10000000] [--seconds 4] [--sections
     rows,dims,large,births,dict,growth]
 
 One process, one thread, one shard, float32. Every batch has fresh keys, drawn uniformly or by Zipf's law (exponent 1.1)
@@ -21,14 +21,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("RAY_worker_niceness", "0")
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 import ray
 
 import fastps
-from bench.bars import Report, check, json_file
-from bench.timing import Times
+from bench.harness.bars import Report, check, json_file
+from bench.harness.times import Times
 
 try:
     import torch

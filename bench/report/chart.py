@@ -10,9 +10,9 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 from matplotlib.ticker import FuncFormatter
 
+from bench.harness.times import human_bytes
 from bench.peers import REFERENCES
 from bench.report.words import name_of
-from bench.timing import human_bytes
 
 # Okabe and Ito's colours, which can be told apart with any kind of sight.
 LINES = {

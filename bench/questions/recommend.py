@@ -1,6 +1,6 @@
 """The recommender beside the SVD of scikit-surprise: the same split, the same number of factors; error and time.
 
-    python bench/recommend.py [--seeds 1,2,3,4,5] [--runs 5] [--dim 50]
+    python bench/questions/recommend.py [--seeds 1,2,3,4,5] [--runs 5] [--dim 50]
 
 The SVD trains with every setting of a list. What counts is the one with the smallest error on the test ratings
 themselves, which favours the SVD; and as a smaller error takes it more epochs, beside that the quickest one whose error
@@ -27,14 +27,14 @@ from typing import Any
 os.environ.setdefault("RAY_worker_niceness", "0")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 import ray
 
 import fastps
-from bench.bars import Report, check, json_file
-from bench.timing import human_time
+from bench.harness.bars import Report, check, json_file
+from bench.harness.times import human_time
 from fastps.machine.packages import install
 from fastps.programs.recommend.evaluate import evaluate, rmse
 from fastps.programs.recommend.model import tables

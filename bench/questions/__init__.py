@@ -1,0 +1,1 @@
+"""One question a file: what fastps costs beside its bars."""
