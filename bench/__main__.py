@@ -1,11 +1,12 @@
 """The command line of the benchmarks: ``python -m bench``, in a checkout of fastps.
 
-Exit codes: 0 it worked; 1 an answer was wrong, or something is slower; 2 the command could not be run as asked; 130
-interrupted. Every failure is one line on stderr.
+Exit codes: 0 it worked; 1 an answer was wrong, a bar was missed, or something is slower; 2 the command could not be run
+as asked; 130 interrupted. Every failure is one line on stderr.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import shlex
 import sys
@@ -13,9 +14,13 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
+# Before numpy: one thread a process, also in those that Ray starts, which run at nice 0 on both sides of a comparison.
 os.environ.setdefault("RAY_worker_niceness", "0")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import fastps
+from bench.questions import QUESTIONS
 from bench.sweep import grid as grids
 from fastps.errors import FastPSError
 from fastps.machine.packages import install, missing
@@ -44,10 +49,24 @@ PAGES = (".html", ".htm")
 FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-@click.group()
+class Commands(click.Group):
+    """Loads a question when it is asked: each needs Ray and numba."""
+
+    def resolve_command(self, context: click.Context, words: list[str]) -> Any:
+        name, found, others = super().resolve_command(context, words)
+        if name in QUESTIONS:
+            found = importlib.import_module(f"bench.questions.{name}").command
+        return name, found, others
+
+
+@click.group(cls=Commands)
 @click.version_option(fastps.__version__, prog_name="bench of fastps", message="%(prog)s %(version)s")
 def main() -> None:
     """Measures fastps beside what one would otherwise write, and beside the same work without sharing."""
+
+
+for name, about in QUESTIONS.items():
+    main.add_command(click.Command(name, short_help=about.summary))
 
 
 def fail(message: object, code: int) -> NoReturn:
@@ -187,6 +206,14 @@ def report(results: Path, output: Path) -> None:
     except (ResultsError, OSError) as error:
         fail(error, UNUSABLE)
     click.echo(output)
+
+
+@main.command()
+def readme() -> None:
+    """Writes the README's chart and figures, and the pages in bench/results, from the results there."""
+    from bench.report import readme as pages
+
+    pages.write()
 
 
 def command(arguments: list[str] | None = None) -> None:

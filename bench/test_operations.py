@@ -19,10 +19,10 @@ import ray as ray_package
 
 import fastps
 from bench import peers
+from bench.harness.arguments import ITEM_BYTES
 from bench.harness.loop import stamps
-from bench.harness.times import enough
+from bench.harness.sample import enough
 from bench.peers import ACTOR, REFERENCES
-from bench.sweep.grid import ITEM_BYTES
 from bench.sweep.run import after
 from bench.sweep.worker import Work, Worker
 

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from bench.comparison import statistics
 from bench.comparison.trend import results_in, trends
-from bench.harness.times import human_bytes, human_time
+from bench.harness.units import human_bytes, human_time
 from bench.sweep.results import SETTING
 
 STYLES = {"slower": "red", "faster": "green", "same": "", "too noisy": "yellow"}

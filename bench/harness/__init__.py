@@ -1,1 +1,1 @@
-"""How everything here is timed, what a benchmark prints and keeps, and the machine that it ran on."""
+"""How everything is timed: one loop of stamps, and what its stamps say; and what a question prints and keeps."""

@@ -1,28 +1,34 @@
-"""Timing of single operations: one stamp behind each, so that no time falls between two, and what stamps say."""
+"""The timing loop: every duration that a benchmark reports of single calls is the difference of two of its stamps.
+
+It records when each call ended; the next call begins there, so no time falls between two calls. `interleaved` gives
+several subjects turns of it, so that a drifting machine affects all alike; `prepared` makes new input before each call,
+which is a call of the same loop whose duration nobody counts.
+"""
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
-from bench.harness.times import enough
+from bench.harness.sample import Times
 
-PERCENTILES = {
-    "min_ns": 0, "median_ns": 50, "p90_ns": 90, "p99_ns": 99, "p999_ns": 99.9, "p9999_ns": 99.99, "max_ns": 100,
-}  # fmt: skip
+T = TypeVar("T")
+Operation = Callable[[], object]
 BLOCK = 1000  # stamps between two looks at the time that is left
-BINS_A_DOUBLING = 32  # of histograms: 2 % wide
+TURN_CALLS = (3, 400)  # the fewest and the most calls of a turn of `interleaved`
 
 
-def stamps(operation: Callable[[], object], seconds: float, at_least: int = 3, calls: int | None = None) -> np.ndarray:
+def stamps(operation: Operation, seconds: float = 0.0, at_least: int = 3, calls: int | None = None) -> np.ndarray:
     """Calls an operation for so long, or so often: when it began, and when each call ended, int64[calls + 1] in ns.
 
-    The next call begins where the last one ended, so a call that is held up delays the next one in the record as it
-    does in life (no coordinated omission). Cost of the record: about 50 ns a call (`overhead`).
+    A call that is held up delays the next one in the record as it does in use (no coordinated omission). Cost of the
+    record: about 50 ns a call (`overhead`). Stamps go to a list that exists before the calls: storing a number in an
+    array of numpy takes longer than reading the clock.
     """
     clock = time.perf_counter_ns
     start = clock()
@@ -41,6 +47,56 @@ def stamps(operation: Callable[[], object], seconds: float, at_least: int = 3, c
         block = max(1, min(BLOCK, int((end - now) / pace / 2), 2 * block)) if now < end else 1
 
 
+def once(operation: Callable[[], T]) -> tuple[T, float]:
+    """What one call answers, and its seconds."""
+    answers: list[T] = []
+    begun, ended = stamps(lambda: answers.append(operation()), calls=1)
+    return answers[0], float(ended - begun) / 1e9
+
+
+def interleaved(operations: Mapping[str, Operation], seconds: float, turns: int = 9) -> dict[str, Times]:
+    """Each operation in short runs by turns, for about `seconds` in all. The first two calls of each are warm-up, and
+    so is the first of every turn: it brings the operation's memory back into the caches, as in a loop of its own."""
+    least, most = TURN_CALLS
+    calls = {}
+    for name, operation in operations.items():
+        operation()
+        pace = max(once(operation)[1], 1e-7)
+        calls[name] = int(max(least, min(most, seconds / len(operations) / turns / pace)))
+    taken: dict[str, list[np.ndarray]] = {name: [] for name in operations}
+    for _ in range(turns):
+        for name, operation in operations.items():
+            operation()
+            taken[name].append(np.diff(stamps(operation, calls=calls[name])))
+    return {name: Times(np.concatenate(parts)) for name, parts in taken.items()}
+
+
+def prepared(
+    prepare: Callable[[], T],
+    operations: Sequence[Callable[[T], object]],
+    seconds: float = 0.0,
+    rounds: int | None = None,
+) -> np.ndarray:
+    """Operations one after the other, each on what `prepare` has made for that round, for so long or so often: their
+    durations without those of `prepare`, int64[rounds, operations] in ns."""
+    made: list[T] = []
+
+    def make() -> None:
+        made[:] = [prepare()]
+
+    steps = [make, *(lambda call=operation: call(made[0]) for operation in operations)]
+    order = itertools.cycle(steps)
+    calls = None if rounds is None else rounds * len(steps)
+    found = np.diff(stamps(lambda: next(order)(), seconds, at_least=len(steps), calls=calls))
+    return found[: len(found) // len(steps) * len(steps)].reshape(-1, len(steps))[:, 1:]
+
+
+def wait_until(start: float) -> None:
+    """Until so late on the wall clock, at full speed: for processes that begin together."""
+    while time.time() < start:
+        pass
+
+
 def _nothing() -> None:
     pass
 
@@ -55,56 +111,3 @@ def overhead(seconds: float = 0.05) -> float:
             _nothing()
         bare = min(bare, (time.perf_counter_ns() - start) / count)
     return max(0.0, recorded - bare)
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Calls of one operation by all workers.
-
-    Attributes
-    ----------
-    durations : of single calls, int64 in ns
-    turns : of each run, the median of its calls in ns
-    rates : of each run, calls a second of all workers together while all of them were at work
-    cpu_seconds : that all workers' processes took meanwhile
-    """
-
-    durations: np.ndarray
-    turns: list[float]
-    rates: list[float]
-    cpu_seconds: float
-
-    @classmethod
-    def of(cls, runs: list[list[tuple[np.ndarray, float]]], one_clock: bool = True) -> Sample:
-        """From runs, in each of which every worker has (stamps, CPU seconds). Without `one_clock` the workers' machines
-        have clocks of their own: they count as begun at the same time."""
-        durations = [np.concatenate([np.diff(found) for found, _ in run]) for run in runs]
-        rates = [_rate([found if one_clock else found - found[0] for found, _ in run]) for run in runs]
-        cpu = sum(cpu for run in runs for _, cpu in run)
-        turns = [float(np.median(of_run)) for of_run in durations]
-        return cls(np.concatenate(durations), turns, rates, cpu)
-
-    def summary(self) -> dict[str, int | None]:
-        """Percentiles in ns, by name, None where there were too few calls for one; and how many there were."""
-        calls = len(self.durations)
-        found = np.percentile(self.durations, list(PERCENTILES.values()), method="inverted_cdf")
-        told = [enough(calls, p) for p in PERCENTILES.values()]
-        values = [int(value) if tell else None for value, tell in zip(found, told, strict=True)]
-        return {"calls": calls, **dict(zip(PERCENTILES, values, strict=True))}
-
-    def histogram(self) -> tuple[np.ndarray, np.ndarray]:
-        """(lower bounds in ns, counts) of the bins that are not empty, each 2 % wide."""
-        bins = np.floor(np.log2(np.maximum(self.durations, 1)) * BINS_A_DOUBLING).astype(np.int64)
-        numbers, counts = np.unique(bins, return_counts=True)
-        return np.exp2(numbers / BINS_A_DOUBLING), counts
-
-
-def _rate(stamps_of: list[np.ndarray]) -> float:
-    """Calls a second of all workers while all were at work; a call that was under way at either end counts in part."""
-    start, end = max(found[0] for found in stamps_of), min(found[-1] for found in stamps_of)
-    if end <= start:  # never all at once: each for itself
-        return sum((len(found) - 1) / (found[-1] - found[0]) for found in stamps_of) * 1e9
-    calls = 0.0
-    for found in stamps_of:
-        calls += float((np.diff(np.clip(found, start, end)) / np.maximum(np.diff(found), 1)).sum())
-    return calls / (end - start) * 1e9

@@ -1,36 +1,39 @@
-"""Dense operations beside the same work unshared (memcpy, numpy in place) and a plain Ray actor, in one run.
+"""How near are dense operations to the same work unshared, and how far ahead of a plain Ray actor?
 
-    python bench/questions/dense.py [--sections single,actor,scaling,attach,remote] [--sizes 80,8K,80K,800K,8M,80M,400M]
+Single operations beside memcpy and numpy in place, several workers on one shard beside one, the start of a process, and
+a worker on another raylet beside the plain actor there. All of it is measured in one run, and each ratio is held
+against its bar.
 
-Every line has a measured ratio and the bar that it is held against. Answers are checked before times are printed: the
-sum of all pushes is in the parameters. Ray's workers run at nice 0 for both sides.
+What would change a decision: pull / copyto above 1.15 or push / np.add above 1.3 at 8 MB and more says that the core
+loses time that memory does not; less than 500 times the plain actor at 80 B, that a call costs too much; two workers
+with less than 1.5 times the throughput of one at 8 MB, that locks, not memory, are the limit.
+
+Answers are checked before times are printed: the sum of all pushes is in the parameters.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
-import subprocess
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("RAY_worker_niceness", "0")
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
+import click
 import numpy as np
 import ray
-from ray.cluster_utils import Cluster
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import fastps
-from bench.harness.bars import Report, check, json_file
-from bench.harness.times import Times, enough, human_time, interleaved
+from bench.harness.arguments import sizes as sizes_of
+from bench.harness.attach import attach
+from bench.harness.bars import Report, check
+from bench.harness.loop import interleaved, stamps, wait_until
+from bench.harness.question import Parsed, question, sections_of
+from bench.harness.raylets import add_raylets, live_nodes, local_raylets, on, this_node
+from bench.harness.sample import Sample, Times, enough
+from bench.harness.units import human_time
 from bench.peers import ray_actor
+from bench.questions import QUESTIONS
 
-SIZES = {"80": 80, "8K": 8_000, "80K": 80_000, "800K": 800_000, "8M": 8_000_000, "80M": 80_000_000, "400M": 400_000_000}
 FLOAT = np.float32
+MOST_BYTES = 80_000_000  # of what Ray carries here
 
 
 def single(report: Report, size: int, largest: bool, seconds: float) -> None:
@@ -118,32 +121,21 @@ class Worker:
     """Pushes and pulls by turns in a process of its own."""
 
     def __init__(self, ps: fastps.ParameterServer, n: int) -> None:
-        self.ps, self.out, self.grad = ps, np.empty(n, FLOAT), np.ones(n, FLOAT)
+        self.ps, self.out, self.grad, self.whole = ps, np.empty(n, FLOAT), np.ones(n, FLOAT), True
         self.round()
 
     def round(self) -> None:
         self.ps.push(self.grad)
         self.ps.pull(out=self.out)
+        self.whole = self.whole and bool(self.out[0] == self.out[-1] == self.out[len(self.out) // 2])
 
-    def ready(self) -> int:
-        return os.getpid()
+    def ready(self) -> None:
+        pass
 
     def run(self, start: float, seconds: float) -> tuple[np.ndarray, bool]:
-        """Durations of the rounds that end within `seconds` of the wall clock's `start`; were all pulls whole?"""
-        durations = np.empty(4_000_000)
-        clock, count, whole = time.perf_counter, 0, True
-        while time.time() < start:
-            pass
-        end = clock() + seconds
-        now = clock()
-        while now < end and count < len(durations):
-            self.ps.push(self.grad)
-            self.ps.pull(out=self.out)
-            then, now = now, clock()
-            durations[count] = now - then
-            count += 1
-            whole = whole and self.out[0] == self.out[-1] == self.out[len(self.out) // 2]
-        return durations[:count], bool(whole)
+        """Stamps of rounds from the wall clock's `start` on; were all pulls whole?"""
+        wait_until(start)
+        return stamps(self.round, seconds), self.whole
 
 
 def scaling(report: Report, sizes: list[int], seconds: float, repeats: int = 3) -> None:
@@ -164,11 +156,13 @@ def scaling(report: Report, sizes: list[int], seconds: float, repeats: int = 3) 
                     start = time.time() + 0.1
                     done = ray.get([w.run.remote(start, length) for w in workers[:count]])
                     check(all(whole for _, whole in done), "a torn pull")
-                    rates[count].append(sum(len(d) for d, _ in done) / length)
-                    if all(enough(len(d), 99) for d, _ in done):
-                        tails[count].append(max(np.percentile(d, 99) / np.median(d) for d, _ in done))
+                    rates[count] += Sample.of([[(found, 0.0) for found, _ in done]]).rates
+                    single = [Times(np.diff(found)) for found, _ in done]
+                    if all(enough(len(times.durations), 99) for times in single):
+                        tails[count].append(max(times.percentile(99) / times.median for times in single))
                     if count == 4:
-                        fairness.append(min(len(d) for d, _ in done) / max(len(d) for d, _ in done))
+                        calls = [len(times.durations) for times in single]
+                        fairness.append(min(calls) / max(calls))
             check(bool((ps.pull() == ps.versions[0]).all()), "pushes of ones")
             waits = ps.stats().total
             for worker in workers:
@@ -186,39 +180,12 @@ def scaling(report: Report, sizes: list[int], seconds: float, repeats: int = 3) 
         report.add("scaling", size, "four workers: slowest / fastest", "", float(np.median(fairness)), least=0.5)
 
 
-ATTACH = """
-import pickle, sys, time
-import numpy, ray
-ray.init(address=sys.argv[1], log_to_driver=False)
-handle = sys.stdin.buffer.read()
-start = time.perf_counter()
-ps = pickle.loads(handle)
-ps.pull()
-end = time.perf_counter()
-assert "numba" not in sys.modules
-print(end - start)
-"""
-
-
-def attach(report: Report) -> None:
-    """A process that has ray and numpy: from a handle's bytes to its first pull."""
+def attached(report: Report) -> None:
     report.head("a fresh process: from a handle's bytes to the first pull, imports of fastps and llvmlite included")
-    import pickle
-
     size = 1_000_000
     with fastps.ParameterServer(np.zeros(size // 4, FLOAT)) as ps:
-        handle = pickle.dumps(ps)
-        taken = []
-        for _ in range(5):
-            done = subprocess.run(
-                [sys.executable, "-c", ATTACH, ray.get_runtime_context().gcs_address],
-                input=handle, capture_output=True, check=True, timeout=120,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-            )  # fmt: skip
-            taken.append(float(done.stdout.split()[-1]))
-    report.add(
-        "attach", size, "attach, in ms", f"{len(handle)} bytes of handle", float(np.median(taken)) * 1e3, most=150
-    )
+        seconds, handle_bytes = attach(ps, "ps.pull()", 0)
+    report.add("attach", size, "attach, in ms", f"{handle_bytes} bytes of handle", seconds * 1e3, most=150)
 
 
 @ray.remote(num_cpus=0)
@@ -236,11 +203,9 @@ def remote(report: Report, sizes: list[int], seconds: float) -> None:
     """A worker on one raylet, the shards and the plain actor on another."""
     report.head("a worker on another raylet: time of the plain actor there / time of fastps")
     bars = {80: 1 / 1.1, 8_000: 1 / 1.1, 80_000: 1 / 1.1, 800_000: 2.0, 8_000_000: 1.3}
-    here = ray.get_runtime_context().get_node_id()
-    there = next(node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeID"] != here)
-    away = {"scheduling_strategy": NodeAffinitySchedulingStrategy(there, soft=False)}
-    at_home = {"scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False)}
-    for size in [s for s in sizes if s <= 80_000_000]:
+    there = live_nodes()[1]["NodeID"]
+    away, at_home = on(there), on(this_node())
+    for size in [s for s in sizes if s <= MOST_BYTES]:
         n = size // 4
         server = ray_actor.RayActorServer.options(**away).remote(n)
         with fastps.ParameterServer(np.zeros(n, FLOAT), placement=[there]) as ps:
@@ -272,48 +237,27 @@ def remote(report: Report, sizes: list[int], seconds: float) -> None:
         )  # fmt: skip
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sections", default="single,actor,scaling,attach,remote")
-    parser.add_argument("--sizes", default=",".join(SIZES))
-    parser.add_argument("--seconds", type=float, default=3.0, help="measuring time a point (default: %(default)s)")
-    parser.add_argument("--json", type=json_file, help="write the machine and the lines here as well")
-    options = parser.parse_args()
-    unknown = [s for s in options.sizes.split(",") if s not in SIZES]
-    known_sections = {"single", "actor", "scaling", "attach", "remote"}
-    unknown_sections = set(options.sections.split(",")) - known_sections
-    if unknown or unknown_sections:
-        parser.error(
-            f"unknown {unknown or sorted(unknown_sections)}; sizes are {list(SIZES)}, sections are {known_sections}"
-        )
-    sizes, sections = [SIZES[s] for s in options.sizes.split(",")], options.sections.split(",")
-
-    report = Report()
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "object_store_memory": 2 << 30})
-    try:
-        ray.init(address=cluster.address, log_to_driver=False)
+@question(sizes="80,80K", seconds=0.05)
+@sections_of(QUESTIONS["dense"].sections)
+@click.option(
+    "--sizes", type=Parsed(sizes_of), default="80,8K,80K,800K,8M,80M,400M", show_default=True, help="of the parameters"
+)
+@click.option("--seconds", type=float, default=3.0, show_default=True, help="measuring time a point")
+def command(report: Report, sections: list[str], sizes: list[int], seconds: float) -> None:
+    with local_raylets(num_cpus=4, object_store_memory=2 << 30) as cluster:
         if "single" in sections:
             report.head("one process, one shard: ratio to memcpy or numpy in place; the bar grants 2 us on top")
             for size in sizes:
-                single(report, size, size == max(sizes), options.seconds)
+                single(report, size, size == max(sizes), seconds)
         if "actor" in sections:
             report.head("one process, one shard: how many times faster than the plain Ray actor on the same node")
-            for size in [s for s in sizes if s <= 80_000_000]:
-                actor(report, size, options.seconds)
+            for size in [s for s in sizes if s <= MOST_BYTES]:
+                actor(report, size, seconds)
         if "scaling" in sections:
-            scaling(report, sizes, options.seconds / 3)
+            scaling(report, sizes, seconds / 3)
         if "attach" in sections:
-            attach(report)
+            attached(report)
         if "remote" in sections:
             # Not before: Ray would put workers and peers of the other sections there, too.
-            cluster.add_node(num_cpus=4, object_store_memory=2 << 30)
-            cluster.wait_for_nodes()
-            remote(report, sizes, options.seconds)
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
-    return report.end(options.json)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+            add_raylets(cluster, 1, num_cpus=4, object_store_memory=2 << 30)
+            remote(report, sizes, seconds)

@@ -1,33 +1,33 @@
-"""What the rules cost: a push of every rule beside the bytes that it must move, numpy in place, and torch's fused step.
+"""What does an update rule cost: a push of every rule beside the bytes that it must move, and beside torch?
 
-    python bench/questions/rules.py [--elements 10000000] [--rules SGD,Adam] [--seconds 4]
+A rule reads and writes its parameter and slots and reads its gradient. It is held against those bytes at the speed at
+which SGD moves its own in the same turns; against numpy in place; and against torch's fused step where torch is
+installed. One process, one shard, one thread, float32.
 
-One process, one shard, one thread, float32. A rule moves its parameter and slots in and out and its gradient in; it
-is held against those bytes at the speed at which SGD moves its own in the same rounds. Answers are checked before times
-are printed: some elements are computed again by `fastps.testing.naive`. The columns of torch need torch, and are left
-out without it.
+What would change a decision: a rule of the library that takes more than 1.2 times its bytes' time is worth a loop of
+its own; Adam above 1.15 of torch's fused step says the same of the compiler's options; a user's Adam above 1.05 of the
+library's, that the way in which users write rules costs something.
+
+Answers are checked before times are printed: some elements are computed again by `fastps.testing.naive`.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from math import sqrt
-from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("RAY_worker_niceness", "0")
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
+import click
 import numpy as np
-import ray
 
 import fastps
-from bench.harness.bars import Report, check, json_file
-from bench.harness.times import Times, human_time, interleaved
+from bench.harness.attach import PROCESSES, attach
+from bench.harness.bars import Report, check
+from bench.harness.loop import interleaved
+from bench.harness.question import Parsed, question
+from bench.harness.raylets import local_ray
+from bench.harness.sample import Times
+from bench.harness.units import human_time
 from fastps.testing.naive import Naive
 
 try:
@@ -138,62 +138,31 @@ def show(report: Report, name: str, n: int, times: dict[str, Times]) -> None:
         )
 
 
-ATTACH = """
-import pickle, sys, time
-import numpy, ray
-ray.init(address=sys.argv[1], log_to_driver=False)
-handle, grad = sys.stdin.buffer.read(), numpy.ones(250_000, numpy.float32)
-start = time.perf_counter()
-ps = pickle.loads(handle)
-ps.push(grad)
-end = time.perf_counter()
-assert "numba" not in sys.modules
-print(end - start)
-"""
+def attached(report: Report) -> None:
+    report.head("a fresh process: from a handle's bytes to the first push with Adam, imports included")
+    size = 1_000_000
+    with fastps.ParameterServer(np.zeros(size // 4, FLOAT), rule=fastps.Adam(1e-3)) as ps:
+        seconds, handle_bytes = attach(ps, "ps.push(grad)", size // 4)
+        check(ps.versions == (PROCESSES,), f"{PROCESSES} processes that pushed once")
+    shown = f"{handle_bytes} bytes of handle"
+    report.add("attach", size, "attach to first Adam push, in ms", shown, seconds * 1e3, most=150)
 
 
-def attach(report: Report) -> None:
-    """A process that has ray and numpy: from a handle's bytes to its first push with Adam."""
-    import pickle
-
-    with fastps.ParameterServer(np.zeros(250_000, FLOAT), rule=fastps.Adam(1e-3)) as ps:
-        handle, taken = pickle.dumps(ps), []
-        for _ in range(5):
-            done = subprocess.run(
-                [sys.executable, "-c", ATTACH, ray.get_runtime_context().gcs_address],
-                input=handle, capture_output=True, check=True, timeout=120,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-            )  # fmt: skip
-            taken.append(float(done.stdout.split()[-1]))
-        check(ps.versions == (5,), "five processes that pushed once")
-    report.add(
-        "attach", 1_000_000, "attach to first Adam push, in ms", f"{len(handle)} bytes of handle",
-        float(np.median(taken)) * 1e3, most=150,
-    )  # fmt: skip
+def names_of(text: str) -> list[str]:
+    """Of rules, whose names have commas. Raises ValueError."""
+    names = text.split(";")
+    if not set(names) <= set(RULES):
+        raise ValueError(f"rules: expected some of {'; '.join(RULES)}, separated by semicolons, got {text!r}")
+    return names
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--elements", type=int, default=10_000_000, help="(default: %(default)s)")
-    parser.add_argument("--rules", default=";".join(RULES), help="separated by ; (default: all)")
-    parser.add_argument("--seconds", type=float, default=4.0, help="measuring time a rule (default: %(default)s)")
-    parser.add_argument("--json", type=json_file, help="write the machine and the lines here as well")
-    options = parser.parse_args()
-    names = options.rules.split(";")
-    if set(names) - set(RULES):
-        parser.error(f"unknown {sorted(set(names) - set(RULES))}; rules are {list(RULES)}")
-    report = Report()
-    ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False)
-    try:
-        report.head(f"{options.elements:,} float32, one thread: a push beside its bytes at SGD's speed, and torch")
-        for name in names:
-            show(report, name, options.elements, measure(name, options.elements, options.seconds))
-        report.head("a fresh process: from a handle's bytes to the first push with Adam, imports included")
-        attach(report)
-    finally:
-        ray.shutdown()
-    return report.end(options.json)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+@question(elements=1_000_000, rules="SGD;Adam;a user's Adam", seconds=0.1)
+@click.option("--elements", type=click.IntRange(min=CHECKED), default=10_000_000, show_default=True)
+@click.option("--rules", type=Parsed(names_of), default=";".join(RULES), help="separated by ; (all)")
+@click.option("--seconds", type=float, default=4.0, show_default=True, help="measuring time a rule")
+def command(report: Report, elements: int, rules: list[str], seconds: float) -> None:
+    with local_ray():
+        report.head(f"{elements:,} float32, one thread: a push beside its bytes at SGD's speed, and torch")
+        for name in rules:
+            show(report, name, elements, measure(name, elements, seconds))
+        attached(report)

@@ -1,34 +1,34 @@
-"""What a table costs: pull, push and birth of rows, beside numpy, torch and a Python dict of arrays.
+"""What does a table cost: rows a second beside numpy and torch on a dense matrix, memory, row creation, growth?
 
-    python bench/questions/tables.py [--rows 1000000] [--large 10000000] [--seconds 4] [--sections
-    rows,dims,large,births,dict,growth]
+The references are np.take on a dense matrix, and torch's index_add_ on one, with the numbers of the rows known; both
+matrices have huge pages. What one would otherwise write is a dict of arrays in a Python loop. One process, one thread,
+one shard, float32. Every batch has fresh keys, drawn uniformly or by Zipf's law (exponent 1.1) over all rows, so
+nothing is warm from the last one.
 
-One process, one thread, one shard, float32. Every batch has fresh keys, drawn uniformly or by Zipf's law (exponent 1.1)
-over all rows, so nothing is warm from the last one. The references are np.take on a dense matrix, and torch's
-index_add_ on one, with the numbers of the rows known; both matrices have huge pages. What one would otherwise write is
-a dict of arrays in a Python loop. Subjects take turns of 131,072 keys or rows, of which the second half counts: before
-that a subject pays for what the one before has left behind, dirty cache lines and caches full of another matrix's page
-table. Answers are checked before times are printed. torch's columns are left out without it.
+What would change a decision: a pull above 1.4 of np.take's time, or a push above 1.4 of index_add_'s, says that the
+index costs more than the rows; less than 5 million rows created a second, that creation needs a way of its own; more
+than 32 B a row beyond its values, that the index is too large.
+
+Subjects take turns of 131,072 keys or rows, of which the second half counts: before that a subject pays for what the
+one before has left behind, dirty cache lines and caches full of another matrix's page table. Answers are checked before
+times are printed. torch's columns are left out without it.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
-import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
 
-os.environ.setdefault("RAY_worker_niceness", "0")
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
+import click
 import numpy as np
 import ray
 
 import fastps
-from bench.harness.bars import Report, check, json_file
-from bench.harness.times import Times
+from bench.harness.bars import Report, check
+from bench.harness.loop import once, prepared, stamps
+from bench.harness.question import question, sections_of
+from bench.harness.raylets import local_ray
+from bench.harness.sample import Times
+from bench.questions import QUESTIONS
 
 try:
     import torch
@@ -37,7 +37,7 @@ except ImportError:
 
 FLOAT = np.float32
 BATCHES = (4096, 65536)
-TURN = 131_072
+TURN, LEAST = 131_072, 12  # keys or rows of a turn; operations of each subject
 DIMS = (8, 16, 32, 64, 128, 256)
 LR = 0.01
 RULES = {"SGD": fastps.SGD(LR), "Adagrad": fastps.Adagrad(LR), "RowAdagrad": fastps.RowAdagrad(LR)}
@@ -95,20 +95,10 @@ class Subjects:
         table.set(self.keys[: len(sums)], self.dense[: len(sums)])
 
 
-def timed(operation: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    operation()
-    return time.perf_counter() - start
-
-
-def turn(draw: Draw, m: int, operation: Callable[[np.ndarray], object]) -> list[float]:
-    half, taken = max(1, TURN // m // 2), []
-    for _ in range(2 * half):
-        fresh = draw(m)
-        start = time.perf_counter()
-        operation(fresh)
-        taken.append(time.perf_counter() - start)
-    return taken[half:]
+def turn(fresh: Draw, m: int, operation: Callable[[np.ndarray], object]) -> np.ndarray:
+    """Durations of single operations in ns, each on m fresh keys."""
+    half = max(1, TURN // m // 2)
+    return prepared(lambda: fresh(m), [operation], rounds=2 * half)[half:, 0]
 
 
 def measure(s: Subjects, draw: Draw, m: int, seconds: float) -> dict[str, Times]:
@@ -126,50 +116,41 @@ def measure(s: Subjects, draw: Draw, m: int, seconds: float) -> dict[str, Times]
             lambda m: torch.from_numpy(draw(m)),
             lambda rows: s.torch.index_add_(0, rows, given, alpha=-LR),
         )
-    taken: dict[str, list[float]] = {name: [] for name in subjects}
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(taken["take"]) < 12:
+    taken: dict[str, list[np.ndarray]] = {name: [] for name in subjects}
+
+    def turns() -> None:
         for name, (fresh, operation) in subjects.items():
-            taken[name] += turn(fresh, m, operation)
-    return {name: Times(np.array(values[2:])) for name, values in taken.items()}
+            taken[name].append(turn(fresh, m, operation))
+
+    stamps(turns, seconds, at_least=-(-LEAST // max(1, TURN // m // 2)))
+    return {name: Times(np.concatenate(parts)[2:]) for name, parts in taken.items()}
 
 
 def rate(m: int, times: Times) -> str:
     return f"{m / times.median / 1e6:.1f} M/s"
 
 
-def report_rows(report: Report, section: str, s: Subjects, seconds: float, bar: float) -> None:
-    torch is None or torch.set_num_threads(1)
-    s.check()
-    for kind, make in DRAWS.items():
-        draw = make(s.rng, s.n)
-        for m in BATCHES:
-            times, size = measure(s, draw, m, seconds), m * s.dim * 4
-            take, pull, sgd = times["take"], times["pull SGD"], times["push SGD"]
-            label = f"{kind} {m:,}"
-            report.add(
-                section, size, f"{label}: pull / np.take", f"{rate(m, pull)}, np.take {rate(m, take)}",
-                pull.median / take.median, most=bar,
-            )  # fmt: skip
-            if "index_add_" in times:
-                add = times["index_add_"]
-                report.add(
-                    section, size, f"{label}: push SGD / index_add_", f"{rate(m, sgd)}, index_add_ {rate(m, add)}",
-                    sgd.median / add.median, most=bar,
-                )  # fmt: skip
-            for name in ("Adagrad", "RowAdagrad"):
-                if f"push {name}" in times:
-                    push = times[f"push {name}"]
-                    report.add(
-                        section, size, f"{label}: push {name} / SGD", f"{rate(m, push)}, SGD {rate(m, sgd)}",
-                        push.median / sgd.median, most=1.5,
-                    )  # fmt: skip
+def add_ratio(
+    report: Report, section: str, m: int, what: str, ours: Times, name: str, theirs: Times, bar: float
+) -> None:
+    """How many times as long as a reference of that name an operation on m rows of 64 takes; rows a second of both."""
+    shown = f"{rate(m, ours)}, {name} {rate(m, theirs)}"
+    report.add(section, m * 256, what, shown, ours.median / theirs.median, most=bar)
 
 
 def rows(report: Report, n: int, seconds: float) -> None:
     report.head(f"{n:,} rows of 64: rows a second beside numpy and torch with the numbers of the rows known")
     s = Subjects(n, 64, ["SGD"])
-    report_rows(report, "rows", s, seconds, 1.4)
+    torch is None or torch.set_num_threads(1)
+    s.check()
+    for kind, make in DRAWS.items():
+        for m in BATCHES:
+            times, label = measure(s, make(s.rng, n), m, seconds), f"{kind} {m:,}"
+            pull, push = times["pull SGD"], times["push SGD"]
+            add_ratio(report, "rows", m, f"{label}: pull / np.take", pull, "np.take", times["take"], 1.4)
+            if torch is not None:
+                add = times["index_add_"]
+                add_ratio(report, "rows", m, f"{label}: push SGD / index_add_", push, "index_add_", add, 1.4)
     s.close()
     report.head(f"{n:,} rows of 64: rules with state beside SGD, three tables by turns")
     s = Subjects(n, 64, list(RULES))
@@ -177,11 +158,8 @@ def rows(report: Report, n: int, seconds: float) -> None:
         for m in BATCHES:
             times = measure(s, make(s.rng, n), m, seconds)
             for name in ("Adagrad", "RowAdagrad"):
-                push, sgd = times[f"push {name}"], times["push SGD"]
-                report.add(
-                    "rules", m * 256, f"{kind} {m:,}: push {name} / SGD", f"{rate(m, push)}, SGD {rate(m, sgd)}",
-                    push.median / sgd.median, most=1.5,
-                )  # fmt: skip
+                what, push = f"{kind} {m:,}: push {name} / SGD", times[f"push {name}"]
+                add_ratio(report, "rules", m, what, push, "SGD", times["push SGD"], 1.5)
     s.close()
 
 
@@ -190,12 +168,8 @@ def large(report: Report, n: int, seconds: float) -> None:
     s = Subjects(n, 64, ["SGD"])
     stats = s.tables["SGD"].stats()[0]
     for m in BATCHES:
-        times = measure(s, uniform(s.rng, n), m, seconds)
-        take, pull = times["take"], times["pull SGD"]
-        report.add(
-            "large", m * 256, f"uniform {m:,}: pull / np.take", f"{rate(m, pull)}, np.take {rate(m, take)}",
-            pull.median / take.median, most=1.6,
-        )  # fmt: skip
+        times, what = measure(s, uniform(s.rng, n), m, seconds), f"uniform {m:,}: pull / np.take"
+        add_ratio(report, "large", m, what, times["pull SGD"], "np.take", times["take"], 1.6)
     over = stats.bytes / stats.rows - 256
     report.add(
         "large", stats.bytes, "memory beyond the values, B a row", f"{stats.rebuilt} indexes built", over, most=32
@@ -214,34 +188,35 @@ def dims(report: Report, n: int, seconds: float) -> None:
         s.close()
 
 
+def creation(init: object, keys: np.ndarray, m: int) -> np.ndarray:
+    """Millions of rows of 64 created a second by push and by pull, in batches of m; and as many filled in an array."""
+    out, zeros, unused = np.ones((m, 64), FLOAT), np.zeros((m, 64), FLOAT), np.empty((len(keys), 68), FLOAT)
+    batches = iter([slice(start, start + m) for start in range(0, len(keys) - m + 1, m)])
+    tables = {verb: fastps.Table(64, rule=fastps.SGD(LR), init=init) for verb in ("push", "pull")}
+    with fastps.ParameterServer(tables) as server:
+        by_push, by_pull = server["push"], server["pull"]
+        operations = (
+            lambda some: by_push.push(keys[some], zeros),
+            lambda some: by_pull.pull(keys[some], out=out),
+            lambda some: unused[some].fill(1),
+        )
+        taken = prepared(lambda: next(batches), operations, rounds=len(keys) // m)
+        check(len(by_push) == len(by_pull), "as many rows were created by push as by pull")
+    return np.array([m / Times(durations).median / 1e6 for durations in taken.T])
+
+
 def births(report: Report, n: int) -> None:
-    """Twice: memory that nothing has used since the machine came up may be slow to come, which is not about tables."""
-    report.head(f"Births, {n:,} rows of 64, batches of 65,536: by push, and by pull")
+    """The best of three: memory that nothing has used since the machine came up may be slow to come, which is not about
+    tables."""
+    m = 65_536
+    report.head(f"Births, {n:,} rows of 64, batches of {m:,}: by push, and by pull")
     keys = np.random.default_rng(1).permutation(np.arange(n, dtype=np.int64) * 7 + 3)
-    out, zeros = np.ones((65536, 64), FLOAT), np.zeros((65536, 64), FLOAT)
     kinds = {"constant": 0.0, "uniform": fastps.init.Uniform(-1, 1), "normal": fastps.init.Normal()}
     for name, init in kinds.items():
-        best: dict[str, float] = {}
-        for _ in range(3):
-            server = fastps.ParameterServer(
-                {verb: fastps.Table(64, rule=fastps.SGD(LR), init=init) for verb in ("push", "pull")}
-            )
-            times: dict[str, list[float]] = {"push": [], "pull": [], "fill": []}
-            fresh = np.empty((n, 68), FLOAT)
-            for start in range(0, n - 65535, 65536):
-                some = keys[start : start + 65536]
-                push = timed(lambda k=some, s=server: s["push"].push(k, zeros))
-                pull = timed(lambda k=some, s=server: s["pull"].pull(k, out=out))
-                fill = timed(lambda b=start, f=fresh: f[b : b + 65536].fill(1))
-                for verb, value in (("push", push), ("pull", pull), ("fill", fill)):
-                    times[verb].append(value)
-            check(len(server["push"]) == len(server["pull"]), "as many rows were born by push as by pull")
-            server.close()
-            for verb, values in times.items():
-                best[verb] = max(best.get(verb, 0.0), 65536 / float(np.median(values)) / 1e6)
-        for verb in ("push", "pull"):
-            text = f"{best[verb]:.1f} M/s; np.fill of fresh memory {best['fill']:.1f} M/s"
-            report.add("births", 65536 * 272, f"{name}: births by {verb}, M/s", text, best[verb], least=5)
+        by_push, by_pull, fill = np.max([creation(init, keys, m) for _ in range(3)], axis=0)
+        for verb, found in (("push", by_push), ("pull", by_pull)):
+            text = f"{found:.1f} M/s; np.fill of fresh memory {fill:.1f} M/s"
+            report.add("births", m * 272, f"{name}: births by {verb}, M/s", text, float(found), least=5)
 
 
 def against_dict(report: Report, n: int, seconds: float) -> None:
@@ -260,16 +235,16 @@ def against_dict(report: Report, n: int, seconds: float) -> None:
         for i, key in enumerate(keys):
             rows[key] -= FLOAT(LR) * grads[i]
 
-    taken: dict[str, list[float]] = {"pull": [], "push": [], "dict pull": [], "dict push": []}
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
+    def draw() -> tuple[np.ndarray, list[int]]:
         keys = s.keys[s.rng.integers(0, n, m)]
-        listed = keys.tolist()
-        taken["pull"].append(timed(lambda k=keys: table.pull(k, out=out)))
-        taken["push"].append(timed(lambda k=keys: table.push(k, grads)))
-        taken["dict pull"].append(timed(lambda k=listed: pull(k)))
-        taken["dict push"].append(timed(lambda k=listed: push(k)))
-    times = {name: Times(np.array(values)) for name, values in taken.items()}
+        return keys, keys.tolist()
+
+    operations = {
+        "pull": lambda given: table.pull(given[0], out=out), "push": lambda given: table.push(given[0], grads),
+        "dict pull": lambda given: pull(given[1]), "dict push": lambda given: push(given[1]),
+    }  # fmt: skip
+    taken = prepared(draw, list(operations.values()), seconds)
+    times = {name: Times(durations) for name, durations in zip(operations, taken.T, strict=True)}
     for verb in ("pull", "push"):
         ours, theirs = times[verb], times[f"dict {verb}"]
         report.add(
@@ -297,45 +272,29 @@ def growth(report: Report, n: int) -> None:
     report.head(f"From 1,000 to {n:,} rows, two workers that push all the while")
     with fastps.ParameterServer(fastps.Table(1, rule=fastps.Add(), init=0.0)) as server:
         server.table.pull(np.arange(1000))
-        start = time.perf_counter()
-        pushed = sum(ray.get([grow.remote(server, 1000, n, 60_000) for _ in range(2)]))
-        seconds = time.perf_counter() - start
+        pushed, seconds = once(lambda: sum(ray.get([grow.remote(server, 1000, n, 60_000) for _ in range(2)])))
         total = sum(float(rows.sum(dtype=np.float64)) for _, rows in server.table.items())
         stats = server.table.stats()[0]
         text = f"{stats.rows:,} rows, {stats.rebuilt} indexes, {seconds:.1f} s; {pushed:,.0f} pushed"
         report.add("growth", stats.bytes, "found / pushed", text, total / pushed, least=1)
 
 
-SECTIONS = ("rows", "large", "dims", "births", "dict", "growth")
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--large", type=int, default=10_000_000)
-    parser.add_argument("--seconds", type=float, default=4.0, help="for each batch size and distribution")
-    parser.add_argument("--sections", default=",".join(SECTIONS))
-    parser.add_argument("--json", type=json_file)
-    options = parser.parse_args()
-    wanted = options.sections.split(",")
-    if set(wanted) - set(SECTIONS):
-        parser.error(f"--sections: expected some of {','.join(SECTIONS)}, got {options.sections}")
-    ray.init("local", log_to_driver=False, include_dashboard=False)
-    report = Report()
-    if "rows" in wanted:
-        rows(report, options.rows, options.seconds)
-    if "large" in wanted:
-        large(report, options.large, options.seconds)
-    if "dims" in wanted:
-        dims(report, options.rows, options.seconds / 2)
-    if "births" in wanted:
-        births(report, options.rows)
-    if "dict" in wanted:
-        against_dict(report, options.rows, options.seconds)
-    if "growth" in wanted:
-        growth(report, options.large)
-    return report.end(options.json)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+@question(n=140_000, n_large=200_000, seconds=0.05)
+@sections_of(QUESTIONS["tables"].sections)
+@click.option("--rows", "n", type=click.IntRange(min=65_536), default=1_000_000, show_default=True)
+@click.option("--large", "n_large", type=click.IntRange(min=65_536), default=10_000_000, show_default=True)
+@click.option("--seconds", default=4.0, show_default=True, help="for each batch size and distribution")
+def command(report: Report, sections: list[str], n: int, n_large: int, seconds: float) -> None:
+    with local_ray():
+        if "rows" in sections:
+            rows(report, n, seconds)
+        if "large" in sections:
+            large(report, n_large, seconds)
+        if "dims" in sections:
+            dims(report, n, seconds / 2)
+        if "births" in sections:
+            births(report, n)
+        if "dict" in sections:
+            against_dict(report, n, seconds)
+        if "growth" in sections:
+            growth(report, n_large)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from bench.harness.times import human_bytes
+from bench.harness.units import human_bytes
 from bench.report import style
 from bench.report.ratios import number
 from bench.report.select import OURS, Row, Sweep

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bench.comparison.statistics import median_interval
-from bench.harness.times import human_bytes, human_time
+from bench.harness.units import human_bytes, human_time
 from bench.peers import ACTOR, MEMORY, PEERS, REFERENCES
 from bench.report.ratios import Ratio, apart, in_turns, number
 from bench.report.select import OURS, Curve, Row, Sweep, runs, way

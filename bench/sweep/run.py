@@ -15,8 +15,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import fastps
 from bench import peers
-from bench.harness.loop import Sample
-from bench.sweep.grid import GridError, Setting
+from bench.harness.arguments import ArgumentError
+from bench.harness.sample import Sample
+from bench.sweep.grid import Setting
 from bench.sweep.placement import Node, Places, places, require_memory
 from bench.sweep.worker import Worker
 
@@ -114,7 +115,7 @@ class Crew:
     workers: dict[tuple[int, str], Any] = field(default_factory=dict)
 
     def on(self, nodes: Sequence[str], fresh: bool) -> list[Any]:
-        """One on each of these nodes; `fresh`: new processes. Raises GridError when the cluster does not start them."""
+        """One on each of these nodes; `fresh`: new processes. Raises ArgumentError where the cluster starts none."""
         if fresh:
             while self.workers:
                 ray.kill(self.workers.popitem()[1])
@@ -126,7 +127,7 @@ class Crew:
         try:
             ray.get([worker.ready.remote() for worker in found], timeout=START_SECONDS)
         except (ray.exceptions.GetTimeoutError, ray.exceptions.RayActorError) as error:
-            raise GridError(
+            raise ArgumentError(
                 f"--workers: the cluster has not started {len(nodes)} within {START_SECONDS:g} s "
                 f"({type(error).__name__}); ask for fewer"
             ) from None
@@ -148,8 +149,8 @@ def sweep(
     names: tuple[str, ...],
     nodes: Sequence[Node],
 ) -> Iterator[list[Row]]:
-    """The rows of one setting after the other; `seconds` are those of each operation of each subject. Raises GridError
-    before it measures anything when a setting does not fit the nodes."""
+    """The rows of one setting after the other; `seconds` are those of each operation of each subject. When a setting
+    does not fit the nodes, raises ArgumentError before it measures anything."""
     settings = list(settings)
     for setting in settings:
         where = places(setting.placement, nodes, setting.shards, setting.workers)

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import ray
 
 from bench import peers
-from bench.harness.loop import stamps
+from bench.harness.loop import Operation, stamps, wait_until
 from bench.peers.memory import array
 from fastps import ParameterServer
-from fastps.client.session import Session
 from fastps.cluster import ray as cluster
-from fastps.transport.ray import RayMembership, RayTransport
 
-Operation = Callable[[], object]
 LONGEST_LEAD = 1.0  # seconds; a node's clock may be wrong
 
 
-def over_ray(server: ParameterServer) -> Session:
-    """Makes a handle work as if this process were on no shard's node. The session is for the caller to close."""
-    session = Session(server._spec, "", RayTransport, cluster.resolve, RayMembership)
-    server._session = session
-    return session
+def attach_over_ray(server: ParameterServer) -> None:
+    """Makes a handle work as if this process were on no shard's node, until it is closed. Where a process is, is asked
+    when it attaches."""
+    with mock.patch.object(cluster, "this_node", return_value=""):
+        server.stats()
 
 
 class Work:
@@ -33,7 +30,6 @@ class Work:
 
     def __init__(self) -> None:
         self.subjects: dict[str, Any] = {}
-        self.session: Session | None = None
 
     def ready(self) -> bool:
         return True
@@ -43,7 +39,7 @@ class Work:
         self.subjects = subjects
         self.out, self.grad = array(elements, "out"), array(elements, "grad", 1)
         if transport == "ray":
-            self.session = over_ray(subjects["fastps"])
+            attach_over_ray(subjects["fastps"])
 
     def operation(self, subject: str, op: str) -> Operation:
         server, out, grad = self.subjects[subject], self.out, self.grad
@@ -73,9 +69,7 @@ class Work:
         if subject in peers.PEERS and peers.PEERS[subject].in_step:
             pace = float(np.median(np.diff(stamps(operation, 0, calls=3))))
             warm, count = 4, self.subjects[subject].agree(max(3, round(seconds * 1e9 / pace)))
-        lead = min(start, time.time() + LONGEST_LEAD)
-        while time.time() < lead:
-            pass
+        wait_until(min(start, time.time() + LONGEST_LEAD))
         cpu = time.process_time()
         found = stamps(operation, seconds, calls=count)
         return found, time.process_time() - cpu, warm + len(found) - 1
@@ -90,9 +84,6 @@ class Work:
         return float(found.min()), float(found.max())
 
     def drop(self) -> None:
-        if self.session is not None:
-            self.session.close()
-            self.session = None
         for server in self.subjects.values():
             if hasattr(server, "close"):
                 server.close()

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from bench.harness import loop
-from bench.harness.loop import Sample, overhead, stamps
+from bench.harness.loop import overhead, stamps
+from bench.harness.sample import PERCENTILES, Sample
 
 
 class Clock:
@@ -121,7 +122,7 @@ def test_a_number_of_calls_is_kept():
                                              (49_999, [90, 99, 99.9]), (50_000, [90, 99, 99.9, 99.99])])  # fmt: skip
 def test_a_percentile_is_told_of_enough_calls_only(calls, told):
     summary = Sample(np.arange(1, calls + 1), [], [1.0], 0.0).summary()
-    found = [p for name, p in loop.PERCENTILES.items() if 50 < p < 100 and summary[name] is not None]
+    found = [p for name, p in PERCENTILES.items() if 50 < p < 100 and summary[name] is not None]
     assert found == told
     assert (summary["min_ns"], summary["max_ns"]) == (1, calls)
-    assert all(summary[name] < calls for name, p in loop.PERCENTILES.items() if p in told)
+    assert all(summary[name] < calls for name, p in PERCENTILES.items() if p in told)
