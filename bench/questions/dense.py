@@ -62,20 +62,13 @@ def single(report: Report, size: int, largest: bool, seconds: float) -> None:
         check(bool((out == ps.versions[0]).all()), f"{ps.versions[0]} pushes of ones at {size} bytes")
     copy, add = times["copyto"], times["add"]
     pull, push, both = times["pull"], times["push"], times["push_pull"]
-    slack = 2e-6
-    report.add(
-        "single", size, "(pull - 2 us) / copyto", f"{pull.shown('pull')}, {copy.shown('copyto')}",
-        max(0, pull.median - slack) / copy.median, most=1.15,
-    )  # fmt: skip
-    report.add(
-        "single", size, "(push - 2 us) / np.add", f"{push.shown('push')}, {add.shown('add')}",
-        max(0, push.median - slack) / add.median, most=1.3,
-    )  # fmt: skip
+    shown = f"{pull.shown('pull')}, {copy.shown('copyto')}"
+    report.add("single", size, "(pull - 2 us) / copyto", shown, max(0, pull.median - 2e-6) / copy.median, most=1.15)
+    shown = f"{push.shown('push')}, {add.shown('add')}"
+    report.add("single", size, "(push - 2 us) / np.add", shown, max(0, push.median - 2e-6) / add.median, most=1.3)
     if size >= 8_000_000:
-        report.add(
-            "single", size, "push_pull / (push + pull)", both.shown("push_pull"),
-            both.median / (push.median + pull.median), most=0.85,
-        )  # fmt: skip
+        ratio = both.median / (push.median + pull.median)
+        report.add("single", size, "push_pull / (push + pull)", both.shown("push_pull"), ratio, most=0.85)
     if largest:
         report.add("single", size, "view, in us", times["view"].shown("view"), times["view"].median * 1e6, most=10)
 
@@ -108,12 +101,17 @@ def actor(report: Report, size: int, seconds: float) -> None:
         check(bool((ps.pull() == ps.versions[0]).all()), "pushes of ones to fastps")
         check(bool((ray_actor.pull(server) == pushes).all()), "pushes of ones to the actor")
     ray.kill(server)
-    for name, bar in zip(("pull", "push"), ACTOR_BARS.get(size, (1.0, 1.0)), strict=True):
+    add_beside_actor(report, "actor", size, times, ACTOR_BARS.get(size, (1.0, 1.0)))
+
+
+def add_beside_actor(
+    report: Report, section: str, size: int, times: dict[str, Times], bars: tuple[float, float]
+) -> None:
+    """How many times as long the actor takes; a bar for a pull, one for a push."""
+    for name, bar in zip(("pull", "push"), bars, strict=True):
         ours, theirs = times[name], times[f"actor {name}"]
-        report.add(
-            "actor", size, f"actor {name} / {name}", f"{ours.shown(name)}, {theirs.shown('actor')}",
-            theirs.median / ours.median, least=bar,
-        )  # fmt: skip
+        shown = f"{ours.shown(name)}, {theirs.shown('actor')}"
+        report.add(section, size, f"actor {name} / {name}", shown, theirs.median / ours.median, least=bar)
 
 
 @ray.remote(num_cpus=0)
@@ -172,10 +170,8 @@ def scaling(report: Report, sizes: list[int], seconds: float, repeats: int = 3) 
         if size in least_for_two:
             report.add("scaling", size, "two workers / one", measured, two / one, least=least_for_two[size])
             if tails[2]:
-                report.add(
-                    "scaling", size, "two workers: p99 / median", f"lock sleeps {waits['lock_sleeps']:,}",
-                    float(np.median(tails[2])), most=3,
-                )  # fmt: skip
+                sleeps, tail = f"lock sleeps {waits['lock_sleeps']:,}", float(np.median(tails[2]))
+                report.add("scaling", size, "two workers: p99 / median", sleeps, tail, most=3)
         report.add("scaling", size, "four workers / one", measured, four / one, least=1.0)
         report.add("scaling", size, "four workers: slowest / fastest", "", float(np.median(fairness)), least=0.5)
 
@@ -212,12 +208,7 @@ def remote(report: Report, sizes: list[int], seconds: float) -> None:
             times, right = ray.get(compare_remote.options(**at_home).remote(ps, server, n, seconds))
         check(right, "pushes of ones over Ray")
         ray.kill(server)
-        for name in ("pull", "push"):
-            ours, theirs = times[name], times[f"actor {name}"]
-            report.add(
-                "remote", size, f"actor {name} / {name}", f"{ours.shown(name)}, {theirs.shown('actor')}",
-                theirs.median / ours.median, least=bars.get(size, 1.0),
-            )  # fmt: skip
+        add_beside_actor(report, "remote", size, times, (bars.get(size, 1.0),) * 2)
     n = 20_000
     with (
         fastps.ParameterServer(np.zeros(n, FLOAT), placement=[there]) as one,
@@ -231,10 +222,8 @@ def remote(report: Report, sizes: list[int], seconds: float) -> None:
                 both[shards].append(times)
     for name in ("pull", "push"):
         medians = {k: float(np.median([t[name].median for t in v])) for k, v in both.items()}
-        report.add(
-            "remote", 4 * n, f"{name}: 8 shards / 1 shard", f"{human_time(medians[8])}, {human_time(medians[1])}",
-            medians[8] / medians[1], most=1.2,
-        )  # fmt: skip
+        shown = f"{human_time(medians[8])}, {human_time(medians[1])}"
+        report.add("remote", 4 * n, f"{name}: 8 shards / 1 shard", shown, medians[8] / medians[1], most=1.2)
 
 
 @question(sizes="80,80K", seconds=0.05)

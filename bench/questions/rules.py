@@ -115,27 +115,20 @@ def measure(name: str, n: int, seconds: float) -> dict[str, Times]:
 
 
 def show(report: Report, name: str, n: int, times: dict[str, Times]) -> None:
-    push, sgd, add = times[f"push {name}"], times["push SGD"], times["add"]
+    push, sgd = times[f"push {name}"], times["push SGD"]
     moved = bytes_an_element(RULES[name])
     speed = f"{moved} B an element, {moved * n / push.median / 1e9:5.1f} GB/s, {human_time(push.median)}"
     limit = sgd.median * moved / bytes_an_element(RULES["SGD"])
-    size = n * FLOAT().nbytes
-    report.add("rules", size, f"{name} / its bytes", speed, push.median / limit, most=BYTES_BARS.get(name, 0))
-    if name in ("Add", "SGD"):
-        report.add(
-            "rules", size, f"{name} / np.add in place", human_time(add.median), push.median / add.median, most=1.3
-        )
-    if "torch" in times:
-        theirs = times["torch"]
-        report.add(
-            "rules", size, f"{name} / torch", human_time(theirs.median), push.median / theirs.median,
-            most=TORCH_BARS.get(name, 0),
-        )  # fmt: skip
-    if "push Adam" in times and name != "Adam":
-        ours = times["push Adam"]
-        report.add(
-            "rules", size, f"{name} / fastps.Adam", human_time(ours.median), push.median / ours.median, most=1.05
-        )
+
+    def beside(what: str, shown: str, seconds: float, bar: float) -> None:
+        report.add("rules", n * FLOAT().nbytes, f"{name} / {what}", shown, push.median / seconds, most=bar)
+
+    beside("its bytes", speed, limit, BYTES_BARS.get(name, 0))
+    others = {"np.add in place": ("add", 1.3 if name in ("Add", "SGD") else None)}
+    others |= {"torch": ("torch", TORCH_BARS.get(name, 0)), "fastps.Adam": ("push Adam", 1.05)}
+    for what, (other, bar) in others.items():
+        if other in times and other != f"push {name}" and bar is not None:
+            beside(what, human_time(times[other].median), times[other].median, bar)
 
 
 def attached(report: Report) -> None:

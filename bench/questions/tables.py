@@ -67,7 +67,7 @@ class Subjects:
 
     def __init__(self, n: int, dim: int, rules: list[str], seed: int = 1) -> None:
         self.n, self.dim, self.rng = n, dim, np.random.default_rng(seed)
-        self.keys = self.rng.permutation(np.arange(n, dtype=np.int64) * 7 + 3)  # born in no order
+        self.keys = self.rng.permutation(np.arange(n, dtype=np.int64) * 7 + 3)  # created in no order
         self.dense = np.empty((n, dim), FLOAT)
         self.server = fastps.ParameterServer(
             {name: fastps.Table(dim, rule=RULES[name], init=fastps.init.Uniform(-0.1, 0.1)) for name in rules}
@@ -170,10 +170,8 @@ def large(report: Report, n: int, seconds: float) -> None:
     for m in BATCHES:
         times, what = measure(s, uniform(s.rng, n), m, seconds), f"uniform {m:,}: pull / np.take"
         add_ratio(report, "large", m, what, times["pull SGD"], "np.take", times["take"], 1.6)
-    over = stats.bytes / stats.rows - 256
-    report.add(
-        "large", stats.bytes, "memory beyond the values, B a row", f"{stats.rebuilt} indexes built", over, most=32
-    )
+    shown, beyond = f"{stats.rebuilt} indexes built", stats.bytes / stats.rows - 256
+    report.add("large", stats.bytes, "memory beyond the values, B a row", shown, beyond, most=32)
     s.close()
 
 
@@ -247,10 +245,8 @@ def against_dict(report: Report, n: int, seconds: float) -> None:
     times = {name: Times(durations) for name, durations in zip(operations, taken.T, strict=True)}
     for verb in ("pull", "push"):
         ours, theirs = times[verb], times[f"dict {verb}"]
-        report.add(
-            "dict", m * 256, f"dict {verb} / {verb}", f"{rate(m, ours)}, dict {rate(m, theirs)}",
-            theirs.median / ours.median,
-        )  # fmt: skip
+        shown = f"{rate(m, ours)}, dict {rate(m, theirs)}"
+        report.add("dict", m * 256, f"dict {verb} / {verb}", shown, theirs.median / ours.median)
     s.close()
 
 
@@ -285,16 +281,11 @@ def growth(report: Report, n: int) -> None:
 @click.option("--large", "n_large", type=click.IntRange(min=65_536), default=10_000_000, show_default=True)
 @click.option("--seconds", default=4.0, show_default=True, help="for each batch size and distribution")
 def command(report: Report, sections: list[str], n: int, n_large: int, seconds: float) -> None:
+    parts = {
+        "rows": lambda: rows(report, n, seconds), "large": lambda: large(report, n_large, seconds),
+        "dims": lambda: dims(report, n, seconds / 2), "births": lambda: births(report, n),
+        "dict": lambda: against_dict(report, n, seconds), "growth": lambda: growth(report, n_large),
+    }  # fmt: skip
     with local_ray():
-        if "rows" in sections:
-            rows(report, n, seconds)
-        if "large" in sections:
-            large(report, n_large, seconds)
-        if "dims" in sections:
-            dims(report, n, seconds / 2)
-        if "births" in sections:
-            births(report, n)
-        if "dict" in sections:
-            against_dict(report, n, seconds)
-        if "growth" in sections:
-            growth(report, n_large)
+        for name in sections:
+            parts[name]()

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import fastps
 from bench import peers
 from bench.harness.arguments import ArgumentError
+from bench.harness.raylets import on
 from bench.harness.sample import Sample
 from bench.sweep.grid import Setting
 from bench.sweep.placement import Node, Places, places, require_memory
@@ -121,8 +121,7 @@ class Crew:
                 ray.kill(self.workers.popitem()[1])
         for key in enumerate(nodes):
             if key not in self.workers:
-                there = NodeAffinitySchedulingStrategy(key[1], soft=False)
-                self.workers[key] = Worker.options(scheduling_strategy=there).remote()
+                self.workers[key] = Worker.options(**on(key[1])).remote()
         found = [self.workers[key] for key in enumerate(nodes)]
         try:
             ray.get([worker.ready.remote() for worker in found], timeout=START_SECONDS)
