@@ -37,7 +37,7 @@ NORMAL: dict[str, Any] = {
     "shards": "1,2", "sizes": "80,8K,800K,8M,80M", "workers": "1,2", "ops": ",".join(grids.OPS), "rules": "add",
     "transport": "auto", "placement": "local", "address": None, "local_cluster": 0, "peers": None, "seconds": 0.5,
 }  # fmt: skip
-# Without torch: its start takes longer than all the rest.
+# Without torch, which takes longer to start than everything else.
 QUICK_PEERS = "memcpy,in_place,triad,shared_array,ray_actor"
 PRESETS: dict[str | None, dict[str, Any]] = {
     None: NORMAL,
@@ -62,7 +62,7 @@ class Commands(click.Group):
 @click.group(cls=Commands)
 @click.version_option(fastps.__version__, prog_name="bench of fastps", message="%(prog)s %(version)s")
 def main() -> None:
-    """Measures fastps beside what one would otherwise write, and beside the same work without sharing."""
+    """Measures fastps against the alternatives, and against the same work without sharing."""
 
 
 for name, about in QUESTIONS.items():
@@ -76,7 +76,7 @@ def fail(message: object, code: int) -> NoReturn:
 
 def require_directory(option: str, path: Path) -> None:
     if not os.access(path.parent, os.W_OK):
-        fail(f"{option}: {path.parent} is no directory that can be written", UNUSABLE)
+        fail(f"{option}: {path.parent} is not a writable directory", UNUSABLE)
 
 
 @main.command()
@@ -85,20 +85,20 @@ def require_directory(option: str, path: Path) -> None:
 @click.option("--workers", help=f"counts ({NORMAL['workers']})")
 @click.option("--ops", help=f"some of {','.join(grids.OPS)}")
 @click.option("--rules", help=f"some of {','.join(grids.RULES)} ({NORMAL['rules']})")
-@click.option("--transport", help="some of auto,ray; ray: also where shared memory would do (auto)")
+@click.option("--transport", help="some of auto,ray; ray: even where shared memory is possible (auto)")
 @click.option("--placement", help="local: all on one node; spread: over all; remote: workers away from shards (local)")
 @click.option("--address", help="of a Ray cluster to run on; auto: the one that runs here")
 @click.option("--local-cluster", type=click.IntRange(2, 16), help="start so many raylets here as the cluster")
 @click.option("--peers", help="some of those in bench/peers, or '' (all that are installed)")
 @click.option("--seconds", type=click.FloatRange(0.01, 600), help=f"of each operation ({NORMAL['seconds']:g})")
-@click.option("--quick", "preset", flag_value="quick", help="few points, inside two minutes")
+@click.option("--quick", "preset", flag_value="quick", help="few points, less than two minutes")
 @click.option("--full", "preset", flag_value="full", help="all sizes, up to four workers, two rules")
 @click.option("-o", "--output", type=FILE, help="a Parquet file (sweep-DATE.parquet)")
 @click.option(
     "--resume", is_flag=True, help="keep what --output has, and measure the rest; options are those of the file"
 )
 def sweep(preset: str | None, output: Path | None, resume: bool, **given: Any) -> None:
-    """Every combination of shards, sizes and workers. What is measured is kept, also after Ctrl-C."""
+    """Measures every combination of shards, sizes and workers. Ctrl-C keeps what was measured."""
     if resume and output is None:
         fail("--resume: expected --output FILE, the file to go on with", UNUSABLE)
     output = output or Path(f"sweep-{time.strftime('%Y%m%d-%H%M%S')}.parquet")
@@ -139,7 +139,7 @@ def one_line(error: Exception) -> str:
 
 
 def so_far(output: Path) -> str:
-    """What to do with what was measured before a sweep ended, if anything was."""
+    """How to continue a sweep that ended early; empty where nothing was measured."""
     if not output.exists():
         return ""
     return f"; {output} has what was measured: go on with python -m bench sweep --resume -o {shlex.quote(str(output))}"
@@ -152,8 +152,8 @@ AS_JSON = click.option("--json", "as_json", is_flag=True, help="as JSON")
 @main.command()
 @click.argument("before", type=ANY_PATH)
 @click.argument("after", type=ANY_PATH)
-@click.option("--margin", type=click.FloatRange(0.001, 10), default=0.05, help="a difference that is none (0.05)")
-@click.option("--confidence", type=click.FloatRange(0.5, 0.9999), default=0.95, help="of all verdicts at once (0.95)")
+@click.option("--margin", type=click.FloatRange(0.001, 10), default=0.05, help="ignore smaller differences (0.05)")
+@click.option("--confidence", type=click.FloatRange(0.5, 0.9999), default=0.95, help="of all verdicts together (0.95)")
 @AS_JSON
 def compare(before: Path, after: Path, margin: float, confidence: float, as_json: bool) -> None:
     """Is AFTER slower than BEFORE? Each is a file of `sweep`, or a directory of them, taken together.
@@ -175,7 +175,7 @@ def compare(before: Path, after: Path, margin: float, confidence: float, as_json
 @click.argument("directory", type=ANY_PATH)
 @AS_JSON
 def history(directory: Path, as_json: bool) -> None:
-    """The trend of the results of `sweep` in DIRECTORY, of the machine of the newest."""
+    """The trend of the results in DIRECTORY that were measured on the machine of the newest."""
     from bench.comparison import program
     from bench.sweep.results import ResultsError
 
@@ -217,7 +217,7 @@ def readme() -> None:
 
 
 def command(arguments: list[str] | None = None) -> None:
-    """With the words of the command line, or others. What click finds wrong is one line as well."""
+    """Runs the arguments of the process, or others. Wrong usage is one line, too."""
     try:
         main(arguments, standalone_mode=False)
     except click.Abort:

@@ -1,9 +1,9 @@
 """The operations of a sweep as a suite of pytest-benchmark: ``pytest bench/``.
 
-A case is timed in this process, call by call, while its other workers do the same in processes of their own. Groups are
-the cases that differ in the subject alone; percentiles of single calls, where there are enough, and the ratios
-to the reference and the plain Ray actor, which are timed before and after, are in extra_info. As in a sweep the answer
-is checked first.
+A case is timed in this process, call by call, while its other workers do the same in processes of their own. A group
+has the cases that differ only in the subject. In extra_info are percentiles of single calls, where there are enough,
+and the ratios to the reference and the plain Ray actor, which are timed before and after. As in a sweep the answer is
+checked first.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SHARE = 0.2  # of a case's time, for the reference and the plain Ray actor each,
 
 
 class Case:
-    """A subject, what it is held against, this process and the other workers."""
+    """A subject, what it is compared with, this process and the other workers."""
 
     def __init__(self, nbytes: int, workers: int, op: str, subject: str, stack: contextlib.ExitStack) -> None:
         self.op, self.subject, self.calls = op, subject, 0

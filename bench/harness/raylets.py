@@ -17,7 +17,7 @@ from fastps.cluster.program import own_ray
 
 
 def quiet(text: str) -> AbstractContextManager[None]:
-    """What is shown of waiting where nobody looks: nothing."""
+    """Shows nothing of waiting."""
     return contextlib.nullcontext()
 
 
@@ -39,7 +39,7 @@ def local_raylets(**first: Any) -> Iterator[Cluster]:
 @contextmanager
 def started(count: int, **each: Any) -> Iterator[Cluster]:
     """So many raylets on this machine; `each` is what each of them has."""
-    logging.getLogger("ray").setLevel(logging.ERROR)  # it tells of other clusters
+    logging.getLogger("ray").setLevel(logging.ERROR)  # it reports other clusters
     cluster = Cluster()
     try:
         add_raylets(cluster, count, **each)

@@ -1,5 +1,4 @@
-"""What one would otherwise write on one machine: an array in shared memory with a lock around it, as multiprocessing
-has them."""
+"""The alternative on one machine: an array in multiprocessing's shared memory, protected by a lock."""
 
 from __future__ import annotations
 
@@ -59,7 +58,7 @@ def attach(rule: str, elements: int, memory: str, lock: bytes) -> SharedArray:
     server = SharedArray.__new__(SharedArray)
     server.rule, server.elements, server.owner = rule, elements, False
     server.memory = shared_memory.SharedMemory(memory)
-    resource_tracker.unregister(f"/{memory}", "shared_memory")  # not ours to end
+    resource_tracker.unregister(f"/{memory}", "shared_memory")  # its creator unlinks it
     server.lock = pickle.loads(lock)
     server.map()
     return server

@@ -1,4 +1,4 @@
-"""The README's chart: bytes a second against size, of fastps, of what one would use instead, and of the reference."""
+"""The README's chart: bytes a second against size, of fastps, its alternatives and the reference."""
 
 from __future__ import annotations
 

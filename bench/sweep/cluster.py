@@ -23,7 +23,7 @@ def cluster(
     Parameters
     ----------
     waiting : shows what is waited for
-    say : is told which cluster was joined, where one was
+    say : receives a line on the cluster that was joined, if one was
     address : of a cluster; None: what RAY_ADDRESS says, otherwise one that is started here
     raylets : how many to start on this machine as the nodes of a cluster; 0: none
     needs : modules that all nodes of a cluster which is joined must have

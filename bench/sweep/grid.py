@@ -59,7 +59,7 @@ class Setting:
 
 
 def _about(count: float, like: int) -> str:
-    """Three figures, in powers of two where `like` is told in them."""
+    """Three digits, in powers of two where those suit `like`."""
     return binary(count) if "i" in human_bytes(like) else human_bytes(float(f"{count:.3g}"))
 
 

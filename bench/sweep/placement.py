@@ -1,4 +1,4 @@
-"""Who is on which node. Pure."""
+"""Which node has which shards and workers. Pure."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Places:
 
 
 def places(placement: str, nodes: Sequence[Node], shards: int, workers: int) -> Places:
-    """Where everybody goes; `nodes` begins with the driver's.
+    """The nodes of shards and workers; `nodes` begins with the driver's.
 
     local : all on the driver's node
     spread : shards, and workers, over all nodes by turns

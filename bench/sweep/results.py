@@ -32,7 +32,7 @@ EXTRA = (
 
 
 class ResultsError(ValueError):
-    """A file that is none of a sweep's: one line that says what and why."""
+    """Not a file of a sweep: one line that says what and why."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def load(path: str | os.PathLike[str]) -> Results:
 
 
 def upgraded(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of the format before, in which every peer added whatever the rule, percentiles were told of any number of
+    """A row of the format before, in which every peer added whatever the rule, percentiles were kept of any number of
     calls, and the rates of turns were not kept."""
     subject = "in_place" if row["subject"] == "numpy_in_place" else row["subject"]
     work = work_of(subject, row["op"], row["rule"] if subject == "fastps" else "add")

@@ -1,5 +1,5 @@
-"""A sweep: for each setting the server, its peers and its workers; every operation of each by turns; the answer checked
-before any time is told."""
+"""A sweep: for each setting the server, its peers and its workers; every operation of each by turns; the answer is
+checked before any time is reported."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class Crew:
         return found
 
     def drop(self, workers: Sequence[Any]) -> None:
-        """Lets go of what is measured; workers that do not are replaced."""
+        """Releases the subjects; workers that do not answer are replaced."""
         _, stuck = ray.wait([w.drop.remote() for w in workers], num_returns=len(workers), timeout=START_SECONDS)
         if stuck:
             for worker in self.workers.values():
@@ -225,7 +225,7 @@ def row_of(
 
 
 def transports(where: Places, transport: str) -> list[str]:
-    """By which way each worker reaches the shards."""
+    """How each worker reaches the shards."""
     if transport == "ray":
         return ["ray"] * len(where.workers)
     shares = [where.share_elsewhere(worker) for worker in range(len(where.workers))]
@@ -271,7 +271,7 @@ def compared(rows: list[Row]) -> list[Row]:
 
 
 def after(pushes: int, step: float) -> float:
-    """What float32 makes of so many steps, one after the other: from some point on it rounds them away."""
+    """So many steps added one after the other in float32, which rounds them away from some point on."""
     value = np.float32(0)
     for start in range(0, pushes, ACCUMULATED):
         steps = np.full(1 + min(ACCUMULATED, pushes - start), step, np.float32)

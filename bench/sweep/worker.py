@@ -26,7 +26,7 @@ def attach_over_ray(server: ParameterServer) -> None:
 
 
 class Work:
-    """What a worker has and does. Threads: one; calls happen one after the other."""
+    """A worker's subjects, buffers and operations. One thread: calls happen one after the other."""
 
     def __init__(self) -> None:
         self.subjects: dict[str, Any] = {}
@@ -35,7 +35,7 @@ class Work:
         return True
 
     def take(self, elements: int, subjects: dict[str, Any], transport: str = "auto") -> None:
-        """What is measured next: by the name of its peer, or "fastps"."""
+        """Receives the subjects that are measured next, by the name of a peer, or "fastps"."""
         self.subjects = subjects
         self.out, self.grad = array(elements, "out"), array(elements, "grad", 1)
         if transport == "ray":
@@ -62,7 +62,7 @@ class Work:
         return push_pull
 
     def run(self, subject: str, op: str, seconds: float, start: float) -> tuple[np.ndarray, float, int]:
-        """Stamps from about `start` on, of the wall clock; CPU seconds; calls made, warm-up included."""
+        """Stamps from `start` of the wall clock on; CPU seconds; calls made, warm-up included."""
         operation = self.operation(subject, op)
         operation()  # finds its memory and its connections
         warm, count = 1, None
