@@ -45,7 +45,8 @@ from fastps.shard.actor import shard_actor
 from fastps.spec.arrays import Array, Path, Structure, require_distinct, require_name, structure_of, zeros
 from fastps.spec.gradients import gradient_policy
 from fastps.spec.partition import ShardPlan, partition
-from fastps.spec.server import ServerSpec, ShardAddress, infos
+from fastps.spec.rule import infos
+from fastps.spec.server import ServerSpec, ShardAddress
 from fastps.spec.table import MAX_TABLES, Table, infos_of, with_sightings
 from fastps.tables.handle import TableHandle
 from fastps.transport.ray import RayMembership, RayTransport

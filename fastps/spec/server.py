@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 from fastps.consistency import Consistency
-from fastps.errors import OptionError
 from fastps.kernels.image import KernelImage
 from fastps.messages import few, few_of
-from fastps.scalars import finite
 from fastps.spec.arrays import Structure
 from fastps.spec.gradients import GradientPolicy
 from fastps.spec.partition import ShardPlan
-
-if TYPE_CHECKING:
-    from fastps.rules.assignment import Assignment
-    from fastps.rules.base import Rule
-    from fastps.spec.table import TableInfo
+from fastps.spec.rule import RuleInfo
+from fastps.spec.table import TableInfo
 
 
 @dataclass(frozen=True)
@@ -47,58 +40,6 @@ class ShardAddress:
     arena_id: bytes
     kernels: tuple[KernelImage, ...]
     cpu: str
-
-
-@dataclass(frozen=True)
-class RuleInfo:
-    """What a worker knows of a rule: not its code, which may need modules that the worker has not got.
-
-    Attributes
-    ----------
-    pattern : the names that it was given for
-    label : how it prints
-    hyper : the names of its hyper-parameters, in the order of the arena's table
-    scheduled : those that follow a schedule
-    slots : the names of its slots, in the order of the arena's streams
-    initial : the value that each begins with
-    uses_pulled : it wants the parameters that the worker had
-    row_slots : for each slot, whether it is one value for a row of a table
-    """
-
-    pattern: str
-    label: str
-    hyper: tuple[str, ...]
-    scheduled: frozenset[str]
-    slots: tuple[str, ...]
-    initial: tuple[float, ...]
-    uses_pulled: bool
-    row_slots: tuple[bool, ...]
-
-    @classmethod
-    def of(cls, pattern: str, rule: Rule) -> RuleInfo:
-        uses_pulled = rule.family.uses_pulled
-        slots = rule.slots
-        return cls(
-            pattern, repr(rule), tuple(rule.hyper), frozenset(rule.schedules), tuple(slots), tuple(slots.values()),
-            uses_pulled, tuple(slot in rule.family.row_slots for slot in slots),
-        )  # fmt: skip
-
-    def numbers(self, values: Mapping[str, Any], verb: str) -> dict[int, float]:
-        """New values of hyper-parameters by their index; NaN brings a schedule back. Raises OptionError."""
-        for name in values:
-            if name not in self.hyper:
-                raise OptionError(f"{verb}: unknown hyper-parameter `{name}`; {self.label} has {list(self.hyper)}")
-        return {self.hyper.index(name): self._number(name, value, verb) for name, value in values.items()}
-
-    def _number(self, name: str, value: Any, verb: str) -> float:
-        if value is None and name in self.scheduled:
-            return math.nan
-        schedule = ", or None for its schedule" if name in self.scheduled else ""
-        return finite(f"{verb} {name}", value, f"a finite number{schedule}")
-
-    def named(self, values: Sequence[float]) -> dict[str, float | None]:
-        """Hyper-parameters by name; None stands for a schedule."""
-        return {name: None if math.isnan(value) else value for name, value in zip(self.hyper, values, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -183,8 +124,3 @@ class ServerSpec:
 def kernels_of(structure: Structure, rule_of_leaf: tuple[int, ...]) -> tuple[tuple[int, str], ...]:
     """The kernels that a server needs: (rule, dtype) in order."""
     return tuple(sorted({(r, leaf.dtype) for r, leaf in zip(rule_of_leaf, structure.leaves, strict=True)}))
-
-
-def infos(assignment: Assignment) -> tuple[RuleInfo, ...]:
-    pairs = zip(assignment.patterns, assignment.rules, strict=True)
-    return tuple(RuleInfo.of(pattern, rule) for pattern, rule in pairs)

@@ -20,7 +20,7 @@ from fastps.rules.assignment import as_rule
 from fastps.scalars import choice, flag, positive, whole
 from fastps.spec.arrays import DTYPES, Path
 from fastps.spec.keys import KINDS
-from fastps.spec.server import RuleInfo
+from fastps.spec.rule import RuleInfo
 
 MAX_TABLES, MAX_DIM, MAX_ROWS = 64, 65536, 2**31  # csrc/layout.h
 MAX_TTL = 3e8  # seconds; csrc/layout.h counts in 32 bits

@@ -53,8 +53,6 @@ EXCEPTIONS = {
     ("server.actor_style", "server.handle"),
     ("shard.actor", "server.actor_style"),
     ("shard.actor", "server.handle"),
-    ("spec.table", "spec.server"),
-    ("spec.server", "spec.table"),
     ("testing.history", "workers.worker"),
     ("transport.ray_table", "shard.eviction"),
 }

@@ -15,7 +15,8 @@ from fastps.rules.assignment import assign
 from fastps.spec.arrays import structure_of
 from fastps.spec.gradients import GradientPolicy
 from fastps.spec.partition import partition
-from fastps.spec.server import ServerSpec, infos
+from fastps.spec.rule import infos
+from fastps.spec.server import ServerSpec
 from fastps.transport.shm_table import require_alive
 from tests.conftest import own_arenas
 

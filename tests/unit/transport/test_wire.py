@@ -11,7 +11,8 @@ from fastps.rules.assignment import assign
 from fastps.spec.arrays import Leaf, Structure
 from fastps.spec.gradients import GradientPolicy
 from fastps.spec.partition import partition
-from fastps.spec.server import ServerSpec, infos
+from fastps.spec.rule import infos
+from fastps.spec.server import ServerSpec
 from fastps.transport import wire
 
 
