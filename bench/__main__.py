@@ -94,9 +94,7 @@ def require_directory(option: str, path: Path) -> None:
 @click.option("--quick", "preset", flag_value="quick", help="few points, less than two minutes")
 @click.option("--full", "preset", flag_value="full", help="all sizes, up to four workers, two rules")
 @click.option("-o", "--output", type=FILE, help="a Parquet file (sweep-DATE.parquet)")
-@click.option(
-    "--resume", is_flag=True, help="keep what --output has, and measure the rest; options are those of the file"
-)
+@click.option("--resume", is_flag=True, help="keep the rows and the options of --output, and measure the rest")
 def sweep(preset: str | None, output: Path | None, resume: bool, **given: Any) -> None:
     """Measures every combination of shards, sizes and workers. Ctrl-C keeps what was measured."""
     if resume and output is None:

@@ -99,11 +99,8 @@ def test_operation(
         case.check()
     if not benchmark.disabled:
         durations = np.array(benchmark.stats.stats.data)
-        percentiles = {
-            f"p{p:g}": float(np.percentile(durations, p))
-            for p in (50, 90, 99, 99.9, 99.99)
-            if enough(len(durations), p)
-        }
+        shown = [p for p in (50, 90, 99, 99.9, 99.99) if enough(len(durations), p)]
+        percentiles = {f"p{p:g}": float(np.percentile(durations, p)) for p in shown}
         reference, actor = (float(np.mean(found)) for found in medians.values())
         benchmark.extra_info.update(percentiles | {"to_reference": percentiles["p50"] / reference})
         benchmark.extra_info["to_actor"] = actor / percentiles["p50"]

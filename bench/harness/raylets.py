@@ -21,11 +21,9 @@ def quiet(text: str) -> AbstractContextManager[None]:
     return contextlib.nullcontext()
 
 
-@contextmanager
-def local_ray() -> Iterator[None]:
+def local_ray() -> AbstractContextManager[None]:
     """One node, for the duration of the block."""
-    with own_ray(quiet, quiet, "local"):
-        yield
+    return own_ray(quiet, quiet, "local")
 
 
 @contextmanager

@@ -45,9 +45,6 @@ class Worker:
         self.ps = ps
         ps.pull()
 
-    def ready(self) -> None:
-        pass
-
     def rounds(self, rank: int, count: int) -> np.ndarray:
         """Nanoseconds of each round: give a gradient, see the new version."""
         grad, out = np.ones_like(self.ps.pull()), np.empty_like(self.ps.pull())
@@ -97,7 +94,7 @@ class Worker:
 def start(ps: fastps.ParameterServer, count: int, nodes: list[str] | None = None) -> list[Any]:
     nodes = nodes or [this_node()]
     workers = [Worker.options(**on(nodes[i % len(nodes)])).remote(ps, sys.path) for i in range(count)]
-    ray.get([worker.ready.remote() for worker in workers])
+    ray.get([worker.__ray_ready__.remote() for worker in workers])
     return workers
 
 

@@ -76,42 +76,43 @@ def single(report: Report, size: int, largest: bool, seconds: float) -> None:
 ACTOR_BARS = {80: (500.0, 500.0), 80_000: (100.0, 100.0), 80_000_000: (1.2, 2.0)}
 
 
-def actor(report: Report, size: int, seconds: float) -> None:
-    """Against the plain actor on the same node."""
-    n = size // 4
-    server = ray_actor.RayActorServer.remote(n)
-    pushes = 0
-    with fastps.ParameterServer(np.zeros(n, FLOAT)) as ps:
-        out, grad = np.empty(n, FLOAT), np.ones(n, FLOAT)
+def by_turns(ps: fastps.ParameterServer, server: Any, n: int, seconds: float) -> tuple[dict[str, Times], bool]:
+    """Pulls and pushes of a server, and of the plain actor unless it is None; is all there that was pushed?"""
+    out, grad, pushes = np.empty(n, FLOAT), np.ones(n, FLOAT), 0
 
-        def push_there() -> None:
-            nonlocal pushes
-            pushes += 1
-            ray_actor.push(server, grad)
+    def push_there() -> None:
+        nonlocal pushes
+        pushes += 1
+        ray_actor.push(server, grad)
 
-        times = interleaved(
-            {
-                "pull": lambda: ps.pull(out=out),
-                "actor pull": lambda: ray_actor.pull(server),
-                "push": lambda: ps.push(grad),
-                "actor push": push_there,
-            },
-            seconds,
-        )
-        check(bool((ps.pull() == ps.versions[0]).all()), "pushes of ones to fastps")
-        check(bool((ray_actor.pull(server) == pushes).all()), "pushes of ones to the actor")
-    ray.kill(server)
-    add_beside_actor(report, "actor", size, times, ACTOR_BARS.get(size, (1.0, 1.0)))
+    operations = {"pull": lambda: ps.pull(out=out), "push": lambda: ps.push(grad)}
+    if server is not None:
+        operations |= {"actor pull": lambda: ray_actor.pull(server), "actor push": push_there}
+    times = interleaved(operations, seconds)
+    right = bool((ps.pull() == ps.versions[0]).all())
+    return times, right and (server is None or bool((ray_actor.pull(server) == pushes).all()))
 
 
-def add_beside_actor(
-    report: Report, section: str, size: int, times: dict[str, Times], bars: tuple[float, float]
+def actor(
+    report: Report, section: str, size: int, seconds: float, bars: tuple[float, float], there: str | None = None
 ) -> None:
-    """How many times as long the actor takes; a bar for a pull, one for a push."""
+    """Against the plain actor on the same node: this one, or a worker on this one and both on another. A bar for a
+    pull, one for a push."""
+    n = size // 4
+    server = ray_actor.RayActorServer.options(**on(there or this_node())).remote(n)
+    with fastps.ParameterServer(np.zeros(n, FLOAT), placement=there and [there]) as ps:
+        times, right = by_turns(ps, server, n, seconds) if there is None else by_worker(ps, server, n, seconds)
+    check(right, "pushes of ones to fastps and to the actor")
+    ray.kill(server)
     for name, bar in zip(("pull", "push"), bars, strict=True):
         ours, theirs = times[name], times[f"actor {name}"]
         shown = f"{ours.shown(name)}, {theirs.shown('actor')}"
         report.add(section, size, f"actor {name} / {name}", shown, theirs.median / ours.median, least=bar)
+
+
+def by_worker(*arguments: Any) -> tuple[dict[str, Times], bool]:
+    """The same in another process of this node."""
+    return ray.get(ray.remote(num_cpus=0)(by_turns).options(**on(this_node())).remote(*arguments))
 
 
 @ray.remote(num_cpus=0)
@@ -126,9 +127,6 @@ class Worker:
         self.ps.push(self.grad)
         self.ps.pull(out=self.out)
         self.whole = self.whole and bool(self.out[0] == self.out[-1] == self.out[len(self.out) // 2])
-
-    def ready(self) -> None:
-        pass
 
     def run(self, start: float, seconds: float) -> tuple[np.ndarray, bool]:
         """Stamps of rounds from the wall clock's `start` on; were all pulls whole?"""
@@ -148,7 +146,7 @@ def scaling(report: Report, sizes: list[int], seconds: float, repeats: int = 3) 
         length = seconds if size < 80_000_000 else 2 * seconds
         with fastps.ParameterServer(np.zeros(n, FLOAT)) as ps:
             workers = [Worker.remote(ps, n) for _ in range(4)]
-            ray.get([w.ready.remote() for w in workers])
+            ray.get([w.__ray_ready__.remote() for w in workers])
             for _ in range(repeats):
                 for count in rates:
                     start = time.time() + 0.1
@@ -184,40 +182,21 @@ def attached(report: Report) -> None:
     report.add("attach", size, "attach, in ms", f"{handle_bytes} bytes of handle", seconds * 1e3, most=150)
 
 
-@ray.remote(num_cpus=0)
-def compare_remote(ps: Any, server: Any, n: int, seconds: float) -> tuple[dict[str, Times], bool]:
-    out, grad = np.empty(n, FLOAT), np.ones(n, FLOAT)
-    operations = {"pull": lambda: ps.pull(out=out), "push": lambda: ps.push(grad)}
-    if server is not None:
-        operations["actor pull"] = lambda: ray_actor.pull(server)
-        operations["actor push"] = lambda: ray_actor.push(server, grad)
-    times = interleaved(operations, seconds)
-    return times, bool((ps.pull() == ps.versions[0]).all())
-
-
 def remote(report: Report, sizes: list[int], seconds: float) -> None:
     """A worker on one raylet, the shards and the plain actor on another."""
     report.head("a worker on another raylet: time of the plain actor there / time of fastps")
     bars = {80: 1 / 1.1, 8_000: 1 / 1.1, 80_000: 1 / 1.1, 800_000: 2.0, 8_000_000: 1.3}
-    there = live_nodes()[1]["NodeID"]
-    away, at_home = on(there), on(this_node())
+    there, n = live_nodes()[1]["NodeID"], 20_000
     for size in [s for s in sizes if s <= MOST_BYTES]:
-        n = size // 4
-        server = ray_actor.RayActorServer.options(**away).remote(n)
-        with fastps.ParameterServer(np.zeros(n, FLOAT), placement=[there]) as ps:
-            times, right = ray.get(compare_remote.options(**at_home).remote(ps, server, n, seconds))
-        check(right, "pushes of ones over Ray")
-        ray.kill(server)
-        add_beside_actor(report, "remote", size, times, (bars.get(size, 1.0),) * 2)
-    n = 20_000
+        actor(report, "remote", size, seconds, (bars.get(size, 1.0),) * 2, there)
     with (
         fastps.ParameterServer(np.zeros(n, FLOAT), placement=[there]) as one,
         fastps.ParameterServer(np.zeros(n, FLOAT), num_shards=8, placement=[there] * 8) as eight,
     ):
-        both = {1: [], 8: []}
+        both: dict[int, list[dict[str, Times]]] = {1: [], 8: []}
         for _ in range(3):
             for shards, ps in ((1, one), (8, eight)):
-                times, right = ray.get(compare_remote.options(**at_home).remote(ps, None, n, seconds / 2))
+                times, right = by_worker(ps, None, n, seconds / 2)
                 check(right, "pushes of ones over Ray")
                 both[shards].append(times)
     for name in ("pull", "push"):
@@ -228,9 +207,7 @@ def remote(report: Report, sizes: list[int], seconds: float) -> None:
 
 @question(sizes="80,80K", seconds=0.05)
 @sections_of(QUESTIONS["dense"].sections)
-@click.option(
-    "--sizes", type=Parsed(sizes_of), default="80,8K,80K,800K,8M,80M,400M", show_default=True, help="of the parameters"
-)
+@click.option("--sizes", type=Parsed(sizes_of), default="80,8K,80K,800K,8M,80M,400M", show_default=True)
 @click.option("--seconds", type=float, default=3.0, show_default=True, help="measuring time a point")
 def command(report: Report, sections: list[str], sizes: list[int], seconds: float) -> None:
     with local_raylets(num_cpus=4, object_store_memory=2 << 30) as cluster:
@@ -241,7 +218,7 @@ def command(report: Report, sections: list[str], sizes: list[int], seconds: floa
         if "actor" in sections:
             report.head("one process, one shard: how many times faster than the plain Ray actor on the same node")
             for size in [s for s in sizes if s <= MOST_BYTES]:
-                actor(report, size, seconds)
+                actor(report, "actor", size, seconds, ACTOR_BARS.get(size, (1.0, 1.0)))
         if "scaling" in sections:
             scaling(report, sizes, seconds / 3)
         if "attach" in sections:

@@ -42,14 +42,9 @@ TIME_BAR = 2.0  # times the SVD's
 # Of the SVD: learning rate, penalty, epochs. The first are its defaults; the others are around the best that was found
 # for 32, 50 and 100 factors.
 SVD_SETTINGS = [
-    (0.005, 0.02, 20),
-    (0.02, 0.1, 20),
-    (0.02, 0.1, 30),
-    (0.015, 0.08, 30),
-    (0.015, 0.1, 40),
-    (0.01, 0.08, 40),
+    (0.005, 0.02, 20), (0.02, 0.1, 20), (0.02, 0.1, 30), (0.015, 0.08, 30), (0.015, 0.1, 40), (0.01, 0.08, 40),
     (0.01, 0.1, 60),
-]
+]  # fmt: skip
 
 
 @dataclass

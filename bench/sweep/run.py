@@ -124,7 +124,7 @@ class Crew:
                 self.workers[key] = Worker.options(**on(key[1])).remote()
         found = [self.workers[key] for key in enumerate(nodes)]
         try:
-            ray.get([worker.ready.remote() for worker in found], timeout=START_SECONDS)
+            ray.get([worker.__ray_ready__.remote() for worker in found], timeout=START_SECONDS)
         except (ray.exceptions.GetTimeoutError, ray.exceptions.RayActorError) as error:
             raise ArgumentError(
                 f"--workers: the cluster has not started {len(nodes)} within {START_SECONDS:g} s "
@@ -254,20 +254,15 @@ def compared(rows: list[Row]) -> list[Row]:
         found = medians.get((row.op, subject))
         return found[1] if found and found[0] == work else None
 
-    found = []
-    for row in rows:
+    def with_ratios(row: Row) -> Row:
         mine = medians[row.op, row.subject][1]
-        reference = median(row, peers.REFERENCES[row.op], row.work)
-        actor = median(row, peers.ACTOR, row.work)
+        reference, actor = (median(row, name, row.work) for name in (peers.REFERENCES[row.op], peers.ACTOR))
         triad = median(row, peers.MEMORY, "triad") if row.subject == "fastps" else None
         moved = STREAMS[row.setting.rule][row.op] / TRIAD_STREAMS[row.op]
-        found.append(
-            replace(
-                row, to_reference=reference and mine / reference, to_actor=actor and actor / mine,
-                of_bandwidth=triad and moved * triad / mine,
-            )
-        )  # fmt: skip
-    return found
+        ratios = reference and mine / reference, actor and actor / mine, triad and moved * triad / mine
+        return replace(row, **dict(zip(("to_reference", "to_actor", "of_bandwidth"), ratios, strict=True)))
+
+    return [with_ratios(row) for row in rows]
 
 
 def after(pushes: int, step: float) -> float:

@@ -31,9 +31,6 @@ class Work:
     def __init__(self) -> None:
         self.subjects: dict[str, Any] = {}
 
-    def ready(self) -> bool:
-        return True
-
     def take(self, elements: int, subjects: dict[str, Any], transport: str = "auto") -> None:
         """Receives the subjects that are measured next, by the name of a peer, or "fastps"."""
         self.subjects = subjects

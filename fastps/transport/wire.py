@@ -113,7 +113,7 @@ def scatter(layout: Layout, start: int, answer: Any, arrays: Arrays) -> None:
             copy(flat[low - place.offset : high - place.offset], piece[low - start : high - start])
 
 
-# How Ray carries a payload fastest, measured between two raylets of one machine (bench/dense.py, section remote):
+# How Ray carries a payload fastest, measured between two raylets of one machine (`bench/questions/dense.py`, remote):
 # - A reply below `max_direct_call_object_size` travels with the call; a larger one is written to the object store of
 #   one node and fetched by the other. Shards are started with that limit at REPLY_BYTES. Replies much larger than that
 #   cost more than the object store, which takes over above INLINE_BYTES.
