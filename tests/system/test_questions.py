@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
     [
         (["dense", "--sections", "single,actor", "--sizes", "80"], {"single", "actor"}),
         (["rules", "--elements", "1000000", "--rules", "SGD", "--seconds", "0.01"], {"rules", "attach"}),
-        (["consistency", "--sections", "rounds,ssp", "--pulls", "30"], {"rounds", "ssp"}),
+        (["consistency", "--sections", "view"], {"view"}),
         (["tables", "--sections", "dict,births", "--rows", "70000"], {"dict", "births"}),
         (["recommend"], {"tasks"}),
     ],
