@@ -24,27 +24,22 @@ bench: $(VENV)/has-bench  ## a quick sweep beside what one would use instead, an
 	$(BIN)/python -m bench report build/bench/$(NOW).parquet --output build/bench/report.html
 
 bench-dense: $(VENV)/has-bench  ## the dense operations beside memcpy, numpy in place and a plain Ray actor
-	mkdir -p bench/results
-	$(BIN)/python bench/dense.py --json bench/results/dense.json
+	$(BIN)/python -m bench dense --json bench/results/dense.json
 
 bench-rules: $(VENV)/has-bench  ## every update rule beside its bytes at the speed of SGD; and torch, where installed
-	mkdir -p bench/results
-	$(BIN)/python bench/rules.py --json bench/results/rules.json
+	$(BIN)/python -m bench rules --json bench/results/rules.json
 
 bench-consistency: $(VENV)/has-bench  ## rounds beside an actor used synchronously, stragglers, bounds over 100,000 pulls each
-	mkdir -p bench/results
-	$(BIN)/python bench/consistency.py --json bench/results/consistency.json
+	$(BIN)/python -m bench consistency --json bench/results/consistency.json
 
 bench-tables: $(VENV)/has-bench  ## rows of tables beside numpy and torch with the numbers of the rows known; memory, births, growth
-	mkdir -p bench/results
-	$(BIN)/python bench/tables.py --json bench/results/tables.json
+	$(BIN)/python -m bench tables --json bench/results/tables.json
 
 bench-recommend: $(VENV)/has-bench $(VENV)/has-recommend  ## the recommender beside the SVD of scikit-surprise, where that is installed
-	mkdir -p bench/results
-	$(BIN)/python bench/recommend.py --json bench/results/recommend.json
+	$(BIN)/python -m bench recommend --json bench/results/recommend.json
 
 readme: $(VENV)/has-bench  ## write the README's chart and figures from bench/results
-	$(BIN)/python -m bench.readme
+	$(BIN)/python -m bench readme
 
 lint: $(VENV)/ready  ## ruff and clang-format
 	$(BIN)/ruff check .

@@ -1,11 +1,12 @@
 """The command line of the benchmarks: ``python -m bench``, in a checkout of fastps.
 
-Exit codes: 0 it worked; 1 an answer was wrong, or something is slower; 2 the command could not be run as asked; 130
-interrupted. Every failure is one line on stderr.
+Exit codes: 0 it worked; 1 an answer was wrong, a bar was missed, or something is slower; 2 the command could not be run
+as asked; 130 interrupted. Every failure is one line on stderr.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import shlex
 import sys
@@ -13,9 +14,13 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
+# Before numpy: one thread a process, also in those that Ray starts, which run at nice 0 on both sides of a comparison.
 os.environ.setdefault("RAY_worker_niceness", "0")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import fastps
+from bench.questions import QUESTIONS
 from bench.sweep import grid as grids
 from fastps.errors import FastPSError
 from fastps.machine.packages import install, missing
@@ -32,7 +37,7 @@ NORMAL: dict[str, Any] = {
     "shards": "1,2", "sizes": "80,8K,800K,8M,80M", "workers": "1,2", "ops": ",".join(grids.OPS), "rules": "add",
     "transport": "auto", "placement": "local", "address": None, "local_cluster": 0, "peers": None, "seconds": 0.5,
 }  # fmt: skip
-# Without torch: its start takes longer than all the rest.
+# Without torch, which takes longer to start than everything else.
 QUICK_PEERS = "memcpy,in_place,triad,shared_array,ray_actor"
 PRESETS: dict[str | None, dict[str, Any]] = {
     None: NORMAL,
@@ -44,10 +49,24 @@ PAGES = (".html", ".htm")
 FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-@click.group()
+class Commands(click.Group):
+    """Loads a question when it is asked: each needs Ray and numba."""
+
+    def resolve_command(self, context: click.Context, words: list[str]) -> Any:
+        name, found, others = super().resolve_command(context, words)
+        if name in QUESTIONS:
+            found = importlib.import_module(f"bench.questions.{name}").command
+        return name, found, others
+
+
+@click.group(cls=Commands)
 @click.version_option(fastps.__version__, prog_name="bench of fastps", message="%(prog)s %(version)s")
 def main() -> None:
-    """Measures fastps beside what one would otherwise write, and beside the same work without sharing."""
+    """Measures fastps against the alternatives, and against the same work without sharing."""
+
+
+for name, about in QUESTIONS.items():
+    main.add_command(click.Command(name, short_help=about.summary))
 
 
 def fail(message: object, code: int) -> NoReturn:
@@ -57,7 +76,7 @@ def fail(message: object, code: int) -> NoReturn:
 
 def require_directory(option: str, path: Path) -> None:
     if not os.access(path.parent, os.W_OK):
-        fail(f"{option}: {path.parent} is no directory that can be written", UNUSABLE)
+        fail(f"{option}: {path.parent} is not a writable directory", UNUSABLE)
 
 
 @main.command()
@@ -66,20 +85,18 @@ def require_directory(option: str, path: Path) -> None:
 @click.option("--workers", help=f"counts ({NORMAL['workers']})")
 @click.option("--ops", help=f"some of {','.join(grids.OPS)}")
 @click.option("--rules", help=f"some of {','.join(grids.RULES)} ({NORMAL['rules']})")
-@click.option("--transport", help="some of auto,ray; ray: also where shared memory would do (auto)")
+@click.option("--transport", help="some of auto,ray; ray: even where shared memory is possible (auto)")
 @click.option("--placement", help="local: all on one node; spread: over all; remote: workers away from shards (local)")
 @click.option("--address", help="of a Ray cluster to run on; auto: the one that runs here")
 @click.option("--local-cluster", type=click.IntRange(2, 16), help="start so many raylets here as the cluster")
 @click.option("--peers", help="some of those in bench/peers, or '' (all that are installed)")
 @click.option("--seconds", type=click.FloatRange(0.01, 600), help=f"of each operation ({NORMAL['seconds']:g})")
-@click.option("--quick", "preset", flag_value="quick", help="few points, inside two minutes")
+@click.option("--quick", "preset", flag_value="quick", help="few points, less than two minutes")
 @click.option("--full", "preset", flag_value="full", help="all sizes, up to four workers, two rules")
 @click.option("-o", "--output", type=FILE, help="a Parquet file (sweep-DATE.parquet)")
-@click.option(
-    "--resume", is_flag=True, help="keep what --output has, and measure the rest; options are those of the file"
-)
+@click.option("--resume", is_flag=True, help="keep the rows and the options of --output, and measure the rest")
 def sweep(preset: str | None, output: Path | None, resume: bool, **given: Any) -> None:
-    """Every combination of shards, sizes and workers. What is measured is kept, also after Ctrl-C."""
+    """Measures every combination of shards, sizes and workers. Ctrl-C keeps what was measured."""
     if resume and output is None:
         fail("--resume: expected --output FILE, the file to go on with", UNUSABLE)
     output = output or Path(f"sweep-{time.strftime('%Y%m%d-%H%M%S')}.parquet")
@@ -120,7 +137,7 @@ def one_line(error: Exception) -> str:
 
 
 def so_far(output: Path) -> str:
-    """What to do with what was measured before a sweep ended, if anything was."""
+    """How to continue a sweep that ended early; empty where nothing was measured."""
     if not output.exists():
         return ""
     return f"; {output} has what was measured: go on with python -m bench sweep --resume -o {shlex.quote(str(output))}"
@@ -133,8 +150,8 @@ AS_JSON = click.option("--json", "as_json", is_flag=True, help="as JSON")
 @main.command()
 @click.argument("before", type=ANY_PATH)
 @click.argument("after", type=ANY_PATH)
-@click.option("--margin", type=click.FloatRange(0.001, 10), default=0.05, help="a difference that is none (0.05)")
-@click.option("--confidence", type=click.FloatRange(0.5, 0.9999), default=0.95, help="of all verdicts at once (0.95)")
+@click.option("--margin", type=click.FloatRange(0.001, 10), default=0.05, help="ignore smaller differences (0.05)")
+@click.option("--confidence", type=click.FloatRange(0.5, 0.9999), default=0.95, help="of all verdicts together (0.95)")
 @AS_JSON
 def compare(before: Path, after: Path, margin: float, confidence: float, as_json: bool) -> None:
     """Is AFTER slower than BEFORE? Each is a file of `sweep`, or a directory of them, taken together.
@@ -156,7 +173,7 @@ def compare(before: Path, after: Path, margin: float, confidence: float, as_json
 @click.argument("directory", type=ANY_PATH)
 @AS_JSON
 def history(directory: Path, as_json: bool) -> None:
-    """The trend of the results of `sweep` in DIRECTORY, of the machine of the newest."""
+    """The trend of the results in DIRECTORY that were measured on the machine of the newest."""
     from bench.comparison import program
     from bench.sweep.results import ResultsError
 
@@ -189,8 +206,16 @@ def report(results: Path, output: Path) -> None:
     click.echo(output)
 
 
+@main.command()
+def readme() -> None:
+    """Writes the README's chart and figures, and the pages in bench/results, from the results there."""
+    from bench.report import readme as pages
+
+    pages.write()
+
+
 def command(arguments: list[str] | None = None) -> None:
-    """With the words of the command line, or others. What click finds wrong is one line as well."""
+    """Runs the arguments of the process, or others. Wrong usage is one line, too."""
     try:
         main(arguments, standalone_mode=False)
     except click.Abort:

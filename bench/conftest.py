@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterator
 
@@ -10,7 +9,9 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 
 import pytest
 
-from bench.sweep import grid
+from bench.harness import arguments
+from bench.harness.raylets import quiet
+from bench.sweep.grid import OPS
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -25,10 +26,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if {"nbytes", "workers", "op"} <= set(metafunc.fixturenames):
         options = metafunc.config.option
         try:
-            metafunc.parametrize("nbytes", grid.sizes(options.sizes))
-            metafunc.parametrize("workers", grid.counts(options.workers, "workers", 64))
-            metafunc.parametrize("op", grid.names(options.ops, "ops", grid.OPS))
-        except grid.GridError as error:
+            metafunc.parametrize("nbytes", arguments.sizes(options.sizes))
+            metafunc.parametrize("workers", arguments.counts(options.workers, "workers", 64))
+            metafunc.parametrize("op", arguments.names(options.ops, "ops", OPS))
+        except arguments.ArgumentError as error:
             raise pytest.UsageError(str(error)) from None
 
 
@@ -36,5 +37,5 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def ray() -> Iterator[None]:
     from fastps.cluster.program import own_ray
 
-    with own_ray(lambda text: contextlib.nullcontext(), print, None, ["bench.sweep.worker"]):
+    with own_ray(quiet, print, None, ["bench.sweep.worker"]):
         yield

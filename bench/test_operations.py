@@ -1,9 +1,9 @@
 """The operations of a sweep as a suite of pytest-benchmark: ``pytest bench/``.
 
-A case is timed in this process, call by call, while its other workers do the same in processes of their own. Groups are
-the cases that differ in the subject alone; percentiles of single calls, where there are enough, and the ratios
-to the reference and the plain Ray actor, which are timed before and after, are in extra_info. As in a sweep the answer
-is checked first.
+A case is timed in this process, call by call, while its other workers do the same in processes of their own. A group
+has the cases that differ only in the subject. In extra_info are percentiles of single calls, where there are enough,
+and the ratios to the reference and the plain Ray actor, which are timed before and after. As in a sweep the answer is
+checked first.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ import ray as ray_package
 
 import fastps
 from bench import peers
+from bench.harness.arguments import ITEM_BYTES
+from bench.harness.loop import stamps
+from bench.harness.sample import enough
 from bench.peers import ACTOR, REFERENCES
-from bench.sweep.grid import ITEM_BYTES
-from bench.sweep.loop import stamps
 from bench.sweep.run import after
 from bench.sweep.worker import Work, Worker
-from bench.timing import enough
 
 SUBJECTS = ("fastps", *(name for name, peer in peers.PEERS.items() if not peer.joins))
 SHARE = 0.2  # of a case's time, for the reference and the plain Ray actor each, before and after
 
 
 class Case:
-    """A subject, what it is held against, this process and the other workers."""
+    """A subject, what it is compared with, this process and the other workers."""
 
     def __init__(self, nbytes: int, workers: int, op: str, subject: str, stack: contextlib.ExitStack) -> None:
         self.op, self.subject, self.calls = op, subject, 0
@@ -99,11 +99,8 @@ def test_operation(
         case.check()
     if not benchmark.disabled:
         durations = np.array(benchmark.stats.stats.data)
-        percentiles = {
-            f"p{p:g}": float(np.percentile(durations, p))
-            for p in (50, 90, 99, 99.9, 99.99)
-            if enough(len(durations), p)
-        }
+        shown = [p for p in (50, 90, 99, 99.9, 99.99) if enough(len(durations), p)]
+        percentiles = {f"p{p:g}": float(np.percentile(durations, p)) for p in shown}
         reference, actor = (float(np.mean(found)) for found in medians.values())
         benchmark.extra_info.update(percentiles | {"to_reference": percentiles["p50"] / reference})
         benchmark.extra_info["to_actor"] = actor / percentiles["p50"]

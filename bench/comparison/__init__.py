@@ -1,1 +1,1 @@
-"""Results beside each other: is one slower, and how have they changed over time."""
+"""Compares results: is one slower than another, and how have they changed over time."""

@@ -14,8 +14,8 @@ from rich.table import Table
 
 from bench.comparison import statistics
 from bench.comparison.trend import results_in, trends
+from bench.harness.units import human_bytes, human_time
 from bench.sweep.results import SETTING
-from bench.timing import human_bytes, human_time
 
 STYLES = {"slower": "red", "faster": "green", "same": "", "too noisy": "yellow"}
 
@@ -70,16 +70,12 @@ def history(directory: Path, as_json: bool = False) -> None:
     results = results_in(directory)
     found = trends(results)
     if as_json:
-        print(
-            json.dumps(
-                [
-                    {**dict(zip(SETTING, trend.setting, strict=True)), "op": trend.op, "values": trend.values,
-                     "beside_reference": trend.to_reference, "last_to_before": trend.change}
-                    for trend in found
-                ],
-                indent=1,
-            )
-        )  # fmt: skip
+        rows = [
+            {**dict(zip(SETTING, trend.setting, strict=True)), "op": trend.op, "values": trend.values,
+             "beside_reference": trend.to_reference, "last_to_before": trend.change}
+            for trend in found
+        ]  # fmt: skip
+        print(json.dumps(rows, indent=1))
         return
     table = Table(box=None)
     columns = settings([(*trend.setting, trend.op) for trend in found], table)

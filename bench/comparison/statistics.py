@@ -1,10 +1,10 @@
 """Whether one result is faster than another: of each setting and operation the ratio with its confidence interval.
 
 What is compared is a turn's median of fastps beside that of the reference in the same turn, where both files have it:
-a machine that is slower today is slower for both. Only what the times say as well is called a difference. The interval
-is that of Hodges and Lehmann (Estimates of Location Based on Rank Tests, 1963): the shifts of the logarithms that the
-rank test of Mann and Whitney does not reject. Nothing is assumed of how turns are distributed, and one that was
-disturbed counts as one. Pure.
+a machine that is slower today is slower for both. A difference counts only if the times alone show it as well. The
+interval is that of Hodges and Lehmann (Estimates of Location Based on Rank Tests, 1963): the shifts of the logarithms
+that the rank test of Mann and Whitney does not reject. No distribution of the turns is assumed, and a disturbed turn
+has no more weight than another. Pure.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from bench.peers import REFERENCES, comparable
 from bench.sweep.results import SETTING, Results
 
 Verdict = Literal["faster", "slower", "same", "too noisy"]
-CONFIDENCE = 0.95  # that all intervals of a comparison hold what they should
-MARGIN = 0.05  # less of a difference is none
+CONFIDENCE = 0.95  # that all intervals of a comparison cover the true value
+MARGIN = 0.05  # smaller differences count as none
 
 
 class ComparisonError(ValueError):
@@ -40,7 +40,7 @@ class Comparison:
     ratio, low, high : of the second's time to the first's, and its interval; of ratios to the
         reference where `to_reference`
     times : the interval of the times themselves
-    margin : a difference that is none
+    margin : smaller differences count as none
     """
 
     setting: tuple[Any, ...]
@@ -56,8 +56,8 @@ class Comparison:
 
     @property
     def verdict(self) -> Verdict:
-        """The interval is beyond the margin, or within it, or too wide to tell. What only the reference's times make a
-        difference is none that one can tell."""
+        """By whether the interval is beyond the margin, within it, or too wide. A difference that only the reference's
+        times show counts as noise."""
         if self.low > 1 + self.margin:
             return "slower" if self.times[0] > 1 else "too noisy"
         if self.high < 1 / (1 + self.margin):
@@ -134,8 +134,8 @@ def turns_of(results: Sequence[Results]) -> dict[tuple[tuple[Any, ...], str], Tu
 
 
 def interval(x: np.ndarray, y: np.ndarray, confidence: float) -> tuple[float, float, float]:
-    """How far y lies above x: the median of all differences, and between which two of them it is with `confidence`.
-    Without end where there are too few of them."""
+    """The shift from x to y: the median of all pairwise differences, and its confidence interval, which is infinite
+    where there are too few of them."""
     differences = np.sort(np.subtract.outer(y, x).ravel())
     rejected = rejected_ranks(len(x), len(y), 1 - confidence)
     middle = float(np.median(differences))
@@ -145,8 +145,8 @@ def interval(x: np.ndarray, y: np.ndarray, confidence: float) -> tuple[float, fl
 
 
 def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float, float]:
-    """The median, and between which two of the values that of what they are drawn from is with `confidence`, by the
-    ranks of the sign test. Without end where there are too few of them."""
+    """The median, and the confidence interval of the median of the distribution by the ranks of the sign test, which is
+    infinite where there are too few values."""
     found, middle = sorted(values), float(np.median(values))
     below, rejected = 0.0, 0
     for k in range(len(found) // 2):

@@ -24,12 +24,12 @@ class Peer:
     Attributes
     ----------
     requires : a package without which it is left out
-    private : each worker has parameters of its own, for which nobody waits: a reference
-    one_node : it cannot leave the node of the parameters
+    private : each worker has its own parameters, without synchronisation: a reference
+    one_node : it works only on the node of the parameters
     in_step : all workers make the same number of calls
-    joins : workers make a group, of which there is one in the life of a process
+    joins : workers form a group, which a process can do only once
     work : what a push does whatever the rule; None: it applies the rule
-    lacks : of what one would use instead of fastps, what it has not; "" for references, and for what has no server
+    lacks : what an alternative to fastps lacks; "" for references, and for peers without a server
     """
 
     requires: str | None = None
@@ -58,7 +58,7 @@ PEERS = {
     ),
     "gloo": Peer(requires="torch", joins=True, in_step=True),
 }  # fmt: skip
-# What an operation is held against: the same work by one process on memory of its own, which nobody shares.
+# What an operation is compared with: the same work by one process on memory that it does not share.
 REFERENCES = {"pull": "memcpy", "push": "in_place", "push_pull": "in_place"}
 MEMORY = "triad"
 ACTOR = "ray_actor"  # what fastps replaces: the server that one writes first
@@ -82,5 +82,5 @@ def work_of(subject: str, op: str, rule: str) -> str:
 
 
 def comparable(row: Mapping[str, Any]) -> bool:
-    """Whether a row of a result is of the work that fastps does in its setting; others never stand beside it."""
+    """Whether a row is of the work that fastps does in its setting; only such rows are compared with it."""
     return bool(row["work"] == work_of("fastps", row["op"], row["rule"]))

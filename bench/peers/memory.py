@@ -1,9 +1,9 @@
-"""Arrays at addresses of which a run's speed does not depend by chance.
+"""Arrays with a fixed alignment, so that the speed of a run does not depend on chance.
 
-numpy puts small arrays 16 bytes beyond wherever its heap is: half of all vector loads then touch two cache lines, or
-none does, and an addition of 80 KB takes 2.5 us or 2.0 from run to run. Here every array begins a cache line, and those
-that are worked on together begin 512 B or more apart modulo a page, so that no load waits for a store 4 KiB before it.
-Large ones ask for huge pages, as numpy does.
+numpy's small arrays start 16 bytes past an allocation: in some runs half of all vector loads touch two cache lines, in
+others none does, and an addition of 80 KB takes 2.5 us or 2.0. Here every array starts on a cache-line boundary, and
+arrays that are used together start at page offsets 512 B or more apart, so that no load waits for a store 4 KiB before
+it. Large ones ask for huge pages, as numpy does.
 """
 
 from __future__ import annotations

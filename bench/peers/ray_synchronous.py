@@ -1,4 +1,4 @@
-"""What one would otherwise write for rounds: an actor of Ray used synchronously. Workers compute gradients of the
+"""The alternative to rounds: a Ray actor that is used synchronously. Workers compute gradients of the
 parameters that they are sent; the actor applies their mean when all are there."""
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""What one would otherwise write on one machine: an array in shared memory with a lock around it, as multiprocessing
-has them."""
+"""The alternative on one machine: an array in multiprocessing's shared memory, protected by a lock."""
 
 from __future__ import annotations
 
 import multiprocessing
-from multiprocessing import shared_memory
+import pickle
+from multiprocessing import context, resource_tracker, shared_memory
 from typing import Any
 
 import numpy as np
@@ -38,8 +38,14 @@ class SharedArray:
         self.count[0] = self.state.steps
 
     def __reduce__(self) -> tuple[Any, ...]:
-        lock = self.lock._semlock
-        return attach, (self.rule, self.elements, self.memory.name, lock.name, lock.kind, lock.maxvalue)
+        """A lock of multiprocessing can be pickled only while a child is spawned. These processes are Ray's: for the
+        length of its copy this one claims to spawn one."""
+        context.set_spawning_popen(self)
+        try:
+            lock = pickle.dumps(self.lock)
+        finally:
+            context.set_spawning_popen(None)
+        return attach, (self.rule, self.elements, self.memory.name, lock)
 
     def close(self) -> None:
         del self.count, self.state
@@ -48,16 +54,12 @@ class SharedArray:
             self.memory.unlink()
 
 
-def attach(rule: str, elements: int, memory: str, lock: str, kind: int, maxvalue: int) -> SharedArray:
-    """What multiprocessing does in a child that it has spawned; these processes are Ray's."""
-    import _multiprocessing
-    from multiprocessing import resource_tracker
-
+def attach(rule: str, elements: int, memory: str, lock: bytes) -> SharedArray:
     server = SharedArray.__new__(SharedArray)
     server.rule, server.elements, server.owner = rule, elements, False
     server.memory = shared_memory.SharedMemory(memory)
-    resource_tracker.unregister(server.memory._name, "shared_memory")  # type: ignore[attr-defined]  # not ours to end
-    server.lock = _multiprocessing.SemLock._rebuild(0, kind, maxvalue, lock)
+    resource_tracker.unregister(f"/{memory}", "shared_memory")  # its creator unlinks it
+    server.lock = pickle.loads(lock)
     server.map()
     return server
 
@@ -67,10 +69,16 @@ def create(elements: int, workers: int, node: str, rule: str) -> SharedArray:
 
 
 def pull(server: SharedArray, out: np.ndarray) -> None:
-    with server.lock:
+    server.lock.acquire()
+    try:
         np.copyto(out, server.state.params)
+    finally:
+        server.lock.release()
 
 
 def push(server: SharedArray, grad: np.ndarray) -> None:
-    with server.lock:
+    server.lock.acquire()
+    try:
         server.push(grad)
+    finally:
+        server.lock.release()

@@ -1,4 +1,4 @@
-"""What one would otherwise write with torch: a server process that workers call with torch.distributed.rpc."""
+"""The alternative with torch: a server process that workers call with torch.distributed.rpc."""
 
 from __future__ import annotations
 

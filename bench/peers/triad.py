@@ -1,4 +1,4 @@
-"""The reference of memory: the triad of STREAM, a = b + q * c, on arrays of the worker's own.
+"""The reference of memory: the triad of STREAM, a = b + q * c, on arrays of the worker.
 
 Whatever the rule, both operations read two arrays and write a third: 3 bytes of traffic for each of the parameters.
 McCalpin, Memory Bandwidth and Machine Balance in Current High Performance Computers, 1995.

@@ -1,5 +1,5 @@
-"""The rules of a sweep as one would write them beside an array of one's own: loops in numba, one pass over the memory,
-with nothing of fastps in them. Peers that apply gradients apply them with these, so that all do the same work."""
+"""The rules of a sweep without fastps: loops in numba, one pass over the memory. All peers that apply gradients use
+these, so that all do the same work."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ UPDATES = {"add": Update(0, _add), "sgd": Update(0, _sgd), "adam": Update(2, _ad
 
 
 class Parameters:
-    """An array with the slots of a rule, in memory that the caller brings."""
+    """An array with the slots of a rule, in memory of the caller."""
 
     def __init__(self, rule: str, params: np.ndarray, slots: Sequence[np.ndarray]) -> None:
         self.update, self.params, self.slots, self.steps = UPDATES[rule], params, slots, 0

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from bench.harness.units import human_bytes
 from bench.peers import MEMORY, REFERENCES, RIVALS
 from bench.report import style
 from bench.report.ratios import number
 from bench.report.select import OURS, PRIVATE, Row, Sweep
 from bench.report.style import Chart
 from bench.report.words import count, duration, name_of, rate, variant
-from bench.timing import human_bytes
 
 # One call in so many is slower: the axis of percentiles.
 SHARES = {1: "0", 2: "50", 10: "90", 100: "99", 1_000: "99.9", 10_000: "99.99", 100_000: "99.999",

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from bench.harness.units import human_bytes
 from bench.report import style
 from bench.report.ratios import number
 from bench.report.select import OURS, Row, Sweep
 from bench.report.style import Chart
 from bench.sweep.results import SETTING
-from bench.timing import human_bytes
 
 UNITS = {"shards": "sh", "workers": "w"}
 COLORS = [[0, "#7cc7b5"], [0.25, "#f2f3ef"], [0.4, "#fbdca6"], [0.65, "#f0a055"], [1, "#bd4a1b"]]

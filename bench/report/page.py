@@ -91,7 +91,7 @@ class Known(dict[str, Any]):
 
 
 def _poor(facts: dict[str, Any]) -> Iterator[str]:
-    """What the doctor says, and what he was not told."""
+    """What the doctor finds poor, and which facts the result does not have."""
     missing: list[str] = []
     parts = ("processor", "scheduling", "memory", "system")
     try:
@@ -172,7 +172,7 @@ def _tables(results: Results, sweep: Sweep) -> Iterator[str]:
     words = "fastps " + sweep.values("op")[0]
     yield _section(
         "All rows", "A column's head sorts. / reference: its median by that of the reference. actor /: the plain "
-        "Ray actor's median by its own. work: what it does to memory. A percentile is told of enough calls only. "
+        "Ray actor's median by its own. work: what it does to memory. Percentiles need enough calls. "
         "of triad: the speed of its reads and writes beside the triad's. waited: for locks, in all calls.",
         f'<label class="filter">Show rows with <input type="search" placeholder="{escape(words)}"><output></output>'
         f'</label><div class="scroll" tabindex="0">{tables.rows(sweep)}</div>',
@@ -195,7 +195,7 @@ def _method(results: Results, sweep: Sweep) -> str:
         f"Workers are processes that start together. Each call is stamped when it ends, at a cost of "
         f"{about['overhead_ns']:.0f} ns that is a part of its time, and the next begins there. Operations of all "
         f"subjects go one after the other in {len(row['turns_ns'])} turns{each}, so that what disturbs the machine "
-        "disturbs all alike. Before a time is told, what workers pull in the end is compared with what was pushed. "
+        "disturbs all alike. Before times are reported, what workers pull in the end is compared with what was pushed. "
         "Times of single calls are kept in bins 2 % wide. "
         f"Begun {_when(about['begun'])}, ended {_when(about['ended'])}."
     )

@@ -14,7 +14,7 @@ from bench.report.select import Row
 
 @dataclass(frozen=True)
 class Ratio:
-    """A ratio, and between what it lies with a confidence of 95 %; without end where too few turns were made."""
+    """A ratio and its 95 % confidence interval, which is infinite where there are too few turns."""
 
     value: float
     low: float
@@ -30,7 +30,7 @@ class Ratio:
 
 def in_turns(row: Row, other: Row) -> Ratio:
     """How many times as long as `other` a row takes. Subjects of one setting take turns, so the medians of each turn
-    are held against each other: a machine that is slower in one is slower for both."""
+    are compared: a machine that is slower in one is slower for both."""
     pairs = list(zip(row["turns_ns"], other["turns_ns"], strict=False))
     return Ratio(*median_interval([mine / its for mine, its in pairs]))
 
@@ -41,7 +41,7 @@ def apart(first: Sequence[float], second: Sequence[float]) -> Ratio:
 
 
 def number(value: float) -> str:
-    """With as many digits as tell something."""
+    """With two or three significant digits."""
     if value >= 10:
         return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
     return f"{value:.2f}" if value >= 0.1 or value == 0 else f"{value:.2g}"

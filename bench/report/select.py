@@ -1,4 +1,4 @@
-"""Rows of a sweep by what they are about. Pure."""
+"""Selects rows of a sweep. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.sweep.results import SETTING
 
 Row = dict[str, Any]
 OURS = "fastps"
-PRIVATE = tuple(name for name, peer in PEERS.items() if peer.private)  # nobody waits for them
+PRIVATE = tuple(name for name, peer in PEERS.items() if peer.private)  # without synchronisation
 
 
 @dataclass(frozen=True)

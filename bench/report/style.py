@@ -10,8 +10,8 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
+from bench.harness.units import human_bytes
 from bench.report.select import PRIVATE
-from bench.timing import human_bytes
 
 # Okabe and Ito's colours, which can be told apart with any kind of sight; grey for what nobody shares.
 COLORS = {

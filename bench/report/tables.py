@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
+from bench.harness.units import human_bytes
 from bench.report.ratios import number
 from bench.report.select import OURS, Row, Sweep, way
 from bench.report.words import duration, rate
 from bench.sweep.results import Results
-from bench.timing import human_bytes
 from fastps.messages import binary
 
 COLUMNS = {

@@ -1,4 +1,4 @@
-"""What a sweep says, in sentences that follow from its rows; numbers with their units. Pure."""
+"""The findings of a sweep as sentences, which follow from its rows; numbers with their units. Pure."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bench.comparison.statistics import median_interval
+from bench.harness.units import human_bytes, human_time
 from bench.peers import ACTOR, MEMORY, PEERS, REFERENCES
 from bench.report.ratios import Ratio, apart, in_turns, number
 from bench.report.select import OURS, Curve, Row, Sweep, runs, way
-from bench.timing import human_bytes, human_time
 
 NAMES = {
     "memcpy": "memcpy", "in_place": "the rule in place", "triad": "triad of STREAM",
@@ -67,7 +67,7 @@ def variant(columns: dict[str, Any], varied: Sequence[str]) -> str:
 
 
 def findings(sweep: Sweep) -> list[str]:
-    """What is to be known first: how it compares with the strongest of what one would use instead."""
+    """The most important first: how fastps compares with the strongest alternative."""
     told = [*_alone(sweep), *_rivals(sweep), *_actor(sweep), *_reference(sweep), *_ways(sweep)]
     return [*told, *_scaling(sweep), *_bandwidth(sweep)]
 
@@ -104,7 +104,7 @@ def _duration(row: Row) -> str:
 
 
 def _rivals(sweep: Sweep) -> Iterator[str]:
-    """How it stands to the strongest rival, and what that one lacks."""
+    """How it compares with the strongest rival, and what that one lacks."""
     named: dict[str, None] = {}
     for op in sweep.values("op"):
         ways = sweep.ways(op)
@@ -134,8 +134,8 @@ def _ends_of(ratios: Mapping[int, Ratio]) -> str:
 
 
 def _actor(sweep: Sweep) -> Iterator[str]:
-    """How it stands to what it replaces, where that is not the strongest rival anyway: at the smallest size, and at the
-    largest."""
+    """How it compares with what it replaces, where that is not the strongest rival anyway: at the smallest size, and at
+    the largest."""
     several = any(len(sweep.ways(op)) > 1 for op in sweep.values("op"))
     for over in WAYS:
         parts: list[str] = []
@@ -159,7 +159,7 @@ def _actor(sweep: Sweep) -> Iterator[str]:
 
 
 def _reference(sweep: Sweep) -> Iterator[str]:
-    """How near to the same work on memory that nobody shares, by the best way that there is."""
+    """How it compares with the same work on memory that is not shared, by the fastest transport."""
     for op in sweep.values("op"):
         references = _references(sweep, op)
         for rows in list(sweep.ways(op).values())[:1]:
@@ -229,7 +229,7 @@ def _gain(curve: Curve) -> str:
 
 
 def _ends(curves: Sequence[Curve], column: str, what: str) -> str:
-    """From where on more of them bring nothing."""
+    """From where on more of them do not help."""
     found: dict[int, dict[str, list[int]]] = {}
     for curve in curves:
         reached = [row["bytes_second"] for row in curve.rows]

@@ -1,11 +1,11 @@
-"""Who is on which node. Pure."""
+"""Which node has which shards and workers. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.sweep.grid import GridError
+from bench.harness.arguments import ArgumentError
 from fastps.messages import binary
 
 PLACEMENTS = ("local", "spread", "remote")
@@ -44,11 +44,11 @@ class Places:
 
 
 def places(placement: str, nodes: Sequence[Node], shards: int, workers: int) -> Places:
-    """Where everybody goes; `nodes` begins with the driver's.
+    """The nodes of shards and workers; `nodes` begins with the driver's.
 
     local : all on the driver's node
     spread : shards, and workers, over all nodes by turns
-    remote : shards on the driver's node, workers over the others by turns; raises GridError where there are none
+    remote : shards on the driver's node, workers over the others by turns; raises ArgumentError where there are none
     """
     ids = [node.id for node in nodes]
     if placement == "local":
@@ -56,7 +56,7 @@ def places(placement: str, nodes: Sequence[Node], shards: int, workers: int) -> 
     if placement == "spread":
         return Places(_by_turns(ids, shards), _by_turns(ids, workers))
     if len(ids) < 2:
-        raise GridError("--placement remote: the cluster has one node; name a larger one, or use --local-cluster 2")
+        raise ArgumentError("--placement remote: the cluster has one node; name a larger one, or use --local-cluster 2")
     return Places((ids[0],) * shards, _by_turns(ids[1:], workers))
 
 
@@ -65,10 +65,10 @@ def _by_turns(ids: Sequence[str], count: int) -> tuple[str, ...]:
 
 
 def require_memory(nodes: Sequence[Node], needs: dict[str, int]) -> None:
-    """Raises GridError when a node's share, in bytes by node id, is more than Ray grants there."""
+    """Raises ArgumentError when a node's share, in bytes by node id, is more than Ray grants there."""
     for node in nodes:
         if needs.get(node.id, 0) > node.memory:
-            raise GridError(
+            raise ArgumentError(
                 f"sizes: the share of node {node.id[:8]} at {node.host} takes about {binary(needs[node.id])}, and it "
                 f"has {binary(node.memory)}; omit the largest size"
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bench import peers
+from bench.harness import arguments, loop
+from bench.harness.arguments import ArgumentError
+from bench.harness.machine import commit, processor
+from bench.harness.raylets import quiet
 from bench.sweep import grid as grids
-from bench.sweep import loop, results, run
+from bench.sweep import results, run
 from bench.sweep.cluster import cluster
 from bench.sweep.placement import PLACEMENTS
 from fastps.cluster.address import require_answer
@@ -28,13 +31,13 @@ COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), 
 def grid_of(options: dict[str, Any]) -> grids.Grid:
     """Raises ValueError."""
     grid = grids.Grid(
-        tuple(grids.sizes(options["sizes"])),
-        tuple(grids.counts(options["shards"], "shards", MOST)),
-        tuple(grids.counts(options["workers"], "workers", MOST)),
-        tuple(grids.names(options["rules"], "rules", grids.RULES)),
-        tuple(grids.names(options["ops"], "ops", grids.OPS)),
-        tuple(grids.names(options["transport"], "transport", grids.TRANSPORTS)),
-        grids.names(options["placement"], "placement", PLACEMENTS)[0],
+        tuple(arguments.sizes(options["sizes"])),
+        tuple(arguments.counts(options["shards"], "shards", MOST)),
+        tuple(arguments.counts(options["workers"], "workers", MOST)),
+        tuple(arguments.names(options["rules"], "rules", grids.RULES)),
+        tuple(arguments.names(options["ops"], "ops", grids.OPS)),
+        tuple(arguments.names(options["transport"], "transport", grids.TRANSPORTS)),
+        arguments.names(options["placement"], "placement", PLACEMENTS)[0],
     )
     if not options["address"]:
         grid.require_memory(available_bytes())
@@ -44,17 +47,17 @@ def grid_of(options: dict[str, Any]) -> grids.Grid:
 
 
 def peers_of(text: str | None) -> tuple[str, ...]:
-    """Raises GridError."""
+    """Raises ArgumentError."""
     installed = peers.installed()
     if text is None:
         return installed
     if text == "":
         return ()
-    wanted = grids.names(text, "peers", tuple(peers.PEERS))
+    wanted = arguments.names(text, "peers", tuple(peers.PEERS))
     for name in wanted:
         if name not in installed:
             package = peers.PEERS[name].requires
-            raise grids.GridError(f"peers: {name} needs {package}: {install(package)}; or omit {name}")
+            raise ArgumentError(f"peers: {name} needs {package}: {install(package)}; or omit {name}")
     return tuple(wanted)
 
 
@@ -64,42 +67,36 @@ def beside(output: Path) -> Path:
 
 
 def kept_of(output: Path, resume: bool) -> results.Results | None:
-    """What the file has already. Raises GridError or ResultsError, also where a file would be overwritten that no
+    """What the file has already. Raises ArgumentError or ResultsError, also where a file would be overwritten that no
     sweep has written."""
     if output.suffix != ".parquet":
-        raise grids.GridError(
-            f"--output: expected a name that ends in .parquet, got {output}; JSON is written beside it"
-        )
+        raise ArgumentError(f"--output: expected a name that ends in .parquet, got {output}; JSON is written beside it")
     if output.exists() and not resume:
-        raise grids.GridError(f"--output: {output} is there already; take another name, or --resume")
+        raise ArgumentError(f"--output: {output} is there already; take another name, or --resume")
     if beside(output).exists() and not (resume and results.is_pytest_benchmark(beside(output))):
-        raise grids.GridError(
+        raise ArgumentError(
             f"--output: {beside(output)} is there already, where the same would be written as JSON; take another name"
         )
     return results.load(output) if resume else None
 
 
 def require_same(kept: results.Results, options: dict[str, Any], names: tuple[str, ...]) -> None:
-    """Raises GridError when what `kept` has was measured in another way than what is asked for now, or elsewhere."""
+    """Raises ArgumentError when what `kept` has was measured in another way than what is asked for, or elsewhere."""
     before = kept.about["options"]
     peers_before = before["peers"] if before["peers"] is None else tuple(filter(None, before["peers"].split(",")))
     pairs = {
         "--ops": (before["ops"], options["ops"]),
         "--peers": (",".join(names if peers_before is None else peers_before), ",".join(names)),
         "--seconds": (before["seconds"], options["seconds"]),
-        "commit": (kept.about["commit"].get("id"), results.commit().get("id")),
+        "commit": (kept.about["commit"].get("id"), commit().get("id")),
         "the processor": (processor(kept.about["machine"]), processor(machine.facts(steal_seconds=0))),
     }
     for what, (then, now) in pairs.items():
         if then != now:
-            raise grids.GridError(
+            raise ArgumentError(
                 f"--resume: it was begun with {what} {then}, and this is {now}; go on as it was begun, or take another "
                 "file"
             )
-
-
-def processor(facts: dict[str, Any]) -> str:
-    return f"{facts['processor']['model']}, {facts['processor']['cores']} cores"
 
 
 def program(
@@ -107,7 +104,7 @@ def program(
 ) -> Path | None:
     """Measures what is missing and keeps every setting at once. Answers the JSON file beside the output, if any.
 
-    Raises GridError when the cluster cannot do it, WrongAnswer, KeyboardInterrupt.
+    Raises ArgumentError when the cluster cannot do it, WrongAnswer, KeyboardInterrupt.
     """
     done = kept.settings() if kept else set()
     settings = [setting for setting in grid.settings() if setting not in done]
@@ -117,7 +114,7 @@ def program(
     needs = ["bench.sweep.worker", *(f"bench.peers.{name}" for name in names)]
     with cluster(waiting, console.print, options["address"], options["local_cluster"], needs) as nodes:
         about = {
-            "machine": machine.facts(), "commit": results.commit(), "overhead_ns": loop.overhead(),
+            "machine": machine.facts(), "commit": commit(), "overhead_ns": loop.overhead(),
             "options": options | {"peers": ",".join(names)},
             "nodes": [asdict(node) for node in nodes], "begun": kept.about["begun"] if kept else results.now(),
         }  # fmt: skip
@@ -132,11 +129,6 @@ def program(
         return None
     results.save_pytest_benchmark(results.load(output), beside(output))
     return beside(output)
-
-
-def quiet(text: str) -> AbstractContextManager[None]:
-    """What a file is told of waiting."""
-    return nullcontext()
 
 
 def print_rows(console: Console, rows: Sequence[run.Row]) -> None:

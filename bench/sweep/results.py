@@ -6,7 +6,6 @@ from __future__ import annotations
 import datetime
 import json
 import os
-import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -16,10 +15,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bench.harness.sample import PERCENTILES, enough
 from bench.peers import ACTOR, REFERENCES, work_of
 from bench.sweep.grid import Setting
-from bench.sweep.loop import PERCENTILES
-from bench.timing import enough
 
 if TYPE_CHECKING:  # comparing and reporting need no Ray
     from bench.sweep.run import Row
@@ -27,10 +25,14 @@ if TYPE_CHECKING:  # comparing and reporting need no Ray
 FORMAT, OLDER = "fastps sweep 3", "fastps sweep 2"
 SETTING = [field.name for field in fields(Setting)]
 IDENTITY = [*SETTING, "op", "subject"]
+EXTRA = (
+    "p90_ns", "p99_ns", "p999_ns", "p9999_ns", "work", "ops_second", "to_reference", "to_actor", "of_bandwidth",
+    "crossed_bytes",
+)  # fmt: skip
 
 
 class ResultsError(ValueError):
-    """A file that is none of a sweep's: one line that says what and why."""
+    """Not a file of a sweep: one line that says what and why."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def load(path: str | os.PathLike[str]) -> Results:
 
 
 def upgraded(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of the format before, in which every peer added whatever the rule, percentiles were told of any number of
+    """A row of the format before, in which every peer added whatever the rule, percentiles were kept of any number of
     calls, and the rates of turns were not kept."""
     subject = "in_place" if row["subject"] == "numpy_in_place" else row["subject"]
     work = work_of(subject, row["op"], row["rule"] if subject == "fastps" else "add")
@@ -104,22 +106,6 @@ def upgraded(row: dict[str, Any]) -> dict[str, Any]:
         if not enough(row["calls"], percentile):
             named[name] = None
     return named
-
-
-def commit() -> dict[str, Any]:
-    """Of this working copy; empty outside of one."""
-
-    def git(*words: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", "-C", str(Path(__file__).parent), *words], capture_output=True, text=True, check=False
-            )
-        except OSError:
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    number = git("rev-parse", "HEAD")
-    return {} if number is None else {"id": number, "dirty": bool(git("status", "--porcelain"))}
 
 
 def now() -> str:
@@ -163,21 +149,7 @@ def _benchmark(row: dict[str, Any]) -> dict[str, Any]:
         "fullname": f"bench/sweep[{name}]",
         "params": params,
         "param": name,
-        "extra_info": {
-            name: row[name]
-            for name in (
-                "p90_ns",
-                "p99_ns",
-                "p999_ns",
-                "p9999_ns",
-                "work",
-                "ops_second",
-                "to_reference",
-                "to_actor",
-                "of_bandwidth",
-                "crossed_bytes",
-            )
-        },
+        "extra_info": {name: row[name] for name in EXTRA},
         "options": {"timer": "perf_counter_ns", "warmup": True},
         "stats": _stats(row),
     }

@@ -1,5 +1,5 @@
-"""A sweep: for each setting the server, its peers and its workers; every operation of each by turns; the answer checked
-before any time is told."""
+"""A sweep: for each setting the server, its peers and its workers; every operation of each by turns; the answer is
+checked before any time is reported."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import fastps
 from bench import peers
-from bench.sweep.grid import GridError, Setting
-from bench.sweep.loop import Sample
+from bench.harness.arguments import ArgumentError
+from bench.harness.raylets import on
+from bench.harness.sample import Sample
+from bench.sweep.grid import Setting
 from bench.sweep.placement import Node, Places, places, require_memory
 from bench.sweep.worker import Worker
 
@@ -114,26 +115,25 @@ class Crew:
     workers: dict[tuple[int, str], Any] = field(default_factory=dict)
 
     def on(self, nodes: Sequence[str], fresh: bool) -> list[Any]:
-        """One on each of these nodes; `fresh`: new processes. Raises GridError when the cluster does not start them."""
+        """One on each of these nodes; `fresh`: new processes. Raises ArgumentError where the cluster starts none."""
         if fresh:
             while self.workers:
                 ray.kill(self.workers.popitem()[1])
         for key in enumerate(nodes):
             if key not in self.workers:
-                there = NodeAffinitySchedulingStrategy(key[1], soft=False)
-                self.workers[key] = Worker.options(scheduling_strategy=there).remote()
+                self.workers[key] = Worker.options(**on(key[1])).remote()
         found = [self.workers[key] for key in enumerate(nodes)]
         try:
-            ray.get([worker.ready.remote() for worker in found], timeout=START_SECONDS)
+            ray.get([worker.__ray_ready__.remote() for worker in found], timeout=START_SECONDS)
         except (ray.exceptions.GetTimeoutError, ray.exceptions.RayActorError) as error:
-            raise GridError(
+            raise ArgumentError(
                 f"--workers: the cluster has not started {len(nodes)} within {START_SECONDS:g} s "
                 f"({type(error).__name__}); ask for fewer"
             ) from None
         return found
 
     def drop(self, workers: Sequence[Any]) -> None:
-        """Lets go of what is measured; workers that do not are replaced."""
+        """Releases the subjects; workers that do not answer are replaced."""
         _, stuck = ray.wait([w.drop.remote() for w in workers], num_returns=len(workers), timeout=START_SECONDS)
         if stuck:
             for worker in self.workers.values():
@@ -148,8 +148,8 @@ def sweep(
     names: tuple[str, ...],
     nodes: Sequence[Node],
 ) -> Iterator[list[Row]]:
-    """The rows of one setting after the other; `seconds` are those of each operation of each subject. Raises GridError
-    before it measures anything when a setting does not fit the nodes."""
+    """The rows of one setting after the other; `seconds` are those of each operation of each subject. When a setting
+    does not fit the nodes, raises ArgumentError before it measures anything."""
     settings = list(settings)
     for setting in settings:
         where = places(setting.placement, nodes, setting.shards, setting.workers)
@@ -225,7 +225,7 @@ def row_of(
 
 
 def transports(where: Places, transport: str) -> list[str]:
-    """By which way each worker reaches the shards."""
+    """How each worker reaches the shards."""
     if transport == "ray":
         return ["ray"] * len(where.workers)
     shares = [where.share_elsewhere(worker) for worker in range(len(where.workers))]
@@ -254,24 +254,19 @@ def compared(rows: list[Row]) -> list[Row]:
         found = medians.get((row.op, subject))
         return found[1] if found and found[0] == work else None
 
-    found = []
-    for row in rows:
+    def with_ratios(row: Row) -> Row:
         mine = medians[row.op, row.subject][1]
-        reference = median(row, peers.REFERENCES[row.op], row.work)
-        actor = median(row, peers.ACTOR, row.work)
+        reference, actor = (median(row, name, row.work) for name in (peers.REFERENCES[row.op], peers.ACTOR))
         triad = median(row, peers.MEMORY, "triad") if row.subject == "fastps" else None
         moved = STREAMS[row.setting.rule][row.op] / TRIAD_STREAMS[row.op]
-        found.append(
-            replace(
-                row, to_reference=reference and mine / reference, to_actor=actor and actor / mine,
-                of_bandwidth=triad and moved * triad / mine,
-            )
-        )  # fmt: skip
-    return found
+        ratios = reference and mine / reference, actor and actor / mine, triad and moved * triad / mine
+        return replace(row, **dict(zip(("to_reference", "to_actor", "of_bandwidth"), ratios, strict=True)))
+
+    return [with_ratios(row) for row in rows]
 
 
 def after(pushes: int, step: float) -> float:
-    """What float32 makes of so many steps, one after the other: from some point on it rounds them away."""
+    """So many steps added one after the other in float32, which rounds them away from some point on."""
     value = np.float32(0)
     for start in range(0, pushes, ACCUMULATED):
         steps = np.full(1 + min(ACCUMULATED, pushes - start), step, np.float32)

@@ -3,46 +3,37 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import ray
 
 from bench import peers
+from bench.harness.loop import Operation, stamps, wait_until
 from bench.peers.memory import array
-from bench.sweep.loop import stamps
 from fastps import ParameterServer
 from fastps.client.attach import new_session
-from fastps.client.session import Session
 
-Operation = Callable[[], object]
 LONGEST_LEAD = 1.0  # seconds; a node's clock may be wrong
 
 
-def over_ray(server: ParameterServer) -> Session:
-    """Makes a handle work as if this process were on no shard's node. The session is for the caller to close."""
-    session = new_session(server.attachment.spec, "")
-    server.attachment.use(session)
-    return session
+def attach_over_ray(server: ParameterServer) -> None:
+    """Makes a handle work as if this process were on no shard's node."""
+    server.attachment.use(new_session(server.attachment.spec, ""))
 
 
 class Work:
-    """What a worker has and does. Threads: one; calls happen one after the other."""
+    """A worker's subjects, buffers and operations. One thread: calls happen one after the other."""
 
     def __init__(self) -> None:
         self.subjects: dict[str, Any] = {}
-        self.session: Session | None = None
-
-    def ready(self) -> bool:
-        return True
 
     def take(self, elements: int, subjects: dict[str, Any], transport: str = "auto") -> None:
-        """What is measured next: by the name of its peer, or "fastps"."""
+        """Receives the subjects that are measured next, by the name of a peer, or "fastps"."""
         self.subjects = subjects
         self.out, self.grad = array(elements, "out"), array(elements, "grad", 1)
         if transport == "ray":
-            self.session = over_ray(subjects["fastps"])
+            attach_over_ray(subjects["fastps"])
 
     def operation(self, subject: str, op: str) -> Operation:
         server, out, grad = self.subjects[subject], self.out, self.grad
@@ -65,16 +56,14 @@ class Work:
         return push_pull
 
     def run(self, subject: str, op: str, seconds: float, start: float) -> tuple[np.ndarray, float, int]:
-        """Stamps from about `start` on, of the wall clock; CPU seconds; calls made, warm-up included."""
+        """Stamps from `start` of the wall clock on; CPU seconds; calls made, warm-up included."""
         operation = self.operation(subject, op)
         operation()  # finds its memory and its connections
         warm, count = 1, None
         if subject in peers.PEERS and peers.PEERS[subject].in_step:
             pace = float(np.median(np.diff(stamps(operation, 0, calls=3))))
             warm, count = 4, self.subjects[subject].agree(max(3, round(seconds * 1e9 / pace)))
-        lead = min(start, time.time() + LONGEST_LEAD)
-        while time.time() < lead:
-            pass
+        wait_until(min(start, time.time() + LONGEST_LEAD))
         cpu = time.process_time()
         found = stamps(operation, seconds, calls=count)
         return found, time.process_time() - cpu, warm + len(found) - 1
@@ -89,9 +78,6 @@ class Work:
         return float(found.min()), float(found.max())
 
     def drop(self) -> None:
-        if self.session is not None:
-            self.session.close()
-            self.session = None
         for server in self.subjects.values():
             if hasattr(server, "close"):
                 server.close()

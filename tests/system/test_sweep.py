@@ -16,10 +16,12 @@ import ray
 import fastps
 from bench import peers
 from bench.__main__ import NORMAL, QUICK_PEERS, command
+from bench.harness.loop import stamps
+from bench.harness.machine import commit
+from bench.harness.sample import PERCENTILES
 from bench.peers import shared_array
-from bench.sweep import cluster, loop, program, results, run
+from bench.sweep import cluster, program, results, run
 from bench.sweep.grid import Setting
-from bench.sweep.loop import stamps
 from bench.sweep.worker import Worker
 from tests.conftest import wait_until
 from tests.unit.bench.report.sample import sample
@@ -53,7 +55,7 @@ def test_a_sweep_measures_every_setting_and_keeps_it_in_two_forms(tmp_path):
     assert found.settings() == {Setting(n, 2, 2, "add") for n in (80, 8000)}
     assert len(found.rows) == 2 * 2 * (1 + len(QUICK))
     for row in found.rows:
-        told = [row[name] for name in loop.PERCENTILES if row[name] is not None]
+        told = [row[name] for name in PERCENTILES if row[name] is not None]
         assert told == sorted(told)
         assert {row["min_ns"], row["median_ns"], row["max_ns"]} <= set(told)
         assert (row["p999_ns"] is None) == (row["calls"] < 5_000)
@@ -178,7 +180,7 @@ def test_a_sweep_that_ends_before_its_first_row_promises_no_file(tmp_path, monke
 
 def changed(result, **options):
     """With other options, as a sweep that was made with them keeps them."""
-    about = {**result.about, "options": {**NORMAL, **options}, "commit": results.commit()}
+    about = {**result.about, "options": {**NORMAL, **options}, "commit": commit()}
     return results.Results(result.rows, about)
 
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from bench.sweep.grid import Grid, GridError, Setting, counts, names, size, sizes
+from bench.harness.arguments import ArgumentError, counts, names, size, sizes
+from bench.sweep.grid import Grid, Setting
 
 
 @pytest.mark.parametrize(
@@ -16,7 +17,7 @@ def test_a_size_is_bytes_in_whole_elements(text, nbytes):
 
 @pytest.mark.parametrize("text", ["", "8X", "-8K", "K", "3", "0", "2TiB", "1PiB", "9999G", "8 K B", "1e6", "nan"])
 def test_what_is_no_size_is_refused_in_one_line_that_quotes_it(text):
-    with pytest.raises(GridError) as error:
+    with pytest.raises(ArgumentError) as error:
         size(text)
     assert repr(text) in str(error.value)
     assert "\n" not in str(error.value)
@@ -30,12 +31,12 @@ def test_lists_keep_their_order_and_drop_what_comes_again():
 
 @pytest.mark.parametrize("text", ["0", "65", "a", "1,", "1.5", "-1", ""])
 def test_wrong_counts_are_refused_with_their_range(text):
-    with pytest.raises(GridError, match="workers: expected whole numbers from 1 to 64"):
+    with pytest.raises(ArgumentError, match="workers: expected whole numbers from 1 to 64"):
         counts(text, "workers", 64)
 
 
 def test_unknown_names_are_refused_with_the_known_ones():
-    with pytest.raises(GridError, match="ops: expected some of pull, push, separated by commas, got 'pusj'"):
+    with pytest.raises(ArgumentError, match="ops: expected some of pull, push, separated by commas, got 'pusj'"):
         names("pull,pusj", "ops", ("pull", "push"))
 
 
@@ -58,10 +59,10 @@ def test_what_does_not_fit_memory_is_refused_before_anything_is_measured():
     big = grid(nbytes=(80, 1 << 30), rules=("add", "adam"))
     worst = max(setting.memory for setting in big.settings())
     big.require_memory(worst)
-    with pytest.raises(GridError, match=r"sizes, workers: 1 GiB with 2 workers and adam takes about 32\.4 GiB"):
+    with pytest.raises(ArgumentError, match=r"sizes, workers: 1 GiB with 2 workers and adam takes about 32\.4 GiB"):
         big.require_memory(worst - 1)
 
 
 def test_a_grid_of_nothing_is_refused():
-    with pytest.raises(GridError, match="nothing to measure"):
+    with pytest.raises(ArgumentError, match="nothing to measure"):
         grid(nbytes=(4,), shards=(2, 4)).require_memory(1 << 40)

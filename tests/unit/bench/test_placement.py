@@ -2,8 +2,9 @@
 
 import pytest
 
+from bench.harness.arguments import ArgumentError
 from bench.sweep import run
-from bench.sweep.grid import GridError, Setting
+from bench.sweep.grid import Setting
 from bench.sweep.placement import Node, Places, places, require_memory
 
 NODES = [Node(name, f"10.0.0.{i}", 1000.0) for i, name in enumerate("abc")]
@@ -18,7 +19,7 @@ def test_placements_are_what_their_names_say(placement, shards, workers):
 
 def test_one_node_has_no_remote_workers():
     assert places("spread", NODES[:1], 2, 2) == places("local", NODES[:1], 2, 2)
-    with pytest.raises(GridError, match="--local-cluster"):
+    with pytest.raises(ArgumentError, match="--local-cluster"):
         places("remote", NODES[:1], 1, 1)
 
 
@@ -44,5 +45,5 @@ def test_bytes_cross_nodes_once_an_operation_and_twice_for_both_ways():
 
 def test_a_nodes_share_that_it_has_no_memory_for_is_refused():
     require_memory(NODES, {"a": 1000, "b": 0})
-    with pytest.raises(GridError, match=r"node b at 10\.0\.0\.1"):
+    with pytest.raises(ArgumentError, match=r"node b at 10\.0\.0\.1"):
         require_memory(NODES, {"a": 1000, "b": 1001})

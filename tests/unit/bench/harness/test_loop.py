@@ -5,8 +5,9 @@ import time
 import numpy as np
 import pytest
 
-from bench.sweep import loop
-from bench.sweep.loop import Sample, overhead, stamps
+from bench.harness import loop
+from bench.harness.loop import interleaved, once, overhead, prepared, stamps
+from bench.harness.sample import PERCENTILES, Sample
 
 
 class Clock:
@@ -121,7 +122,60 @@ def test_a_number_of_calls_is_kept():
                                              (49_999, [90, 99, 99.9]), (50_000, [90, 99, 99.9, 99.99])])  # fmt: skip
 def test_a_percentile_is_told_of_enough_calls_only(calls, told):
     summary = Sample(np.arange(1, calls + 1), [], [1.0], 0.0).summary()
-    found = [p for name, p in loop.PERCENTILES.items() if 50 < p < 100 and summary[name] is not None]
+    found = [p for name, p in PERCENTILES.items() if 50 < p < 100 and summary[name] is not None]
     assert found == told
     assert (summary["min_ns"], summary["max_ns"]) == (1, calls)
-    assert all(summary[name] < calls for name, p in loop.PERCENTILES.items() if p in told)
+    assert all(summary[name] < calls for name, p in PERCENTILES.items() if p in told)
+
+
+def test_one_call_answers_what_it_does_and_its_seconds(monkeypatch):
+    clock = Clock(lambda _: 2_000_000_000)
+    monkeypatch.setattr(loop, "time", clock)
+    assert once(lambda: (clock.operation(), "answer")[1]) == ("answer", 2.0)
+
+
+def test_each_round_has_input_of_its_own_whose_preparation_is_not_counted(monkeypatch):
+    clock, made, seen = Clock(lambda _: 0), iter(range(100)), []
+    monkeypatch.setattr(loop, "time", clock)
+
+    def prepare():
+        clock.now += 1_000_000
+        return next(made)
+
+    def takes(ns):
+        def call(given):
+            seen.append(given)
+            clock.now += ns + given
+
+        return call
+
+    found = prepared(prepare, [takes(1_000), takes(5_000)], rounds=3)
+    assert found.tolist() == [[1_000, 5_000], [1_001, 5_001], [1_002, 5_002]]
+    assert seen == [0, 0, 1, 1, 2, 2]
+
+
+def test_with_a_time_instead_of_a_number_there_are_whole_rounds_for_so_long(monkeypatch):
+    clock = Clock(lambda _: 1_000_000)
+    monkeypatch.setattr(loop, "time", clock)
+    found = prepared(clock.operation, [lambda _: clock.operation(), lambda _: clock.operation()], seconds=0.1)
+    assert found.shape[1] == 2
+    assert 30 <= len(found) <= 34
+    assert prepared(lambda: None, [lambda _: None]).shape == (1, 1)
+
+
+def test_operations_take_turns_and_a_short_one_is_called_more_often(monkeypatch):
+    clock, called = Clock(lambda _: 0), []
+    monkeypatch.setattr(loop, "time", clock)
+
+    def takes(name, ns):
+        def call():
+            called.append(name)
+            clock.now += ns
+
+        return call
+
+    times = interleaved({"slow": takes("slow", 10_000_000), "fast": takes("fast", 1_000_000)}, 1.0, turns=5)
+    assert (times["slow"].median, times["fast"].median) == (0.01, 0.001)
+    assert {name: len(taken.durations) for name, taken in times.items()} == {"slow": 5 * 10, "fast": 5 * 100}
+    turns = "".join(name[0] for name in called)
+    assert turns == "ssff" + 5 * ("s" * 11 + "f" * 101)

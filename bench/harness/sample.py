@@ -1,60 +1,45 @@
-"""Timing of single operations: one stamp behind each, so that no time falls between two, and what stamps say."""
+"""What stamps say: medians and tails of single calls, rates of several workers. Pure."""
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from bench.timing import enough
+from bench.harness.units import human_time
 
 PERCENTILES = {
     "min_ns": 0, "median_ns": 50, "p90_ns": 90, "p99_ns": 99, "p999_ns": 99.9, "p9999_ns": 99.99, "max_ns": 100,
 }  # fmt: skip
-BLOCK = 1000  # stamps between two looks at the time that is left
+SLOWER = 5  # calls that have to be slower than a percentile, or it describes only the few slowest ones
 BINS_A_DOUBLING = 32  # of histograms: 2 % wide
 
 
-def stamps(operation: Callable[[], object], seconds: float, at_least: int = 3, calls: int | None = None) -> np.ndarray:
-    """Calls an operation for so long, or so often: when it began, and when each call ended, int64[calls + 1] in ns.
-
-    The next call begins where the last one ended, so a call that is held up delays the next one in the record as it
-    does in life (no coordinated omission). Cost of the record: about 50 ns a call (`overhead`).
-    """
-    clock = time.perf_counter_ns
-    start = clock()
-    end, found = start + round(seconds * 1e9), [start]
-    block = calls or 1
-    while True:
-        part = [0] * block
-        for i in range(block):
-            operation()
-            part[i] = clock()
-        found += part
-        done, now = len(found) - 1, part[-1]
-        if done == calls or (now >= end and done >= at_least):
-            return np.array(found, np.int64)
-        pace = (now - start) / done
-        block = max(1, min(BLOCK, int((end - now) / pace / 2), 2 * block)) if now < end else 1
+def enough(calls: int, percentile: float) -> bool:
+    """Whether so many calls say something about a percentile: 500 of the 99th, 5,000 of the 99.9th. The median and the
+    largest of them are what they are."""
+    return percentile <= 50 or percentile == 100 or calls * (100 - percentile) >= 100 * SLOWER * (1 - 1e-9)
 
 
-def _nothing() -> None:
-    pass
+@dataclass(frozen=True)
+class Times:
+    """Durations of single calls of one process, in ns."""
 
+    durations: np.ndarray
 
-def overhead(seconds: float = 0.05) -> float:
-    """What the record of a call costs here, in ns: calls that do nothing, less the same calls without a record."""
-    recorded = float(np.median(np.diff(stamps(_nothing, seconds))))
-    count, bare = 20_000, math.inf
-    for _ in range(5):
-        start = time.perf_counter_ns()
-        for _ in range(count):
-            _nothing()
-        bare = min(bare, (time.perf_counter_ns() - start) / count)
-    return max(0.0, recorded - bare)
+    @property
+    def median(self) -> float:
+        """In seconds."""
+        return float(np.median(self.durations)) / 1e9
+
+    def percentile(self, p: float) -> float | None:
+        """In seconds; None where there were too few calls."""
+        return float(np.percentile(self.durations, p)) / 1e9 if enough(len(self.durations), p) else None
+
+    def shown(self, name: str) -> str:
+        """ "pull 550 ns (p99 781 ns)"."""
+        p99 = self.percentile(99)
+        return f"{name} {human_time(self.median)}" + ("" if p99 is None else f" (p99 {human_time(p99)})")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The README's chart: bytes a second against size, of fastps, of what one would use instead, and of the reference."""
+"""The README's chart: bytes a second against size, of fastps, its alternatives and the reference."""
 
 from __future__ import annotations
 
@@ -10,22 +10,15 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 from matplotlib.ticker import FuncFormatter
 
+from bench.harness.units import human_bytes
 from bench.peers import REFERENCES
-from bench.report.words import name_of
-from bench.timing import human_bytes
+from bench.report.words import name_of, rate
 
 # Okabe and Ito's colours, which can be told apart with any kind of sight.
 LINES = {
     "reference": ("#555555", "--", "o"), "fastps": ("#0072b2", "-", "o"), "shared_array": ("#009e73", "-", "s"),
     "torch_rpc": ("#cc79a7", "-", "v"), "ray_actor": ("#d55e00", "-", "^"),
 }  # fmt: skip
-
-
-def rate(count: float) -> str:
-    for unit, factor in (("GB/s", 1e9), ("MB/s", 1e6), ("KB/s", 1e3)):
-        if count >= factor:
-            return f"{count / factor:g} {unit}"
-    return f"{count:g} B/s"
 
 
 def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
@@ -40,16 +33,8 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
                 if mine:
                     label = name_of(name)
                     width, order = (2.6, 5) if subject == "fastps" else (1.6, 3)
-                    axis.plot(
-                        *zip(*mine, strict=True),
-                        color=color,
-                        ls=dash,
-                        marker=marker,
-                        ms=4,
-                        lw=width,
-                        zorder=order,
-                        label=label,
-                    )
+                    axis.plot(*zip(*mine, strict=True), color=color, ls=dash, marker=marker, ms=4, lw=width,
+                              zorder=order, label=label)  # fmt: skip
             axis.set(title=op, xscale="log", yscale="log", xlabel="size of the parameters")
             axis.xaxis.set_major_formatter(FuncFormatter(lambda size, _: human_bytes(round(size))))
             axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: rate(value)))

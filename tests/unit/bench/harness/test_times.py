@@ -2,8 +2,8 @@
 
 import pytest
 
-from bench.sweep.grid import UNITS
-from bench.timing import human_bytes
+from bench.harness.arguments import UNITS
+from bench.harness.units import human_bytes
 
 
 @pytest.mark.parametrize("text", ["80 B", "8 KB", "1.5 MB", "64 MB", "900 GB", "3 TB", "1 KiB", "2 GiB", "512 MiB"])

@@ -1,35 +1,39 @@
-"""What consistency costs: rounds beside an actor used synchronously, views, stragglers; and bounds from histories.
+"""What does consistency cost: a round, a view of one, a worker that is slow, and a bound on staleness?
 
-    python bench/consistency.py [--sections rounds,view,straggler,ssp,remote] [--pulls 100000]
+Rounds of two workers beside an actor of Ray that is used synchronously; a view of a round's version; rounds a second
+with one worker ten times slower, waited for and as a backup; and bounded staleness, where a checker looks at every pull
+of a recorded history, on one node and on three raylets.
 
-Every line has a measured ratio and the bar that it is held against. Answers are checked before times are printed. Ray's
-workers run at nice 0 for both sides.
+What would change a decision: a round of 80 B above 40 us says that waiting for the others costs more than the work; a
+backup with less than 0.9 of the rounds of three equal workers, that dropping the slowest does not pay; one pull beyond
+its bound is an error in the clocks, whatever the times.
+
+Answers are checked before times are printed.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("RAY_worker_niceness", "0")
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+import click
 import numpy as np
 import ray
-from ray.cluster_utils import Cluster
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import fastps
-from bench.bars import Report, check, json_file
+from bench.harness.bars import Report, check
+from bench.harness.loop import once, prepared, stamps
+from bench.harness.question import question, sections_of
+from bench.harness.raylets import add_raylets, live_nodes, local_raylets, on, this_node
+from bench.harness.sample import Times
+from bench.harness.units import human_time
 from bench.peers import ray_synchronous
-from bench.timing import Times, human_time
+from bench.questions import QUESTIONS
 from fastps.testing.history import Event, Recorder, check_ssp
 
 FLOAT = np.float32
+VIEWS = 5000
 
 
 @ray.remote(num_cpus=0)
@@ -41,31 +45,26 @@ class Worker:
         self.ps = ps
         ps.pull()
 
-    def ready(self) -> None:
-        pass
-
     def rounds(self, rank: int, count: int) -> np.ndarray:
-        """Seconds of each round: give a gradient, see the new version."""
+        """Nanoseconds of each round: give a gradient, see the new version."""
         grad, out = np.ones_like(self.ps.pull()), np.empty_like(self.ps.pull())
-        seconds = np.ones(count)
         with self.ps.worker(rank) as w:
             w.pull(out=out)
-            for i in range(count):
-                began = time.perf_counter()
+
+            def round_() -> None:
                 w.push(grad)
                 w.pull(out=out)
-                seconds[i] = time.perf_counter() - began
-        return seconds
+
+            return np.diff(stamps(round_, calls=count))
 
     def views(self, rank: int, count: int) -> np.ndarray:
-        seconds = np.ones(count)
+        """Nanoseconds until a view is there; letting go of it is not counted."""
+        opened: list[Any] = []
         with self.ps.worker(rank) as w:
             w.push(np.ones_like(self.ps.pull()))
-            for i in range(count):
-                began = time.perf_counter()
-                with w.view():
-                    seconds[i] = time.perf_counter() - began
-        return seconds
+            found = prepared(opened.clear, [lambda _: opened.append(w.view())], rounds=count)[:, 0]
+            opened.clear()
+        return found
 
     def train(self, rank: int, compute_s: float, for_s: float) -> tuple[int, int]:
         """Steps of which each computes for a while: (gradients that counted, dropped)."""
@@ -93,15 +92,9 @@ class Worker:
 
 
 def start(ps: fastps.ParameterServer, count: int, nodes: list[str] | None = None) -> list[Any]:
-    here = ray.get_runtime_context().get_node_id()
-    nodes = nodes or [here]
-    workers = [
-        Worker.options(scheduling_strategy=NodeAffinitySchedulingStrategy(nodes[i % len(nodes)], soft=False)).remote(
-            ps, sys.path
-        )
-        for i in range(count)
-    ]
-    ray.get([worker.ready.remote() for worker in workers])
+    nodes = nodes or [this_node()]
+    workers = [Worker.options(**on(nodes[i % len(nodes)])).remote(ps, sys.path) for i in range(count)]
+    ray.get([worker.__ray_ready__.remote() for worker in workers])
     return workers
 
 
@@ -121,15 +114,17 @@ def rounds(report: Report, size: int, count: int, at_most_us: float, at_least: f
         stop(workers)
     server = ray_synchronous.RayActorServer.remote(n)
     theirs = [ray_synchronous.Worker.remote(n) for _ in range(2)]
-    params, floor = np.zeros(n, FLOAT), np.ones(max(20, min(300, count // 50)))
-    for i in range(len(floor)):
-        began = time.perf_counter()
+    params, calls = np.zeros(n, FLOAT), max(20, min(300, count // 50))
+
+    def round_() -> None:
+        nonlocal params
         params = ray_synchronous.run_round(server, theirs, params)
-        floor[i] = time.perf_counter() - began
-    check(bool((ray.get(params) == len(floor)).all()), f"{len(floor)} rounds of the actor")
+
+    slow = np.diff(stamps(round_, calls=calls))
+    check(bool((ray.get(params) == calls).all()), f"{calls} rounds of the actor")
     for actor in (server, *theirs):
         ray.kill(actor)
-    ours, other = Times(taken[len(taken) // 10 :]), Times(floor[5:])
+    ours, other = Times(taken[len(taken) // 10 :]), Times(slow[5:])
     shown = ours.shown("round")
     report.add("rounds", size, "round of two workers, us", shown, ours.median * 1e6, most=at_most_us)
     shown += f", actor {human_time(other.median)}"
@@ -139,7 +134,7 @@ def rounds(report: Report, size: int, count: int, at_most_us: float, at_least: f
 def view(report: Report, size: int) -> None:
     with fastps.ParameterServer(np.zeros(size // 4, FLOAT), consistency=fastps.BSP()) as ps:
         workers = start(ps, 1)
-        times = Times(ray.get(workers[0].views.remote(0, 5000)))
+        times = Times(ray.get(workers[0].views.remote(0, VIEWS)))
         shown = times.shown("view")
         report.add("view", size, "a view of a round, us", shown, times.median * 1e6, most=5)
         stop(workers)
@@ -154,11 +149,10 @@ def straggler(report: Report, compute_s: float, for_s: float) -> None:
             workers = start(ps, count)
             slowness = [1] * (count - slow) + [10] * slow
             runs = [w.train.remote(i, compute_s * slowness[i], for_s) for i, w in enumerate(workers)]
-            before, began = ps.versions[0], time.perf_counter()
             time.sleep(for_s / 8)
-            before, began = ps.versions[0], time.perf_counter()
-            time.sleep(for_s / 2)
-            found = (ps.versions[0] - before) / (time.perf_counter() - began)
+            before = ps.versions[0]
+            _, seconds = once(lambda: time.sleep(for_s / 2))
+            found = (ps.versions[0] - before) / seconds
             dropped = sum(drop for _, drop in ray.get(runs))
             stop(workers)
         return found, dropped
@@ -181,10 +175,11 @@ def staleness(report: Report, section: str, bound: int, pulls: int, nodes: list[
         np.zeros(6, FLOAT), num_shards=len(shards), placement=shards, consistency=policy, timeout=120
     ) as ps:
         workers = start(ps, 3, nodes)
-        began = time.perf_counter()
-        runs = [w.steps.remote(i, -(-pulls // 3), (0.0, 0.0005, 0.001)[i]) for i, w in enumerate(workers)]
-        events = [event for own in ray.get(runs) for event in own]
-        took = time.perf_counter() - began
+        pauses = (0.0, 0.0005, 0.001)
+        histories, took = once(
+            lambda: ray.get([w.steps.remote(i, -(-pulls // 3), pauses[i]) for i, w in enumerate(workers)])
+        )
+        events = [event for own in histories for event in own]
         found, seen = check_ssp(events, bound), sum(event.kind == "pull" for event in events)
         check(not found, f"the bound of {bound} over {seen} pulls: {found[:1]}")
         check(bool((ps.pull() == sum(event.kind == "push" for event in events)).all()), "every push is applied once")
@@ -194,49 +189,31 @@ def staleness(report: Report, section: str, bound: int, pulls: int, nodes: list[
         stop(workers)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sections", default="rounds,view,straggler,ssp,remote")
-    parser.add_argument("--pulls", type=int, default=100_000, help="for each bound (%(default)s)")
-    parser.add_argument("--json", type=json_file)
-    options = parser.parse_args()
-    wanted = options.sections.split(",")
-    unknown = set(wanted) - {"rounds", "view", "straggler", "ssp", "remote"}
-    if unknown:
-        parser.error(f"unknown sections {sorted(unknown)}")
-    cluster = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 4, "object_store_memory": 2 << 30, "include_dashboard": False}
-    )
-    ray.init(address=cluster.address, log_to_driver=False)
-    report = Report()
-    here = ray.get_runtime_context().get_node_id()
-    if "rounds" in wanted:
-        report.head("Rounds of two workers")
-        rounds(report, 80, 20_000, 40, 50)
-        rounds(report, 80_000, 5_000, 0, 0)
-        rounds(report, 8_000_000, 200, 0, 0)
-    if "view" in wanted:
-        report.head("A view of a version")
-        view(report, 400_000_000)
-    if "straggler" in wanted:
-        report.head("One worker ten times slower; each step computes for 3 ms")
-        straggler(report, 0.003, 4.0)
-    if "ssp" in wanted:
-        report.head("Bounded staleness on one node")
-        for bound in (0, 1, 4):
-            staleness(report, "ssp", bound, options.pulls, [here], [here])
-    if "remote" in wanted:
-        for _ in range(2):
-            cluster.add_node(num_cpus=2, object_store_memory=300 << 20)
-        cluster.wait_for_nodes()
-        nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
-        report.head("Bounded staleness on three raylets of this machine")
-        for bound in (0, 1, 4):
-            staleness(report, "remote", bound, options.pulls, nodes, nodes)
-    ray.shutdown()
-    cluster.shutdown()
-    return report.end(options.json)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+@question(count=400, pulls=600, seconds=0.8)
+@sections_of(QUESTIONS["consistency"].sections)
+@click.option("--rounds", "count", default=20_000, show_default=True, help="of 80 B; a hundredth of them of 8 MB")
+@click.option("--pulls", default=100_000, show_default=True, help="for each bound of staleness")
+@click.option("--seconds", default=4.0, show_default=True, help="for each group of workers with a straggler")
+def command(report: Report, sections: list[str], count: int, pulls: int, seconds: float) -> None:
+    with local_raylets(num_cpus=4, object_store_memory=2 << 30) as cluster:
+        if "rounds" in sections:
+            report.head("Rounds of two workers")
+            rounds(report, 80, count, 40, 50)
+            rounds(report, 80_000, count // 4, 0, 0)
+            rounds(report, 8_000_000, count // 100, 0, 0)
+        if "view" in sections:
+            report.head("A view of a version")
+            view(report, 400_000_000)
+        if "straggler" in sections:
+            report.head("One worker ten times slower; each step computes for 3 ms")
+            straggler(report, 0.003, seconds)
+        if "ssp" in sections:
+            report.head("Bounded staleness on one node")
+            for bound in (0, 1, 4):
+                staleness(report, "ssp", bound, pulls, [this_node()], [this_node()])
+        if "remote" in sections:
+            add_raylets(cluster, 2, num_cpus=2, object_store_memory=300 << 20)
+            nodes = [node["NodeID"] for node in live_nodes()]
+            report.head("Bounded staleness on three raylets of this machine")
+            for bound in (0, 1, 4):
+                staleness(report, "remote", bound, pulls, nodes, nodes)

@@ -8,15 +8,17 @@ import re
 from pathlib import Path
 from typing import Any
 
-from bench.chart import draw
+from bench.harness.machine import processor
+from bench.harness.units import human_bytes, human_time
 from bench.peers import ACTOR, PEERS, REFERENCES, RIVALS
+from bench.questions import QUESTIONS
+from bench.report.chart import draw
 from bench.report.ratios import in_turns
 from bench.report.select import OURS, Sweep
 from bench.report.words import name_of
 from bench.sweep.results import Results, load
-from bench.timing import human_bytes, human_time
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "bench" / "results"
 
 
@@ -32,43 +34,12 @@ def table(lines: list[dict[str, Any]]) -> str:
     return "\n".join(rows)
 
 
-DENSE = {
-    "single": "One process, one shard, beside memcpy and numpy in place",
-    "actor": "Beside a plain Ray actor on the same node",
-    "scaling": "Workers that push and pull by turns on one shard",
-    "attach": "A fresh process: from a handle's bytes to its first pull",
-    "remote": "A worker on another raylet, beside the plain actor there",
-}
-RULES = {
-    "rules": "A push of every rule, float32, one process and thread",
-    "attach": "A fresh process: from a handle's bytes to its first push with Adam",
-}
-CONSISTENCY = {
-    "rounds": "A round of two workers: a gradient of each, one update; beside an actor used synchronously",
-    "view": "A view of a round's version",
-    "straggler": "Rounds a second with one worker ten times slower, each step computing for 3 ms",
-    "ssp": "Bounded staleness by the checker, three workers of different speed on one node",
-    "remote": "The same on three raylets of one machine, a worker and a shard on each",
-}
-TABLES = {
-    "rows": "1,000,000 rows of 64, fresh keys in every batch; numpy and torch know the numbers of the rows",
-    "large": "10,000,000 rows of 64",
-    "dims": "By the length of a row",
-    "births": "Births",
-    "dict": "Beside a Python dict of arrays",
-    "growth": "Growth with two workers that push all the while",
-}
-RECOMMEND = {
-    "error": "Test RMSE beside the best SVD of scikit-surprise, the worst of five runs",
-    "time": "Training time beside it, and beside the quickest SVD whose error is near",
-    "tasks": "With the start of its tasks",
-}
-
-
-def report(title: str, verb: str, sections: dict[str, str], result: dict[str, Any]) -> str:
-    parts = [f"# {title}", f"Written by `make readme` from a run of `make {verb}`."]
+def report(name: str, result: dict[str, Any]) -> str:
+    """A page on the results of a question."""
+    question = QUESTIONS[name]
+    parts = [f"# {question.title}", f"Written by `make readme` from a run of `make bench-{name}`."]
     parts.append("\n".join(f"- {name}: {value}" for name, value in result["machine"].items()))
-    for section, what in sections.items():
+    for section, what in question.sections.items():
         lines = [line for line in result["lines"] if line["section"] == section]
         if lines:
             parts += [f"## {what}", table(lines)]
@@ -97,8 +68,7 @@ def summary(results: Results) -> str:
         rows.append(f"| {' | '.join(cells)} |")
     lacks = {name_of(rival["subject"]): PEERS[rival["subject"]].lacks for rival in strongest}
     machine = results.about["machine"]
-    versions, processor = machine["versions"], machine["processor"]
-    where = f"{processor['model']}, {processor['cores']} cores"
+    versions, where = machine["versions"], processor(machine)
     setting = (
         f"Measured on {where} (Python {versions['python']}, numpy {versions['numpy']}, Ray {versions['ray']}): one "
         f"worker, one shard, rule {base['rule']}; medians. The three columns on the right are multiples of fastps's "
@@ -141,8 +111,7 @@ def table_summary(tables: dict[str, Any], recommend: dict[str, Any], sweep: Resu
 
 def _elsewhere(result: dict[str, Any], sweep: Results) -> str:
     """A warning where a result is of another machine than the figures above it."""
-    processor = sweep.about["machine"]["processor"]
-    same = result["machine"]["processor"] == f"{processor['model']}, {processor['cores']} cores"
+    same = result["machine"]["processor"] == processor(sweep.about["machine"])
     return "" if same else ", another machine than that of the figures above, with which these do not compare"
 
 
@@ -150,22 +119,15 @@ def _machine(result: dict[str, Any]) -> str:
     return f"{result['machine']['processor']} ({result['machine']['versions']})"
 
 
-def main() -> None:
-    result = json.loads((RESULTS / "dense.json").read_text())
-    (RESULTS / "dense.md").write_text(report("Dense operations", "bench-dense", DENSE, result))
-    rules = json.loads((RESULTS / "rules.json").read_text())
-    (RESULTS / "rules.md").write_text(report("Update rules", "bench-rules", RULES, rules))
-    consistency = json.loads((RESULTS / "consistency.json").read_text())
-    (RESULTS / "consistency.md").write_text(report("Consistency", "bench-consistency", CONSISTENCY, consistency))
-    tables = json.loads((RESULTS / "tables.json").read_text())
-    (RESULTS / "tables.md").write_text(report("Tables", "bench-tables", TABLES, tables))
-    recommend = json.loads((RESULTS / "recommend.json").read_text())
-    (RESULTS / "recommend.md").write_text(report("Recommender", "bench-recommend", RECOMMEND, recommend))
+def write() -> None:
+    results = {name: json.loads((RESULTS / f"{name}.json").read_text()) for name in QUESTIONS}
+    for name, result in results.items():
+        (RESULTS / f"{name}.md").write_text(report(name, result))
     sweep = load(RESULTS / "sweep.parquet")
     base = Sweep(sweep.rows).base() | {"transport": "auto"}
     draw(Sweep(sweep.rows).where(**base), RESULTS / "throughput.svg")
     fill("figures", summary(sweep))
-    fill("tables", table_summary(tables, recommend, sweep))
+    fill("tables", table_summary(results["tables"], results["recommend"], sweep))
 
 
 def fill(name: str, text: str) -> None:
@@ -173,7 +135,3 @@ def fill(name: str, text: str) -> None:
     readme = ROOT / "README.md"
     pattern = re.compile(rf"(<!-- {name}: .*? -->\n).*?(<!-- end of {name} -->)", re.DOTALL)
     readme.write_text(pattern.sub(lambda m: m[1] + text + "\n" + m[2], readme.read_text()))
-
-
-if __name__ == "__main__":
-    main()

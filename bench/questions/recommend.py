@@ -1,40 +1,34 @@
-"""The recommender beside the SVD of scikit-surprise: the same split, the same number of factors; error and time.
-
-    python bench/recommend.py [--seeds 1,2,3,4,5] [--runs 5] [--dim 50]
+"""Does the recommender train as well and as fast as the SVD of scikit-surprise: the same split and number of factors?
 
 The SVD trains with every setting of a list. What counts is the one with the smallest error on the test ratings
 themselves, which favours the SVD; and as a smaller error takes it more epochs, beside that the quickest one whose error
 is within the bar of it. The recommender trains as `fastps recommend` does, whatever the seed. Its runs are not alike,
 because nobody waits for anybody: the largest error counts.
 
+What would change a decision: an error more than 0.005 stars above the best SVD's says that the model or its settings
+are wrong; more than twice the SVD's time, that tables are not fast enough for a model as small as this one.
+
 Times are of the training alone, `fit` and the slowest worker from before its first step to after its last; both train
 by turns, and medians count. How long the recommender's training takes with the start of its tasks is said besides.
-
 Without scikit-surprise the recommender is measured alone.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
-import os
-import sys
-import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("RAY_worker_niceness", "0")
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+import click
 import numpy as np
-import ray
 
 import fastps
-from bench.bars import Report, check, json_file
-from bench.timing import human_time
+from bench.harness.arguments import counts
+from bench.harness.bars import Report, check
+from bench.harness.loop import once
+from bench.harness.question import Parsed, question
+from bench.harness.raylets import local_ray
+from bench.harness.units import human_time
 from fastps.machine.packages import install
 from fastps.programs.recommend.evaluate import evaluate, rmse
 from fastps.programs.recommend.model import tables
@@ -48,14 +42,9 @@ TIME_BAR = 2.0  # times the SVD's
 # Of the SVD: learning rate, penalty, epochs. The first are its defaults; the others are around the best that was found
 # for 32, 50 and 100 factors.
 SVD_SETTINGS = [
-    (0.005, 0.02, 20),
-    (0.02, 0.1, 20),
-    (0.02, 0.1, 30),
-    (0.015, 0.08, 30),
-    (0.015, 0.1, 40),
-    (0.01, 0.08, 40),
+    (0.005, 0.02, 20), (0.02, 0.1, 20), (0.02, 0.1, 30), (0.015, 0.08, 30), (0.015, 0.1, 40), (0.01, 0.08, 40),
     (0.01, 0.1, 60),
-]
+]  # fmt: skip
 
 
 @dataclass
@@ -102,9 +91,8 @@ class Recommender:
     def run(self) -> None:
         settings, outcome = self._settings, self.outcome
         with fastps.ParameterServer(tables(settings.dim, settings.seed), num_shards=settings.shards) as server:
-            began = time.perf_counter()
-            training = train(server, self._data.train, settings, lambda *_: None)
-            outcome.whole_seconds.append(time.perf_counter() - began)
+            training, whole_seconds = once(lambda: train(server, self._data.train, settings, lambda *_: None))
+            outcome.whole_seconds.append(whole_seconds)
             outcome.seconds.append(training.seconds)
             check(training.ratings == settings.epochs * len(self._data.train), "every rating is trained on")
             outcome.errors.append(evaluate(server, self._data).model)
@@ -123,9 +111,8 @@ class Svd:
 
         lr, penalty, epochs = self._setting
         model = SVD(n_factors=self._dim, n_epochs=epochs, lr_all=lr, reg_all=penalty, random_state=self._seed)
-        began = time.perf_counter()
-        model.fit(self._trainset)
-        self.outcome.seconds.append(time.perf_counter() - began)
+        _, seconds = once(lambda: model.fit(self._trainset))
+        self.outcome.seconds.append(seconds)
         pairs = zip(self._test.users.tolist(), self._test.movies.tolist(), strict=True)
         stars = np.array([model.predict(user, movie).est for user, movie in pairs])
         self.outcome.errors.append(rmse(stars, self._test.stars))
@@ -184,32 +171,27 @@ def compare(report: Report, data: MovieLens, settings: Settings, runs: int, with
     return [above, *ratios]
 
 
-def main() -> int:
-    usual = Settings()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", default="1,2,3,4,5", help="of split and first rows (%(default)s)")
-    parser.add_argument("--runs", type=int, default=5, help="trainings of each, for a seed (%(default)s)")
-    for name in ("dim", "epochs", "batch", "workers", "shards"):
-        parser.add_argument(f"--{name}", type=int, default=getattr(usual, name), help="%(default)s")
-    parser.add_argument("--json", type=json_file)
-    options = parser.parse_args()
+USUAL = Settings()
+SEEDS = Parsed(lambda text: counts(text, "seeds", most=1 << 20))
+
+
+@question(seeds="1", runs=1, epochs=1)
+@click.option("--seeds", type=SEEDS, default="1,2,3,4,5", show_default=True, help="of split and first rows")
+@click.option("--runs", type=click.IntRange(min=1), default=5, show_default=True, help="trainings of each, for a seed")
+@click.option("--dim", default=USUAL.dim, show_default=True)
+@click.option("--epochs", default=USUAL.epochs, show_default=True)
+@click.option("--batch", default=USUAL.batch, show_default=True)
+@click.option("--workers", default=USUAL.workers, show_default=True)
+@click.option("--shards", default=USUAL.shards, show_default=True)
+def command(report: Report, seeds: list[int], runs: int, **given: int) -> None:
     with_svd = importlib.util.find_spec("surprise") is not None
     if not with_svd:
         print(f"scikit-surprise is not installed ({install('scikit-surprise')}): the recommender is measured alone")
-    ray.init("local", include_dashboard=False, log_to_driver=False)
-    report, found = Report(), []
-    for seed in map(int, options.seeds.split(",")):
-        settings = Settings(options.dim, options.epochs, options.batch, options.workers, options.shards, seed)
-        found.append(compare(report, movielens(seed), settings, options.runs, with_svd))
-    ray.shutdown()
+    with local_ray():
+        found = [compare(report, movielens(seed), Settings(seed=seed, **given), runs, with_svd) for seed in seeds]
     if with_svd:
         above, best, quick = np.median(found, axis=0)
         print(
             f"\nMedians of {len(found)} seeds: RMSE {above:+.1f}/1000 beside the best SVD's, in {best:.2f} of its time "
             f"and {quick:.2f} of the quick one's"
         )
-    return report.end(options.json)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

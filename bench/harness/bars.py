@@ -1,19 +1,13 @@
-"""What a benchmark prints and keeps: measured ratios beside their bars, and the machine that they were measured on."""
+"""What a question prints and keeps: measured ratios beside their bars."""
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import subprocess
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
-import ray
-
-from bench.timing import human_bytes
+from bench.harness import machine
+from bench.harness.units import human_bytes
 
 
 @dataclass(frozen=True)
@@ -53,42 +47,15 @@ class Report:
         print(f"  {human_bytes(size):>7}  {what:<34} {measured:<58} {ratio:9.2f} {verdict}", flush=True)
 
     def end(self, path: Path | None) -> int:
-        """The sum, and the file; answers what a program returns to the shell."""
+        """Prints how many bars were met, and writes the file. Answers the exit code."""
         missed, barred = [line for line in self.lines if not line.met], [line for line in self.lines if line.bar]
         print(f"\n{len(barred) - len(missed)} of {len(barred)} bars met")
         if path:
             lines = [{**asdict(line), "met": line.met} for line in self.lines]
-            path.write_text(json.dumps({"machine": machine(), "lines": lines}, indent=1) + "\n")
+            path.write_text(json.dumps({"machine": machine.summary(), "lines": lines}, indent=1) + "\n")
         return 1 if missed else 0
-
-
-def json_file(text: str) -> Path:
-    """Of a command line: where the result goes. Asked before anything is measured, which takes minutes."""
-    path = Path(text)
-    if path.suffix != ".json" or not os.access(path.parent, os.W_OK):
-        raise argparse.ArgumentTypeError(
-            f"expected a name that ends in .json in a directory that can be written, got {text!r}"
-        )
-    return path
 
 
 def check(condition: bool, what: str) -> None:
     if not condition:
         raise SystemExit(f"wrong answer: {what}; no times are reported")
-
-
-def machine() -> dict[str, str]:
-    """What the figures depend on."""
-    model = next(
-        line.split(":", 1)[1] for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
-    )
-    caches = sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"))
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return {
-        "processor": f"{model.strip()}, {len(os.sched_getaffinity(0))} cores",
-        "caches": ", ".join(f"{(c / 'level').read_text().strip()}: {(c / 'size').read_text().strip()}" for c in caches),
-        "kernel": os.uname().release,
-        "versions": f"Python {sys.version.split()[0]}, numpy {np.__version__}, Ray {ray.__version__}",
-        "commit": commit.stdout.strip(),
-        "niceness": "0 for Ray's workers on both sides",
-    }

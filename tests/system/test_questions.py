@@ -1,0 +1,39 @@
+"""`python -m bench dense` and the other questions, as little of them as there is."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("words", "sections"),
+    [
+        (["dense", "--sections", "single,actor", "--sizes", "80"], {"single", "actor"}),
+        (["rules", "--elements", "1000000", "--rules", "SGD", "--seconds", "0.01"], {"rules", "attach"}),
+        (["consistency", "--sections", "view"], {"view"}),
+        (["tables", "--sections", "dict,births", "--rows", "70000"], {"dict", "births"}),
+        (["recommend"], {"tasks"}),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_a_question_runs_to_its_end_and_keeps_its_lines(tmp_path, words, sections):
+    path = tmp_path / "a.json"
+    command = [sys.executable, "-m", "bench", *words, "--quick", "--json", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=170, cwd=ROOT, check=False)
+    assert done.returncode in (0, 1), done.stdout + done.stderr  # 1: a bar is missed; no test asserts a time
+    assert "wrong answer" not in done.stderr
+    lines = json.loads(path.read_text())["lines"]
+    assert {line["section"] for line in lines} >= sections
+    assert f"of {sum(bool(line['bar']) for line in lines)} bars met" in done.stdout
+
+
+def test_a_wrong_option_of_a_question_is_one_line_and_code_2():
+    command = [sys.executable, "-m", "bench", "rules", "--rules", "Adamm"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT, check=False)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith("bench rules: ")
