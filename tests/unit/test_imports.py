@@ -143,22 +143,7 @@ def test_heavy_libraries_are_imported_only_where_they_belong(module, heavy):
 FOREIGN = {
     ("fastps/arrays/interchange.py", "_is_zerotensor"): "torch: no other way to tell zeros that have no memory",
     ("fastps/cluster/ray.py", "_actor_id"): "ray: a handle gives its actor's id nowhere else",
-    ("bench/peers/shared_array.py", "_semlock"): "multiprocessing: a lock is pickled for children that it spawns only",
-    ("bench/peers/shared_array.py", "_rebuild"): "multiprocessing: the other half of that",
-    ("bench/peers/shared_array.py", "_name"): "multiprocessing: the name under which its resource tracker knows memory",
 }
-
-# Not yet: files that still reach into other objects of fastps. Take a line out when its file is mended; the aim is an
-# empty list, and nothing may be added.
-REACHES_IN = [
-    "bench/sweep/worker.py",
-    "fastps/server/actor_style.py",
-    "fastps/server/array.py",
-    "fastps/server/handle.py",
-    "fastps/shard/actor.py",
-    "fastps/tables/handle.py",
-    "fastps/transport/ray.py",
-]
 
 
 def is_own(value):
@@ -185,8 +170,6 @@ SOURCES = [str(path.relative_to(ROOT)) for part in ("fastps", "bench") for path 
 def test_nobody_reaches_into_another_objects_private_parts(file):
     used = private_names_of_others((ROOT / file).read_text())
     found = [(line, name) for line, name in used if (file, name) not in FOREIGN]
-    if found and file in REACHES_IN:
-        pytest.xfail(f"not yet: {file} uses {found}")
     assert not found, f"{file} uses names that are private to others, (line, name): {found}"
 
 
