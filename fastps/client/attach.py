@@ -115,6 +115,9 @@ class Attachment:
         self.arrays: ArraySession | None = None
         self._rows: dict[int, RowSession] = {}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.spec,)  # what it is attached to stays in this process
+
     def attach(self) -> ArraySession:
         """At first use. Raises ClosedError."""
         if self.closed:

@@ -19,7 +19,6 @@ from fastps.deadline import seconds
 from fastps.errors import DtypeError, NamesError, OptionError, OutputError, ShapeError
 from fastps.messages import brief
 from fastps.spec.keys import as_keys, from_keys
-from fastps.spec.server import ServerSpec
 from fastps.tables.nearest import nearest
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -65,7 +64,7 @@ class TableHandle:
         self._info = attachment.spec.tables[number]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return table_of, (self.attachment.spec, self._number)
+        return type(self), (self.attachment, self._number)
 
     @property
     def _session(self) -> RowSession:
@@ -377,11 +376,6 @@ class TableHandle:
 
     def __repr__(self) -> str:
         return f"<table `{self.name}`: {self._info}, {self._info.rule.label}>"
-
-
-def table_of(spec: ServerSpec, number: int) -> TableHandle:
-    """A handle of a table, as it comes out of a pickle."""
-    return TableHandle(Attachment(spec), number)
 
 
 def _arrow() -> Any:
