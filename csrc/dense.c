@@ -416,10 +416,10 @@ void fps_dense_begin(const fps_arena *arena, const fps_span *span, uint32_t stre
     }
 }
 
-void fps_dense_hyper(const fps_arena *arena, uint32_t set, double *values)
+void fps_dense_hyper(const fps_arena *arena, uint32_t rule, double *values)
 {
     for (uint32_t i = 0; i < FPS_MAX_HYPER; i++) {
-        uint64_t bits = fps_load_relaxed(&arena->header->hyper[set][i]);
+        uint64_t bits = fps_load_relaxed(&arena->header->hyper[rule][i]);
         memcpy(&values[i], &bits, sizeof bits);
     }
 }
@@ -427,11 +427,11 @@ void fps_dense_hyper(const fps_arena *arena, uint32_t set, double *values)
 void fps_dense_prepare(const fps_arena *arena, const fps_rule *rule, uint64_t step, double *uniforms)
 {
     double hyper[FPS_MAX_HYPER];
-    fps_dense_hyper(arena, rule->hyper_set, hyper);
+    fps_dense_hyper(arena, rule->number, hyper);
     rule->prepare(hyper, (double)step, uniforms);
 }
 
-fps_status fps_dense_configure(const fps_arena *arena, uint32_t set, uint32_t which, const double *values,
+fps_status fps_dense_configure(const fps_arena *arena, uint32_t rule, uint32_t which, const double *values,
                                const fps_wait *wait)
 {
     fps_status status = fps_arena_state(arena);
@@ -441,7 +441,7 @@ fps_status fps_dense_configure(const fps_arena *arena, uint32_t set, uint32_t wh
     for (uint32_t i = 0; status == FPS_OK && i < FPS_MAX_HYPER; i++) {
         uint64_t bits;
         memcpy(&bits, &values[i], sizeof bits);
-        if (which >> i & 1) fps_store_relaxed(&arena->header->hyper[set][i], bits);
+        if (which >> i & 1) fps_store_relaxed(&arena->header->hyper[rule][i], bits);
     }
     fps_stripe_leave(arena, 0);
     return status;

@@ -270,9 +270,9 @@ static void a_new_arena_is_zeroed_and_open(void)
     CHECK_EQ(fps_arena_state(&arena), FPS_OK);
     CHECK_EQ(fps_load_relaxed(&arena.header->version), 0);
     CHECK_EQ(fps_load32_relaxed(&arena.header->owner_pid), getpid());
-    for (uint32_t set = 0; set < FPS_MAX_RULES; set++) {
+    for (uint32_t rule = 0; rule < FPS_MAX_RULES; rule++) {
         double values[FPS_MAX_HYPER];
-        fps_dense_hyper(&arena, set, values);
+        fps_dense_hyper(&arena, rule, values);
         for (uint32_t i = 0; i < FPS_MAX_HYPER; i++) CHECK_FLOAT(values[i], 0.0);
     }
     drop_arena(&arena);
