@@ -2,9 +2,9 @@
 #include "lock.h"
 
 #include <errno.h>
-#include <linux/futex.h>
-#include <string.h>
 #include <time.h>
+
+#include "life.h"
 
 #define SPIN_NS 2000
 #define SPIN_BEHIND_NS 20000 /* a stripe of 64 KiB that comes from the other core's cache takes 5 to 10 us */
@@ -12,17 +12,6 @@
 #define NAP_NS 100000
 #define NAPS 20
 #define SLICE_NS (50 * INT64_C(1000000))
-
-/* glibc keeps the holder's thread id in the first word of a mutex, with the flags that the kernel's robust list
- * protocol gives it: on Linux this is the one word that user space and kernel agree on. */
-static uint32_t word_of(const pthread_mutex_t *lock)
-{
-    return fps_load32_acquire((const fps_word32 *)(const void *)lock); /* SYNC death */
-}
-
-uint32_t fps_lock_holder(const pthread_mutex_t *lock) { return word_of(lock) & FUTEX_TID_MASK; }
-
-bool fps_lock_abandoned(const pthread_mutex_t *lock) { return (word_of(lock) & FUTEX_OWNER_DIED) != 0; }
 
 int64_t fps_now_ns(void)
 {
@@ -41,12 +30,6 @@ int fps_lock_init(pthread_mutex_t *lock)
     if (!error) error = pthread_mutex_init(lock, &attributes);
     pthread_mutexattr_destroy(&attributes);
     return error;
-}
-
-fps_status fps_header_state(const fps_header *header)
-{
-    if (fps_load32_relaxed(&header->closed)) return FPS_CLOSED;
-    return fps_lock_abandoned(&header->owner_life) ? FPS_OWNER_DIED : FPS_OK;
 }
 
 static fps_status taken(int error, bool *abandoned)

@@ -1,7 +1,6 @@
 #define _GNU_SOURCE
 #include "member.h"
 
-#include <errno.h>
 #include <linux/futex.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -69,7 +68,7 @@ static bool is_gone(const fps_roster *r, const fps_member *m, int64_t now)
 {
     if (has_left(m)) return true;
     bool away = fps_load32_relaxed(&m->state) == FPS_MEMBER_AWAY;
-    if (away ? (int64_t)fps_load_relaxed(&m->lease_ns) < now : fps_lock_holder(&m->life) == 0) return true;
+    if (away ? (int64_t)fps_load_relaxed(&m->lease_ns) < now : fps_life_ended(&m->life)) return true;
     if (r->policy.straggler_ns == 0 || !blocks(r, m)) return false;
     uint64_t heard = fps_load_relaxed(&m->heard_ns), progressed = fps_load_relaxed(&r->board->progressed_ns);
     return now - (int64_t)(heard > progressed ? heard : progressed) > r->policy.straggler_ns;
@@ -113,7 +112,7 @@ static void heard(fps_member *m, const fps_worker *worker)
 static bool take_rank(const fps_roster *r, fps_worker *w, uint32_t rank)
 {
     fps_member *m = &r->members[rank];
-    if (fps_member_lives(m) || (w->lease_ns > 0 && fps_lock_holder(&m->life) != 0)) return false;
+    if (fps_member_lives(m) || (w->lease_ns > 0 && !fps_life_ended(&m->life))) return false;
     fps_count(&m->generation, 1);
     fps_store32_relaxed(&m->pid, (uint32_t)getpid());
     w->rank = rank;
@@ -128,13 +127,9 @@ static fps_status try_rank(const fps_roster *r, fps_worker *w, uint32_t rank, co
 {
     fps_member *m = &r->members[rank];
     if (fps_member_lives(m)) return FPS_FULL;
-    const int error = w->lease_ns == 0 ? fps_life_take(&m->life, FPS_LIVES) : 0;
-    if (error == EBUSY) return FPS_FULL;
-    if (error != 0 && error != EOWNERDEAD) {
-        errno = error;
-        return FPS_SYSTEM;
-    }
-    fps_status status = enter_board(w->arena, r, wait);
+    fps_status status = w->lease_ns == 0 ? fps_life_take(&m->life, FPS_LIFE_MEMBER) : FPS_OK;
+    if (status != FPS_OK) return status == FPS_BUSY ? FPS_FULL : status;
+    status = enter_board(w->arena, r, wait);
     if (status == FPS_OK) {
         bool taken = take_rank(r, w, rank), grew = false;
         if (taken) grew = fps_clock_enter(r, rank, w->lease_ns == 0 ? FPS_MEMBER_HERE : FPS_MEMBER_AWAY);

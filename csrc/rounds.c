@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "copy.h"
+#include "life.h"
 #include "stripe.h"
 
 #define SPIN_NS 20000 /* a small shard is done in this time */
@@ -96,7 +97,7 @@ void fps_rounds_unpin(const fps_session *session, uint32_t version)
 static bool is_dead(const fps_arena *arena, uint32_t seat)
 {
     const fps_seat *s = &arena->seats[seat];
-    return fps_load32_relaxed(&s->state) != FPS_SEAT_LIVE || fps_lock_abandoned(&s->life);
+    return fps_load32_relaxed(&s->state) != FPS_SEAT_LIVE || fps_life_ended(&s->life);
 }
 
 static bool is_pinned(const fps_arena *arena, uint32_t version)

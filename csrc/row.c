@@ -1,9 +1,9 @@
 #define _GNU_SOURCE
 #include "row.h"
 
-#include <errno.h>
 #include <time.h>
 
+#include "life.h"
 #include "table.h"
 
 #define SPINS 64u
@@ -27,28 +27,19 @@ static void finish(const fps_arena *arena, const fps_table *t, uint32_t row, uin
     fps_store_release(word, (found & ~UINT64_C(0xfff)) + FPS_ROW_ONCE); /* SYNC burial, row-handover, row-sequence */
 }
 
-/* Nobody has the seat: its owner died, or whoever took it over after that gave it back. */
-static bool deserted(const fps_seat *seat)
-{
-    return fps_lock_abandoned(&seat->life) || fps_lock_holder(&seat->life) == 0;
-}
-
 /* With the births lock held, the mark of the dead stays: and as long as it does, nobody keeps their seat. A mark that
  * is found before the seat is found to be theirs is no later owner's. */
 static void finish_if_deserted(const fps_arena *arena, const fps_table *t, uint32_t row, uint32_t seat)
 {
     pthread_mutex_t *life = &arena->seats[seat].life;
     if (FPS_ROW_WRITER(fps_load_acquire(fps_row_word(fps_row_at(t, row)))) != seat + 1) return; /* SYNC row-handover */
-    if (fps_lock_abandoned(life)) {
+    if (fps_life_died(life)) {
         finish(arena, t, row, seat);
         return;
     }
-    /* Not marked as that of the dead: the life lock keeps others from opening it meanwhile. */
-    const int error = deserted(&arena->seats[seat]) ? pthread_mutex_trylock(life) : EBUSY;
-    if (error == EOWNERDEAD) pthread_mutex_consistent(life);
-    if (error != 0 && error != EOWNERDEAD) return;
+    if (!fps_life_block(life)) return; /* not marked as that of the dead: others could open it meanwhile */
     finish(arena, t, row, seat);
-    pthread_mutex_unlock(life);
+    fps_life_unblock(life);
 }
 
 static fps_status repair(const fps_arena *arena, const fps_table *t, uint32_t row, uint32_t seat, const fps_wait *wait)
@@ -69,7 +60,7 @@ fps_status fps_row_wait(const fps_arena *arena, const fps_table *t, uint32_t row
     const uint32_t writer = FPS_ROW_WRITER(fps_load_relaxed(fps_row_word(fps_row_at(t, row))));
     if (writer == 0) return FPS_OK;
     if (writer > arena->layout.n_sessions) return FPS_BROKEN_LOCK;
-    if (deserted(&arena->seats[writer - 1])) return repair(arena, t, row, writer - 1, wait);
+    if (fps_life_ended(&arena->seats[writer - 1].life)) return repair(arena, t, row, writer - 1, wait);
     fps_status status = fps_arena_state(arena); /* closed: the word will never change */
     if (status != FPS_OK) return status;
     if (wait->deadline_ns == FPS_NO_WAIT) return FPS_BUSY;

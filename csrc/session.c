@@ -1,7 +1,6 @@
 #define _GNU_SOURCE
 #include "session.h"
 
-#include <errno.h>
 #include <stdbool.h>
 #include <time.h>
 #include <unistd.h>
@@ -10,14 +9,13 @@
 #include "row.h"
 #include "stripe.h"
 
-#define SESSIONS_A_PROCESS 1900u /* what it may hold besides are arenas and ranks */
 #define NAP_NS 500000
 #define ASK_NS (50 * INT64_C(1000000))
 
 /* Nobody has the seat, though it is not free: its owner died. */
 static bool is_deserted(const fps_seat *seat)
 {
-    return fps_load32_relaxed(&seat->state) == FPS_SEAT_LIVE && fps_lock_holder(&seat->life) == 0;
+    return fps_load32_relaxed(&seat->state) == FPS_SEAT_LIVE && fps_life_ended(&seat->life);
 }
 
 /* A stripe that the seat's owner marked as its own; n_stripes when there is none. */
@@ -59,14 +57,8 @@ static fps_status claim(const fps_arena *arena, uint32_t index, bool free)
 {
     fps_seat *seat = &arena->seats[index];
     fps_status status = free ? FPS_OK : bury(arena, index);
+    if (status == FPS_OK) status = fps_life_take(&seat->life, FPS_LIFE_SESSION);
     if (status != FPS_OK) return status;
-    const int error = fps_life_take(&seat->life, SESSIONS_A_PROCESS);
-    if (error == EBUSY) return FPS_BUSY;
-    if (error == ENOLCK) return FPS_PROCESS_FULL;
-    if (error != 0 && error != EOWNERDEAD) {
-        errno = error;
-        return FPS_SYSTEM;
-    }
     const bool freed = fps_load32_relaxed(&seat->state) == FPS_SEAT_FREE;
     if (freed == free && (freed || is_buried(arena, index))) return FPS_OK;
     fps_life_give(&seat->life); /* somebody had it meanwhile */
@@ -155,7 +147,7 @@ uint32_t fps_session_blocker(const fps_arena *arena)
     for (uint32_t i = 0; i < arena->layout.n_sessions; i++) {
         const fps_seat *seat = &arena->seats[i];
         const bool free = fps_load32_relaxed(&seat->state) == FPS_SEAT_FREE;
-        if (free && fps_lock_holder(&seat->life) != 0) return fps_lock_holder(&seat->life); /* it comes, or goes */
+        if (free && !fps_life_ended(&seat->life)) return fps_life_holder(&seat->life); /* it comes, or goes */
         if (!is_deserted(seat)) continue;
         const uint32_t stripe = next_marked(arena, i, 0), table = fps_row_written(arena, i);
         uint32_t holder = stripe < arena->layout.n_stripes ? fps_lock_holder(&arena->stripes[stripe].lock) : 0;

@@ -141,10 +141,10 @@ cdef extern from "lock.h" nogil:
         void *state
     int64_t fps_now_ns()
     uint32_t fps_lock_holder(const pthread_mutex_t *lock)
-    bint fps_lock_abandoned(const pthread_mutex_t *lock)
 
 
 cdef extern from "life.h" nogil:
+    bint fps_life_ended(const pthread_mutex_t *life)
     uint32_t fps_life_generation()
 
 
