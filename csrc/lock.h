@@ -1,5 +1,4 @@
-/* A robust lock between processes: the kernel hands it over when its holder dies. Waiting is adaptive: spin while
- * the holder is likely to be running, then sleep. */
+/* A robust lock between processes: the kernel hands it over when its holder dies. */
 #ifndef FPS_LOCK_H
 #define FPS_LOCK_H
 
@@ -8,30 +7,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "layout.h"
 #include "status.h"
-
-#define FPS_NO_WAIT 0
-#define FPS_NEVER INT64_MAX
-
-/* How to wait at first, before sleeping until the lock is handed over. */
-typedef enum fps_manner {
-    FPS_WAIT_SHORT = 0, /* spin for a moment: the holder may be about to leave, or may need this core */
-    FPS_WAIT_BEHIND,    /* spin for longer: the holder walks the stripes in front of us, on another core */
-    FPS_WAIT_AWAY /* nap now and then: what the lock protects fits a cache, and is best left to one core for a while */
-} fps_manner;
-
-/* How long to wait, who may call it off, and what waiting cost. */
-typedef struct fps_wait {
-    int64_t deadline_ns;             /* CLOCK_MONOTONIC; FPS_NO_WAIT: do not wait; FPS_NEVER: no deadline */
-    int (*interrupted)(void *state); /* asked every 50 ms of sleep; nonzero ends the wait; may be NULL */
-    void *state;
-    fps_meters *meters;       /* where waits are counted; may be NULL */
-    const fps_header *header; /* of the arena that the lock is in: asked as often whether it still is; may be NULL */
-    fps_manner manner;
-} fps_wait;
-
-int64_t fps_now_ns(void);
+#include "sync.h"
+#include "wait.h"
 
 /* 0 or an errno. */
 int fps_lock_init(pthread_mutex_t *lock);

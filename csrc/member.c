@@ -8,9 +8,7 @@
 
 #include "life.h"
 
-#define SPIN_NS 20000 /* two workers that take turns hand over within the time of a small operation */
 #define LEAVE_NS (INT64_C(10) * 1000000) /* not for others' sake: they see that it has left */
-#define SLICE_NS (INT64_C(10) * 1000000) /* how often a sleeper looks after the others */
 
 fps_roster fps_board_roster(const fps_arena *arena)
 {
@@ -257,39 +255,24 @@ fps_status fps_worker_renew(fps_worker *w, const fps_wait *wait)
     return FPS_OK;
 }
 
-/* Sleeps until the bell rings or a slice is over. The count and the second look at progress are in one order with the
+/* Sleeps until the bell rings, or until then. The count and the second look at progress are in one order with the
  * ringer's: either it sees the sleeper, or the sleeper sees the progress. */
 static void sleep_once(fps_board *board, uint64_t needs, int64_t until)
 {
     uint32_t heard_last = atomic_load_explicit(&board->bell, memory_order_seq_cst); /* SYNC bell */
-    int64_t left = until - fps_now_ns();
-    if (left > SLICE_NS) left = SLICE_NS;
-    if (left <= 0) return;
     atomic_fetch_add_explicit(&board->sleepers, 1, memory_order_seq_cst);
     if (atomic_load_explicit(&board->progress, memory_order_seq_cst) < needs) {
-        struct timespec t = {.tv_sec = 0, .tv_nsec = left};
-        syscall(SYS_futex, &board->bell, FUTEX_WAIT, heard_last, &t, NULL, 0);
+        const struct timespec t = {.tv_sec = until / 1000000000, .tv_nsec = until % 1000000000};
+        syscall(SYS_futex, &board->bell, FUTEX_WAIT_BITSET, heard_last, &t, NULL, FUTEX_BITSET_MATCH_ANY);
     }
     atomic_fetch_sub_explicit(&board->sleepers, 1, memory_order_seq_cst);
-}
-
-static bool spin(const fps_board *board, uint64_t needs)
-{
-    int64_t until = fps_now_ns() + SPIN_NS;
-    do {
-        for (int i = 0; i < 16; i++) {
-            if (fps_load_acquire(&board->progress) >= needs) return true; /* SYNC progress */
-            fps_pause();
-        }
-    } while (fps_now_ns() < until);
-    return false;
 }
 
 fps_status fps_worker_begin(fps_worker *w, const fps_wait *wait, uint64_t *clock, uint64_t *progress)
 {
     const fps_roster *r = &w->roster;
     fps_member *self = &r->members[w->rank];
-    for (bool spun = false;; spun = true) {
+    for (fps_waiting waiting = fps_waiting_for(FPS_WAIT_CLOCK, wait, w->arena->header);;) {
         fps_status status = fps_arena_state(w->arena);
         if (status != FPS_OK) return status;
         if (!is_mine(w) || !fps_member_lives(self)) return FPS_PUT_OUT;
@@ -300,14 +283,15 @@ fps_status fps_worker_begin(fps_worker *w, const fps_wait *wait, uint64_t *clock
             heard(self, w);
             return FPS_OK;
         }
-        if (!spun && spin(r->board, needs)) continue;
-        status = enter_board(w->arena, r, wait);
+        if (fps_waiting_has_spun(&waiting)) { /* before it sleeps, or gives up, it looks after the others */
+            status = enter_board(w->arena, r, wait);
+            if (status != FPS_OK) return status;
+            bool grew = sweep(r, self);
+            leave_board(r, grew);
+            if (grew) continue;
+        }
+        status = fps_waiting_step(&waiting);
         if (status != FPS_OK) return status;
-        bool grew = sweep(r, self);
-        leave_board(r, grew);
-        if (grew) continue;
-        if (fps_now_ns() >= wait->deadline_ns) return FPS_TIMEOUT;
-        if (wait->interrupted && wait->interrupted(wait->state)) return FPS_INTERRUPTED;
-        sleep_once(r->board, needs, wait->deadline_ns);
+        if (waiting.until_ns != 0) sleep_once(r->board, needs, waiting.until_ns);
     }
 }

@@ -1,18 +1,12 @@
-#define _GNU_SOURCE
 #include "rounds.h"
 
 #include <math.h>
 #include <stdbool.h>
 #include <string.h>
-#include <time.h>
 
 #include "copy.h"
 #include "life.h"
 #include "stripe.h"
-
-#define SPIN_NS 20000 /* a small shard is done in this time */
-#define NAP_NS 50000  /* between looks whether it is our turn, and for a version that nobody holds */
-#define ASK_NS (50 * INT64_C(1000000))
 
 /* What stays the same while a round is applied to one shard. */
 typedef struct update {
@@ -232,8 +226,6 @@ static void copy_version(const fps_arena *arena, uint32_t from, uint32_t to)
         fps_copy(fps_arena_version(arena, to, k), fps_arena_version(arena, from, k), arena->layout.params_bytes);
 }
 
-static void nap(void) { clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = NAP_NS}, NULL); }
-
 static bool has_reached(const fps_arena *arena, uint64_t round)
 {
     return FPS_CURRENT_ROUND(fps_load_acquire(&arena->header->current)) >= round; /* SYNC version */
@@ -246,7 +238,7 @@ typedef struct turn {
     int64_t since_ns;
 } turn;
 
-static bool try_turn(const fps_arena *arena, uint32_t seat, turn *seen, int64_t now)
+static bool try_turn(const fps_arena *arena, uint32_t seat, turn *seen)
 {
     fps_word32 *word = &arena->header->turn;
     uint32_t owner = fps_load32_relaxed(word); /* look before trying: a failed exchange takes the line away */
@@ -255,6 +247,7 @@ static bool try_turn(const fps_arena *arena, uint32_t seat, turn *seen, int64_t 
         return true;
     if (owner == 0) return false;
     uint64_t current = fps_load_relaxed(&arena->header->current);
+    const int64_t now = fps_now_ns();
     if (owner != seen->owner || current != seen->current) *seen = (turn){owner, current, now};
     int64_t patience_ns = arena->layout.policy.straggler_ns;
     bool gone = owner > arena->layout.n_sessions || is_dead(arena, owner - 1);
@@ -267,28 +260,14 @@ static fps_status take_turn(const fps_session *session, uint64_t round, const fp
 {
     const fps_arena *arena = session->arena;
     turn seen = {0};
-    int64_t start = fps_now_ns(), now = start, asked = start;
+    fps_waiting w = fps_waiting_for(FPS_WAIT_TURN, wait, arena->header);
     fps_status status = FPS_OK;
-    for (;; now = fps_now_ns()) {
-        *ours = try_turn(arena, session->index + 1, &seen, now);
+    while (status == FPS_OK) {
+        *ours = try_turn(arena, session->index + 1, &seen);
         if (*ours || has_reached(arena, round)) break;
-        if (wait->deadline_ns == FPS_NO_WAIT) return FPS_BUSY;
-        status = now >= wait->deadline_ns ? FPS_TIMEOUT : fps_arena_state(arena);
-        if (status == FPS_OK && now - asked > ASK_NS) {
-            asked = now;
-            if (wait->interrupted && wait->interrupted(wait->state)) status = FPS_INTERRUPTED;
-        }
-        if (status != FPS_OK) break;
-        if (now - start < SPIN_NS)
-            fps_pause();
-        else
-            nap();
+        status = fps_waiting_step(&w);
     }
-    if (now > start && wait->meters) {
-        fps_count(&wait->meters->lock_waits, 1);
-        fps_count(&wait->meters->lock_sleeps, now - start >= SPIN_NS);
-        fps_count(&wait->meters->lock_wait_ns, (uint64_t)(now - start));
-    }
+    fps_waiting_count(&w, status);
     return status;
 }
 
@@ -366,7 +345,7 @@ static fps_status change(fps_call *call, fps_part *part, const fps_decision *dec
 {
     const fps_session *session = part->session;
     const uint64_t round = decision ? decision->round : UINT64_MAX;
-    for (;;) {
+    for (fps_waiting waiting = fps_waiting_for(FPS_WAIT_VERSION, wait, session->arena->header);;) {
         bool ours, configuring = false;
         fps_status status = fps_arena_state(session->arena);
         if (status == FPS_OK) status = take_turn(session, round, wait, &ours);
@@ -382,9 +361,8 @@ static fps_status change(fps_call *call, fps_part *part, const fps_decision *dec
         }
         if (wait->deadline_ns == FPS_NO_WAIT || (status != FPS_BUSY && status != FPS_HELD)) return status;
         if (status == FPS_BUSY) continue; /* somebody passed us */
-        if (fps_now_ns() >= wait->deadline_ns) return FPS_HELD;
-        if (wait->interrupted && wait->interrupted(wait->state)) return FPS_INTERRUPTED;
-        nap();
+        status = fps_waiting_step(&waiting);
+        if (status != FPS_OK) return status == FPS_TIMEOUT ? FPS_HELD : status;
     }
 }
 

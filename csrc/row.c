@@ -1,14 +1,7 @@
-#define _GNU_SOURCE
 #include "row.h"
-
-#include <time.h>
 
 #include "life.h"
 #include "table.h"
-
-#define SPINS 64u
-#define NAP_NS 50000
-#define ASK_NAPS 1000u
 
 /* The repair of a row of the dead, with the births lock held so that nobody else is at it: the writer's mark stays
  * until the row is whole, so a repair that dies is begun again. */
@@ -51,32 +44,22 @@ static fps_status repair(const fps_arena *arena, const fps_table *t, uint32_t ro
     return FPS_OK;
 }
 
-fps_status fps_row_wait(const fps_arena *arena, const fps_table *t, uint32_t row, const fps_wait *wait, uint32_t *tries)
+fps_status fps_row_wait(const fps_arena *arena, const fps_table *t, uint32_t row, fps_waiting *w)
 {
-    if (++*tries < SPINS) {
-        fps_pause();
-        return FPS_OK;
-    }
     const uint32_t writer = FPS_ROW_WRITER(fps_load_relaxed(fps_row_word(fps_row_at(t, row))));
     if (writer == 0) return FPS_OK;
     if (writer > arena->layout.n_sessions) return FPS_BROKEN_LOCK;
-    if (fps_life_ended(&arena->seats[writer - 1].life)) return repair(arena, t, row, writer - 1, wait);
-    fps_status status = fps_arena_state(arena); /* closed: the word will never change */
-    if (status != FPS_OK) return status;
-    if (wait->deadline_ns == FPS_NO_WAIT) return FPS_BUSY;
-    if (fps_now_ns() >= wait->deadline_ns) return FPS_TIMEOUT;
-    if (wait->interrupted && *tries % ASK_NAPS == 0 && wait->interrupted(wait->state)) return FPS_INTERRUPTED;
-    clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = NAP_NS}, NULL);
-    return FPS_OK;
+    if (fps_life_ended(&arena->seats[writer - 1].life)) return repair(arena, t, row, writer - 1, w->wait);
+    return fps_waiting_step(w);
 }
 
 fps_status fps_row_read_surely(const fps_arena *arena, const fps_table *t, uint32_t row, uint64_t key, uint8_t *to,
                                uint32_t from, uint32_t bytes, const fps_wait *wait)
 {
-    for (uint32_t tries = 0;;) {
+    for (fps_waiting w = fps_waiting_for(FPS_WAIT_ROW, wait, arena->header);;) {
         const fps_read got = fps_row_read(t, row, key, to, from, bytes, false);
         if (got != FPS_READ_BUSY) return got == FPS_READ_DONE ? FPS_OK : FPS_ALREADY;
-        fps_status status = fps_row_wait(arena, t, row, wait, &tries);
+        fps_status status = fps_row_wait(arena, t, row, &w);
         if (status != FPS_OK) return status;
     }
 }

@@ -2,15 +2,11 @@
 #include "session.h"
 
 #include <stdbool.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "life.h"
 #include "row.h"
 #include "stripe.h"
-
-#define NAP_NS 500000
-#define ASK_NS (50 * INT64_C(1000000))
 
 /* Nobody has the seat, though it is not free: its owner died. */
 static bool is_deserted(const fps_seat *seat)
@@ -94,28 +90,14 @@ static fps_status claim_any(const fps_arena *arena, uint32_t *index)
     return all;
 }
 
-/* Between two tries; FPS_OK: try again. */
-static fps_status nap(const fps_arena *arena, const fps_wait *wait, int64_t *asked)
-{
-    const int64_t now = fps_now_ns();
-    if (wait->deadline_ns == FPS_NO_WAIT) return FPS_BUSY;
-    if (now >= wait->deadline_ns) return FPS_TIMEOUT;
-    if (now - *asked > ASK_NS) {
-        *asked = now;
-        if (wait->interrupted && wait->interrupted(wait->state)) return FPS_INTERRUPTED;
-    }
-    clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = NAP_NS}, NULL);
-    return fps_arena_state(arena);
-}
-
 fps_status fps_session_open(const fps_arena *arena, const fps_wait *wait, fps_session *out)
 {
-    for (int64_t asked = fps_now_ns();;) {
+    for (fps_waiting w = fps_waiting_for(FPS_WAIT_SEAT, wait, arena->header);;) {
         uint32_t index;
         fps_status status = claim_any(arena, &index);
         if (status == FPS_OK) settle_in(arena, index, out);
         if (status != FPS_BUSY) return status;
-        status = nap(arena, wait, &asked);
+        status = fps_waiting_step(&w);
         if (status != FPS_OK) return status;
     }
 }
@@ -123,12 +105,12 @@ fps_status fps_session_open(const fps_arena *arena, const fps_wait *wait, fps_se
 /* The record stays: the retry goes on from it. */
 fps_status fps_session_adopt(const fps_arena *arena, uint32_t index, const fps_wait *wait, fps_session *out)
 {
-    for (int64_t asked = fps_now_ns();;) {
+    for (fps_waiting w = fps_waiting_for(FPS_WAIT_SEAT, wait, arena->header);;) {
         if (index >= arena->layout.n_sessions || !is_deserted(&arena->seats[index])) return FPS_NOT_ABANDONED;
         fps_status status = claim(arena, index, false);
         if (status == FPS_OK) settle_in(arena, index, out);
         if (status != FPS_BUSY) return status;
-        status = nap(arena, wait, &asked);
+        status = fps_waiting_step(&w);
         if (status != FPS_OK) return status;
     }
 }

@@ -282,7 +282,8 @@ fps_status fps_table_remove(const fps_session *session, const fps_table *t, cons
                             uint32_t since, uint8_t *const *values, uint8_t *removed, uint32_t *done,
                             const fps_wait *wait)
 {
-    for (uint32_t tries = 0;;) {
+    const fps_header *header = session->arena->header;
+    for (fps_waiting w = fps_waiting_for(FPS_WAIT_ROW, wait, header);;) {
         const uint32_t before = *done;
         uint32_t row = FPS_NO_ROW;
         fps_status status = fps_table_enter(session->arena, t, wait);
@@ -291,8 +292,8 @@ fps_status fps_table_remove(const fps_session *session, const fps_table *t, cons
         if (status == FPS_OK) status = remove_some(session, t, keys, n, since, values, removed, done, &row);
         fps_table_leave(t);
         if (status != FPS_BUSY) return status;
-        if (*done != before) tries = 0;
-        status = fps_row_wait(session->arena, t, row, wait, &tries);
+        if (*done != before) w = fps_waiting_for(FPS_WAIT_ROW, wait, header);
+        status = fps_row_wait(session->arena, t, row, &w);
         if (status != FPS_OK) return status;
     }
 }
