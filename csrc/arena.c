@@ -178,7 +178,7 @@ static fps_status initialise(fps_arena *arena)
     const fps_status status = fps_life_take(&arena->header->owner_life, FPS_LIFE_ARENA);
     if (status != FPS_OK) return status;
     arena->header->layout = arena->layout;
-    fps_table_layout *tables = (fps_table_layout *)(void *)(arena->base + FPS_PAGE);
+    fps_table_layout *tables = (fps_table_layout *)(void *)(arena->base + FPS_HEADER_BYTES);
     for (uint32_t i = 0; i < arena->layout.n_tables; i++) tables[i] = arena->tables[i].layout;
     fps_store32_release(&arena->header->ready, FPS_READY); /* SYNC arena-ready */
     return FPS_OK;

@@ -348,6 +348,7 @@ static void change_hyper(void *argument)
     for (uint32_t i = 0; i < FPS_MAX_HYPER; i++) values[i] = 2;
     be_stepped();
     CHECK_EQ(fps_table_configure(&s->arena, s->t, UINT32_MAX, values, &wait), FPS_OK);
+    CHECK_EQ(fps_dense_configure(&s->arena, 1, UINT32_MAX, values, &wait), FPS_OK);
 }
 
 static void have_hyper(scene *s)
@@ -357,15 +358,21 @@ static void have_hyper(scene *s)
     have_rows(s);
     for (uint32_t i = 0; i < FPS_MAX_HYPER; i++) values[i] = 1;
     CHECK_EQ(fps_table_configure(&s->arena, s->t, UINT32_MAX, values, &wait), FPS_OK);
+    CHECK_EQ(fps_dense_configure(&s->arena, 1, UINT32_MAX, values, &wait), FPS_OK);
 }
 
 static void check_hyper(scene *s, const float *after)
 {
-    double got[FPS_MAX_HYPER];
+    double table[FPS_MAX_HYPER], shard[FPS_MAX_HYPER];
     check_prefix(s, after, 0, 0, 0);
-    fps_table_hyper(s->t, got);
-    CHECK(got[0] >= 1 && got[0] <= 2);
-    for (uint32_t i = 1; i < FPS_MAX_HYPER; i++) CHECK_FLOAT(got[i], got[0]); /* all of them, or none */
+    fps_table_hyper(s->t, table);
+    fps_dense_hyper(&s->arena, 1, shard);
+    CHECK(table[0] >= 1 && table[0] <= 2);
+    CHECK(shard[0] >= 1 && shard[0] <= table[0]);
+    for (uint32_t i = 1; i < FPS_MAX_HYPER; i++) { /* all of them, or none */
+        CHECK_FLOAT(table[i], table[0]);
+        CHECK_FLOAT(shard[i], shard[0]);
+    }
 }
 
 static void a_death_at_any_instruction_of_a_change_of_hyper_parameters_holds_nobody_up(void)
