@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "copy.h"
-#include "hyper.h"
 #include "stripe.h"
 
 #define READ_TRIES 3
@@ -428,15 +427,10 @@ void fps_dense_begin(const fps_arena *arena, const fps_span *span, uint32_t stre
     }
 }
 
-void fps_dense_hyper(const fps_arena *arena, uint32_t row, double *values)
-{
-    fps_hyper_read(&arena->header->hyper[row], values);
-}
-
 void fps_dense_prepare(const fps_arena *arena, const fps_rule *rule, uint64_t step, double *uniforms)
 {
     double hyper[FPS_MAX_HYPER];
-    fps_dense_hyper(arena, rule->row, hyper);
+    fps_hyper_read(&arena->header->hyper[rule->row], hyper);
     rule->prepare(hyper, (double)step, uniforms);
 }
 

@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #include "arena.h"
+#include "hyper.h"
 #include "lock.h"
 #include "session.h"
 #include "status.h"
@@ -124,7 +125,10 @@ void fps_dense_begin(const fps_arena *arena, const fps_span *span, uint32_t stre
  * 0 stay. */
 fps_status fps_dense_configure(const fps_arena *arena, uint32_t row, uint32_t which, const double *values,
                                const fps_wait *wait);
-void fps_dense_hyper(const fps_arena *arena, uint32_t row, double *values);
+static inline void fps_dense_hyper(const fps_arena *arena, uint32_t row, double *values)
+{
+    fps_hyper_read(&arena->header->hyper[row], values);
+}
 
 /* The uniforms of a rule for the push of this number. */
 void fps_dense_prepare(const fps_arena *arena, const fps_rule *rule, uint64_t step, double *uniforms);
