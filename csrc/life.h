@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 #include "layout.h"
-#include "lock.h"
+#include "robust.h"
 #include "status.h"
 
 /* Whose life it is: the kernel hands over no more than about 2048 locks of a thread that dies, the youngest first, so

@@ -142,7 +142,7 @@ cdef extern from "wait.h" nogil:
     int64_t fps_now_ns()
 
 
-cdef extern from "lock.h" nogil:
+cdef extern from "robust.h" nogil:
     uint32_t fps_lock_holder(const pthread_mutex_t *lock)
 
 
