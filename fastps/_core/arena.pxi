@@ -261,7 +261,7 @@ cdef class Arena:
             wait_ns += fps_load_relaxed(&m.lock_wait_ns)
             sleeps += fps_load_relaxed(&m.lock_sleeps)
             skipped += fps_load_relaxed(&m.skipped)
-            live += fps_load32_relaxed(&seat.state) == FPS_SEAT_LIVE and not fps_lock_abandoned(&seat.life)
+            live += fps_load32_relaxed(&seat.state) == FPS_SEAT_LIVE and not fps_life_ended(&seat.life)
         return {
             "version": self.version,
             "pulls": pulls, "pushes": pushes, "push_pulls": push_pulls, "bytes_read": read, "bytes_written": written,

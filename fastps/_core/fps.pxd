@@ -139,7 +139,7 @@ cdef extern from "arena.h" nogil:
     fps_status fps_arena_state(const fps_arena *arena)
 
 
-cdef extern from "lock.h" nogil:
+cdef extern from "wait.h" nogil:
     int FPS_NO_WAIT
     int64_t FPS_NEVER
     ctypedef struct fps_wait:
@@ -147,11 +147,14 @@ cdef extern from "lock.h" nogil:
         int (*interrupted)(void *state) noexcept nogil
         void *state
     int64_t fps_now_ns()
+
+
+cdef extern from "robust.h" nogil:
     uint32_t fps_lock_holder(const pthread_mutex_t *lock)
-    bint fps_lock_abandoned(const pthread_mutex_t *lock)
 
 
 cdef extern from "life.h" nogil:
+    bint fps_life_ended(const pthread_mutex_t *life)
     uint32_t fps_life_generation()
 
 
