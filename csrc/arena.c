@@ -156,11 +156,11 @@ void fps_arena_release(const fps_arena *arena, uint8_t *from, uint64_t bytes)
 
 static fps_status initialise(fps_arena *arena)
 {
-    int error = fps_lock_init(&arena->header->owner_life);
-    for (uint32_t i = 0; !error && i < arena->layout.n_sessions; i++) error = fps_lock_init(&arena->seats[i].life);
+    int error = fps_life_init(&arena->header->owner_life);
+    for (uint32_t i = 0; !error && i < arena->layout.n_sessions; i++) error = fps_life_init(&arena->seats[i].life);
     for (uint32_t i = 0; !error && i < arena->layout.n_stripes; i++) error = fps_lock_init(&arena->stripes[i].lock);
     if (!error) error = fps_lock_init(&arena->board->lock);
-    for (uint32_t i = 0; !error && i < arena->layout.n_members; i++) error = fps_lock_init(&arena->members[i].life);
+    for (uint32_t i = 0; !error && i < arena->layout.n_members; i++) error = fps_life_init(&arena->members[i].life);
     bool rounds = arena->layout.n_versions > 1;
     for (uint32_t i = 0; rounds && !error && i < arena->layout.n_members; i++)
         error = fps_lock_init(&arena->trays[i].lock);
@@ -171,13 +171,14 @@ static fps_status initialise(fps_arena *arena)
     }
     fps_store32_relaxed(&arena->header->backed, 1);
     fps_store32_relaxed(&arena->header->owner_pid, (uint32_t)getpid());
-    if (!error) error = fps_life_take(&arena->header->owner_life, FPS_LIVES);
     if (error) {
         errno = error;
         return FPS_SYSTEM;
     }
+    const fps_status status = fps_life_take(&arena->header->owner_life, FPS_LIFE_ARENA);
+    if (status != FPS_OK) return status;
     arena->header->layout = arena->layout;
-    fps_table_layout *tables = (fps_table_layout *)(void *)(arena->base + FPS_PAGE);
+    fps_table_layout *tables = (fps_table_layout *)(void *)(arena->base + FPS_HEADER_BYTES);
     for (uint32_t i = 0; i < arena->layout.n_tables; i++) tables[i] = arena->tables[i].layout;
     fps_store32_release(&arena->header->ready, FPS_READY); /* SYNC arena-ready */
     return FPS_OK;
@@ -240,7 +241,7 @@ fps_status fps_arena_retire(const fps_arena *arena)
     fps_header *header = arena->header;
     if (!header) return FPS_OK;                                            /* it was closed here */
     const bool mine = arena->owner && fps_life_holds(&header->owner_life); /* the second alone: also of a copied file */
-    if (!mine && fps_lock_holder(&header->owner_life) != 0) return FPS_NOT_ABANDONED;
+    if (!mine && !fps_life_ended(&header->owner_life)) return FPS_NOT_ABANDONED;
     fps_store32_release(&header->closed, 1);
     if (mine) fps_life_give(&header->owner_life);
     /* Peers may keep the arena mapped for long: its pages go back now. They read zeros, and are told so. */

@@ -416,33 +416,21 @@ void fps_dense_begin(const fps_arena *arena, const fps_span *span, uint32_t stre
     }
 }
 
-void fps_dense_hyper(const fps_arena *arena, uint32_t set, double *values)
-{
-    for (uint32_t i = 0; i < FPS_MAX_HYPER; i++) {
-        uint64_t bits = fps_load_relaxed(&arena->header->hyper[set][i]);
-        memcpy(&values[i], &bits, sizeof bits);
-    }
-}
-
 void fps_dense_prepare(const fps_arena *arena, const fps_rule *rule, uint64_t step, double *uniforms)
 {
     double hyper[FPS_MAX_HYPER];
-    fps_dense_hyper(arena, rule->hyper_set, hyper);
+    fps_hyper_read(&arena->header->hyper[rule->number], hyper);
     rule->prepare(hyper, (double)step, uniforms);
 }
 
-fps_status fps_dense_configure(const fps_arena *arena, uint32_t set, uint32_t which, const double *values,
+fps_status fps_dense_configure(const fps_arena *arena, uint32_t rule, uint32_t which, const double *values,
                                const fps_wait *wait)
 {
     fps_status status = fps_arena_state(arena);
     if (status == FPS_OK) status = fps_stripe_enter(arena, 0, wait); /* SYNC stripe-handover */
     if (status != FPS_OK) return status;
     status = fps_arena_state(arena); /* closed while we waited */
-    for (uint32_t i = 0; status == FPS_OK && i < FPS_MAX_HYPER; i++) {
-        uint64_t bits;
-        memcpy(&bits, &values[i], sizeof bits);
-        if (which >> i & 1) fps_store_relaxed(&arena->header->hyper[set][i], bits);
-    }
+    if (status == FPS_OK) fps_hyper_change(&arena->header->hyper[rule], which, values);
     fps_stripe_leave(arena, 0);
     return status;
 }

@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "arena.h"
+#include "hyper.h"
 #include "lock.h"
 #include "status.h"
 
@@ -35,7 +36,7 @@ typedef struct fps_rule {
     fps_kernel kernel;
     fps_prepare prepare;
     uint32_t n_slots;
-    uint32_t hyper_set; /* which of the arena's sets of hyper-parameters */
+    uint32_t number; /* in the arena, which keeps hyper-parameters for each rule */
 } fps_rule;
 
 /* Which stream an operation is about: params, or one that each rule names. */
@@ -118,10 +119,14 @@ void fps_dense_fill(const fps_arena *arena, const fps_span *spans, uint32_t n_sp
 /* Sets a stream of one span to one value: for an arena that nobody else has opened yet. */
 void fps_dense_begin(const fps_arena *arena, const fps_span *span, uint32_t stream, double value);
 
-/* Changes hyper-parameters of a set for every push that enters from now on. Those whose bit in `which` is 0 stay. */
-fps_status fps_dense_configure(const fps_arena *arena, uint32_t set, uint32_t which, const double *values,
+/* Changes hyper-parameters of a rule for every push that enters from now on, all at once. Those whose bit in `which` is
+ * 0 stay. */
+fps_status fps_dense_configure(const fps_arena *arena, uint32_t rule, uint32_t which, const double *values,
                                const fps_wait *wait);
-void fps_dense_hyper(const fps_arena *arena, uint32_t set, double *values);
+static inline void fps_dense_hyper(const fps_arena *arena, uint32_t rule, double *values)
+{
+    fps_hyper_read(&arena->header->hyper[rule], values);
+}
 
 /* The uniforms of a rule for the push of this number. */
 void fps_dense_prepare(const fps_arena *arena, const fps_rule *rule, uint64_t step, double *uniforms);

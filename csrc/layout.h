@@ -3,8 +3,8 @@
  *      0  +------------------------------------------------------------------+
  *         | fps_header   what the arena is (immutable, checksummed)          |
  *         |              its owner's life lock, version, counters (words)    |
- *         |              hyper[rules][hyper-parameters], by stripe 0's lock  |
- *   4096  +------------------------------------------------------------------+
+ *         |              fps_hyper[rules], versions of rounds                |
+ *   8192  +------------------------------------------------------------------+
  *         | fps_table_layout[n_tables]   what each table is (immutable)      |
  *         | fps_control[n_tables]        the table's lock, index, counters   |
  *         +------------------------------------------------------------------+ a multiple of 4096
@@ -56,8 +56,9 @@
 #include "sync.h"
 
 #define FPS_MAGIC UINT64_C(0x00315350545341ff) /* ff 'A' 'S' 'T' 'P' 'S' '1' 00 */
-#define FPS_FORMAT_VERSION 7u
+#define FPS_FORMAT_VERSION 8u
 #define FPS_PAGE 4096u
+#define FPS_HEADER_BYTES (2 * FPS_PAGE)
 #define FPS_BLOCK_BYTES 4096u /* one kernel call, the unit that a death leaves whole; layout.block_bytes decides */
 #define FPS_BLOCK_MAX_BYTES (2 * FPS_BLOCK_BYTES)
 #define FPS_STREAM_APART 256u  /* between streams of one kind, modulo 4096 */
@@ -187,6 +188,13 @@ typedef struct fps_table_layout {
     uint64_t checksum; /* FNV-1a of the bytes before it */
 } fps_table_layout;
 
+/* Hyper-parameters of a rule: doubles, bit by bit. A change is made in the set that nobody reads, and then counted. */
+typedef struct fps_hyper {
+    fps_word changes; /* modulo 2: which set is read */
+    uint8_t pad0[56];
+    fps_word sets[2][FPS_MAX_HYPER];
+} fps_hyper;
+
 typedef struct fps_header {
     fps_layout layout;
     uint8_t pad0[256 - sizeof(fps_layout)];
@@ -212,9 +220,8 @@ typedef struct fps_header {
     fps_word interrupted_at;     /* and at which byte of params */
     uint8_t pad3[32];
 
-    /* 448: doubles, bit by bit; written and read under the lock of stripe 0. Hogwild reads them without it, and a death
-     * in the middle of a change leaves a part of it done: each word is whole, a set of them need not be. */
-    fps_word hyper[FPS_MAX_RULES][FPS_MAX_HYPER];
+    /* 448: changed under the lock of stripe 0, and read under it but for Hogwild */
+    fps_hyper hyper[FPS_MAX_RULES];
 
     /* of the versions, where updates are applied in rounds */
     fps_word updates[FPS_MAX_VERSIONS]; /* how many are in each: a rule's `step`; rounds without a gradient are none */
@@ -356,10 +363,9 @@ typedef struct fps_control {
     fps_word version; /* pushes: a rule's `step` */
     uint8_t pad2[56];
 
-    /* 256: written with the table's lock held: a change is made in the set that nobody reads, and then counted */
-    fps_word hyper_changes; /* modulo 2: which set is read */
-    fps_word hyper[2][FPS_MAX_HYPER];
-    uint8_t pad3[FPS_PAGE - 256 - 8 - 2 * 8 * FPS_MAX_HYPER];
+    /* 256: changed with the table's lock held */
+    fps_hyper hyper;
+    uint8_t pad3[FPS_PAGE - 256 - sizeof(fps_hyper)];
 } fps_control;
 
 static_assert(offsetof(fps_layout, total_bytes) == 16, "layout");
@@ -370,11 +376,13 @@ static_assert(offsetof(fps_layout, checksum) == 232 && sizeof(fps_layout) == 240
 static_assert(offsetof(fps_header, owner_life) == 256, "header");
 static_assert(offsetof(fps_header, version) == 320, "header");
 static_assert(offsetof(fps_header, recovered_locks) == 384 && offsetof(fps_header, hyper) == 448, "header");
-static_assert(offsetof(fps_header, updates) == 2496 && sizeof(fps_header) <= FPS_PAGE, "header");
+static_assert(offsetof(fps_header, updates) == 5568 && sizeof(fps_header) <= FPS_HEADER_BYTES, "header");
+static_assert(offsetof(fps_hyper, sets) == 64 && sizeof(fps_hyper) == 320, "hyper-parameters");
 static_assert(offsetof(fps_seat, begun_seq) == 64 && offsetof(fps_seat, meters) == 128, "seat");
 static_assert(sizeof(fps_seat) == 256, "seat");
 static_assert(sizeof(fps_table_layout) == 232 && offsetof(fps_table_layout, checksum) == 224, "table");
 static_assert(offsetof(fps_control, index) == 64 && offsetof(fps_control, version) == 192, "control");
+static_assert(offsetof(fps_control, hyper) == 256, "control");
 static_assert(sizeof(fps_control) == FPS_PAGE, "control");
 static_assert(FPS_MAX_SESSIONS < 0xfffu, "a seat fits a row's word");
 static_assert(offsetof(fps_stripe, sequence) == 64 && sizeof(fps_stripe) == 128, "stripe");

@@ -7,7 +7,10 @@
 #include <stddef.h>
 #include <unistd.h>
 
-#include "lock.h"
+#define LIVES 2000u
+#define SESSIONS 1900u
+
+static const uint32_t most[] = {[FPS_LIFE_SESSION] = SESSIONS, [FPS_LIFE_MEMBER] = LIVES, [FPS_LIFE_ARENA] = LIVES};
 
 /* `turn` lets one caller in at a time; `guard` protects the mailbox between that caller and the thread. */
 static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
@@ -24,11 +27,17 @@ static struct {
 static fps_word32 thread_id; /* of the life thread; 0: there is none */
 static _Atomic uint32_t generation;
 
+static int try(pthread_mutex_t *life)
+{
+    const int error = pthread_mutex_trylock(life);
+    if (error != EOWNERDEAD) return error;
+    return pthread_mutex_consistent(life);
+}
+
 static int take(pthread_mutex_t *life)
 {
-    int error = pthread_mutex_trylock(life);
-    if (error == EOWNERDEAD) pthread_mutex_consistent(life);
-    if (error == 0 || error == EOWNERDEAD) mailbox.held++;
+    const int error = try(life);
+    if (error == 0) mailbox.held++;
     return error;
 }
 
@@ -100,12 +109,12 @@ static int start(void)
     return 0;
 }
 
-static int ask(pthread_mutex_t *life, bool takes, uint32_t most)
+static int ask(pthread_mutex_t *life, bool takes, uint32_t limit)
 {
     pthread_mutex_lock(&turn);
     pthread_mutex_lock(&guard);
     int error = mailbox.running ? 0 : start();
-    if (!error && takes && mailbox.held >= most) error = ENOLCK;
+    if (!error && takes && mailbox.held >= limit) error = ENOLCK;
     if (!error) {
         mailbox.life = life;
         mailbox.takes = takes;
@@ -118,13 +127,26 @@ static int ask(pthread_mutex_t *life, bool takes, uint32_t most)
     return error;
 }
 
-int fps_life_take(pthread_mutex_t *life, uint32_t most) { return ask(life, true, most); }
+int fps_life_init(pthread_mutex_t *life) { return fps_lock_init(life); }
 
-int fps_life_give(pthread_mutex_t *life) { return fps_life_holds(life) ? ask(life, false, 0) : EPERM; }
+fps_status fps_life_take(pthread_mutex_t *life, fps_life_kind kind)
+{
+    const int error = ask(life, true, most[kind]);
+    if (error == 0) return FPS_OK;
+    if (error == EBUSY) return FPS_BUSY;
+    errno = error;
+    return error == ENOLCK && kind == FPS_LIFE_SESSION ? FPS_PROCESS_FULL : FPS_SYSTEM;
+}
+
+bool fps_life_give(pthread_mutex_t *life) { return fps_life_holds(life) && ask(life, false, 0) == 0; }
+
+bool fps_life_block(pthread_mutex_t *life) { return fps_life_ended(life) && try(life) == 0; }
+
+void fps_life_unblock(pthread_mutex_t *life) { pthread_mutex_unlock(life); }
 
 bool fps_life_holds(const pthread_mutex_t *life)
 {
-    const uint32_t holder = fps_lock_holder(life);
+    const uint32_t holder = fps_life_holder(life);
     return holder != 0 && holder == fps_load32_relaxed(&thread_id);
 }
 

@@ -1,53 +1,18 @@
-/* A robust lock between processes: the kernel hands it over when its holder dies. Waiting is adaptive: spin while
- * the holder is likely to be running, then sleep. */
+/* Taking a robust lock, and waiting for it. */
 #ifndef FPS_LOCK_H
 #define FPS_LOCK_H
 
 #include <pthread.h>
 #include <stdbool.h>
-#include <stdint.h>
 
-#include "layout.h"
+#include "robust.h"
 #include "status.h"
-
-#define FPS_NO_WAIT 0
-#define FPS_NEVER INT64_MAX
-
-/* How to wait at first, before sleeping until the lock is handed over. */
-typedef enum fps_manner {
-    FPS_WAIT_SHORT = 0, /* spin for a moment: the holder may be about to leave, or may need this core */
-    FPS_WAIT_BEHIND,    /* spin for longer: the holder walks the stripes in front of us, on another core */
-    FPS_WAIT_AWAY /* nap now and then: what the lock protects fits a cache, and is best left to one core for a while */
-} fps_manner;
-
-/* How long to wait, who may call it off, and what waiting cost. */
-typedef struct fps_wait {
-    int64_t deadline_ns;             /* CLOCK_MONOTONIC; FPS_NO_WAIT: do not wait; FPS_NEVER: no deadline */
-    int (*interrupted)(void *state); /* asked every 50 ms of sleep; nonzero ends the wait; may be NULL */
-    void *state;
-    fps_meters *meters;       /* where waits are counted; may be NULL */
-    const fps_header *header; /* of the arena that the lock is in: asked as often whether it still is; may be NULL */
-    fps_manner manner;
-} fps_wait;
-
-int64_t fps_now_ns(void);
-
-/* 0 or an errno. */
-int fps_lock_init(pthread_mutex_t *lock);
-
-/* FPS_OK, FPS_CLOSED or FPS_OWNER_DIED. Two loads. */
-fps_status fps_header_state(const fps_header *header);
+#include "wait.h"
 
 /* FPS_OK; FPS_BUSY, FPS_TIMEOUT, FPS_INTERRUPTED or the header's state without the lock; `*abandoned` tells that the
  * last holder died: the caller repairs what the lock protects and then calls fps_lock_repaired, before it unlocks. */
 fps_status fps_lock_acquire(pthread_mutex_t *lock, const fps_wait *wait, bool *abandoned);
 void fps_lock_repaired(pthread_mutex_t *lock);
 void fps_lock_release(pthread_mutex_t *lock);
-
-/* The thread that holds the lock now, 0 when it is free or its holder died: for messages only. */
-uint32_t fps_lock_holder(const pthread_mutex_t *lock);
-
-/* Has the holder died since it took the lock? One load. */
-bool fps_lock_abandoned(const pthread_mutex_t *lock);
 
 #endif

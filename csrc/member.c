@@ -1,7 +1,6 @@
 #define _GNU_SOURCE
 #include "member.h"
 
-#include <errno.h>
 #include <linux/futex.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -9,9 +8,7 @@
 
 #include "life.h"
 
-#define SPIN_NS 20000 /* two workers that take turns hand over within the time of a small operation */
 #define LEAVE_NS (INT64_C(10) * 1000000) /* not for others' sake: they see that it has left */
-#define SLICE_NS (INT64_C(10) * 1000000) /* how often a sleeper looks after the others */
 
 fps_roster fps_board_roster(const fps_arena *arena)
 {
@@ -69,7 +66,7 @@ static bool is_gone(const fps_roster *r, const fps_member *m, int64_t now)
 {
     if (has_left(m)) return true;
     bool away = fps_load32_relaxed(&m->state) == FPS_MEMBER_AWAY;
-    if (away ? (int64_t)fps_load_relaxed(&m->lease_ns) < now : fps_lock_holder(&m->life) == 0) return true;
+    if (away ? (int64_t)fps_load_relaxed(&m->lease_ns) < now : fps_life_ended(&m->life)) return true;
     if (r->policy.straggler_ns == 0 || !blocks(r, m)) return false;
     uint64_t heard = fps_load_relaxed(&m->heard_ns), progressed = fps_load_relaxed(&r->board->progressed_ns);
     return now - (int64_t)(heard > progressed ? heard : progressed) > r->policy.straggler_ns;
@@ -113,7 +110,7 @@ static void heard(fps_member *m, const fps_worker *worker)
 static bool take_rank(const fps_roster *r, fps_worker *w, uint32_t rank)
 {
     fps_member *m = &r->members[rank];
-    if (fps_member_lives(m) || (w->lease_ns > 0 && fps_lock_holder(&m->life) != 0)) return false;
+    if (fps_member_lives(m) || (w->lease_ns > 0 && !fps_life_ended(&m->life))) return false;
     fps_count(&m->generation, 1);
     fps_store32_relaxed(&m->pid, (uint32_t)getpid());
     w->rank = rank;
@@ -128,13 +125,9 @@ static fps_status try_rank(const fps_roster *r, fps_worker *w, uint32_t rank, co
 {
     fps_member *m = &r->members[rank];
     if (fps_member_lives(m)) return FPS_FULL;
-    const int error = w->lease_ns == 0 ? fps_life_take(&m->life, FPS_LIVES) : 0;
-    if (error == EBUSY) return FPS_FULL;
-    if (error != 0 && error != EOWNERDEAD) {
-        errno = error;
-        return FPS_SYSTEM;
-    }
-    fps_status status = enter_board(w->arena, r, wait);
+    fps_status status = w->lease_ns == 0 ? fps_life_take(&m->life, FPS_LIFE_MEMBER) : FPS_OK;
+    if (status != FPS_OK) return status == FPS_BUSY ? FPS_FULL : status;
+    status = enter_board(w->arena, r, wait);
     if (status == FPS_OK) {
         bool taken = take_rank(r, w, rank), grew = false;
         if (taken) grew = fps_clock_enter(r, rank, w->lease_ns == 0 ? FPS_MEMBER_HERE : FPS_MEMBER_AWAY);
@@ -262,39 +255,24 @@ fps_status fps_worker_renew(fps_worker *w, const fps_wait *wait)
     return FPS_OK;
 }
 
-/* Sleeps until the bell rings or a slice is over. The count and the second look at progress are in one order with the
+/* Sleeps until the bell rings, or until then. The count and the second look at progress are in one order with the
  * ringer's: either it sees the sleeper, or the sleeper sees the progress. */
 static void sleep_once(fps_board *board, uint64_t needs, int64_t until)
 {
     uint32_t heard_last = atomic_load_explicit(&board->bell, memory_order_seq_cst); /* SYNC bell */
-    int64_t left = until - fps_now_ns();
-    if (left > SLICE_NS) left = SLICE_NS;
-    if (left <= 0) return;
     atomic_fetch_add_explicit(&board->sleepers, 1, memory_order_seq_cst);
     if (atomic_load_explicit(&board->progress, memory_order_seq_cst) < needs) {
-        struct timespec t = {.tv_sec = 0, .tv_nsec = left};
-        syscall(SYS_futex, &board->bell, FUTEX_WAIT, heard_last, &t, NULL, 0);
+        const struct timespec t = {.tv_sec = until / 1000000000, .tv_nsec = until % 1000000000};
+        syscall(SYS_futex, &board->bell, FUTEX_WAIT_BITSET, heard_last, &t, NULL, FUTEX_BITSET_MATCH_ANY);
     }
     atomic_fetch_sub_explicit(&board->sleepers, 1, memory_order_seq_cst);
-}
-
-static bool spin(const fps_board *board, uint64_t needs)
-{
-    int64_t until = fps_now_ns() + SPIN_NS;
-    do {
-        for (int i = 0; i < 16; i++) {
-            if (fps_load_acquire(&board->progress) >= needs) return true; /* SYNC progress */
-            fps_pause();
-        }
-    } while (fps_now_ns() < until);
-    return false;
 }
 
 fps_status fps_worker_begin(fps_worker *w, const fps_wait *wait, uint64_t *clock, uint64_t *progress)
 {
     const fps_roster *r = &w->roster;
     fps_member *self = &r->members[w->rank];
-    for (bool spun = false;; spun = true) {
+    for (fps_waiting waiting = fps_waiting_for(FPS_WAIT_CLOCK, wait, w->arena->header);;) {
         fps_status status = fps_arena_state(w->arena);
         if (status != FPS_OK) return status;
         if (!is_mine(w) || !fps_member_lives(self)) return FPS_PUT_OUT;
@@ -305,14 +283,15 @@ fps_status fps_worker_begin(fps_worker *w, const fps_wait *wait, uint64_t *clock
             heard(self, w);
             return FPS_OK;
         }
-        if (!spun && spin(r->board, needs)) continue;
-        status = enter_board(w->arena, r, wait);
+        if (fps_waiting_has_spun(&waiting)) { /* before it sleeps, or gives up, it looks after the others */
+            status = enter_board(w->arena, r, wait);
+            if (status != FPS_OK) return status;
+            bool grew = sweep(r, self);
+            leave_board(r, grew);
+            if (grew) continue;
+        }
+        status = fps_waiting_step(&waiting);
         if (status != FPS_OK) return status;
-        bool grew = sweep(r, self);
-        leave_board(r, grew);
-        if (grew) continue;
-        if (fps_now_ns() >= wait->deadline_ns) return FPS_TIMEOUT;
-        if (wait->interrupted && wait->interrupted(wait->state)) return FPS_INTERRUPTED;
-        sleep_once(r->board, needs, wait->deadline_ns);
+        if (waiting.until_ns != 0) sleep_once(r->board, needs, waiting.until_ns);
     }
 }

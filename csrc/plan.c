@@ -111,13 +111,13 @@ fps_status fps_arena_plan(const fps_arena_spec *spec, fps_layout *out, fps_table
         .stripe_bytes = stripe_bytes,
         .mutex_bytes = sizeof(pthread_mutex_t),
         .block_bytes = choose_block_bytes(spec->params_bytes, spec->n_slots),
-        .sessions_offset = FPS_PAGE,
+        .sessions_offset = FPS_HEADER_BYTES,
         .params_bytes = spec->params_bytes,
         .n_slots = spec->n_slots,
         .isolation = spec->isolation,
         .n_tables = spec->n_tables,
     };
-    uint64_t controls_offset = fps_page_up(FPS_PAGE + out->n_tables * sizeof(fps_table_layout));
+    uint64_t controls_offset = fps_page_up(FPS_HEADER_BYTES + out->n_tables * sizeof(fps_table_layout));
     if (out->n_tables > 0) out->sessions_offset = controls_offset + out->n_tables * (uint64_t)FPS_PAGE;
     memcpy(out->arena_id, spec->arena_id, sizeof out->arena_id);
     bool cached = spec->n_slots == 0 || spec->params_bytes * (2 + spec->n_slots) < CACHED_BYTES;
@@ -195,8 +195,8 @@ fps_status fps_layout_parse(const void *bytes, size_t available, uint64_t file_b
     memcpy(spec.arena_id, found.arena_id, sizeof spec.arena_id);
     if (found.n_tables > FPS_MAX_TABLES) return FPS_BAD_HEADER;
     size_t tables_bytes = found.n_tables * sizeof *tables;
-    if (tables_bytes > 0 && available < FPS_PAGE + tables_bytes) return FPS_BAD_HEADER;
-    if (tables_bytes > 0) memcpy(tables, (const uint8_t *)bytes + FPS_PAGE, tables_bytes);
+    if (tables_bytes > 0 && available < FPS_HEADER_BYTES + tables_bytes) return FPS_BAD_HEADER;
+    if (tables_bytes > 0) memcpy(tables, (const uint8_t *)bytes + FPS_HEADER_BYTES, tables_bytes);
     if (found.stripe_bytes == 0 || fps_arena_plan(&spec, &expected, planned) != FPS_OK) return FPS_BAD_HEADER;
     if (memcmp(&found, &expected, sizeof found) != 0) return FPS_BAD_HEADER;
     if (memcmp(tables, planned, tables_bytes) != 0) return FPS_BAD_HEADER;

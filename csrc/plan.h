@@ -37,7 +37,7 @@ typedef struct fps_table {
 } fps_table;
 
 /* The beginning of an arena, as far as it says what it is. */
-#define FPS_HEAD_BYTES (FPS_PAGE + FPS_MAX_TABLES * sizeof(fps_table_layout))
+#define FPS_HEAD_BYTES (FPS_HEADER_BYTES + FPS_MAX_TABLES * sizeof(fps_table_layout))
 
 /* The places of everything in an arena for `spec`, and of its tables. */
 fps_status fps_arena_plan(const fps_arena_spec *spec, fps_layout *out, fps_table_layout *tables);

@@ -1,19 +1,13 @@
-#define _GNU_SOURCE
 #include "rounds.h"
 
 #include <math.h>
 #include <stdbool.h>
 #include <string.h>
-#include <time.h>
 
 #include "copy.h"
 #include "session.h"
 #include "stripe.h"
 #include "version.h"
-
-#define SPIN_NS 20000 /* a small shard is done in this time */
-#define NAP_NS 50000  /* between looks whether it is our turn, and for a version that nobody holds */
-#define ASK_NS (50 * INT64_C(1000000))
 
 /* What stays the same while a round is applied to one shard. */
 typedef struct update {
@@ -81,8 +75,6 @@ static void write_update(const update *u)
         fps_copy(fps_arena_version(u->arena, u->to, k), fps_arena_version(u->arena, u->from, k), l->params_bytes);
 }
 
-static void nap(void) { clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = NAP_NS}, NULL); }
-
 /* Another one's turn, as seen by somebody who waits for it. It is the same one for as long as nothing comes of it. */
 typedef struct turn {
     uint32_t owner;
@@ -90,7 +82,7 @@ typedef struct turn {
     int64_t since_ns;
 } turn;
 
-static bool try_turn(const fps_arena *arena, uint32_t seat, turn *seen, int64_t now)
+static bool try_turn(const fps_arena *arena, uint32_t seat, turn *seen)
 {
     fps_word32 *word = &arena->header->turn;
     uint32_t owner = fps_load32_relaxed(word); /* look before trying: a failed exchange takes the line away */
@@ -99,6 +91,7 @@ static bool try_turn(const fps_arena *arena, uint32_t seat, turn *seen, int64_t 
         return true;
     if (owner == 0) return false;
     uint64_t current = fps_load_relaxed(&arena->header->current);
+    const int64_t now = fps_now_ns();
     if (owner != seen->owner || current != seen->current) *seen = (turn){owner, current, now};
     int64_t patience_ns = arena->layout.policy.straggler_ns;
     bool gone = owner > arena->layout.n_sessions || fps_session_is_over(arena, owner - 1);
@@ -111,28 +104,14 @@ static fps_status take_turn(const fps_session *session, uint64_t round, const fp
 {
     const fps_arena *arena = session->arena;
     turn seen = {0};
-    int64_t start = fps_now_ns(), now = start, asked = start;
+    fps_waiting w = fps_waiting_for(FPS_WAIT_TURN, wait, arena->header);
     fps_status status = FPS_OK;
-    for (;; now = fps_now_ns()) {
-        *ours = try_turn(arena, session->index + 1, &seen, now);
+    while (status == FPS_OK) {
+        *ours = try_turn(arena, session->index + 1, &seen);
         if (*ours || fps_version_has_reached(arena, round)) break;
-        if (wait->deadline_ns == FPS_NO_WAIT) return FPS_BUSY;
-        status = now >= wait->deadline_ns ? FPS_TIMEOUT : fps_arena_state(arena);
-        if (status == FPS_OK && now - asked > ASK_NS) {
-            asked = now;
-            if (wait->interrupted && wait->interrupted(wait->state)) status = FPS_INTERRUPTED;
-        }
-        if (status != FPS_OK) break;
-        if (now - start < SPIN_NS)
-            fps_pause();
-        else
-            nap();
+        status = fps_waiting_step(&w);
     }
-    if (now > start && wait->meters) {
-        fps_count(&wait->meters->lock_waits, 1);
-        fps_count(&wait->meters->lock_sleeps, now - start >= SPIN_NS);
-        fps_count(&wait->meters->lock_wait_ns, (uint64_t)(now - start));
-    }
+    fps_waiting_count(&w, status);
     return status;
 }
 
@@ -211,7 +190,7 @@ static fps_status change(fps_call *call, fps_part *part, const fps_decision *dec
 {
     const fps_session *session = part->session;
     const uint64_t round = decision ? decision->round : UINT64_MAX;
-    for (;;) {
+    for (fps_waiting waiting = fps_waiting_for(FPS_WAIT_VERSION, wait, session->arena->header);;) {
         bool ours, configuring = false;
         fps_status status = fps_arena_state(session->arena);
         if (status == FPS_OK) status = take_turn(session, round, wait, &ours);
@@ -227,9 +206,8 @@ static fps_status change(fps_call *call, fps_part *part, const fps_decision *dec
         }
         if (wait->deadline_ns == FPS_NO_WAIT || (status != FPS_BUSY && status != FPS_HELD)) return status;
         if (status == FPS_BUSY) continue; /* somebody passed us */
-        if (fps_now_ns() >= wait->deadline_ns) return FPS_HELD;
-        if (wait->interrupted && wait->interrupted(wait->state)) return FPS_INTERRUPTED;
-        nap();
+        status = fps_waiting_step(&waiting);
+        if (status != FPS_OK) return status == FPS_TIMEOUT ? FPS_HELD : status;
     }
 }
 

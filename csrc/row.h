@@ -90,10 +90,8 @@ fps_row_read(const fps_table *t, uint32_t row, uint64_t key, uint8_t *to, uint32
 /* The table in which the session of a seat holds a row now; NULL: it holds none. */
 const fps_table *fps_row_written(const fps_arena *arena, uint32_t seat);
 
-/* What to do when a row is busy: spin, then sleep; repairs it when its writer died. FPS_OK: try again. `*tries` counts,
- * from 0. */
-fps_status fps_row_wait(const fps_arena *arena, const fps_table *t, uint32_t row, const fps_wait *wait,
-                        uint32_t *tries);
+/* A step of a wait (FPS_WAIT_ROW) for a row that is busy; repairs it when its writer died. */
+fps_status fps_row_wait(const fps_arena *arena, const fps_table *t, uint32_t row, fps_waiting *w);
 
 /* Reads it until that succeeds: FPS_ALREADY when the row is not the key's. */
 fps_status fps_row_read_surely(const fps_arena *arena, const fps_table *t, uint32_t row, uint64_t key, uint8_t *to,

@@ -26,7 +26,7 @@ static fps_status scan_row(const fps_arena *arena, const fps_table *t, uint32_t 
     uint8_t *at = fps_row_at(t, row);
     bool whole = false; /* a key, and who asked for it, can be read while the row is written */
     for (uint32_t k = 0; k <= t->layout.n_slots; k++) whole |= streams[k] != NULL;
-    for (uint32_t tries = 0;;) {
+    for (fps_waiting w = fps_waiting_for(FPS_WAIT_ROW, wait, arena->header);;) {
         const uint64_t before = fps_load_acquire(fps_row_word(at)); /* SYNC row-sequence */
         if ((before & FPS_ROW_FREE) != 0) return FPS_ALREADY;
         fps_read got = whole && FPS_ROW_WRITER(before) != 0 ? FPS_READ_BUSY : FPS_READ_DONE;
@@ -43,7 +43,7 @@ static fps_status scan_row(const fps_arena *arena, const fps_table *t, uint32_t 
         const uint64_t behind = fps_load_relaxed(fps_row_word(at)); /* SYNC row-sequence */
         if (!whole && (behind & FPS_ROW_FREE) == 0 && fps_load_relaxed(fps_row_key(at)) == keys[n]) return FPS_OK;
         if (whole && got == FPS_READ_DONE && behind == before) return FPS_OK;
-        fps_status status = fps_row_wait(arena, t, row, wait, &tries);
+        fps_status status = fps_row_wait(arena, t, row, &w);
         if (status != FPS_OK) return status;
     }
 }

@@ -1,9 +1,7 @@
 #define _GNU_SOURCE
 #include "session.h"
 
-#include <errno.h>
 #include <stdbool.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "life.h"
@@ -11,14 +9,10 @@
 #include "row.h"
 #include "stripe.h"
 
-#define SESSIONS_A_PROCESS 1900u /* what it may hold besides are arenas and ranks */
-#define NAP_NS 500000
-#define ASK_NS (50 * INT64_C(1000000))
-
 /* Nobody has the seat, though it is not free: its owner died. */
 static bool is_deserted(const fps_seat *seat)
 {
-    return fps_load32_relaxed(&seat->state) == FPS_SEAT_LIVE && fps_lock_holder(&seat->life) == 0;
+    return fps_load32_relaxed(&seat->state) == FPS_SEAT_LIVE && fps_life_ended(&seat->life);
 }
 
 /* A stripe that the seat's owner marked as its own; n_stripes when there is none. */
@@ -60,14 +54,8 @@ static fps_status claim(const fps_arena *arena, uint32_t index, bool free)
 {
     fps_seat *seat = &arena->seats[index];
     fps_status status = free ? FPS_OK : repair_all(arena, index);
+    if (status == FPS_OK) status = fps_life_take(&seat->life, FPS_LIFE_SESSION);
     if (status != FPS_OK) return status;
-    const int error = fps_life_take(&seat->life, SESSIONS_A_PROCESS);
-    if (error == EBUSY) return FPS_BUSY;
-    if (error == ENOLCK) return FPS_PROCESS_FULL;
-    if (error != 0 && error != EOWNERDEAD) {
-        errno = error;
-        return FPS_SYSTEM;
-    }
     const bool freed = fps_load32_relaxed(&seat->state) == FPS_SEAT_FREE;
     if (freed == free && (freed || is_repaired(arena, index))) return FPS_OK;
     fps_life_give(&seat->life); /* somebody had it meanwhile */
@@ -103,28 +91,14 @@ static fps_status claim_any(const fps_arena *arena, uint32_t *index)
     return all;
 }
 
-/* Between two tries; FPS_OK: try again. */
-static fps_status nap(const fps_arena *arena, const fps_wait *wait, int64_t *asked)
-{
-    const int64_t now = fps_now_ns();
-    if (wait->deadline_ns == FPS_NO_WAIT) return FPS_BUSY;
-    if (now >= wait->deadline_ns) return FPS_TIMEOUT;
-    if (now - *asked > ASK_NS) {
-        *asked = now;
-        if (wait->interrupted && wait->interrupted(wait->state)) return FPS_INTERRUPTED;
-    }
-    clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = NAP_NS}, NULL);
-    return fps_arena_state(arena);
-}
-
 fps_status fps_session_open(const fps_arena *arena, const fps_wait *wait, fps_session *out)
 {
-    for (int64_t asked = fps_now_ns();;) {
+    for (fps_waiting w = fps_waiting_for(FPS_WAIT_SEAT, wait, arena->header);;) {
         uint32_t index;
         fps_status status = claim_any(arena, &index);
         if (status == FPS_OK) settle_in(arena, index, out);
         if (status != FPS_BUSY) return status;
-        status = nap(arena, wait, &asked);
+        status = fps_waiting_step(&w);
         if (status != FPS_OK) return status;
     }
 }
@@ -132,12 +106,12 @@ fps_status fps_session_open(const fps_arena *arena, const fps_wait *wait, fps_se
 /* The record stays: the retry goes on from it. */
 fps_status fps_session_adopt(const fps_arena *arena, uint32_t index, const fps_wait *wait, fps_session *out)
 {
-    for (int64_t asked = fps_now_ns();;) {
+    for (fps_waiting w = fps_waiting_for(FPS_WAIT_SEAT, wait, arena->header);;) {
         if (index >= arena->layout.n_sessions || !is_deserted(&arena->seats[index])) return FPS_NOT_ABANDONED;
         fps_status status = claim(arena, index, false);
         if (status == FPS_OK) settle_in(arena, index, out);
         if (status != FPS_BUSY) return status;
-        status = nap(arena, wait, &asked);
+        status = fps_waiting_step(&w);
         if (status != FPS_OK) return status;
     }
 }
@@ -156,7 +130,7 @@ uint32_t fps_session_blocker(const fps_arena *arena)
     for (uint32_t i = 0; i < arena->layout.n_sessions; i++) {
         const fps_seat *seat = &arena->seats[i];
         const bool free = fps_load32_relaxed(&seat->state) == FPS_SEAT_FREE;
-        if (free && fps_lock_holder(&seat->life) != 0) return fps_lock_holder(&seat->life); /* it comes, or goes */
+        if (free && !fps_life_ended(&seat->life)) return fps_life_holder(&seat->life); /* it comes, or goes */
         if (!is_deserted(seat)) continue;
         const uint32_t stripe = next_marked(arena, i, 0);
         const fps_table *t = fps_row_written(arena, i);

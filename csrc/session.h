@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "arena.h"
+#include "life.h"
 #include "lock.h"
 #include "status.h"
 
@@ -13,7 +14,7 @@
 static inline bool fps_session_is_over(const fps_arena *arena, uint32_t index)
 {
     const fps_seat *seat = &arena->seats[index];
-    return fps_load32_relaxed(&seat->state) != FPS_SEAT_LIVE || fps_lock_abandoned(&seat->life);
+    return fps_load32_relaxed(&seat->state) != FPS_SEAT_LIVE || fps_life_ended(&seat->life);
 }
 
 /* Takes a free seat, or one whose owner died, after repairing what that owner left. FPS_FULL at once when live

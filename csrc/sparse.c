@@ -243,7 +243,7 @@ static fps_status take_row(walk *w, uint32_t u, uint64_t *word)
 {
     fps_batch *batch = w->part->batch;
     const uint64_t key = batch->keys[u];
-    for (uint32_t tries = 0;;) {
+    for (fps_waiting waiting = fps_waiting_for(FPS_WAIT_ROW, &w->wait, w->arena->header);;) {
         fps_status status = FPS_OK;
         if (batch->rows[u] == FPS_NO_ROW) /* it was removed since it was found */
             status =
@@ -255,7 +255,7 @@ static fps_status take_row(walk *w, uint32_t u, uint64_t *word)
             batch->rows[u] = fps_rowset_search(w->t, key, batch->hashes[u]);
             continue;
         }
-        if (status == FPS_BUSY) status = fps_row_wait(w->arena, w->t, batch->rows[u], &w->wait, &tries);
+        if (status == FPS_BUSY) status = fps_row_wait(w->arena, w->t, batch->rows[u], &waiting);
         if (status != FPS_OK) return status;
     }
 }

@@ -19,8 +19,8 @@
  *                     values, or a later state.
  *   index-swap        Whoever sees a new index sees all that is in it. Whoever did not find a key, and sees the same
  *                     index behind its search as before it, searched an index that was whole.
- *   hyper             Whoever counts as many changes of a table's hyper-parameters behind its copy as before it read
- *                     one set of them, whole.
+ *   hyper             Whoever counts as many changes of a rule's hyper-parameters behind its copy as before it read one
+ *                     set of them, whole.
  *   death             Whoever sees that a lock's holder died sees all that it did. (The other end is the kernel's.)
  *   repaired          Whoever finds a dead session's mark gone from a stripe or a row sees what was repaired there, and
  *                     writes its redo block and its record behind the last read of them. What the dead did itself is

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "hash.h"
+#include "hyper.h"
 #include "index.h"
 #include "initial.h"
 #include "row.h"
@@ -174,7 +175,8 @@ fps_status fps_table_remove(const fps_session *session, const fps_table *t, cons
                             uint32_t since, uint8_t *const *values, uint8_t *removed, uint32_t *done,
                             const fps_wait *wait)
 {
-    for (uint32_t tries = 0;;) {
+    const fps_header *header = session->arena->header;
+    for (fps_waiting w = fps_waiting_for(FPS_WAIT_ROW, wait, header);;) {
         const uint32_t before = *done;
         uint32_t row = FPS_NO_ROW;
         fps_status status = fps_rowset_enter(session->arena, t, wait);
@@ -183,25 +185,13 @@ fps_status fps_table_remove(const fps_session *session, const fps_table *t, cons
         if (status == FPS_OK) status = remove_some(session, t, keys, n, since, values, removed, done, &row);
         fps_rowset_leave(t);
         if (status != FPS_BUSY) return status;
-        if (*done != before) tries = 0;
-        status = fps_row_wait(session->arena, t, row, wait, &tries);
+        if (*done != before) w = fps_waiting_for(FPS_WAIT_ROW, wait, header);
+        status = fps_row_wait(session->arena, t, row, &w);
         if (status != FPS_OK) return status;
     }
 }
 
-/* One set of them, whole. It waits for nobody: another set is read while somebody makes the next one. */
-void fps_table_hyper(const fps_table *t, double *values)
-{
-    for (;;) {
-        const uint64_t changes = fps_load_acquire(&t->control->hyper_changes); /* SYNC hyper */
-        for (uint32_t i = 0; i < FPS_MAX_HYPER; i++) {
-            const uint64_t bits = fps_load_relaxed(&t->control->hyper[changes & 1][i]);
-            memcpy(&values[i], &bits, sizeof bits);
-        }
-        atomic_thread_fence(memory_order_acquire);
-        if (fps_load_relaxed(&t->control->hyper_changes) == changes) return; /* SYNC hyper */
-    }
-}
+void fps_table_hyper(const fps_table *t, double *values) { fps_hyper_read(&t->control->hyper, values); }
 
 fps_status fps_table_configure(const fps_arena *arena, const fps_table *t, uint32_t which, const double *values,
                                const fps_wait *wait)
@@ -209,18 +199,7 @@ fps_status fps_table_configure(const fps_arena *arena, const fps_table *t, uint3
     fps_status status = fps_rowset_enter(arena, t, wait);
     if (status != FPS_OK) return status;
     status = fps_arena_state(arena);
-    if (status == FPS_OK) {
-        const uint64_t changes = fps_load_relaxed(&t->control->hyper_changes);
-        const fps_word *from = t->control->hyper[changes & 1];
-        fps_word *to = t->control->hyper[(changes + 1) & 1];
-        atomic_thread_fence(memory_order_release); /* SYNC hyper: who still reads this set finds it changed */
-        for (uint32_t i = 0; i < FPS_MAX_HYPER; i++) {
-            uint64_t bits = fps_load_relaxed(&from[i]);
-            if (which >> i & 1) memcpy(&bits, &values[i], sizeof bits);
-            fps_store_relaxed(&to[i], bits);
-        }
-        fps_store_release(&t->control->hyper_changes, changes + 1); /* SYNC hyper */
-    }
+    if (status == FPS_OK) fps_hyper_change(&t->control->hyper, which, values);
     fps_rowset_leave(t);
     return status;
 }

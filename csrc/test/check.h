@@ -23,6 +23,7 @@
 
 #include "arena.h"
 #include "dense.h"
+#include "life.h"
 #include "lock.h"
 #include "session.h"
 #include "status.h"

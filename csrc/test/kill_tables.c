@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
-#include "life.h"
 #include "step.h"
 #include "tables.h"
 
@@ -332,6 +331,7 @@ static void change_hyper(void *argument)
     for (uint32_t i = 0; i < FPS_MAX_HYPER; i++) values[i] = 2;
     be_stepped();
     CHECK_EQ(fps_table_configure(&s->arena, s->t, UINT32_MAX, values, &wait), FPS_OK);
+    CHECK_EQ(fps_dense_configure(&s->arena, 1, UINT32_MAX, values, &wait), FPS_OK);
 }
 
 static void have_hyper(scene *s)
@@ -341,15 +341,21 @@ static void have_hyper(scene *s)
     have_rows(s);
     for (uint32_t i = 0; i < FPS_MAX_HYPER; i++) values[i] = 1;
     CHECK_EQ(fps_table_configure(&s->arena, s->t, UINT32_MAX, values, &wait), FPS_OK);
+    CHECK_EQ(fps_dense_configure(&s->arena, 1, UINT32_MAX, values, &wait), FPS_OK);
 }
 
 static void check_hyper(scene *s, const float *after)
 {
-    double got[FPS_MAX_HYPER];
+    double table[FPS_MAX_HYPER], shard[FPS_MAX_HYPER];
     check_prefix(s, after, 0, 0, 0);
-    fps_table_hyper(s->t, got);
-    CHECK(got[0] >= 1 && got[0] <= 2);
-    for (uint32_t i = 1; i < FPS_MAX_HYPER; i++) CHECK_FLOAT(got[i], got[0]); /* all of them, or none */
+    fps_table_hyper(s->t, table);
+    fps_dense_hyper(&s->arena, 1, shard);
+    CHECK(table[0] >= 1 && table[0] <= 2);
+    CHECK(shard[0] >= 1 && shard[0] <= table[0]);
+    for (uint32_t i = 1; i < FPS_MAX_HYPER; i++) { /* all of them, or none */
+        CHECK_FLOAT(table[i], table[0]);
+        CHECK_FLOAT(shard[i], shard[0]);
+    }
 }
 
 static void a_death_at_any_instruction_of_a_change_of_hyper_parameters_holds_nobody_up(void)
@@ -494,8 +500,8 @@ static void a_row_of_the_dead_is_repaired_when_their_seat_was_given_back(void)
         commits = committed;
         make_scene(&s, 100);
         have_a_row_of_the_dead(&s);
-        CHECK_EQ(fps_life_take(&s.arena.seats[2].life, FPS_LIVES), EOWNERDEAD);
-        CHECK_EQ(fps_life_give(&s.arena.seats[2].life), 0);
+        CHECK_EQ(fps_life_take(&s.arena.seats[2].life, FPS_LIFE_SESSION), FPS_OK);
+        CHECK(fps_life_give(&s.arena.seats[2].life));
         prepare_rows(&e, &s.witness, 0, &key, 1, ones, NULL);
         e.call.wait = wait_ms(5000);
         CHECK_EQ(run_rows(&e), FPS_OK);

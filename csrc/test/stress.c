@@ -190,6 +190,49 @@ static void check_load_with_slots(uint64_t n, uint64_t stripe_bytes)
 static void slots_of_one_stripe_are_a_whole_number_of_pushes(void) { check_load_with_slots(3000, 16384); }
 static void slots_of_many_stripes_are_a_whole_number_of_pushes(void) { check_load_with_slots(6000, 4096); }
 
+/* Without locks, too, a push has one whole set of hyper-parameters. */
+static int32_t prepare_from_one_set(const double *hyper, double step, double *uniforms)
+{
+    (void)step, (void)uniforms;
+    for (int i = 1; i < (int)FPS_MAX_HYPER; i++) CHECK_FLOAT(hyper[i], hyper[0]);
+    return 0;
+}
+
+static void *push_without_locks(void *argument)
+{
+    slotted_load *l = argument;
+    float *ones = filled(l->load.n, 1);
+    fps_session s = open_session(l->load.arena);
+    whole w;
+    for (long i = 0; i < operations; i++) {
+        prepare(&w, &s, ones, NULL);
+        w.rule.prepare = prepare_from_one_set;
+        w.part.n_spans = 0; /* on elements there are races, as there should be */
+        CHECK_EQ(run(&w), FPS_OK);
+    }
+    fps_session_close(&s);
+    free(ones);
+    return NULL;
+}
+
+static void hogwild_pushes_have_whole_sets_of_hyper_parameters(void)
+{
+    fps_arena arena;
+    fps_arena_spec spec = spec_of(400, 0, N_THREADS);
+    spec.isolation = FPS_ISOLATION_NONE;
+    CHECK_EQ(fps_arena_create(&spec, &arena), FPS_OK);
+    pthread_t threads[N_THREADS], configuring;
+    fps_word32 done = 0;
+    slotted_load l = {.load = {.arena = &arena, .n = 100}, .done = &done};
+    for (uint32_t i = 0; i < N_THREADS; i++) CHECK_EQ(pthread_create(&threads[i], NULL, push_without_locks, &l), 0);
+    CHECK_EQ(pthread_create(&configuring, NULL, configure_until_done, &l), 0);
+    for (uint32_t i = 0; i < N_THREADS; i++) pthread_join(threads[i], NULL);
+    fps_store32_release(&done, 1);
+    pthread_join(configuring, NULL);
+    CHECK_EQ(fps_load_relaxed(&arena.header->version), N_THREADS * operations);
+    drop_arena(&arena);
+}
+
 /* Shards in one call: each is consistent in itself, whichever was busy. */
 typedef struct pair {
     fps_arena *arenas;
@@ -260,6 +303,7 @@ int main(int argc, char **argv)
         TEST(many_stripes_are_a_whole_number_of_pushes),
         TEST(slots_of_one_stripe_are_a_whole_number_of_pushes),
         TEST(slots_of_many_stripes_are_a_whole_number_of_pushes),
+        TEST(hogwild_pushes_have_whole_sets_of_hyper_parameters),
         TEST(two_shards_in_one_call_are_each_a_whole_number_of_pushes),
     };
     if (argc > 1) operations = atol(argv[1]);

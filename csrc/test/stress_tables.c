@@ -285,9 +285,9 @@ static void *repair_and_stay(void *argument)
 {
     heir *h = argument;
     const fps_wait wait = wait_ms(20000);
-    uint32_t tries = 0;
+    fps_waiting w = fps_waiting_for(FPS_WAIT_ROW, &wait, h->arena.header);
     if (h->in_a_row) {
-        while (!is_repaired(h)) CHECK_EQ(fps_row_wait(&h->arena, h->t, 0, &wait, &tries), FPS_OK);
+        while (!is_repaired(h)) CHECK_EQ(fps_row_wait(&h->arena, h->t, 0, &w), FPS_OK);
     } else {
         CHECK_EQ(fps_stripe_enter(&h->arena, 0, &wait), FPS_OK);
         fps_stripe_leave(&h->arena, 0);

@@ -75,7 +75,7 @@ typedef struct clerk {
     uint32_t number;
     fps_session sessions[2];
     float *ones, *values, *out;
-    double hyper[FPS_MAX_HYPER]; /* of its own set, or its own two of a table */
+    double hyper[FPS_MAX_HYPER]; /* of its own rule, or its own two of a table */
     uint64_t begun;
     float n_set;
     uint64_t pushed[N_STRIPES]; /* arrays: pushes that have changed the stripe */
@@ -202,7 +202,7 @@ static void push_array(clerk *c, bool pulls)
     prepare(&w, &c->sessions[0], c->ones, pulls ? c->out : NULL);
     w.rule = rule_of(add_1_f32, 1);
     w.rule.prepare = prepare_from_own_row;
-    w.rule.hyper_set = c->number;
+    w.rule.number = c->number;
     const fps_status status = run_hastily(c, &w);
     const uint32_t behind = stripes_behind(c, &w);
     for (uint32_t s = 0; s < behind; s++) c->pushed[s]++;

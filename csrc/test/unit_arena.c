@@ -99,7 +99,7 @@ static void regions_follow_each_other_at_their_residues(void)
             spec.n_members = n_slots * 17; /* as many as there may be, at most */
             fps_layout l = layout_of(&spec);
             CHECK_EQ(l.total_bytes, fps_arena_bytes(&spec));
-            CHECK_EQ(l.sessions_offset, 4096);
+            CHECK_EQ(l.sessions_offset, 8192);
             CHECK(l.stripes_offset >= l.sessions_offset + l.n_sessions * sizeof(fps_seat));
             CHECK(l.board_offset >= l.stripes_offset + l.n_stripes * sizeof(fps_stripe));
             CHECK(l.redo_offset >= l.board_offset + sizeof(fps_board) + l.n_members * sizeof(fps_member));
@@ -207,8 +207,8 @@ static void the_format_version_is_the_third_word(void)
     uint32_t version;
     memcpy(&version, (const uint8_t *)&layout + 8, sizeof version);
     CHECK_EQ(version, FPS_FORMAT_VERSION);
-    CHECK_EQ(version, 7); /* 1 had one redo block a session and no hyper-parameters, 2 no members, 3 no trays, 4 no
-                             tables, 5 one set of a table's hyper-parameters, 6 two redo records a session */
+    CHECK_EQ(version, 8); /* 1 had one redo block a session and no hyper-parameters, 2 no members, 3 no trays, 4 no
+                             tables, 5 one set of a table's hyper-parameters, 6 one of a shard's, 7 two redo records */
     for (layout.format_version = 1; layout.format_version < FPS_FORMAT_VERSION; layout.format_version++) {
         layout.checksum = fnv1a(&layout, offsetof(fps_layout, checksum));
         CHECK_EQ(parse(&layout), FPS_BAD_VERSION);
@@ -270,9 +270,9 @@ static void a_new_arena_is_zeroed_and_open(void)
     CHECK_EQ(fps_arena_state(&arena), FPS_OK);
     CHECK_EQ(fps_load_relaxed(&arena.header->version), 0);
     CHECK_EQ(fps_load32_relaxed(&arena.header->owner_pid), getpid());
-    for (uint32_t set = 0; set < FPS_MAX_RULES; set++) {
+    for (uint32_t rule = 0; rule < FPS_MAX_RULES; rule++) {
         double values[FPS_MAX_HYPER];
-        fps_dense_hyper(&arena, set, values);
+        fps_dense_hyper(&arena, rule, values);
         for (uint32_t i = 0; i < FPS_MAX_HYPER; i++) CHECK_FLOAT(values[i], 0.0);
     }
     drop_arena(&arena);

@@ -6,34 +6,34 @@
 static pthread_mutex_t *make_lives(size_t n)
 {
     pthread_mutex_t *lives = share(n * sizeof *lives);
-    for (size_t i = 0; i < n; i++) CHECK_EQ(fps_lock_init(&lives[i]), 0);
+    for (size_t i = 0; i < n; i++) CHECK_EQ(fps_life_init(&lives[i]), 0);
     return lives;
 }
 
 static void drop_lives(pthread_mutex_t *lives, size_t n) { munmap(lives, n * sizeof *lives); }
 
-static int take(pthread_mutex_t *life) { return fps_life_take(life, FPS_LIVES); }
+static fps_status take(pthread_mutex_t *life) { return fps_life_take(life, FPS_LIFE_ARENA); }
 
 static void a_life_lock_is_taken_once_and_given_back_once(void)
 {
     pthread_mutex_t *life = make_lives(1);
     CHECK(!fps_life_holds(life));
-    CHECK_EQ(fps_life_give(life), EPERM);
-    CHECK_EQ(take(life), 0);
+    CHECK(!fps_life_give(life));
+    CHECK_EQ(take(life), FPS_OK);
     CHECK(fps_life_holds(life));
-    CHECK_EQ(take(life), EBUSY);
-    CHECK_EQ(fps_life_give(life), 0);
+    CHECK_EQ(take(life), FPS_BUSY);
+    CHECK(fps_life_give(life));
     CHECK(!fps_life_holds(life));
-    CHECK_EQ(fps_lock_holder(life), 0);
-    CHECK_EQ(fps_life_give(life), EPERM);
-    CHECK_EQ(take(life), 0);
-    CHECK_EQ(fps_life_give(life), 0);
+    CHECK(fps_life_ended(life));
+    CHECK(!fps_life_give(life));
+    CHECK_EQ(take(life), FPS_OK);
+    CHECK(fps_life_give(life));
     drop_lives(life, 1);
 }
 
 static void *take_and_end(void *life)
 {
-    CHECK_EQ(take(life), 0);
+    CHECK_EQ(take(life), FPS_OK);
     return NULL;
 }
 
@@ -44,14 +44,14 @@ static void a_life_lock_outlives_the_thread_that_asked_for_it(void)
     CHECK_EQ(pthread_create(&thread, NULL, take_and_end, life), 0);
     pthread_join(thread, NULL);
     CHECK(fps_life_holds(life));
-    CHECK(!fps_lock_abandoned(life));
-    CHECK_EQ(fps_life_give(life), 0);
+    CHECK(!fps_life_died(life));
+    CHECK(fps_life_give(life));
     drop_lives(life, 1);
 }
 
 static void take_and_die(void *life)
 {
-    CHECK_EQ(take(life), 0);
+    CHECK_EQ(take(life), FPS_OK);
     die();
 }
 
@@ -59,29 +59,58 @@ static void a_life_lock_of_the_dead_says_so_once(void)
 {
     pthread_mutex_t *life = make_lives(1);
     expect_killed(start_process(take_and_die, life));
-    CHECK(fps_lock_abandoned(life));
-    CHECK_EQ(take(life), EOWNERDEAD);
-    CHECK(!fps_lock_abandoned(life));
-    CHECK_EQ(fps_life_give(life), 0);
-    CHECK_EQ(take(life), 0);
-    CHECK_EQ(fps_life_give(life), 0);
+    CHECK(fps_life_died(life));
+    CHECK_EQ(take(life), FPS_OK);
+    CHECK(!fps_life_died(life));
+    CHECK(fps_life_give(life));
+    CHECK_EQ(take(life), FPS_OK);
+    CHECK(fps_life_give(life));
     drop_lives(life, 1);
 }
 
+/* Sessions leave room for ranks and arenas; all of them count. */
 static void a_process_holds_no_more_than_it_may(void)
 {
-    pthread_mutex_t *lives = make_lives(4);
-    for (int i = 0; i < 3; i++) CHECK_EQ(fps_life_take(&lives[i], 3), 0);
-    CHECK_EQ(fps_life_take(&lives[3], 3), ENOLCK);
-    CHECK_EQ(fps_life_take(&lives[3], 4), 0);
-    CHECK_EQ(fps_life_give(&lives[0]), 0);
-    CHECK_EQ(fps_life_take(&lives[0], 3), ENOLCK);
-    CHECK_EQ(fps_life_give(&lives[1]), 0);
-    CHECK_EQ(fps_life_take(&lives[0], 3), 0);
-    CHECK_EQ(fps_life_take(&lives[0], 4), EBUSY); /* which counts for nothing */
-    CHECK_EQ(fps_life_take(&lives[1], 4), 0);
-    for (int i = 0; i < 4; i++) CHECK_EQ(fps_life_give(&lives[i]), 0);
-    drop_lives(lives, 4);
+    enum { SESSIONS = 1900, LIVES = 2000 };
+    pthread_mutex_t *lives = make_lives(LIVES + 1);
+    for (int i = 0; i < SESSIONS; i++)
+        CHECK_EQ(fps_life_take(&lives[i], i % 2 ? FPS_LIFE_SESSION : FPS_LIFE_ARENA), FPS_OK);
+    CHECK_EQ(fps_life_take(&lives[SESSIONS], FPS_LIFE_SESSION), FPS_PROCESS_FULL);
+    for (int i = SESSIONS; i < LIVES; i++)
+        CHECK_EQ(fps_life_take(&lives[i], i % 2 ? FPS_LIFE_MEMBER : FPS_LIFE_ARENA), FPS_OK);
+    CHECK_EQ(fps_life_take(&lives[LIVES], FPS_LIFE_SESSION), FPS_PROCESS_FULL);
+    for (fps_life_kind kind = FPS_LIFE_MEMBER; kind <= FPS_LIFE_ARENA; kind++) {
+        errno = 0;
+        CHECK_EQ(fps_life_take(&lives[LIVES], kind), FPS_SYSTEM);
+        CHECK_EQ(errno, ENOLCK);
+    }
+    CHECK(fps_life_give(&lives[0]));
+    CHECK_EQ(take(&lives[1]), FPS_BUSY); /* which counts for nothing */
+    CHECK_EQ(take(&lives[LIVES]), FPS_OK);
+    for (int i = 1; i <= LIVES; i++) CHECK(fps_life_give(&lives[i]));
+    CHECK_EQ(fps_life_take(&lives[0], FPS_LIFE_SESSION), FPS_OK);
+    CHECK(fps_life_give(&lives[0]));
+    drop_lives(lives, LIVES + 1);
+}
+
+static void a_life_that_has_ended_can_be_kept_from_being_taken(void)
+{
+    pthread_mutex_t *lives = make_lives(2);
+    expect_killed(start_process(take_and_die, &lives[0]));
+    for (int i = 0; i < 2; i++) { /* of the dead, and of nobody */
+        CHECK(fps_life_ended(&lives[i]));
+        CHECK(fps_life_block(&lives[i]));
+        CHECK(!fps_life_ended(&lives[i]));
+        CHECK(!fps_life_holds(&lives[i]));
+        CHECK_EQ(take(&lives[i]), FPS_BUSY);
+        fps_life_unblock(&lives[i]);
+        CHECK(fps_life_ended(&lives[i]));
+        CHECK(!fps_life_died(&lives[i]));
+        CHECK_EQ(take(&lives[i]), FPS_OK);
+        CHECK(!fps_life_block(&lives[i]));
+        CHECK(fps_life_give(&lives[i]));
+    }
+    drop_lives(lives, 2);
 }
 
 static void signals_are_left_to_other_threads(void)
@@ -90,8 +119,8 @@ static void signals_are_left_to_other_threads(void)
     char path[64], line[256];
     unsigned long long blocked = 0, some = 1ULL << (SIGINT - 1) | 1ULL << (SIGTERM - 1) | 1ULL << (SIGCHLD - 1);
     sigset_t mine;
-    CHECK_EQ(take(life), 0);
-    snprintf(path, sizeof path, "/proc/self/task/%u/status", fps_lock_holder(life));
+    CHECK_EQ(take(life), FPS_OK);
+    snprintf(path, sizeof path, "/proc/self/task/%u/status", fps_life_holder(life));
     FILE *status = fopen(path, "r");
     CHECK(status != NULL);
     while (fgets(line, sizeof line, status)) sscanf(line, "SigBlk: %llx", &blocked);
@@ -99,7 +128,7 @@ static void signals_are_left_to_other_threads(void)
     CHECK_EQ(blocked & some, some);
     pthread_sigmask(SIG_BLOCK, NULL, &mine);
     CHECK(!sigismember(&mine, SIGINT));
-    CHECK_EQ(fps_life_give(life), 0);
+    CHECK(fps_life_give(life));
     drop_lives(life, 1);
 }
 
@@ -118,23 +147,23 @@ static void check_child(void *argument)
     pthread_mutex_t *lives = argument;
     CHECK_EQ(fps_life_generation(), parents_generation + 1);
     CHECK(!fps_life_holds(&lives[0]));
-    CHECK_EQ(fps_life_give(&lives[0]), EPERM);
-    CHECK_EQ(take(&lives[0]), EBUSY);
-    CHECK_EQ(fps_life_take(&lives[1], 1), 0); /* it holds none yet */
-    CHECK(fps_lock_holder(&lives[1]) != fps_lock_holder(&lives[0]));
-    CHECK_EQ(fps_life_give(&lives[1]), 0);
+    CHECK(!fps_life_give(&lives[0]));
+    CHECK_EQ(take(&lives[0]), FPS_BUSY);
+    CHECK_EQ(take(&lives[1]), FPS_OK);
+    CHECK(fps_life_holder(&lives[1]) != fps_life_holder(&lives[0]));
+    CHECK(fps_life_give(&lives[1]));
     expect_success(start_process(check_grandchild, NULL));
 }
 
 static void a_forked_child_has_a_generation_and_a_life_thread_of_its_own(void)
 {
     pthread_mutex_t *lives = make_lives(2);
-    CHECK_EQ(take(&lives[0]), 0);
+    CHECK_EQ(take(&lives[0]), FPS_OK);
     parents_generation = fps_life_generation();
     for (int i = 0; i < 2; i++) expect_success(start_process(check_child, lives));
     CHECK_EQ(fps_life_generation(), parents_generation);
     CHECK(fps_life_holds(&lives[0]));
-    CHECK_EQ(fps_life_give(&lives[0]), 0);
+    CHECK(fps_life_give(&lives[0]));
     drop_lives(lives, 2);
 }
 
@@ -149,12 +178,12 @@ static void *take_and_give(void *argument)
 {
     struggle *s = argument;
     while (!fps_load32_relaxed(&s->enough)) {
-        const int error = take(s->life);
-        if (error == EBUSY) continue;
-        CHECK_EQ(error, 0);
+        const fps_status status = take(s->life);
+        if (status == FPS_BUSY) continue;
+        CHECK_EQ(status, FPS_OK);
         CHECK_EQ(atomic_fetch_add(&s->inside, 1), 0);
         atomic_fetch_sub(&s->inside, 1);
-        CHECK_EQ(fps_life_give(s->life), 0);
+        CHECK(fps_life_give(s->life));
     }
     return NULL;
 }
@@ -174,8 +203,8 @@ static void threads_never_hold_a_life_lock_at_once(void)
 /* AddressSanitizer's allocator does not survive a fork beside a busy thread: the child hangs in the sanitizer. */
 static void take_another(void *life)
 {
-    CHECK_EQ(take(life), 0);
-    CHECK_EQ(fps_life_give(life), 0);
+    CHECK_EQ(take(life), FPS_OK);
+    CHECK(fps_life_give(life));
 }
 
 static void a_child_forked_in_the_middle_of_a_call_can_take_a_lock(void)
@@ -192,7 +221,7 @@ static void a_child_forked_in_the_middle_of_a_call_can_take_a_lock(void)
 
 static void *take_for_the_first_time(void *life)
 {
-    CHECK_EQ(take(life), 0);
+    CHECK_EQ(take(life), FPS_OK);
     return NULL;
 }
 
@@ -218,7 +247,7 @@ static void fork_during_the_first_call(void *argument)
     }
     expect_success(start_process(take_or_hang, &f->lives[1]));
     pthread_join(thread, NULL);
-    CHECK_EQ(fps_life_give(&f->lives[0]), 0);
+    CHECK(fps_life_give(&f->lives[0]));
 }
 
 static void a_child_forked_during_the_first_call_can_take_a_lock(void)
@@ -236,6 +265,7 @@ int main(void)
         TEST(a_life_lock_outlives_the_thread_that_asked_for_it),
         TEST(a_life_lock_of_the_dead_says_so_once),
         TEST(a_process_holds_no_more_than_it_may),
+        TEST(a_life_that_has_ended_can_be_kept_from_being_taken),
         TEST(signals_are_left_to_other_threads),
         TEST(a_forked_child_has_a_generation_and_a_life_thread_of_its_own),
         TEST(threads_never_hold_a_life_lock_at_once),

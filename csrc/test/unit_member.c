@@ -3,7 +3,6 @@
 #include <sys/syscall.h>
 
 #include "check.h"
-#include "life.h"
 #include "member.h"
 
 #define SECOND (INT64_C(1000) * 1000000)
@@ -141,7 +140,7 @@ static void ranks_are_taken_in_order(void)
         CHECK_EQ(w[i].rank, i);
         CHECK_EQ(state_of(&arena, i), FPS_MEMBER_HERE);
         CHECK_EQ(fps_load32_relaxed(&arena.members[i].pid), getpid());
-        CHECK(fps_lock_holder(&arena.members[i].life) != 0);
+        CHECK(!fps_life_ended(&arena.members[i].life));
     }
     CHECK_EQ(try_join(&arena, FPS_ANY_RANK, &more), FPS_FULL);
     for (uint32_t i = 0; i < 3; i++) fps_worker_leave(&w[i]);
@@ -188,8 +187,8 @@ static void leaving_frees_the_rank(void)
         CHECK(w.arena == NULL);
         fps_worker_leave(&w); /* a second time is harmless */
         CHECK_EQ(state_of(&arena, 0), FPS_MEMBER_FREE);
-        CHECK_EQ(fps_lock_holder(&arena.members[0].life), 0);
-        CHECK(!fps_lock_abandoned(&arena.members[0].life));
+        CHECK(fps_life_ended(&arena.members[0].life));
+        CHECK(!fps_life_died(&arena.members[0].life));
     }
     CHECK_EQ(put_out_of(&arena), 0);
     drop_arena(&arena);
@@ -378,7 +377,7 @@ static void a_killed_member_is_put_out_by_who_waits_for_it(void)
     CHECK_EQ(end_step(&again), FPS_OK);
     CHECK_EQ(begin(&w), FPS_OK);
     fps_worker_leave(&again);
-    CHECK_EQ(fps_lock_holder(&arena.members[0].life), 0);
+    CHECK(fps_life_ended(&arena.members[0].life));
     fps_worker_leave(&w);
     drop_other(&o);
     drop_arena(&arena);
@@ -863,11 +862,11 @@ static void a_forked_child_that_leaves_gives_no_life_lock_of_its_parent_back(voi
     fps_arena arena = make_board(lockstep, 1);
     fps_worker w = join(&arena, 0), more;
     other o = other_of(&arena, 0);
-    uint32_t holder = fps_lock_holder(&arena.members[0].life);
+    uint32_t holder = fps_life_holder(&arena.members[0].life);
     o.worker = &w;
     expect_success(start_process(leave_inherited, &o));
-    CHECK_EQ(fps_lock_holder(&arena.members[0].life), holder);
-    CHECK(!fps_lock_abandoned(&arena.members[0].life));
+    CHECK_EQ(fps_life_holder(&arena.members[0].life), holder);
+    CHECK(!fps_life_died(&arena.members[0].life));
     CHECK_EQ(try_join(&arena, FPS_ANY_RANK, &more), FPS_FULL);
     CHECK_EQ(try_join(&arena, 0, &more), FPS_BUSY);
     fps_worker_leave(&w);
@@ -914,7 +913,7 @@ static void leave_without_the_lock(int64_t lease_ns)
     fps_worker_leave(&a);
     fps_store32_release(&o.shared->go, 1);
     expect_success(pid);
-    CHECK_EQ(fps_lock_holder(&arena.members[0].life), 0);
+    CHECK(fps_life_ended(&arena.members[0].life));
     CHECK_EQ(begin(&b), FPS_OK);
     CHECK_EQ(fps_load_relaxed(&arena.board->put_out), 0);
     CHECK_EQ(fps_load32_relaxed(&arena.members[0].state), FPS_MEMBER_FREE);

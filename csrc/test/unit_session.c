@@ -130,10 +130,10 @@ static void a_forked_child_that_closes_its_parents_session_changes_nothing(void)
     fps_arena arena = make_arena(4096, 4096, 1);
     fps_session s = open_session(&arena), other;
     worker w = {.session = &s};
-    uint32_t holder = fps_lock_holder(&s.seat->life);
+    uint32_t holder = fps_life_holder(&s.seat->life);
     expect_success(start_process(close_inherited, &w));
-    CHECK_EQ(fps_lock_holder(&s.seat->life), holder);
-    CHECK(!fps_lock_abandoned(&s.seat->life));
+    CHECK_EQ(fps_life_holder(&s.seat->life), holder);
+    CHECK(!fps_life_died(&s.seat->life));
     CHECK_EQ(fps_load32_relaxed(&s.seat->state), FPS_SEAT_LIVE);
     CHECK_EQ(try_session(&arena, &other), FPS_FULL);
     fps_session_close(&s);
@@ -196,7 +196,7 @@ static void a_process_that_dies_with_many_sessions_gives_all_of_them_up(void)
     fps_word32 *ready = share(sizeof *ready);
     worker w = {.arena = &arena, .ready = ready, .n_sessions = 1800};
     kill_process(start_worker(&w));
-    for (uint32_t i = 0; i < w.n_sessions; i++) CHECK(fps_lock_abandoned(&arena.seats[i].life));
+    for (uint32_t i = 0; i < w.n_sessions; i++) CHECK(fps_life_died(&arena.seats[i].life));
     munmap(ready, sizeof *ready);
     drop_arena(&arena);
 }
@@ -259,7 +259,7 @@ static void an_open_that_cannot_succeed_ends_at_its_deadline_however_many_died(v
     CHECK_EQ(fps_session_open(&r.arena, &no_wait, &s), FPS_BUSY);
     CHECK(fps_now_ns() - start < INT64_C(5000000000));
     CHECK_EQ(fps_session_blocker(&r.arena), gettid());
-    for (uint32_t i = 0; i < N_DEAD; i++) CHECK(fps_lock_abandoned(&r.arena.seats[i].life)); /* left to the next */
+    for (uint32_t i = 0; i < N_DEAD; i++) CHECK(fps_life_died(&r.arena.seats[i].life)); /* left to the next */
     fps_rowset_leave(r.t);
     CHECK_EQ(fps_session_blocker(&r.arena), 0);
     s = open_session(&r.arena);

@@ -490,9 +490,9 @@ static void prepare_seen_push(whole *w, fps_session *session, const float *grad)
     w->rule = (fps_rule){.kernel = add_hyper, .prepare = prepare_seen, .n_slots = 1};
 }
 
-static void configure(const fps_arena *arena, uint32_t set, double value)
+static void configure(const fps_arena *arena, uint32_t rule, double value)
 {
-    CHECK_EQ(fps_dense_configure(arena, set, 1, (double[FPS_MAX_HYPER]){value}, &no_wait), FPS_OK);
+    CHECK_EQ(fps_dense_configure(arena, rule, 1, (double[FPS_MAX_HYPER]){value}, &no_wait), FPS_OK);
 }
 
 static void uniforms_are_prepared_once_a_push_with_its_version_as_step(void)
@@ -524,8 +524,8 @@ static void every_rule_of_a_part_has_uniforms_of_its_own(void)
     shard s;
     make_shard(&s, 3000, MANY_STRIPES, 1);
     memset(&seen, 0, sizeof seen);
-    const fps_rule rows[] = {{.kernel = add_hyper, .prepare = prepare_seen, .n_slots = 1, .hyper_set = 5},
-                             {.kernel = add_hyper, .prepare = prepare_seen, .n_slots = 1, .hyper_set = 2}};
+    const fps_rule rows[] = {{.kernel = add_hyper, .prepare = prepare_seen, .n_slots = 1, .number = 5},
+                             {.kernel = add_hyper, .prepare = prepare_seen, .n_slots = 1, .number = 2}};
     const fps_span spans[] = {{.bytes = 6000, .item_bytes = 4},
                               {.position = 6000, .bytes = 6000, .buffer_offset = 6000, .rule = 1, .item_bytes = 4}};
     double uniforms[2 * FPS_UNIFORMS];
@@ -732,18 +732,18 @@ static void configure_waits_at_the_entry_of_the_shard(void)
     drop_shard(&s);
 }
 
-static void configure_changes_the_named_values_of_one_set(void)
+static void configure_changes_the_named_values_of_one_rule(void)
 {
     static const uint32_t masks[] = {0, 1, 2, 5, 0x8000, 0x7ffe, 0xffff};
     fps_arena arena = make_arena_with_slots(4096, 4096, 1, 1);
     double twin[FPS_MAX_RULES][FPS_MAX_HYPER] = {{0}}, values[FPS_MAX_HYPER], got[FPS_MAX_HYPER];
-    for (uint32_t set = 0; set < FPS_MAX_RULES; set++) {
+    for (uint32_t rule = 0; rule < FPS_MAX_RULES; rule++) {
         for (size_t m = 0; m < COUNT(masks); m++) {
             for (uint32_t i = 0; i < FPS_MAX_HYPER; i++) {
-                values[i] = 0.1 * (double)(1000 * set + 20 * m + i + 1); /* of no short binary form */
-                if (masks[m] >> i & 1) twin[set][i] = values[i];
+                values[i] = 0.1 * (double)(1000 * rule + 20 * m + i + 1); /* of no short binary form */
+                if (masks[m] >> i & 1) twin[rule][i] = values[i];
             }
-            CHECK_EQ(fps_dense_configure(&arena, set, masks[m], values, &no_wait), FPS_OK);
+            CHECK_EQ(fps_dense_configure(&arena, rule, masks[m], values, &no_wait), FPS_OK);
             for (uint32_t other = 0; other < FPS_MAX_RULES; other++) {
                 fps_dense_hyper(&arena, other, got);
                 CHECK_EQ(memcmp(got, twin[other], sizeof got), 0);
@@ -753,22 +753,22 @@ static void configure_changes_the_named_values_of_one_set(void)
     drop_arena(&arena);
 }
 
-static void a_push_sees_all_hyper_parameters_of_its_set(void)
+static void a_push_sees_all_hyper_parameters_of_its_rule(void)
 {
     shard s;
     whole w;
     double values[FPS_MAX_HYPER];
     make_shard(&s, 100, MANY_STRIPES, 1);
-    for (uint32_t set = 0; set < FPS_MAX_RULES; set++) {
-        for (uint32_t i = 0; i < FPS_MAX_HYPER; i++) values[i] = set * 100 + i;
-        CHECK_EQ(fps_dense_configure(&s.arena, set, UINT32_MAX, values, &no_wait), FPS_OK);
+    for (uint32_t rule = 0; rule < FPS_MAX_RULES; rule++) {
+        for (uint32_t i = 0; i < FPS_MAX_HYPER; i++) values[i] = rule * 100 + i;
+        CHECK_EQ(fps_dense_configure(&s.arena, rule, UINT32_MAX, values, &no_wait), FPS_OK);
     }
-    for (uint32_t set = 0; set < FPS_MAX_RULES; set++) {
+    for (uint32_t rule = 0; rule < FPS_MAX_RULES; rule++) {
         memset(&seen, 0, sizeof seen);
         prepare_seen_push(&w, &s.mine, s.ones);
-        w.rule.hyper_set = set;
+        w.rule.number = rule;
         CHECK_EQ(run(&w), FPS_OK);
-        for (uint32_t i = 0; i < FPS_MAX_HYPER; i++) CHECK_FLOAT(seen.hyper[i], set * 100 + i);
+        for (uint32_t i = 0; i < FPS_MAX_HYPER; i++) CHECK_FLOAT(seen.hyper[i], rule * 100 + i);
     }
     drop_shard(&s);
 }
@@ -972,8 +972,8 @@ int main(void)
         TEST(a_push_has_the_hyper_parameters_of_the_moment_it_enters),
         TEST(configure_does_not_wait_for_a_push_that_is_further_in),
         TEST(configure_waits_at_the_entry_of_the_shard),
-        TEST(configure_changes_the_named_values_of_one_set),
-        TEST(a_push_sees_all_hyper_parameters_of_its_set),
+        TEST(configure_changes_the_named_values_of_one_rule),
+        TEST(a_push_sees_all_hyper_parameters_of_its_rule),
         TEST(configure_on_a_closed_arena_is_refused_and_changes_nothing),
         TEST(a_peer_reads_and_changes_the_same_hyper_parameters),
         TEST(kernels_of_small_shards_do_not_prefetch_and_those_of_large_ones_a_block),

@@ -995,7 +995,7 @@ static void change_half(void *argument)
     CHECK_EQ(fps_rowset_enter(&c->scene->arena, c->scene->t, &wait), FPS_OK);
     uint64_t bits;
     memcpy(&bits, &(double){2}, sizeof bits);
-    fps_word *set = control->hyper[(fps_load_relaxed(&control->hyper_changes) + 1) & 1];
+    fps_word *set = control->hyper.sets[(fps_load_relaxed(&control->hyper.changes) + 1) & 1];
     for (uint32_t i = 0; i < FPS_MAX_HYPER / 2; i++) fps_store_relaxed(&set[i], bits);
     fps_store32_release(c->half_way, 1);
     if (c->dies) die();

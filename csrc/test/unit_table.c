@@ -44,7 +44,10 @@ typedef struct head {
     fps_table_layout tables[FPS_MAX_TABLES];
 } head;
 
-static fps_table_layout *table_in(head *h, uint32_t i) { return (fps_table_layout *)(void *)(h->bytes + FPS_PAGE) + i; }
+static fps_table_layout *table_in(head *h, uint32_t i)
+{
+    return (fps_table_layout *)(void *)(h->bytes + FPS_HEADER_BYTES) + i;
+}
 
 static fps_status parse(head *h, size_t available)
 {
@@ -81,7 +84,7 @@ static void a_head_with_tables_parses_to_what_was_planned(void)
     read_head(&h);
     CHECK_EQ(parse(&h, sizeof h.bytes), FPS_OK);
     CHECK_EQ(h.layout.n_tables, 2);
-    CHECK_EQ(memcmp(h.tables, h.bytes + FPS_PAGE, 2 * sizeof(fps_table_layout)), 0);
+    CHECK_EQ(memcmp(h.tables, h.bytes + FPS_HEADER_BYTES, 2 * sizeof(fps_table_layout)), 0);
     fps_table_layout asked = some_table();
     CHECK_EQ(memcmp(&h.tables[0], &asked, offsetof(fps_table_layout, row_bytes)), 0);
     CHECK_EQ(h.tables[0].row_bytes, (24 + 4 * (7 + 7 + 1) + 7) / 8 * 8);
@@ -94,9 +97,9 @@ static void every_flipped_bit_of_a_table_is_refused(void)
     read_head(&h);
     for (size_t i = 0; i < 2 * sizeof(fps_table_layout); i++) {
         for (int bit = 0; bit < 8; bit++) {
-            h.bytes[FPS_PAGE + i] ^= (uint8_t)(1 << bit);
+            h.bytes[FPS_HEADER_BYTES + i] ^= (uint8_t)(1 << bit);
             CHECK_EQ(parse(&h, sizeof h.bytes), FPS_BAD_HEADER);
-            h.bytes[FPS_PAGE + i] ^= (uint8_t)(1 << bit);
+            h.bytes[FPS_HEADER_BYTES + i] ^= (uint8_t)(1 << bit);
         }
     }
     CHECK_EQ(parse(&h, sizeof h.bytes), FPS_OK);
@@ -123,7 +126,7 @@ static void a_head_that_ends_within_its_tables_is_refused(void)
 {
     static head h;
     read_head(&h);
-    const size_t all = FPS_PAGE + 2 * sizeof(fps_table_layout);
+    const size_t all = FPS_HEADER_BYTES + 2 * sizeof(fps_table_layout);
     for (size_t available = sizeof(fps_layout); available < all; available++) CHECK(parse(&h, available) != FPS_OK);
     CHECK_EQ(parse(&h, all), FPS_OK);
     h.file_bytes--;
@@ -229,7 +232,7 @@ static void check_places(uint64_t params_bytes, bool rounds)
     if (rounds) spec.policy = (fps_policy){.kind = FPS_BSP, .quorum = 2};
     CHECK_EQ(fps_arena_create(&spec, &arena), FPS_OK);
     const fps_layout *l = &arena.layout;
-    ranges[n++] = (range){arena.base, FPS_PAGE + COUNT(tables) * sizeof(fps_table_layout)};
+    ranges[n++] = (range){arena.base, FPS_HEADER_BYTES + COUNT(tables) * sizeof(fps_table_layout)};
     ranges[n++] = (range){(uint8_t *)arena.seats, l->n_sessions * sizeof(fps_seat)};
     ranges[n++] = (range){(uint8_t *)arena.stripes, l->n_stripes * sizeof(fps_stripe)};
     ranges[n++] = (range){(uint8_t *)arena.board, sizeof(fps_board)};

@@ -202,16 +202,16 @@ cdef class Arena:
     def stripe_bytes(self):
         return self.arena.layout.stripe_bytes
 
-    def configure(self, uint32_t hyper_set, dict values, double timeout, Outcome outcome=None):
-        """Changes hyper-parameters, by their index in a set, for every push that enters the shard from now on."""
+    def configure(self, uint32_t rule, dict values, double timeout, Outcome outcome=None):
+        """Changes hyper-parameters, by their index in a rule, for every push that enters the shard from now on."""
         cdef double numbers[16]
         cdef uint32_t which = 0
         cdef Signal signal
         cdef fps_wait wait
         cdef fps_status status
         memset(numbers, 0, sizeof(numbers))
-        if hyper_set >= <uint32_t>FPS_MAX_RULES:
-            raise IndexError(f"{self.label}: set {hyper_set} of {FPS_MAX_RULES}")
+        if rule >= <uint32_t>FPS_MAX_RULES:
+            raise IndexError(f"{self.label}: rule {rule} of {FPS_MAX_RULES}")
         for index, value in values.items():
             if not 0 <= index < FPS_MAX_HYPER:
                 raise IndexError(f"{self.label}: hyper-parameter {index} of {FPS_MAX_HYPER}")
@@ -219,7 +219,7 @@ cdef class Arena:
             which |= 1u << <uint32_t>index
         wait = wait_for(timeout, &signal)
         with nogil:
-            status = fps_dense_configure(&self.arena, hyper_set, which, numbers, &wait)
+            status = fps_dense_configure(&self.arena, rule, which, numbers, &wait)
         if status == FPS_INTERRUPTED:
             raise error_of(&signal)
         if status == FPS_TIMEOUT:
@@ -231,13 +231,13 @@ cdef class Arena:
         if outcome is not None:
             outcome.end((self.arena.layout.shard_index,))
 
-    def hyper(self, uint32_t hyper_set, uint32_t count):
-        """The first `count` hyper-parameters of a set."""
+    def hyper(self, uint32_t rule, uint32_t count):
+        """The first `count` hyper-parameters of a rule."""
         cdef double numbers[16]
-        if hyper_set >= <uint32_t>FPS_MAX_RULES or count > <uint32_t>FPS_MAX_HYPER:
-            raise IndexError(f"{self.label}: set {hyper_set} of {FPS_MAX_RULES}")
+        if rule >= <uint32_t>FPS_MAX_RULES or count > <uint32_t>FPS_MAX_HYPER:
+            raise IndexError(f"{self.label}: rule {rule} of {FPS_MAX_RULES}")
         with nogil:
-            fps_dense_hyper(&self.arena, hyper_set, numbers)
+            fps_dense_hyper(&self.arena, rule, numbers)
         return [numbers[i] for i in range(count)]
 
     def counters(self):
@@ -261,7 +261,7 @@ cdef class Arena:
             wait_ns += fps_load_relaxed(&m.lock_wait_ns)
             sleeps += fps_load_relaxed(&m.lock_sleeps)
             skipped += fps_load_relaxed(&m.skipped)
-            live += fps_load32_relaxed(&seat.state) == FPS_SEAT_LIVE and not fps_lock_abandoned(&seat.life)
+            live += fps_load32_relaxed(&seat.state) == FPS_SEAT_LIVE and not fps_life_ended(&seat.life)
         return {
             "version": self.version,
             "pulls": pulls, "pushes": pushes, "push_pulls": push_pulls, "bytes_read": read, "bytes_written": written,

@@ -139,7 +139,7 @@ cdef extern from "arena.h" nogil:
     fps_status fps_arena_state(const fps_arena *arena)
 
 
-cdef extern from "lock.h" nogil:
+cdef extern from "wait.h" nogil:
     int FPS_NO_WAIT
     int64_t FPS_NEVER
     ctypedef struct fps_wait:
@@ -147,11 +147,14 @@ cdef extern from "lock.h" nogil:
         int (*interrupted)(void *state) noexcept nogil
         void *state
     int64_t fps_now_ns()
+
+
+cdef extern from "robust.h" nogil:
     uint32_t fps_lock_holder(const pthread_mutex_t *lock)
-    bint fps_lock_abandoned(const pthread_mutex_t *lock)
 
 
 cdef extern from "life.h" nogil:
+    bint fps_life_ended(const pthread_mutex_t *life)
     uint32_t fps_life_generation()
 
 
@@ -177,7 +180,7 @@ cdef extern from "dense.h" nogil:
     ctypedef struct fps_rule:
         fps_kernel kernel
         fps_prepare prepare
-        uint32_t n_slots, hyper_set
+        uint32_t n_slots, number
     ctypedef struct fps_span:
         uint64_t position, bytes, buffer_offset
         uint32_t buffer, rule, item_bytes
@@ -212,9 +215,9 @@ cdef extern from "dense.h" nogil:
     fps_status fps_dense_run(fps_call *call, uint32_t *at)
     void fps_dense_fill(const fps_arena *arena, const fps_span *spans, uint32_t n_spans, const void *const *values)
     void fps_dense_begin(const fps_arena *arena, const fps_span *span, uint32_t stream, double value)
-    fps_status fps_dense_configure(const fps_arena *arena, uint32_t set, uint32_t which, const double *values,
+    fps_status fps_dense_configure(const fps_arena *arena, uint32_t rule, uint32_t which, const double *values,
                                    const fps_wait *wait)
-    void fps_dense_hyper(const fps_arena *arena, uint32_t set, double *values)
+    void fps_dense_hyper(const fps_arena *arena, uint32_t rule, double *values)
 
 
 cdef extern from "hash.h" nogil:

@@ -123,7 +123,7 @@ cdef class Group:
     ----------
     arenas : list of Arena
     spans : per arena a list of (position, bytes, buffer, buffer offset, rule, item bytes), sorted by position
-    rules : list of (address of the kernel, of `prepare`, slots, which of the arena's sets of hyper-parameters)
+    rules : list of (address of the kernel, of `prepare`, slots, number in the arena)
     limit : of the gradients' absolute values, for kernels that clip
     kinds : for `run_if_fits`, per buffer its (dtype, shape)
     names : for `run_if_fits`, the names of the buffers in a dict; None for a bare array
@@ -180,11 +180,11 @@ cdef class Group:
                     raise ValueError(f"{arena.label}: span {spans[i][k]} is out of range")
                 self.bytes += span.bytes
         self.may_keep_gil &= self.bytes < KEEP_GIL_BYTES
-        for i, (kernel, prepare, n_slots, hyper_set) in enumerate(rules):
-            if hyper_set >= FPS_MAX_RULES or any(n_slots > (<Arena>a).arena.layout.n_slots for a in arenas):
-                raise ValueError(f"rule {i}: {n_slots} slots and set {hyper_set} of hyper-parameters are out of range")
+        for i, (kernel, prepare, n_slots, number) in enumerate(rules):
+            if number >= FPS_MAX_RULES or any(n_slots > (<Arena>a).arena.layout.n_slots for a in arenas):
+                raise ValueError(f"rule {i}: {n_slots} slots and number {number} are out of range")
             self.rules[i].kernel, self.rules[i].prepare = <fps_kernel><size_t>kernel, <fps_prepare><size_t>prepare
-            self.rules[i].n_slots, self.rules[i].hyper_set = n_slots, hyper_set
+            self.rules[i].n_slots, self.rules[i].number = n_slots, number
         self.kinds = None if kinds is None else [(dtype.num, shape) for dtype, shape in kinds]
         self.sizes = None if kinds is None else [dtype.itemsize * math.prod(shape) for dtype, shape in kinds]
         self.names = names
@@ -414,7 +414,7 @@ cdef class Group:
                 f"{few(pending)}: push the same gradients with resume=error.resume to finish it", applied, partial, pending, rest)
         if status == FPS_HELD:
             holders = {fps_load32_relaxed(&arena.seats[i].pid) for i in range(arena.layout.n_sessions)
-                       if fps_load_relaxed(&arena.seats[i].pins) and not fps_lock_abandoned(&arena.seats[i].life)}
+                       if fps_load_relaxed(&arena.seats[i].pins) and not fps_life_ended(&arena.seats[i].life)}
             raise errors.WaitTimeoutError(
                 f"{self.label(at)}: waited {limit:.3g} s for a version of the parameters that nobody holds; let go of old "
                 f"views and their arrays in {', '.join(process_of(pid) for pid in sorted(holders))}")

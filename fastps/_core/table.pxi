@@ -109,7 +109,7 @@ cdef class TableGroup:
         self.group, self.number, self.name, self.num_shards, self.limit = group, number, name, num_shards, limit
         kernel, prepare, self.n_slots = rule
         self.rule.kernel, self.rule.prepare = <fps_kernel><size_t>kernel, <fps_prepare><size_t>prepare
-        self.rule.n_slots, self.rule.hyper_set = self.n_slots, 0
+        self.rule.n_slots, self.rule.number = self.n_slots, 0
         self.idle, self.shards = [], group.shards
         for arena in group.mapped:
             if number >= arena.arena.layout.n_tables or arena.arena.tables[number].layout.n_slots != self.n_slots:
