@@ -5,29 +5,30 @@
 
 /* The repair of a row whose writer died, with the table's lock held so that nobody else is at it: the writer's mark
  * stays until the row is whole, so a repair that dies is begun again. */
-static void finish(const fps_arena *arena, const fps_table *t, uint32_t row, uint32_t seat)
+static void finish(const fps_arena *arena, const fps_table *t, uint32_t row, uint32_t seat, uint64_t seen)
 {
     fps_word *word = fps_row_word(fps_row_at(t, row));
-    const uint64_t found = fps_load_acquire(word); /* SYNC row-handover */
-    if (FPS_ROW_WRITER(found) != seat + 1) return;
+    if (fps_load_acquire(word) != seen) return; /* SYNC row-handover: let go of before the seat's owner ended */
     fps_redo_finish_row(arena, seat, t, row);
     atomic_fetch_add_explicit(&arena->header->recovered_locks, 1, memory_order_relaxed);
-    fps_store_release(word, (found & ~UINT64_C(0xfff)) + FPS_ROW_ONCE); /* SYNC repaired, row-handover, row-sequence */
+    fps_store_release(word, (seen & ~UINT64_C(0xfff)) + FPS_ROW_ONCE); /* SYNC repaired, row-handover, row-sequence */
 }
 
-/* With the table's lock held the dead writer's mark stays, and as long as it does nobody keeps its seat. A mark that is
- * found before the seat is found deserted is no later owner's. */
+/* With the table's lock held the dead writer's mark stays, and as long as it does nobody keeps its seat. A word that is
+ * the same before and after the seat is found without an owner was written by one that is dead: each time that a row is
+ * written its word is another one, so a later owner of the seat is not taken for it. */
 static void finish_if_deserted(const fps_arena *arena, const fps_table *t, uint32_t row, uint32_t seat)
 {
     pthread_mutex_t *life = &arena->seats[seat].life;
-    if (FPS_ROW_WRITER(fps_load_acquire(fps_row_word(fps_row_at(t, row)))) != seat + 1) return; /* SYNC row-handover */
+    const uint64_t seen = fps_load_acquire(fps_row_word(fps_row_at(t, row))); /* SYNC row-handover */
+    if (FPS_ROW_WRITER(seen) != seat + 1) return;
     if (fps_life_died(life)) {
-        finish(arena, t, row, seat);
+        finish(arena, t, row, seat, seen);
         return;
     }
     /* Its life lock no longer says that it died: blocking it keeps others from opening the seat meanwhile. */
     if (!fps_life_block(life)) return;
-    finish(arena, t, row, seat);
+    finish(arena, t, row, seat, seen);
     fps_life_unblock(life);
 }
 

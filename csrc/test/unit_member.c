@@ -990,7 +990,7 @@ static void who_waits_is_told_that_the_arena_closed(void)
 static void step_in_bounds(void *argument)
 {
     other *o = argument;
-    fps_worker worker = join(o->arena, FPS_ANY_RANK);
+    fps_worker worker = join(o->arena, o->rank == 4 ? 3 : o->rank); /* the fifth has the rank of the victim */
     uint64_t staleness = o->arena->layout.policy.staleness;
     for (uint32_t i = 0; i < o->steps; i++) {
         fps_wait wait = wait_ms(LONG_MS);

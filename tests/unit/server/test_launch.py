@@ -12,9 +12,11 @@ from fastps.errors import NameTakenError, PlacementError, WaitTimeoutError
 from fastps.machine.capacity import Need
 from fastps.server import launch as module
 from fastps.server.launch import launch
+from fastps.spec.server import NodeAddress, ShardAddress
 from tests.unit.server.test_options import planned
 
 ROOM = Need("shard", "node", 10, 1000)
+NODE = NodeAddress("node", "machine", "cpu", ())
 
 
 class Cluster:
@@ -65,13 +67,10 @@ class Cluster:
 
     def attach(self, spec):
         self.note("attach")
-        return SimpleNamespace(spec=spec, shm=SimpleNamespace(group=self), transports=[])
+        return SimpleNamespace(spec=spec, run=lambda operation, timeout, verb: self.note("fill"))
 
     def detach(self, server_id):
         self.steps.append("detach")
-
-    def fill(self, arrays):
-        self.note("fill")
 
 
 class Actor:
@@ -80,7 +79,7 @@ class Actor:
         self.name, self.index, self.cluster = name, index, cluster
 
     def __getattr__(self, verb):
-        answer = {"prepare": ROOM}.get(verb)
+        answer = {"prepare": ROOM, "create": (NODE, ShardAddress(self.index, 0, "", 1, 2, b""))}.get(verb)
 
         def call(*arguments):
             self.cluster.note(f"{verb} {self.index}")

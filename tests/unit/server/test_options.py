@@ -245,7 +245,7 @@ def test_two_things_of_one_name_are_refused():
 
 @pytest.mark.parametrize("params", [{"": fastps.Table(4)}, {"a": {"": fastps.Table(4), "b": np.zeros(3)}}])
 def test_a_table_without_a_name_in_a_mapping_is_refused(params):
-    with pytest.raises(fastps.NamesError, match="not empty"):
+    with pytest.raises(fastps.NamesError, match="non-empty"):
         planned(params)
 
 
@@ -264,7 +264,7 @@ def test_tables_of_counts_are_among_those_that_there_may_be():
 def test_the_spec_of_a_server_is_what_was_planned():
     params = {"w": np.zeros(3), "t": fastps.Table(4)}
     plan = planned(params, rule=fastps.SGD(0.1), num_shards=2, name="mine", timeout=7, nonfinite="raise")
-    spec = plan.spec("id", (), ("mine", "other"))
+    spec = plan.spec("id", (), (), ("mine", "other"))
     assert (spec.server_id, spec.actors, spec.name, spec.timeout) == ("id", ("mine", "other"), "mine", 7.0)
     assert (spec.structure, spec.plans, spec.gradients) == (plan.structure, plan.shards, plan.gradients)
     assert list(spec.names) == ["w", "t"]
