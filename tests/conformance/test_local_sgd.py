@@ -12,10 +12,10 @@ import pytest
 import ray
 
 import fastps
-from tests import workers
 from tests.conformance.test_round_workers import Interrupted, notes_of
 from tests.conftest import own_arenas
-from tests.local_server import LocalServer
+from tests.support import workers
+from tests.support.local_server import LocalServer
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 

@@ -12,9 +12,9 @@ import pytest
 import ray
 
 import fastps
-from tests import workers
 from tests.conformance.test_rounds import uniform
 from tests.conftest import wait_until
+from tests.support import workers
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 

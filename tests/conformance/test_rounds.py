@@ -17,7 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import fastps
 from fastps.testing.history import Event, Recorder, check_bsp, check_sums
-from tests import workers
+from tests.support import workers
 
 TOGETHER = 4  # workers
 ROUNDS = 100

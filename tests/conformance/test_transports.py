@@ -18,8 +18,8 @@ from fastps.server import handle as server
 from fastps.spec.arrays import structure_of
 from fastps.spec.partition import partition
 from fastps.testing import ModelServer
-from tests import workers
-from tests.local_server import Holder
+from tests.support import workers
+from tests.support.local_server import Holder
 
 # (nodes of the shards, node of the worker): by shared memory, by Ray, and both at once.
 REACHES = {"shm": ((1,), 1), "ray": ((1,), 2), "mixed": ((0, 1, 2), 1)}

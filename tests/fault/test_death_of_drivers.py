@@ -14,7 +14,7 @@ from tests.conftest import is_agent, shm_entries, started_here, wait_until
 
 PROGRAM = """
 import time, numpy as np, ray, fastps
-from tests import workers
+from tests.support import workers
 ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False)
 ps = fastps.ParameterServer(np.zeros(1_000_000), num_shards=2, name="orphan")
 worker = workers.Worker.remote(ps)

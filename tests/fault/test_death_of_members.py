@@ -31,7 +31,7 @@ class Steppers:
     def __init__(self, ps, folder):
         self._folder, self._count = folder, 0
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.stepper"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-m", "tests.support.stepper"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         self._process.stdin.write(pickle.dumps(dataclasses.replace(ps._spec, actors=())))
         self._process.stdin.flush()

@@ -16,8 +16,8 @@ import ray
 
 import fastps
 from fastps._core import BLOCK_BYTES
-from tests import workers
 from tests.conftest import wait_until
+from tests.support import workers
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
@@ -30,7 +30,7 @@ class Pushers:
 
     def __init__(self, ps):
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fault.pusher"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-m", "tests.support.pusher"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         spec = dataclasses.replace(ps._spec, actors=())
         self._process.stdin.write(pickle.dumps(spec))

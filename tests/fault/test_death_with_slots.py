@@ -25,7 +25,7 @@ def three_streams(p, g, twice, thrice):
 def test_killed_pushers_leave_parameters_and_slots_that_belong_together(n, rng):
     with fastps.ParameterServer(np.zeros(n, np.float32), rule=three_streams) as ps:
         program = subprocess.Popen(
-            [sys.executable, "-m", "tests.fault.pusher"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-m", "tests.support.pusher"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         try:
             program.stdin.write(pickle.dumps(dataclasses.replace(ps._spec, actors=())))

@@ -16,7 +16,7 @@ import pytest
 
 import fastps
 from tests.conftest import wait_until
-from tests.fault.table_worker import Workers
+from tests.support.table_worker import Workers
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 

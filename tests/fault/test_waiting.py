@@ -12,8 +12,8 @@ import pytest
 import ray
 
 import fastps
-from tests import workers
-from tests.local_server import Holder
+from tests.support import workers
+from tests.support.local_server import Holder
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 

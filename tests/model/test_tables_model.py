@@ -15,8 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 import fastps
 from fastps.init import Constant, Normal, Uniform
-from tests.naive_table import NaiveTable
-from tests.row_rules import counting
+from tests.support.naive_table import NaiveTable
+from tests.support.row_rules import counting
 
 # Rules that kernels compute bit for bit as they are written.
 TABLES = {

@@ -10,7 +10,7 @@ import ray
 import fastps
 from fastps.server import actor_style
 from fastps.tables.handle import TableHandle
-from tests import workers
+from tests.support import workers
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 

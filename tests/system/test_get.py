@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import fastps
-from tests.processes import run
+from tests.support.processes import run
 
 OWNER = """
 import sys, numpy as np, ray, fastps

@@ -14,8 +14,8 @@ import pytest
 import ray
 
 import fastps
-from tests import workers
 from tests.conftest import own_arenas
+from tests.support import workers
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
@@ -327,7 +327,7 @@ def test_a_rule_of_the_users_own_is_applied():
 
 
 def workers_rule():
-    from tests.clipped import clipped
+    from tests.support.clipped import clipped
 
     return clipped(1.0, 1.0)
 

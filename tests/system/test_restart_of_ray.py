@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tests.processes import run
+from tests.support.processes import run
 
 PROGRAM = """
 import json

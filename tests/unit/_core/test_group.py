@@ -16,7 +16,7 @@ from fastps._core import Arena, Decision, Group, Lane, Member
 from fastps.errors import ArenaFormatError, ClosedError, SessionsExhaustedError, WaitTimeoutError
 from fastps.kernels.cache import image_of
 from fastps.kernels.loader import addresses_of
-from tests.local_server import Holder, LocalServer
+from tests.support.local_server import Holder, LocalServer
 
 RULES = [fastps.Add(), fastps.SGD(0.1, weight_decay=0.01)]
 KIB = 1024

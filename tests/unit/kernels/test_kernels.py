@@ -22,9 +22,9 @@ from fastps.kernels.compiler import SHAPES, Compilation
 from fastps.kernels.image import KernelImage
 from fastps.kernels.loader import Loader, addresses_of
 from fastps.testing.naive import Naive
-from tests.clipped import clipped
-from tests.kernels import Compiled, addresses
-from tests.references import CASES
+from tests.support.clipped import clipped
+from tests.support.kernels import Compiled, addresses
+from tests.support.references import CASES
 
 DTYPES = ["float32", "float64"]
 LIBRARY = {case.rule.name: case.rule for case in CASES}

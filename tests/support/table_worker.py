@@ -105,7 +105,7 @@ class Workers:
         self.ledger = ledger_of(self.path, "w+")
         self.jobs: list[tuple[Job, int]] = []
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fault.table_worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-m", "tests.support.table_worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         spec = dataclasses.replace(ps._spec, actors=())
         self._process.stdin.write(pickle.dumps((spec, str(self.path))))
