@@ -10,8 +10,8 @@ import ray
 
 import fastps
 from tests.conformance.test_consistency import WORKERS, check, histories
-from tests.conftest import wait_until
 from tests.support import workers
+from tests.support.waiting import wait_until
 
 
 @pytest.mark.parametrize(("bound", "shards_on"), [(0, (0, 1, 2)), (0, (2,)), (1, (2,)), (4, (0, 1, 2))])

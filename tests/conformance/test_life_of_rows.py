@@ -8,7 +8,7 @@ import pytest
 import ray
 
 import fastps
-from tests.conftest import wait_until
+from tests.support.waiting import wait_until
 
 ONES = np.ones((1, 2), np.float32)
 

@@ -13,8 +13,8 @@ import ray
 
 import fastps
 from tests.conformance.test_round_workers import Interrupted, notes_of
-from tests.conftest import own_arenas
 from tests.support import workers
+from tests.support.leftovers import own_arenas
 from tests.support.local_server import LocalServer
 
 pytestmark = pytest.mark.usefixtures("ray_local")

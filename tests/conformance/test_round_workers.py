@@ -13,8 +13,8 @@ import ray
 
 import fastps
 from tests.conformance.test_rounds import uniform
-from tests.conftest import wait_until
 from tests.support import workers
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 

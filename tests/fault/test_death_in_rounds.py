@@ -13,10 +13,10 @@ import pytest
 
 import fastps
 from fastps.testing.history import Recorder, check_bsp, check_sums, load
-from tests.conftest import wait_until
 from tests.fault.test_death_of_members import Steppers, steps_of
 from tests.support.local_server import Holder, give_turn_to
 from tests.support.stepper import uniform
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import fastps
-from tests.conftest import is_agent, shm_entries, started_here, wait_until
+from tests.support.leftovers import is_agent, shm_entries, started_here
+from tests.support.waiting import wait_until
 
 PROGRAM = """
 import time, numpy as np, ray, fastps

@@ -15,7 +15,7 @@ import pytest
 
 import fastps
 from fastps.testing.history import check_ssp, load
-from tests.conftest import wait_until
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 

@@ -16,8 +16,8 @@ import ray
 
 import fastps
 from fastps._core import BLOCK_BYTES
-from tests.conftest import wait_until
 from tests.support import workers
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 

@@ -11,7 +11,7 @@ import pytest
 
 import fastps
 from fastps._core import shards_of
-from tests.conftest import wait_until
+from tests.support.waiting import wait_until
 
 
 def table_of(capacity=64, **options):

@@ -17,7 +17,7 @@ from fastps.client.view import View
 from fastps.server.array import ArrayHandle
 from fastps.tables.handle import TableHandle
 from fastps.workers.worker import Worker
-from tests.conftest import wait_until
+from tests.support.waiting import wait_until
 
 KEYS, ROWS = np.arange(40), np.ones((40, 2), np.float32)
 ARROW = pa.table({"key": KEYS, "row": pa.FixedSizeListArray.from_arrays(pa.array(ROWS.ravel()), 2)})

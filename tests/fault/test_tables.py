@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import fastps
-from tests.conftest import wait_until
 from tests.support.table_worker import Workers
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 

@@ -14,8 +14,8 @@ import pytest
 import ray
 
 import fastps
-from tests.conftest import own_arenas
 from tests.support import workers
+from tests.support.leftovers import own_arenas
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 

@@ -21,7 +21,7 @@ from bench.sweep import cluster, loop, program, results, run
 from bench.sweep.grid import Setting
 from bench.sweep.loop import stamps
 from bench.sweep.worker import Worker
-from tests.conftest import wait_until
+from tests.support.waiting import wait_until
 from tests.unit.bench.report.sample import sample
 
 ROOT = Path(__file__).parents[2]

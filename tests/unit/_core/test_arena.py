@@ -11,7 +11,7 @@ import pytest
 
 from fastps._core import Arena
 from fastps.errors import ArenaError, ArenaFormatError, ArenaMemoryError, ClosedError, FastPSError, ShardDiedError
-from tests.conftest import own_arenas
+from tests.support.leftovers import own_arenas
 from tests.support.local_server import (
     ARENA_ID_AT,
     CHECKSUM_AT,
