@@ -10,9 +10,10 @@ import hypothesis
 import numpy as np
 import pytest
 
+from tests.support.extent import LONG
 from tests.support.leftovers import own_arenas, shm_entries, started_here
 from tests.support.rays import driver, shared_ray
-from tests.support.run import SEED, remove_folder
+from tests.support.run import SEED, WORKER, remove_folder
 from tests.support.waiting import wait_until
 
 hypothesis.settings.register_profile("fastps", deadline=None, database=None, print_blob=True)
@@ -25,7 +26,23 @@ def pytest_configure(config):
 
 
 def pytest_report_header(config):
-    return f"fastps seed: {SEED} (again with FASTPS_TEST_SEED={SEED})"
+    form = "all of the long tests" if LONG else "the short form of long tests (FASTPS_TEST_LONG=1 for all of them)"
+    return f"fastps seed: {SEED} (again with FASTPS_TEST_SEED={SEED}); {form}"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    from tests.support.scheduling import ByModule  # only where xdist is installed
+
+    return ByModule(config, log)
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist tells that this worker has collected
+def pytest_collection_finish(session):
+    if WORKER:
+        from tests.support.scheduling import write_needs
+
+        write_needs(WORKER, session.items)
 
 
 def pytest_unconfigure(config):
