@@ -67,10 +67,10 @@ def leaves_nothing_behind(request):
     failed_before = request.session.testsfailed
     yield
     gc.collect()
-    deadline = time.monotonic() + 30
-    while started_here() and time.monotonic() < deadline:
+    deadline = time.monotonic() + 120
+    while (left := started_here()) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert started_here() == {}, "processes that this module's tests started still run"
+    assert left == {}, "processes that this module's tests started still run"
     if request.session.testsfailed == failed_before:  # the traceback of a failure keeps what its frames refer to
         assert own_arenas() == [], "arenas are still open in this process"
     assert shm_entries() == [], "shared memory with a name was left behind"

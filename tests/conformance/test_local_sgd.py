@@ -16,6 +16,7 @@ from tests.conformance.test_round_workers import Interrupted, notes_of
 from tests.support import workers
 from tests.support.leftovers import own_arenas
 from tests.support.local_server import LocalServer
+from tests.support.waiting import GUARD_SECONDS
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
@@ -262,12 +263,12 @@ def test_a_worker_that_was_put_out_begins_again_with_the_mean_of_the_others():
         w.pull()
         os.kill(pid, signal.SIGSTOP)
         for _ in range(4):
-            w.push(np.ones(N), timeout=30)
-        assert (w.pull(timeout=30) == 4).all()
+            w.push(np.ones(N), timeout=GUARD_SECONDS)
+        assert (w.pull(timeout=GUARD_SECONDS) == 4).all()
         os.kill(pid, signal.SIGCONT)
         counted, again, returns = ray.get(other.do.remote(push_late))
         assert (counted, again, returns) == (False, True, 1)
         w.push(np.ones(N))
         w.push(np.ones(N))
-        assert (w.pull(timeout=30) == 6).all()
+        assert (w.pull(timeout=GUARD_SECONDS) == 6).all()
         ray.kill(other)

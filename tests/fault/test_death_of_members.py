@@ -15,7 +15,7 @@ import pytest
 
 import fastps
 from fastps.testing.history import check_ssp, load
-from tests.support.waiting import wait_until
+from tests.support.waiting import GUARD_SECONDS, wait_until
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
@@ -52,7 +52,7 @@ class Steppers:
 
     def __exit__(self, *_):
         self._process.stdin.close()
-        assert self._process.wait(30) == 0
+        assert self._process.wait(GUARD_SECONDS) == 0
         self._process.stdout.close()
 
 
@@ -80,7 +80,7 @@ def test_workers_die_at_random_moments_and_the_others_keep_their_bound(tmp_path,
             os.kill(pid, signal.SIGKILL)
         assert check_ssp(steppers.events(), bound) == []
         with ps.worker() as last:
-            last.push(np.ones(6), timeout=30)
+            last.push(np.ones(6), timeout=GUARD_SECONDS)
 
 
 def test_a_stopped_worker_is_out_after_the_straggler_timeout_and_returns_where_the_others_are(tmp_path):
@@ -92,11 +92,11 @@ def test_a_stopped_worker_is_out_after_the_straggler_timeout_and_returns_where_t
                 w.push(np.ones(6))
             os.kill(pid, signal.SIGSTOP)
             for _ in range(5):
-                w.push(np.ones(6), timeout=30)
+                w.push(np.ones(6), timeout=GUARD_SECONDS)
             count, clock = steps_of(path), w.clock
             os.kill(pid, signal.SIGCONT)
             for _ in range(20):
-                w.push(np.ones(6), timeout=30)
+                w.push(np.ones(6), timeout=GUARD_SECONDS)
             wait_until(lambda: steps_of(path) > count + 20, 30, "the worker goes on")
             assert load(path)[-1].clock >= clock
         os.kill(pid, signal.SIGKILL)

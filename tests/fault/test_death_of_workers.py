@@ -17,7 +17,7 @@ import ray
 import fastps
 from fastps._core import BLOCK_BYTES
 from tests.support import workers
-from tests.support.waiting import wait_until
+from tests.support.waiting import GUARD_SECONDS, wait_until
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
@@ -47,7 +47,7 @@ class Pushers:
 
     def __exit__(self, *_):
         self._process.stdin.close()
-        assert self._process.wait(30) == 0
+        assert self._process.wait(GUARD_SECONDS) == 0
         self._process.stdout.close()
 
 
@@ -76,9 +76,9 @@ def test_killed_pushers_block_nobody_and_tear_nothing(rng):
             time.sleep(rng.uniform(0.001, 0.02))
             for victim in victims:
                 os.kill(victim, signal.SIGKILL)
-            ps.push(ones, timeout=20)  # nobody waits for the dead
+            ps.push(ones, timeout=GUARD_SECONDS)  # nobody waits for the dead
             mine += 1
-            ps.pull(out=out, timeout=20)
+            ps.pull(out=out, timeout=GUARD_SECONDS)
             assert out.min() >= mine
             if kill % 10 == 9:
                 ray.get(survivor.push.remote(ones, 2))
@@ -100,9 +100,9 @@ def test_a_killed_pusher_of_one_stripe_leaves_readers_and_writers_going(rng):
             victim = pushers.fork()
             time.sleep(rng.uniform(0.0005, 0.005))
             os.kill(victim, signal.SIGKILL)
-            ps.pull(timeout=20)
-            ps.push(np.ones(8000), timeout=20)
-            found = ps.pull(timeout=20)
+            ps.pull(timeout=GUARD_SECONDS)
+            ps.push(np.ones(8000), timeout=GUARD_SECONDS)
+            found = ps.pull(timeout=GUARD_SECONDS)
             blocks = [found[i : i + 512] for i in range(0, 8000, 512)]
             assert all((block == block[0]).all() for block in blocks)
             assert found.min() > count
@@ -119,7 +119,7 @@ def test_a_killed_ray_worker_leaves_the_others_going():
             wait_until(lambda before=before: ps.versions[0] > before + 2, 60, "a push")
             os.kill(pid, signal.SIGKILL)
             wait_until(lambda pid=pid: not os.path.exists(f"/proc/{pid}"), 60, "the end of a process")
-            ps.push(np.ones(N), timeout=20)
+            ps.push(np.ones(N), timeout=GUARD_SECONDS)
             check_blocks(ps, 2)
         wait_until(lambda: ps.stats().shards[0].sessions <= 2, 30, "sessions of dead processes to be free")
 

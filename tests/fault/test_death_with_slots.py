@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import fastps
+from tests.support.waiting import GUARD_SECONDS
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
@@ -46,4 +47,4 @@ def test_killed_pushers_leave_parameters_and_slots_that_belong_together(n, rng):
             assert params.max() <= ps.versions[0]
         finally:
             program.stdin.close()
-            program.wait(60)
+            program.wait(GUARD_SECONDS)

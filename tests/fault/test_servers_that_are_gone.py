@@ -17,7 +17,7 @@ from fastps.client.view import View
 from fastps.server.array import ArrayHandle
 from fastps.tables.handle import TableHandle
 from fastps.workers.worker import Worker
-from tests.support.waiting import wait_until
+from tests.support.waiting import GUARD_SECONDS, wait_until
 
 KEYS, ROWS = np.arange(40), np.ones((40, 2), np.float32)
 ARROW = pa.table({"key": KEYS, "row": pa.FixedSizeListArray.from_arrays(pa.array(ROWS.ravel()), 2)})
@@ -28,9 +28,9 @@ SERVER = {
     "pull": lambda ps, there: ps.pull(),
     "push": lambda ps, there: ps.push(GRADS),
     "push_pull": lambda ps, there: ps.push_pull(GRADS),
-    "pull_async": lambda ps, there: ps.pull_async().result(60),
-    "push_async": lambda ps, there: ps.push_async(GRADS).result(60),
-    "push_pull_async": lambda ps, there: ps.push_pull_async(GRADS).result(60),
+    "pull_async": lambda ps, there: ps.pull_async().result(GUARD_SECONDS),
+    "push_async": lambda ps, there: ps.push_async(GRADS).result(GUARD_SECONDS),
+    "push_pull_async": lambda ps, there: ps.push_pull_async(GRADS).result(GUARD_SECONDS),
     "slots": lambda ps, there: ps.slots(),
     "set_slots": lambda ps, there: ps.set_slots("velocity", GRADS),
     "configure": lambda ps, there: ps.configure(lr=0.2),

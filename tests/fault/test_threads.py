@@ -19,6 +19,7 @@ import pytest
 
 import fastps
 from fastps._core import shards_of
+from tests.support.waiting import GUARD_SECONDS
 
 pytestmark = [pytest.mark.usefixtures("ray_local"), pytest.mark.timeout(600)]
 
@@ -92,7 +93,7 @@ def die_while(pushing, dice):
     child = os.fork()
     if child == 0:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(30)  # a child that hangs dies, and is found out by its status
+        signal.alarm(GUARD_SECONDS)  # a child that hangs dies, and is found out by its status
         try:
             pushing()
             while not quiet:
@@ -201,7 +202,7 @@ def test_workers_of_bsp():
                         outcome = fastps.outcome_of(error)
                         counted[number] += outcome is not None and bool(outcome.counts)
                 while w._owes_end:  # what is in place is given by the next operation
-                    shrug(lambda: w.pull(out=out, timeout=30))
+                    shrug(lambda: w.pull(out=out, timeout=GUARD_SECONDS))
 
         run_threads(work)
         assert (ps.pull() == sum((number + 1) * times for number, times in enumerate(counted))).all()

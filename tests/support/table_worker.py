@@ -19,6 +19,7 @@ import numpy as np
 
 from fastps.transport.contract import TableWork
 from fastps.transport.shm import ShmTransport
+from tests.support.waiting import GUARD_SECONDS
 
 BEGUN, FINISHED, STOP = range(3)  # words of a job: pushes begun and finished; set by the test: end
 WORDS, JOBS = 4, 256
@@ -148,7 +149,7 @@ class Workers:
             if self.lives(job):
                 os.kill(pid, signal.SIGKILL)
         self._process.stdin.close()
-        assert self._process.wait(30) == 0
+        assert self._process.wait(GUARD_SECONDS) == 0
         self._process.stdout.close()
 
 

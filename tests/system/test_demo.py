@@ -8,13 +8,15 @@ from html.parser import HTMLParser
 
 import pytest
 
+from tests.support.waiting import GUARD_SECONDS
+
 COMMAND = [sys.executable, "-m", "fastps", "demo"]
 ENVIRONMENT = {**os.environ, "RAY_ADDRESS": "local", "COLUMNS": "100"}
 
 
 def run(*options, command=COMMAND):
     return subprocess.run(
-        [*command, *options], capture_output=True, text=True, timeout=150, env=ENVIRONMENT, check=False
+        [*command, *options], capture_output=True, text=True, timeout=GUARD_SECONDS, env=ENVIRONMENT, check=False
     )
 
 
@@ -168,7 +170,7 @@ def test_an_interrupt_ends_with_code_130_and_without_a_traceback(moment, options
             if line.startswith(moment):
                 break
         os.killpg(demo.pid, signal.SIGINT)
-        _, errors = demo.communicate(timeout=60)
+        _, errors = demo.communicate(timeout=GUARD_SECONDS)
     finally:
         demo.kill()
         demo.wait()

@@ -17,6 +17,7 @@ from fastps.programs.recommend.evaluate import movie_means, rmse
 from fastps.programs.recommend.model import PENALTY, gradients, predictions
 from fastps.programs.recommend.movielens import movielens
 from fastps.programs.recommend.ratings import Ratings, split
+from tests.support.waiting import GUARD_SECONDS
 
 COMMAND = [sys.executable, "-m", "fastps", "recommend"]
 ENVIRONMENT = {**os.environ, "RAY_ADDRESS": "local", "COLUMNS": "100"}
@@ -25,7 +26,7 @@ MEAN = 3.5
 
 def run(*options, command=COMMAND):
     return subprocess.run(
-        [*command, *options], capture_output=True, text=True, timeout=150, env=ENVIRONMENT, check=False
+        [*command, *options], capture_output=True, text=True, timeout=GUARD_SECONDS, env=ENVIRONMENT, check=False
     )
 
 
@@ -160,7 +161,7 @@ def disturbed(moment, disturb, output):
             if line.startswith(moment):
                 break
         disturb(program.pid)
-        _, errors = program.communicate(timeout=60)
+        _, errors = program.communicate(timeout=GUARD_SECONDS)
     finally:
         program.kill()
         program.wait()

@@ -21,7 +21,7 @@ from bench.sweep import cluster, loop, program, results, run
 from bench.sweep.grid import Setting
 from bench.sweep.loop import stamps
 from bench.sweep.worker import Worker
-from tests.support.waiting import wait_until
+from tests.support.waiting import GUARD_SECONDS, wait_until
 from tests.unit.bench.report.sample import sample
 
 ROOT = Path(__file__).parents[2]
@@ -70,7 +70,7 @@ def test_a_sweep_measures_every_setting_and_keeps_it_in_two_forms(tmp_path):
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
     compared = subprocess.run(
         [sys.executable, "-m", "pytest_benchmark", "compare", tmp_path / "a.json"],
-        capture_output=True, text=True, timeout=60, cwd=tmp_path, check=False,
+        capture_output=True, text=True, timeout=GUARD_SECONDS, cwd=tmp_path, check=False,
     )  # fmt: skip
     assert compared.returncode == 0, compared.stderr
     assert len(json.loads((tmp_path / "a.json").read_text())["benchmarks"]) == len(found.rows)
@@ -84,7 +84,7 @@ def test_ctrl_c_keeps_what_is_done_and_resume_goes_on(tmp_path):
     try:
         wait_until(path.exists, 120, "the first setting")
         running.send_signal(signal.SIGINT)
-        _, errors = running.communicate(timeout=60)
+        _, errors = running.communicate(timeout=GUARD_SECONDS)
     finally:
         running.kill()
         running.wait()
@@ -322,7 +322,11 @@ def test_a_death_in_a_push_blocks_and_tears_the_shared_array_as_is_said_of_it():
     server = shared_array.create(1000, 2, "", "add")
     try:
         done = subprocess.run(
-            [sys.executable, "-c", DIE_IN_A_PUSH], input=pickle.dumps(server), timeout=60, cwd=ROOT, check=False
+            [sys.executable, "-c", DIE_IN_A_PUSH],
+            input=pickle.dumps(server),
+            timeout=GUARD_SECONDS,
+            cwd=ROOT,
+            check=False,
         )
         assert done.returncode == -signal.SIGKILL
         assert not server.lock.acquire(timeout=0.2)

@@ -9,6 +9,7 @@ import pytest
 
 import fastps
 from fastps import errors
+from tests.support.waiting import GUARD_SECONDS
 
 CLASSES = [getattr(errors, name) for name in errors.__all__]
 
@@ -129,7 +130,7 @@ def test_every_error_comes_whole_out_of_pools_of_processes(cls, pool, executor):
     check_that_it_is_the_sample(pool.apply(sample_of, (cls.__name__,)))
     for call in (
         lambda: pool.apply(raise_sample_of, (cls.__name__,)),
-        lambda: executor.submit(raise_sample_of, cls.__name__).result(60),
+        lambda: executor.submit(raise_sample_of, cls.__name__).result(GUARD_SECONDS),
     ):
         with pytest.raises(cls) as caught:
             call()

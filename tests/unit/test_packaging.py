@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import GUARD_SECONDS
+
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
@@ -93,7 +95,13 @@ def test_a_folder_of_the_same_name_beside_a_script_does_not_hide_the_package(tmp
     script.write_text("import json, fastps\nprint(json.dumps([str(fastps.rule), fastps.__file__]))")
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
-        [sys.executable, script], capture_output=True, text=True, timeout=60, cwd=tmp_path, env=environment, check=False
+        [sys.executable, script],
+        capture_output=True,
+        text=True,
+        timeout=GUARD_SECONDS,
+        cwd=tmp_path,
+        env=environment,
+        check=False,
     )
     assert done.returncode == 0, f"{done.stderr}\ninstalled before this was so? make .venv/ready installs it anew"
     assert json.loads(done.stdout)[1].endswith("fastps/__init__.py")

@@ -17,6 +17,7 @@ from fastps.errors import ArenaFormatError, ClosedError, SessionsExhaustedError,
 from fastps.kernels.cache import image_of
 from fastps.kernels.loader import addresses_of
 from tests.support.local_server import Holder, LocalServer
+from tests.support.waiting import GUARD_SECONDS
 
 RULES = [fastps.Add(), fastps.SGD(0.1, weight_decay=0.01)]
 KIB = 1024
@@ -346,7 +347,7 @@ def test_a_view_of_a_version_stays_as_it_is_in_a_forked_child():
     hear, say = os.pipe()
     child = os.fork()
     if child == 0:
-        signal.alarm(30)
+        signal.alarm(GUARD_SECONDS)
         os.read(hear, 1)
         os._exit(0 if (view == 1).all() else 3)
     del view, held  # the parent lets go of its copy
@@ -368,7 +369,7 @@ def test_a_view_stays_where_a_forked_child_finds_no_session_for_it():
     hear, say = os.pipe()
     child = os.fork()
     if child == 0:
-        signal.alarm(30)
+        signal.alarm(GUARD_SECONDS)
         os.read(hear, 1)
         os._exit(0 if (view == 1).all() else 3)
     del view, held

@@ -14,6 +14,7 @@ import pytest
 import fastps
 from fastps.kernels import cache
 from fastps.schedules import cosine
+from tests.support.waiting import GUARD_SECONDS
 
 # Says on stdout whether it compiled, whether numba is loaded, and what 1 + 2 is by the kernel.
 PROGRAM = """
@@ -48,7 +49,7 @@ def run(directory, count=1):
     for process in processes:
         process.stdin.write("\n")
         process.stdin.flush()
-    answers = [process.communicate(timeout=100)[0].strip() for process in processes]
+    answers = [process.communicate(timeout=GUARD_SECONDS)[0].strip() for process in processes]
     assert [process.returncode for process in processes] == [0] * count
     return answers
 
