@@ -75,6 +75,18 @@ build: $(VENV)/ready  ## compile the core again after a change in csrc/ or fastp
 wheel: $(VENV)/ready  ## build a wheel into dist/
 	$(BIN)/pip wheel -q --no-deps -w dist .
 
+# Of each Python its own: make wheel-test PYTHON=python3.13
+WHEEL_TEST := build/wheel-test-$(notdir $(PYTHON))
+.PHONY: wheel-test
+wheel-test: export PYTHONPATH :=
+wheel-test:  ## build the sdist, from it alone a wheel, and run the unit tests on that in an environment of its own
+	rm -rf $(WHEEL_TEST)
+	$(PYTHON) -m venv $(WHEEL_TEST)/venv
+	$(WHEEL_TEST)/venv/bin/pip install -q build
+	$(WHEEL_TEST)/venv/bin/python -m build --outdir $(WHEEL_TEST)/dist .
+	$(WHEEL_TEST)/venv/bin/pip install -q "$$(echo $(WHEEL_TEST)/dist/*.whl)[test]"
+	$(WHEEL_TEST)/venv/bin/python tests/installed.py
+
 clean:  ## remove what was built, and the environment
 	rm -rf build dist $(VENV) *.egg-info fastps/_core/*.so
 

@@ -89,11 +89,6 @@ class Outcome:
         return f"  {self.how:<64} RMSE {error} in {human_time(self.median_s)}"
 
 
-class Silent:
-    def update(self, ratings: int, squares: float, ratings_per_second: float) -> None:
-        pass
-
-
 class Recommender:
     """What `fastps recommend` trains, on a new server each time."""
 
@@ -108,7 +103,7 @@ class Recommender:
         settings, outcome = self._settings, self.outcome
         with fastps.ParameterServer(tables(settings.dim, settings.seed), num_shards=settings.shards) as server:
             began = time.perf_counter()
-            training = train(server, self._data.train, settings, Silent())
+            training = train(server, self._data.train, settings, lambda *_: None)
             outcome.whole_seconds.append(time.perf_counter() - began)
             outcome.seconds.append(training.seconds)
             check(training.ratings == settings.epochs * len(self._data.train), "every rating is trained on")

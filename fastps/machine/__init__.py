@@ -1,1 +1,1 @@
-"""The machine at hand: its facts, what of them is poor, the memory and packages that it has."""
+"""This machine: `facts` about it, what of them the `doctor` finds poor, its memory (`capacity`) and its `packages`."""

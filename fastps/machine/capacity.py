@@ -1,5 +1,5 @@
-"""How much memory an arena may take on this machine, asked before it is taken: the kernel would rather kill a process
-later than refuse shared memory now."""
+"""How much memory an arena may take on this machine. It is checked before the allocation: the kernel grants more shared
+memory than it has, and kills a process when the pages are used."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ ARENA_MAX_BYTES = 1 << 45
 
 @dataclass(frozen=True)
 class Need:
-    """What a shard takes of its node's memory.
+    """The memory that a shard needs on its node.
 
     Attributes
     ----------
     what : names the shard in messages
     node_id : of its node
-    wanted_bytes : that it is going to take
-    available_bytes : what its node had before any shard of the server took anything
+    wanted_bytes : of shared memory
+    available_bytes : on its node, before any shard of the server was created
     """
 
     what: str
@@ -31,7 +31,7 @@ class Need:
 
 
 def require_all(needs: Sequence[Need]) -> None:
-    """Raises ArenaMemoryError when a node has not enough for all the shards that are on it."""
+    """Raises ArenaMemoryError when a node does not have enough for all its shards."""
     taken: dict[str, int] = {}
     for need in needs:
         before = taken.get(need.node_id, 0)
@@ -40,7 +40,7 @@ def require_all(needs: Sequence[Need]) -> None:
 
 
 def require(wanted_bytes: int, what: str, available: int | None = None) -> None:
-    """Raises ArenaMemoryError when `wanted_bytes` of shared memory are not there: `available`, or what there is now."""
+    """Raises ArenaMemoryError when `wanted_bytes` of shared memory exceed `available`, by default all that there is."""
     if available is None:
         available = available_bytes()
     if wanted_bytes > available:
@@ -51,7 +51,7 @@ def require(wanted_bytes: int, what: str, available: int | None = None) -> None:
 
 
 def require_addressable(params_bytes: int) -> None:
-    """Raises ArenaMemoryError when no machine could hold a shard of this size."""
+    """Raises ArenaMemoryError when a shard of this size is larger than any arena."""
     if params_bytes > ARENA_MAX_BYTES:
         raise ArenaMemoryError(
             f"create: asked for {params_bytes / 2**40:,.0f} TiB in one shard, of which an arena holds at most "
@@ -60,7 +60,7 @@ def require_addressable(params_bytes: int) -> None:
 
 
 def available_bytes() -> int:
-    """What the machine and this process's control groups have left."""
+    """The least of what is available on the machine and in each of this process's control groups."""
     meminfo = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
     available = int(meminfo["MemAvailable"].split()[0]) * 1024
     for line in Path("/proc/self/cgroup").read_text().splitlines():
@@ -74,7 +74,7 @@ def available_bytes() -> int:
 
 
 def _left(path: str, root: str, limit_name: str, usage_name: str) -> int:
-    """What the tightest group from `path` up to the root leaves. Caches count as used: the estimate errs low."""
+    """The least that is left in a group from `path` up to the root. Caches count as used: the estimate errs low."""
     left = 1 << 62
     group = Path(root + path.rstrip("/"))
     for directory in [group, *group.parents]:

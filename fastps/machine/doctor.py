@@ -1,4 +1,4 @@
-"""What in a machine spoils latency or figures, and the command that mends it."""
+"""Judges the facts of a machine: what harms latency or measurements, and the command that fixes it. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 Verdict = Literal["good", "poor", "unknown"]
 
-SHM_SHARE = 0.25  # of memory, that /dev/shm should hold: Ray's object store takes 0.3 of it
+SHM_SHARE = 0.25  # of memory, the least size of /dev/shm: Ray's object store takes 0.3 of memory
 BUSY_SHARE = 0.1
 STEAL_SHARE = 0.01
 WAITING_SHARE = 0.05
@@ -23,15 +23,15 @@ OPEN_FILES = 4096
 
 @dataclass(frozen=True)
 class Finding:
-    """One look at the machine.
+    """The verdict on one property of the machine.
 
     Attributes
     ----------
-    name : what was looked at
-    verdict : "good", "poor", or "unknown" where the kernel does not tell
+    name : of the property
+    verdict : "good", "poor", or "unknown" where the kernel does not report it
     found : in words
-    why : what it spoils, when it is poor
-    command : mends it, when there is one; for a shell, perhaps as root
+    why : what it harms, when it is poor
+    command : fixes it, where there is one; for a shell, perhaps as root
     """
 
     name: str
@@ -42,12 +42,12 @@ class Finding:
 
 
 def examine(facts: Mapping[str, Any]) -> list[Finding]:
-    """Findings on what `machine.facts` says, in the order in which they matter. Pure."""
+    """Findings on what `machine.facts` reports, in order of importance."""
     return list(_findings(facts["processor"], facts["scheduling"], facts["memory"], facts["system"]))
 
 
 def _judge(name: str, good: bool | None, found: str, why: str, command: str = "") -> Finding:
-    """`good` is None where nobody knows."""
+    """`good` is None where it is unknown."""
     if good is None:
         return Finding(name, "unknown", found)
     return Finding(name, "good", found) if good else Finding(name, "poor", found, why, command)
@@ -66,19 +66,19 @@ def _findings(
     yield _judge(
         "load", None if scheduling["busy_share"] is None else scheduling["busy_share"] <= BUSY_SHARE,
         f"CPUs {_percent(scheduling['busy_share'])} busy, load {scheduling['load']}",
-        "what else runs takes cores and caches: medians drift, tails grow", "top -o %CPU",
+        "other programs use cores and caches: medians drift, tails grow", "top -o %CPU",
     )  # fmt: skip
     waiting = scheduling["waiting_share"]
     yield _judge(
         "oversubscription", None if waiting is None else waiting <= WAITING_SHARE,
         f"tasks wait for a core in {_percent(waiting)} of the time",
-        "more threads want to run than there are cores: whoever holds a lock may be waiting for one",
+        "more threads are ready to run than there are cores: the holder of a lock may wait for a core",
         "export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1  # and no more workers than cores; see who runs: top -H",
     )  # fmt: skip
     yield _judge(
         "steal", None if scheduling["steal_share"] is None else scheduling["steal_share"] <= STEAL_SHARE,
         f"the host takes {_percent(scheduling['steal_share'])}",
-        "the virtual machine's host runs others on these cores: tails are not this program's",
+        "the host runs other virtual machines on these cores: tails are not caused by this program",
     )  # fmt: skip
     yield _judge(
         "niceness", scheduling["niceness"] <= 0, str(scheduling["niceness"]),
@@ -109,8 +109,9 @@ def _findings(
 def _governor(processor: Mapping[str, Any]) -> Finding:
     governor = processor["governor"]
     return _judge(
-        "governor", None if governor is None else governor == "performance", governor or "not told (virtual machine)",
-        "the clock rises only some ms after work begins: short operations are timed at the low one",
+        "governor", None if governor is None else governor == "performance",
+        governor or "not reported (virtual machine)",
+        "the clock frequency rises some ms after work begins: short operations run at the low one",
         "echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor",
     )  # fmt: skip
 
@@ -143,7 +144,7 @@ def _memory(memory: Mapping[str, Any]) -> Iterator[Finding]:
     yield _judge(
         "/dev/shm", None if room is None or size is None else size >= SHM_SHARE * room,
         f"{_bytes(memory['shm_free'])} of {_bytes(size)} free",
-        "Ray's object store lies there, and goes to /tmp when it is small; parameters of fastps do not",
+        "Ray's object store is in it, or in /tmp when it is too small; parameters of fastps are not",
         f"docker run --shm-size={wanted}g; or sudo mount -o remount,size=50% /dev/shm",
     )  # fmt: skip
     huge = memory["huge_pages"]
@@ -155,13 +156,13 @@ def _memory(memory: Mapping[str, Any]) -> Iterator[Finding]:
     shared = memory["huge_pages_shared"]
     yield _judge(
         "huge pages of shared memory", None if shared is None else shared not in ("never", "deny"), str(shared),
-        "parameters in shared memory have small pages; tables get huge ones all the same (Linux 6.1)",
+        "parameters in shared memory have small pages; tables have huge ones anyway (Linux 6.1)",
         "echo within_size | sudo tee /sys/kernel/mm/transparent_hugepage/shmem_enabled",
     )  # fmt: skip
     balancing = memory["numa_balancing"]
     yield _judge(
         "NUMA balancing", None if balancing is None else balancing == 0, "off" if balancing == 0 else "on",
-        "the kernel takes pages away to see who uses them: faults in the middle of operations",
+        "the kernel unmaps pages to see who uses them: page faults during operations",
         "echo 0 | sudo tee /proc/sys/kernel/numa_balancing",
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""What speed depends on in this machine, as its kernel tells it. Facts only; `doctor` says what they mean."""
+"""What affects performance on this machine, as the kernel reports it. Facts only; `doctor` judges them."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def facts(root: Path = Path("/"), steal_seconds: float = STEAL_SECONDS) -> dict[
 
     Parameters
     ----------
-    root : where proc, sys and dev lie
-    steal_seconds : how long to look at what the CPUs do
+    root : the directory of proc, sys and dev
+    steal_seconds : how long to observe the CPUs
 
-    None stands for what the kernel does not tell. Sizes are bytes. Cost: `steal_seconds`.
+    None stands for what the kernel does not report. Sizes are bytes. Cost: `steal_seconds`.
     """
     return {
         "processor": _processor(root),
@@ -36,7 +36,7 @@ def facts(root: Path = Path("/"), steal_seconds: float = STEAL_SECONDS) -> dict[
 
 
 def versions() -> dict[str, str | None]:
-    """Of Python, and of what is installed of the packages that matter."""
+    """Of Python and of the packages that affect performance; None where one is not installed."""
     found: dict[str, str | None] = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -68,7 +68,7 @@ def chosen(path: Path) -> str | None:
 
 
 def _table(path: Path) -> dict[str, str]:
-    """Lines of "name: value"; of names that come again the first."""
+    """Lines of "name: value"; the first of those with the same name."""
     found: dict[str, str] = {}
     for line in (text(path) or "").splitlines():
         name, colon, value = line.partition(":")
@@ -120,7 +120,7 @@ def _boost(cpu: Path) -> bool | None:
 
 
 def groups(root: Path, name: str) -> list[str]:
-    """What a file of this name says in this process's control group and in all above it (version 2)."""
+    """The contents of the file of this name in this process's control group and in all above it (version 2)."""
     path = next(
         (line.split("::", 1)[1] for line in (text(root / "proc/self/cgroup") or "").splitlines() if "::" in line), "/"
     )
@@ -131,7 +131,7 @@ def groups(root: Path, name: str) -> list[str]:
 
 
 def _quota(root: Path) -> float | None:
-    """Cores that control groups grant, where they do."""
+    """Cores that the control groups grant; None: as many as there are."""
     least = None
     for value in groups(root, "cpu.max"):
         quota, _, period = value.partition(" ")
@@ -158,7 +158,7 @@ def _scheduling(root: Path, seconds: float) -> dict[str, Any]:
 
 
 def _waiting_share(root: Path) -> float | None:
-    """Of the last 10 seconds, the part in which some task that could run waited for a CPU."""
+    """The share of the last 10 seconds in which some runnable task waited for a CPU."""
     words = (text(root / "proc/pressure/cpu") or "").split()
     averages = [word.removeprefix("avg10=") for word in words if word.startswith("avg10=")]
     return round(float(averages[0]) / 100, 4) if averages else None
@@ -211,7 +211,7 @@ def _system(root: Path) -> dict[str, Any]:
 
 
 def _compiler() -> str | None:
-    """Its name; not where it lies, which may tell who somebody is."""
+    """Its name without the path, which may identify a user."""
     name = os.environ.get("CC", "cc").split()[0]
     return os.path.basename(name) if shutil.which(name) else None
 

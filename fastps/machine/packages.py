@@ -1,4 +1,4 @@
-"""What to type where a package is missing."""
+"""Packages that are missing, and the command that installs them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Mapping
 
 
 def missing(needs: Mapping[str, str]) -> list[str]:
-    """The packages that are not there, of {the name that is imported: the package that has it}."""
+    """Those that are not installed, of {the name that is imported: the package that has it}."""
     return [package for module, package in needs.items() if importlib.util.find_spec(module) is None]
 
 
 def install(*packages: str) -> str:
-    """The command that installs packages for the Python that runs: from an index, where they are whatever fastps was
-    installed from, a checkout or a wheel."""
+    """The command that installs packages for the running Python. It names packages of the index and not an extra of
+    fastps: that depends on how fastps was installed, from a checkout or a wheel."""
     return shlex.join([sys.executable, "-m", "pip", "install", *packages])

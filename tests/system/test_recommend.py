@@ -96,7 +96,7 @@ def test_a_training_of_one_step_ends_with_one_line_and_code_1(tmp_path):
         ("--output", ""),
         ("--output", "/nowhere/tables"),
         ("--output", __file__),
-        ("--consistency", "all"),
+        ("--consistency",),
     ],
 )
 def test_a_wrong_option_is_one_line_and_code_2(options):

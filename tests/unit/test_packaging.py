@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from fastps.cli import COMMANDS
 from tests.support.waiting import GUARD_SECONDS
 
 ROOT = Path(__file__).parents[2]
@@ -38,16 +39,18 @@ BASE = packages(*PROJECT["dependencies"])
 ALL = BASE | packages(*(one for extra in EXTRAS.values() for one in extra))
 
 
+# What each program needs; what they share may need only what all of them have.
+PROGRAMS = {"demo": packages(*EXTRAS["demo"], *EXTRAS["plot"]), "recommend": packages(*EXTRAS["recommend"])}
+
+
 def declared_for(path):
     """What somebody has who runs a file: whose packages it may import."""
     parts = path.relative_to(ROOT).parts
-    if parts[0] == "fastps":
-        return BASE | packages(
-            *{"demo": EXTRAS["demo"] + EXTRAS["plot"], "recommend": EXTRAS["recommend"]}.get(
-                parts[2] if parts[1] == "programs" else "", []
-            )
-        )
-    return ALL
+    if parts[0] != "fastps":
+        return ALL
+    if parts[1] != "programs":
+        return BASE
+    return BASE | PROGRAMS.get(parts[2], set.intersection(*PROGRAMS.values()))
 
 
 def imported(path):
@@ -82,7 +85,7 @@ def test_what_a_text_tells_to_type_is_there(path):
     for verb in re.findall(r"`make ([a-z-]+)`|^make ([a-z-]+)  ", text, re.MULTILINE):
         assert set(filter(None, verb)) <= verbs, verb
     for program in re.findall(r"python -m fastps ([a-z]+)|[`\n]fastps ([a-z]+)", text):
-        assert set(filter(None, program)) <= {"demo", "recommend", "doctor", "env"}, program
+        assert set(filter(None, program)) <= {command.name for command in COMMANDS}, program
     for program in re.findall(r"python -m bench ([a-z]+)", text):
         assert program in {"sweep", "compare", "history", "report"}, program
 

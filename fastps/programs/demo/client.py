@@ -1,6 +1,6 @@
-"""A worker's side of either server, behind one contract, so that one training loop serves both.
+"""The two servers that the demo compares, behind one contract, so that one training loop serves both.
 
-A client is made in the process that uses it: it owns the buffers.
+A client is created in the process that uses it: it owns the buffers.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from typing import Any, Protocol
 import numpy as np
 import ray
 
-from fastps.programs.demo.network import SIZE, Named, named
-from fastps.server.handle import ParameterServer
+from fastps import ParameterServer
+from fastps.programs.demo.network import SIZE, Array, Named, named
 
 
 class Client(Protocol):
-    """Pulls parameters and pushes what is in `grads`. When either returns, it has happened."""
+    """A worker's side of a server. When `pull` or `push` returns, the operation is complete."""
 
     @property
     def grads(self) -> Named:
@@ -29,7 +29,7 @@ class Client(Protocol):
 
 
 class FastpsClient:
-    """A fastps server with the rule SGD: what is pushed is the gradient."""
+    """A fastps server with the rule SGD: gradients are pushed as they are."""
 
     def __init__(self, server: ParameterServer) -> None:
         self._server = server
@@ -44,8 +44,22 @@ class FastpsClient:
         self._server.push(self.grads)
 
 
+@ray.remote(num_cpus=0)
+class PlainActor:
+    """A parameter server in the fewest lines: a Ray actor with a float32 vector and two methods."""
+
+    def __init__(self, params: Array) -> None:
+        self.params = params.copy()  # Ray passes read-only arrays
+
+    def get_params(self) -> Array:
+        return self.params
+
+    def update_params(self, update: Array) -> None:
+        self.params += update
+
+
 class ActorClient:
-    """The plain actor, which adds what it is sent: the gradient, scaled here.
+    """The plain actor adds what it is sent, so the gradient is scaled by the learning rate here.
 
     One flat vector, because Ray sends one array faster than four.
     """

@@ -1,46 +1,30 @@
-"""One training run on one server: starts the workers, watches them, sums up."""
+"""One training run on one server: starts the workers, shows their progress, sums up."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import ray
 
+from fastps import ParameterServer
+from fastps.programs.crew import answers, crew
 from fastps.programs.demo.client import Client
-from fastps.programs.demo.data import Digits
-from fastps.programs.demo.network import accuracy
+from fastps.programs.demo.digits import Digits
+from fastps.programs.demo.network import Array, accuracy
+from fastps.programs.demo.settings import Settings
 from fastps.programs.demo.worker import Timings, Worker
-from fastps.server.handle import ParameterServer
 
-LR = 0.1
 POLL_SECONDS = 0.1
-ENOUGH_FOR_P99 = 500  # operations: of fewer it tells of the few slowest alone
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The options of the demo.
-
-    Attributes
-    ----------
-    steps : of each worker
-    workers, shards : how many
-    seed : of everything random: split, initial weights, batches
-    """
-
-    steps: int
-    workers: int
-    shards: int
-    seed: int
+ENOUGH_FOR_P99 = 500  # operations: with fewer, the p99 is one of the five slowest
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to.
+    """The result of a run.
 
     Attributes
     ----------
@@ -57,50 +41,46 @@ class Outcome:
     nice: int
 
 
-class Watcher(Protocol):
-    """Shows a run while it goes on."""
+def measure(
+    connect: Callable[[], Client], digits: Digits, settings: Settings, show: Callable[[int, float, float], None]
+) -> Outcome:
+    """Trains with all workers at once, and ten times a second calls `show` with the number of steps until then, the
+    mean loss since the last call, and the steps per second since the start.
 
-    def update(self, steps: int, loss: float, steps_per_second: float) -> None:
-        """`loss` is the mean since the last update, `steps_per_second` since the start."""
-
-
-def measure(connect: Callable[[], Client], digits: Digits, settings: Settings, watcher: Watcher) -> Outcome:
-    """Trains with all workers at once and reports to `watcher` ten times a second.
-
-    The workers count their steps on a small fastps server of their own, the same for both sides; so watching costs a
-    worker a microsecond every few steps, and the server that is measured nothing.
+    The workers count their steps on a small fastps server of their own, the same for both sides. So showing progress
+    costs a worker a microsecond every few steps, and the server that is measured nothing.
     """
-    with ParameterServer(2) as board:
-        workers = [
-            Worker.remote(  # type: ignore[attr-defined]  # Ray's decorator adds it
-                connect,
-                board,
-                digits.train_x[rank :: settings.workers],
-                digits.train_y[rank :: settings.workers],
-                (settings.seed, rank),
-            )
-            for rank in range(settings.workers)
-        ]
-        try:
-            nice = max(ray.get([worker.ready.remote() for worker in workers]))
-            begin = perf_counter()
-            runs = [worker.train.remote(settings.steps) for worker in workers]
-            _watch(runs, board, watcher, begin)
-            timings = ray.get(runs)
-        finally:
-            for worker in workers:
-                ray.kill(worker)
+    with (
+        ParameterServer(2) as board,
+        crew(
+            [
+                Worker.remote(  # type: ignore[attr-defined]  # Ray's decorator adds it
+                    connect,
+                    board,
+                    digits.train_x[rank :: settings.workers],
+                    digits.train_y[rank :: settings.workers],
+                    (settings.seed, rank),
+                )
+                for rank in range(settings.workers)
+            ]
+        ) as workers,
+    ):
+        nice = max(answers([worker.ready.remote() for worker in workers]))
+        begin = perf_counter()
+        runs = [worker.train.remote(settings.steps) for worker in workers]
+        _watch(runs, board, show, begin)
+        timings = answers(runs)
     return _outcome(timings, accuracy(connect().pull(), digits.test_x, digits.test_y), nice)
 
 
-def _watch(runs: list[Any], board: ParameterServer, watcher: Watcher, begin: float) -> None:
-    seen, going = np.zeros(2), runs
-    while going:
-        _, going = ray.wait(going, num_returns=len(going), timeout=POLL_SECONDS)
+def _watch(runs: list[Any], board: ParameterServer, show: Callable[[int, float, float], None], begin: float) -> None:
+    seen, running = np.zeros(2), runs
+    while running:
+        _, running = ray.wait(running, num_returns=len(running), timeout=POLL_SECONDS)
         tally = board.pull()
         steps, losses = tally - seen
         if steps > 0:
-            watcher.update(int(tally[0]), losses / steps, tally[0] / (perf_counter() - begin))
+            show(int(tally[0]), losses / steps, tally[0] / (perf_counter() - begin))
             seen = tally
 
 
@@ -115,7 +95,7 @@ def _outcome(timings: list[Timings], reached: float, nice: int) -> Outcome:
     )
 
 
-def _median_p99(durations_ns: list[Any]) -> tuple[float, float | None]:
+def _median_p99(durations_ns: list[Array]) -> tuple[float, float | None]:
     durations = np.concatenate(durations_ns)
     median, p99 = np.percentile(durations, (50, 99)) / 1e3
     return float(median), float(p99) if len(durations) >= ENOUGH_FOR_P99 else None

@@ -1,7 +1,7 @@
 """A network of two layers in numpy: 64 pixels, 128 rectified units, 10 digits.
 
-Its parameters, and their gradients, are one flat float32 vector with names for its parts: fastps stores the names, the
-plain actor the vector, and neither has to convert.
+The parameters, and the gradients, are one flat float32 vector with names for its parts. fastps stores the named parts
+and the plain actor stores the vector, so neither has to convert.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SIZE = sum(math.prod(shape) for shape in SHAPES.values())
 
 
 def named(flat: Array) -> dict[str, Array]:
-    """The parts of a flat vector by name. No copy: who writes a part writes the vector."""
+    """The parts of a flat vector by name. They are views: writing to a part writes to the vector."""
     parts, start = {}, 0
     for name, shape in SHAPES.items():
         stop = start + math.prod(shape)

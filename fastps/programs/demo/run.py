@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from functools import partial
-from time import perf_counter
 
 from fastps import SGD, ParameterServer
 from fastps.cluster.program import own_ray
 from fastps.programs.demo import network
-from fastps.programs.demo.client import ActorClient, FastpsClient
-from fastps.programs.demo.data import digits
-from fastps.programs.demo.floor import PlainActor
-from fastps.programs.demo.measure import LR, Outcome, Settings, measure
-from fastps.programs.demo.screen import Screen
-from fastps.programs.demo.worker import BATCH
+from fastps.programs.demo.client import ActorClient, FastpsClient, PlainActor
+from fastps.programs.demo.digits import digits
+from fastps.programs.demo.measure import Outcome, measure
+from fastps.programs.demo.screen import comparison, progress
+from fastps.programs.demo.settings import BATCH, LR, Settings
+from fastps.programs.screen import Screen
 
-__all__ = ["Settings", "demo"]
-
-ACCURACY = 0.95
+ACCURACY = 0.95  # that both sides must reach
 
 
 def demo(settings: Settings, address: str | None = None) -> str | None:
@@ -26,19 +23,8 @@ def demo(settings: Settings, address: str | None = None) -> str | None:
     Parameters
     ----------
     settings : steps, workers, shards, seed
-    address : of a Ray cluster; None: RAY_ADDRESS, and otherwise a Ray of our own
-
-    Returns
-    -------
-    str or None
-        What is wrong with the result; None when nothing is.
-
-    Raises
-    ------
-    KeyboardInterrupt, ConnectionError, FastPSError
-        Ray, if it was started here, is down again.
+    address : of a Ray cluster; None: RAY_ADDRESS, or a new one for the duration of the program
     """
-    began = perf_counter()
     screen = Screen()
     data = digits(settings.seed)
     screen.say(
@@ -53,17 +39,17 @@ def demo(settings: Settings, address: str | None = None) -> str | None:
         params = network.initial(settings.seed)
         with (
             ParameterServer(network.named(params), rule=SGD(LR), num_shards=settings.shards) as server,
-            screen.run("fastps", total) as watcher,
+            progress(screen, "fastps", total) as show,
         ):
-            ours = measure(partial(FastpsClient, server), data, settings, watcher)
+            ours = measure(partial(FastpsClient, server), data, settings, show)
             applied = server.versions
         actor = PlainActor.remote(params)  # type: ignore[attr-defined]  # Ray's decorator adds it
-        with screen.run("Ray actor", total) as watcher:
-            floor = measure(partial(ActorClient, actor, LR), data, settings, watcher)
-    screen.compare(ours, floor, settings)
+        with progress(screen, "Ray actor", total) as show:
+            floor = measure(partial(ActorClient, actor, LR), data, settings, show)
+    screen.say(comparison(ours, floor, settings))
     screen.say(
         f"Both ran the same worker code, in processes at nice {max(ours.nice, floor.nice)}; every single pull\n"
-        f"and push was timed until it had happened. {perf_counter() - began:.0f} s in all, Ray's start included."
+        f"and push was timed until it was complete. {screen.total_time()}"
     )
     if set(applied) != {total}:
         return f"the shards applied {applied} pushes where {total} were made"

@@ -1,4 +1,4 @@
-"""The training loop. It does not know which server it works for."""
+"""The training loop of a worker. It is the same for both servers."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter_ns
-from typing import Any
 
 import numpy as np
 import ray
 
+from fastps import ParameterServer
 from fastps.programs.demo.client import Client
-from fastps.programs.demo.network import loss_and_gradients
-from fastps.server.handle import ParameterServer
+from fastps.programs.demo.network import Array, loss_and_gradients
+from fastps.programs.demo.settings import BATCH
 
-Array = np.ndarray[Any, np.dtype[Any]]
-BATCH = 32
 REPORT_EVERY = 20  # steps
 
 
@@ -43,8 +41,8 @@ class Worker:
 
     Parameters
     ----------
-    connect : makes the client, in this process
-    board : float64[2] that counts steps and sums up losses, of all workers
+    connect : creates the client, in this process
+    board : float64[2], the number of steps and the sum of the losses, of all workers
     x, y : this worker's images and digits
     seed : of its batches
     """
@@ -57,14 +55,14 @@ class Worker:
         self._rng = np.random.default_rng(seed)
 
     def ready(self) -> int:
-        """Connects to both servers; answers this process's niceness."""
+        """Connects to both servers; returns this process's niceness."""
         self._client.pull()
         self._board.pull()
         return os.nice(0)
 
     def train(self, steps: int) -> Timings:
         client, grads = self._client, self._client.grads
-        # Ones, not empty: a page fault would land in a measurement.
+        # Not np.empty: the first write to each page would fault, within what is timed.
         pull_ns, push_ns = np.ones(steps, np.int64), np.ones(steps, np.int64)
         batches = self._rng.integers(0, len(self._x), (steps, BATCH), np.int32)
         tally = np.zeros(2)

@@ -1,4 +1,5 @@
 """Movie recommendations: a factorisation of MovieLens in two sparse tables, trained by Ray tasks.
 
-An application on top of the library: it uses only what `import fastps` makes public.
+`run` is the program, `movielens` and `ratings` are the data, `model` is what is trained, `train` and `worker` train it,
+`evaluate` and `picks` use the result.
 """

@@ -19,7 +19,7 @@ class Evaluation:
     Attributes
     ----------
     model : of the factorisation
-    movie_means : of the simplest prediction that is worth beating, a movie's mean rating
+    movie_means : of the baseline, a movie's mean rating
     """
 
     model: float
@@ -41,7 +41,7 @@ def rmse(predicted: Array, stars: Array) -> float:
 
 
 def movie_means(train: Ratings, movies: Array) -> Array:
-    """The mean rating of each movie; for one that nobody rated, the mean of all ratings."""
+    """The mean rating of each movie; for one without ratings, the mean of all ratings."""
     numbers, which = np.unique(train.movies, return_inverse=True)
     means = np.bincount(which, train.stars) / np.bincount(which)
     places = np.searchsorted(numbers, movies).clip(max=len(numbers) - 1)

@@ -20,14 +20,14 @@ Array = np.ndarray[Any, np.dtype[Any]]
 # in 40 epochs, where this reaches 0.865 in 15; RowAdagrad, with one rate for factors and bias, 0.874.
 LR = 0.1
 PENALTY = 0.12
-STD = 0.05  # of a first row
+STD = 0.05  # of the initial values of a row
 LEAST, MOST = 0.5, 5.0  # stars
 
 
 def tables(dim: int, seed: int) -> dict[str, Table]:
-    """Rows are born where they are first pulled: nobody says how many users and movies there are.
+    """The rows of the users and of the movies. A row is created by its first pull, so their number need not be known.
 
-    Two seeds: with one, a user and a movie of the same number would begin as the same row.
+    Two seeds: with one, a user and a movie of the same number would start with the same row.
     """
     return {
         name: Table(dim + 1, rule=Adagrad(LR), init=init.Normal(std=STD), dtype="float32", seed=(seed + i) % 2**32)
@@ -36,12 +36,12 @@ def tables(dim: int, seed: int) -> dict[str, Table]:
 
 
 def predictions(user_rows: Array, movie_rows: Array, mean: float) -> Array:
-    """Stars, not yet cut to what a rating can be.
+    """Stars, not yet clipped to the range of ratings.
 
     Parameters
     ----------
     user_rows, movie_rows : float32[n, dim + 1]
-    mean : of all ratings that are trained on
+    mean : of all training ratings
 
     Returns
     -------
@@ -57,7 +57,7 @@ def predictions(user_rows: Array, movie_rows: Array, mean: float) -> Array:
 def gradients(user_rows: Array, movie_rows: Array, stars: Array, mean: float) -> tuple[Array, Array, Array]:
     """Of the loss ``(error**2 + PENALTY * (|user row|**2 + |movie row|**2)) / 2`` of each rating by itself.
 
-    A user with two ratings in the batch has two gradients: a push adds them up.
+    A user with two ratings in the batch has two gradients: a push sums them.
 
     Returns
     -------
@@ -77,9 +77,9 @@ def _gradient(error: Array, own: Array, other: Array) -> Array:
 
 
 def rows(server: ParameterServer, table: str, keys: Array) -> Array:
-    """The rows of keys; zeros, which add nothing to a prediction, for those that no training has given birth to."""
+    """The rows of keys; zeros, which add nothing to a prediction, for those that were not trained."""
     found = server[table].contains(keys)
-    born = server[table].pull(keys[found])
-    out = np.zeros((len(keys), born.shape[1]), np.float32)
-    out[found] = born
+    pulled = server[table].pull(keys[found])
+    out = np.zeros((len(keys), pulled.shape[1]), np.float32)
+    out[found] = pulled
     return out

@@ -15,12 +15,12 @@ from fastps.programs.recommend.ratings import Ratings, split
 
 @dataclass(frozen=True)
 class MovieLens:
-    """The ratings in two parts, and what the movies are called.
+    """The ratings in two parts, and the titles of the movies.
 
     Attributes
     ----------
-    train, test : no rating is in both
-    titles : by number, with the year
+    train, test : disjoint
+    titles : by the number of the movie, with the year
     """
 
     train: Ratings
@@ -38,6 +38,6 @@ def movielens(seed: int) -> MovieLens:
 
 
 def _title(title: Any, year: float) -> str:
-    if not isinstance(title, str):  # unknown for four of them
+    if not isinstance(title, str):  # four movies have none
         return "(no title)"
     return title if math.isnan(year) else f"{title} ({year:.0f})"

@@ -1,4 +1,4 @@
-"""What the tables are for: movies for a user, and movies that are like a movie."""
+"""Recommendations from the trained tables: movies for a user, and movies that are like a movie."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastps import ParameterServer
 from fastps.programs.recommend.model import Array
 from fastps.programs.recommend.movielens import MovieLens
 
-# A movie with fewer ratings keeps too much of the random row that it began with, and is as near to one as to another.
+# The row of a movie with fewer ratings is still close to its random initial values, and so is near to no other movie.
 ENOUGH_RATINGS = 20
 USERS, MOVIES, EACH = 3, 5, 5
 SCAN_ROWS = 4096
@@ -18,12 +18,12 @@ SCAN_ROWS = 4096
 
 @dataclass(frozen=True)
 class ForUser:
-    """What a user gave most stars, and what the model would recommend: titles with stars.
+    """What a user rated best, and what the model recommends: titles with stars.
 
     Attributes
     ----------
-    ratings : of this user, in the training
-    rated : the best, with the stars that were given
+    ratings : number of training ratings of this user
+    rated : the best of them, with the stars given
     recommended : the best of those that the user has not rated, with the stars predicted, which may be above 5
     """
 

@@ -17,7 +17,7 @@ class Ratings:
 
     Attributes
     ----------
-    users, movies : int64[ratings], the numbers that MovieLens gives them, which have gaps
+    users, movies : int64[ratings], the numbers of MovieLens, which have gaps
     stars : float32[ratings], from 0.5 to 5
     """
 
@@ -39,7 +39,7 @@ class Ratings:
 
 
 def split(ratings: Ratings, seed: int) -> tuple[Ratings, Ratings]:
-    """All of them, shuffled by `seed`: those to train on, and a tenth that is kept for the test."""
+    """All of them, shuffled by `seed`: those to train on, and a tenth that is held out for the test."""
     order = np.random.default_rng(seed).permutation(len(ratings))
     test, train = np.split(order, [round(len(ratings) * TEST_SHARE)])
     return ratings[train], ratings[test]

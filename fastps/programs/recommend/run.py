@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from time import perf_counter
 
 import ray
 
@@ -14,9 +13,10 @@ from fastps.programs.recommend.evaluate import Evaluation, evaluate
 from fastps.programs.recommend.model import LR, tables
 from fastps.programs.recommend.movielens import MovieLens, movielens
 from fastps.programs.recommend.picks import ENOUGH_RATINGS, for_users, like_movies
-from fastps.programs.recommend.screen import RecommendScreen
+from fastps.programs.recommend.screen import movies_table, progress, user_table
 from fastps.programs.recommend.settings import Settings
 from fastps.programs.recommend.train import train
+from fastps.programs.screen import Screen
 
 
 def recommend(settings: Settings, output: Path | None = None, address: str | None = None) -> str | None:
@@ -26,20 +26,9 @@ def recommend(settings: Settings, output: Path | None = None, address: str | Non
     ----------
     settings : of the training
     output : the directory where the tables are written; None: a new temporary one
-    address : of a Ray cluster; None: RAY_ADDRESS, and otherwise a Ray of our own
-
-    Returns
-    -------
-    str or None
-        What is wrong with the result; None when nothing is.
-
-    Raises
-    ------
-    KeyboardInterrupt, ConnectionError, FastPSError
-        Ray, if it was started here, is down again.
+    address : of a Ray cluster; None: RAY_ADDRESS, or a new one for the duration of the program
     """
-    began = perf_counter()
-    screen = RecommendScreen()
+    screen = Screen()
     data = movielens(settings.seed)
     screen.say(_about(settings, data))
     with (
@@ -49,11 +38,14 @@ def recommend(settings: Settings, output: Path | None = None, address: str | Non
         problem = _train(server, settings, data, screen)
         if problem:
             return problem
-        screen.for_users(for_users(server, data, settings.seed))
-        screen.like_movies(like_movies(server, data))
+        for pick in for_users(server, data, settings.seed):
+            screen.say()
+            screen.say(user_table(pick))
+        screen.say()
+        screen.say(movies_table(like_movies(server, data)))
         screen.say(f"Only movies with {ENOUGH_RATINGS} ratings or more are recommended and compared.")
         problem = _save(server, output, screen)
-    screen.say(f"{perf_counter() - began:.0f} s in all, Ray's start included.")
+    screen.say(screen.total_time())
     return problem
 
 
@@ -67,11 +59,11 @@ def _about(settings: Settings, data: MovieLens) -> str:
     )
 
 
-def _train(server: ParameterServer, settings: Settings, data: MovieLens, screen: RecommendScreen) -> str | None:
+def _train(server: ParameterServer, settings: Settings, data: MovieLens, screen: Screen) -> str | None:
     total = settings.epochs * len(data.train)
     try:
-        with screen.training(total) as watcher:
-            training = train(server, data.train, settings, watcher)
+        with progress(screen, total) as show:
+            training = train(server, data.train, settings, show)
     except ray.exceptions.WorkerCrashedError:
         return "the process of a worker died"
     reached = evaluate(server, data)
@@ -86,7 +78,7 @@ def _train(server: ParameterServer, settings: Settings, data: MovieLens, screen:
 
 
 def _inaccurate(reached: Evaluation) -> str | None:
-    if reached.model < reached.movie_means:  # not if it is not a number
+    if reached.model < reached.movie_means:  # false for NaN
         return None
     return (
         f"test RMSE {reached.model:.4f} is no better than {reached.movie_means:.4f}, that of the mean rating of each "
@@ -94,7 +86,7 @@ def _inaccurate(reached: Evaluation) -> str | None:
     )
 
 
-def _save(server: ParameterServer, output: Path | None, screen: RecommendScreen) -> str | None:
+def _save(server: ParameterServer, output: Path | None, screen: Screen) -> str | None:
     try:
         if output is None:
             output = Path(tempfile.mkdtemp(prefix="fastps-recommend-"))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Settings:
-    """What the command line says, and what it says when nothing is said.
+    """What the command line says, and the defaults.
 
     Attributes
     ----------

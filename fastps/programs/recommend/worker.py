@@ -1,4 +1,4 @@
-"""What a worker does, a Ray task: it trains on batches of ratings until there are none left."""
+"""A worker, a Ray task: it trains on batches of ratings until none is left."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from fastps.programs.recommend.model import gradients
 from fastps.programs.recommend.ratings import Ratings
 from fastps.programs.recommend.settings import Settings
 
-# What the board counts. It is a small server of its own, on which an operation takes a microsecond.
+# What the board counts. It is a small server of its own: an operation takes a microsecond.
 BOARD = 4
 AT_THE_START, RATINGS, SQUARES, BATCHES = range(BOARD)
 
 
 def work(server: ParameterServer, board: ParameterServer, ratings: Ratings, settings: Settings) -> float:
-    """Takes the next batch of an epoch, whoever has the others, until the last epoch is over.
+    """Takes the next batch that no worker has taken, until the last epoch is over.
 
-    So a worker that the machine holds up leaves its part to the others. Where each of two had a half of the ratings,
-    one could end with its half alone: on a busy machine the test error had a standard deviation of 0.0019, not 0.0006.
+    So the others do the work of a worker that the machine delays. When each of two workers had one half of the ratings,
+    a delayed one trained alone at the end: on a busy machine, the standard deviation of the test error was 0.0019 and
+    not 0.0006.
 
     Parameters
     ----------
     server : with the tables users and movies
-    board : float64[BOARD], which adds up workers at the start, ratings, squares of errors, and batches that are taken
-    ratings : all that are trained on, the same for every worker
+    board : float64[BOARD], the sums over all workers of: workers that are ready, ratings, squared errors, batches taken
+    ratings : all training ratings, the same for every worker
 
     Returns
     -------
@@ -34,7 +35,7 @@ def work(server: ParameterServer, board: ParameterServer, ratings: Ratings, sett
         Seconds from before the first step to after the last.
     """
     users, movies, mean = server["users"], server["movies"], ratings.mean
-    # Whatever a first operation has to do is not part of the time; a gradient of zeros changes nothing.
+    # What only a first operation has to do is not timed; a gradient of zeros changes nothing.
     for table, keys in ((users, ratings.users[:1]), (movies, ratings.movies[:1])):
         table.push(keys, np.zeros_like(table.pull(keys)))
     batches = -(-len(ratings) // settings.batch)
@@ -58,7 +59,7 @@ def work(server: ParameterServer, board: ParameterServer, ratings: Ratings, sett
 
 
 def _line_up(board: ParameterServer, workers: int) -> None:
-    """Waits until all are there: Ray starts tasks one after the other, and the first would be done before the last."""
+    """Waits until all are ready: Ray starts tasks one by one, and the first could end before the last starts."""
     step = np.zeros(BOARD)
     step[AT_THE_START] = 1.0
     board.push(step)

@@ -72,7 +72,7 @@ def test_in_a_good_machine_everything_is_good_and_there_is_nothing_to_do():
 
 
 @pytest.mark.parametrize(("section", "fact", "value", "name", "found"), POOR, ids=[f"{p[1]}={p[2]}" for p in POOR])
-def test_each_fault_is_found_alone_with_what_it_spoils(section, fact, value, name, found):
+def test_each_fault_is_found_alone_with_what_it_harms(section, fact, value, name, found):
     findings = findings_with(section, fact, value)
     assert [n for n, finding in findings.items() if finding.verdict != "good"] == [name]
     assert found in findings[name].found

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from time import perf_counter
 
 from fastps.cluster.program import own_ray
 from fastps.programs.demo import network
-from fastps.programs.demo.data import digits
-from fastps.programs.demo.policies import LR, POLICIES
-from fastps.programs.demo.race import COMPUTATION, Finish, Settings, crew, race
-from fastps.programs.demo.race_screen import RaceScreen
-from fastps.programs.demo.worker import BATCH
-
-__all__ = ["Settings", "compare"]
+from fastps.programs.demo.consistency.policies import POLICIES
+from fastps.programs.demo.consistency.race import COMPUTATION, Finish, race, racers
+from fastps.programs.demo.consistency.screen import progress, say_results
+from fastps.programs.demo.consistency.settings import Settings
+from fastps.programs.demo.digits import digits
+from fastps.programs.demo.settings import BATCH, LR
+from fastps.programs.screen import Screen
 
 
 def compare(names: list[str], settings: Settings, address: str | None = None, plot: Path | None = None) -> str | None:
@@ -23,37 +22,26 @@ def compare(names: list[str], settings: Settings, address: str | None = None, pl
     ----------
     names : of POLICIES
     settings : what all runs have in common
-    address : of a Ray cluster; None: RAY_ADDRESS, and otherwise a Ray of our own
+    address : of a Ray cluster; None: RAY_ADDRESS, or a new one for the duration of the program
     plot : where a page with the loss over time is written; None: nowhere
-
-    Returns
-    -------
-    str or None
-        What is wrong with the result; None when nothing is.
-
-    Raises
-    ------
-    KeyboardInterrupt, ConnectionError, FastPSError
-        Ray, if it was started here, is down again.
     """
-    began = perf_counter()
-    screen = RaceScreen()
+    screen = Screen()
     data = digits(settings.seed)
     screen.say(_about(settings, len(data.train_x)))
-    finishes: dict[str, Finish] = {}
-    with own_ray(screen.waiting, screen.say, address, ["fastps.programs.demo.worker"]), crew(data, settings) as workers:
-        for name in names:
-            with screen.race(POLICIES[name].title, settings.seconds) as watcher:
-                finishes[name] = race(POLICIES[name], data, settings, workers, watcher)
-    screen.table({name: (POLICIES[name], finish) for name, finish in finishes.items()}, settings)
-    screen.say(f"\n{perf_counter() - began:.0f} s in all, Ray's start included.")
+    finishes: list[Finish] = []
+    needs = ["fastps.programs.demo.consistency.worker"]
+    with own_ray(screen.waiting, screen.say, address, needs), racers(data, settings) as workers:
+        for policy in map(POLICIES.__getitem__, names):
+            with progress(screen, policy.title, settings.seconds) as show:
+                finishes.append(race(policy, data, settings, workers, show))
+    say_results(screen, finishes, settings)
+    screen.say(f"\n{screen.total_time()}")
     if plot is not None:
         problem = _plot(plot, settings, finishes)
         if problem:
             return problem
         screen.say(f"The loss over time is in {plot}: open it in a browser, it needs no network.")
-    problems = [f"{POLICIES[name].title}: {finish.problem}" for name, finish in finishes.items() if finish.problem]
-    return "; ".join(problems) or None
+    return "; ".join(f"{finish.policy.title}: {finish.problem}" for finish in finishes if finish.problem) or None
 
 
 def _about(settings: Settings, images: int) -> str:
@@ -64,7 +52,7 @@ def _about(settings: Settings, images: int) -> str:
         f"model's computation: so the number of cores does not matter.{_pace(settings)}\n"
         f"Learning rate {LR:g}; where a round takes the mean of n workers, n times that: a gradient moves the "
         f"parameters equally far under all settings.\n"
-        f"The loss is over all training images, computed all the while by a process that is no worker."
+        f"The loss is over all training images, computed meanwhile by a process that is not a worker."
     )
 
 
@@ -74,9 +62,9 @@ def _pace(settings: Settings) -> str:
     return f" The last worker sleeps {settings.straggler:g} times as long."
 
 
-def _plot(path: Path, settings: Settings, finishes: dict[str, Finish]) -> str | None:
-    # Late: nobody needs plotly who does not plot.
-    from fastps.programs.demo.plot import write
+def _plot(path: Path, settings: Settings, finishes: list[Finish]) -> str | None:
+    # Imported late: plotly is needed for plots only.
+    from fastps.programs.demo.consistency.plot import write
 
     straggler = "" if settings.straggler == 1.0 else f", one of them {settings.straggler:g} times slower"
     try:
@@ -86,7 +74,7 @@ def _plot(path: Path, settings: Settings, finishes: dict[str, Finish]) -> str | 
             f"Handwritten digits, a network of two layers, SGD. Each step includes {COMPUTATION * 1e3:g} ms "
             f"of sleep.{_pace(settings)} The loss is over all training images, taken from the server while the "
             f"workers train.",
-            {POLICIES[name].title: finish.curve for name, finish in finishes.items()},
+            {finish.policy.title: finish.curve for finish in finishes},
         )
     except OSError as error:
         return f"cannot write {path}: {error.strerror}"

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from sklearn.datasets import load_digits
 
-Array = np.ndarray[Any, np.dtype[Any]]
+from fastps.programs.demo.network import Array
+
 TEST_SHARE = 0.2
 
 
 @dataclass(frozen=True)
 class Digits:
-    """Images and what they show.
+    """Images and their labels.
 
     Attributes
     ----------
@@ -29,7 +29,7 @@ class Digits:
 
 
 def digits(seed: int) -> Digits:
-    """All images, shuffled by `seed`; a fifth of them is kept for the test."""
+    """All images, shuffled by `seed`; a fifth of them is held out for the test."""
     bunch = load_digits()
     x = (bunch.data / 16.0).astype(np.float32)
     y = bunch.target.astype(np.int64)

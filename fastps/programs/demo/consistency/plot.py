@@ -1,4 +1,4 @@
-"""A page with the loss over time of several runs in one chart. It opens without a network: its script is inside."""
+"""A page with the loss over time of several runs in one chart. It opens without a network: its script is part of it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 
-from fastps.programs.demo.curve import Curve
+from fastps.programs.demo.consistency.curve import Curve
 
-# Okabe and Ito's colours, which can be told apart with any kind of sight; dashes, where curves lie on each other.
+# Okabe and Ito's colours, which are distinct for colour-blind readers too; dashes where curves overlap.
 STYLES = [
     {"color": "#0072b2"},
     {"color": "#e69f00"},
@@ -51,9 +51,9 @@ def write(path: Path, title: str, text: str, curves: Mapping[str, Curve]) -> Non
     Parameters
     ----------
     path : of the file
-    title : says what is shown
-    text : and how it was measured
-    curves : by the name that the legend gives them
+    title : what is shown
+    text : how it was measured
+    curves : by their names in the legend
 
     Raises
     ------
@@ -90,7 +90,7 @@ def write(path: Path, title: str, text: str, curves: Mapping[str, Curve]) -> Non
         full_html=False,
         include_plotlyjs=True,
         default_height="100%",
-        # The bar of buttons would lie on the legend of a narrow page.
+        # The bar of buttons would cover the legend of a narrow page.
         config={"responsive": True, "displayModeBar": False},
     )
     page = PAGE.format(title=html.escape(title), text=html.escape(text), chart=chart)

@@ -1,4 +1,4 @@
-"""A worker whose steps take a given time, so that one can be made slower than the others."""
+"""A worker that sleeps for a given time in each step, so that one can be slower than the others."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import ray
 
+from fastps import ParameterServer
 from fastps.programs.demo.network import SIZE, Array, loss_and_gradients, named
-from fastps.programs.demo.worker import BATCH
-from fastps.server.handle import ParameterServer
+from fastps.programs.demo.settings import BATCH
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class Tally:
 
     Attributes
     ----------
-    steps : that it made
-    counted : gradients among them that were applied, not dropped
+    steps : gradients that it pushed
+    counted : those of them that were applied, not dropped
     seconds : from before the first step to after the last
     """
 
@@ -31,14 +31,14 @@ class Tally:
 
 @ray.remote(num_cpus=0)
 class SlowedWorker:
-    """Trains on batches of all images, on one server after the other, by a session of its own.
+    """Trains on batches of all images, with one server after the other.
 
     Parameters
     ----------
     rank : its number
-    x, y : images and digits
+    x, y : images and labels
     seed : of its batches, the same for every server
-    sleep : seconds in each step, besides the gradient
+    sleep : seconds in each step, in addition to the computation
     """
 
     def __init__(self, rank: int, x: Array, y: Array, seed: int, sleep: float) -> None:
@@ -48,10 +48,10 @@ class SlowedWorker:
     def join(self, server: ParameterServer) -> None:
         """Becomes one of the server's workers."""
         self._worker = server.worker(self._rank)
-        self._worker.pull()  # whatever a first operation has to do is not part of the time
+        self._worker.pull()  # what only a first operation has to do is not timed
 
     def train(self, seconds: float) -> Tally:
-        """As many steps as can be begun in that time; then leaves, and nobody waits for it any more."""
+        """As many steps as can begin in that time; then leaves the server, so that no other worker waits for it."""
         params, grads = named(np.zeros(SIZE, np.float32)), named(np.zeros(SIZE, np.float32))
         rng = np.random.default_rng((self._seed, self._rank))
         steps = counted = 0

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Curve:
-    """Samples in the order of time.
+    """Samples in temporal order.
 
     Attributes
     ----------
@@ -23,9 +23,9 @@ class Curve:
         self.losses.append(loss)
 
     def at(self, seconds: float) -> float:
-        """The loss of the last sample until then."""
+        """The loss of the last sample that is not later."""
         return next(loss for t, loss in zip(self.seconds[::-1], self.losses[::-1], strict=True) if t <= seconds)
 
     def reached(self, loss: float) -> float | None:
-        """The time of the first sample that is as good as that; None: never."""
+        """The time of the first sample that is as low; None: never."""
         return next((t for t, own in zip(self.seconds, self.losses, strict=True) if own <= loss), None)

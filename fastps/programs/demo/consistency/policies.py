@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from fastps import BSP, SSP, Async, LocalSGD
 from fastps.consistency import Consistency
-
-LR = 0.1  # of one gradient of one worker
+from fastps.programs.demo.settings import LR
 
 
 @dataclass(frozen=True)
@@ -18,19 +17,19 @@ class Policy:
     Attributes
     ----------
     title : as a program writes it
-    make : the setting for so many workers
-    merged : given the workers, how many gradients a round makes into one by their mean, which is multiplied by that
-        again: a gradient moves the parameters equally far under all settings
+    make : the setting for this many workers
+    averaged : given the workers, how many gradients a round replaces by their mean; the learning rate is multiplied
+        by it, so that a gradient moves the parameters equally far under all settings
     waits : who waits for whom, in a few words
     """
 
     title: str
     make: Callable[[int], Consistency]
-    merged: Callable[[int], int]
+    averaged: Callable[[int], int]
     waits: str
 
     def lr(self, workers: int) -> float:
-        return LR * self.merged(workers)
+        return LR * self.averaged(workers)
 
 
 POLICIES = {

@@ -1,0 +1,110 @@
+"""The command line: ``fastps demo``, ``recommend``, ``doctor`` and ``env``, also as ``python -m fastps demo``.
+
+Exit codes: 0 it worked; 1 it ran, and the result is not what it should be; 2 the command could not be run as asked;
+130 interrupted. Every failure is one line on stderr.
+
+Each command has a module, whose `command` returns what is wrong with the result in one line, or None. Modules of
+commands import what is heavy when they run: `fastps --help` loads all of them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+import fastps
+from fastps.cli import demo, doctor, env, recommend
+from fastps.errors import FastPSError, OptionError
+
+FAILED, UNUSABLE, INTERRUPTED = 1, 2, 130
+
+# In the order in which --help lists them.
+COMMANDS: list[click.Command] = [demo.command, recommend.command, doctor.command, env.command]
+
+
+class Group(click.Group):
+    """Commands in the order of their table, whose options may be abbreviated."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, command, words = super().resolve_command(ctx, args)
+        options = [option for parameter in (command.params if command else ()) for option in parameter.opts]
+        return name, command, [_in_full(word, options) for word in words]
+
+
+def _in_full(word: str, options: list[str]) -> str:
+    """An option whose name was not written to its end, where only one begins so: --epoch for --epochs."""
+    name, equals, value = word.partition("=")
+    fitting = [option for option in options if option.startswith(name)]
+    return f"{fitting[0]}{equals}{value}" if len(fitting) == 1 and len(name) > len("--") else word
+
+
+GROUP = Group(
+    "fastps",
+    COMMANDS,
+    help="A parameter server as a Python library.",
+    no_args_is_help=False,
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
+)
+click.version_option(fastps.__version__, message="fastps %(version)s")(GROUP)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Without the program's name; by default those of the process.
+
+    Returns
+    -------
+    int
+        The exit code.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    prog = f"fastps {words[0]}" if words and words[0] in GROUP.commands else "fastps"
+    try:
+        # Not GROUP.main, which prints more than one line.
+        with GROUP.make_context("fastps", words.copy()) as context:
+            problem: str | None = GROUP.invoke(context)
+        sys.stdout.flush()
+    except click.exceptions.Exit as end:  # --help, --version
+        return end.exit_code
+    except click.UsageError as error:
+        return _say(prog, f"{_text(error)}; see {prog} --help", UNUSABLE)
+    except click.ClickException as error:
+        return _say(prog, error.message, error.exit_code)
+    except BrokenPipeError:  # whoever read the output wants no more of it; what is left in buffers would fail again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return _say(prog, "interrupted", INTERRUPTED)
+    except ConnectionError as error:  # Ray's, and ShardDiedError
+        return _say(prog, str(error).strip().split("\n", 1)[0], FAILED)
+    except FastPSError as error:
+        return _say(prog, str(error), UNUSABLE if isinstance(error, OptionError) else FAILED)
+    return _say(prog, problem, FAILED) if problem else 0
+
+
+def _text(error: click.UsageError) -> str:
+    """One line: the option and what is wrong with it; for what is no command, the commands."""
+    text = " ".join(error.message.split()).rstrip(".")
+    if isinstance(error, click.BadParameter) and error.param:
+        return f"{error.param.opts[0]}: {text}"
+    if error.ctx and isinstance(error.ctx.command, click.Group):
+        return f"{text}; the commands are {', '.join(error.ctx.command.commands)}"
+    similar = getattr(error, "possibilities", None)
+    return f"{text} (did you mean {' or '.join(similar)}?)" if similar else text
+
+
+def _say(prog: str, message: str, code: int) -> int:
+    print(f"{prog}: {message}", file=sys.stderr)
+    return code
