@@ -19,7 +19,6 @@ from bench.__main__ import NORMAL, QUICK_PEERS, command
 from bench.peers import shared_array
 from bench.sweep import cluster, loop, program, results, run
 from bench.sweep.grid import Setting
-from bench.sweep.loop import stamps
 from bench.sweep.worker import Worker
 from tests.support.waiting import GUARD_SECONDS, wait_until
 from tests.unit.bench.report.sample import sample
@@ -372,30 +371,3 @@ def test_a_cluster_of_raylets_here_measures_across_nodes(tmp_path):
     assert copy["crossed_bytes"] == 0
     assert 0 < actor["crossed_bytes"] < (actor["calls"] + 2 * run.TURNS) * 8000
     assert actor["crossed_bytes"] % 8000 == 0
-
-
-def by_blocks(operation, seconds):
-    """Calls blocks of 50 without a stamp between them, ns a call."""
-    found, end = [], time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        start = time.perf_counter_ns()
-        for _ in range(50):
-            operation()
-        found.append((time.perf_counter_ns() - start) / 50)
-    return found
-
-
-def test_medians_agree_with_an_independent_loop(ray_local):
-    """Within 10 %, in one of a few attempts: other programs run on this machine."""
-    n, differences = 200_000, []
-    with fastps.ParameterServer(np.zeros(n, np.float32)) as ps:
-        out = np.empty(n, np.float32)
-        for _ in range(8):
-            stamped, blocks = [], []
-            for _ in range(4):  # by turns
-                stamped.append(np.diff(stamps(lambda: ps.pull(out=out), 0.1)))
-                blocks += by_blocks(lambda: ps.pull(out=out), 0.1)
-            differences.append(float(np.median(np.concatenate(stamped)) / np.median(blocks)) - 1)
-            if abs(differences[-1]) < 0.1:
-                break
-    assert abs(differences[-1]) < 0.1, differences
