@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SIDE_BY_SIDE ?= -n 4  # worker processes of pytest; tests wait most of the time
+# Worker processes of pytest: tests wait most of the time.
+SIDE_BY_SIDE ?= -n 4
 NOW := $(shell date +%Y%m%d-%H%M%S)
 BUILT_FROM := pyproject.toml setup.py $(wildcard csrc/*.[ch]) $(wildcard fastps/_core/*.p*)
 
@@ -18,7 +19,7 @@ recommend: $(VENV)/has-recommend  ## train a recommender of movies in sparse tab
 	$(BIN)/python -m fastps recommend
 
 test: $(VENV)/ready  ## everything that must hold, side by side: linters, types, C tests, Python tests
-	$(MAKE) -j 2 --output-sync=target pytest ctest lint types
+	$(MAKE) $(if $(filter -j%,$(MAKEFLAGS)),,-j 2) pytest ctest lint types
 
 test-fast: $(VENV)/ready  ## the unit tests of Python alone
 	$(BIN)/pytest $(SIDE_BY_SIDE) tests/unit

@@ -14,14 +14,15 @@ import pytest
 import fastps
 from fastps.testing.history import Recorder, check_bsp, check_sums, load
 from tests.fault.test_death_of_members import Steppers, steps_of
+from tests.support.extent import short_or_long
 from tests.support.local_server import Holder, give_turn_to
 from tests.support.stepper import uniform
 from tests.support.waiting import GUARD_SECONDS, wait_until
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
-KILLS = int(os.environ.get("FASTPS_TEST_KILLS") or 100)
-STOPS = 8
+KILLS = int(os.environ.get("FASTPS_TEST_KILLS") or short_or_long(24, 100))
+STOPS = short_or_long(3, 8)
 ALIVE = 3
 N = 12_000  # parameters: deaths fall into copies and updates of them
 RULES = [fastps.SGD(0.01, momentum=0.9), fastps.Adam(0.01)]
@@ -99,7 +100,7 @@ def test_workers_die_at_random_moments_and_every_version_is_a_whole_round(tmp_pa
 
 
 def test_a_stopped_worker_is_out_after_the_straggler_timeout_and_returns_at_the_clock_of_the_others(tmp_path):
-    policy = fastps.BSP(reduce="sum", workers=2, straggler_timeout=0.5)
+    policy = fastps.BSP(reduce="sum", workers=2, straggler_timeout=2.0)
     ones = np.ones(N, np.float32)
     with fastps.ParameterServer(ones * 0, num_shards=2, consistency=policy) as ps, Steppers(ps, tmp_path) as steppers:
         pid, path = steppers.fork(pause=0.001)

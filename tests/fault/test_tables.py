@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 
 import fastps
+from tests.support.extent import short_or_long
 from tests.support.table_worker import Workers
 from tests.support.waiting import GUARD_SECONDS, wait_until
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
-KILLS = 40
-ROWS = int(os.environ.get("FASTPS_TEST_ROWS", 300_000))  # 10 million take a quarter of a minute
+KILLS = short_or_long(12, 40)
+ROWS = int(os.environ.get("FASTPS_TEST_ROWS") or short_or_long(60_000, 300_000))  # 10 million take 15 seconds
 AWAY = 1 << 40  # keys that no pusher knows
 
 
@@ -356,16 +357,16 @@ def test_a_forked_child_uses_the_table_and_its_end_disturbs_nobody():
 
 def test_rows_that_are_evicted_while_others_push_take_every_push_with_them(tmp_path, rng):
     with fastps.ParameterServer(adding(8), num_shards=2) as ps, Workers(ps, tmp_path) as workers:
-        session, total = ps.table._session, 0.0
-        jobs = [workers.start(size=200, space=500, times=1500, seed=seed) for seed in range(2)]
+        session, total, times = ps.table._session, 0.0, short_or_long(400, 1500)
+        jobs = [workers.start(size=200, space=500, times=times, seed=seed) for seed in range(2)]
         while any(map(workers.lives, jobs)):
             keys = rng.integers(0, 500, 50).astype(np.uint64)
             removed, (rows,) = session.remove(keys, [True], 20)
             assert (rows[removed] == rows[removed, :1]).all(), "a torn row"
             total += rows[removed, 0].sum()
-        assert all(workers.finished(job) == 1500 for job in jobs)
+        assert all(workers.finished(job) == times for job in jobs)
         assert total > 0
-        assert total + rows_of(ps.table)[1].sum() == 2 * 200 * 1500
+        assert total + rows_of(ps.table)[1].sum() == 2 * 200 * times
         check_counters(ps.table)
 
 

@@ -19,6 +19,14 @@ def short_or_long(short, long):
     return long if LONG else short
 
 
+def repeat(times, until=lambda: True):
+    """Numbers from 0: `times` of them, and more while what has to be met by chance, `until()`, was not met."""
+    for number in itertools.count():
+        if number >= times and until():
+            return
+        yield number
+
+
 def combinations(**values):
     """Parametrizes a test: every combination of the values in the long form; in the short one so many that each pair of
     values of two parameters comes at least once."""

@@ -15,10 +15,10 @@ def shared_ray(*nodes):
     """Raylets on this machine, nodes to Ray, for the modules of a run: each module is a driver of its own."""
     from ray.cluster_utils import Cluster
 
-    args = {"include_dashboard": False, "object_store_memory": 200 << 20}
+    args = {"include_dashboard": False, "include_log_monitor": False, "object_store_memory": 200 << 20}
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv(SHARED, "1")
-        cluster = Cluster(initialize_head=True, head_node_args={**args, **nodes[0]})
+        cluster = Cluster(initialize_head=True, head_node_args={**args, **nodes[0], "no_monitor": True})
         for node in nodes[1:]:
             cluster.add_node(**args, **node)
         cluster.wait_for_nodes()

@@ -14,9 +14,47 @@ from xdist.scheduler import LoadScopeScheduling
 from tests.support.run import FOLDER
 
 RAYS = {"three_nodes", "one_node"}
-# Seconds of the longest modules on a quiet machine, roughly: `pytest --durations=0` has them. Others count as SHORT.
+# Seconds of the processor that the longest modules take, roughly. Others count as SHORT. What is wrong here costs a
+# minute at the end, in which some workers have nothing to do, and no more.
 SHORT = 2
-SECONDS: dict[str, int] = {}
+SECONDS = {
+    "tests/conformance/test_consistency.py": 10,
+    "tests/conformance/test_consistency_across_nodes.py": 30,
+    "tests/conformance/test_life_of_rows.py": 20,
+    "tests/conformance/test_local_sgd.py": 20,
+    "tests/conformance/test_round_workers.py": 50,
+    "tests/conformance/test_rounds.py": 25,
+    "tests/conformance/test_rounds_across_nodes.py": 20,
+    "tests/conformance/test_rules.py": 20,
+    "tests/conformance/test_tables.py": 50,
+    "tests/conformance/test_transports.py": 70,
+    "tests/fault/test_death_in_rounds.py": 15,
+    "tests/fault/test_death_of_drivers.py": 15,
+    "tests/fault/test_death_of_members.py": 10,
+    "tests/fault/test_death_of_workers.py": 10,
+    "tests/fault/test_full_tables.py": 20,
+    "tests/fault/test_servers_that_are_gone.py": 30,
+    "tests/fault/test_signals.py": 35,
+    "tests/fault/test_tables.py": 20,
+    "tests/fault/test_waiting.py": 20,
+    "tests/model/test_model.py": 20,
+    "tests/model/test_tables_model.py": 20,
+    "tests/system/test_compare.py": 15,
+    "tests/system/test_demo.py": 40,
+    "tests/system/test_examples.py": 40,
+    "tests/system/test_get.py": 15,
+    "tests/system/test_handles.py": 25,
+    "tests/system/test_names_and_rules.py": 15,
+    "tests/system/test_placement.py": 20,
+    "tests/system/test_processes.py": 25,
+    "tests/system/test_recommend.py": 40,
+    "tests/system/test_rules.py": 10,
+    "tests/system/test_suite.py": 25,
+    "tests/system/test_sweep.py": 60,
+    "tests/unit/kernels/test_cache.py": 15,
+    "tests/unit/kernels/test_kernels.py": 35,
+    "tests/unit/rules/test_library.py": 25,
+}
 
 
 def write_needs(worker, items):

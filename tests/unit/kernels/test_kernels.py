@@ -23,6 +23,7 @@ from fastps.kernels.image import KernelImage
 from fastps.kernels.loader import Loader, addresses_of
 from fastps.testing.naive import Naive
 from tests.support.clipped import clipped
+from tests.support.extent import combinations
 from tests.support.kernels import Compiled, addresses
 from tests.support.references import CASES
 
@@ -52,10 +53,7 @@ def after(kind, rule, p, grads, **options):
     return state
 
 
-@pytest.mark.parametrize("rule", [*EXACT, clipped(0.1, 1.0)], ids=repr)
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("n", [0, 1, 2, 3, 7, 8, 31, 64, 1001])
-@pytest.mark.parametrize("ahead", [0, 512])
+@combinations(rule=[*EXACT, clipped(0.1, 1.0)], dtype=DTYPES, n=[0, 1, 2, 3, 7, 8, 31, 64, 1001], ahead=[0, 512])
 def test_a_kernel_equals_the_rule_bit_for_bit(rule, dtype, n, ahead, rng):
     p, g = rng.normal(size=(2, n)).astype(dtype)
     assert same_bits(after(Compiled, rule, p, [g], ahead=ahead).params, after(Naive, rule, p, [g]).params)
