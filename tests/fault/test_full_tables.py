@@ -126,7 +126,7 @@ def test_a_callback_of_expired_rows_keeps_no_push_beyond_its_deadline(cluster3, 
         ps.table.push(np.arange(1, 9), ones(8))
         with pytest.raises(fastps.WaitTimeoutError, match="has made no room in time"):
             ps.table.push([9], ones(1), timeout=0.3)
-        assert ps.table.stats(timeout=5)[0].rows == 8
+        assert ps.table.stats(timeout=GUARD_SECONDS)[0].rows == 8
         go_on.touch()
         ps.table.push([9], ones(1), timeout=GUARD_SECONDS)
 

@@ -1,7 +1,8 @@
 """How much of the long tests a run does: their short form (`make test`), or all of it (`make test-all`).
 
 A test that repeats something says how often with `short_or_long`; one over combinations that prove little more than
-their pairs has them from `combinations`. This is the one place that reads the switch, FASTPS_TEST_LONG.
+their pairs, or than each value once, has them from `combinations` or `samples`. This is the one place that reads the
+switch, FASTPS_TEST_LONG.
 """
 
 from __future__ import annotations
@@ -30,17 +31,21 @@ def repeat(times, until=lambda: True):
 def combinations(**values):
     """Parametrizes a test: every combination of the values in the long form; in the short one so many that each pair of
     values of two parameters comes at least once."""
-    names = list(values)
-    columns = list(values.values())
-    numbers = itertools.product(*(range(len(column)) for column in columns))
-    rows = list(numbers) if LONG else every_pair([len(column) for column in columns])
-    return pytest.mark.parametrize(
-        names if len(names) > 1 else names[0],
-        [
-            pytest.param(*chosen, id="-".join(map(text_of, chosen)))
-            for chosen in ([column[number] for column, number in zip(columns, row, strict=True)] for row in rows)
-        ],
-    )
+    return parametrized(values, every_pair([len(column) for column in values.values()]))
+
+
+def samples(**values):
+    """The same for what costs a server each: in the short form so few that each value comes at least once."""
+    counts = [len(column) for column in values.values()]
+    return parametrized(values, [tuple(i % count for count in counts) for i in range(max(counts))])
+
+
+def parametrized(values, short):
+    names, columns = list(values), list(values.values())
+    rows = list(itertools.product(*(range(len(column)) for column in columns))) if LONG else short
+    chosen = [[column[number] for column, number in zip(columns, row, strict=True)] for row in rows]
+    cases = [pytest.param(*case, id="-".join(map(text_of, case))) for case in chosen]
+    return pytest.mark.parametrize(names if len(names) > 1 else names[0], cases)
 
 
 def text_of(value) -> str:
