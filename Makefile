@@ -2,10 +2,12 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Worker processes of pytest: tests wait most of the time.
+SIDE_BY_SIDE ?= -n 4
 NOW := $(shell date +%Y%m%d-%H%M%S)
 BUILT_FROM := pyproject.toml setup.py $(wildcard csrc/*.[ch]) $(wildcard fastps/_core/*.p*)
 
-.PHONY: help demo recommend test bench bench-dense bench-rules bench-consistency bench-tables bench-recommend readme lint types ctest pytest build wheel clean
+.PHONY: help demo recommend test test-fast test-all bench bench-dense bench-rules bench-consistency bench-tables bench-recommend readme lint types ctest pytest build wheel clean
 
 help:  ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,7 +18,14 @@ demo: $(VENV)/has-demo  ## train on the handwritten digits, then the same on a p
 recommend: $(VENV)/has-recommend  ## train a recommender of movies in sparse tables, and let it recommend
 	$(BIN)/python -m fastps recommend
 
-test: lint types ctest pytest  ## everything that must hold: linters, types, C tests, Python tests
+test: $(VENV)/ready  ## everything that must hold, side by side: linters, types, C tests, Python tests
+	$(MAKE) $(if $(filter -j%,$(MAKEFLAGS)),,-j 2) pytest ctest lint types
+
+test-fast: $(VENV)/ready  ## the unit tests of Python alone
+	$(BIN)/pytest $(SIDE_BY_SIDE) tests/unit
+
+test-all: export FASTPS_TEST_LONG := 1
+test-all: test  ## the same with all of the long tests: every combination, all kills, rounds and histories
 
 bench: $(VENV)/has-bench  ## a quick sweep beside what one would use instead, and a report to look at
 	mkdir -p build/bench
@@ -54,7 +63,7 @@ ctest:  ## the C core alone: unit, stress (ThreadSanitizer) and kill tests
 	$(MAKE) -C csrc -j 1 test
 
 pytest: $(VENV)/ready  ## the Python tests
-	$(BIN)/pytest
+	$(BIN)/pytest $(SIDE_BY_SIDE)
 
 build: $(VENV)/ready  ## compile the core again after a change in csrc/ or fastps/_core/
 	$(BIN)/python setup.py -q build_ext --inplace

@@ -11,7 +11,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import fastps
 from fastps.testing.history import Recorder, check_ssp
-from tests import workers
+from tests.support import workers
 
 STEPS = 150
 WORKERS = 3

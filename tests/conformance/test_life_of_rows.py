@@ -8,12 +8,13 @@ import pytest
 import ray
 
 import fastps
-from tests.conftest import wait_until
+from tests.support.extent import short_or_long
+from tests.support.waiting import wait_until
 
 ONES = np.ones((1, 2), np.float32)
 
 
-@pytest.fixture(params=["shards here", "shards elsewhere", "both"])
+@pytest.fixture(params=short_or_long(["both"], ["shards here", "shards elsewhere", "both"]))
 def there(request, cluster3):
     """Options for where two shards are; the test itself is on node 0."""
     nodes = {"shards here": [0, 0], "shards elsewhere": [1, 1], "both": [0, 1]}[request.param]
@@ -113,7 +114,7 @@ def test_workers_that_fill_a_table_at_once_lose_no_push_of_a_row_that_stays(ther
 
 
 def test_rows_that_nobody_asks_for_expire_and_others_do_not(tmp_path, there):
-    with fastps.ParameterServer(fastps.Table(2, ttl=1.0, on_evict=told(tmp_path)), **there) as ps:
+    with fastps.ParameterServer(fastps.Table(2, ttl=3.0, on_evict=told(tmp_path)), **there) as ps:
         ps.table.pull(np.arange(20))
 
         def only_two_are_left():

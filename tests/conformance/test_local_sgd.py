@@ -12,10 +12,11 @@ import pytest
 import ray
 
 import fastps
-from tests import workers
 from tests.conformance.test_round_workers import Interrupted, notes_of
-from tests.conftest import own_arenas
-from tests.local_server import LocalServer
+from tests.support import workers
+from tests.support.leftovers import own_arenas
+from tests.support.local_server import LocalServer
+from tests.support.waiting import GUARD_SECONDS
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
@@ -255,19 +256,19 @@ def push_late(ps):
 
 
 def test_a_worker_that_was_put_out_begins_again_with_the_mean_of_the_others():
-    policy = fastps.LocalSGD(2, workers=2, straggler_timeout=0.3)
+    policy = fastps.LocalSGD(2, workers=2, straggler_timeout=1.0)
     with fastps.ParameterServer(np.zeros(N), consistency=policy) as ps, ps.worker(0) as w:
         other = workers.Worker.remote(ps)
         pid = ray.get(other.do.remote(hold, 1))
         w.pull()
         os.kill(pid, signal.SIGSTOP)
         for _ in range(4):
-            w.push(np.ones(N), timeout=30)
-        assert (w.pull(timeout=30) == 4).all()
+            w.push(np.ones(N), timeout=GUARD_SECONDS)
+        assert (w.pull(timeout=GUARD_SECONDS) == 4).all()
         os.kill(pid, signal.SIGCONT)
         counted, again, returns = ray.get(other.do.remote(push_late))
         assert (counted, again, returns) == (False, True, 1)
         w.push(np.ones(N))
         w.push(np.ones(N))
-        assert (w.pull(timeout=30) == 6).all()
+        assert (w.pull(timeout=GUARD_SECONDS) == 6).all()
         ray.kill(other)

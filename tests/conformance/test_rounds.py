@@ -17,11 +17,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import fastps
 from fastps.testing.history import Event, Recorder, check_bsp, check_sums
-from tests import workers
+from tests.support import workers
+from tests.support.extent import short_or_long
 
 TOGETHER = 4  # workers
 ROUNDS = 100
-BACKUP_ROUNDS = int(os.environ.get("FASTPS_TEST_ROUNDS") or 1000)
+BACKUP_ROUNDS = int(os.environ.get("FASTPS_TEST_ROUNDS") or short_or_long(200, 1000))
 STEPS = 120  # of a recorded history
 N = 1001  # parameters, which three shards do not divide
 

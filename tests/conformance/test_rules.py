@@ -8,7 +8,7 @@ import pytest
 
 import fastps
 from fastps.rules.assignment import MAX_RULES
-from tests.references import CASES, TOLERANCE, difference, problem
+from tests.support.references import CASES, TOLERANCE, difference, problem
 
 STEPS, N = 200, 60
 

@@ -23,11 +23,13 @@ import fastps
 from fastps._core import hash_of, shards_of
 from fastps.init import Array, Normal, Uniform
 from fastps.spec.table import capacity_of_shard
-from tests import row_workers, workers
-from tests.conftest import SEED, own_arenas, wait_until
-from tests.fault.table_worker import Workers
-from tests.naive_table import NaiveTable
-from tests.row_rules import drifting
+from tests.support import row_workers, workers
+from tests.support.leftovers import own_arenas
+from tests.support.naive_table import NaiveTable
+from tests.support.row_rules import drifting
+from tests.support.run import SEED
+from tests.support.table_worker import Workers
+from tests.support.waiting import wait_until
 
 # Nodes of the shards, the worker's node, and how many shards.
 REACHES = {

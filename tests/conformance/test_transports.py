@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 
 import numpy as np
 import pytest
@@ -18,8 +17,9 @@ from fastps.client import attach
 from fastps.spec.arrays import structure_of
 from fastps.spec.partition import partition
 from fastps.testing import ModelServer
-from tests import workers
-from tests.local_server import Holder
+from tests.support import workers
+from tests.support.local_server import Holder
+from tests.support.waiting import wait_until
 
 # (nodes of the shards, node of the worker): by shared memory, by Ray, and both at once.
 REACHES = {"shm": ((1,), 1), "ray": ((1,), 2), "mixed": ((0, 1, 2), 1)}
@@ -326,14 +326,15 @@ def test_a_killed_shard_raises_shard_died_error_that_names_shard_and_node(reach)
 
 def wait_for_the_death(ps, grads):
     """The kernel marks a dead owner's lock within microseconds, but Ray and a killed process's exit take a moment."""
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
+
+    def seen():
         try:
             ps.push(grads)
         except fastps.ShardDiedError:
-            return
-        time.sleep(0.01)
-    raise AssertionError("the death was not seen")
+            return True
+        return False
+
+    wait_until(seen, 30, "the death is seen")
 
 
 def test_more_workers_one_after_the_other_than_a_shard_remembers_lose_no_push(reach):

@@ -13,15 +13,16 @@ import pytest
 
 import fastps
 from fastps.testing.history import Recorder, check_bsp, check_sums, load
-from tests.conftest import wait_until
 from tests.fault.test_death_of_members import Steppers, steps_of
-from tests.local_server import Holder, give_turn_to
-from tests.stepper import uniform
+from tests.support.extent import short_or_long
+from tests.support.local_server import Holder, give_turn_to
+from tests.support.stepper import uniform
+from tests.support.waiting import GUARD_SECONDS, wait_until
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
-KILLS = int(os.environ.get("FASTPS_TEST_KILLS") or 100)
-STOPS = 8
+KILLS = int(os.environ.get("FASTPS_TEST_KILLS") or short_or_long(24, 100))
+STOPS = short_or_long(3, 8)
 ALIVE = 3
 N = 12_000  # parameters: deaths fall into copies and updates of them
 RULES = [fastps.SGD(0.01, momentum=0.9), fastps.Adam(0.01)]
@@ -92,14 +93,14 @@ def test_workers_die_at_random_moments_and_every_version_is_a_whole_round(tmp_pa
             assert (slot == slot[0]).all()
         with ps.worker() as last:
             assert last.clock == rounds
-            last.push(np.ones(N, np.float32), timeout=30)
-            assert not math.isnan(uniform(last.pull(timeout=30)))
+            last.push(np.ones(N, np.float32), timeout=GUARD_SECONDS)
+            assert not math.isnan(uniform(last.pull(timeout=GUARD_SECONDS)))
             assert last.reply.versions == (rounds + 1,) * 2
         assert ps.stats().shards[0].put_out > 0
 
 
 def test_a_stopped_worker_is_out_after_the_straggler_timeout_and_returns_at_the_clock_of_the_others(tmp_path):
-    policy = fastps.BSP(reduce="sum", workers=2, straggler_timeout=0.5)
+    policy = fastps.BSP(reduce="sum", workers=2, straggler_timeout=2.0)
     ones = np.ones(N, np.float32)
     with fastps.ParameterServer(ones * 0, num_shards=2, consistency=policy) as ps, Steppers(ps, tmp_path) as steppers:
         pid, path = steppers.fork(pause=0.001)
@@ -109,13 +110,13 @@ def test_a_stopped_worker_is_out_after_the_straggler_timeout_and_returns_at_the_
             os.kill(pid, signal.SIGSTOP)
             stopped = time.monotonic()
             for _ in range(5):
-                w.push(ones, timeout=30)
+                w.push(ones, timeout=GUARD_SECONDS)
             print(f"out after {time.monotonic() - stopped:.2f} s")
             count, clock = steps_of(path), w.clock
             os.kill(pid, signal.SIGCONT)
             for _ in range(20):
-                w.push(ones, timeout=30)
-            w.pull(timeout=30)
+                w.push(ones, timeout=GUARD_SECONDS)
+            w.pull(timeout=GUARD_SECONDS)
             assert w.returns == 0
         wait_until(lambda: steps_of(path) > count + 20, 30, "the worker goes on")
         finish(steppers, [(pid, path)])
@@ -142,7 +143,7 @@ def test_one_that_is_stopped_with_the_turn_is_passed_by_all(tmp_path):
                 give_turn_to(os.getpid(), arena.fd)
             count = {path: steps_of(path) for _, path in alive}
             wait_until(lambda count=count: all(steps_of(p) > count[p] + 20 for p in count), 30, "both go on")
-        params = ps.pull(timeout=30)
+        params = ps.pull(timeout=GUARD_SECONDS)
         assert (params == params[0]).all()
         finish(steppers, alive)
         check_history(steppers.events())

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 import fastps
-from tests.conftest import is_agent, shm_entries, started_here, wait_until
+from tests.support.leftovers import is_agent, shm_entries, started_here
+from tests.support.waiting import GUARD_SECONDS, wait_until
 
 PROGRAM = """
 import time, numpy as np, ray, fastps
-from tests import workers
+from tests.support import workers
 ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False)
 ps = fastps.ParameterServer(np.zeros(1_000_000), num_shards=2, name="orphan")
 worker = workers.Worker.remote(ps)
@@ -34,7 +35,7 @@ def test_a_killed_driver_leaves_no_process_and_no_shared_memory(how):
     assert len(shards) == 2
     assert {int(pid) for pid in shards} <= started_here().keys()
     os.kill(driver.pid, how)
-    driver.wait(60)
+    driver.wait(GUARD_SECONDS)
     driver.stdout.close()
     wait_until(lambda: not started_here(), 60, "the end of the driver's processes")
     assert shm_entries() == []
@@ -64,7 +65,7 @@ def test_a_server_ends_with_the_program_that_created_it_and_its_users_are_told_s
         ps.push(np.ones(10, np.float32))
         if ends == "killed":
             program.kill()
-        program.communicate("", timeout=60)
+        program.communicate("", timeout=GUARD_SECONDS)
 
         def gone():
             try:

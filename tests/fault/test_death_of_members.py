@@ -15,11 +15,12 @@ import pytest
 
 import fastps
 from fastps.testing.history import check_ssp, load
-from tests.conftest import wait_until
+from tests.support.extent import short_or_long
+from tests.support.waiting import GUARD_SECONDS, wait_until
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
-KILLS = 60
+KILLS = short_or_long(15, 60)
 ALIVE = 3
 PAUSE = 0.0005  # seconds in a step
 EVENT_BYTES = 150  # at least; a line of a history
@@ -31,7 +32,7 @@ class Steppers:
     def __init__(self, ps, folder):
         self._folder, self._count = folder, 0
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.stepper"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-m", "tests.support.stepper"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         self._process.stdin.write(pickle.dumps(dataclasses.replace(ps.attachment.spec, actors=())))
         self._process.stdin.flush()
@@ -52,7 +53,7 @@ class Steppers:
 
     def __exit__(self, *_):
         self._process.stdin.close()
-        assert self._process.wait(30) == 0
+        assert self._process.wait(GUARD_SECONDS) == 0
         self._process.stdout.close()
 
 
@@ -80,11 +81,11 @@ def test_workers_die_at_random_moments_and_the_others_keep_their_bound(tmp_path,
             os.kill(pid, signal.SIGKILL)
         assert check_ssp(steppers.events(), bound) == []
         with ps.worker() as last:
-            last.push(np.ones(6), timeout=30)
+            last.push(np.ones(6), timeout=GUARD_SECONDS)
 
 
 def test_a_stopped_worker_is_out_after_the_straggler_timeout_and_returns_where_the_others_are(tmp_path):
-    policy = fastps.SSP(0, workers=2, straggler_timeout=0.5)
+    policy = fastps.SSP(0, workers=2, straggler_timeout=2.0)
     with fastps.ParameterServer(np.zeros(6), consistency=policy) as ps, Steppers(ps, tmp_path) as steppers:
         pid, path = steppers.fork(pause=0.001)
         with ps.worker() as w:
@@ -92,11 +93,11 @@ def test_a_stopped_worker_is_out_after_the_straggler_timeout_and_returns_where_t
                 w.push(np.ones(6))
             os.kill(pid, signal.SIGSTOP)
             for _ in range(5):
-                w.push(np.ones(6), timeout=30)
+                w.push(np.ones(6), timeout=GUARD_SECONDS)
             count, clock = steps_of(path), w.clock
             os.kill(pid, signal.SIGCONT)
             for _ in range(20):
-                w.push(np.ones(6), timeout=30)
+                w.push(np.ones(6), timeout=GUARD_SECONDS)
             wait_until(lambda: steps_of(path) > count + 20, 30, "the worker goes on")
             assert load(path)[-1].clock >= clock
         os.kill(pid, signal.SIGKILL)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import fastps
-from tests.conftest import started_here, wait_until
+from tests.support.leftovers import started_here
+from tests.support.waiting import GUARD_SECONDS, wait_until
 
 
 def coordinators():
@@ -26,7 +27,7 @@ def kill_the_coordinator():
 @pytest.fixture
 def away(cluster3):
     """Where a server's shard is, for a worker of this process to be elsewhere."""
-    return {"placement": [cluster3.ids[1]], "timeout": 30.0}
+    return {"placement": [cluster3.ids[1]], "timeout": GUARD_SECONDS}
 
 
 def test_a_worker_elsewhere_goes_on_when_the_coordinator_was_killed(away):

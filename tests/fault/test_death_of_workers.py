@@ -16,12 +16,13 @@ import ray
 
 import fastps
 from fastps._core import BLOCK_BYTES
-from tests import workers
-from tests.conftest import wait_until
+from tests.support import workers
+from tests.support.extent import repeat, short_or_long
+from tests.support.waiting import GUARD_SECONDS, wait_until
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
-KILLS = 60
+KILLS = short_or_long(15, 60)
 N = 1 << 20  # float64: 4 MiB a shard of two, so that blocks of the shards are blocks of the array
 
 
@@ -30,7 +31,7 @@ class Pushers:
 
     def __init__(self, ps):
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fault.pusher"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-m", "tests.support.pusher"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         spec = dataclasses.replace(ps.attachment.spec, actors=())
         self._process.stdin.write(pickle.dumps(spec))
@@ -47,7 +48,7 @@ class Pushers:
 
     def __exit__(self, *_):
         self._process.stdin.close()
-        assert self._process.wait(30) == 0
+        assert self._process.wait(GUARD_SECONDS) == 0
         self._process.stdout.close()
 
 
@@ -71,20 +72,20 @@ def test_killed_pushers_block_nobody_and_tear_nothing(rng):
     with fastps.ParameterServer(np.zeros(N), num_shards=2, max_sessions=5) as ps, Pushers(ps) as pushers:
         survivor = workers.Worker.remote(ps)
         ones, out, mine = np.ones(N), np.empty(N), 0
-        for kill in range(KILLS):
+        for kill in repeat(KILLS, lambda: ps.stats().total["interrupted_pushes"] > 0):
             victims = [pushers.fork() for _ in range(1 + kill % 2)]
             time.sleep(rng.uniform(0.001, 0.02))
             for victim in victims:
                 os.kill(victim, signal.SIGKILL)
-            ps.push(ones, timeout=20)  # nobody waits for the dead
+            ps.push(ones, timeout=GUARD_SECONDS)  # nobody waits for the dead
             mine += 1
-            ps.pull(out=out, timeout=20)
+            ps.pull(out=out, timeout=GUARD_SECONDS)
             assert out.min() >= mine
-            if kill % 10 == 9:
+            if kill % 5 == 4:
                 ray.get(survivor.push.remote(ones, 2))
                 mine += 2
-                check_blocks(ps, 2 * KILLS)
-        assert check_blocks(ps, 2 * KILLS) > 0
+                check_blocks(ps, 2 * kill + 2)
+        assert check_blocks(ps, 2 * kill + 2) > 0
         for shard in ps.stats().shards:
             assert shard.recovered_locks >= shard.interrupted_pushes
             assert shard.sessions <= 5
@@ -96,17 +97,17 @@ def test_killed_pushers_block_nobody_and_tear_nothing(rng):
 
 def test_a_killed_pusher_of_one_stripe_leaves_readers_and_writers_going(rng):
     with fastps.ParameterServer(np.zeros(8000), max_sessions=4) as ps, Pushers(ps) as pushers:
-        for count in range(30):
+        for count in range(short_or_long(10, 30)):
             victim = pushers.fork()
             time.sleep(rng.uniform(0.0005, 0.005))
             os.kill(victim, signal.SIGKILL)
-            ps.pull(timeout=20)
-            ps.push(np.ones(8000), timeout=20)
-            found = ps.pull(timeout=20)
+            ps.pull(timeout=GUARD_SECONDS)
+            ps.push(np.ones(8000), timeout=GUARD_SECONDS)
+            found = ps.pull(timeout=GUARD_SECONDS)
             blocks = [found[i : i + 512] for i in range(0, 8000, 512)]
             assert all((block == block[0]).all() for block in blocks)
             assert found.min() > count
-        assert ps.stats().shards[0].pushes > 30
+        assert ps.stats().shards[0].pushes > count
 
 
 def test_a_killed_ray_worker_leaves_the_others_going():
@@ -119,7 +120,7 @@ def test_a_killed_ray_worker_leaves_the_others_going():
             wait_until(lambda before=before: ps.versions[0] > before + 2, 60, "a push")
             os.kill(pid, signal.SIGKILL)
             wait_until(lambda pid=pid: not os.path.exists(f"/proc/{pid}"), 60, "the end of a process")
-            ps.push(np.ones(N), timeout=20)
+            ps.push(np.ones(N), timeout=GUARD_SECONDS)
             check_blocks(ps, 2)
         wait_until(lambda: ps.stats().shards[0].sessions <= 2, 30, "sessions of dead processes to be free")
 

@@ -11,7 +11,7 @@ import pytest
 
 import fastps
 from fastps._core import shards_of
-from tests.conftest import wait_until
+from tests.support.waiting import GUARD_SECONDS, wait_until
 
 
 def table_of(capacity=64, **options):
@@ -71,7 +71,7 @@ def test_a_stopped_process_that_would_make_room_is_named_by_a_wait_timeout_error
         assert len(ps.table) == rows
         assert not ps.table.contains(keys).any()
         again = {"resume": caught.value.resume} if verb == "push" else {}
-        OPERATIONS[verb](ps.table, keys, timeout=30, **again)
+        OPERATIONS[verb](ps.table, keys, timeout=GUARD_SECONDS, **again)
         assert ps.table.contains(keys).all()
 
 
@@ -89,7 +89,7 @@ def test_a_push_that_waited_for_room_in_vain_resumes_to_exactly_once(placement):
             assert shard not in error.applied
         finally:
             os.kill(pid, signal.SIGCONT)
-        ps.table.push(keys, ones(4), timeout=30, resume=error.resume)
+        ps.table.push(keys, ones(4), timeout=GUARD_SECONDS, resume=error.resume)
         assert ps.table.pull(keys, create=False).tolist() == ones(4).tolist()
 
 
@@ -97,7 +97,7 @@ def test_a_callback_that_is_not_done_in_time_makes_a_push_wait_and_not_fail_as_f
     go_on = tmp_path / "go on"
 
     def waits(keys, rows, slots):
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + GUARD_SECONDS
         while not go_on.exists() and time.monotonic() < deadline:
             time.sleep(0.01)
 
@@ -108,7 +108,7 @@ def test_a_callback_that_is_not_done_in_time_makes_a_push_wait_and_not_fail_as_f
         ):
             ps.table.push([key], ones(1), timeout=0.3)
         go_on.touch()
-        ps.table.push([key], ones(1), timeout=30)
+        ps.table.push([key], ones(1), timeout=GUARD_SECONDS)
         assert ps.table.pull([key], create=False).tolist() == [[1]]
 
 
@@ -117,7 +117,7 @@ def test_a_callback_of_expired_rows_keeps_no_push_beyond_its_deadline(cluster3, 
 
     def waits(keys, rows, slots):
         begun.touch()
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + GUARD_SECONDS
         while not go_on.exists() and time.monotonic() < deadline:
             time.sleep(0.01)
 
@@ -128,9 +128,9 @@ def test_a_callback_of_expired_rows_keeps_no_push_beyond_its_deadline(cluster3, 
         ps.table.push(np.arange(1, 9), ones(8))
         with pytest.raises(fastps.WaitTimeoutError, match="has made no room in time"):
             ps.table.push([9], ones(1), timeout=0.3)
-        assert ps.table.stats(timeout=5)[0].rows == 8
+        assert ps.table.stats(timeout=GUARD_SECONDS)[0].rows == 8
         go_on.touch()
-        ps.table.push([9], ones(1), timeout=30)
+        ps.table.push([9], ones(1), timeout=GUARD_SECONDS)
 
 
 def test_a_dead_process_that_would_make_room_is_a_shard_died_error(placement):
@@ -139,4 +139,4 @@ def test_a_dead_process_that_would_make_room_is_a_shard_died_error(placement):
         keys = new_keys(ps.table, shard, key, 3)
         os.kill(ps.attachment.spec.addresses[shard].pid, signal.SIGKILL)
         with pytest.raises(fastps.ShardDiedError):
-            ps.table.push(keys, ones(3), timeout=20)
+            ps.table.push(keys, ones(3), timeout=GUARD_SECONDS)

@@ -10,8 +10,8 @@ import pytest
 import ray
 
 import fastps
-from tests import workers
-from tests.conftest import wait_until
+from tests.support import workers
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 

@@ -17,7 +17,8 @@ from fastps.client.view import View
 from fastps.server.array import ArrayHandle
 from fastps.tables.handle import TableHandle
 from fastps.workers.worker import Worker
-from tests.conftest import wait_until
+from tests.support.extent import short_or_long
+from tests.support.waiting import GUARD_SECONDS, wait_until
 
 KEYS, ROWS = np.arange(40), np.ones((40, 2), np.float32)
 ARROW = pa.table({"key": KEYS, "row": pa.FixedSizeListArray.from_arrays(pa.array(ROWS.ravel()), 2)})
@@ -28,9 +29,9 @@ SERVER = {
     "pull": lambda ps, there: ps.pull(),
     "push": lambda ps, there: ps.push(GRADS),
     "push_pull": lambda ps, there: ps.push_pull(GRADS),
-    "pull_async": lambda ps, there: ps.pull_async().result(60),
-    "push_async": lambda ps, there: ps.push_async(GRADS).result(60),
-    "push_pull_async": lambda ps, there: ps.push_pull_async(GRADS).result(60),
+    "pull_async": lambda ps, there: ps.pull_async().result(GUARD_SECONDS),
+    "push_async": lambda ps, there: ps.push_async(GRADS).result(GUARD_SECONDS),
+    "push_pull_async": lambda ps, there: ps.push_pull_async(GRADS).result(GUARD_SECONDS),
     "slots": lambda ps, there: ps.slots(),
     "set_slots": lambda ps, there: ps.set_slots("velocity", GRADS),
     "configure": lambda ps, there: ps.configure(lr=0.2),
@@ -156,7 +157,7 @@ SCENES = [(where, end) for where in WHERE for end in ENDS]
 SOME = [*SCENES[:3], ("shards elsewhere", "closed"), ("both", "shard 1 killed")]
 
 
-@pytest.fixture(params=SCENES, ids=", ".join)
+@pytest.fixture(params=short_or_long(SOME, SCENES), ids=", ".join)
 def scene(request, cluster3):
     """Options of a server of two shards, what ends it, and which verbs cannot tell: they ask one shard of another node
     alone."""
@@ -166,7 +167,11 @@ def scene(request, cluster3):
         untold |= {"hyper", "worker"}
     if where != "shards here" and end == "shard 1 killed":
         untold |= {"end_step"}
-    return {"num_shards": 2, "timeout": 30, "placement": [cluster3.ids[i] for i in WHERE[where]]}, ENDS[end], untold
+    return (
+        {"num_shards": 2, "timeout": GUARD_SECONDS, "placement": [cluster3.ids[i] for i in WHERE[where]]},
+        ENDS[end],
+        untold,
+    )
 
 
 def but(verbs, names):
@@ -205,7 +210,7 @@ def test_every_verb_of_servers_and_tables_raises_on_another_handle(scene, there)
         assert other["t"].initial(KEYS).shape == (40, 2)
 
 
-@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("end", ["closed", "killed"])
 @pytest.mark.parametrize(
     "consistency", [fastps.Async(), fastps.BSP()], ids=lambda policy: type(policy).__name__
 )  # fmt: skip
@@ -218,11 +223,17 @@ def test_views_taken_before_keep_their_arrays_and_give_no_new_ones(cluster3, con
         assert kept.tolist() in ([0] * 3, [1] * 3)
 
 
-@pytest.mark.parametrize("scene", SOME, ids=", ".join, indirect=True)
+POLICIES = [fastps.Async(), fastps.SSP(1), fastps.BSP(), fastps.LocalSGD(1)]
+
+
 @pytest.mark.parametrize(
-    "consistency",
-    [fastps.Async(), fastps.SSP(1), fastps.BSP(), fastps.LocalSGD(1)],
-    ids=lambda policy: type(policy).__name__,
+    ("scene", "consistency"),
+    [
+        pytest.param(scene, policy, id=", ".join([*scene, type(policy).__name__]))
+        for i, scene in enumerate(SOME)
+        for policy in short_or_long([POLICIES[i % len(POLICIES)]], POLICIES)
+    ],
+    indirect=["scene"],
 )
 def test_every_verb_of_a_worker_raises(scene, consistency):
     options, end, untold = scene

@@ -17,10 +17,11 @@ import pytest
 import fastps
 from fastps._core import shards_of
 from fastps.transport.arenas import open_arena
+from tests.support.extent import samples, short_or_long
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
-SIGNALS = int(os.environ.get("FASTPS_TEST_SIGNALS", "100"))
+SIGNALS = int(os.environ.get("FASTPS_TEST_SIGNALS") or short_or_long(20, 100))
 OURS = os.path.dirname(fastps.__file__) + os.sep
 SHARDS = (0, 1)
 
@@ -140,9 +141,7 @@ class OnArrays:
         self.value = np.full_like(self.value, self.trial)
 
 
-@pytest.mark.parametrize("traffic", [False, True], ids=["alone", "beside others"])
-@pytest.mark.parametrize("n", [10, 100_000], ids=["80 B", "800 KB"])
-@pytest.mark.parametrize("verb", ["push", "push_pull", "set_slots", "configure", "pull"])
+@samples(verb=["push", "push_pull", "set_slots", "configure", "pull"], n=[10, 100_000], traffic=[False, True])
 def test_async(verb, n, traffic, rng):
     nothing = np.zeros(n)
     with fastps.ParameterServer(nothing, rule=adding, num_shards=2) as ps:
@@ -194,8 +193,7 @@ class OfARound:
         assert (self.w.pull() == self.value).all()
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("verb", ["push", "push_pull"])
+@samples(verb=["push", "push_pull"], workers=[1, 2])
 def test_bsp(verb, workers, rng):
     policy = fastps.BSP(workers=workers, reduce="sum")
     with fastps.ParameterServer(np.zeros(10), num_shards=2, consistency=policy) as ps, ps.worker(0) as w:
@@ -235,8 +233,7 @@ def test_bsp_with_gradients_that_are_kept_for_the_end_of_a_step(rng):
         interrupt_often(Kept(w), rng)
 
 
-@pytest.mark.parametrize("steps", [1, 3])
-@pytest.mark.parametrize("verb", ["push", "push_pull"])
+@samples(verb=["push", "push_pull"], steps=[1, 3])
 def test_local_sgd(verb, steps, rng):
     with fastps.ParameterServer(np.zeros(10), num_shards=2, consistency=fastps.LocalSGD(steps)) as ps, ps.worker() as w:
         interrupt_often(OfARound(w, verb), rng)
@@ -274,8 +271,7 @@ class OnRows:
         assert (self.table.pull(self.keys, create=False) == self.rows).all()
 
 
-@pytest.mark.parametrize("traffic", [False, True], ids=["alone", "beside others"])
-@pytest.mark.parametrize("verb", ["push", "push_pull", "set", "evict", "pull"])
+@samples(verb=["push", "push_pull", "set", "evict", "pull"], traffic=[True, False])
 def test_tables(verb, traffic, rng):
     table = fastps.Table(4, rule=fastps.SGD(-1.0), init=fastps.init.Constant(0.0))
     with fastps.ParameterServer(table, num_shards=2) as ps:

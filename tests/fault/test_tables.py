@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 
 import fastps
-from tests.conftest import wait_until
-from tests.fault.table_worker import Workers
+from tests.support.extent import short_or_long
+from tests.support.table_worker import Workers
+from tests.support.waiting import GUARD_SECONDS, wait_until
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
-KILLS = 40
-ROWS = int(os.environ.get("FASTPS_TEST_ROWS", 300_000))  # 10 million take a quarter of a minute
+KILLS = short_or_long(12, 40)
+ROWS = int(os.environ.get("FASTPS_TEST_ROWS") or short_or_long(60_000, 300_000))  # 10 million take 15 seconds
 AWAY = 1 << 40  # keys that no pusher knows
 
 
@@ -85,11 +86,11 @@ def test_killed_pushers_tear_no_row_lose_no_push_and_block_nobody(tmp_path, rng)
             for job in jobs:
                 workers.kill(job)
             mine.append(rng.integers(0, 4000, 300))
-            table.push(mine[-1], ones, timeout=20)  # nobody waits for the dead
-            found = table.pull(mine[-1], timeout=20)
+            table.push(mine[-1], ones, timeout=GUARD_SECONDS)  # nobody waits for the dead
+            found = table.pull(mine[-1], timeout=GUARD_SECONDS)
             assert (found == found[:, :1]).all(), "a torn row"
             assert (found >= 1).all()
-            assert (table.pull(AWAY + rng.integers(0, 4000, 300), timeout=20) == 0).all()
+            assert (table.pull(AWAY + rng.integers(0, 4000, 300), timeout=GUARD_SECONDS) == 0).all()
             wait_until(lambda jobs=jobs: not any(map(workers.lives, jobs)), 30, "the end of the killed")
         left, unfinished = check_ledger(table, workers, mine)
         recovered = ps.stats().total["recovered_locks"]
@@ -102,8 +103,8 @@ def test_killed_pushers_tear_no_row_lose_no_push_and_block_nobody(tmp_path, rng)
             assert shard.born - shard.evicted >= 0
         assert all(shard.sessions <= 6 for shard in ps.stats().shards)
         mine.append(np.arange(20_000))
-        table.push(mine[-1], np.ones((20_000, 64)), timeout=20)
-        table.evict(AWAY + np.arange(100_000), timeout=20)
+        table.push(mine[-1], np.ones((20_000, 64)), timeout=GUARD_SECONDS)
+        table.evict(AWAY + np.arange(100_000), timeout=GUARD_SECONDS)
         assert check_ledger(table, workers, mine)[0] == left
         check_counters(table)
 
@@ -148,16 +149,16 @@ def test_a_process_that_is_stopped_while_it_writes_a_row_blocks_that_row_alone_a
         ):  # fmt: skip
             with pytest.raises(fastps.WaitTimeoutError):
                 blocked()
-        table.push([6, 7], ones[:2], timeout=20)  # other rows go on, births and evictions, too
-        assert (table.pull([5, 6, 7], timeout=20)[:, 0] == [mine + 1, mine + 1, 1]).all()
-        assert table.evict([7], timeout=20) == 1
+        table.push([6, 7], ones[:2], timeout=GUARD_SECONDS)  # other rows go on, births and evictions, too
+        assert (table.pull([5, 6, 7], timeout=GUARD_SECONDS)[:, 0] == [mine + 1, mine + 1, 1]).all()
+        assert table.evict([7], timeout=GUARD_SECONDS) == 1
         assert table.contains([0, 5, 6, 7]).tolist() == [True, True, True, False]
         with pytest.raises(fastps.WaitTimeoutError) as again:
             table.push(keys, ones, resume=error.resume, timeout=0.1)
         assert again.value.partial == (0,)
         workers.stop(job)
         os.kill(workers.pid(job), signal.SIGCONT)
-        table.push(keys, ones, resume=again.value.resume, timeout=20)
+        table.push(keys, ones, resume=again.value.resume, timeout=GUARD_SECONDS)
         wait_until(lambda: not workers.lives(job), 30, "the end of the pusher")
         found = table.pull([5, 0, 6])
         assert (found == found[:, :1]).all()
@@ -178,22 +179,22 @@ def test_a_process_that_is_stopped_while_rows_are_born_blocks_births_alone_and_p
         wait_until(lambda: workers.finished(job) > 0, 30, "births")
         newborn = iter(range(1000, 2000))
         stopped(workers, job, lambda: table.pull([next(newborn)], timeout=0.2))
-        table.push([1, 2, 1], ones, timeout=20)  # rows that are there go on
-        assert (table.pull([1, 2], timeout=20)[:, 0] == [3, 2]).all()
-        assert not table.pull([5000], create=False, timeout=20).any()
+        table.push([1, 2, 1], ones, timeout=GUARD_SECONDS)  # rows that are there go on
+        assert (table.pull([1, 2], timeout=GUARD_SECONDS)[:, 0] == [3, 2]).all()
+        assert not table.pull([5000], create=False, timeout=GUARD_SECONDS).any()
         assert table.contains([1, 5000]).tolist() == [True, False]
         with pytest.raises(fastps.WaitTimeoutError) as caught:
             table.push([1, 5000, 1], ones, timeout=0.1)
         error = caught.value
         assert (error.applied, error.partial, error.pending) == ((), (), (0,))
-        assert (table.pull([1], timeout=20)[:, 0] == 3).all()
+        assert (table.pull([1], timeout=GUARD_SECONDS)[:, 0] == 3).all()
         with pytest.raises(fastps.WaitTimeoutError) as again:
             table.push([1, 5000, 1], ones, resume=error.resume, timeout=0.1)
         with pytest.raises(fastps.WaitTimeoutError):
             table.evict([2], timeout=0.1)
         workers.stop(job)
         os.kill(workers.pid(job), signal.SIGCONT)
-        table.push([1, 5000, 1], ones, resume=again.value.resume, timeout=20)
+        table.push([1, 5000, 1], ones, resume=again.value.resume, timeout=GUARD_SECONDS)
         wait_until(lambda: not workers.lives(job), 30, "the end of the other")
         found = table.pull([1, 2, 5000])
         assert (found == found[:, :1]).all()
@@ -213,8 +214,10 @@ def test_ctrl_c_ends_what_waits_for_a_process_that_is_stopped_and_nothing_is_cha
             wait_until(lambda: workers.finished(job) > 0, 30, "births")
             stopped(workers, job, lambda: table.pull([next(newborn)], timeout=0.2))
             for waiting in (
-                lambda: table.push([1, 5000], ones, timeout=20), lambda: table.pull([5000], timeout=20),
-                lambda: table.push_pull([1, 5000], ones, timeout=20), lambda: table.set([1, 5000], ones, timeout=20),
+                lambda: table.push([1, 5000], ones, timeout=GUARD_SECONDS),
+                lambda: table.pull([5000], timeout=GUARD_SECONDS),
+                lambda: table.push_pull([1, 5000], ones, timeout=GUARD_SECONDS),
+                lambda: table.set([1, 5000], ones, timeout=GUARD_SECONDS),
             ):  # fmt: skip
                 timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
                 timer.start()
@@ -248,7 +251,7 @@ def test_a_table_whose_sessions_are_all_taken_raises_and_a_session_of_an_ended_p
 def test_a_process_that_is_stopped_while_it_writes_a_row_stops_no_eviction(tmp_path, policy):
     dim = 65536
     table = fastps.Table(dim, rule=fastps.Add(), init=0.0, dtype="float64", capacity=16, evict=policy)
-    with fastps.ParameterServer(table, max_sessions=5, timeout=20.0) as ps, Workers(ps, tmp_path) as workers:
+    with fastps.ParameterServer(table, max_sessions=5, timeout=GUARD_SECONDS) as ps, Workers(ps, tmp_path) as workers:
         table = ps.table
         table.pull(np.arange(16))
         job = workers.start(size=1)
@@ -278,11 +281,11 @@ def test_a_push_resumes_with_the_keys_and_gradients_that_it_had_or_not_at_all(tm
         # The memory behind the first rows of `ones` is there to be read, whatever is refused.
         for keys, grads in [([0], ones[:1]), ([0, 1, 2, 3], ones[:4]), ([4, 5, 6], ones[:3])]:
             with pytest.raises((fastps.OptionError, fastps.ParameterError)):
-                table.push(first + np.array(keys), grads, resume=error.resume, timeout=20)
+                table.push(first + np.array(keys), grads, resume=error.resume, timeout=GUARD_SECONDS)
         assert table.stats()[0].version == version
         assert not table.pull(first + np.arange(7), create=False).any()
         # Nobody has used it up: what it is of goes on.
-        table.push(first + np.arange(3), ones[:3], resume=error.resume, timeout=20)
+        table.push(first + np.arange(3), ones[:3], resume=error.resume, timeout=GUARD_SECONDS)
         assert table.pull(first + np.arange(7), create=False).sum(axis=1).tolist() == [dim] * 3 + [0] * 4
 
 
@@ -317,8 +320,8 @@ def test_a_process_that_is_killed_while_it_is_stopped_is_waited_for_no_longer(tm
 
         error = stopped(workers, job, reaches_it)
         workers.kill(job)
-        table.push([0], ones, resume=error.resume, timeout=20)
-        found = table.pull([0], timeout=20)
+        table.push([0], ones, resume=error.resume, timeout=GUARD_SECONDS)
+        found = table.pull([0], timeout=GUARD_SECONDS)
         assert (found == found[0, 0]).all(), "a torn row"
         mine = count[0] + 1
         assert mine + workers.finished(job) <= found[0, 0] <= mine + workers.begun(job)
@@ -354,16 +357,16 @@ def test_a_forked_child_uses_the_table_and_its_end_disturbs_nobody():
 
 def test_rows_that_are_evicted_while_others_push_take_every_push_with_them(tmp_path, rng):
     with fastps.ParameterServer(adding(8), num_shards=2) as ps, Workers(ps, tmp_path) as workers:
-        session, total = ps.table.attachment.rows(0), 0.0
-        jobs = [workers.start(size=200, space=500, times=1500, seed=seed) for seed in range(2)]
+        session, total, times = ps.table.attachment.rows(0), 0.0, short_or_long(400, 1500)
+        jobs = [workers.start(size=200, space=500, times=times, seed=seed) for seed in range(2)]
         while any(map(workers.lives, jobs)):
             keys = rng.integers(0, 500, 50).astype(np.uint64)
             removed, (rows,) = session.remove(keys, [True], 20)
             assert (rows[removed] == rows[removed, :1]).all(), "a torn row"
             total += rows[removed, 0].sum()
-        assert all(workers.finished(job) == 1500 for job in jobs)
+        assert all(workers.finished(job) == times for job in jobs)
         assert total > 0
-        assert total + rows_of(ps.table)[1].sum() == 2 * 200 * 1500
+        assert total + rows_of(ps.table)[1].sum() == 2 * 200 * times
         check_counters(ps.table)
 
 

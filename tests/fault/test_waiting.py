@@ -12,8 +12,9 @@ import pytest
 import ray
 
 import fastps
-from tests import workers
-from tests.local_server import Holder
+from tests.support import workers
+from tests.support.local_server import Holder
+from tests.support.waiting import GUARD_SECONDS
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
@@ -108,7 +109,7 @@ def test_a_resume_of_another_server_is_refused():
 
 
 def test_the_timeout_of_the_server_holds_where_a_call_gives_none():
-    with fastps.ParameterServer(np.zeros(10), timeout=20) as ps:
+    with fastps.ParameterServer(np.zeros(10), timeout=GUARD_SECONDS) as ps:
         with holder_of(ps) as holder:
             timer = threading.Timer(0.3, holder.let_go)
             timer.start()
@@ -196,7 +197,7 @@ def test_gradients_that_are_replaced_in_their_dict_during_a_push_stay_alive_unti
                 grads[name] = np.full_like(array, 1000.0)
             other = [np.full(N, 77.0) for _ in range(8)]  # would take the memory of what was let go
             holder.let_go()
-            pushing.join(30)
+            pushing.join(GUARD_SECONDS)
         assert not pushing.is_alive()
         assert len(other) == 8
         found = ps.pull()

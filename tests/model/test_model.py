@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 import fastps
 from fastps.testing import ModelServer
+from tests.support.extent import short_or_long
 
 RULES = [
     fastps.Add(),
@@ -172,7 +173,7 @@ def test_a_server_and_the_model_never_differ():
     run_state_machine_as_test(
         Servers,
         settings=settings(
-            max_examples=12,
+            max_examples=short_or_long(4, 12),
             stateful_step_count=40,
             phases=[Phase.explicit, Phase.generate],  # shrinking would start hundreds of servers
             suppress_health_check=list(HealthCheck),

@@ -15,8 +15,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 import fastps
 from fastps.init import Constant, Normal, Uniform
-from tests.naive_table import NaiveTable
-from tests.row_rules import counting
+from tests.support.extent import short_or_long
+from tests.support.naive_table import NaiveTable
+from tests.support.row_rules import counting
 
 # Rules that kernels compute bit for bit as they are written.
 TABLES = {
@@ -161,7 +162,7 @@ def test_a_table_and_a_dict_of_rows_never_differ():
             run_state_machine_as_test(
                 Tables,
                 settings=settings(
-                    max_examples=25,
+                    max_examples=short_or_long(8, 25),
                     stateful_step_count=40,
                     phases=[Phase.explicit, Phase.generate, Phase.shrink],  # an example costs no server
                     suppress_health_check=list(HealthCheck),

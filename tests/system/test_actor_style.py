@@ -10,7 +10,8 @@ import ray
 import fastps
 from fastps.server import actor_style
 from fastps.tables.handle import TableHandle
-from tests import workers
+from tests.support import workers
+from tests.support.waiting import GUARD_SECONDS
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
@@ -55,7 +56,7 @@ def test_every_verb_of_a_server_is_executed_by_remote(verb, ps):
     here, there = pickle.loads(pickle.dumps(getattr(ps, verb))), getattr(ps, verb).remote
     reference = there(*SERVER[verb])
     assert isinstance(reference, ray.ObjectRef)
-    answer = ray.get(reference, timeout=60)
+    answer = ray.get(reference, timeout=GUARD_SECONDS)
     assert type(answer) is type(here(*SERVER[verb]))
 
 
@@ -63,7 +64,7 @@ def test_every_verb_of_a_server_is_executed_by_remote(verb, ps):
 def test_every_verb_of_a_table_is_executed_by_remote(verb, ps):
     for table in (ps.table, ps["t"]):
         method = getattr(table, verb)
-        answer = ray.get(method.remote(*TABLE[verb]), timeout=60)
+        answer = ray.get(method.remote(*TABLE[verb]), timeout=GUARD_SECONDS)
         assert type(answer) is type(method(*TABLE[verb]))
 
 
@@ -74,7 +75,7 @@ def test_pushes_by_remote_are_applied_in_order_and_once(ps):
     for _ in range(5):
         ps.push.remote({"w": np.ones(5)})
     ps.push.remote(ray.put({"w": np.ones(5)}))
-    after = ray.get(ps.pull.remote(timeout=30), timeout=60)["w"]
+    after = ray.get(ps.pull.remote(timeout=GUARD_SECONDS), timeout=GUARD_SECONDS)["w"]
     assert np.allclose(after, before - 0.6)
     assert ray.get(ps.versions.remote()) == tuple(version + 6 for version in versions) == ps.versions()
 
@@ -83,7 +84,7 @@ def test_a_table_by_remote_reads_what_it_has_written(ps):
     table = ps["t"]
     table.set.remote([70, 71], np.array([[1, 2], [3, 4]], np.float32))
     table.push.remote([71], np.ones((1, 2), np.float32))
-    assert ray.get(table.pull.remote([71, 70]), timeout=60).tolist() == [[4, 5], [1, 2]]
+    assert ray.get(table.pull.remote([71, 70]), timeout=GUARD_SECONDS).tolist() == [[4, 5], [1, 2]]
     assert 70 in table
     assert len(table) == len(ps.table) > 0
 
@@ -106,7 +107,7 @@ def test_arguments_that_are_of_this_process_are_refused_before_anything_is_sent(
 
 def test_an_error_of_a_call_by_remote_is_of_its_class(ps):
     with pytest.raises(fastps.ShapeError, match="float64"):
-        ray.get(ps.push.remote({"w": np.ones(4)}), timeout=60)
+        ray.get(ps.push.remote({"w": np.ones(4)}), timeout=GUARD_SECONDS)
     with pytest.raises(AttributeError):
         ps.train.remote()
 
@@ -119,7 +120,7 @@ def test_facts_and_views_and_sessions_are_those_of_the_server(ps):
             assert view.params.tolist() == [0, 0, 0]
         with other.worker() as worker:
             worker.push(np.ones(3))
-        assert other.push_async(np.ones(3)).result(30) is None
+        assert other.push_async(np.ones(3)).result(GUARD_SECONDS) is None
         assert ray.get(workers.push_and_pull.remote(other, np.ones(3)))[0].tolist() == [3] * 3
     with pytest.raises(fastps.ClosedError):
         other.pull.remote()
@@ -131,7 +132,9 @@ def test_a_full_table_makes_room_for_a_push_by_remote(ray_local):
     table = fastps.Table(1, capacity=32, evict="lru", rule=fastps.Add(), init=0.0)
     with fastps.ParameterServer.remote(table, num_shards=2) as ps:
         for start in range(0, 200, 10):
-            ray.get(ps.table.push.remote(np.arange(start, start + 10), np.ones((10, 1), np.float32)), timeout=60)
+            ray.get(
+                ps.table.push.remote(np.arange(start, start + 10), np.ones((10, 1), np.float32)), timeout=GUARD_SECONDS
+            )
         assert ps.table.contains(np.arange(190, 200)).all()
 
 

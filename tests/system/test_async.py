@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import fastps
+from tests.support.waiting import GUARD_SECONDS
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def test_asynchronous_operations_happen_in_order(ps):
     for _ in range(20):
         ps.push_async(np.ones(1000))
         pulls.append(ps.pull_async())
-    assert [float(pull.result(30)[7]) for pull in pulls] == [first + n for n in range(1, 21)]
+    assert [float(pull.result(GUARD_SECONDS)[7]) for pull in pulls] == [first + n for n in range(1, 21)]
     assert all(pull.done() for pull in pulls)
 
 
@@ -36,7 +37,7 @@ def test_flush_waits_for_all_of_them(ps):
     before = ps.pull()
     for _ in range(50):
         ps.push_async(np.ones(1000))
-    ps.flush(timeout=30)
+    ps.flush(timeout=GUARD_SECONDS)
     assert np.array_equal(ps.pull(), before + 50)
 
 
@@ -55,7 +56,7 @@ def test_an_error_comes_out_of_the_future_and_changes_nothing(ps):
     before, versions = ps.pull(), ps.versions
     future = ps.push_async(np.ones(999))
     with pytest.raises(fastps.ShapeError):
-        future.result(30)
+        future.result(GUARD_SECONDS)
     assert future.done()
     assert ps.versions == versions
     assert np.array_equal(ps.pull(), before)
@@ -71,7 +72,7 @@ def test_flush_raises_what_an_operation_under_way_raised(ps):
         ps.flush(timeout=0.05)
     gate.set_result(np.ones(1000))
     with pytest.raises(fastps.ShapeError):
-        ps.flush(timeout=30)
+        ps.flush(timeout=GUARD_SECONDS)
     assert np.array_equal(ps.pull(), before + 1)
 
 
@@ -84,29 +85,29 @@ def test_a_pushed_future_is_waited_for(ps):
 
 def test_a_forked_child_has_a_queue_of_its_own(ps):
     before = ps.pull()
-    ps.push_async(np.ones(1000)).result(30)
+    ps.push_async(np.ones(1000)).result(GUARD_SECONDS)
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
-            ps.push_async(np.ones(1000)).result(30)
-            ps.flush(timeout=30)
+            ps.push_async(np.ones(1000)).result(GUARD_SECONDS)
+            ps.flush(timeout=GUARD_SECONDS)
             status = 0
         finally:
             os._exit(status)
     assert os.waitpid(pid, 0)[1] == 0
-    ps.push_async(np.ones(1000)).result(30)
+    ps.push_async(np.ones(1000)).result(GUARD_SECONDS)
     assert np.array_equal(ps.pull(), before + 3)
 
 
 def test_a_push_pull_is_started_like_a_pull_and_a_push(ps):
     before, out = ps.pull(), np.empty(1000)
-    future = ps.push_pull_async(np.ones(1000), out=out, timeout=30)
-    assert future.result(30) is out
+    future = ps.push_pull_async(np.ones(1000), out=out, timeout=GUARD_SECONDS)
+    assert future.result(GUARD_SECONDS) is out
     assert np.array_equal(out, before + 1)
     names = [repr(start) for start in (ps.pull_async(), ps.push_async(out), ps.push_pull_async(out))]
     assert [name.split()[2] for name in names] == ["pull_async", "push_async", "push_pull_async"]
-    ps.flush(timeout=30)
+    ps.flush(timeout=GUARD_SECONDS)
 
 
 def test_of_pushes_that_wait_for_cancels_those_count_that_had_begun(ps):
@@ -118,7 +119,7 @@ def test_of_pushes_that_wait_for_cancels_those_count_that_had_begun(ps):
         pushes = [ps.push_async(gate), *(ps.push_async(np.ones(1000)) for _ in range(3))]
         errors = await asyncio.gather(*(asyncio.wait_for(push, 0.1) for push in pushes), return_exceptions=True)
         gate.set_result(np.ones(1000))
-        await asyncio.to_thread(ps.flush, timeout=30)
+        await asyncio.to_thread(ps.flush, timeout=GUARD_SECONDS)
         return pushes, errors
 
     pushes, errors = asyncio.run(main())
@@ -138,7 +139,7 @@ def test_a_cancelled_future_as_gradient_is_a_parameter_error_and_flush_raises_no
         ps.push(given)
     ps.push_async(given)
     with pytest.raises(fastps.ParameterError, match="cancelled"):
-        ps.flush(timeout=30)
+        ps.flush(timeout=GUARD_SECONDS)
     assert ps.versions == versions
 
 

@@ -13,6 +13,7 @@ from bench.comparison.statistics import compare
 from bench.sweep import cluster, results, run
 from bench.sweep.grid import Setting
 from fastps.machine import facts as machine
+from tests.support.waiting import GUARD_SECONDS
 
 ROOT = Path(__file__).parents[2]
 SETTING = Setting(80_000, 1, 1, "add")
@@ -20,7 +21,7 @@ SETTING = Setting(80_000, 1, 1, "add")
 
 def bench(*words):
     command = [sys.executable, "-m", "bench", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=GUARD_SECONDS, cwd=ROOT, check=False)
 
 
 @pytest.fixture(scope="module")

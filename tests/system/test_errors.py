@@ -4,6 +4,7 @@ import pytest
 import ray
 
 from fastps.cluster import ray as cluster
+from tests.support.waiting import GUARD_SECONDS
 from tests.unit.test_errors import CLASSES, check_that_it_is_the_sample, raise_sample_of
 
 
@@ -17,7 +18,7 @@ def failed(ray_local):
 @pytest.mark.parametrize("cls", CLASSES)
 def test_every_error_comes_whole_out_of_a_task_and_out_of_a_shard(cls, failed):
     with pytest.raises(cls) as caught:
-        ray.get(failed[cls], timeout=60)
+        ray.get(failed[cls], timeout=GUARD_SECONDS)
     check_that_it_is_the_sample(caught.value.cause)
     assert caught.value.__notes__ == caught.value.cause.__notes__
     with pytest.raises(cls) as caught:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import GUARD_SECONDS
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
@@ -17,7 +19,7 @@ def lines_of(name, *arguments, **where):
         [sys.executable, EXAMPLES / name, *arguments],
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=GUARD_SECONDS,
         env={**os.environ, "RAY_ADDRESS": "local"},
         check=False,
         **where,

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import fastps
-from tests.processes import run
+from tests.support.processes import run
+from tests.support.waiting import GUARD_SECONDS
 
 OWNER = """
 import sys, numpy as np, ray, fastps
@@ -54,7 +55,7 @@ def owner(terminal):
         [sys.executable, "-c", OWNER], env=terminal, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     yield program.stdout.readline().strip()
-    program.communicate("\n", timeout=60)
+    program.communicate("\n", timeout=GUARD_SECONDS)
 
 
 def test_another_terminal_finds_the_server_by_the_address_or_by_rays_record(owner, terminal):
@@ -106,7 +107,7 @@ def test_a_stopped_server_is_told_at_the_timeout(ray_local):
                 fastps.get("stopped", timeout=0.5)
         finally:
             os.kill(shard, signal.SIGCONT)
-        assert fastps.get("stopped", timeout=30).pull().tolist() == [0] * 3
+        assert fastps.get("stopped", timeout=GUARD_SECONDS).pull().tolist() == [0] * 3
 
 
 @pytest.mark.parametrize("timeout", [-1, "soon", float("nan")])

@@ -14,8 +14,9 @@ import pytest
 import ray
 
 import fastps
-from tests import workers
-from tests.conftest import own_arenas
+from tests.support import workers
+from tests.support.leftovers import own_arenas
+from tests.support.waiting import GUARD_SECONDS
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
@@ -149,7 +150,7 @@ def test_another_driver_finds_a_named_server_and_its_end_leaves_the_server():
         address = ray.get_runtime_context().gcs_address
         for count in (1, 2):
             answer = subprocess.run(
-                [sys.executable, "-c", program, address], capture_output=True, text=True, timeout=60
+                [sys.executable, "-c", program, address], capture_output=True, text=True, timeout=GUARD_SECONDS
             )
             assert answer.stdout.splitlines()[-1:] == [str([float(count)] * 3)], answer.stderr
         assert ps.pull().tolist() == [2] * 3
@@ -303,7 +304,7 @@ def test_a_rule_of_the_users_own_is_applied():
 
 
 def workers_rule():
-    from tests.clipped import clipped
+    from tests.support.clipped import clipped
 
     return clipped(1.0, 1.0)
 

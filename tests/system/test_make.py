@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import GUARD_SECONDS
+
 ROOT = Path(__file__).parents[2]
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 
@@ -25,8 +27,8 @@ def make(tmp_path):
     def run(*verbs):
         before = len(log.read_text().splitlines())
         done = subprocess.run(
-            ["make", f"VENV={tmp_path / 'venv'}", *verbs], capture_output=True, text=True, timeout=60, cwd=ROOT,
-            env={name: value for name, value in os.environ.items() if name != "MAKEFLAGS"}, check=False,
+            ["make", f"VENV={tmp_path / 'venv'}", *verbs], capture_output=True, text=True, timeout=GUARD_SECONDS,
+            cwd=ROOT, env={name: value for name, value in os.environ.items() if name != "MAKEFLAGS"}, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         return done.stdout, log.read_text().splitlines()[before:]

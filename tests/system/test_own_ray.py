@@ -10,6 +10,7 @@ import ray
 
 from fastps.cluster.program import require_modules
 from fastps.errors import PlacementError
+from tests.support.waiting import GUARD_SECONDS
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,7 +41,7 @@ def test_it_is_said_which_cluster_a_program_joins(one_node, tmp_path):
     ]
     done = subprocess.run(
         [sys.executable, "-m", "bench", "sweep", *few, "--address", one_node.address, "-o", tmp_path / "a.parquet"],
-        capture_output=True, text=True, timeout=120, cwd=ROOT, check=False,
+        capture_output=True, text=True, timeout=GUARD_SECONDS, cwd=ROOT, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     first = done.stdout.splitlines()[0]
@@ -49,7 +50,7 @@ def test_it_is_said_which_cluster_a_program_joins(one_node, tmp_path):
 
 def test_an_address_in_the_environment_where_nobody_answers_is_one_line_and_named():
     done = subprocess.run(
-        [sys.executable, "-m", "fastps", "demo", "--steps", "1"], capture_output=True, text=True, timeout=60,
+        [sys.executable, "-m", "fastps", "demo", "--steps", "1"], capture_output=True, text=True, timeout=GUARD_SECONDS,
         env={**os.environ, "RAY_ADDRESS": "127.0.0.1:1"}, check=False,
     )  # fmt: skip
     assert done.returncode == 2

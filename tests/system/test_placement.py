@@ -7,7 +7,7 @@ import pytest
 import ray
 
 import fastps
-from tests import workers
+from tests.support import workers
 
 
 def holds(ps):

@@ -6,12 +6,12 @@ import json
 
 import pytest
 
-from tests.processes import run
+from tests.support.processes import run
 
 SERVER = """
 import concurrent.futures, json, multiprocessing, os, pickle, subprocess, sys
 import numpy as np
-from tests import processes
+from tests.support import processes
 ray = processes.start(sys.argv[1])
 import fastps
 params = {"w": np.zeros(6), "b": np.zeros((2, 2)), "rows": fastps.Table(3)}
@@ -51,7 +51,7 @@ import ray
 ray.init(address=sys.argv[1], log_to_driver=False)
 pool = multiprocessing.get_context("fork").Pool(1)
 import numpy as np, fastps
-from tests import processes
+from tests.support import processes
 with fastps.ParameterServer({"w": np.zeros(6), "b": np.zeros((2, 2)), "rows": fastps.Table(3)}) as ps:
     ps.pull()
     print(pool.apply(processes.use, (ps,))[1])
@@ -74,7 +74,9 @@ print("done")
 IN_A_FILE = (
     SERVER
     + """
-READER = "import pickle, sys; from tests.processes import use; print(use(pickle.load(open(sys.argv[1], 'rb')))[1])"
+READER = (
+    "import pickle, sys; from tests.support.processes import use; print(use(pickle.load(open(sys.argv[1], 'rb')))[1])"
+)
 with fastps.ParameterServer(params, num_shards=2) as ps:
     with open(sys.argv[2], "wb") as file:
         pickle.dump(ps, file)

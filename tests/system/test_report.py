@@ -9,6 +9,7 @@ import pytest
 
 import fastps
 from bench.sweep import results
+from tests.support.waiting import GUARD_SECONDS
 from tests.unit.bench.report.sample import sample
 
 ROOT = Path(__file__).parents[2]
@@ -17,7 +18,7 @@ WITHOUT_PLOTLY = "import sys; sys.modules['plotly'] = None; from bench.__main__ 
 
 def run(*words):
     command = [sys.executable, *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=GUARD_SECONDS, cwd=ROOT, check=False)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tests.processes import run
+from tests.support.processes import run
 
 PROGRAM = """
 import json
@@ -27,7 +27,7 @@ with fastps.ParameterServer(6, num_shards=2, name="model", rule=fastps.SGD(0.1))
     {between}
     operations = {
         "pull": ps.pull, "push": lambda: ps.push(ones), "push_pull": lambda: ps.push_pull(ones), "worker": ps.worker,
-        "configure": lambda: ps.configure(lr=0.5), "push_async": lambda: ps.push_async(ones).result(20),
+        "configure": lambda: ps.configure(lr=0.5), "push_async": lambda: ps.push_async(ones).result(600),
         "w.pull": w.pull, "w.push": lambda: w.push(ones), "table.pull": lambda: tables.table.pull([1]),
         "table.push": lambda: tables.table.push([1], rows), "get_params": style.get_params.remote,
         "update_params": lambda: style.update_params.remote(ones), "style.pull": style.pull,

@@ -9,6 +9,7 @@ import pytest
 import ray
 
 import fastps
+from tests.support.waiting import GUARD_SECONDS
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
@@ -89,7 +90,9 @@ with fastps.ParameterServer(np.zeros(3, np.float32), rule=mine) as ps:
 def test_a_rule_of_a_script_works_in_tasks_and_nothing_is_compiled_in_driver_or_worker(tmp_path):
     script = tmp_path / "train.py"
     script.write_text(PROGRAM)
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, env=os.environ)
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, timeout=GUARD_SECONDS, env=os.environ
+    )
     assert done.returncode == 0, done.stderr
     expected = [round(-(1 / 1.5 + 2 / 2), 4)] * 3
     assert done.stdout.splitlines()[-1].startswith("[False, False]")

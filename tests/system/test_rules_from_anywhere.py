@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import fastps
-from tests.conftest import started_here, wait_until
+from tests.support.leftovers import started_here
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 

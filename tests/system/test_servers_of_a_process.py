@@ -10,8 +10,8 @@ import pytest
 import ray
 
 import fastps
-from tests import workers
-from tests.processes import run
+from tests.support import workers
+from tests.support.processes import run
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.support.waiting import GUARD_SECONDS
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -13,7 +15,7 @@ def suite(*options, cwd=ROOT):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(ROOT / "bench"), *map(str, options)]
     environment = {**os.environ, "RAY_ADDRESS": "local"}
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=150, cwd=cwd, env=environment, check=False
+        command, capture_output=True, text=True, timeout=GUARD_SECONDS, cwd=cwd, env=environment, check=False
     )  # fmt: skip
 
 
@@ -34,7 +36,7 @@ def test_the_suite_writes_what_pytest_benchmark_compares(tmp_path):
         assert one["params"]["subject"] in one["name"]
     compared = subprocess.run(
         [sys.executable, "-m", "pytest_benchmark", "compare", path],
-        capture_output=True, text=True, timeout=60, cwd=tmp_path, check=False,
+        capture_output=True, text=True, timeout=GUARD_SECONDS, cwd=tmp_path, check=False,
     )  # fmt: skip
     assert compared.returncode == 0, compared.stderr
     assert "test_operation[80-2-push-fastps]" in compared.stdout

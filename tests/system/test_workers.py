@@ -11,6 +11,7 @@ import pytest
 
 import fastps
 from fastps.testing.history import Recorder, check_ssp
+from tests.support.waiting import GUARD_SECONDS
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
@@ -106,7 +107,7 @@ def test_leaving_lets_the_others_go_on(lockstep):
         leaves = lockstep.worker()
         stays.push(ONES)
         threading.Timer(0.1, leaves.close).start()
-        stays.pull(timeout=30)
+        stays.pull(timeout=GUARD_SECONDS)
 
 
 def test_a_session_that_is_dropped_leaves(lockstep):

@@ -105,16 +105,18 @@ def inner_names(module):
 EDGES = {module: set(inner_names(module)) for module in MODULES if module}
 
 
-@pytest.mark.parametrize("module", EDGES)
-def test_every_module_is_on_a_floor(module):
-    assert floor(module) is not None, f"put {room(module)} into FLOORS"
+def test_every_module_is_on_a_floor():
+    assert [module for module in EDGES if floor(module) is None] == [], "put them into FLOORS"
 
 
-@pytest.mark.parametrize("module", EDGES)
-def test_imports_go_down_only(module):
-    for name in EDGES[module]:
-        if room(name) != room(module):
-            assert floor(name) < floor(module), f"fastps.{module} imports fastps.{name}"
+def test_imports_go_down_only():
+    up = [
+        f"fastps.{module} imports fastps.{name}"
+        for module, names in EDGES.items()
+        for name in names
+        if room(name) != room(module) and floor(name) >= floor(module)
+    ]
+    assert up == []
 
 
 def test_the_core_imports_nothing_of_fastps_but_its_errors():
@@ -132,11 +134,22 @@ def test_no_imports_go_round_in_a_circle():
         pytest.fail(f"a circle of imports: {' -> '.join(error.args[1])}")
 
 
-@pytest.mark.parametrize("module", MODULES)
-@pytest.mark.parametrize("heavy", HEAVY)
-def test_heavy_libraries_are_imported_only_where_they_belong(module, heavy):
-    uses = [name for name, at_run_time in imported(MODULES[module]) if at_run_time and name.split(".")[0] == heavy]
-    assert not uses or any(fits(module, allowed) for allowed in HEAVY[heavy]), f"fastps.{module} imports {uses}"
+def test_heavy_libraries_are_imported_only_where_they_belong():
+    wrong = [
+        f"fastps.{module} imports {name}"
+        for module, path in MODULES.items()
+        for name, at_run_time in imported(path)
+        if at_run_time and not any(fits(module, allowed) for allowed in HEAVY.get(name.split(".")[0], [module]))
+    ]
+    assert wrong == []
+
+
+def test_the_folders_of_unit_tests_are_those_of_what_they_test():
+    tests = Path(__file__).parent
+    folders = {str(path.parent.relative_to(tests)) for path in tests.rglob("test_*.py")} - {"."}
+    tested = {folder for folder in folders if folder.split("/")[0] != "bench"}
+    assert [folder for folder in sorted(tested) if not (PACKAGE / folder).is_dir()] == []
+    assert [folder for folder in sorted(folders - tested) if not (PACKAGE.parent / folder).is_dir()] == []
 
 
 # Private names of other libraries that have no public one.

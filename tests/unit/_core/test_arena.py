@@ -11,8 +11,8 @@ import pytest
 
 from fastps._core import Arena
 from fastps.errors import ArenaError, ArenaFormatError, ArenaMemoryError, ClosedError, FastPSError, ShardDiedError
-from tests.conftest import own_arenas
-from tests.local_server import (
+from tests.support.leftovers import own_arenas
+from tests.support.local_server import (
     ARENA_ID_AT,
     CHECKSUM_AT,
     FORMAT_VERSION_AT,

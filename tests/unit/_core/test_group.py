@@ -16,7 +16,9 @@ from fastps._core import Arena, Decision, Group, Lane, Member
 from fastps.errors import ArenaFormatError, ClosedError, SessionsExhaustedError, WaitTimeoutError
 from fastps.kernels.cache import image_of
 from fastps.kernels.loader import addresses_of
-from tests.local_server import Holder, LocalServer
+from tests.support.extent import combinations
+from tests.support.local_server import Holder, LocalServer
+from tests.support.waiting import GUARD_SECONDS
 
 RULES = [fastps.Add(), fastps.SGD(0.1, weight_decay=0.01)]
 KIB = 1024
@@ -28,11 +30,9 @@ def pulled(server, n, dtype=np.float64):
     return out
 
 
-@pytest.mark.parametrize("rule", RULES, ids=repr)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("num_shards", [1, 2, 3, 7])
-@pytest.mark.parametrize("n", [7, 1000, 70_001])
-@pytest.mark.parametrize("isolated", [True, False])
+@combinations(
+    rule=RULES, dtype=["float32", "float64"], num_shards=[1, 2, 3, 7], n=[7, 1000, 70_001], isolated=[True, False]
+)
 def test_a_push_applies_the_rule_to_every_element_once(rule, dtype, num_shards, n, isolated, rng):
     expected = rng.normal(size=n).astype(dtype)
     server = LocalServer.create(expected, rule=rule, num_shards=num_shards, isolated=isolated)
@@ -346,7 +346,7 @@ def test_a_view_of_a_version_stays_as_it_is_in_a_forked_child():
     hear, say = os.pipe()
     child = os.fork()
     if child == 0:
-        signal.alarm(30)
+        signal.alarm(GUARD_SECONDS)
         os.read(hear, 1)
         os._exit(0 if (view == 1).all() else 3)
     del view, held  # the parent lets go of its copy
@@ -368,7 +368,7 @@ def test_a_view_stays_where_a_forked_child_finds_no_session_for_it():
     hear, say = os.pipe()
     child = os.fork()
     if child == 0:
-        signal.alarm(30)
+        signal.alarm(GUARD_SECONDS)
         os.read(hear, 1)
         os._exit(0 if (view == 1).all() else 3)
     del view, held

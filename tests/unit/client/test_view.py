@@ -18,7 +18,7 @@ from fastps.spec.partition import partition
 from fastps.spec.rule import infos
 from fastps.spec.server import ServerSpec
 from fastps.transport.arenas import require_alive
-from tests.conftest import own_arenas
+from tests.support.leftovers import own_arenas
 
 
 def rules_of(structure):

@@ -16,6 +16,7 @@ from hypothesis.stateful import (
 
 from fastps._core import Board
 from fastps.testing.clocks import ASYNC, BSP, SSP, ModelBoard
+from tests.support.extent import short_or_long
 
 MEMBERS = 4
 ranks = st.integers(0, MEMBERS - 1)
@@ -102,7 +103,7 @@ class Boards(RuleBasedStateMachine):
 @pytest.mark.parametrize("kind", [ASYNC, SSP, BSP], ids=["async", "ssp", "bsp"])
 def test_the_board_decides_as_the_model_does(kind):
     machine = type("Boards", (Boards,), {"kind": kind})
-    run_state_machine_as_test(machine, settings=settings(max_examples=200, stateful_step_count=60))
+    run_state_machine_as_test(machine, settings=settings(max_examples=short_or_long(40, 200), stateful_step_count=60))
 
 
 def test_a_board_forgets_old_rounds_and_drops_every_late_gradient():

@@ -22,9 +22,10 @@ from fastps.kernels.compiler import SHAPES, Compilation
 from fastps.kernels.image import KernelImage
 from fastps.kernels.loader import Loader, addresses_of
 from fastps.testing.naive import Naive
-from tests.clipped import clipped
-from tests.kernels import Compiled, addresses
-from tests.references import CASES
+from tests.support.clipped import clipped
+from tests.support.extent import combinations
+from tests.support.kernels import Compiled, addresses
+from tests.support.references import CASES
 
 DTYPES = ["float32", "float64"]
 LIBRARY = {case.rule.name: case.rule for case in CASES}
@@ -52,10 +53,7 @@ def after(kind, rule, p, grads, **options):
     return state
 
 
-@pytest.mark.parametrize("rule", [*EXACT, clipped(0.1, 1.0)], ids=repr)
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("n", [0, 1, 2, 3, 7, 8, 31, 64, 1001])
-@pytest.mark.parametrize("ahead", [0, 512])
+@combinations(rule=[*EXACT, clipped(0.1, 1.0)], dtype=DTYPES, n=[0, 1, 2, 3, 7, 8, 31, 64, 1001], ahead=[0, 512])
 def test_a_kernel_equals_the_rule_bit_for_bit(rule, dtype, n, ahead, rng):
     p, g = rng.normal(size=(2, n)).astype(dtype)
     assert same_bits(after(Compiled, rule, p, [g], ahead=ahead).params, after(Naive, rule, p, [g]).params)

@@ -1,5 +1,5 @@
-"""Every rule of the library against its reference, compiled and in plain Python. tests/references.py has the table, and
-says what the difference is relative to."""
+"""Every rule of the library against its reference, compiled and in plain Python. tests/support/references.py has the
+table, and says what the difference is relative to."""
 
 import math
 
@@ -11,8 +11,8 @@ from fastps.rules import FTRL, SGD, Adam, Adamax, AdamW, AMSGrad, Lion, NAdam, P
 from fastps.rules.nadam import momentum_product
 from fastps.schedules import Schedule, cosine
 from fastps.testing import Naive
-from tests.kernels import Compiled
-from tests.references import CASES, TOLERANCE, difference, problem
+from tests.support.kernels import Compiled
+from tests.support.references import CASES, TOLERANCE, difference, problem
 
 DTYPES = ["float32", "float64"]
 

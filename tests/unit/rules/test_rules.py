@@ -18,6 +18,7 @@ from fastps import rules
 from fastps.errors import OptionError, RuleError
 from fastps.rules import SGD, Adagrad, Adam, Add, Rule, RuleFamily, rule
 from fastps.schedules import Schedule, cosine
+from tests.support.waiting import GUARD_SECONDS
 
 MODULES = [importlib.import_module(f"fastps.rules.{module.name}") for module in pkgutil.iter_modules(rules.__path__)]
 DOCUMENTED = [m for m in MODULES if m.__name__.rpartition(".")[2] not in ("source", "assignment")]
@@ -208,7 +209,7 @@ def test_a_rule_of_a_script_reaches_another_process():
         "    return p - HALF * lr * g\n"
         "sys.stdout.buffer.write(cloudpickle.dumps(halved(0.5)))\n"
     )
-    data = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, timeout=60).stdout
+    data = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, timeout=GUARD_SECONDS).stdout
     copy = pickle.loads(data)
     assert isinstance(copy, Rule)
     assert copy.family.function(1.0, 1.0, **copy.hyper) == 0.75

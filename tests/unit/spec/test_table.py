@@ -10,7 +10,7 @@ from fastps._core import shards_of
 from fastps.errors import FastPSError, OptionError, ShapeError
 from fastps.init import UNIFORM, Array, Constant, Glorot, Uniform
 from fastps.spec.table import MAX_DIM, MAX_ROWS, Life, TableInfo, capacity_of_shard, infos_of, with_sightings
-from tests.row_rules import drifting
+from tests.support.row_rules import drifting
 
 
 def test_a_table_without_options_is_float32_with_the_rule_of_the_server_and_small_random_rows():

@@ -7,6 +7,7 @@ import pytest
 
 from fastps.errors import OptionError
 from fastps.tables.nearest import METRICS, nearest
+from tests.support.extent import combinations
 
 
 def naive_score(row, vector, metric):
@@ -32,10 +33,7 @@ def batches(keys, rows, size):
     return ((keys[i : i + size], rows[i : i + size]) for i in range(0, len(keys), size))
 
 
-@pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("k", [1, 10, 299, 300, 1000])
-@pytest.mark.parametrize("size", [1, 7, 300])
+@combinations(metric=list(METRICS), dtype=[np.float32, np.float64], k=[1, 10, 299, 300, 1000], size=[1, 7, 300])
 def test_the_nearest_rows_are_those_of_a_sort_and_equal_ones_come_by_their_keys(metric, dtype, k, size, rng):
     keys = rng.choice(10**6, 300, replace=False) - 500_000
     rows = rng.integers(-2, 3, (300, 3)).astype(dtype)  # many are equal, and some are zero

@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 
-GUARD_SECONDS = 60
+from tests.support.waiting import GUARD_SECONDS
 
 
 def run(program: str, *arguments: str, environment: dict[str, str] | None = None) -> list[str]:
@@ -44,7 +44,7 @@ def use(ps):
     assert rows.pull(np.array([1])).shape == (1, 3)
     assert len(ps.versions) == ps.num_shards
     assert ps.stats().total["pushes"] >= 2
-    assert ps.push_async(params).result(30) is None
+    assert ps.push_async(params).result(GUARD_SECONDS) is None
     assert ray.is_initialized() == initialized, "an operation started Ray"
     return os.getpid(), ps.pull()["w"].tolist()
 
@@ -63,7 +63,7 @@ def same(ps):
 
 
 def take_and_answer(inbox, outbox):
-    outbox.put(use(inbox.get(timeout=60)))
+    outbox.put(use(inbox.get(timeout=GUARD_SECONDS)))
 
 
 def errors_of(ps):

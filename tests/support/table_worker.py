@@ -19,6 +19,7 @@ import numpy as np
 
 from fastps.transport.contract import Operation
 from fastps.transport.shm import ShmEndpoint
+from tests.support.waiting import GUARD_SECONDS
 
 BEGUN, FINISHED, STOP = range(3)  # words of a job: pushes begun and finished; set by the test: end
 WORDS, JOBS = 4, 256
@@ -105,7 +106,7 @@ class Workers:
         self.ledger = ledger_of(self.path, "w+")
         self.jobs: list[tuple[Job, int]] = []
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fault.table_worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-m", "tests.support.table_worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         spec = dataclasses.replace(ps.attachment.spec, actors=())
         self._process.stdin.write(pickle.dumps((spec, str(self.path))))
@@ -148,7 +149,7 @@ class Workers:
             if self.lives(job):
                 os.kill(pid, signal.SIGKILL)
         self._process.stdin.close()
-        assert self._process.wait(30) == 0
+        assert self._process.wait(GUARD_SECONDS) == 0
         self._process.stdout.close()
 
 

@@ -39,7 +39,7 @@ class LocalServer:
     spans: list
 
     @classmethod
-    def create(cls, params, *, rule=None, num_shards=1, max_sessions=8, isolated=True, stripe_bytes=0, timeout=30.0):
+    def create(cls, params, *, rule=None, num_shards=1, max_sessions=8, isolated=True, stripe_bytes=0, timeout=600.0):
         rule = rule or Add()
         structure, (array,) = structure_of(params)
         leaf = structure.leaves[0]

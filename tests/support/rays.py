@@ -1,0 +1,40 @@
+"""Rays of this machine: raylets that are nodes to Ray, shared by the modules of a run, each a driver of its own."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+
+from tests.support.leftovers import SHARED
+from tests.support.run import RAY_FOLDER
+
+
+@contextlib.contextmanager
+def shared_ray(*nodes):
+    """Raylets on this machine, nodes to Ray, for the modules of a run: each module is a driver of its own."""
+    from ray.cluster_utils import Cluster
+
+    args = {"include_dashboard": False, "include_log_monitor": False, "object_store_memory": 200 << 20}
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv(SHARED, "1")
+        cluster = Cluster(initialize_head=True, head_node_args={**args, **nodes[0], "no_monitor": True})
+        for node in nodes[1:]:
+            cluster.add_node(**args, **node)
+        cluster.wait_for_nodes()
+    # Programs that tests start would join it, without having been told to.
+    (RAY_FOLDER / "ray" / "ray_current_cluster").unlink()
+    yield cluster
+    cluster.shutdown()
+
+
+@contextlib.contextmanager
+def driver(cluster):
+    """This process as a driver of a shared Ray; what it has started there ends with it."""
+    import ray
+
+    ray.init(address=cluster.address, log_to_driver=False)
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
