@@ -16,7 +16,6 @@ import ray
 import fastps
 from bench import peers
 from bench.__main__ import NORMAL, QUICK_PEERS, command
-from bench.harness.loop import stamps
 from bench.harness.machine import commit
 from bench.harness.sample import PERCENTILES
 from bench.peers import shared_array
