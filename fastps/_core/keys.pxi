@@ -1,0 +1,17 @@
+# The keys of tables: what stands for text, and where their rows live.
+
+def hash_of(bytes text):
+    """The key that stands for some bytes: the same in every process and release."""
+    return fps_hash_bytes(<const unsigned char *>text, len(text))
+
+
+def shards_of(object keys, uint32_t num_shards):
+    """Per key, uint64[n], the shard that its row lives on."""
+    cdef Py_ssize_t i, n = np.PyArray_SIZE(keys)
+    cdef np.npy_intp length = n
+    cdef object out = np.PyArray_EMPTY(1, &length, np.NPY_UINT32, 0)
+    cdef const uint64_t *key = <const uint64_t *>np.PyArray_DATA(keys)
+    cdef uint32_t *shard = <uint32_t *>np.PyArray_DATA(out)
+    for i in range(n):
+        shard[i] = fps_hash_shard(fps_hash(key[i]), num_shards)
+    return out

@@ -1,0 +1,110 @@
+# What one operation at a time needs of a group, and what is left of a push that timed out.
+
+from libc.stdlib cimport calloc, free
+
+
+@cython.no_gc_clear  # __dealloc__ gives the sessions back: the arenas must still be mapped then
+cdef class Lane:
+    """The memory that one operation at a time needs: a session in every arena, and room for what a call points to. It belongs
+    to the operation that has taken it until that gives it back, and is not touched after that."""
+    cdef Group group
+    cdef tuple mapped
+    cdef fps_session *sessions
+    cdef fps_part *parts
+    cdef const void **grads
+    cdef const void **pulled
+    cdef void **outs
+    cdef double *uniforms
+    cdef uint32_t *streams
+    cdef uint32_t generation
+    cdef uint32_t n_open
+
+    def __cinit__(self, Group group, double limit):
+        cdef uint32_t i
+        cdef fps_status status
+        cdef fps_session *session
+        cdef Signal signal
+        cdef fps_wait wait = wait_for(limit, &signal)
+        self.group, self.mapped, self.generation = group, group.mapped, fps_life_generation()
+        self.sessions = <fps_session *>calloc(group.n_parts, sizeof(fps_session))
+        self.parts = <fps_part *>calloc(group.n_parts, sizeof(fps_part))
+        self.grads = <const void **>calloc(group.n_buffers, sizeof(void *))
+        self.pulled = <const void **>calloc(group.n_buffers, sizeof(void *))
+        self.outs = <void **>calloc(group.n_buffers, sizeof(void *))
+        self.uniforms = <double *>calloc(group.n_uniforms, sizeof(double))
+        self.streams = <uint32_t *>calloc(group.n_rules, sizeof(uint32_t))
+        if not (self.sessions and self.parts and self.grads and self.pulled and self.outs and self.uniforms
+                and self.streams):
+            raise MemoryError("a lane")
+        for i in range(group.n_parts):
+            session = &self.sessions[i]
+            with nogil:
+                status = fps_session_open(group.arenas[i], &wait, session)
+            if status == FPS_INTERRUPTED:
+                raise error_of(&signal)
+            if status == FPS_TIMEOUT:
+                raise errors.WaitTimeoutError(
+                    f"{group.label(i)}: waited {limit:.3g} s for the session of a process that died, which cannot be "
+                    f"taken over while {process_of(fps_session_blocker(group.arenas[i]))} holds what it has left")
+            if status != FPS_OK:
+                raise exception_of(status, group.label(i), c_errno)
+            self.n_open = i + 1
+            self.parts[i].session = session
+            self.parts[i].spans, self.parts[i].n_spans = group.spans[i], group.n_spans[i]
+            self.parts[i].uniforms = self.uniforms + <size_t>i * group.n_rules * FPS_UNIFORMS
+
+    def __dealloc__(self):
+        cdef uint32_t i
+        if self.generation == fps_life_generation():
+            for i in range(self.n_open):
+                with nogil:
+                    fps_session_close(&self.sessions[i])
+        free(self.sessions)
+        free(self.parts)
+        free(self.grads)
+        free(self.pulled)
+        free(self.outs)
+        free(self.uniforms)
+        free(self.streams)
+
+    cdef void reset(self) noexcept:
+        cdef uint32_t i
+        cdef fps_part *part
+        for i in range(self.group.n_parts):
+            part = &self.parts[i]
+            part.done = part.applied = part.prepared = False
+            part.position = part.seq = part.version = 0
+
+    cdef void go_on(self, Rest rest) noexcept:
+        """As `reset`, but from where a push has stopped. A session of its own gives it a number there."""
+        cdef uint32_t i
+        cdef fps_part *part
+        self.reset()
+        for i in range(self.group.n_parts):
+            part = &self.parts[i]
+            part.done, part.applied, part.prepared = rest.parts[i].done, rest.parts[i].applied, rest.parts[i].prepared
+            part.position, part.version = rest.parts[i].position, rest.parts[i].version
+        memcpy(self.uniforms, rest.uniforms, self.group.n_uniforms * sizeof(double))
+
+
+cdef class Rest:
+    """How far a push has come that timed out. It holds no session, and is good for one that goes on, in this process."""
+    cdef Group group
+    cdef fps_part *parts
+    cdef double *uniforms
+    cdef uint32_t generation
+    cdef bint used
+
+    def __cinit__(self, Lane lane):
+        cdef Group group = lane.group
+        self.group, self.generation = group, lane.generation
+        self.parts = <fps_part *>calloc(group.n_parts, sizeof(fps_part))
+        self.uniforms = <double *>calloc(group.n_uniforms, sizeof(double))
+        if not (self.parts and self.uniforms):
+            raise MemoryError("what is left of a push")
+        memcpy(self.parts, lane.parts, group.n_parts * sizeof(fps_part))
+        memcpy(self.uniforms, lane.uniforms, group.n_uniforms * sizeof(double))
+
+    def __dealloc__(self):
+        free(self.parts)
+        free(self.uniforms)
