@@ -10,7 +10,7 @@
 #define LOOKS_A_CLOCK 8u /* of those that spin */
 
 /* How it is done: spin while what is wanted is likely to come at once, then nap or sleep. Each number with its reason;
- * the measurements are in ARCHITECTURE.md. */
+ * the measurements are in docs/decisions.md. */
 static const struct manner {
     uint32_t looks;   /* without a clock, also for those who do not wait */
     int64_t spin_ns;  /* then looks with a pause in between, for so long */

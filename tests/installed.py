@@ -17,7 +17,9 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).parents[1]
 COPIED = ("tests", "bench", "pyproject.toml")  # tests of the benchmarks import bench
-OF_THE_CHECKOUT = ("test_imports.py", "test_layers_of_c.py", "test_packaging.py", "test_project_files.py")
+OF_THE_CHECKOUT = (
+    "test_documents.py", "test_imports.py", "test_layers_of_c.py", "test_packaging.py", "test_project_files.py",
+)  # fmt: skip
 WHERE = "import fastps._core, os; print(os.path.dirname(fastps.__file__))"
 
 

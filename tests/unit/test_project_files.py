@@ -32,15 +32,6 @@ def workflow(name):
     return yaml.safe_load((ROOT / ".github" / "workflows" / name).read_text())
 
 
-def paths_in(text):
-    """What looks like a path of the repository in a document's code spans and links."""
-    words = [word for span in re.findall(r"`([^`\n]+)`", text) for word in span.split()]
-    for word in words + re.findall(r"\]\(([^)#]+)\)", text):
-        outside = word.startswith(("/", "~", "http", ".venv")) or "<" in word or "=" in word
-        if not outside and ("/" in word or re.fullmatch(r"[\w.-]+\.(md|toml|py|cfg|in)|LICENSE|Makefile", word)):
-            yield word
-
-
 @pytest.mark.parametrize(
     "name",
     [
@@ -58,16 +49,6 @@ def test_the_licence_is_the_text_that_pyproject_names():
     assert PROJECT["license"] == "Apache-2.0"
     assert PROJECT["license-files"] == ["LICENSE"]
     assert hashlib.sha256((ROOT / "LICENSE").read_bytes()).hexdigest() == APACHE
-
-
-@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "SECURITY.md"])
-def test_every_path_in_a_document_exists(name):
-    assert [path for path in paths_in((ROOT / name).read_text()) if not (ROOT / path).exists()] == []
-
-
-def test_paths_in_a_document_are_found():
-    text = "See [here](docs/rules.md), `LICENSE`, `.venv/bin/pytest tests/unit -k adam`; not `/proc/self`, `~/x`."
-    assert list(paths_in(text)) == ["LICENSE", "tests/unit", "docs/rules.md"]
 
 
 def test_every_folder_of_the_package_is_explained_to_contributors():
