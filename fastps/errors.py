@@ -6,33 +6,33 @@
      |    +-- DtypeError         (TypeError)
      |    +-- NamesError         (KeyError)         names missing from a mapping, or unknown
      |    +-- NonfiniteError                        gradients hold a NaN or an infinity
-     |    +-- KeysError                             keys of a table that it cannot have
+     |    +-- KeysError                             keys that do not fit the table's key type
      |    +-- OutputError                           an `out` that cannot be written in place
      |    +-- SplitError                            a view of an array that lies on several shards
-     +-- OptionError             (ValueError)       an argument of ParameterServer that cannot be
+     +-- OptionError             (ValueError)       an argument has a value that is not allowed
      |    +-- PlacementError                        no node has what a shard asks for
      |    +-- NameTakenError
-     |    +-- RankError                             a rank that is taken, or that there is not
+     |    +-- RankError                             a rank that is taken, or out of range
      +-- ServerNotFoundError     (LookupError)      no server of that name
      +-- ClosedError             (ValueError)       the server, or this handle of it, was closed
      +-- ShardDiedError          (ConnectionError)  the process of a shard is gone
-     |    +-- UnavailableError                      or cannot be reached for the moment
+     |    +-- UnavailableError                      or cannot be reached at the moment
      +-- WaitTimeoutError        (TimeoutError)     an operation did not end in time
      +-- WorkerRequiredError     (RuntimeError)     this consistency needs `with ps.worker() as w:`
-     +-- RayRequiredError        (RuntimeError)     an operation needs Ray, and this process is not in it
-     +-- PutOutError             (RuntimeError)     the others went on without this worker
-     +-- SessionsExhaustedError  (RuntimeError)     more concurrent sessions than the arena has room for
-     +-- FileError               (OSError)          a file that cannot be written, or read as what it should be
+     +-- RayRequiredError        (RuntimeError)     an operation needs Ray, and this process is not connected
+     +-- PutOutError             (RuntimeError)     this worker was expelled
+     +-- SessionsExhaustedError  (RuntimeError)     more concurrent sessions than a shard has
+     +-- FileError               (OSError)          a file that cannot be written or read, or is damaged
      |    +-- MissingFileError   (FileNotFoundError)
      +-- ArenaError              (OSError)          an arena that cannot be opened
      |    +-- ArenaFormatError
      +-- ArenaMemoryError        (MemoryError)      not enough memory for an arena
      +-- TableFullError          (MemoryError)      a table has as many rows as it may have
-     +-- RuleError               (ValueError)       a function that is no update rule
+     +-- RuleError               (ValueError)       a function that is not an update rule
      |    +-- CompileError       (RuntimeError)     or one that cannot be compiled
 
 All of them survive pickling, as Ray, multiprocessing and concurrent.futures do it, with their text, attributes and
-notes; what caused them becomes a note. `resume` alone stays behind.
+notes; their cause becomes a note. Only `resume` is lost.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ __all__ = [
 
 
 class FastPSError(Exception):
-    """The root: catches whatever fastps raises."""
+    """The base class of every error that fastps raises."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         reduced: Any = super().__reduce__()
@@ -116,23 +116,23 @@ class NonfiniteError(ParameterError):
 
 
 class KeysError(ParameterError):
-    """Keys that the table cannot have: negative or too large for its kind, or nested. Nothing was applied."""
+    """Keys that do not fit the table's key type: negative, too large, or nested. Nothing was applied."""
 
 
 class OutputError(ParameterError):
-    """`out` is read-only, not contiguous or overlaps: it cannot be written in place. Nothing was done."""
+    """`out` cannot be written in place: it is read-only, not contiguous, or overlaps. Nothing was done."""
 
 
 class SplitError(ParameterError):
-    """A view was asked for one array where the parameters lie on several shards."""
+    """A view was asked for one array that lies on several shards, or for shards on other nodes."""
 
 
 class OptionError(FastPSError, ValueError):
-    """An argument of ParameterServer is out of its range. Nothing was created."""
+    """An argument has a value that is not allowed. The call did nothing."""
 
 
 class PlacementError(OptionError):
-    """The cluster has no node for a shard. Nothing was created."""
+    """No node of the cluster has what a shard asks for. Nothing was created."""
 
 
 class NameTakenError(OptionError):
@@ -140,7 +140,7 @@ class NameTakenError(OptionError):
 
 
 class RankError(OptionError):
-    """A rank that a live worker has, or that the server has no room for. Nothing was changed."""
+    """A live worker has this rank, or it is out of range, or all ranks are taken. Nothing was changed."""
 
 
 class ServerNotFoundError(FastPSError, LookupError):
@@ -148,16 +148,16 @@ class ServerNotFoundError(FastPSError, LookupError):
 
 
 class ClosedError(FastPSError, ValueError):
-    """The server, or this handle of it, was closed. A note names shards where a push was applied all the same."""
+    """The server, or this handle of it, was closed. A note names shards where a push was applied nevertheless."""
 
 
 class ShardDiedError(FastPSError, ConnectionError):
-    """The process that owns a shard is gone, and its parameters with it: it was killed, or the program that created the
-    server ended or died without `close`."""
+    """The process that owns a shard has ended, and its parameters are lost: it was killed, or the program that created
+    the server ended or died without `close`."""
 
 
 class UnavailableError(ShardDiedError):
-    """The connection to a shard's process was lost; the process may be alive. Trying again is safe."""
+    """The connection to a shard's process was lost; the process may be alive. Retrying is safe."""
 
 
 class WaitTimeoutError(FastPSError, TimeoutError):
@@ -169,8 +169,8 @@ class WaitTimeoutError(FastPSError, TimeoutError):
         The shards where the push is complete, where it has been applied to a prefix of the shard (only when the
         process that holds a lock is stopped or debugged), and where nothing was done. A pull has no effect.
     resume : object or None
-        Pass it to ``push(grads, resume=error.resume)`` with the same gradients to finish exactly what is missing. It
-        lives in the process that raised the error; a copy of the error has None.
+        Pass it to ``push(grads, resume=error.resume)`` with the same gradients to apply exactly what is missing. It is
+        valid in the process that raised the error; a copy of the error has None.
     """
 
     def __init__(
@@ -194,7 +194,8 @@ class RayRequiredError(FastPSError, RuntimeError):
 
 
 class PutOutError(FastPSError, RuntimeError):
-    """The others went on without this worker. Its session rejoins by itself: see `fastps.workers.worker.Worker`."""
+    """This worker was expelled: the others went on without it. Its session rejoins by itself, see
+    `fastps.workers.worker.Worker`."""
 
 
 class SessionsExhaustedError(FastPSError, RuntimeError):
@@ -215,7 +216,7 @@ class ArenaError(FastPSError, OSError):
 
 
 class ArenaFormatError(ArenaError):
-    """What was opened is no arena, is damaged, or has another format version."""
+    """What was opened is not an arena, is damaged, or has another format version."""
 
 
 class ArenaMemoryError(FastPSError, MemoryError):
@@ -223,10 +224,10 @@ class ArenaMemoryError(FastPSError, MemoryError):
 
 
 class TableFullError(FastPSError, MemoryError):
-    """A shard of a table has as many rows as it may have, and new keys came.
+    """A shard of a table has as many rows as it may have, and an operation has new keys.
 
-    Nothing of the operation was applied on the shards of that node, unless `resume` says otherwise. Where the table
-    makes room (`evict`), one call had more keys of the shard than it may have rows: pass fewer at once.
+    Nothing of the operation was applied on the shards of that node, unless `resume` is set. In a table that evicts rows
+    (`evict`), one call had more keys of the shard than that may have rows: pass fewer at once.
 
     Attributes
     ----------
@@ -234,10 +235,11 @@ class TableFullError(FastPSError, MemoryError):
     capacity : rows that the shard may have
     shard : which one
     applied : tuple[int, ...]
-        The shards where the push was applied all the same.
+        The shards where the push was applied nevertheless.
     resume : object or None
-        When rows of a push were evicted while it went on, so that a part of it is applied already: pass it to
-        ``push(keys, grads, resume=error.resume)`` once there is room. It lives in the process that raised the error.
+        Set when rows of a push were evicted while it was under way, so that a part of it is applied already: pass it to
+        ``push(keys, grads, resume=error.resume)`` once rows have been removed. It is valid in the process that raised
+        the error.
     """
 
     def __init__(
@@ -255,15 +257,15 @@ class TableFullError(FastPSError, MemoryError):
 
 
 class RuleError(FastPSError, ValueError):
-    """A function is no update rule: its arguments, its slots or what it returns. Nothing was created."""
+    """A function is not an update rule, by its arguments, its slots or what it returns. Nothing was created."""
 
 
 class CompileError(RuleError, RuntimeError):
-    """A rule or a schedule could not be compiled; what numba said is the cause. Nothing was created."""
+    """A rule or a schedule could not be compiled; numba's error is the cause. Nothing was created."""
 
 
 def causes(error: BaseException) -> Iterator[str]:
-    """The chain of what an error was raised from, in words."""
+    """The chain of causes of an error, as text."""
     while error.__cause__ is not None:
         error = error.__cause__
         yield f"caused by {type(error).__name__}: {error}"

@@ -43,16 +43,16 @@ class Piece:
 class View:
     """The parameters on this node without a copy: read-only arrays on the memory of the shards.
 
-    Where pushes are applied as they come (`Async`, `SSP`) the memory is live: a push of anybody shows while you look,
-    and what you read may mix the states before and after it. Copy with `ps.pull()` when you need one state. Where they
-    are applied in rounds (`BSP`) it is one round's version of all shards: nobody writes to it for as long as the view
-    is open or an array of it is kept.
+    Where pushes are applied as they arrive (`Async`, `SSP`), the memory is live: any worker's push changes it while you
+    read, and what you read may mix the states before and after that push. Copy with `ps.pull()` when you need one
+    state. Where pushes are applied in rounds (`BSP`), the view is one round's version of all shards, which does not
+    change for as long as the view is open or an array of it is kept.
 
-    The memory stays mapped for as long as an array refers to it. When the server was closed, an array that was taken
+    The memory stays mapped for as long as an array refers to it. After the server was closed, an array that was taken
     before reads as zeros, and new ones are refused: ClosedError, or ShardDiedError when a shard's process has died.
 
-    An array that lies on one shard comes in its own shape from `params`, `view[name]` and ``np.asarray(view)``; one
-    that is split over shards comes in `pieces`.
+    An array that lies on one shard is returned in its own shape by `params`, `view[name]` and ``np.asarray(view)``; an
+    array that is split over shards is available through `pieces`.
     """
 
     def __init__(
@@ -99,14 +99,15 @@ class View:
 
     @property
     def params(self) -> Any:
-        """All parameters in the structure that they came in. Raises SplitError when an array is split over shards."""
+        """All parameters in the structure that the server was created with. Raises SplitError when an array is split
+        over shards."""
         self._require_open()
         structure = self._spec.structure
         return structure.assemble([self._whole(i) for i in range(len(structure.leaves))])
 
     @property
     def pieces(self) -> list[Piece]:
-        """Everything, shard by shard, in order."""
+        """All parameters, shard by shard, in order."""
         self._require_open()
         leaves = self._spec.structure.leaves
         return [
@@ -121,11 +122,11 @@ class View:
         ]
 
     def to_arrow(self) -> Any:
-        """The parameters as Arrow tensors on the same memory, in the structure that they came in.
+        """The parameters as Arrow tensors on the same memory, in the structure that the server was created with.
 
         Raises SplitError when an array is split over shards.
         """
-        from fastps.arrays import arrow  # pyarrow is loaded only where Arrow is spoken
+        from fastps.arrays import arrow  # pyarrow is loaded only where it is used
 
         self._require_open()
         structure = self._spec.structure

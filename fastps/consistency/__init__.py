@@ -1,6 +1,6 @@
-"""Policies of consistency: when a worker may begin its next step, and when its update counts. One a file.
+"""Consistency policies, one a file: when a worker may begin its next step, and when its update counts.
 
-What they say is decided by csrc/clock.c, a state machine without processes, time or waiting; here are its settings.
+csrc/clock.c takes the decisions, as a state machine without processes, time or waiting; here are its settings.
 """
 
 from fastps.consistency.asynchronous import Async

@@ -10,7 +10,7 @@ from fastps.consistency.base import ASYNC, Consistency
 
 @dataclass(frozen=True, kw_only=True)
 class Async(Consistency):
-    """Every push is applied when it comes, and nobody waits for anybody. A worker's session still counts its clock and
-    tells how far it is ahead of the slowest."""
+    """Every push is applied when it arrives, and no worker waits for another. A worker's session still counts its clock
+    and reports how far it is ahead of the slowest."""
 
     kind: ClassVar[int] = ASYNC

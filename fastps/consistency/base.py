@@ -1,4 +1,4 @@
-"""What every policy has."""
+"""The settings that every policy has."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ class Consistency:
 
     Attributes
     ----------
-    workers : how many workers must have been there at once before anybody is ahead of anybody; until then the missing
-        ones count as being at the start
-    straggler_timeout : seconds without a word after which a worker that the others wait for is put out; None: never,
-        as long as it lives. A word is any operation of its session
-    lease : seconds after which a worker on another node than shard 0 counts as dead, unless it is prolonged. Its
-        session does that three times in that time by itself, also while it computes; to be a straggler it makes no
-        difference
+    workers : expected workers; until this many have been connected at once, each missing one counts as at clock 0
+    straggler_timeout : seconds after which a worker that the others wait for is expelled, if its session has executed
+        no operation in that time; None: never, as long as it lives
+    lease : seconds after which a worker on another node than shard 0 counts as dead, unless its session renews the
+        lease. It does so three times per lease, also while the worker computes; renewing is no operation in the sense
+        of `straggler_timeout`
     """
 
     workers: int = 1
@@ -41,7 +40,7 @@ class Consistency:
             self._keep(name, positive(name, value, MAX_SECONDS, "seconds"))
 
     def _keep(self, name: str, value: float | str) -> None:
-        """A setting as the plain value that it is."""
+        """Stores a setting after its check."""
         object.__setattr__(self, name, value)
 
     @property

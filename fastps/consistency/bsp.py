@@ -12,22 +12,22 @@ from fastps.scalars import choice, flag, whole
 
 @dataclass(frozen=True, kw_only=True)
 class BSP(Consistency):
-    """Bulk synchronous parallel: a round gathers one gradient of each live worker, applies the rule once, and makes a
+    """Bulk synchronous parallel: a round collects one gradient of each live worker, applies the rule once, and makes a
     new version of the parameters. A version never changes: every worker of a round reads the same one, and a view of it
     costs no copy.
 
     Parameters
     ----------
     reduce : "mean" or "sum"
-        What the rule gets: the sum of the round's gradients, in the order of ranks, or that divided by their number.
-        A worker that accumulates k gradients in a step counts k times.
+        What the rule gets: the sum of the round's gradients, taken in the order of ranks, or their mean. A worker that
+        accumulates k gradients in a step counts k times.
     backup : int
-        A round closes without the last so many gradients, 0 or more. A late one counts on no shard; its worker is told
-        (`Reply.counted`) and goes on with the newest version.
+        How many gradients a round does without, 0 or more: it closes when all but this many workers have contributed. A
+        late gradient counts on no shard; its worker sees that in `Reply.counted` and continues with the newest version.
     deterministic : bool
-        The sum is always in the order of ranks. This refuses what would let the result depend on time all the same:
-        backup workers, a straggler timeout, and workers without a rank of their own below `workers`, all of which must
-        be there before the first round closes.
+        Refuses everything that would let the result depend on time: backup workers, a straggler timeout, and workers
+        that do not pass a rank below `workers`. The sum is always taken in the order of ranks. No round closes before
+        all `workers` have joined.
 
     References
     ----------

@@ -11,8 +11,8 @@ from fastps.scalars import whole
 
 @dataclass(frozen=True)
 class LocalSGD(Consistency):
-    """Every worker has a copy of the parameters and of the rule's slots, and applies its pushes there. After `steps` of
-    them a round replaces the parameters of all by the mean of the copies. Slots stay with their workers.
+    """Every worker has a copy of the parameters and of the rule's slots, and applies its pushes to it. After `steps`
+    pushes of each worker, a round replaces the parameters of all copies by their mean. Slots stay with their workers.
 
     Parameters
     ----------

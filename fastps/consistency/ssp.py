@@ -11,11 +11,11 @@ from fastps.scalars import whole
 
 @dataclass(frozen=True)
 class SSP(Consistency):
-    """Stale synchronous parallel: pushes are applied when they come, and a worker at clock c begins its step when every
-    live worker has ended its steps up to c - staleness. So its pull sees all their updates of clocks below that, and
-    those of later ones that happen to be there.
+    """Stale synchronous parallel: pushes are applied when they arrive, and a worker at clock c begins its step when the
+    clock of every live worker is at least c - staleness. So its pull sees all their updates of clocks below that, and
+    those later ones that have been applied already.
 
-    ``SSP(0)`` is lock-step: nobody begins a step before everybody has ended the one before.
+    ``SSP(0)`` is lock-step: no worker begins a step before all have ended the previous one.
 
     Parameters
     ----------

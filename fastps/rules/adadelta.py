@@ -24,9 +24,9 @@ def Adadelta(p, g, v, d, *, lr=1.0, rho=0.9, eps=1e-6, weight_decay=0.0):
     lr : float
         Factor of the step; the paper has none, which is 1.
     rho : float
-        What is left of the means after a push.
+        Decay factor of the running means, per push.
     eps : float
-        Added under both roots; how far the first steps go.
+        Added under both roots; determines the size of the first steps.
     weight_decay : float
         Factor of an L2 penalty, which is added to the gradient.
 

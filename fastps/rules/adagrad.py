@@ -22,11 +22,11 @@ def Adagrad(p, g, sum, *, step, lr=1e-2, lr_decay=0.0, weight_decay=0.0, initial
     lr : float
         Learning rate.
     lr_decay : float
-        How fast the learning rate falls with the pushes.
+        How fast the learning rate falls with the number of pushes.
     weight_decay : float
         Factor of an L2 penalty, which is added to the gradient.
     initial_accumulator_value : float
-        What `sum` is at first; not a schedule.
+        Initial value of `sum`; not a schedule.
     eps : float
         Added to the denominator.
 

@@ -23,7 +23,7 @@ def Adam(p, g, m, v, *, step, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, weight_
     lr : float
         Learning rate.
     beta1, beta2 : float
-        What is left of the two means after a push.
+        Decay factors of the two running means, per push.
     eps : float
         Added to the denominator.
     weight_decay : float

@@ -21,7 +21,7 @@ def Adamax(p, g, m, u, *, step, lr=2e-3, beta1=0.9, beta2=0.999, eps=1e-8, weigh
     lr : float
         Learning rate.
     beta1, beta2 : float
-        What is left of mean and norm after a push.
+        Decay factors of mean and norm, per push.
     eps : float
         Added to the gradient's absolute value.
     weight_decay : float

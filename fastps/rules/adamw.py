@@ -9,7 +9,7 @@ from fastps.rules.base import rule
 
 @rule(slots={"m": 0.0, "v": 0.0})
 def AdamW(p, g, m, v, *, step, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=1e-2):
-    """Adam with weight decay apart from the gradient.
+    """Adam with decoupled weight decay: it is not part of the gradient.
 
     ::
 
@@ -22,11 +22,11 @@ def AdamW(p, g, m, v, *, step, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, weight
     lr : float
         Learning rate.
     beta1, beta2 : float
-        What is left of the two means after a push.
+        Decay factors of the two running means, per push.
     eps : float
         Added to the denominator.
     weight_decay : float
-        The part of a parameter, times `lr`, that a push takes away.
+        Each push subtracts `lr * weight_decay` times the parameter.
 
     Slots: `m` and `v`, the running means, torch's `exp_avg` and `exp_avg_sq`.
 

@@ -7,7 +7,7 @@ from fastps.rules.base import rule
 
 @rule
 def Add(p, g):
-    """Adds what is pushed: ``p + g``.
+    """Adds the gradient: ``p + g``.
 
     The rule for updates that are already scaled by a learning rate, for counters and for sums. No
     hyper-parameters.

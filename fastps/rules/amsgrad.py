@@ -24,7 +24,7 @@ def AMSGrad(p, g, m, v, v_max, *, step, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-
     lr : float
         Learning rate.
     beta1, beta2 : float
-        What is left of the two means after a push.
+        Decay factors of the two running means, per push.
     eps : float
         Added to the denominator.
     weight_decay : float

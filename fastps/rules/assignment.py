@@ -1,4 +1,4 @@
-"""Which rule each array of the parameters gets. Pure."""
+"""Which rule each array, and each table without one, gets. Pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Assignment:
     Attributes
     ----------
     patterns : what each rule was given for; ("*",) for a single rule
-    rules : the distinct rules, one a pattern
+    rules : the distinct rules, one per pattern
     of_leaf : for each array of the parameters, which of `rules` it gets
     """
 
@@ -32,7 +32,7 @@ class Assignment:
 
     @property
     def n_slots(self) -> int:
-        """Slots that every parameter has room for."""
+        """The number of slots for which every parameter has memory."""
         return max(len(rule.slots) for rule in self.rules)
 
     def __str__(self) -> str:
@@ -42,10 +42,11 @@ class Assignment:
 
 
 def assign(rule: Any, arrays: list[str], tables: list[str]) -> tuple[Assignment, list[Rule]]:
-    """Gives each array, and each table without a rule of its own, the one rule, or that of the first pattern that fits
-    its name (``*``, ``?``, ``[a-z]``).
+    """Gives each array, and each table without a rule of its own, the one rule, or that of the first pattern that
+    matches its name (``*``, ``?``, ``[a-z]``).
 
-    Raises RuleError when a name fits no pattern, or a pattern no name; OptionError for a rule that does not suit.
+    Raises RuleError when a name matches no pattern, or a pattern no name; OptionError for a rule that cannot be used
+    there.
     """
     rules = rule if isinstance(rule, Mapping) else {"*": rule}
     if not 1 <= len(rules) <= MAX_RULES:

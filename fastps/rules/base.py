@@ -21,7 +21,7 @@ from fastps.schedules import Schedule
 PULLED = "pulled"  # arguments that are neither slots nor hyper-parameters
 MEAN_SQUARE = "mean_square"
 NO_SLOTS = (PULLED, MEAN_SQUARE)
-MAX_HYPER, MAX_SLOTS = 16, 15  # what an arena and a session's record have room for
+MAX_HYPER, MAX_SLOTS = 16, 15  # FPS_MAX_HYPER and FPS_MAX_SLOTS in csrc/layout.h
 
 
 class RuleFamily:
@@ -30,12 +30,12 @@ class RuleFamily:
     Attributes
     ----------
     name : of the function
-    label, fixed : what users call, and the argument that chose this one; where a function chooses among rules
+    label, fixed : where a function such as `SGD` chooses among rules: its name, and the argument that chose this one
     function : as it was written; `family.function(p, g, ..., lr=0.1)` computes one element in plain Python
     slots : each slot's initial value: a number, or the name of the hyper-parameter that holds it
     defaults : each hyper-parameter's default; `REQUIRED` for those without one
     row_slots : those slots that are one value for the whole row of a table
-    uses_step, uses_pulled, uses_mean_square : whether the function asks for `step`, `pulled`, `mean_square`
+    uses_step, uses_pulled, uses_mean_square : whether the function has an argument `step`, `pulled`, `mean_square`
     """
 
     REQUIRED = inspect.Parameter.empty
@@ -91,7 +91,7 @@ class RuleFamily:
 
     @property
     def for_rows(self) -> bool:
-        """Whether it can be used in tables alone, since it looks at a row as a whole."""
+        """Whether it can be used only in tables, since it depends on a row as a whole."""
         return bool(self.row_slots) or self.uses_mean_square
 
     def __call__(self, *values: Any, **named: Any) -> Rule:
@@ -119,7 +119,8 @@ class RuleFamily:
         return type(self), (self.function, dict(self.slots), self.row_slots)
 
     def __eq__(self, other: object) -> bool:
-        """Equal code, slots, defaults and closure. A copy that holds a helper function of its own is not equal."""
+        """Equal code, slots, defaults and closure. A copy with a helper function of its own in its closure is not
+        equal."""
         if not isinstance(other, RuleFamily):
             return NotImplemented
         mine, its = self.function, other.function
@@ -143,7 +144,7 @@ class Rule:
     Attributes
     ----------
     family : the rule without them
-    values : one a hyper-parameter, in the order of the family's: a number or a Schedule
+    values : one per hyper-parameter, in the order of the family's: a number or a Schedule
     """
 
     family: RuleFamily
@@ -178,7 +179,7 @@ class Rule:
         return {name: value for name, value in self.hyper.items() if isinstance(value, Schedule)}
 
     def __repr__(self) -> str:
-        """As it is written: what is no default, by its name but for the first."""
+        """As it is written: hyper-parameters that are not the default, the first one without its name."""
         family, given = self.family, []
         for i, ((name, default), value) in enumerate(zip(family.defaults.items(), self.values, strict=True)):
             text = repr(bool(value) if isinstance(default, bool) and value in (0.0, 1.0) else value)
@@ -204,29 +205,29 @@ def rule(
 ) -> Any:
     """Makes an update rule from a scalar function.
 
-    The function takes a parameter, its gradient and the slots, and, after a ``*``, hyper-parameters and, if it asks for
-    it, `step`: the number of this push in the shard, from 1. It returns the new parameter, followed by the new slots in
-    the order of the arguments. An argument called `pulled` is the parameter as the worker had it when it computed the
-    gradient, which it then passes to `push`. In tables, an argument called `mean_square` is the mean of the squares of
-    the row's gradient. The function may use arithmetic, comparisons, ``if``, `abs`, `min`, `max`, the functions of
-    `math`, `numpy.sign`, `numpy.clip`, and call other such functions. docs/rules.md says more.
+    The function takes a parameter, its gradient and the slots, and, after a ``*``, hyper-parameters and optionally
+    `step`: the number of this push in the shard, from 1. It returns the new parameter, followed by the new slots in the
+    order of the arguments. An argument called `pulled` is the parameter as the worker had it when it computed the
+    gradient; the worker then passes it to `push`. In tables, an argument called `mean_square` is the mean of the
+    squares of the row's gradient. The function may use arithmetic, comparisons, ``if``, `abs`, `min`, `max`, the
+    functions of `math`, `numpy.sign`, `numpy.clip`, and call other such functions. docs/rules.md has the details.
 
-    What depends on hyper-parameters and `step` alone is computed in float64, once a push; what depends on an element,
-    in the dtype of the parameters. A division by the former is a multiplication by its reciprocal.
+    A value that depends only on hyper-parameters and `step` is uniform: it is computed in float64, once per push. A
+    value that depends on an element is computed in the dtype of the parameters. A division by a uniform value is a
+    multiplication by its reciprocal.
 
     Parameters
     ----------
     slots : mapping of names to numbers, or to names of hyper-parameters
-        State that a rule keeps for each parameter, and what it is at first.
+        State that a rule keeps for each parameter, by name, and its initial value.
     row_slots : sequence of names, optional
-        Those of the slots that are one value for the whole row of a table. What the rule returns for them may depend on
-        such slots, `mean_square` and hyper-parameters alone; of what it returns for the elements, the last one's is
-        kept.
+        Those of the slots that are one value for the whole row of a table. What the rule returns for them may depend
+        only on such slots, `mean_square` and hyper-parameters; what it returns for the last element of the row is kept.
 
     Raises
     ------
     RuleError
-        The signature is none of a rule. What the compiler cannot do is found when a server is created.
+        The signature is not that of a rule. Code that cannot be compiled is refused when a server is created.
 
     Examples
     --------

@@ -7,7 +7,7 @@ from fastps.rules.base import rule
 
 @rule
 def DCASGD(p, g, pulled, *, lr, lam=0.04):
-    """SGD for gradients that come late: corrects them for what other workers have changed since.
+    """SGD for stale gradients: corrects them for what other workers have changed since.
 
     ::
 
@@ -21,7 +21,7 @@ def DCASGD(p, g, pulled, *, lr, lam=0.04):
     lr : float
         Learning rate.
     lam : float
-        How much of the correction; 0 is `SGD`.
+        Strength of the correction; 0 is `SGD`.
 
     Slots: none. `pulled` is the parameter that the worker computed its gradient with, and passes to `push`.
 
@@ -39,6 +39,6 @@ def DCASGD(p, g, pulled, *, lr, lam=0.04):
 
     Notes
     -----
-    torch and optax have none.
+    torch and optax have no such rule.
     """
     return p - lr * (g + lam * g * g * (p - pulled))

@@ -51,7 +51,8 @@ def FTRL(p, g, z, n, *, lr, beta=1.0, l1=0.0, l2=0.0):
 
     Notes
     -----
-    torch and optax have none. Keras' Ftrl begins with n = 0.1 and beta = 0, and forgets what a parameter was at first.
+    torch and optax have no such rule. Keras' Ftrl begins with n = 0.1 and beta = 0, and ignores a parameter's initial
+    value.
     """
     if n == 0:
         z = -p * (beta / lr + l2) - np.sign(p) * l1

@@ -23,9 +23,9 @@ def Lion(p, g, m, *, lr=1e-4, beta1=0.9, beta2=0.99, weight_decay=0.0):
     beta1 : float
         The momentum's part in the direction.
     beta2 : float
-        What is left of the momentum after a push.
+        Decay factor of the momentum, per push.
     weight_decay : float
-        The part of a parameter, times `lr`, that a push takes away. The paper advises three to ten times AdamW's.
+        Each push subtracts `lr * weight_decay` times the parameter. The paper advises three to ten times AdamW's.
 
     Slots: `m`, the momentum.
 

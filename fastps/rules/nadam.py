@@ -62,7 +62,7 @@ def NAdam(
     lr : float
         Learning rate.
     beta1, beta2 : float
-        What is left of the two means after a push.
+        Decay factors of the two running means, per push.
     eps : float
         Added to the denominator.
     weight_decay : float
@@ -70,7 +70,7 @@ def NAdam(
     momentum_decay : float, at least 0
         How fast the momentum rises.
     decoupled_weight_decay : bool
-        Takes weights away as `AdamW` does.
+        Decays the parameters directly, as `AdamW` does.
 
     Slots: `m` and `v`, the running means, torch's `exp_avg` and `exp_avg_sq`.
 

@@ -6,7 +6,7 @@ from fastps.rules.base import rule
 
 
 def soft_threshold(x, threshold):
-    """`x`, closer to 0 by `threshold`; 0 if it is not as far away. NaN stays NaN.
+    """`x` moved towards 0 by `threshold`; 0 if it is closer than that. NaN stays NaN.
 
     >>> [soft_threshold(x, 1.0) for x in (-3.0, -0.5, 0.5, 3.0)]
     [-2.0, 0.0, 0.0, 2.0]
@@ -16,7 +16,7 @@ def soft_threshold(x, threshold):
 
 @rule
 def ProximalSGD(p, g, *, lr, l1=0.0, l2=0.0):
-    """A gradient step, and then the closest point that pays for its distance with the penalty: exact zeros.
+    """A gradient step followed by the proximal operator of the penalties, which gives exact zeros.
 
     ::
 
@@ -45,7 +45,7 @@ def ProximalSGD(p, g, *, lr, l1=0.0, l2=0.0):
 
     Notes
     -----
-    torch and optax have none. TensorFlow's ProximalGradientDescentOptimizer is the same.
+    torch and optax have no such rule. TensorFlow's ProximalGradientDescentOptimizer is the same.
     """
     p = soft_threshold(p - lr * g, lr * l1)
     # Not p / (1 + lr * l2): so close to 1, a divisor has few digits of the penalty left in float32.

@@ -19,7 +19,7 @@ def RMSprop(
 ) -> Rule:
     """RMSprop: `PlainRMSprop`, `CenteredRMSprop`, `MomentumRMSprop` or `CenteredMomentumRMSprop`.
 
-    A function that chooses the rule with no more slots than it needs.
+    A function that chooses the rule with the fewest slots.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def RMSprop(
     Raises
     ------
     OptionError
-        A hyper-parameter is no finite number.
+        A hyper-parameter is not a finite number.
 
     Examples
     --------
@@ -49,7 +49,7 @@ def RMSprop(
 
 @rule(slots={"v": 0.0})
 def PlainRMSprop(p, g, v, *, lr=1e-2, alpha=0.99, eps=1e-8, weight_decay=0.0):
-    """RMSprop: divides the gradient by a running root mean square of itself.
+    """RMSprop: divides the gradient by its running root mean square.
 
     ::
 
@@ -62,7 +62,7 @@ def PlainRMSprop(p, g, v, *, lr=1e-2, alpha=0.99, eps=1e-8, weight_decay=0.0):
     lr : float
         Learning rate.
     alpha : float
-        What is left of the mean after a push.
+        Decay factor of the running mean, per push.
     eps : float
         Added to the denominator.
     weight_decay : float
@@ -105,7 +105,7 @@ def MomentumRMSprop(p, g, v, velocity, *, lr=1e-2, alpha=0.99, eps=1e-8, weight_
     lr, alpha, eps, weight_decay : float
         As in `PlainRMSprop`.
     momentum : float
-        What is left of the velocity after a push.
+        Decay factor of the velocity, per push.
 
     Slots: `v`, the running mean of the squared gradient; `velocity`, torch's `momentum_buffer`.
 
@@ -131,7 +131,7 @@ def MomentumRMSprop(p, g, v, velocity, *, lr=1e-2, alpha=0.99, eps=1e-8, weight_
 
 @rule(slots={"v": 0.0, "m": 0.0})
 def CenteredRMSprop(p, g, v, m, *, lr=1e-2, alpha=0.99, eps=1e-8, weight_decay=0.0):
-    """RMSprop that divides the gradient by a running standard deviation of itself.
+    """RMSprop that divides the gradient by its running standard deviation.
 
     ::
 
@@ -184,7 +184,7 @@ def CenteredMomentumRMSprop(p, g, v, m, velocity, *, lr=1e-2, alpha=0.99, eps=1e
     lr, alpha, eps, weight_decay : float
         As in `PlainRMSprop`.
     momentum : float
-        What is left of the velocity after a push.
+        Decay factor of the velocity, per push.
 
     Slots: `v` and `m` as in `CenteredRMSprop`; `velocity`, torch's `momentum_buffer`.
 

@@ -1,4 +1,4 @@
-"""Adagrad with one accumulator a row."""
+"""Adagrad with one accumulator per row."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def RowAdagrad(p, g, sum, mean_square, *, lr=1e-2, initial_accumulator_value=0.0
     lr : float
         Learning rate.
     initial_accumulator_value : float
-        What `sum` is at first; not a schedule.
+        Initial value of `sum`; not a schedule.
     eps : float
         Added to the denominator.
 
-    Slots: `sum`, one value a row. For tables alone.
+    Slots: `sum`, one value per row. Only for tables.
 
     Examples
     --------

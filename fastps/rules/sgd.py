@@ -18,7 +18,7 @@ def SGD(
 ) -> Rule:
     """Stochastic gradient descent: `PlainSGD`, or `MomentumSGD` if there is momentum.
 
-    A function that chooses a rule: without momentum there is nothing to keep, and a push reads and writes half as much.
+    A function that chooses a rule: without momentum there is no slot, and a push reads and writes half as much.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ def SGD(
     Raises
     ------
     OptionError
-        A hyper-parameter is no finite number, or `nesterov` comes with the wrong ones.
+        A hyper-parameter is not a finite number, or does not go with `nesterov`.
 
     Examples
     --------
@@ -90,13 +90,13 @@ def MomentumSGD(p, g, velocity, *, step, lr, momentum, dampening=0.0, weight_dec
     lr : float
         Learning rate.
     momentum : float
-        What is left of the velocity after a push.
+        Decay factor of the velocity, per push.
     dampening : float
-        The part of the gradient that does not go into the velocity.
+        The fraction of the gradient that is not added to the velocity.
     weight_decay : float
         Factor of an L2 penalty, which is added to the gradient.
     nesterov : bool
-        Looks ahead by a push.
+        Nesterov's momentum: looks one push ahead.
 
     Slots: `velocity`, torch's `momentum_buffer`.
 

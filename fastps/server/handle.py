@@ -33,33 +33,34 @@ creations = Creations()
 class ParameterServer(ArrayVerbs):
     """The parameters of a model, stored in shards and served to workers.
 
-    A handle: it travels to Ray tasks and actors, other processes and files, and every process that holds one works on
-    the same parameters. The process that called the constructor owns the server, which lives until `close`, the end of
-    a ``with`` block, or the end of that process, whether or not a handle is kept; see `fastps.servers`. Then, and when
-    a shard's process has died, every operation and property that reads or changes its state raises ClosedError or
-    ShardDiedError, on every handle, table, worker and view; facts of a handle, such as `num_shards`, stay. What asks
-    one node alone, `hyper` and `worker`, cannot tell of a shard that has died elsewhere.
+    An instance is a handle: it travels to Ray tasks and actors, other processes and files, and every process that holds
+    one works on the same parameters. The process that called the constructor owns the server. The server lives until
+    `close`, the end of a ``with`` block, or the end of that process, whether or not a handle is kept; see
+    `fastps.servers`. After that, and when a shard's process has died, every operation and property that reads or
+    changes the server's state raises ClosedError or ShardDiedError, on every handle, table, worker and view; facts of a
+    handle, such as `num_shards`, stay. Calls that ask only one node, `hyper` and `worker`, cannot tell that a shard of
+    another node has died.
 
     Parameters
     ----------
     params : int, array or mapping
         An int is that many float64 zeros. Otherwise a float32 or float64 array, or a mapping (nested ones included) of
         names to such arrays: anything with the buffer protocol, ``__array_interface__``, DLPack or Arrow's C interface.
-        Copied. A `fastps.Table`, alone or as a value of the mapping, is served by ``ps.table`` or ``ps[name]``; what
-        else is said here of parameters is about the arrays.
+        Copied. A `fastps.Table`, alone or as a value of the mapping, is used through ``ps.table`` or ``ps[name]``; all
+        else that is said of parameters here is about arrays.
     rule : Rule, or mapping of patterns to rules
-        What a push does to the parameters, and to the rows of tables without a rule of their own; without one it adds
-        gradients up. Compiled here, once a node, so no push ever compiles. A mapping gives each
-        array the rule of the first pattern that fits its name (``fnmatch``; names of nested mappings are joined by
-        "/"): ``{"bias*": fastps.SGD(0.1), "*": fastps.Adam(1e-3)}``. Every parameter has room for the slots of the rule
-        with the most.
+        What a push does to the parameters, and to the rows of tables without a rule of their own. Default: `Add`, which
+        adds gradients up. Compiled by the constructor, once per node, so no push ever compiles. A mapping gives each
+        array the rule of the first pattern that matches its name (``fnmatch``; names of nested mappings are joined by
+        "/"): ``{"bias*": fastps.SGD(0.1), "*": fastps.Adam(1e-3)}``. Memory for slots is allocated as if every
+        parameter had the rule with the most slots.
     num_shards : int
-        Into how many shards the parameters are cut, each with its own process; equal to within one element.
+        Into how many shards the parameters are split, each with its own process; equal to within one element.
     consistency : Consistency
-        `Async()`, the default: nobody waits for anybody. `SSP(staleness=s)`: no worker begins a step more than s clocks
+        `Async()`, the default: no worker waits. `SSP(staleness=s)`: no worker begins a step more than s clocks
         ahead of the slowest live one. `BSP()`: the gradients of all workers are applied as one update. `LocalSGD(k)`:
-        k steps on a worker's copy, then the mean of the copies. But for `Async` pushes need a worker's session, see
-        `worker`.
+        k steps on a worker's copy, then the mean of the copies. Except under `Async`, pushes need a worker's session,
+        see `worker`.
     isolation : "shard" or "none"
         "shard": every pull sees, for each shard, the state after a whole number of pushes. "none" (Hogwild): no locks;
         concurrent pushes may lose each other's updates of an element, and a pull may mix states.
@@ -67,10 +68,10 @@ class ParameterServer(ArrayVerbs):
         Gradients whose global norm, over all arrays, is larger are scaled down to it, as by torch's `clip_grad_norm_`.
         Cost: one pass over the gradients.
     clip_value : float, optional
-        Cuts each element of the gradients to [-clip_value, clip_value]; part of the kernel.
+        Clips each element of the gradients to [-clip_value, clip_value], inside the kernel.
     nonfinite : "apply", "skip" or "raise"
         What happens to a push whose gradients hold a NaN or an infinity. "skip" and "raise" cost one pass over the
-        gradients; such a push changes nothing on any shard, and `stats` counts it as skipped.
+        gradients; such a push is applied on no shard, and `stats` counts it as skipped.
     placement : None, str, mapping or sequence
         Where the shards go. None: the node of this process. "SPREAD", "PACK", "STRICT_SPREAD" or "STRICT_PACK": Ray's
         placement strategies. A mapping: what each shard asks for, ``{"num_cpus": 1, "resources": {"label": 0.1}}``. A
@@ -78,22 +79,22 @@ class ParameterServer(ArrayVerbs):
     name : str, optional
         For `fastps.get` in other drivers of the cluster.
     timeout : float
-        Seconds that creation and any operation wait unless told otherwise.
+        Seconds after which creation, and an operation without a `timeout` of its own, stops waiting.
     max_sessions : int
-        How many sessions a shard has, of 4 to 8 KiB for parameters and each slot. Every process of its node that works
-        on it keeps as many as threads of it did so at the same moment, and under `BSP` one more for its views.
+        How many sessions a shard has; each takes 4 to 8 KiB for the parameters and for each slot. A process of the
+        shard's node keeps one session per thread that ever worked concurrently, and under `BSP` one more for its views.
     max_workers : int
         How many `worker` sessions there can be at once, at most 256.
 
     Raises
     ------
     ParameterError, OptionError, PlacementError, NameTakenError, ArenaMemoryError, CompileError, WaitTimeoutError
-        Nothing is left behind.
+        No process, actor or memory is left behind.
 
     Notes
     -----
-    Cost: a Ray actor (about a quarter of a second) and a page fault per 4 KiB a shard; about a second to compile a rule
-    that this machine has not seen yet. Threads: any number may use a handle.
+    Cost: for each shard a Ray actor (about a quarter of a second) and a page fault per 4 KiB; about a second to compile
+    a rule that this machine has not compiled before. Threads: any number may use a handle.
 
     Examples
     --------
@@ -136,7 +137,7 @@ class ParameterServer(ArrayVerbs):
         return handle_of, (self.attachment.spec,)
 
     def __setstate__(self, state: tuple[ServerSpec, Owned | None]) -> None:
-        """A handle of a server; with what ends with it, that of its owner."""
+        """A handle of a server. `Owned` makes it the handle of the owner, whose `close` ends the server."""
         spec, self._owned = state
         self._owner_pid = None if self._owned is None else os.getpid()
         self.attachment = Attachment(spec)
@@ -145,7 +146,7 @@ class ParameterServer(ArrayVerbs):
     @staticmethod
     def remote(params: Any, **options: Any) -> ActorStyleServer:
         """A server used like a Ray actor: ``ps.get_params.remote()``, ``ps.update_params.remote(grad)`` and every other
-        verb answer Ray object references. Called without `remote`, verbs take no message at all. See
+        verb return Ray object references. Called without `remote`, verbs are memory operations as ever. See
         `fastps.server.actor_style.ActorStyleServer`."""
         return ActorStyleServer(ParameterServer(params, **options), handle_of)
 
@@ -177,8 +178,8 @@ class ParameterServer(ArrayVerbs):
     def configure(self, pattern: str | None = None, /, *, timeout: float | None = None, **hyper: float | None) -> None:
         """Changes hyper-parameters: ``ps.configure(lr=0.01)``. Every push that enters a shard from then on uses them.
 
-        With different rules, those that have the hyper-parameter; or the one that was given for `pattern`:
-        ``ps.configure("bias*", lr=0.01)``. A number takes the place of a schedule, None brings it back. Shards change
+        Where there are several rules, all that have the hyper-parameter are changed, or with `pattern` the one that was
+        given for it: ``ps.configure("bias*", lr=0.01)``. A number replaces a schedule, None restores it. Shards change
         one after the other. Raises OptionError for unknown names and values that are not finite, with nothing changed.
         """
         arrays, spec = self.attachment.arrays or self.attachment.attach(), self.attachment.spec
@@ -208,7 +209,7 @@ class ParameterServer(ArrayVerbs):
     @property
     def hyper(self) -> Any:
         """The hyper-parameters as they are now, by name; with several rules, such a dict for each pattern and each
-        table. None stands for a schedule. Cost: a few loads; a Ray call when no shard is on this node."""
+        table. None stands for a schedule. Cost: a few loads; a call to another node when no shard is on this one."""
         attachment, spec = self.attachment, self.attachment.spec
         by_pattern: dict[str, Any] = {}
         if spec.structure.leaves:
@@ -220,7 +221,7 @@ class ParameterServer(ArrayVerbs):
     def versions(self) -> tuple[int, ...]:
         """Per shard, how many pushes have entered it, or how many rounds have been applied.
 
-        Cost: a load a shard; a Ray call a node for shards elsewhere.
+        Cost: a load per shard; for shards elsewhere a call per node.
         """
         return self.attachment.session.versions(None)
 
@@ -243,8 +244,8 @@ class ParameterServer(ArrayVerbs):
         return tuple(spec.node_of(shard).node_id for shard in range(len(spec.plans)))
 
     def close(self) -> None:
-        """Ends the server, when called by its owner: workers get ClosedError, the memory is given back, the shards'
-        processes end. Called on another handle: lets go in this process only. Idempotent."""
+        """Called by the owner, ends the server: workers get ClosedError, memory is freed, the shards' processes end.
+        Called on another handle, closes that handle in this process only. Idempotent."""
         session, spec = self.attachment.close(), self.attachment.spec
         owned = self._owned if self._owner_pid == os.getpid() else None
         if owned is not None:
@@ -272,7 +273,7 @@ class ParameterServer(ArrayVerbs):
 
 
 def handle_of(spec: ServerSpec, owned: Owned | None = None) -> ParameterServer:
-    """A handle; with what ends with the server, that of its owner."""
+    """A handle. `owned` makes it the handle of the owner, whose `close` ends the server."""
     handle = ParameterServer.__new__(ParameterServer)
     handle.__setstate__((spec, owned))
     return handle

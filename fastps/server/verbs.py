@@ -26,7 +26,7 @@ class ArrayVerbs:
     """
 
     attachment: Attachment
-    _free: bool  # anybody may push: no session of a worker is needed
+    _free: bool  # a push needs no worker's session
 
     def pull(self, *, out: Any = None, timeout: float | None = None) -> Any:
         """A copy of the parameters, in the structure that they came in.
@@ -49,12 +49,12 @@ class ArrayVerbs:
         -----
         For each shard the state after a whole number of pushes (``isolation="shard"``); NaN passes through. Cost on the
         parameters' node: one C call that copies once; with `out` no allocation, and uncontended no system call. From
-        another node: one Ray call for each node that has shards. From 12 MiB on `out` is written past the caches.
+        another node: one call for each node that has shards. From 12 MiB on, writes to `out` bypass the caches.
         """
         return (self.attachment.arrays or self.attachment.attach()).pull(out, seconds(timeout))[0]
 
     def push(self, grads: Any, *, pulled: Any = None, timeout: float | None = None, resume: Any = None) -> None:
-        """Applies the rule to every parameter with its gradient. When it returns, it has happened.
+        """Applies the rule to every parameter with its gradient. The push has been applied when this returns.
 
         Parameters
         ----------
@@ -78,7 +78,7 @@ class ArrayVerbs:
         WaitTimeoutError
             Says on which shards the push was applied.
         ClosedError, ShardDiedError
-            A note on the error names shards where the push was applied all the same.
+            A note on the error names the shards where the push was applied nevertheless.
         """
         if not self._free:
             self._refuse("push")
@@ -94,8 +94,8 @@ class ArrayVerbs:
     ) -> Any:
         """A push, and the parameters as that push left them, in one pass over the memory.
 
-        Parameters, errors and threads as for `push` and `pull`; on an error the parameters may be changed as the error
-        says. Cost: at 8 MB and more about three quarters of a push and a pull.
+        Parameters, errors and threads as for `push` and `pull`; on an error the parameters may have changed as the
+        error says. Cost: at 8 MB and more about three quarters of a push and a pull.
         """
         if not self._free:
             self._refuse("push_pull")
@@ -118,7 +118,7 @@ class ArrayVerbs:
         Parameters
         ----------
         rank : int, optional
-            Its number, from 0 to max_workers - 1; None for the first that is free.
+            Its number, from 0 to max_workers - 1; None for the lowest that is free.
         timeout : float, optional
             Seconds.
 
@@ -129,9 +129,9 @@ class ArrayVerbs:
 
         Notes
         -----
-        The session dies with its process: on the node of shard 0 the others see that within 10 ms, elsewhere after the
-        lease of the consistency. Cost: microseconds on the node of shard 0; elsewhere a few Ray calls, and for the
-        first such worker of a server the start of an actor.
+        The session ends with its process: the others notice a death within 10 ms where the worker was on the node of
+        shard 0, elsewhere when its lease has ended. Cost: microseconds on the node of shard 0; elsewhere a few Ray
+        calls, and for the first such worker of a server the start of an actor.
         """
         session = self.attachment.session
         limit = seconds(timeout)
@@ -150,23 +150,23 @@ class ArrayVerbs:
         try:
             return worker_of(self.attachment, membership)
         except BaseException:
-            membership.leave()  # nobody waits for a worker that never was
+            membership.leave()  # the others must not wait for it
             raise
 
     def pull_async(self, *, out: Any = None, timeout: float | None = None) -> Future:
-        """Starts a pull and answers a Future of its result. `out` is written until then.
+        """Starts a pull and returns a Future of its result. `out` may be written until the Future is done.
 
-        Asynchronous operations of one process on one server happen one after the other, in the order in which they were
-        started, on a thread of their own; others do not wait for them. `timeout` counts from when the operation begins.
-        One that is cancelled before it begins does nothing; one that has begun goes on, and a push of it counts. Cost:
-        a thread switch, tens of microseconds.
+        The asynchronous operations of one process on one server, its tables included, run one after the other, in the
+        order in which they were started, on a thread of their own; other operations do not wait for them. `timeout`
+        counts from when the operation begins. An operation that is cancelled before it begins does nothing; one that
+        has begun continues, and a push counts. Cost: a thread switch, tens of microseconds.
         """
         arrays = self.attachment.arrays or self.attachment.attach()
         limit = seconds(timeout)
         return arrays.session.queue.submit("pull_async", lambda: arrays.pull(out, limit)[0])
 
     def push_async(self, grads: Any, *, pulled: Any = None, timeout: float | None = None) -> Future:
-        """Starts a push and answers a Future. `grads` must not change until it is done. See `pull_async`."""
+        """Starts a push and returns a Future. `grads` must not change until it is done. See `pull_async`."""
         if not self._free:
             self._refuse("push")
         arrays = self.attachment.arrays or self.attachment.attach()
@@ -176,7 +176,7 @@ class ArrayVerbs:
     def push_pull_async(
         self, grads: Any, *, pulled: Any = None, out: Any = None, timeout: float | None = None
     ) -> Future:
-        """Starts a push_pull and answers a Future of its result. See `pull_async` and `push_async`."""
+        """Starts a push_pull and returns a Future of its result. See `pull_async` and `push_async`."""
         if not self._free:
             self._refuse("push_pull")
         arrays = self.attachment.arrays or self.attachment.attach()
@@ -184,11 +184,11 @@ class ArrayVerbs:
         return arrays.session.queue.submit("push_pull_async", lambda: _push_pull(arrays, grads, pulled, out, limit))
 
     def flush(self, *, timeout: float | None = None) -> None:
-        """Waits for all asynchronous operations of this process on this server, but for those that were cancelled.
+        """Waits for all asynchronous operations of this process on this server that were not cancelled.
 
-        Raises the first error that was not asked for by `Future.result`, `Future.exception` or ``await``, with notes on
-        the others: those of operations that had ended before count, too. WaitTimeoutError, with notes on all of them,
-        when operations are still under way after `timeout` seconds.
+        Raises the first error that was not yet retrieved by `Future.result`, `Future.exception` or ``await``, with
+        notes on the others, those of operations that had ended before included. When operations are still under way
+        after `timeout` seconds, raises WaitTimeoutError, with notes on all such errors.
         """
         limit = seconds(timeout)
         session = self.attachment.session
@@ -197,9 +197,9 @@ class ArrayVerbs:
     def slots(self, name: str | None = None, *, timeout: float | None = None) -> Any:
         """A copy of a slot of the rule, such as Adam's ``"m"``, in the structure of the parameters.
 
-        Where arrays have different rules, those whose rule has the slot. Without `name`, a dict of all slots by name,
-        one read after the other. For each shard a slot is read between two pushes. Raises OptionError for an unknown
-        name.
+        Where arrays have different rules, only those whose rule has the slot. Without `name`, a dict of all slots by
+        name, read one after the other. Each shard's part of a slot is read between two pushes. Raises OptionError for
+        an unknown name.
         """
         arrays = self.attachment.arrays or self.attachment.attach()
         if name is None:
@@ -207,11 +207,11 @@ class ArrayVerbs:
         return arrays.slots(name, seconds(timeout))
 
     def set_slots(self, name: str, values: Any, *, timeout: float | None = None) -> None:
-        """Sets a slot to `values`, in the structure in which `slots` answers it: for warm starts.
+        """Sets a slot to `values`, in the structure that `slots` returns: for warm starts.
 
-        For each shard it happens between two pushes; versions stay. Raises OptionError for an unknown name, ShapeError,
-        DtypeError or NamesError for values that do not fit, with nothing set; WaitTimeoutError when it may be set in
-        part.
+        Each shard's part is set between two pushes; versions do not change. Raises OptionError for an unknown name,
+        ShapeError, DtypeError or NamesError for values that do not fit, with nothing set; WaitTimeoutError when a part
+        of it may be set.
         """
         arrays, outcome = self.attachment.arrays or self.attachment.attach(), Outcome()
         try:

@@ -27,15 +27,15 @@ BATCH = 65536
 
 @dataclass(frozen=True)
 class TableStats:
-    """What happened to one table on one shard since it was created.
+    """Counters of one table on one shard since it was created.
 
     Attributes
     ----------
     shard : which one
-    rows, capacity : how many there are, and may be
+    rows, capacity : how many rows it has, and may have
     version : pushes to the table, whether or not they had keys of this shard
-    born, evicted : rows
-    rebuilt : how often the index was built anew, the first time included
+    born, evicted : rows that were created, and that were evicted
+    rebuilt : how often the index was built, the first time included
     bytes : of memory, index included
     """
 
@@ -50,13 +50,14 @@ class TableStats:
 
 
 class TableHandle:
-    """A table of a `ParameterServer`. Travels to Ray tasks and actors with it; any number of threads may use it.
+    """A table of a `ParameterServer`. Travels to Ray tasks and actors as the server does; any number of threads may use
+    it.
 
     Each row is read and written atomically; a batch is not. So a pull reads each row as some number of pushes left it,
-    not all rows as of one moment; two pushes of the same keys at the same time are both applied to each row, in an
-    order that may differ from row to row.
+    not all rows as of one moment. Two concurrent pushes of the same keys are both applied to each row, in an order that
+    may differ from row to row.
 
-    Keys are a one-dimensional array, sequence or iterable of the table's kind, in any order and repeated at will.
+    Keys are a one-dimensional array, sequence or iterable of the table's key type, in any order; they may repeat.
     """
 
     def __init__(self, attachment: Attachment, number: int) -> None:
@@ -120,8 +121,7 @@ class TableHandle:
         out : array, optional
             Written and returned: writable, C-contiguous dtype[n, dim].
         create : bool
-            Rows that are missing are created. With False they are not, and their initial values are answered all the
-            same.
+            Create rows that are missing. With False none is created, and initial values are returned in their place.
         timeout : float, optional
             Seconds.
 
@@ -130,14 +130,14 @@ class TableHandle:
         DtypeError, ShapeError, KeysError, OutputError
             Nothing was done.
         TableFullError
-            There is no room for new rows, of which none was created on that shard.
+            A shard is full. None of the new rows was created on it.
         ClosedError, ShardDiedError, WaitTimeoutError
             What `out` holds is undefined.
 
         Notes
         -----
-        Cost on the shards' node: one C call that copies each row once; per call a lookup of each key, and under a lock
-        the birth of new rows. From 12 MiB on `out` is written past the caches. From another node one Ray call a node.
+        Cost on the shards' node: one C call that looks each key up, creates new rows under a lock, and copies each row
+        once. From 12 MiB on, writes to `out` bypass the caches. From another node one call per node.
         """
         session, limit = self._session, seconds(timeout)
         pulled = session.pull_directly(keys, out, bool(create), limit)
@@ -149,8 +149,8 @@ class TableHandle:
         return rows if out is None else out
 
     def push(self, keys: Any, grads: Any, *, timeout: float | None = None, resume: Any = None) -> None:
-        """Applies the rule to the rows of keys, once a row: gradients of a key that comes more than once are added
-        first, in their order. Rows that are missing are born before.
+        """Applies the rule to the rows of keys, once per row: the gradients of a repeated key are added up first, in
+        their order. Rows that are missing are created before.
 
         Parameters
         ----------
@@ -171,7 +171,7 @@ class TableHandle:
         TableFullError
             Nothing was applied on that node; `applied` lists the shards of other nodes where it was.
         WaitTimeoutError
-            Says on which shards the push was applied. Also where a full shard's process has made no room in time.
+            Says on which shards the push was applied. Also raised when a full shard's process evicts no rows in time.
         """
         limit, outcome = seconds(timeout), Outcome()
         try:
@@ -182,7 +182,7 @@ class TableHandle:
             raise
 
     def push_pull(self, keys: Any, grads: Any, *, out: Any = None, timeout: float | None = None) -> Array:
-        """A push, and the rows as it left them, in the order of keys. Errors as of `push` and `pull`."""
+        """A push, then the rows as that push left them, in the order of keys. Errors as for `push` and `pull`."""
         numbers = self._keys(keys, "push_pull")
         rows, outcome = self._out(out, len(numbers), "push_pull"), Outcome()
         try:
@@ -208,26 +208,26 @@ class TableHandle:
         return self._session.push(numbers, given, out, timeout, resume, outcome)
 
     def pull_async(self, keys: Any, *, out: Any = None, create: bool = True, timeout: float | None = None) -> Future:
-        """Starts a pull and answers a Future of its rows. `keys` must not change, and `out` is written, until then. As
-        `ParameterServer.pull_async`, and in one order with that."""
+        """Starts a pull and returns a Future of its rows. Until it is done, `keys` must not change, and `out` may be
+        written. Runs in one order with the asynchronous operations of the server: see `ParameterServer.pull_async`."""
         queue, limit = self._session.session.queue, seconds(timeout)
         return queue.submit("pull_async", lambda: self.pull(keys, out=out, create=create, timeout=limit))
 
     def push_async(self, keys: Any, grads: Any, *, timeout: float | None = None) -> Future:
-        """Starts a push and answers a Future. `keys` and `grads` must not change until it is done. See `pull_async`."""
+        """Starts a push and returns a Future. `keys` and `grads` must not change until it is done. See `pull_async`."""
         queue, limit = self._session.session.queue, seconds(timeout)
         return queue.submit("push_async", lambda: self.push(keys, grads, timeout=limit))
 
     def push_pull_async(self, keys: Any, grads: Any, *, out: Any = None, timeout: float | None = None) -> Future:
-        """Starts a push_pull and answers a Future of the rows. See `pull_async` and `push_async`."""
+        """Starts a push_pull and returns a Future of the rows. See `pull_async` and `push_async`."""
         queue, limit = self._session.session.queue, seconds(timeout)
         return queue.submit("push_pull_async", lambda: self.push_pull(keys, grads, out=out, timeout=limit))
 
     def set(self, keys: Any, rows: Any = None, *, timeout: float | None = None, **slots: Any) -> None:
-        """Sets rows, their slots, or both, without the rule: for warm starts. Rows that are missing are born before; of
-        a key that comes more than once the last one counts.
+        """Sets rows, their slots, or both, without the rule: for warm starts. Rows that are missing are created before;
+        of a repeated key the last one counts.
 
-        `rows` is dtype[n, dim]; a slot, by its name, dtype[n, dim], or dtype[n, 1] where it is one value a row.
+        `rows` is dtype[n, dim]; a slot, by its name, dtype[n, dim], or dtype[n, 1] where it is one value per row.
         """
         numbers = self._keys(keys, "set")
         streams = self._info.streams
@@ -249,7 +249,8 @@ class TableHandle:
             raise
 
     def evict(self, keys: Any, *, timeout: float | None = None) -> int:
-        """Removes the rows of keys; a key that comes again is born again. Answers how many there were."""
+        """Removes the rows of keys, and returns how many there were. A key that is used again gets a new row with its
+        initial values."""
         numbers, limit, outcome = self._keys(keys, "evict"), seconds(timeout), Outcome()
         try:
             removed, _ = self._session.remove(numbers, [False] * len(self._info.streams), limit, outcome)
@@ -263,8 +264,8 @@ class TableHandle:
         return self._session.find(self._keys(keys, "contains"), seconds(timeout))
 
     def activity(self, keys: Any, *, timeout: float | None = None) -> tuple[Array, Array]:
-        """How long ago the rows of keys were asked for, in seconds, to 1/16 s, and how often: float64[n], int64[n]. NaN
-        and 0 for keys without a row. Pulls with ``create=False`` do not count. Raises OptionError unless the table was
+        """How many seconds ago the rows of keys were last used, to 1/16 s, and how often: float64[n], int64[n]. NaN and
+        0 for keys without a row. Pulls with ``create=False`` do not count. Raises OptionError unless the table was
         created with ``track=True``, `ttl` or `evict`."""
         if not self._info.tracked:
             raise OptionError(f"activity `{self.name}`: create the table with track=True")
@@ -277,15 +278,15 @@ class TableHandle:
         return sum(counted["rows"] for counted in self._session.counters(None).values())
 
     def view(self, keys: Any) -> list[Array]:
-        """Read-only arrays on the rows themselves, without a copy, one a key: live memory, which pushes of anybody
-        change while you look, and which another key's row takes over when this one is evicted.
+        """Read-only arrays on the rows themselves, one per key, without a copy. They are live memory: any worker's push
+        changes them, and another key's row may take their place when this one is evicted.
 
-        Raises SplitError when shards are on other nodes. Rows that are missing are born. Cost: microseconds a row.
+        Raises SplitError when shards are on other nodes. Rows that are missing are created. Cost: microseconds per row.
         """
         return self._session.views(self._keys(keys, "view"))
 
     def keys(self, batch: int = BATCH) -> Iterator[Array]:
-        """The keys of all rows, in batches. Rows that are born or evicted meanwhile may come or not."""
+        """The keys of all rows, in batches. Rows that are created or evicted meanwhile may be included or not."""
         wanted = [False] * len(self._info.streams)
         for numbers, _ in self._session.scan(_batch(batch), wanted, None):
             yield from_keys(numbers, self._info.keys)
@@ -300,30 +301,30 @@ class TableHandle:
             yield (keys, arrays[0], named) if slots else (keys, arrays[0])
 
     def to_arrow(self, *, slots: bool = False, timeout: float | None = None) -> Any:
-        """All rows as a pyarrow.Table: columns `key` and `row`, with `slots` one for each of those. Each row as it was
+        """All rows as a pyarrow.Table: columns `key` and `row`, and with `slots` one for each slot. Each row as it was
         at one moment. Cost: one copy."""
         return _arrow().to_table(self._session, BATCH, slots, seconds(timeout))
 
     def from_arrow(self, data: Any, *, timeout: float | None = None) -> int:
-        """Sets rows, and slots if there are columns for them, as `set` does; answers how many.
+        """Sets rows, and slots if there are columns for them, as `set` does; returns how many rows.
 
         `data` is a pyarrow.Table, RecordBatch or RecordBatchReader, or anything with Arrow's C stream interface, with
-        the columns of `to_arrow`; lists may be of any kind where all have `dim` values. Batch by batch: one that is
-        refused (NamesError, DtypeError, ShapeError) leaves those before it set.
+        the columns of `to_arrow`; lists may be of any type if each has `dim` values. Works batch by batch: when one is
+        refused (NamesError, DtypeError, ShapeError), those before it stay set.
         """
         n: int = _arrow().take_all(self._session, data, seconds(timeout))
         return n
 
     def export(self, path: Any, *, slots: bool = False, timeout: float | None = None) -> int:
-        """Writes all rows to a Parquet file with the columns of `to_arrow`, batch by batch, and answers how many. A
-        file that is there is replaced when the new one is complete. Raises FileError where it cannot be written, with
+        """Writes all rows to a Parquet file with the columns of `to_arrow`, batch by batch, and returns how many. An
+        existing file is replaced once the new one is complete. Raises FileError if the file cannot be written, with
         nothing replaced."""
         n: int = _arrow().write(self._session, path, BATCH, slots, seconds(timeout))
         return n
 
     def load(self, path: Any, *, timeout: float | None = None) -> int:
-        """Sets rows from such a file; answers how many. See `from_arrow`. Raises FileError for a file that is damaged,
-        MissingFileError where there is none: the message says how many rows were set before."""
+        """Sets rows from a file that `export` wrote, and returns how many. See `from_arrow`. Raises FileError for a
+        damaged file and MissingFileError for a missing one; the message says how many rows were set before."""
         n: int = _arrow().read(self._session, path, BATCH, seconds(timeout))
         return n
 
@@ -346,15 +347,15 @@ class TableHandle:
         return nearest(chain([none], self.items()), target, int(k), metric)
 
     def initial(self, keys: Any) -> Array:
-        """How the rows of keys begin: dtype[n, dim], whether or not there are any."""
+        """The initial values of the rows of keys, dtype[n, dim], whether or not those rows exist."""
         numbers = self._keys(keys, "initial")
         rows = self._info.empty(len(numbers))
         table_initial(self._info.layout(1), numbers, rows)
         return rows
 
     def configure(self, *, timeout: float | None = None, **hyper: float | None) -> None:
-        """Changes hyper-parameters of the table's rule for every push that begins from now on. None brings a schedule
-        back. Raises OptionError for unknown names and values that are not finite, with nothing changed."""
+        """Changes hyper-parameters of the table's rule for every push that begins from now on. None restores a
+        schedule. Raises OptionError for unknown names and values that are not finite, with nothing changed."""
         limit = seconds(timeout)
         numbers = self._info.rule.numbers(hyper, "configure")
         outcome = Outcome()
@@ -379,7 +380,7 @@ class TableHandle:
 
 
 def _arrow() -> Any:
-    from fastps.tables import parquet  # pyarrow is loaded only where Arrow is spoken
+    from fastps.tables import parquet  # pyarrow is loaded only where it is used
 
     return parquet
 

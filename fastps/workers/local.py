@@ -26,10 +26,10 @@ SESSIONS = 2  # that work on a copy: its worker's, and one to spare
 class LocalWorker(RoundWorker):
     """A worker under `LocalSGD`. Its clock counts rounds, not its steps.
 
-    Operations are on a copy of its own, in arenas of this process: the same operations, by the same kernels, as on a
-    server's. The push that makes the steps of a round complete puts the copy's parameters into the worker's trays and
-    gives them; the next operation waits for the average and begins with it. ``step=False`` makes a push that is not
-    counted among the steps. The worker holds a copy of parameters and slots, and one more of the parameters.
+    Operations change a copy of its own, in arenas of this process, by the same C calls and kernels as on a server. The
+    push that completes the steps of a round puts the copy's parameters into the worker's trays and gives them; the next
+    operation waits for the mean of all copies and begins with it. A push with ``step=False`` is not counted among the
+    steps. The worker holds a copy of parameters and slots, and one more of the parameters.
     """
 
     def __init__(self, attachment: Attachment, membership: Membership) -> None:
@@ -80,7 +80,7 @@ class LocalWorker(RoundWorker):
     def push(
         self, grads: Any, *, step: bool = True, pulled: Any = None, timeout: float | None = None, resume: Any = None
     ) -> Reply:
-        """Applies the rule to this worker's copy; at the last step of a round gives its parameters."""
+        """Applies the rule to this worker's copy; the last step of a round gives the copy's parameters to the round."""
         refuse(pulled, resume)
         returns = self.returns
         deadline = self._begin_locally(timeout)
@@ -130,7 +130,8 @@ class LocalWorker(RoundWorker):
         timeout: float | None = None,
         resume: Any = None,
     ) -> Any:
-        """A push, and the copy as it left it; at the last step of a round the mean of all copies, once it is there."""
+        """A push, then the copy as that push left it; after the last step of a round the mean of all copies, for which
+        it waits."""
         deadline = self._deadline(timeout)
         outcome = Outcome()
         reply = self.push(grads, step=step, pulled=pulled, timeout=left_until(deadline), resume=resume)
@@ -144,7 +145,7 @@ class LocalWorker(RoundWorker):
             raise
 
     def close(self) -> None:
-        """Leaves, and gives the copy's memory back, but for what views refer to."""
+        """Leaves, and frees the copy's memory except what views refer to."""
         if self._open:
             self._group.close()
             del self._group, self._arenas, self._buffers
@@ -152,7 +153,7 @@ class LocalWorker(RoundWorker):
 
     def __del__(self) -> None:
         if hasattr(self, "_group"):
-            self._group.close()  # what is idle refers to it, and large memory does not call the collector
+            self._group.close()  # idle lanes refer to the group, and large memory does not trigger the collector
 
     def _begin_locally(self, timeout: float | None) -> float:
         """The copy is that of the worker's round."""
@@ -174,7 +175,7 @@ class LocalWorker(RoundWorker):
         return deadline
 
     def _count_step(self, deadline: float) -> bool:
-        """The last one of a round gives the copy; False when that came too late."""
+        """The last step of a round gives the copy; False when its round had closed already."""
         self._steps += 1
         if self._steps < self._steps_a_round:
             return True
@@ -183,7 +184,7 @@ class LocalWorker(RoundWorker):
         return self._counted
 
     def _end_step(self, deadline: float) -> None:
-        """Gives the copy, once it is in the rows."""
+        """Gives the copy, once it is in the trays."""
         if self._number == 0 and self._progress <= self.clock:
             returns = self.returns
             self._group.run(None, self._buffers, left_until(deadline))
@@ -191,7 +192,7 @@ class LocalWorker(RoundWorker):
             if self.returns > returns:
                 self._owes_end = self._counted = False
                 return
-        self._begun = False  # whatever comes now, the next operation begins with the mean
+        self._begun = False  # even if the next line raises, the next operation begins with the mean
         super()._end_step(deadline)
 
     def _place(self, grads: Any, place: Deposit, deadline: float) -> bool:

@@ -1,4 +1,4 @@
-"""Which worker a consistency needs."""
+"""The worker class of each consistency policy."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ WORKERS: dict[type[Consistency], type[Worker]] = {
 
 
 def worker_of(attachment: Attachment, membership: Membership) -> Worker:
-    """A worker's session at this place."""
+    """A worker's session for a membership that has joined."""
     return WORKERS[type(attachment.spec.consistency)](attachment, membership)

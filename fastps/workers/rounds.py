@@ -16,7 +16,7 @@ from fastps.workers.worker import Reply, Worker
 
 MOST = 65535  # FPS_GIVEN_MAX in csrc/layout.h
 
-# What has become of the gradients of a push that raised.
+# What became of the gradients of a push that raised.
 NOTHING = "nothing was done"
 AGAIN = "nothing of this step counts: push all its gradients again"
 IN_PLACE = "the gradients are in place, and the next operation gives them: do not push them again"
@@ -26,18 +26,18 @@ class RoundWorker(Worker):
     """A worker under `BSP`. Its clock is the round that its next gradient is for.
 
     A push gives a gradient to the round and does not wait for the others; the next operation does. With ``step=False``
-    the gradient is added to those that the worker has for the round already, and the one that ends the step gives them
-    all. Until then they count for nothing, and go when the worker goes.
+    the gradient is added to those that the worker already has for the round, and the push that ends the step gives them
+    all. Until then they do not count, and are lost when the worker leaves or dies.
 
-    What is pulled, or viewed, is one round's version on all shards: that of the worker's clock, or with backup workers
-    a later one, to which the clock then jumps; gradients that were accumulated for a round that has closed are lost.
+    A pull or a view reads one round's version on all shards: that of the worker's clock, or with backup workers a later
+    one, to which the clock then jumps. Gradients that were accumulated for a round that has closed are lost.
 
-    A push whose round has closed without it is dropped on every shard; `reply.counted` says so.
+    A push whose round has closed without it is dropped on every shard; `reply.counted` is False then.
 
-    When a push raises, Ctrl-C included, its error or a note on it says what has become of the gradients: nothing was
-    done; nothing of this step counts, so all its gradients are to be pushed again; they will be given by the next
-    operation; or they were given. In the last two cases they must not be pushed again. An error that says nothing of
-    that came before the gradients were touched.
+    When a push raises, Ctrl-C included, its error or a note on it says what became of the gradients: nothing was done;
+    nothing of this step counts, so all its gradients are to be pushed again; they will be given by the next operation;
+    or they were given. In the last two cases they must not be pushed again. Where the error says none of these, nothing
+    was done.
     """
 
     def __init__(self, attachment: Attachment, membership: Membership) -> None:
@@ -47,7 +47,7 @@ class RoundWorker(Worker):
         self._number = self._attempt = self._gives = (
             0  # gradients in the worker's trays; deposits, and gives, ever made
         )
-        self._touched = False  # its rows, by the push under way
+        self._touched = False  # its trays, by the push under way
         self._counted = True  # the last that was given
 
     def pull(self, *, out: Any = None, timeout: float | None = None) -> Any:
@@ -69,8 +69,8 @@ class RoundWorker(Worker):
     def push(
         self, grads: Any, *, step: bool = True, pulled: Any = None, timeout: float | None = None, resume: Any = None
     ) -> Reply:
-        """Gives gradients to this worker's round; with ``step=False`` keeps them for the push that ends the step, of
-        which there can be 65,534. There is nothing to resume."""
+        """Gives gradients to this worker's round; with ``step=False`` keeps them, at most 65,534 times in a step, for
+        the push that ends the step. There is nothing to resume."""
         refuse(pulled, resume)
         returns = self.returns
         return self._give(grads, step, self._begin(timeout), returns)
@@ -85,7 +85,7 @@ class RoundWorker(Worker):
         timeout: float | None = None,
         resume: Any = None,
     ) -> Any:
-        """A push, and when the round has closed the parameters as it left them."""
+        """A push, then, once the round has closed, the parameters as that round left them."""
         refuse(pulled, resume)
         returns = self.returns
         deadline = self._begin(timeout)
@@ -103,8 +103,8 @@ class RoundWorker(Worker):
             raise
 
     def _give(self, grads: Any, step: bool, deadline: float, returns: int) -> Reply:
-        """A push. Where the worker has returned since it had returned `returns` times, the others have left the version
-        behind that the gradients are of, and the step is over."""
+        """A push. If `self.returns` is not `returns` any more, the worker was expelled and has rejoined meanwhile: its
+        gradients are of an old version, and the step is over."""
         outcome, gives, counted, clock = Outcome(), self._gives, False, self.clock
         self._touched = False
         try:
@@ -129,9 +129,9 @@ class RoundWorker(Worker):
             raise
 
     def _deposit(self, grads: Any, deadline: float) -> bool:
-        """Puts gradients into the worker's trays; False when they are skipped, or there is no use in it."""
+        """Puts gradients into the worker's trays; False when they are skipped, or their round has closed."""
         if self._progress > self.clock:
-            return False  # its round has closed: it is told so at the end of the step
+            return False  # its round has closed: the end of the step reports that
         if self._number == MOST:
             raise OptionError(f"push: a step holds at most {MOST} gradients; end it with a push")
         self._attempt += 1
@@ -158,9 +158,9 @@ class RoundWorker(Worker):
         return True
 
     def _end_step(self, deadline: float) -> None:
-        """May be broken off anywhere, by an error or a signal, and be run again: giving twice is giving once."""
+        """Idempotent: an error or a signal may interrupt it anywhere, and it is run again."""
         if self._number == 0:
-            self._rounds.settle(left_until(deadline))  # as a deposit would: nobody gives while a shard is behind
+            self._rounds.settle(left_until(deadline))  # as a deposit would: no give while a shard is behind
         try:
             self._counted = self._membership.give(self.clock, self._number, left_until(deadline))
         except PutOutError:

@@ -1,4 +1,4 @@
-"""A worker's session: an identity and a clock, for consistencies that need to know who is how far."""
+"""A worker's session: an identity and a clock, for policies that depend on how far each worker is."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Reply:
 
     Attributes
     ----------
-    clock : steps that the worker had ended when it began
-    staleness : clocks by which it was ahead of the slowest live worker then, 0 for the slowest itself. From another
-        node than that of shard 0 it may be reported larger than it was, never smaller
+    clock : steps that the worker had ended when the operation began
+    staleness : by how many clocks the worker was ahead of the slowest live one then, 0 for the slowest itself. On
+        another node than that of shard 0 it may be reported larger than it was, never smaller
     versions : per shard, the version that a pull read or a push made; 0 where a resumed push had been applied before
     counted : False for a push that was not applied: its gradients were not finite, or its round had closed without it
     """
@@ -44,11 +44,12 @@ class Worker:
     """A worker of a server, opened with ``with ps.worker() as w:``.
 
     An operation waits until the consistency lets the worker begin its step. A push ends the step, unless it says
-    ``step=False``. Operations take what those of the server take and raise what they raise; WaitTimeoutError also when
-    others are too far behind, and then nothing was done.
+    ``step=False``. Operations have the arguments and errors of the server's; they also raise WaitTimeoutError when
+    others are too far behind, with nothing done.
 
-    A worker that was put out, because it was stopped or out of reach for longer than the server allows, takes part
-    again with its next operation, at the clock where the others are: `clock` jumps, and `returns` counts it.
+    A worker that was stopped, or could not be reached, for longer than the server allows is expelled: the others no
+    longer wait for it. It rejoins with its next operation, at the clock of the others: `clock` jumps, and `returns`
+    counts that.
 
     For one thread at a time, in the process that opened it.
 
@@ -57,11 +58,11 @@ class Worker:
     rank : int
         Its number among the workers.
     clock : int
-        Steps that it has ended, counted from where the others were when it came.
+        Steps that it has ended, counted from the clock of the others when it joined.
     reply : Reply or None
         Of the last operation.
     returns : int
-        How often the others had gone on without it.
+        How often it was expelled and has rejoined.
     """
 
     def __init__(self, attachment: Attachment, membership: Membership) -> None:
@@ -86,8 +87,8 @@ class Worker:
     ) -> Reply:
         """As `ParameterServer.push`; ends the step unless `step` is False.
 
-        A push that raises has ended no step. Where it could not be said to the others in time that the step ended, the
-        next operation says it first.
+        A push that raises has ended no step. If the push was applied but the end of the step could not be recorded in
+        time, the next operation records it first.
         """
         deadline, outcome, versions, ends = self._begin(timeout), Outcome(), None, False
         try:
@@ -141,7 +142,7 @@ class Worker:
         return handle_named(self._attachment, name)
 
     def end_step(self, *, timeout: float | None = None) -> None:
-        """Ends a step without a push: after pushes with ``step=False``, or for a worker that has nothing to say."""
+        """Ends a step without a push: after pushes with ``step=False``, or for a worker that has nothing to push."""
         deadline, outcome = self._begin(timeout), Outcome()
         self._arrays.session.require_alive()
         self._owes_end = True
@@ -152,7 +153,7 @@ class Worker:
             raise
 
     def close(self) -> None:
-        """Leaves: nobody waits for this worker any more. Twice is as good as once."""
+        """Leaves: the others no longer wait for this worker. Idempotent."""
         self._open = False
         self._membership.leave()
 
