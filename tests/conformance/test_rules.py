@@ -9,6 +9,7 @@ import pytest
 import fastps
 from fastps.rules.assignment import MAX_RULES
 from tests.support.references import CASES, TOLERANCE, difference, problem
+from tests.support.waiting import GUARD_SECONDS
 
 STEPS, N = 200, 60
 
@@ -44,7 +45,8 @@ def test_a_server_computes_what_the_references_do(cluster3, group, transport, nu
     wants_pulled = any(case.rule.family.uses_pulled for case in cases.values())
     rules = {name: case.rule for name, case in cases.items()}
     node = cluster3.ids[0 if transport == "shm" else 1]
-    with fastps.ParameterServer(starts, rule=rules, num_shards=num_shards, placement=[node] * num_shards) as ps:
+    where = {"num_shards": num_shards, "placement": [node] * num_shards, "timeout": GUARD_SECONDS}
+    with fastps.ParameterServer(starts, rule=rules, **where) as ps:
         assert (ps.attachment.session.shm is None) == (transport == "ray")
         for i in range(STEPS):
             grads = {name: all_grads[name][i] for name in cases}

@@ -13,8 +13,8 @@ import pyarrow.parquet
 import pytest
 
 import fastps
+from fastps.client.array import ArrayHandle
 from fastps.client.view import View
-from fastps.server.array import ArrayHandle
 from fastps.tables.handle import TableHandle
 from fastps.workers.worker import Worker
 from tests.support.extent import short_or_long
