@@ -36,6 +36,7 @@ os.environ |= {
     "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
     "RAY_TMPDIR": str(RAY_FOLDER),  # where a `ray.init()` looks for the record of a cluster to join
     "RAY_worker_niceness": "0",
+    "RAY_prestart_worker_first_driver": "0",  # a process of Python for each CPU of a node, most of which no test needs
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_DEDUP_LOGS": "0",

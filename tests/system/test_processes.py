@@ -35,7 +35,7 @@ with fastps.ParameterServer(params, num_shards=2) as ps, clocked:
     child = context.Process(target=processes.take_and_answer, args=(inbox, outbox))
     child.start()
     inbox.put(ps)
-    pid, params = outbox.get(timeout=60)
+    pid, params = outbox.get(timeout=600)
     child.join(60)
     assert pid != os.getpid() and params == [10] * 6, params
     with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as executor:
@@ -103,7 +103,7 @@ with fastps.ParameterServer(6, num_shards=2, rule=fastps.SGD(0.1)) as ps:
     outbox = context.Queue()
     child = context.Process(target=processes.put_errors, args=(away, outbox))
     child.start()
-    print(json.dumps([*outbox.get(timeout=60), list(ps.versions)]))
+    print(json.dumps([*outbox.get(timeout=600), list(ps.versions)]))
     child.join(60)
 """
 )

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import GUARD_SECONDS
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -34,6 +36,6 @@ def test_a_question_runs_to_its_end_and_keeps_its_lines(tmp_path, words, section
 
 def test_a_wrong_option_of_a_question_is_one_line_and_code_2():
     command = [sys.executable, "-m", "bench", "rules", "--rules", "Adamm"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=GUARD_SECONDS, cwd=ROOT, check=False)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert done.stderr.startswith("bench rules: ")
