@@ -46,6 +46,9 @@ TABLE = {
     "pull": lambda t, there: t.pull(KEYS),
     "push": lambda t, there: t.push(KEYS, ROWS),
     "push_pull": lambda t, there: t.push_pull(KEYS, ROWS),
+    "pull_async": lambda t, there: t.pull_async(KEYS).result(GUARD_SECONDS),
+    "push_async": lambda t, there: t.push_async(KEYS, ROWS).result(GUARD_SECONDS),
+    "push_pull_async": lambda t, there: t.push_pull_async(KEYS, ROWS).result(GUARD_SECONDS),
     "set": lambda t, there: t.set(KEYS, ROWS),
     "evict": lambda t, there: t.evict(KEYS),
     "contains": lambda t, there: t.contains(KEYS),
@@ -72,7 +75,7 @@ WORKER = {
     "view": lambda w, there: w.view(),
     "end_step": lambda w, there: w.end_step(),
 }
-WORKER_FACTS = {"close"}  # and what an instance has: rank, clock, reply, returns
+WORKER_FACTS = {"__getitem__", "close"}  # and what an instance has: rank, clock, reply, returns
 VIEW = {
     "params": lambda v, there: v.params,
     "pieces": lambda v, there: v.pieces,

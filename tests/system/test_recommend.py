@@ -19,7 +19,7 @@ from fastps.programs.recommend.evaluate import movie_means, rmse
 from fastps.programs.recommend.model import PENALTY, gradients, predictions
 from fastps.programs.recommend.movielens import movielens
 from fastps.programs.recommend.ratings import Ratings, split
-from tests.support.waiting import GUARD_SECONDS
+from tests.support.waiting import GUARD_SECONDS, wait_until
 
 COMMAND = [sys.executable, "-m", "fastps", "recommend"]
 ENVIRONMENT = {**os.environ, "RAY_ADDRESS": "local", "COLUMNS": "100"}
@@ -186,8 +186,12 @@ def test_an_interrupt_ends_with_code_130_and_without_a_traceback(moment, tmp_pat
 
 def test_a_worker_that_is_killed_ends_the_program_with_one_line_and_code_1(tmp_path):
     def kill_a_worker(pid):
-        processes = psutil.Process(pid).children(recursive=True)
-        next(process for process in processes if "ray::work" in process.cmdline()[0]).kill()
+        def at_work():
+            children = psutil.Process(pid).children(recursive=True)
+            return [process for process in children if "ray::work" in " ".join(process.cmdline()[:1])]
+
+        wait_until(at_work, GUARD_SECONDS, "a worker")
+        at_work()[0].kill()
 
     ended = disturbed("Training", kill_a_worker, tmp_path / "tables")
     assert ended == (1, "fastps recommend: the process of a worker died\n")
