@@ -41,7 +41,7 @@ bench-rules: $(VENV)/has-bench  ## every update rule beside its bytes at the spe
 bench-consistency: $(VENV)/has-bench  ## rounds beside an actor used synchronously, stragglers, bounds over 100,000 pulls each
 	$(BIN)/python -m bench consistency --json bench/results/consistency.json
 
-bench-tables: $(VENV)/has-bench  ## rows of tables beside numpy and torch with the numbers of the rows known; memory, births, growth
+bench-tables: $(VENV)/has-bench  ## rows of tables beside numpy and torch with the numbers of the rows known; memory, row creation, growth
 	$(BIN)/python -m bench tables --json bench/results/tables.json
 
 bench-recommend: $(VENV)/has-bench $(VENV)/has-recommend  ## the recommender beside the SVD of scikit-surprise, where that is installed

@@ -39,7 +39,7 @@ bool fps_clock_settle(const fps_roster *r);
 /* A worker comes, or comes back, with a clock that lets it begin where the others are. */
 bool fps_clock_enter(const fps_roster *r, uint32_t rank, fps_member_state state);
 
-/* It goes, or is put out: `state` is FREE or OUT. What it has given stays. */
+/* It goes, or is expelled: `state` is FREE or OUT. What it has given stays. */
 bool fps_clock_exit(const fps_roster *r, uint32_t rank, fps_member_state state);
 
 /* Async and SSP: a step ends. */

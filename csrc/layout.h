@@ -281,7 +281,7 @@ typedef enum fps_member_state {
     FPS_MEMBER_FREE = 0,
     FPS_MEMBER_HERE = 1, /* on this node: it lives while it holds `life` */
     FPS_MEMBER_AWAY = 2, /* on another node: it lives until `lease_ns` */
-    FPS_MEMBER_OUT = 3   /* put out; it still holds `life`, or died with it */
+    FPS_MEMBER_OUT = 3   /* expelled; it still holds `life`, or died with it */
 } fps_member_state;
 
 typedef struct fps_member {
@@ -333,7 +333,7 @@ typedef struct fps_board {
     fps_word32 started; /* as many workers as the quorum have been live at once */
     uint8_t pad2[4];
     fps_word progressed_ns; /* when progress last changed */
-    fps_word put_out;       /* workers that died, were stopped, or whose lease ended */
+    fps_word expelled;      /* workers that died, were stopped, or whose lease ended */
     fps_word dropped;       /* gradients that came late */
     uint8_t pad3[32];
 } fps_board;

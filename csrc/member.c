@@ -72,11 +72,11 @@ static bool is_gone(const fps_roster *r, const fps_member *m, int64_t now)
     return now - (int64_t)(heard > progressed ? heard : progressed) > r->policy.straggler_ns;
 }
 
-static bool put_out(const fps_roster *r, uint32_t rank)
+static bool expel(const fps_roster *r, uint32_t rank)
 {
     fps_member *m = &r->members[rank];
     if (has_left(m)) return fps_clock_exit(r, rank, FPS_MEMBER_FREE);
-    fps_count(&r->board->put_out, 1);
+    fps_count(&r->board->expelled, 1);
     if (fps_load32_relaxed(&m->state) == FPS_MEMBER_HERE) return fps_clock_exit(r, rank, FPS_MEMBER_OUT);
     fps_count(&m->generation, 1); /* nothing holds the rank of a worker elsewhere: whoever comes next may have it */
     return fps_clock_exit(r, rank, FPS_MEMBER_FREE);
@@ -89,7 +89,7 @@ static bool sweep(const fps_roster *r, const fps_member *self)
     bool grew = false;
     for (uint32_t i = 0; i < r->n_members; i++) {
         const fps_member *m = &r->members[i];
-        if (m != self && fps_member_lives(m) && is_gone(r, m, now)) grew |= put_out(r, i);
+        if (m != self && fps_member_lives(m) && is_gone(r, m, now)) grew |= expel(r, i);
     }
     return grew;
 }
@@ -196,7 +196,7 @@ static fps_status enter_as(fps_worker *w, const fps_wait *wait)
     if (status != FPS_OK) return status;
     if (is_mine(w) && fps_member_lives(&r->members[w->rank])) return FPS_OK;
     leave_board(r, false);
-    return FPS_PUT_OUT;
+    return FPS_EXPELLED;
 }
 
 fps_status fps_worker_return(fps_worker *w, const fps_wait *wait)
@@ -275,7 +275,7 @@ fps_status fps_worker_begin(fps_worker *w, const fps_wait *wait, uint64_t *clock
     for (fps_waiting waiting = fps_waiting_for(FPS_WAIT_CLOCK, wait, w->arena->header);;) {
         fps_status status = fps_arena_state(w->arena);
         if (status != FPS_OK) return status;
-        if (!is_mine(w) || !fps_member_lives(self)) return FPS_PUT_OUT;
+        if (!is_mine(w) || !fps_member_lives(self)) return FPS_EXPELLED;
         *clock = fps_load_relaxed(&self->clock);
         uint64_t needs = fps_clock_needs(&r->policy, *clock);
         *progress = fps_load_acquire(&r->board->progress); /* SYNC progress */

@@ -30,8 +30,8 @@ fps_status fps_worker_join(const fps_arena *arena, uint32_t rank, int64_t lease_
 void fps_worker_adopt(const fps_arena *arena, uint32_t rank, uint64_t generation, int64_t lease_ns, fps_worker *out);
 void fps_worker_leave(fps_worker *worker);
 
-/* The answers below are FPS_PUT_OUT when the others went on without this worker: it died in their eyes. Returning gives
- * it a clock where they are now. */
+/* The answers below are FPS_EXPELLED when the others went on without this worker: it died in their eyes. Returning
+ * gives it a clock where they are now. */
 fps_status fps_worker_return(fps_worker *worker, const fps_wait *wait);
 
 /* Waits until a worker of its clock may begin. `*clock` is its clock, `*progress` what the others have reached. */

@@ -13,7 +13,7 @@ typedef enum fps_status {
     FPS_OWNER_DIED,    /* the process that owns the arena is gone */
     FPS_FULL,          /* every session seat, or every rank, is held by a live process */
     FPS_PROCESS_FULL,  /* this process holds as many life locks as the kernel would hand over at its death */
-    FPS_PUT_OUT,       /* the others went on without this worker */
+    FPS_EXPELLED,      /* the others went on without this worker */
     FPS_MIXED,         /* shards are at different rounds: look again which round has closed */
     FPS_BAD_DECISION,  /* a message names a worker that cannot be */
     FPS_HELD,          /* every version of the parameters is held by somebody */

@@ -170,7 +170,7 @@ static fps_status remove_some(const fps_session *session, const fps_table *t, co
     return FPS_OK;
 }
 
-/* Births go on while it waits for a writer. */
+/* Rows are created while it waits for a writer. */
 fps_status fps_table_remove(const fps_session *session, const fps_table *t, const uint64_t *keys, uint32_t n,
                             uint32_t since, uint8_t *const *values, uint8_t *removed, uint32_t *done,
                             const fps_wait *wait)

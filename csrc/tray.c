@@ -99,7 +99,7 @@ static fps_status fill(const fps_call *call, const fps_deposit *d, const fps_par
     const fps_arena *arena = part->session->arena;
     fps_tray *tray = &arena->trays[d->rank];
     uint64_t generation = fps_load_relaxed(&tray->generation);
-    if (d->generation < generation) return FPS_PUT_OUT;
+    if (d->generation < generation) return FPS_EXPELLED;
     if (d->generation > generation) {
         fps_store_relaxed(&tray->number, 0);
         fps_store_relaxed(&tray->attempt, 0);
@@ -108,7 +108,7 @@ static fps_status fill(const fps_call *call, const fps_deposit *d, const fps_par
     if (fps_load_relaxed(&tray->attempt) >= d->attempt) return FPS_OK;
     if (!fps_version_has_reached(arena, d->round)) return FPS_MIXED; /* what is in the tray has not been read yet */
     bool follows = fps_load_relaxed(&tray->round) == d->round && fps_load_relaxed(&tray->number) + 1 == d->number;
-    if (d->number > 1 && !follows) return FPS_PUT_OUT;
+    if (d->number > 1 && !follows) return FPS_EXPELLED;
     fps_status status = fps_arena_back_tray(arena, d->rank);
     if (status != FPS_OK) return status;
     fps_store_relaxed(&tray->number, 0); /* in the middle of a copy there is nothing to go on from */

@@ -19,7 +19,7 @@ typedef struct fps_deposit {
     uint64_t round;
 } fps_deposit;
 
-/* Puts the part's gradient into the worker's tray, scaled, clipped, or added to what is there. FPS_PUT_OUT when it is
+/* Puts the part's gradient into the worker's tray, scaled, clipped, or added to what is there. FPS_EXPELLED when it is
  * not, or no longer, the worker's; FPS_MIXED when what is in it has not been read yet. */
 fps_status fps_tray_deposit(const fps_call *call, const fps_deposit *deposit, const fps_part *part);
 

@@ -20,7 +20,7 @@
      +-- WaitTimeoutError        (TimeoutError)     an operation did not end in time
      +-- WorkerRequiredError     (RuntimeError)     this consistency needs `with ps.worker() as w:`
      +-- RayRequiredError        (RuntimeError)     an operation needs Ray, and this process is not connected
-     +-- PutOutError             (RuntimeError)     this worker was expelled
+     +-- WorkerExpelledError             (RuntimeError)     this worker was expelled
      +-- SessionsExhaustedError  (RuntimeError)     more concurrent sessions than a shard has
      +-- FileError               (OSError)          a file that cannot be written or read, or is damaged
      |    +-- MissingFileError   (FileNotFoundError)
@@ -61,7 +61,6 @@ __all__ = [
     "OutputError",
     "ParameterError",
     "PlacementError",
-    "PutOutError",
     "RankError",
     "RayRequiredError",
     "RuleError",
@@ -73,6 +72,7 @@ __all__ = [
     "TableFullError",
     "UnavailableError",
     "WaitTimeoutError",
+    "WorkerExpelledError",
     "WorkerRequiredError",
 ]
 
@@ -193,7 +193,7 @@ class RayRequiredError(FastPSError, RuntimeError):
     """An operation needs Ray, and this process is not connected to it. Nothing was done."""
 
 
-class PutOutError(FastPSError, RuntimeError):
+class WorkerExpelledError(FastPSError, RuntimeError):
     """This worker was expelled: the others went on without it. Its session rejoins by itself, see
     `fastps.workers.worker.Worker`."""
 

@@ -59,7 +59,7 @@ QUESTIONS = {
             "rows": "1,000,000 rows of 64, fresh keys in every batch; numpy and torch know the numbers of the rows",
             "large": "10,000,000 rows of 64",
             "dims": "By the length of a row",
-            "births": "Births",
+            "creation": "Row creation",
             "dict": "Beside a Python dict of arrays",
             "growth": "Growth with two workers that push all the while",
         },

@@ -203,18 +203,18 @@ def creation(init: object, keys: np.ndarray, m: int) -> np.ndarray:
     return np.array([m / Times(durations).median / 1e6 for durations in taken.T])
 
 
-def births(report: Report, n: int) -> None:
+def row_creation(report: Report, n: int) -> None:
     """The best of three: memory that nothing has used since the machine came up may be slow to come, which is not about
     tables."""
     m = 65_536
-    report.head(f"Births, {n:,} rows of 64, batches of {m:,}: by push, and by pull")
+    report.head(f"Row creation, {n:,} rows of 64, batches of {m:,}: by push, and by pull")
     keys = np.random.default_rng(1).permutation(np.arange(n, dtype=np.int64) * 7 + 3)
     kinds = {"constant": 0.0, "uniform": fastps.init.Uniform(-1, 1), "normal": fastps.init.Normal()}
     for name, init in kinds.items():
         by_push, by_pull, fill = np.max([creation(init, keys, m) for _ in range(3)], axis=0)
         for verb, found in (("push", by_push), ("pull", by_pull)):
             text = f"{found:.1f} M/s; np.fill of fresh memory {fill:.1f} M/s"
-            report.add("births", m * 272, f"{name}: births by {verb}, M/s", text, float(found), least=5)
+            report.add("creation", m * 272, f"{name}: rows created by {verb}, M/s", text, float(found), least=5)
 
 
 def against_dict(report: Report, n: int, seconds: float) -> None:
@@ -283,7 +283,7 @@ def growth(report: Report, n: int) -> None:
 def command(report: Report, sections: list[str], n: int, n_large: int, seconds: float) -> None:
     parts = {
         "rows": lambda: rows(report, n, seconds), "large": lambda: large(report, n_large, seconds),
-        "dims": lambda: dims(report, n, seconds / 2), "births": lambda: births(report, n),
+        "dims": lambda: dims(report, n, seconds / 2), "creation": lambda: row_creation(report, n),
         "dict": lambda: against_dict(report, n, seconds), "growth": lambda: growth(report, n_large),
     }  # fmt: skip
     with local_ray():

@@ -197,7 +197,7 @@ static void who_dies_in_the_middle_of_a_deposit_counts_for_nothing(void)
                             .number = d.number + 1,
                             .generation = fps_load_relaxed(&tray->generation),
                             .attempt = d.number + 1};
-        CHECK_EQ(lay_down(&m.hand, NULL, late, ones), FPS_PUT_OUT);
+        CHECK_EQ(lay_down(&m.hand, NULL, late, ones), FPS_EXPELLED);
         CHECK_EQ(m.hand.at, d.shard);
         CHECK(!fps_lock_abandoned(&tray->lock));
 
@@ -210,7 +210,7 @@ static void who_dies_in_the_middle_of_a_deposit_counts_for_nothing(void)
         give(&m, ones, 1);
         check_shards(&m, 2, 4);
         late.attempt += 10;
-        CHECK_EQ(lay_down(&m.hand, NULL, late, ones), FPS_PUT_OUT);
+        CHECK_EQ(lay_down(&m.hand, NULL, late, ones), FPS_EXPELLED);
         leave_team(&next);
         leave_team(&m);
         drop_shards(arenas);
@@ -268,7 +268,7 @@ typedef struct ledger {
     fps_word32 ready[N_WORKERS];
     fps_word operations[N_WORKERS]; /* reads that were checked */
     fps_word longest_ns[N_WORKERS];
-    fps_word put_out;
+    fps_word expelled;
     fps_word late;
     fps_word added[MAX_ROUNDS]; /* of all rounds up to this one, and one; 0: not known yet */
 } ledger;
@@ -316,7 +316,7 @@ static fps_decision look(crowd *c, const mate *m)
     return d;
 }
 
-/* Others may close round after round while one that was put out tries to read. */
+/* Others may close round after round while one that was expelled tries to read. */
 static void check_read(crowd *c, mate *m, uint32_t stream, float *const *outs, uint64_t *last)
 {
     fps_status status = FPS_MIXED;
@@ -336,11 +336,11 @@ static void check_read(crowd *c, mate *m, uint32_t stream, float *const *outs, u
 static void come_back(crowd *c, mate *m)
 {
     fps_wait wait = wait_ms(LONG_MS);
-    fps_count(&c->ledger->put_out, 1);
+    fps_count(&c->ledger->expelled, 1);
     CHECK_EQ(fps_worker_return(&m->worker, &wait), FPS_OK);
 }
 
-/* One gradient; FPS_PUT_OUT when the others went on without it. */
+/* One gradient; FPS_EXPELLED when the others went on without it. */
 static fps_status take_part(crowd *c, mate *m, uint64_t round_read, const float *const *grads)
 {
     fps_wait wait = wait_ms(LONG_MS);
@@ -373,8 +373,8 @@ static void work_until_told(void *argument)
         if (last > MAX_ROUNDS / 2) nap_us(1000); /* the ledger ends, and somebody may be slow to come */
         int64_t start = fps_now_ns();
         fps_status status = take_part(c, &m, last, (const float *const *)grads);
-        if (status == FPS_PUT_OUT) come_back(c, &m);
-        if (status != FPS_PUT_OUT) CHECK_EQ(status, FPS_OK);
+        if (status == FPS_EXPELLED) come_back(c, &m);
+        if (status != FPS_EXPELLED) CHECK_EQ(status, FPS_OK);
         check_read(c, &m, (uint32_t)(last % (N_SLOTS + 1)), outs, &last);
         uint64_t took = (uint64_t)(fps_now_ns() - start);
         if (took > fps_load_relaxed(&l->longest_ns[c->rank])) fps_store_relaxed(&l->longest_ns[c->rank], took);
@@ -437,7 +437,7 @@ static void stop_for_a_while(crowd *c, const pid_t *pids, uint32_t victim)
 
 static void run_crowd(uint32_t scenes, uint32_t blows, fps_policy policy, bool stops)
 {
-    uint64_t rounds = 0, longest = 0, put_out = 0, late = 0;
+    uint64_t rounds = 0, longest = 0, expelled = 0, late = 0;
     uint32_t deaths = 0;
     for (uint32_t scene = 0; scene < scenes; scene++) {
         crowd c = {.ledger = share(sizeof *c.ledger), .slow = scene % 2};
@@ -466,13 +466,13 @@ static void run_crowd(uint32_t scenes, uint32_t blows, fps_policy policy, bool s
         }
         check_at_rest(&c);
         rounds += round_of(&c.arenas[0]);
-        put_out += fps_load_relaxed(&c.ledger->put_out);
+        expelled += fps_load_relaxed(&c.ledger->expelled);
         late += fps_load_relaxed(&c.ledger->late);
         drop_shards(c.arenas);
         munmap(c.ledger, sizeof *c.ledger);
     }
-    printf("  seed %u: %u deaths, %ju rounds, %ju times put out, %ju gradients late; the longest step took %.1f ms\n",
-           seed, deaths, (uintmax_t)rounds, (uintmax_t)put_out, (uintmax_t)late, (double)longest / 1e6);
+    printf("  seed %u: %u deaths, %ju rounds, %ju times expelled, %ju gradients late; the longest step took %.1f ms\n",
+           seed, deaths, (uintmax_t)rounds, (uintmax_t)expelled, (uintmax_t)late, (double)longest / 1e6);
     CHECK(longest < 10000000000); /* no limit on speed: what nobody recovers is never free again */
 }
 

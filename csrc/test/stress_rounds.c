@@ -194,7 +194,7 @@ static void check_load(uint32_t n_shards, bool sets)
     }
     for (uint32_t i = 0; i < n_shards; i++) {
         CHECK_EQ(fps_load_relaxed(&arenas[i].header->recovered_locks), 0);
-        CHECK_EQ(fps_load_relaxed(&arenas[i].board->put_out), 0);
+        CHECK_EQ(fps_load_relaxed(&arenas[i].board->expelled), 0);
         CHECK_EQ(updates_of(&arenas[i]), n_rounds);
         for (uint32_t v = 0; v < FPS_MAX_VERSIONS; v++) CHECK_EQ(fps_lock_holder(&arenas[i].header->writing[v]), 0);
         for (uint32_t s = 0; s < arenas[i].layout.n_sessions; s++)

@@ -612,7 +612,7 @@ static void rounds_hold_what_was_given(void)
     check_all_equal(outs[2], ROUND_N, outs[2][0]);
     CHECK(last);
     CHECK_EQ(updates_of(&arena), d.round);
-    CHECK_EQ(fps_load_relaxed(&arena.board->put_out), 0);
+    CHECK_EQ(fps_load_relaxed(&arena.board->expelled), 0);
     CHECK_EQ(fps_load_relaxed(&arena.board->dropped), 0);
     for (uint32_t k = 0; k < 3; k++) free(outs[k]);
     close_hand(&h);

@@ -85,7 +85,7 @@ static fps_status give(fps_worker *worker, uint32_t weight)
 }
 
 static uint64_t progress_of(const fps_arena *arena) { return fps_load_relaxed(&arena->board->progress); }
-static uint64_t put_out_of(const fps_arena *arena) { return fps_load_relaxed(&arena->board->put_out); }
+static uint64_t expelled_of(const fps_arena *arena) { return fps_load_relaxed(&arena->board->expelled); }
 static uint32_t state_of(const fps_arena *arena, uint32_t rank)
 {
     return fps_load32_relaxed(&arena->members[rank].state);
@@ -190,7 +190,7 @@ static void leaving_frees_the_rank(void)
         CHECK(fps_life_ended(&arena.members[0].life));
         CHECK(!fps_life_died(&arena.members[0].life));
     }
-    CHECK_EQ(put_out_of(&arena), 0);
+    CHECK_EQ(expelled_of(&arena), 0);
     drop_arena(&arena);
 }
 
@@ -223,7 +223,7 @@ static void who_is_ahead_times_out_until_the_other_has_caught_up(void)
     CHECK(fps_now_ns() >= wait.deadline_ns);
     CHECK_EQ(clock, 3);
     CHECK_EQ(progress, 0);
-    CHECK_EQ(put_out_of(&arena), 0); /* slow is not dead */
+    CHECK_EQ(expelled_of(&arena), 0); /* slow is not dead */
     CHECK_EQ(fps_load32_relaxed(&arena.board->sleepers), 0);
     CHECK_EQ(end_step(&b), FPS_OK);
     wait = wait_ms(LONG_MS);
@@ -328,7 +328,7 @@ static void who_catches_up_is_heard_of(void)
     drop_arena(&arena);
 }
 
-static void who_is_put_out_does_not_catch_up(void)
+static void who_is_expelled_does_not_catch_up(void)
 {
     fps_arena arena = make_board(bsp, 2);
     fps_worker a = join(&arena, 0), b = join(&arena, 1);
@@ -336,13 +336,13 @@ static void who_is_put_out_does_not_catch_up(void)
     CHECK_EQ(give(&b, 1), FPS_OK);
     fps_store_relaxed(&arena.members[1].clock, 0);
     fps_store32_relaxed(&arena.members[1].state, FPS_MEMBER_OUT);
-    CHECK_EQ(catch_up(&b, 1), FPS_PUT_OUT);
+    CHECK_EQ(catch_up(&b, 1), FPS_EXPELLED);
     CHECK_EQ(clock_of(&arena, 1), 0);
     CHECK_EQ(come_back(&b), FPS_OK);
     CHECK_EQ(catch_up(&b, 1), FPS_OK);
     CHECK_EQ(clock_of(&arena, 1), 1);
     fps_store_relaxed(&arena.members[1].generation, b.generation + 1); /* somebody else has its rank */
-    CHECK_EQ(catch_up(&b, 2), FPS_PUT_OUT);
+    CHECK_EQ(catch_up(&b, 2), FPS_EXPELLED);
     CHECK_EQ(clock_of(&arena, 1), 1);
     fps_store_relaxed(&arena.members[1].generation, b.generation);
     fps_arena_retire(&arena);
@@ -352,7 +352,7 @@ static void who_is_put_out_does_not_catch_up(void)
     fps_arena_close(&arena);
 }
 
-static void a_killed_member_is_put_out_by_who_waits_for_it(void)
+static void a_killed_member_is_expelled_by_who_waits_for_it(void)
 {
     fps_arena arena = make_board(lockstep, 2);
     other o = other_of(&arena, 0);
@@ -368,7 +368,7 @@ static void a_killed_member_is_put_out_by_who_waits_for_it(void)
         CHECK_EQ(end_step(&w), FPS_OK);
         CHECK_EQ(begin(&w), FPS_OK);
     }
-    CHECK_EQ(put_out_of(&arena), 1);
+    CHECK_EQ(expelled_of(&arena), 1);
     fps_worker again = join(&arena, 0);
     CHECK_EQ(clock_of(&arena, 0), 3);
     CHECK_EQ(fps_load32_relaxed(&arena.members[0].pid), getpid());
@@ -401,7 +401,7 @@ static void a_death_is_seen_by_who_waits_already(void)
     await(&arena.board->sleepers, 1);
     kill_process(dying);
     expect_success(waiting);
-    CHECK_EQ(put_out_of(&arena), 1);
+    CHECK_EQ(expelled_of(&arena), 1);
     drop_other(&victim);
     drop_other(&waiter);
     drop_arena(&arena);
@@ -421,7 +421,7 @@ static void a_killed_members_rank_is_taken_at_once(void)
     }
     fps_worker w = join_from_afar(&arena, 0, 1000 * SECOND);
     CHECK_EQ(state_of(&arena, 0), FPS_MEMBER_AWAY);
-    CHECK_EQ(put_out_of(&arena), 3);
+    CHECK_EQ(expelled_of(&arena), 3);
     CHECK_EQ(renew(&w), FPS_OK);
     fps_worker_leave(&w);
     w = join(&arena, 0);
@@ -432,7 +432,7 @@ static void a_killed_members_rank_is_taken_at_once(void)
 
 static void join_and_exit(void *argument) { join_as(argument); }
 
-static void a_process_that_exits_without_leaving_is_put_out(void)
+static void a_process_that_exits_without_leaving_is_expelled(void)
 {
     fps_arena arena = make_board(lockstep, 2);
     other o = other_of(&arena, 0);
@@ -440,7 +440,7 @@ static void a_process_that_exits_without_leaving_is_put_out(void)
     expect_success(start_process(join_and_exit, &o));
     CHECK_EQ(end_step(&w), FPS_OK);
     CHECK_EQ(begin(&w), FPS_OK);
-    CHECK_EQ(put_out_of(&arena), 1);
+    CHECK_EQ(expelled_of(&arena), 1);
     fps_worker_leave(&w);
     drop_other(&o);
     drop_arena(&arena);
@@ -454,10 +454,10 @@ static void be_stopped_and_return(void *argument)
     fps_wait wait = wait_ms(LONG_MS);
     fps_store32_release(&o->shared->ready, 1);
     await(&o->shared->go, 1); /* stopped meanwhile */
-    CHECK_EQ(begin(&worker), FPS_PUT_OUT);
-    CHECK_EQ(end_step(&worker), FPS_PUT_OUT);
-    CHECK_EQ(renew(&worker), FPS_PUT_OUT);
-    CHECK_EQ(fps_worker_give(&worker, 0, 1, &wait, &counted), FPS_PUT_OUT);
+    CHECK_EQ(begin(&worker), FPS_EXPELLED);
+    CHECK_EQ(end_step(&worker), FPS_EXPELLED);
+    CHECK_EQ(renew(&worker), FPS_EXPELLED);
+    CHECK_EQ(fps_worker_give(&worker, 0, 1, &wait, &counted), FPS_EXPELLED);
     CHECK_EQ(clock_of(o->arena, o->rank), 0);
     CHECK_EQ(come_back(&worker), FPS_OK);
     CHECK_EQ(clock_of(o->arena, o->rank), progress_of(o->arena));
@@ -477,7 +477,7 @@ static void stop_process(pid_t pid)
     CHECK(WIFSTOPPED(status));
 }
 
-static void a_stopped_member_is_put_out_and_returns(void)
+static void a_stopped_member_is_expelled_and_returns(void)
 {
     fps_policy policy = {.kind = FPS_SSP, .straggler_ns = SECOND / 2};
     fps_arena arena = make_board(policy, 2);
@@ -489,7 +489,7 @@ static void a_stopped_member_is_put_out_and_returns(void)
         CHECK_EQ(end_step(&w), FPS_OK);
         CHECK_EQ(begin(&w), FPS_OK);
     }
-    CHECK_EQ(put_out_of(&arena), 1);
+    CHECK_EQ(expelled_of(&arena), 1);
     CHECK_EQ(state_of(&arena, 1), FPS_MEMBER_OUT);
     CHECK_EQ(try_join(&arena, 1, &more), FPS_BUSY); /* its rank is still its own */
     CHECK_EQ(try_join(&arena, FPS_ANY_RANK, &more), FPS_FULL);
@@ -517,7 +517,7 @@ static void make_silent(const fps_arena *arena, uint32_t rank)
 
 static fps_policy strict(uint32_t kind) { return (fps_policy){.kind = kind, .straggler_ns = 3 * SECOND}; }
 
-static void only_a_silent_member_that_others_wait_for_is_put_out(void)
+static void only_a_silent_member_that_others_wait_for_is_expelled(void)
 {
     fps_arena arena = make_board(strict(FPS_SSP), 3);
     fps_worker a = join(&arena, 0), b = join(&arena, 1), c = join(&arena, 2);
@@ -534,9 +534,9 @@ static void only_a_silent_member_that_others_wait_for_is_put_out(void)
     make_silent(&arena, 2);
     CHECK_EQ(renew(&c), FPS_OK); /* no word of it */
     CHECK_EQ(begin(&b), FPS_OK);
-    CHECK_EQ(put_out_of(&arena), 1);
+    CHECK_EQ(expelled_of(&arena), 1);
     CHECK_EQ(state_of(&arena, 0), FPS_MEMBER_HERE);
-    CHECK_EQ(renew(&c), FPS_PUT_OUT);
+    CHECK_EQ(renew(&c), FPS_EXPELLED);
     CHECK_EQ(come_back(&c), FPS_OK);
     CHECK_EQ(renew(&c), FPS_OK);
     fps_worker_leave(&a);
@@ -569,14 +569,14 @@ static void without_a_limit_a_silent_member_stays(void)
     CHECK_EQ(end_step(&b), FPS_OK);
     make_silent(&arena, 0);
     CHECK_EQ(begin_within(&b, SHORT_MS), FPS_TIMEOUT);
-    CHECK_EQ(put_out_of(&arena), 0);
+    CHECK_EQ(expelled_of(&arena), 0);
     CHECK_EQ(renew(&a), FPS_OK);
     fps_worker_leave(&a);
     fps_worker_leave(&b);
     drop_arena(&arena);
 }
 
-static void who_was_put_out_with_its_gradient_given_returns_behind_it(void)
+static void who_was_expelled_with_its_gradient_given_returns_behind_it(void)
 {
     fps_arena arena = make_board(strict(FPS_BSP), 3);
     fps_worker a = join(&arena, 0), b = join(&arena, 1);
@@ -616,11 +616,11 @@ static void a_member_elsewhere_lives_until_its_lease_ends(void)
     fps_worker far = join_from_afar(&arena, 0, 20 * 1000000), near = join(&arena, 1);
     CHECK_EQ(end_step(&near), FPS_OK);
     CHECK_EQ(begin(&near), FPS_OK); /* it said nothing: this ends by itself */
-    CHECK_EQ(put_out_of(&arena), 1);
+    CHECK_EQ(expelled_of(&arena), 1);
     CHECK_EQ(state_of(&arena, 0), FPS_MEMBER_FREE); /* nothing of it is left to hold the rank */
-    CHECK_EQ(begin(&far), FPS_PUT_OUT);
-    CHECK_EQ(end_step(&far), FPS_PUT_OUT);
-    CHECK_EQ(renew(&far), FPS_PUT_OUT);
+    CHECK_EQ(begin(&far), FPS_EXPELLED);
+    CHECK_EQ(end_step(&far), FPS_EXPELLED);
+    CHECK_EQ(renew(&far), FPS_EXPELLED);
     far.lease_ns = 1000 * SECOND;
     CHECK_EQ(come_back(&far), FPS_OK);
     CHECK_EQ(far.rank, 0);
@@ -638,9 +638,9 @@ static void who_lost_its_rank_to_another_does_not_return(void)
     fps_worker far = join_from_afar(&arena, 0, 1000 * SECOND);
     fps_store_relaxed(&arena.members[0].lease_ns, 1);
     fps_worker next = join(&arena, 0);
-    CHECK_EQ(put_out_of(&arena), 1);
-    CHECK_EQ(renew(&far), FPS_PUT_OUT);
-    CHECK_EQ(begin(&far), FPS_PUT_OUT);
+    CHECK_EQ(expelled_of(&arena), 1);
+    CHECK_EQ(renew(&far), FPS_EXPELLED);
+    CHECK_EQ(begin(&far), FPS_EXPELLED);
     CHECK_EQ(come_back(&far), FPS_BUSY);
     CHECK_EQ(end_step(&next), FPS_OK);
     fps_worker_leave(&far); /* it has nothing to leave */
@@ -662,7 +662,7 @@ static void every_word_of_it_prolongs_a_lease(void)
         CHECK((int64_t)fps_load_relaxed(&arena.members[0].lease_ns) >= before + far.lease_ns);
         CHECK_EQ(try_join(&arena, 0, &more), FPS_BUSY);
     }
-    CHECK_EQ(put_out_of(&arena), 0);
+    CHECK_EQ(expelled_of(&arena), 0);
     fps_worker_leave(&far);
     fps_worker_leave(&near);
     drop_arena(&arena);
@@ -679,7 +679,7 @@ static void a_renewed_lease_outlives_its_first_term(void)
         CHECK_EQ(renew(&far), FPS_OK);
     }
     CHECK_EQ(begin_within(&near, SHORT_MS), FPS_TIMEOUT);
-    CHECK_EQ(put_out_of(&arena), 0);
+    CHECK_EQ(expelled_of(&arena), 0);
     fps_worker_leave(&far);
     fps_worker_leave(&near);
     drop_arena(&arena);
@@ -693,7 +693,7 @@ static void nobody_ends_its_own_lease_by_waiting(void)
     CHECK_EQ(end_step(&far), FPS_OK);
     fps_store_relaxed(&arena.members[0].lease_ns, 1);
     CHECK_EQ(begin_within(&far, SHORT_MS), FPS_TIMEOUT);
-    CHECK_EQ(put_out_of(&arena), 0);
+    CHECK_EQ(expelled_of(&arena), 0);
     fps_worker_leave(&far);
     fps_worker_leave(&near);
     drop_arena(&arena);
@@ -709,7 +709,7 @@ static void a_waiting_process_goes_on_when_another_ends_its_step(void)
     await(&arena.board->sleepers, 1);
     CHECK_EQ(end_step(&w), FPS_OK);
     expect_success(pid);
-    CHECK_EQ(put_out_of(&arena), 0);
+    CHECK_EQ(expelled_of(&arena), 0);
     fps_worker_leave(&w);
     drop_other(&o);
     drop_arena(&arena);
@@ -799,7 +799,7 @@ static void what_a_death_under_the_lock_leaves_is_settled_by_the_next(void)
 {
     static const struct {
         void (*body)(void *);
-        uint32_t kind, settled; /* progress, before anybody has been put out */
+        uint32_t kind, settled; /* progress, before anybody has been expelled */
     } cases[] = {{die_with_half_a_step, FPS_SSP, 1},
                  {die_with_half_a_gradient, FPS_BSP, 1},
                  {die_with_half_an_exit, FPS_SSP, 1},
@@ -915,7 +915,7 @@ static void leave_without_the_lock(int64_t lease_ns)
     expect_success(pid);
     CHECK(fps_life_ended(&arena.members[0].life));
     CHECK_EQ(begin(&b), FPS_OK);
-    CHECK_EQ(fps_load_relaxed(&arena.board->put_out), 0);
+    CHECK_EQ(fps_load_relaxed(&arena.board->expelled), 0);
     CHECK_EQ(fps_load32_relaxed(&arena.members[0].state), FPS_MEMBER_FREE);
     a = join(&arena, 0);
     CHECK_EQ(end_step(&a), FPS_OK);
@@ -1025,7 +1025,7 @@ static void many_processes_keep_the_bound_though_some_die(void)
         expect_success(pids[i]);
         drop_other(&o[i]);
     }
-    CHECK_EQ(put_out_of(&arena), 1);
+    CHECK_EQ(expelled_of(&arena), 1);
     CHECK(progress_of(&arena) >= 400);
     for (uint32_t i = 0; i < 4; i++) CHECK_EQ(state_of(&arena, i), FPS_MEMBER_FREE);
     drop_arena(&arena);
@@ -1059,7 +1059,7 @@ static void rounds_of_many_processes_hold_a_gradient_of_each(void)
     fps_store32_release(&o.shared->go, 1);
     for (uint32_t i = 0; i < 3; i++) expect_success(pids[i]);
     CHECK_EQ(progress_of(&arena), o.steps);
-    CHECK_EQ(put_out_of(&arena), 0);
+    CHECK_EQ(expelled_of(&arena), 0);
     drop_other(&o);
     drop_arena(&arena);
 }
@@ -1078,16 +1078,16 @@ int main(void)
         TEST(rounds_close_and_late_gradients_are_told),
         TEST(who_catches_up_gives_to_the_open_round),
         TEST(who_catches_up_is_heard_of),
-        TEST(who_is_put_out_does_not_catch_up),
-        TEST(a_killed_member_is_put_out_by_who_waits_for_it),
+        TEST(who_is_expelled_does_not_catch_up),
+        TEST(a_killed_member_is_expelled_by_who_waits_for_it),
         TEST(a_death_is_seen_by_who_waits_already),
         TEST(a_killed_members_rank_is_taken_at_once),
-        TEST(a_process_that_exits_without_leaving_is_put_out),
-        TEST(a_stopped_member_is_put_out_and_returns),
-        TEST(only_a_silent_member_that_others_wait_for_is_put_out),
+        TEST(a_process_that_exits_without_leaving_is_expelled),
+        TEST(a_stopped_member_is_expelled_and_returns),
+        TEST(only_a_silent_member_that_others_wait_for_is_expelled),
         TEST(progress_gives_the_slowest_its_full_time),
         TEST(without_a_limit_a_silent_member_stays),
-        TEST(who_was_put_out_with_its_gradient_given_returns_behind_it),
+        TEST(who_was_expelled_with_its_gradient_given_returns_behind_it),
         TEST(returning_without_need_keeps_the_clock),
         TEST(a_member_elsewhere_lives_until_its_lease_ends),
         TEST(who_lost_its_rank_to_another_does_not_return),

@@ -846,17 +846,17 @@ static void a_deposit_that_comes_twice_or_late_changes_nothing(void)
     disband(&t);
 }
 
-static void a_deposit_of_an_older_generation_is_put_out(void)
+static void a_deposit_of_an_older_generation_is_dropped(void)
 {
     team t;
     gather(&t, 1, 2, 0, sums);
     CHECK_EQ(put(&t, 5, 9, 0, 1, 7), FPS_OK);
-    CHECK_EQ(put(&t, 4, 10, 0, 1, 8), FPS_PUT_OUT);
-    CHECK_EQ(put(&t, 4, 10, 0, 2, 8), FPS_PUT_OUT);
+    CHECK_EQ(put(&t, 4, 10, 0, 1, 8), FPS_EXPELLED);
+    CHECK_EQ(put(&t, 4, 10, 0, 2, 8), FPS_EXPELLED);
     for (uint32_t i = 0; i < 2; i++) check_row(&t.arenas[i], 1, 7, 0, 1);
-    CHECK_EQ(put(&t, 6, 1, 0, 2, 8), FPS_PUT_OUT); /* it does not go on from what another one gave */
-    CHECK_EQ(put(&t, 6, 1, 0, 1, 8), FPS_OK);      /* its attempts begin again */
-    CHECK_EQ(put(&t, 5, 99, 0, 2, 9), FPS_PUT_OUT);
+    CHECK_EQ(put(&t, 6, 1, 0, 2, 8), FPS_EXPELLED); /* it does not go on from what another one gave */
+    CHECK_EQ(put(&t, 6, 1, 0, 1, 8), FPS_OK);       /* its attempts begin again */
+    CHECK_EQ(put(&t, 5, 99, 0, 2, 9), FPS_EXPELLED);
     for (uint32_t i = 0; i < 2; i++) {
         check_row(&t.arenas[i], 1, 8, 0, 1);
         CHECK_EQ(fps_load_relaxed(&t.arenas[i].trays[1].attempt), 1);
@@ -869,19 +869,19 @@ static void gradients_of_one_round_follow_each_other(void)
 {
     team t;
     gather(&t, 1, 1, 0, sums);
-    CHECK_EQ(put(&t, 1, 1, 0, 2, 1), FPS_PUT_OUT);
+    CHECK_EQ(put(&t, 1, 1, 0, 2, 1), FPS_EXPELLED);
     CHECK_EQ(put(&t, 1, 2, 0, 1, 1), FPS_OK);
-    CHECK_EQ(put(&t, 1, 3, 0, 3, 1), FPS_PUT_OUT);
+    CHECK_EQ(put(&t, 1, 3, 0, 3, 1), FPS_EXPELLED);
     CHECK_EQ(put(&t, 1, 4, 1, 1, 1), FPS_MIXED); /* the round before has not been applied: its tray is needed */
     check_row(&t.arenas[0], 1, 1, 0, 1);
     CHECK_EQ(put(&t, 1, 5, 0, 2, 10), FPS_OK);
     CHECK_EQ(put(&t, 1, 5, 0, 2, 10), FPS_OK);
-    CHECK_EQ(put(&t, 1, 6, 0, 2, 10), FPS_PUT_OUT);
+    CHECK_EQ(put(&t, 1, 6, 0, 2, 10), FPS_EXPELLED);
     check_row(&t.arenas[0], 1, 11, 0, 2);
     CHECK_EQ(put(&t, 1, 7, 0, 3, 100), FPS_OK);
     check_row(&t.arenas[0], 1, 111, 0, 3);
     fps_store_relaxed(&t.arenas[0].header->current, FPS_CURRENT(1, 0));
-    CHECK_EQ(put(&t, 1, 8, 1, 2, 4), FPS_PUT_OUT);
+    CHECK_EQ(put(&t, 1, 8, 1, 2, 4), FPS_EXPELLED);
     CHECK_EQ(put(&t, 1, 9, 1, 1, 4), FPS_OK);
     check_row(&t.arenas[0], 1, 4, 1, 1);
     disband(&t);
@@ -1353,7 +1353,7 @@ static void apply_and_be_stopped(void *argument)
     CHECK(!stops);
     check_nothing_is_claimed(&o->arenas[0]);
     CHECK_EQ(round_of(&o->arenas[0]), 4); /* without it */
-    CHECK_EQ(give_round(&m, 1, &counted), FPS_PUT_OUT);
+    CHECK_EQ(give_round(&m, 1, &counted), FPS_EXPELLED);
     fps_wait wait = wait_ms(LONG_MS);
     CHECK_EQ(fps_worker_return(&m.worker, &wait), FPS_OK);
     fps_store32_release(o->ready, 3);
@@ -1551,7 +1551,7 @@ int main(void)
         TEST(a_seat_that_is_taken_after_a_death_claims_nothing),
         TEST(a_session_that_is_adopted_claims_nothing),
         TEST(a_deposit_that_comes_twice_or_late_changes_nothing),
-        TEST(a_deposit_of_an_older_generation_is_put_out),
+        TEST(a_deposit_of_an_older_generation_is_dropped),
         TEST(gradients_of_one_round_follow_each_other),
         TEST(a_deposit_that_was_broken_off_is_finished_by_its_second_try),
         TEST(gradients_are_clipped_on_their_way_into_the_row_and_nan_stays_nan),

@@ -297,7 +297,7 @@ static int64_t memory_of(const fps_arena *arena)
     return file.st_blocks * 512;
 }
 
-/* Births */
+/* Row creation */
 
 /* Keys 0, 1, 2 ... of one table, and how a row of each looks at first. */
 typedef struct scene {

@@ -268,7 +268,7 @@ cdef class Arena:
             "read_retries": retries, "lock_waits": waits, "lock_wait_ns": wait_ns, "lock_sleeps": sleeps,
             "skipped": skipped,
             "dropped": fps_load_relaxed(&self.arena.board.dropped),
-            "put_out": fps_load_relaxed(&self.arena.board.put_out),
+            "expelled": fps_load_relaxed(&self.arena.board.expelled),
             "sessions": live,
             "recovered_locks": fps_load_relaxed(&header.recovered_locks),
             "interrupted_pushes": fps_load_relaxed(&header.interrupted_pushes),

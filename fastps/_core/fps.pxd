@@ -24,7 +24,7 @@ cdef extern from "status.h" nogil:
         FPS_FULL
         FPS_PROCESS_FULL
         FPS_TABLE_FULL
-        FPS_PUT_OUT
+        FPS_EXPELLED
         FPS_MIXED
         FPS_BAD_DECISION
         FPS_HELD
@@ -58,7 +58,7 @@ cdef extern from "layout.h" nogil:
     ctypedef struct fps_tray:
         pthread_mutex_t lock
     ctypedef struct fps_board:
-        fps_word progress, put_out, dropped
+        fps_word progress, expelled, dropped
         fps_word32 started
     ctypedef struct fps_table_layout:
         uint32_t dim, item_bytes, n_slots, row_slots, initial, tracked

@@ -11,7 +11,7 @@ cdef class Member:
     lease : seconds that a worker elsewhere lives without a word; 0 for one of this process
     timeout : seconds
 
-    Threads: one at a time, but for `renew`. Raises RankError; PutOutError when the others went on without it.
+    Threads: one at a time, but for `renew`. Raises RankError; WorkerExpelledError when the others went on without it.
     """
     cdef Arena mapped
     cdef fps_worker worker
@@ -156,7 +156,7 @@ cdef class Member:
         self.check(status, &signal, "worker", timeout)
 
     def rejoin(self, double timeout):
-        """Back among the others, at their clock, after a PutOutError."""
+        """Back among the others, at their clock, after a WorkerExpelledError."""
         cdef fps_status status
         cdef Signal signal
         cdef fps_wait wait = self.until(timeout, &signal)

@@ -35,8 +35,8 @@ cdef object exception_of(fps_status status, str where, int code=0):
             f"others, and the kernel cleans up no more after a process; let fewer threads work at once in it, or close servers")
     if status == FPS_BUSY:
         return errors.WaitTimeoutError(f"{where}: it is busy")
-    if status == FPS_PUT_OUT:
-        return errors.PutOutError(f"{where}: the others went on without this worker")
+    if status == FPS_EXPELLED:
+        return errors.WorkerExpelledError(f"{where}: the others went on without this worker")
     if status == FPS_NO_MEMORY:
         return errors.ArenaMemoryError(f"{where}: the operating system refused the memory: {os.strerror(code)}")
     if status == FPS_BAD_DECISION:

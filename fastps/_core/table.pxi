@@ -416,7 +416,7 @@ cdef class TableGroup:
             c = t.control
             out[self.shards[i]] = {
                 "rows": fps_load_relaxed(&c.live), "capacity": t.layout.max_rows,
-                "version": fps_load_relaxed(&c.version), "born": fps_load_relaxed(&c.rows_created),
+                "version": fps_load_relaxed(&c.version), "created": fps_load_relaxed(&c.rows_created),
                 "evicted": fps_load_relaxed(&c.rows_removed), "rebuilt": fps_load_relaxed(&c.rebuilt),
                 "bytes": fps_load_relaxed(&c.rows_backed) + fps_load_relaxed(&c.index_backed[0])
                 + fps_load_relaxed(&c.index_backed[1]),

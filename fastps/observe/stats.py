@@ -15,7 +15,7 @@ class ShardStats:
     version : pushes that have entered the shard; where they are applied in rounds, the rounds
     pulls, pushes, push_pulls : operations that completed
     skipped : pushes that were not applied because a gradient was not finite
-    dropped : gradients that came when their round had closed; put_out : workers that died, were stopped, or were not
+    dropped : gradients that came when their round had closed; expelled : workers that died, were stopped, or were not
         heard of. Counted on shard 0, for all
     bytes_read, bytes_written : of parameters, by them
     read_retries : optimistic reads that met a writer and were repeated
@@ -36,7 +36,7 @@ class ShardStats:
     push_pulls: int
     skipped: int
     dropped: int
-    put_out: int
+    expelled: int
     bytes_read: int
     bytes_written: int
     read_retries: int

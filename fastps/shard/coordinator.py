@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from fastps._core import Decision, Member
-from fastps.errors import PutOutError, RankError, WaitTimeoutError
+from fastps.errors import RankError, WaitTimeoutError, WorkerExpelledError
 from fastps.spec.server import ServerSpec
 from fastps.transport import message, values
 from fastps.transport.arenas import open_arena
@@ -109,7 +109,7 @@ class Coordinator:
 
     def _member(self, token: int) -> Member:
         if token not in self._members:
-            raise PutOutError("worker: the coordinator does not know it any more")
+            raise WorkerExpelledError("worker: the coordinator does not know it any more")
         return self._members[token]
 
     async def _aside(self, call: Any) -> Any:

@@ -34,7 +34,7 @@ class TableStats:
     shard : which one
     rows, capacity : how many rows it has, and may have
     version : pushes to the table, whether or not they had keys of this shard
-    born, evicted : rows that were created, and that were evicted
+    created, evicted : rows that were created, and that were evicted
     rebuilt : how often the index was built, the first time included
     bytes : of memory, index included
     """
@@ -43,7 +43,7 @@ class TableStats:
     rows: int
     capacity: int
     version: int
-    born: int
+    created: int
     evicted: int
     rebuilt: int
     bytes: int

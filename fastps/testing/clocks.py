@@ -64,7 +64,7 @@ class ModelBoard:
         return self._enter(rank)
 
     def rejoin(self, rank: int) -> int:
-        """The worker that was put out takes part again."""
+        """The worker that was expelled takes part again."""
         self._require(rank, "out")
         return self._enter(rank)
 

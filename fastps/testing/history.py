@@ -32,7 +32,7 @@ class Event:
     Attributes
     ----------
     rank : of the worker
-    member : number of its session; another one after it was put out and came back
+    member : number of its session; another one after it was expelled and came back
     kind : join, pull, push, push_pull, end_step, leave; failed: an operation that raised, what it did is unknown
     clock, staleness, versions, counted : as in the worker's reply
     began_ns, ended_ns : time.monotonic_ns, the same for all processes of a machine
@@ -161,7 +161,7 @@ class Recorder:
                 event["read"] = self._value(answer)
             return answer
         finally:
-            # Nobody waits for a worker that is put out, so its push may come late. Whether this operation came before
+            # Nobody waits for an expelled worker, so its push may come late. Whether this operation came before
             # its return or after cannot be told: it belongs to a member that joins when all of it is over.
             came_back = worker.returns != self._returns
             if came_back:
@@ -298,7 +298,7 @@ def _against_bound(events: Iterable[Event], members: dict[int, list[Event]], sta
 
 
 def _ended(history: Iterable[Event]) -> Iterator[Event]:
-    """The pushes whose step the member has ended: before that it could be put out, and the push come late."""
+    """The pushes whose step the member has ended: before that it could be expelled, and the push come late."""
     in_step: list[Event] = []
     for event in history:
         if event.gives:
@@ -315,7 +315,7 @@ def _against_bsp(events: Iterable[Event], backup: int) -> Iterator[Violation]:
         yield from _against_order([event for event in history if event.kind != "push" or event.step])
         if not backup:
             yield from _against_clocks(history, math.inf)
-        # One that was put out while it read may find a later round. It then goes on as another member, or not at all.
+        # One that was expelled while it read may find a later round. It then goes on as another member, or not at all.
         joined = next((at for at, event in enumerate(history) if event.kind == "join"), 0)
         last = max((at for at, event in enumerate(history) if event.kind in (*OPERATIONS, "leave")), default=0)
         for at, event in enumerate(history):

@@ -163,7 +163,7 @@ class Carrier(Protocol):
 
 
 class Membership(Protocol):
-    """A worker's place among those that share clocks. Raises PutOutError when the others went on without it.
+    """A worker's place among those that share clocks. Raises WorkerExpelledError when the others went on without it.
 
     Attributes
     ----------

@@ -10,7 +10,7 @@ from fastps.client.attach import Attachment
 from fastps.client.rounds import RoundSession
 from fastps.client.view import View
 from fastps.deadline import left_until
-from fastps.errors import OptionError, PutOutError
+from fastps.errors import OptionError, WorkerExpelledError
 from fastps.transport.contract import Deposit, Membership
 from fastps.workers.worker import Reply, Worker
 
@@ -138,7 +138,7 @@ class RoundWorker(Worker):
         place = (self.rank, self._number + 1, self._membership.generation, self._attempt, self.clock)
         try:
             deposited = self._place(grads, place, deadline)
-        except PutOutError:
+        except WorkerExpelledError:
             self._return(deadline)
             return False
         self._number += deposited
@@ -163,7 +163,7 @@ class RoundWorker(Worker):
             self._rounds.settle(left_until(deadline))  # as a deposit would: no give while a shard is behind
         try:
             self._counted = self._membership.give(self.clock, self._number, left_until(deadline))
-        except PutOutError:
+        except WorkerExpelledError:
             self._counted = False
             self._return(deadline)
         self._gives += 1
@@ -177,7 +177,7 @@ class RoundWorker(Worker):
         if round <= self.clock:
             return
         self._number = 0
-        with contextlib.suppress(PutOutError):  # the next operation returns to where the others are
+        with contextlib.suppress(WorkerExpelledError):  # the next operation returns to where the others are
             self._membership.catch_up(round, left_until(deadline))
         self.clock, self._progress = self._membership.state()
 

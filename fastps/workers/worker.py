@@ -11,7 +11,7 @@ from fastps.client.array import ArrayHandle
 from fastps.client.attach import Attachment
 from fastps.client.view import View
 from fastps.deadline import deadline_after, left_until, seconds
-from fastps.errors import ClosedError, PutOutError
+from fastps.errors import ClosedError, WorkerExpelledError
 from fastps.tables.handle import TableHandle
 from fastps.tables.named import handle_named
 from fastps.transport.contract import Membership
@@ -173,13 +173,13 @@ class Worker:
             try:
                 self.clock, self._progress = self._membership.begin(left_until(deadline))
                 return deadline
-            except PutOutError:
+            except WorkerExpelledError:
                 self._return(deadline)
 
     def _end_step(self, deadline: float) -> None:
         try:
             self._membership.end_step(self.clock, left_until(deadline))
-        except PutOutError:
+        except WorkerExpelledError:
             self._return(deadline)
         self._owes_end = False
         self.clock, self._progress = self._membership.state()

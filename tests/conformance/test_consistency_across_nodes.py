@@ -51,7 +51,7 @@ def test_a_worker_elsewhere_that_computes_for_long_keeps_its_lease(cluster3):
             w.push(np.ones(6))
             w.pull(timeout=GUARD_SECONDS)  # waits until the other one leaves
             assert ray.get(holding) == 0
-            assert ps.stats().shards[0].put_out == 0
+            assert ps.stats().shards[0].expelled == 0
         ray.kill(away)
 
 
@@ -73,7 +73,7 @@ def test_a_call_that_is_parked_outlasts_the_words_that_keep_its_lease(cluster3):
             assert ray.wait([waiting], timeout=0) == ([], [waiting])
             w.push(np.ones(6))
             ray.get(waiting)
-            assert ps.stats().shards[0].put_out == 0
+            assert ps.stats().shards[0].expelled == 0
         ray.kill(away)
 
 

@@ -129,7 +129,7 @@ def test_rows_that_nobody_asks_for_expire_and_others_do_not(tmp_path, there):
         wait_until(lambda: len(ps.table) == 0, 30, "the last rows expire")
 
 
-def test_a_look_without_a_birth_keeps_nothing_alive(there):
+def test_a_read_that_creates_no_row_keeps_nothing_alive(there):
     with fastps.ParameterServer(fastps.Table(2, track=True), **there) as ps:
         ps.table.pull([1])
         ps.table.pull([1], create=False)

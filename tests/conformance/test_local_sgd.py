@@ -255,7 +255,7 @@ def push_late(ps):
     return found
 
 
-def test_a_worker_that_was_put_out_begins_again_with_the_mean_of_the_others():
+def test_a_worker_that_was_expelled_begins_again_with_the_mean_of_the_others():
     policy = fastps.LocalSGD(2, workers=2, straggler_timeout=1.0)
     with fastps.ParameterServer(np.zeros(N), consistency=policy) as ps, ps.worker(0) as w:
         other = workers.Worker.remote(ps)

@@ -272,7 +272,7 @@ def test_a_rank_is_taken_again_and_gives_no_second_time_to_a_round():
             assert (a.pull() == 112).all()
 
 
-def test_a_gradient_of_a_worker_that_was_put_out_meanwhile_counts_nowhere():
+def test_a_gradient_of_a_worker_that_was_expelled_meanwhile_counts_nowhere():
     """It is of parameters that the others have left behind: whoever comes back with it is late."""
     with server(2, straggler_timeout=1.0) as (_, a, b):
         assert (b.pull() == 0).all()

@@ -80,8 +80,8 @@ def served():
         "again": fastps.Table(3, rule=fastps.Adagrad(0.5), init=Uniform(0, 1)),
         "empty": fastps.Table(3, rule=fastps.Adam()),
         "many": adding(8, init=1.0),
-        "born": fastps.Table(6, seed=77),
-        "born64": fastps.Table(6, seed=77, dtype="float64", init=Normal(0, 2)),
+        "created": fastps.Table(6, seed=77),
+        "created64": fastps.Table(6, seed=77, dtype="float64", init=Normal(0, 2)),
         "moved": MOVED,
         "words": adding(2, keys="bytes"),
         "unsigned": adding(2, keys="uint64"),
@@ -360,7 +360,7 @@ def test_an_evicted_row_is_gone_and_born_again_as_at_first(reach, rng):
         assert slots["sum"][20:].all()
     stats = table.stats()
     assert sum(shard.evicted for shard in stats) == 60
-    assert sum(shard.born for shard in stats) == 100
+    assert sum(shard.created for shard in stats) == 100
     assert sum(shard.rows for shard in stats) == len(table) == 40
 
 
@@ -487,7 +487,7 @@ def test_one_sequence_of_pushes_gives_the_same_bits_on_any_number_of_shards_and_
     assert_same(found, bits.setdefault(name, found))
 
 
-@pytest.mark.parametrize("name", ["born", "born64"])
+@pytest.mark.parametrize("name", ["created", "created64"])
 def test_rows_are_born_the_same_whoever_comes_first_and_however(reach, name, rng):
     table, other = reach.table(name), reach.ps[name]  # the worker's and the driver's
     keys = rng.permutation(600) - 300
@@ -972,7 +972,7 @@ def test_stats_count_what_happened_wherever_they_are_asked(reach):
     assert {shard.version for shard in stats} == {2}
     by_shard = np.bincount(reach.shards(np.arange(400)), minlength=reach.num_shards)
     gone = np.bincount(reach.shards(np.arange(100)), minlength=reach.num_shards)
-    assert [shard.born for shard in stats] == by_shard.tolist()
+    assert [shard.created for shard in stats] == by_shard.tolist()
     assert [shard.evicted for shard in stats] == gone.tolist()
     assert [shard.rows for shard in stats] == (by_shard - gone).tolist()
     for shard in stats:

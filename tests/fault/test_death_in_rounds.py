@@ -96,7 +96,7 @@ def test_workers_die_at_random_moments_and_every_version_is_a_whole_round(tmp_pa
             last.push(np.ones(N, np.float32), timeout=GUARD_SECONDS)
             assert not math.isnan(uniform(last.pull(timeout=GUARD_SECONDS)))
             assert last.reply.versions == (rounds + 1,) * 2
-        assert ps.stats().shards[0].put_out > 0
+        assert ps.stats().shards[0].expelled > 0
 
 
 def test_a_stopped_worker_is_out_after_the_straggler_timeout_and_returns_at_the_clock_of_the_others(tmp_path):
@@ -125,7 +125,7 @@ def test_a_stopped_worker_is_out_after_the_straggler_timeout_and_returns_at_the_
         assert len({e.member for e in theirs}) == 2, "it came back once"
         check_history([*w.events, *theirs])
         assert check_sums([*w.events, *theirs]) == []
-        assert ps.stats().shards[0].put_out == 1
+        assert ps.stats().shards[0].expelled == 1
 
 
 def test_one_that_is_stopped_with_the_turn_is_passed_by_all(tmp_path):
@@ -189,4 +189,4 @@ def test_workers_that_stop_at_random_moments_are_passed_and_spoil_nothing(tmp_pa
         check_history(steppers.events())
         assert not math.isnan(uniform(ps.pull()))
         assert ps.versions == (max(clocks),) * 2
-        assert ps.stats().shards[0].put_out > 0
+        assert ps.stats().shards[0].expelled > 0

@@ -74,7 +74,7 @@ def check_counters(table):
 
 
 def test_killed_pushers_tear_no_row_lose_no_push_and_block_nobody(tmp_path, rng):
-    """Some push to rows that there are and give birth to others, some give birth and evict all the time."""
+    """Some push to rows that exist and create others, some create and evict rows all the time."""
     pushes = {"size": 2000, "fresh": 500, "space": 3000}
     churns = {"verb": "churn", "size": 300, "fresh": 300, "base": AWAY}
     with fastps.ParameterServer(adding(64), num_shards=2, max_sessions=6) as ps, Workers(ps, tmp_path) as workers:
@@ -100,7 +100,7 @@ def test_killed_pushers_tear_no_row_lose_no_push_and_block_nobody(tmp_path, rng)
         assert finished > 0
         for shard in check_counters(table):
             assert finished + KILLS <= shard.version <= begun + KILLS
-            assert shard.born - shard.evicted >= 0
+            assert shard.created - shard.evicted >= 0
         assert all(shard.sessions <= 6 for shard in ps.stats().shards)
         mine.append(np.arange(20_000))
         table.push(mine[-1], np.ones((20_000, 64)), timeout=GUARD_SECONDS)
@@ -149,7 +149,7 @@ def test_a_process_that_is_stopped_while_it_writes_a_row_blocks_that_row_alone_a
         ):  # fmt: skip
             with pytest.raises(fastps.WaitTimeoutError):
                 blocked()
-        table.push([6, 7], ones[:2], timeout=GUARD_SECONDS)  # other rows go on, births and evictions, too
+        table.push([6, 7], ones[:2], timeout=GUARD_SECONDS)  # other rows go on, creations and evictions, too
         assert (table.pull([5, 6, 7], timeout=GUARD_SECONDS)[:, 0] == [mine + 1, mine + 1, 1]).all()
         assert table.evict([7], timeout=GUARD_SECONDS) == 1
         assert table.contains([0, 5, 6, 7]).tolist() == [True, True, True, False]
@@ -170,13 +170,13 @@ def test_a_process_that_is_stopped_while_it_writes_a_row_blocks_that_row_alone_a
         assert table.stats()[0].version == mine + 2 + workers.finished(job)
 
 
-def test_a_process_that_is_stopped_while_rows_are_born_blocks_births_alone_and_pushes_resume(tmp_path):
+def test_a_process_that_is_stopped_while_it_creates_rows_blocks_creations_alone_and_pushes_resume(tmp_path):
     dim, size = 4096, 100
     with fastps.ParameterServer(adding(dim), max_sessions=4) as ps, Workers(ps, tmp_path) as workers:
         table, ones = ps.table, np.ones((3, dim))
         table.push([1, 2], ones[:2])
         job = workers.start(verb="churn", size=size, fresh=size, base=AWAY)
-        wait_until(lambda: workers.finished(job) > 0, 30, "births")
+        wait_until(lambda: workers.finished(job) > 0, 30, "created rows")
         newborn = iter(range(1000, 2000))
         stopped(workers, job, lambda: table.pull([next(newborn)], timeout=0.2))
         table.push([1, 2, 1], ones, timeout=GUARD_SECONDS)  # rows that are there go on
@@ -211,7 +211,7 @@ def test_ctrl_c_ends_what_waits_for_a_process_that_is_stopped_and_nothing_is_cha
             table, ones, newborn = ps.table, np.ones((2, dim)), iter(range(1000, 2000))
             table.push([1], ones[:1])
             job = workers.start(verb="churn", size=100, fresh=100, base=AWAY)
-            wait_until(lambda: workers.finished(job) > 0, 30, "births")
+            wait_until(lambda: workers.finished(job) > 0, 30, "created rows")
             stopped(workers, job, lambda: table.pull([next(newborn)], timeout=0.2))
             for waiting in (
                 lambda: table.push([1, 5000], ones, timeout=GUARD_SECONDS),
@@ -272,7 +272,7 @@ def test_a_push_resumes_with_the_keys_and_gradients_that_it_had_or_not_at_all(tm
     with fastps.ParameterServer(adding(dim), max_sessions=4) as ps, Workers(ps, tmp_path) as workers:
         table, ones = ps.table, np.ones((5, dim))
         job = workers.start(verb="churn", size=100, fresh=100, base=AWAY)
-        wait_until(lambda: workers.finished(job) > 0, 30, "births")
+        wait_until(lambda: workers.finished(job) > 0, 30, "created rows")
         new = iter(range(0, 10_000, 10))
         error = stopped(workers, job, lambda: table.push(next(new) + np.arange(3), ones[:3], timeout=0.2))
         first, version = next(new) - 10, table.stats()[0].version
@@ -399,4 +399,4 @@ def test_a_table_that_grows_while_two_push_and_one_reads_loses_nothing(tmp_path,
         for shard in check_counters(table):
             assert shard.rebuilt > 3
             assert shard.version == 2 * times
-            assert shard.rows == shard.born
+            assert shard.rows == shard.created

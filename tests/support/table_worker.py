@@ -32,9 +32,9 @@ class Job:
     Attributes
     ----------
     slot : its words of the ledger
-    verb : "push" ones, or "churn": let rows be born, and evict them
+    verb : "push" ones, or "churn": create rows, and evict them
     size : keys at a time
-    fresh : so many of them were never used before by this job; two such jobs give birth to the same rows
+    fresh : so many of them were never used before by this job; two such jobs create the same rows
     space : the others are drawn from so many keys before the first of those
     base : the smallest key
     times : how often

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
         (["dense", "--sections", "single,actor", "--sizes", "80"], {"single", "actor"}),
         (["rules", "--elements", "1000000", "--rules", "SGD", "--seconds", "0.01"], {"rules", "attach"}),
         (["consistency", "--sections", "view"], {"view"}),
-        (["tables", "--sections", "dict,births", "--rows", "70000"], {"dict", "births"}),
+        (["tables", "--sections", "dict,creation", "--rows", "70000"], {"dict", "creation"}),
         (["recommend"], {"tasks"}),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",

@@ -9,7 +9,7 @@ import pytest
 
 from fastps._core import Arena, Member
 from fastps.consistency import SSP
-from fastps.errors import PutOutError, RankError
+from fastps.errors import RankError, WorkerExpelledError
 
 
 @pytest.fixture
@@ -34,12 +34,12 @@ def test_an_adopted_member_is_where_the_one_before_was_and_leaves_for_it(board):
     Member(board, 2, 0.0, 1.0).leave()
 
 
-def test_a_member_whose_lease_had_ended_is_put_out_and_comes_back(board):
+def test_a_member_whose_lease_had_ended_is_expelled_and_comes_back(board):
     before = Member(board, 2, 0.05, 1.0)
     time.sleep(0.1)
     Member(board, 1, 0.0, 1.0).leave()  # whoever comes sees that
     now = Member.adopt(board, 2, before.generation, 60.0)
-    with pytest.raises(PutOutError):
+    with pytest.raises(WorkerExpelledError):
         now.end_step(0, 1.0)
     now.rejoin(1.0)
     now.end_step(now.state()[0], 1.0)

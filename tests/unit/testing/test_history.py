@@ -221,7 +221,7 @@ def test_after_an_operation_that_raised_a_clock_may_have_moved_but_not_back():
     assert "should be at clock 1" in texts(check_ssp([*start, event(0, "pull", 0, (1, 1))], 0))
 
 
-def test_a_worker_that_may_have_been_put_out_while_it_read_is_not_held_to_its_round():
+def test_a_worker_that_may_have_been_expelled_while_it_read_is_not_held_to_its_round():
     joined = event(0, "join", 0)
     read = event(0, "pull", 0, (3, 3))
     assert check_bsp([joined, read]) == []
@@ -404,7 +404,7 @@ class Simulation:
                 self.sessions[rank] = self.session(rank)
                 if rank in self.board.live:
                     self.board.evict(rank)
-            elif fate == "put out":  # and does not know it
+            elif fate == "expelled":  # and does not know it
                 if rank in self.board.live:
                     self.board.evict(rank)
             else:
@@ -414,7 +414,7 @@ class Simulation:
 
 
 WORKERS = 3
-fates = st.sampled_from([1, 1, 2, 3, 5, 8, 13, "die", "put out"])
+fates = st.sampled_from([1, 1, 2, 3, 5, 8, 13, "die", "expelled"])
 schedules = st.lists(st.tuples(st.integers(0, WORKERS - 1), fates), min_size=40, max_size=200)
 calm = st.lists(st.tuples(st.integers(0, WORKERS - 1), st.integers(1, 13)), min_size=40, max_size=200)
 
