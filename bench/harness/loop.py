@@ -48,10 +48,10 @@ def stamps(operation: Operation, seconds: float = 0.0, at_least: int = 3, calls:
 
 
 def once(operation: Callable[[], T]) -> tuple[T, float]:
-    """What one call answers, and its seconds."""
-    answers: list[T] = []
-    begun, ended = stamps(lambda: answers.append(operation()), calls=1)
-    return answers[0], float(ended - begun) / 1e9
+    """What one call returns, and its seconds."""
+    results: list[T] = []
+    begun, ended = stamps(lambda: results.append(operation()), calls=1)
+    return results[0], float(ended - begun) / 1e9
 
 
 def interleaved(operations: Mapping[str, Operation], seconds: float, turns: int = 9) -> dict[str, Times]:

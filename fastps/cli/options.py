@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from fastps.cluster.address import require_answer
+from fastps.cluster.address import require_reachable
 from fastps.machine.packages import install, missing
 
 Decorator = Callable[[Any], Any]
@@ -81,7 +81,7 @@ def cluster(text: str) -> str:
     """The address of a Ray cluster that answers, or auto."""
     try:
         if text != "auto":
-            require_answer(text)
+            require_reachable(text)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
     return text

@@ -151,15 +151,15 @@ class Recorder:
         worker, began = self._worker, time.monotonic_ns()
         event: dict[str, Any] = {"kind": "failed", "clock": worker.clock}
         try:
-            answer = call()
+            result = call()
             event |= {"kind": kind, "step": step}
             if kind != "end_step" and worker.reply is not None:
                 event |= {name: getattr(worker.reply, name) for name in ("clock", "staleness", "versions", "counted")}
             if self._value is not None and kind in ("push", "push_pull"):
                 event["gave"] = self._value(grads)
             if self._value is not None and kind in ("pull", "push_pull"):
-                event["read"] = self._value(answer)
-            return answer
+                event["read"] = self._value(result)
+            return result
         finally:
             # Nobody waits for an expelled worker, so its push may come late. Whether this operation came before
             # its return or after cannot be told: it belongs to a member that joins when all of it is over.

@@ -45,7 +45,7 @@ class ModelServer:
 
     def pull(self, *, out: Any = None, timeout: float | None = None) -> Any:
         outs = self._outs(out)
-        return self._answer(out, outs)
+        return self._result(out, outs)
 
     def push(self, grads: Any, *, pulled: Any = None, timeout: float | None = None) -> None:
         self._apply(self._fitting(grads), pulled)
@@ -54,7 +54,7 @@ class ModelServer:
         checked = {path: array.copy() for path, array in self._fitting(grads).items()}  # `out` may be the gradient
         outs = self._outs(out)
         self._apply(checked, pulled)
-        return self._answer(out, outs)
+        return self._result(out, outs)
 
     @property
     def versions(self) -> tuple[int, ...]:
@@ -89,7 +89,7 @@ class ModelServer:
                 raise OutputError(f"out of {path}: cannot be written in place")
         return outs
 
-    def _answer(self, out: Any, outs: Flat | None) -> Any:
+    def _result(self, out: Any, outs: Flat | None) -> Any:
         if outs is None:
             return _nested({path: array.copy() for path, array in self._state.items()})
         for path, array in outs.items():
