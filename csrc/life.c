@@ -74,7 +74,7 @@ static void after_fork_in_parent(void)
     pthread_mutex_unlock(&turn);
 }
 
-/* The child has no life thread, and a condition variable that a vanished thread waited on is of no use to it. */
+/* The child has no life thread, and cannot use a condition variable on which a vanished thread waited. */
 static void after_fork_in_child(void)
 {
     mailbox.running = false;
@@ -88,13 +88,13 @@ static void after_fork_in_child(void)
     pthread_mutex_unlock(&turn);
 }
 
-/* At load time: a fork must find the handlers even while another thread starts the life thread. */
+/* At load time: a fork needs the handlers even while another thread starts the life thread. */
 __attribute__((constructor)) static void watch_forks(void)
 {
     pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 }
 
-/* Signals belong to the threads of the host program. */
+/* Signals are left to the threads of the host program. */
 static int start(void)
 {
     pthread_t thread;

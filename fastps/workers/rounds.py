@@ -44,9 +44,7 @@ class RoundWorker(Worker):
         super().__init__(attachment, membership)
         assert isinstance(self._arrays, RoundSession)
         self._rounds = self._arrays
-        self._number = self._attempt = self._gives = (
-            0  # gradients in the worker's trays; deposits and gives so far
-        )
+        self._number = self._attempt = self._gives = 0  # gradients in the worker's trays; deposits and gives so far
         self._touched = False  # the push under way may have changed the trays
         self._counted = True  # what was given last
 
