@@ -102,7 +102,7 @@ def require_same(kept: results.Results, options: dict[str, Any], names: tuple[st
 def program(
     grid: grids.Grid, names: tuple[str, ...], options: dict[str, Any], output: Path, kept: results.Results | None
 ) -> Path | None:
-    """Measures what is missing and keeps every setting at once. Answers the JSON file beside the output, if any.
+    """Measures what is missing and saves every setting at once. Returns the JSON file beside the output, if any.
 
     Raises ArgumentError when the cluster cannot do it, WrongAnswer, KeyboardInterrupt.
     """

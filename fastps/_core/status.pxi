@@ -9,7 +9,7 @@ from fastps import errors
 def process_of(uint32_t tid):
     """Names the process of this machine that a thread belongs to, for messages."""
     if tid == 0:
-        return "a process that has let go meanwhile"
+        return "a process that has released it meanwhile"
     try:
         with open(f"/proc/{tid}/status") as file:
             fields = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)

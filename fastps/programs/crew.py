@@ -11,7 +11,7 @@ import ray
 
 @contextmanager
 def crew(workers: list[Any]) -> Iterator[list[Any]]:
-    """Actors that end with the block, whatever they are doing then."""
+    """Actors that are killed at the end of the block."""
     try:
         yield workers
     finally:

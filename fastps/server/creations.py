@@ -36,7 +36,7 @@ class Creations:
         if lost:
             mib = sum(plan.params_bytes for spec in lost for plan in spec.plans) / 2**20
             warnings.warn(
-                f"this process has let go of its handles of {len(lost)} server{'s' * (len(lost) > 1)} without close(), "
+                f"this process has dropped its handles of {len(lost)} server{'s' * (len(lost) > 1)} without close(), "
                 f"which live on with {mib:,.0f} MiB of parameters; `for ps in fastps.servers(): ps.close()` ends all "
                 f"servers that it has created",
                 stacklevel=3,

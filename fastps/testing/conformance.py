@@ -1,4 +1,4 @@
-"""What every carrier promises, as a class of tests to inherit:
+"""The guarantees of every carrier, as a class of tests to inherit:
 
     class TestMyCarrier(CarrierSuite):
         @contextmanager
@@ -35,7 +35,7 @@ SIZES = (0, 8, 1000, 99_992, 100_000, 100_008, 2_500_000, 11_000_000)  # bytes o
 
 
 class Echo:
-    """Answers a message with its payload, once all of it is here; a question of "sleep" after so many seconds."""
+    """Replies to a message with its payload, once that is complete; to the question "sleep" after that many seconds."""
 
     def __init__(self) -> None:
         self._inboxes: dict[int, message.Inbox] = {}
@@ -54,7 +54,7 @@ class Echo:
 
 
 def a_server() -> LocalServer:
-    """Of two shards: an array with Adam, one with SGD, and a table of four rows at most."""
+    """A server of two shards: an array with Adam, one with SGD, and a table."""
     params = {"w": np.arange(30_000.0), "b": np.ones((3, 5), np.float32), "t": Table(4, capacity=100, init=0.5)}
     return LocalServer(params, rule={"b": SGD(0.5), "*": Adam(0.1)}, num_shards=2)
 
@@ -69,7 +69,7 @@ def raised(kind: type[E], call: Callable[[], Any]) -> E:
 
 
 class CarrierSuite:
-    """Inherit, and say how to reach the other end."""
+    """Inherit from it, and define how to reach the other end."""
 
     waits = True  # `replies` keeps to its timeout; a carrier that serves in `send` cannot
 
@@ -118,7 +118,7 @@ class CarrierSuite:
             raised(WaitTimeoutError, lambda: question(carrier, "sleep", (1.0,), 10.0).replies(0.1))
             question(carrier, "sleep", (0.0,), 10.0).replies(60.0)
 
-    def test_a_damaged_message_is_answered_with_an_error_and_changes_nothing(self) -> None:
+    def test_the_reply_to_a_damaged_message_is_an_error_and_nothing_changes(self) -> None:
         with self.reach(a_server) as carrier:
             for damaged in (b"", b"x" * 50, message.Header(message.QUESTION, 1, 1, 1.0).pack() + b"much more"):
                 reply = carrier.send([[damaged]]).replies(60.0)[0]
