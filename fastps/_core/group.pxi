@@ -311,7 +311,7 @@ cdef class Group:
             holders = {fps_load32_relaxed(&arena.seats[i].pid) for i in range(arena.layout.n_sessions)
                        if fps_load_relaxed(&arena.seats[i].pins) and not fps_life_ended(&arena.seats[i].life)}
             raise errors.WaitTimeoutError(
-                f"{self.label(at)}: waited {limit:.3g} s for a version of the parameters that nobody holds; let go of old "
+                f"{self.label(at)}: waited {limit:.3g} s for a version of the parameters that is not pinned; drop old "
                 f"views and their arrays in {', '.join(process_of(pid) for pid in sorted(holders))}")
         raise exception_of(status, self.label(at), code)
 

@@ -163,7 +163,7 @@ cdef class Member:
         with nogil:
             status = fps_worker_return(&self.worker, &wait)
         if status == FPS_BUSY:
-            raise errors.RankError(f"worker: the others went on without rank {self.rank}, and another worker has taken it; "
+            raise errors.RankError(f"worker: rank {self.rank} was expelled, and another worker has taken it; "
                                    f"open a new session with `with ps.worker() as w:`")
         self.check(status, &signal, "worker", timeout)
 

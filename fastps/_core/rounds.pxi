@@ -165,7 +165,7 @@ cdef class Held:
     def __dealloc__(self):
         cdef uint32_t i
         cdef uint32_t *count
-        if self.pins is not None and self.pins.lane.generation == fps_life_generation():  # otherwise they are the parent's
+        if self.pins is not None and self.pins.lane.generation == fps_life_generation():  # else they are the parent's
             for i in range(self.n_pinned):
                 count = &self.pins.counts[i * FPS_MAX_VERSIONS + self.versions[i]]
                 count[0] -= 1

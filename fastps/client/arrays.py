@@ -30,7 +30,7 @@ class ArraySession:
         self._direct = session.shm.group if session.shm and session.all_here else None
 
     def pull(self, out: Any, timeout: float | None) -> tuple[Any, tuple[int, ...]]:
-        """The parameters, and per shard their version."""
+        """The parameters, and per shard their update count."""
         structure = self.structure
         arrays = structure.empty() if out is None else None
         target = out if arrays is None else structure.assemble(arrays)
@@ -43,7 +43,8 @@ class ArraySession:
     def push(
         self, grads: Any, pulled: Any, timeout: float | None, resume: Any, outcome: Outcome
     ) -> tuple[int, ...] | None:
-        """Per shard the version that it made, 0 where an earlier attempt had applied it; None when it was skipped."""
+        """Per shard the update count that it made, 0 where an earlier attempt had applied it; None if it was
+        skipped."""
         if resume is None and pulled is None and self._direct is not None:
             versions = self._run_directly(True, grads, False, None, timeout, outcome)
             if versions is not None:
@@ -54,7 +55,7 @@ class ArraySession:
     def push_pull(
         self, grads: Any, pulled: Any, out: Any, timeout: float | None, resume: Any, outcome: Outcome
     ) -> tuple[Any, tuple[int, ...], bool]:
-        """The parameters, their versions, and whether the push was applied, not skipped."""
+        """The parameters, their update counts, and whether the push was applied, not skipped."""
         if resume is not None:  # what was pushed before is not in this `out`
             applied = self.push(grads, pulled, timeout, resume, outcome) is not None
             return *self.pull(out, timeout), applied
@@ -174,7 +175,7 @@ class ArraySession:
     def _run_directly(
         self, pushes: bool, grads: Any, pulls: bool, outs: Any, timeout: float | None, outcome: Outcome | None = None
     ) -> tuple[int, ...] | None:
-        """The versions, if one C call could check the arguments and do everything; otherwise None."""
+        """The update counts, if one C call could check the arguments and do everything; otherwise None."""
         assert self._direct is not None
         try:
             return self._direct.run_if_fits(pushes, grads, pulls, outs, timeout, None, None, outcome)

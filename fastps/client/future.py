@@ -69,7 +69,7 @@ class Future(concurrent.futures.Future[Any]):
             limit = seconds(timeout)
             _, late = concurrent.futures.wait([self], None if limit is None else min(limit, threading.TIMEOUT_MAX))
             if late:
-                raise WaitTimeoutError(f"{verb} of {self.what}: it did not end within {limit:g} s; it goes on")
+                raise WaitTimeoutError(f"{verb} of {self.what}: it did not end within {limit:g} s; it continues")
         self._told(self)
 
     def __await__(self) -> Generator[Any, None, Any]:
@@ -84,7 +84,7 @@ class Future(concurrent.futures.Future[Any]):
             return f"{self.what} was cancelled before it began: nothing was done"
         if self.done():
             return f"{self.what} has ended all the same"
-        return f"{self.what} is under way and goes on: flush() waits for it"
+        return f"{self.what} is under way and continues: flush() waits for it"
 
     def add_done_callback(self, fn: Callable[[Any], object], *, context: Any = None) -> None:
         """Calls ``fn(future)`` when the operation has ended: from an event loop, in that loop, as asyncio expects it;
@@ -197,7 +197,7 @@ class Queue:
         if late:
             names = [future.what for future in pending if future in late]
             listed = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
-            error: BaseException = WaitTimeoutError(f"flush: {listed} did not end within {timeout:g} s; they go on")
+            error: BaseException = WaitTimeoutError(f"flush: {listed} did not end within {timeout:g} s; they continue")
         elif failed:
             (future, error), *failed = failed
             error.add_note(f"flush: raised by {future.what}")

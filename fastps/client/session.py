@@ -87,8 +87,8 @@ class Session:
         resume: Any = None,
         outcome: Outcome | None = None,
     ) -> tuple[int, ...]:
-        """Runs an operation on all nodes at once. Returns, per shard, the version that was read or made; 0 where there
-        was nothing to do. Raises the error of any node, with the shards that succeeded. An exception of a signal
+        """Runs an operation on all nodes at once. Returns, per shard, the update count that was read or made; 0 where
+        there was nothing to do. Raises the error of any node, with the shards that succeeded. An exception of a signal
         handler is raised at once: what became of the parts of other nodes is then unknown."""
         deadline, owner = deadline_after(self.limit(timeout)), (self, operation.table)
         tokens = tokens_of(resume, owner, verb)

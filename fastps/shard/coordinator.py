@@ -83,7 +83,7 @@ class Coordinator:
         """(new generation of its rank, Reached)."""
         if token not in self._members:
             raise RankError(
-                "worker: the others went on without it, and another worker has taken its rank; open a new session with "
+                "worker: it was expelled, and another worker has taken its rank; open a new session with "
                 "`with ps.worker() as w:`"
             )
         member = self._members[token]

@@ -83,8 +83,8 @@ class Gateway:
             raise
 
     def _operation(self, header: Header, head: Buffer, parts: tuple[Buffer, ...]) -> Buffer:
-        """Executes an operation on all shards of this node, once for each (client, number). Returns the versions and
-        what was read. A payload that comes in several messages is kept until the last one."""
+        """Executes an operation on all shards of this node, once for each (client, number). Returns the update counts
+        and what was read. A payload that comes in several messages is kept until the last one."""
         info = self._spec.tables[header.table - 1] if header.table else None
         payload = self._once.payload(header, head, parts, message.nbytes_of(header, self._layout, info))
         if payload is None:

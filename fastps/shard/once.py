@@ -64,18 +64,19 @@ class Once:
         return inbox.payload()
 
     def applied(self, header: Header) -> tuple[int, ...] | None:
-        """The versions that this push made when it was sent before, or None."""
+        """The update counts that this push made when it was sent before, or None."""
         number, versions = self._applied.get(header.client, (0, ()))
         return versions if header.number <= number else None
 
     def run(self, header: Header, apply: Callable[[Any], tuple[int, ...]]) -> tuple[int, ...]:
-        """Applies a push and returns its versions. `apply` gets what an earlier attempt left to resume, or None."""
+        """Applies a push and returns its update counts. `apply` gets what an earlier attempt left to resume, or
+        None."""
         client = header.client
         number, token = self._stalled.pop(client, (0, None))
         if self._lost.get(client, 0) == header.number:
             raise OptionError(
                 f"{self._label}: resume= is of a push that was given up, after an error or since more than {STALLED} "
-                f"others had stopped half-way; some of it may be applied, and nothing more was"
+                f"others had stopped in the middle; some of it may be applied, and nothing more was"
             )
         resumes = token is not None and number == header.number
         try:

@@ -191,7 +191,7 @@ def check_ssp(events: Iterable[Event], staleness: int) -> list[Violation]:
 
     A pull at clock c sees the pushes of clocks below c - staleness of every worker that had joined before, and all
     earlier ones of its own; what a worker reads never goes back, its clock grows by one a step, it is told a staleness
-    within the bound, and a version is made by one push. A push_pull is both.
+    within the bound, and each update count is made by one push. A push_pull is both.
 
     Cost: linear in the events, and in the members for each pull.
     """
@@ -311,11 +311,12 @@ def _ended(history: Iterable[Event]) -> Iterator[Event]:
 def _against_bsp(events: Iterable[Event], backup: int) -> Iterator[Violation]:
     ended: dict[tuple[int, int], Event] = {}
     for history in _by_member(events).values():
-        # What is kept for the push that ends the step has made nothing yet.
+        # A push without `step` has no effect until the push that ends the step.
         yield from _against_order([event for event in history if event.kind != "push" or event.step])
         if not backup:
             yield from _against_clocks(history, math.inf)
-        # One that was expelled while it read may find a later round. It then goes on as another member, or not at all.
+        # A worker that was expelled while it read may read a later round. It then continues as another member, if at
+        # all.
         joined = next((at for at, event in enumerate(history) if event.kind == "join"), 0)
         last = max((at for at, event in enumerate(history) if event.kind in (*OPERATIONS, "leave")), default=0)
         for at, event in enumerate(history):

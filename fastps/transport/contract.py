@@ -22,7 +22,7 @@ from fastps.arrays.types import Array, Arrays
 Buffer = Any  # bytes, or what has the buffer protocol
 Deposit = tuple[int, int, int, int, int]  # rank, number, generation, attempt, round: fps_deposit
 ARRAYS = None  # the target of operations that are not about a table
-MIXED = 2**64 - 1  # in place of a version: nothing was read, the shards were at different rounds
+MIXED = 2**64 - 1  # in place of an update count: nothing was read, the shards were at different rounds
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ class Pending(Protocol):
     """An operation under way."""
 
     def finish(self) -> dict[int, int]:
-        """Waits until it has ended. Returns, per shard, the version that was read or made, or MIXED. Raises
-        WaitTimeoutError, TableFullError, ShardDiedError or ClosedError."""
+        """Waits until it has ended. Returns, per shard, the update count (in rounds, the number of the round) that was
+        read or made, or MIXED. Raises WaitTimeoutError, TableFullError, ShardDiedError or ClosedError."""
 
 
 class Endpoint(Protocol):

@@ -4,8 +4,8 @@ The payload of an operation on arrays is the gradients, or the values to set, as
 by the parameters that the worker pulled, if the rule uses them. That of an operation on rows is the keys, then the
 gradients or the streams to set. That of a question is the verb and its arguments, packed by `values.pack`.
 
-A reply begins with a status word: DONE or FAILED, followed by an error. The reply to an operation then has a version
-for each shard of the node, then the parameters or rows if it pulls. Further pieces of a reply have no status word.
+A reply begins with a status word: DONE or FAILED, followed by an error. The reply to an operation then has the update
+count of each shard of the node, then the parameters or rows if it pulls. Further pieces have no status word.
 """
 
 from __future__ import annotations
@@ -266,5 +266,5 @@ def opened(reply: Buffer) -> memoryview:
 
 
 def versions_of(body: Buffer, layout: Layout) -> dict[int, int]:
-    """The versions in a reply without its status word, by shard."""
+    """The update counts in a reply without its status word, by shard."""
     return dict(zip(layout.shards, struct.unpack_from(f"<{len(layout.shards)}Q", body), strict=True))
