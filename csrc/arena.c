@@ -13,7 +13,7 @@
 #include "lock.h"
 
 #define ALLOCATE_BYTES (UINT64_C(4) << 20)
-#define PLACES 100u /* that other threads may take before us */
+#define PLACES 100u /* attempts, since other threads may map the address first */
 #define SMALL_BYTES (UINT64_C(64) << 10)
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25
@@ -41,8 +41,8 @@ static void locate(fps_arena *arena)
     arena->slots = arena->base + arena->layout.slots_offset;
 }
 
-/* Huge pages need an address that is a multiple of theirs, as the offset is. One is found and let go again before it is
- * taken, so that nothing has to be given back when that is refused: another thread may have mapped it by then. */
+/* Huge pages need an address that is aligned to them, as the offset is. An aligned address is found with a reservation,
+ * which is unmapped before the address is used: if another thread maps it first, there is nothing to undo. */
 static void *map_aligned(int fd, uint64_t total)
 {
     for (uint32_t tries = 0;; tries++) {
@@ -53,11 +53,11 @@ static void *map_aligned(int fd, uint64_t total)
         uint8_t *start = (uint8_t *)fps_huge_up((uint64_t)room);
         uint8_t *base = mmap(start, total, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED_NOREPLACE, fd, 0);
         if (base == start || (base == MAP_FAILED && (errno != EEXIST || tries == PLACES))) return base;
-        if (base != MAP_FAILED) munmap(base, total); /* a kernel before 4.17 takes the address for a wish */
+        if (base != MAP_FAILED) munmap(base, total); /* to kernels before 4.17 the address is a hint */
     }
 }
 
-/* Holes stay holes: only what is allocated is mapped with its pages. */
+/* Holes are not populated: only allocated pages are mapped in advance. */
 static fps_status map(fps_arena *arena, const fps_table_layout *tables)
 {
     const uint64_t total = arena->layout.total_bytes, fixed = arena->layout.fixed_bytes;
@@ -82,7 +82,7 @@ static fps_status map(fps_arena *arena, const fps_table_layout *tables)
     return FPS_OK;
 }
 
-/* In pieces: a signal may undo one that is under way, and a profiler's timer must not undo all of it for ever. */
+/* In pieces: a signal may undo the piece under way, and a profiler's timer must not undo all of it again and again. */
 static fps_status allocate(int fd, uint64_t from, uint64_t bytes)
 {
     int error = 0;
@@ -119,7 +119,7 @@ fps_status fps_arena_back_tray(const fps_arena *arena, uint32_t rank)
     return status;
 }
 
-/* One page of 2 MiB: a part of it must be there before the kernel makes a huge page of the whole. */
+/* One page of 2 MiB: the kernel makes a huge page only once a part of it is allocated. */
 static fps_status extend_huge(const fps_arena *arena, uint8_t *page)
 {
     fps_status status = back(arena, page, FPS_PAGE);
@@ -139,7 +139,7 @@ fps_status fps_arena_extend(const fps_arena *arena, uint8_t *from, uint64_t byte
         if (status == FPS_OK) *backed = wanted;
         return status;
     }
-    /* What is smaller becomes part of a huge page: nobody sees that happen, and it counts until then. */
+    /* The first huge page may replace smaller pieces, whose contents stay; `backed` counts those until then. */
     for (uint64_t at = *backed - *backed % FPS_HUGE_PAGE; at < bytes;) {
         fps_status status = extend_huge(arena, from + at);
         if (status != FPS_OK) return status;
@@ -224,7 +224,7 @@ fps_status fps_arena_open(int fd, const uint8_t arena_id[16], fps_arena *out)
     if (status != FPS_OK) return status;
     if (memcmp(arena.layout.arena_id, arena_id, sizeof arena.layout.arena_id) != 0) return FPS_WRONG_ARENA;
     int seals = fcntl(fd, F_GET_SEALS);
-    if (seals < 0 || !(seals & F_SEAL_SHRINK)) return FPS_BAD_HEADER; /* it could shrink under us: SIGBUS */
+    if (seals < 0 || !(seals & F_SEAL_SHRINK)) return FPS_BAD_HEADER; /* without the seal it could shrink: SIGBUS */
     status = map(&arena, tables);
     if (status != FPS_OK) return status;
     if (fps_load32_acquire(&arena.header->ready) != FPS_READY) { /* SYNC arena-ready */
@@ -239,12 +239,13 @@ fps_status fps_arena_open(int fd, const uint8_t arena_id[16], fps_arena *out)
 fps_status fps_arena_retire(const fps_arena *arena)
 {
     fps_header *header = arena->header;
-    if (!header) return FPS_OK;                                            /* it was closed here */
-    const bool mine = arena->owner && fps_life_holds(&header->owner_life); /* the second alone: also of a copied file */
+    if (!header) return FPS_OK; /* it was closed here */
+    const bool mine =
+        arena->owner && fps_life_holds(&header->owner_life); /* the latter alone: also for a copied file */
     if (!mine && !fps_life_ended(&header->owner_life)) return FPS_NOT_ABANDONED;
     fps_store32_release(&header->closed, 1);
     if (mine) fps_life_give(&header->owner_life);
-    /* Peers may keep the arena mapped for long: its pages go back now. They read zeros, and are told so. */
+    /* Peers may keep the arena mapped for long: its pages are freed now. Peers read zeros, and get FPS_CLOSED. */
     uint64_t from = fps_page_up(arena->layout.params_offset), head = from - arena->layout.params_offset;
     memset(arena->params, 0, head < arena->layout.params_bytes ? head : arena->layout.params_bytes);
     if (from < arena->layout.total_bytes && fallocate(arena->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
@@ -255,7 +256,7 @@ fps_status fps_arena_retire(const fps_arena *arena)
 
 void fps_arena_close(fps_arena *arena)
 {
-    /* A lock that its holder unmaps without unlocking breaks the kernel's list of that thread's robust locks. */
+    /* Unmapping a lock that is held would break the kernel's list of the holder's robust locks. */
     if (arena->owner && fps_life_holds(&arena->header->owner_life)) fps_arena_retire(arena);
     if (arena->base) munmap(arena->base, arena->layout.total_bytes);
     if (arena->fd >= 0) close(arena->fd);

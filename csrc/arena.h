@@ -1,5 +1,4 @@
-/* An arena: the shared memory of one shard. Created by its owner, opened by peers on the same node, unmapped by each.
- */
+/* An arena: the shared memory of one shard. Created by its owner, opened by peers on the same node. */
 #ifndef FPS_ARENA_H
 #define FPS_ARENA_H
 
@@ -12,7 +11,7 @@
 #include "plan.h"
 #include "status.h"
 
-/* A process's view of an arena. `layout` is a private copy: nothing is read from shared memory as an offset later. */
+/* A process's view of an arena. `layout` is a private copy: offsets are never read from shared memory again. */
 typedef struct fps_arena {
     fps_layout layout;
     uint8_t *base;
@@ -35,7 +34,7 @@ typedef struct fps_session {
     const fps_arena *arena;
     fps_seat *seat;
     uint32_t index; /* of the seat */
-    uint64_t seq;   /* the last sequence number that this session gave to a push: numbers of a seat only grow */
+    uint64_t seq;   /* sequence number of this session's last push; the numbers of a seat only grow */
 } fps_session;
 
 /* Stream 0 is params, stream k slot k - 1. */
@@ -54,7 +53,7 @@ static inline uint8_t *fps_arena_tray(const fps_arena *arena, uint32_t rank)
     return arena->base + arena->layout.trays_offset + rank * arena->layout.tray_stride;
 }
 
-/* Where a session puts a stream's results. */
+/* The redo block of a session for a stream. */
 static inline uint8_t *fps_arena_redo(const fps_arena *arena, uint32_t seat, uint32_t stream)
 {
     return arena->redo + (uint64_t)seat * arena->layout.redo_bytes +
@@ -78,33 +77,32 @@ fps_status fps_arena_create(const fps_arena_spec *spec, fps_arena *out);
 /* Maps the arena behind `fd`, which it takes over on success only. */
 fps_status fps_arena_open(int fd, const uint8_t arena_id[16], fps_arena *out);
 
-/* Tells everybody that nobody should go on, and gives the memory back, all but the locks and records. For the owner,
- * and when its life is over for anybody: FPS_NOT_ABANDONED while it lives, elsewhere. Twice is as good as once, and
- * several at once as good as one. An operation that is under way reads zeros, or writes a part of the memory anew, and
- * answers FPS_CLOSED. */
+/* Marks the arena as closed and frees its memory, except locks and records. The owner may call it at any time, others
+ * once the owner has died: FPS_NOT_ABANDONED while it lives. Idempotent, also concurrently. Operations under way read
+ * zeros, or fault pages in again, and return FPS_CLOSED. */
 fps_status fps_arena_retire(const fps_arena *arena);
 
-/* Unmaps in this process, after every session of it was closed; an owner retires first. Twice is as good as once, but
- * one after the other. */
+/* Unmaps the arena in this process, after all its sessions here were closed; the owner retires it first. Idempotent,
+ * but not to be called concurrently. */
 void fps_arena_close(fps_arena *arena);
 
-/* Gives memory to a version or a tray that has none yet. Twice is as good as once. */
+/* Allocates the memory of a version or a tray. Idempotent. */
 fps_status fps_arena_back_version(const fps_arena *arena, uint32_t version);
 fps_status fps_arena_back_tray(const fps_arena *arena, uint32_t rank);
 
-/* Gives memory to [from, from + bytes) of a table, of which the first `backed` have some; answers in `backed` how many
- * have now. `from` is a multiple of 2 MiB. Huge pages where the kernel has them: it gives shared memory none by itself
- * unless it is told to, but does so when it is asked for each one. */
+/* Allocates [from, from + bytes) of a table, of which the first `backed` bytes are allocated already, and updates
+ * `backed`. `from` is a multiple of 2 MiB. Uses huge pages if the kernel has them: by default it gives shared memory
+ * none by itself, but does so on request for each one. */
 fps_status fps_arena_extend(const fps_arena *arena, uint8_t *from, uint64_t bytes, uint64_t *backed);
 
-/* Takes the memory of a multiple of 2 MiB back: it reads as zeros. */
+/* Frees a multiple of 2 MiB, which then reads as zeros. */
 void fps_arena_release(const fps_arena *arena, uint8_t *from, uint64_t bytes);
 
-/* FPS_OK, FPS_CLOSED or FPS_OWNER_DIED, for the price of two loads from one cache line. */
+/* FPS_OK, FPS_CLOSED or FPS_OWNER_DIED. Cost: two loads from one cache line. */
 fps_status fps_arena_state(const fps_arena *arena);
 
-/* fps_lock_acquire of a lock in the arena: the wait ends, with that state, when the arena is closed or its owner dies.
- */
+/* fps_lock_acquire for a lock in the arena: the wait also ends, with that state, when the arena is closed or its owner
+ * dies. */
 fps_status fps_arena_lock(const fps_arena *arena, pthread_mutex_t *lock, const fps_wait *wait, bool *abandoned);
 
 #endif

@@ -1,6 +1,6 @@
 #include "clock.h"
 
-/* The first round is 0, and `progress` of them are closed: its value is the number of the open one. */
+/* Rounds count from 0, and `progress` of them have closed: it is the number of the open one. */
 static uint64_t progress_of(const fps_roster *r) { return fps_load_relaxed(&r->board->progress); }
 
 static uint64_t given_to(const fps_member *m, uint64_t round)
@@ -19,7 +19,7 @@ static uint64_t slowest(const fps_roster *r)
     return least;
 }
 
-/* Workers that died after they gave count among those whose gradients are needed, and are there. */
+/* Workers that died after they gave still count: their gradients are needed, and given. */
 static bool round_is_full(const fps_roster *r)
 {
     uint64_t round = progress_of(r);
@@ -55,7 +55,7 @@ bool fps_clock_enter(const fps_roster *r, uint32_t rank, fps_member_state state)
     uint64_t clock = progress_of(r);
     if (r->policy.kind == FPS_BSP && given_to(m, clock) != 0) clock++; /* this rank has given to the open round */
     fps_store_relaxed(&m->clock, clock);
-    atomic_signal_fence(memory_order_seq_cst); /* a death cannot leave a live worker with an old clock */
+    atomic_signal_fence(memory_order_seq_cst); /* so a death leaves no live worker with an old clock */
     fps_store32_relaxed(&m->state, state);
     return fps_clock_settle(r);
 }
@@ -91,7 +91,7 @@ bool fps_clock_give(const fps_roster *r, uint32_t rank, uint64_t round, uint32_t
 
 void fps_clock_catch_up(const fps_roster *r, uint32_t rank, uint64_t round)
 {
-    fps_word *clock = &r->members[rank].clock; /* one that has given to the open round is ahead of it already */
+    fps_word *clock = &r->members[rank].clock; /* if it has given to the open round, its clock is ahead already */
     if (fps_load_relaxed(clock) < round) fps_store_relaxed(clock, round);
 }
 
@@ -102,7 +102,7 @@ uint64_t fps_clock_needs(const fps_policy *policy, uint64_t clock)
     return clock > policy->staleness ? clock - policy->staleness : 0;
 }
 
-/* What was given to a round is overwritten only when the round after it has closed. */
+/* What was given to a round is overwritten only after the next round has closed. */
 void fps_clock_decision(const fps_roster *r, fps_decision *out)
 {
     do {

@@ -16,7 +16,7 @@ void fps_copy(void *restrict to, const void *restrict from, size_t bytes) { memc
 #define PAGES                                                                                                          \
     8u           /* side by side: 33 ms for 400 MB, 4 pages 40 ms, one after the other 47 ms, memcpy by the MiB 59 ms  \
                   */
-#define LINES 2u /* of a page at a time */
+#define LINES 2u /* of each page at a time */
 #define AHEAD 256u
 #define GROUP (PAGES * PAGE)
 
@@ -47,7 +47,7 @@ void fps_copy_stream(void *restrict to, const void *restrict from, size_t bytes)
                     _mm_prefetch((const char *)(s + at + i + AHEAD), _MM_HINT_T0);
                 for (size_t i = 0; i < LINES * LINE; i += LINE) stream_line(d + at + i, s + at + i);
             }
-            if (line == PAGE / 2) /* shared memory has small pages: walk to the next ones in time */
+            if (line == PAGE / 2) /* shared memory has small pages: translate the next addresses in advance */
                 for (size_t at = GROUP; at < 2 * GROUP; at += PAGE) _mm_prefetch((const char *)(s + at), _MM_HINT_T0);
         }
     }

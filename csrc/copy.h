@@ -7,10 +7,10 @@
 /* Through the caches. */
 void fps_copy(void *restrict to, const void *restrict from, size_t bytes);
 
-/* Past the caches, of some hundred bytes; fps_copy_drain as below. */
+/* Bypassing the caches, for some hundred bytes; fps_copy_drain as below. */
 void fps_copy_short(void *restrict to, const void *restrict from, size_t bytes);
 
-/* Past the caches; fps_copy_drain before the copy is shown to anybody else. */
+/* Bypassing the caches; call fps_copy_drain before another thread may read the copy. */
 void fps_copy_stream(void *restrict to, const void *restrict from, size_t bytes);
 void fps_copy_drain(void);
 

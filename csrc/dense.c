@@ -10,7 +10,7 @@
 #define READ_TRIES 3
 #define PUSH_PULL_BYTES (UINT64_C(16) << 10) /* with blocks of 4 KiB: 0.84 of push and pull; 8, 32 and 64 KiB 0.86 */
 
-/* What stays the same while one part is run. */
+/* Constant while one part is run. */
 typedef struct walk walk;
 struct walk {
     const fps_call *call;
@@ -18,8 +18,8 @@ struct walk {
     const fps_arena *arena;
     fps_seat *seat;
     uint64_t end;   /* of params */
-    uint32_t span;  /* the first span that does not end before the position */
-    bool streaming; /* outs are written past the caches */
+    uint32_t span;  /* the first span that ends after the position */
+    bool streaming; /* writes to outs bypass the caches */
     uint64_t block_bytes;
     void (*run_piece)(const walk *w, const fps_span *span, uint64_t from, uint64_t to);
 };
@@ -32,7 +32,7 @@ static void out_of(const walk *w, void *to, const void *from, uint64_t bytes)
         fps_copy(to, from, bytes);
 }
 
-/* Where in the caller's buffer the element at `position` of params belongs. */
+/* The offset in the caller's buffer of the element at `position` of params. */
 static uint64_t buffer_at(const fps_span *span, uint64_t position)
 {
     return span->buffer_offset + (position - span->position);
@@ -75,7 +75,7 @@ static void push_piece(const walk *w, const fps_span *span, uint64_t from, uint6
     }
 }
 
-/* Sets a slot, or the parameters, by the same steps. */
+/* Sets a slot, or the parameters, by the same redo steps. */
 static void set_piece(const walk *w, const fps_span *span, uint64_t from, uint64_t to)
 {
     uint32_t stream = stream_of(w, span);
@@ -88,7 +88,7 @@ static void set_piece(const walk *w, const fps_span *span, uint64_t from, uint64
     }
 }
 
-/* The new parameters are read again while they are in the cache, many pages at a time. */
+/* The new parameters are read back while they are in the cache, many pages at a time. */
 static void push_pull_piece(const walk *w, const fps_span *span, uint64_t from, uint64_t to)
 {
     for (uint64_t stop; from < to; from = stop) {
@@ -98,7 +98,7 @@ static void push_pull_piece(const walk *w, const fps_span *span, uint64_t from, 
     }
 }
 
-/* Runs all that lies in [from, to) of params. */
+/* Runs the elements in [from, to) of params. */
 static void run_range(walk *w, uint64_t from, uint64_t to)
 {
     const fps_span *spans = w->part->spans;
@@ -108,11 +108,11 @@ static void run_range(walk *w, uint64_t from, uint64_t to)
         if (span->position >= to) return;
         uint64_t lo = span->position > from ? span->position : from, hi = span_end < to ? span_end : to;
         if (lo < hi) w->run_piece(w, span, lo, hi);
-        if (span_end > to) return; /* the rest is the next stripe's */
+        if (span_end > to) return; /* the rest belongs to the next stripe */
     }
 }
 
-/* What is the same for all elements. A push that goes on keeps what it began with. */
+/* Computes the uniforms. A push that is resumed keeps those that it began with. */
 static void prepare(walk *w, uint64_t version)
 {
     fps_part *part = w->part;
@@ -126,24 +126,24 @@ static void prepare(walk *w, uint64_t version)
     part->prepared = true;
 }
 
-/* Says in the session's record that a push begins or goes on, and counts it where it enters the shard. */
+/* Records that a push begins or is resumed, and counts it where it enters the shard. */
 static void begin_push(walk *w, uint32_t stripe)
 {
     fps_part *part = w->part;
     fps_word *version = &w->arena->header->version;
     bool again = fps_load_relaxed(&w->seat->begun_seq) == part->seq;
     uint64_t number = again                ? fps_load_relaxed(&w->seat->begun_version)
-                      : part->position > 0 ? part->version /* the session did something else meanwhile */
+                      : part->position > 0 ? part->version /* resumed after other operations of the session */
                                            : fps_load_relaxed(version) + 1;
     if (w->call->kind == FPS_SET)
-        number = 0; /* a set is none of the shard's pushes */
+        number = 0; /* a set is not counted as a push */
     else
         part->version = number;
     fps_redo_begin(w->seat, part->position);
-    atomic_signal_fence(memory_order_seq_cst); /* never the mark beside the position of the push before */
+    atomic_signal_fence(memory_order_seq_cst); /* the mark is never seen with the position of the previous push */
     fps_store32_relaxed(&w->arena->stripes[stripe].writer, w->part->session->index + 1);
     fps_store_relaxed(&w->seat->begun_version, number);
-    atomic_signal_fence(memory_order_seq_cst); /* never begun without a mark: the repair counts what died uncounted */
+    atomic_signal_fence(memory_order_seq_cst); /* begun implies a mark: the repair counts what died uncounted */
     fps_store_relaxed(&w->seat->begun_seq, part->seq);
     atomic_signal_fence(memory_order_seq_cst);
     if (fps_load_relaxed(version) < number) fps_store_relaxed(version, number);
@@ -153,7 +153,7 @@ static void begin_push(walk *w, uint32_t stripe)
 static void move_writer(walk *w, uint32_t from, uint32_t to)
 {
     fps_store32_relaxed(&w->arena->stripes[to].writer, w->part->session->index + 1);
-    atomic_signal_fence(memory_order_seq_cst); /* a death finds at least one of the two marks */
+    atomic_signal_fence(memory_order_seq_cst); /* after a death at least one of the two marks is set */
     fps_store32_relaxed(&w->arena->stripes[from].writer, 0);
 }
 
@@ -168,8 +168,8 @@ static void sequence_end(fps_stripe *s)
     fps_store_release(&s->sequence, fps_load_relaxed(&s->sequence) + 1); /* SYNC seqlock */
 }
 
-/* From the locked `stripe` to the end of the shard. On FPS_OK every lock is released and the part is done; otherwise
- * every lock is released and part->position says where a push stopped; a pull begins again. */
+/* From the locked `stripe` to the end of the shard. Returns with every lock released. On FPS_OK the part is done;
+ * otherwise part->position says where a push stopped, and a pull starts over. */
 static fps_status run_stripes(walk *w, uint32_t stripe)
 {
     const fps_arena *arena = w->arena;
@@ -186,10 +186,10 @@ static fps_status run_stripes(walk *w, uint32_t stripe)
         if (stop == w->end) break;
         fps_wait behind = w->call->wait;
         behind.manner = FPS_WAIT_BEHIND;
-        behind.interrupted = NULL; /* nobody's signal handlers run under a lock, and no Ctrl-C leaves half a push */
+        behind.interrupted = NULL; /* no signal handler runs under a lock, and no Ctrl-C leaves half a push */
         fps_status status = fps_stripe_enter(arena, stripe + 1, &behind);
         if (pushes) {
-            fps_redo_done(w->seat, stop); /* behind a gap between spans, too */
+            fps_redo_done(w->seat, stop); /* also after a gap between spans */
             if (status == FPS_OK)
                 move_writer(w, stripe, stripe + 1);
             else
@@ -198,7 +198,7 @@ static fps_status run_stripes(walk *w, uint32_t stripe)
         fps_stripe_leave(arena, stripe);
         if (status != FPS_OK) {
             part->waited_for = stripe + 1;
-            if (!pushes) part->position = 0; /* half a pull is worth nothing: others have been here when it goes on */
+            if (!pushes) part->position = 0; /* a pull starts over: others may change what it has read */
             return status;
         }
         stripe++;
@@ -213,8 +213,8 @@ static fps_status run_stripes(walk *w, uint32_t stripe)
     return FPS_OK;
 }
 
-/* A pull of a shard of one stripe, while nobody writes. The copy races with writers on purpose and is thrown away when
- * it did: formally a data race, so ThreadSanitizer is told to look away. */
+/* A pull of a shard of one stripe, while nobody writes. The copy races with writers on purpose and is discarded if one
+ * was active: formally a data race, so ThreadSanitizer is disabled here. */
 __attribute__((no_sanitize("thread"))) static bool read_optimistically(walk *w)
 {
     fps_stripe *s = &w->arena->stripes[0];
@@ -237,7 +237,7 @@ __attribute__((no_sanitize("thread"))) static bool read_optimistically(walk *w)
     return false;
 }
 
-/* Hogwild: the redo block is scratch, and neither locks nor records say what happens. */
+/* Hogwild: the redo block is scratch; there are no locks and no records. */
 static void run_unlocked(walk *w)
 {
     fps_word *version = &w->arena->header->version;
@@ -268,7 +268,7 @@ void fps_dense_count(const fps_call *call, const fps_part *part)
     if (fps_kind_reads(call->kind)) fps_count(&m->bytes_read, bytes);
 }
 
-/* Gives the push its number, or finds out how far an earlier attempt under the same number came. */
+/* Assigns the push its sequence number, or finds where an earlier attempt with the same number stopped. */
 static fps_status number_push(walk *w)
 {
     fps_part *part = w->part;
@@ -313,7 +313,7 @@ static fps_status run_part(fps_call *call, fps_part *part, const fps_wait *entry
         run_unlocked(&w);
     } else if (writes || arena->layout.n_stripes > 1 || !read_optimistically(&w)) {
         uint32_t stripe = (uint32_t)(part->position / arena->layout.stripe_bytes);
-        if (stripe == arena->layout.n_stripes) stripe--; /* an attempt that died behind its last block */
+        if (stripe == arena->layout.n_stripes) stripe--; /* an attempt that died after its last block */
         fps_wait wait = *entry;
         wait.manner = arena->layout.n_stripes == 1 ? FPS_WAIT_AWAY : FPS_WAIT_SHORT;
         part->waited_for = stripe;
@@ -334,7 +334,7 @@ static fps_status run_part(fps_call *call, fps_part *part, const fps_wait *entry
     return FPS_OK;
 }
 
-/* What a push_pull still owes after its push went on from the middle, or had been applied before. */
+/* The pull of a push_pull whose push was resumed in the middle, or had been applied before. */
 static fps_status pull_again(const fps_call *call, fps_part *part)
 {
     fps_call pull = *call;
@@ -345,7 +345,7 @@ static fps_status pull_again(const fps_call *call, fps_part *part)
     return run_part(&pull, part, &pull.wait, false, &resumed);
 }
 
-/* Waits for the first part that is left, once no other can go on without waiting. */
+/* Waits only for the first unfinished part, and only when no other can proceed without waiting. */
 fps_status fps_dense_run(fps_call *call, uint32_t *at)
 {
     uint64_t bytes = 0;
@@ -374,7 +374,7 @@ fps_status fps_dense_run(fps_call *call, uint32_t *at)
             }
             *at = n;
             if (status == FPS_ALREADY) part->applied = true;
-            /* A retry is answered, not applied; and one that went on in the middle has not pulled what lies before. */
+            /* A retry is not applied again; one that was resumed in the middle has not pulled what is before that. */
             if (call->kind == FPS_PUSH_PULL && (status == FPS_ALREADY || (status == FPS_OK && resumed)))
                 status = pull_again(call, part);
             if (status == FPS_ALREADY) {
@@ -388,9 +388,9 @@ fps_status fps_dense_run(fps_call *call, uint32_t *at)
     }
 out:
     if (streaming) fps_copy_drain();
-    atomic_thread_fence(memory_order_acquire); /* what was read was read before this look at the arenas' state */
+    atomic_thread_fence(memory_order_acquire); /* everything was read before the state of the arenas is checked */
     for (uint32_t i = 0; status == FPS_OK && i < call->n_parts; i++) {
-        status = fps_arena_state(call->parts[i].session->arena); /* closed meanwhile: its memory was given back */
+        status = fps_arena_state(call->parts[i].session->arena); /* closed meanwhile: its memory was freed */
         *at = i;
     }
     return status;
@@ -429,7 +429,7 @@ fps_status fps_dense_configure(const fps_arena *arena, uint32_t rule, uint32_t w
     fps_status status = fps_arena_state(arena);
     if (status == FPS_OK) status = fps_stripe_enter(arena, 0, wait); /* SYNC stripe-handover */
     if (status != FPS_OK) return status;
-    status = fps_arena_state(arena); /* closed while we waited */
+    status = fps_arena_state(arena); /* closed during the wait */
     if (status == FPS_OK) fps_hyper_change(&arena->header->hyper[rule], which, values);
     fps_stripe_leave(arena, 0);
     return status;

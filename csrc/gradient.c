@@ -30,7 +30,7 @@
 
 SUM(squares_of_floats, float, v *v)
 SUM(squares_of_doubles, double, v *v)
-SUM(zeros_of_floats, float, v * 0.0) /* 0 times what is not finite is NaN */
+SUM(zeros_of_floats, float, v * 0.0) /* 0 times a value that is not finite is NaN */
 SUM(zeros_of_doubles, double, v * 0.0)
 
 double fps_sum_squares(const void *values, size_t n, uint32_t item_bytes)

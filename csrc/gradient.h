@@ -1,4 +1,4 @@
-/* What is asked of a gradient as a whole, before a push. One pass over it each, no memory. */
+/* Checks and norms of whole gradients, before a push. Each takes one pass and no memory. */
 #ifndef FPS_GRADIENT_H
 #define FPS_GRADIENT_H
 

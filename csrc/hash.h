@@ -1,4 +1,4 @@
-/* The hash of a key. Where a row lies follows from it in every process of every node: it may not change. */
+/* The hash of a key. It determines the shard of a row in every process on every node, so it must never change. */
 #ifndef FPS_HASH_H
 #define FPS_HASH_H
 
@@ -12,7 +12,7 @@ static inline uint64_t fps_hash(uint64_t key)
     return key ^ key >> 31;
 }
 
-/* Of bytes: a number of 64 bits that stands for them as a key. */
+/* The hash of bytes: the 64-bit number that is used as their key. */
 static inline uint64_t fps_hash_bytes(const unsigned char *bytes, uint64_t n)
 {
     uint64_t hash = fps_hash(n + UINT64_C(0x9e3779b97f4a7c15));
@@ -24,7 +24,7 @@ static inline uint64_t fps_hash_bytes(const unsigned char *bytes, uint64_t n)
     return hash;
 }
 
-/* The two halves are used apart: the lower one says which shard, the upper one where in that shard's index. */
+/* The halves have separate uses: the lower one selects the shard, the upper one the place in that shard's index. */
 static inline uint32_t fps_hash_shard(uint64_t hash, uint32_t n_shards)
 {
     return (uint32_t)((hash & UINT32_MAX) * n_shards >> 32);

@@ -20,7 +20,7 @@ void fps_hyper_change(fps_hyper *hyper, uint32_t which, const double *values)
     const uint64_t changes = fps_load_relaxed(&hyper->changes);
     const fps_word *from = hyper->sets[changes & 1];
     fps_word *to = hyper->sets[(changes + 1) & 1];
-    atomic_thread_fence(memory_order_release); /* SYNC hyper: who still reads this set finds it changed */
+    atomic_thread_fence(memory_order_release); /* SYNC hyper: a late reader of this set finds the count changed */
     for (uint32_t i = 0; i < FPS_MAX_HYPER; i++) {
         uint64_t bits = fps_load_relaxed(&from[i]);
         if (which >> i & 1) memcpy(&bits, &values[i], sizeof bits);

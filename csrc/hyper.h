@@ -1,6 +1,5 @@
-/* Hyper-parameters of one rule, in shared memory: two sets of them, of which one is read while the next change is made
- * in the other. So a reader gets one whole set and waits for nobody, and a death in the middle of a change leaves the
- * old one. */
+/* Hyper-parameters of one rule, in shared memory: two sets, of which one is read while the other one is changed. So a
+ * reader gets a consistent set without waiting, and a death in the middle of a change leaves the old one. */
 #ifndef FPS_HYPER_H
 #define FPS_HYPER_H
 
@@ -8,10 +7,10 @@
 
 #include "layout.h"
 
-/* One set, whole: that of the newest change, or of one that was the newest meanwhile. */
+/* One consistent set, which was the newest at some time during the call. */
 void fps_hyper_read(const fps_hyper *hyper, double *values);
 
-/* Those whose bit in `which` is 0 stay. One change at a time: the caller holds the lock that sees to it. */
+/* Those whose bit in `which` is 0 are kept. The caller holds the lock that serialises changes. */
 void fps_hyper_change(fps_hyper *hyper, uint32_t which, const double *values);
 
 #endif

@@ -1,7 +1,7 @@
 #include "index.h"
 
-/* Nine of ten slots may be taken; after building six of ten are: 8 B a slot are 8.9 to 13.3 B a row. Growing by a half
- * costs little, since it goes through memory in order. */
+/* At most nine of ten slots are used; six of ten after a rebuild: 8 B per slot are 8.9 to 13.3 B per row. Growing by
+ * half is cheap, since it goes through memory in order. */
 static uint64_t most_rows(uint64_t n_buckets) { return n_buckets * FPS_BUCKET_SLOTS * 9 / 10; }
 static uint64_t buckets_for(uint64_t rows) { return rows * 5 / 3 / FPS_BUCKET_SLOTS + FPS_MIN_BUCKETS; }
 
@@ -41,7 +41,7 @@ uint32_t fps_index_first(const fps_index *index, uint32_t tag, fps_search *searc
     return fps_index_next(index, search);
 }
 
-/* Into the first bucket with a slot that has no row; answers whether that had been a tombstone. */
+/* Puts a slot into the first bucket that has room; returns whether it replaced a tombstone. */
 static bool put(fps_word *slots, uint32_t n_buckets, uint64_t slot)
 {
     fps_index index = {.slots = slots, .n_buckets = n_buckets};
@@ -58,8 +58,8 @@ static bool put(fps_word *slots, uint32_t n_buckets, uint64_t slot)
 
 static fps_word *words(const fps_table *t, uint64_t generation) { return (fps_word *)(void *)t->index[generation & 1]; }
 
-/* A new index in the other place. Who searches the old one meanwhile finds what is there; its memory goes when the new
- * one is current, and whoever then finds nothing looks which is. */
+/* Builds a new index in the other place. Concurrent searches use the old one. Its memory is freed once the new one is
+ * current; a search that then finds nothing checks which index is current. */
 static fps_status build(const fps_arena *arena, const fps_table *t, uint64_t n_buckets)
 {
     fps_control *control = t->control;
@@ -68,7 +68,7 @@ static fps_status build(const fps_arena *arena, const fps_table *t, uint64_t n_b
     fps_word *const backed_word = &control->index_backed[generation & 1];
     uint8_t *const place = t->index[generation & 1];
 
-    /* What a build that died has left is gone, and a page that a late reader of the index before has touched. */
+    /* Frees what an interrupted build has left, and pages that a late reader of an earlier index has faulted in. */
     fps_arena_release(arena, place, t->layout.index_stride);
     uint64_t backed = 0;
     fps_status status = fps_arena_extend(arena, place, n_buckets * FPS_BUCKET_BYTES, &backed);
@@ -128,7 +128,7 @@ void fps_index_remove(const fps_table *t, uint32_t tag, uint32_t row)
         fps_word *bucket = &slots[(size_t)search.bucket * FPS_BUCKET_SLOTS];
         for (uint32_t i = 0; i < FPS_BUCKET_SLOTS; i++) {
             if (fps_load_relaxed(&bucket[i]) != wanted) continue;
-            /* Searches end in a bucket that has an empty slot anyway: then there is no need for a tombstone. */
+            /* Searches end in a bucket that has an empty slot, so it needs no tombstone. */
             fps_store_release(&bucket[i], search.last ? FPS_SLOT_EMPTY : FPS_SLOT_TOMBSTONE);
             if (!search.last) fps_count(&t->control->tombstones, 1);
             return;

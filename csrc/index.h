@@ -1,11 +1,11 @@
-/* The index of a table: which row a key has. Open addressing over buckets of one cache line each.
+/* The index of a table maps keys to rows. Open addressing over buckets of one cache line each.
  *
- * A slot is one word: the upper half of the key's hash (its tag) and 1 + its row. The bucket follows from the tag, so
- * an index is built from another one in order of memory and without a look at the rows. Keys are in the rows: whoever
- * finds a row by its tag compares the key there, which it reads with the row anyway; in a table of 10 million rows one
- * row in 400 shares its tag with another.
+ * A slot is one word: the upper half of the key's hash (its tag) and 1 + its row. The tag determines the bucket, so a
+ * new index is built from the old one in memory order, without reading the rows. Keys are in the rows: a search that
+ * finds a row by its tag compares the key there, in a cache line that it reads anyway; in a table of 10 million rows
+ * one row in 400 shares its tag with another.
  *
- * Anybody searches without a lock. Changes are made with the table's lock held. */
+ * Searches take no lock. Changes are made with the table's lock held. */
 #ifndef FPS_INDEX_H
 #define FPS_INDEX_H
 
@@ -22,9 +22,9 @@
 #define FPS_BUCKET_SLOTS 8u
 #define FPS_SLOT(tag, row) ((uint64_t)(tag) << 32 | ((row) + UINT32_C(1)))
 #define FPS_SLOT_TAG(slot) ((uint32_t)((slot) >> 32))
-#define FPS_SLOT_ROW(slot) ((uint32_t)(slot) - 1u) /* of a slot that has one */
+#define FPS_SLOT_ROW(slot) ((uint32_t)(slot) - 1u) /* of a slot with a row */
 #define FPS_SLOT_EMPTY UINT64_C(0)                 /* a search ends at a bucket that has one */
-#define FPS_SLOT_TOMBSTONE ((uint64_t)UINT32_MAX)  /* had a row; a search goes on behind it */
+#define FPS_SLOT_TOMBSTONE ((uint64_t)UINT32_MAX)  /* had a row; a search continues after it */
 #define FPS_NO_ROW UINT32_MAX
 
 typedef struct fps_index {
@@ -32,7 +32,7 @@ typedef struct fps_index {
     uint32_t n_buckets;
 } fps_index;
 
-/* A search for a tag: the matches in the bucket that it has come to. */
+/* A search for a tag: the matches in its current bucket. */
 typedef struct fps_search {
     uint32_t tag;
     uint32_t bucket;
@@ -40,7 +40,7 @@ typedef struct fps_search {
     bool last;        /* the bucket has an empty slot */
 } fps_search;
 
-/* The index that is current. What shared memory says of its size is not trusted. */
+/* The current index. Its size in shared memory is not trusted. */
 static inline fps_index fps_index_of(const fps_table *t, uint64_t word)
 {
     uint32_t n = FPS_INDEX_BUCKETS(word);
@@ -60,10 +60,10 @@ static inline void fps_index_prefetch(const fps_index *index, uint32_t tag)
     __builtin_prefetch((const void *)(index->slots + (size_t)fps_index_bucket(index, tag) * FPS_BUCKET_SLOTS));
 }
 
-/* Bits of the slots that have `tag`, and of those that are empty. Each slot is read whole, and again by whoever uses
- * it. */
+/* Bits of the slots that have `tag`, and of those that are empty. Each slot is read atomically; the user of a match
+ * reads it again. */
 #ifdef __SSE2__
-/* Loads of 16 bytes, each half of which is a slot: the processor reads aligned words whole. */
+/* Loads of 16 bytes are two slots: the processor reads each aligned word atomically. */
 __attribute__((no_sanitize("thread"))) static inline void fps_index_match(const fps_word *bucket, uint32_t tag,
                                                                           uint32_t *matches, uint32_t *empty)
 {
@@ -96,17 +96,17 @@ static inline void fps_index_match(const fps_word *bucket, uint32_t tag, uint32_
 uint32_t fps_index_first(const fps_index *index, uint32_t tag, fps_search *search);
 uint32_t fps_index_next(const fps_index *index, fps_search *search);
 
-/* The table's lock is held for what follows. */
+/* For the following functions the caller holds the table's lock. */
 
 bool fps_index_has_room(const fps_table *t, uint64_t more);
 
-/* Room for `more` further rows; builds a new index where there is none. FPS_NO_MEMORY with nothing changed. */
+/* Reserves room for `more` rows; builds a new index if necessary. FPS_NO_MEMORY with nothing changed. */
 fps_status fps_index_reserve(const fps_arena *arena, const fps_table *t, uint64_t more);
 
 /* Adds a row whose key is not in the index; room was reserved. */
 void fps_index_insert(const fps_table *t, uint32_t tag, uint32_t row);
 
-/* Takes the row out again; it is there. */
+/* Removes the row, which the index has. */
 void fps_index_remove(const fps_table *t, uint32_t tag, uint32_t row);
 
 #endif

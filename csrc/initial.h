@@ -1,5 +1,5 @@
-/* The first values of a row: a function of the table's seed and the row's key alone, so that they depend neither on the
- * number of shards nor on who came first. Plain arithmetic: the same bits on every machine. */
+/* The initial values of a row: a function of the table's seed and the row's key alone, independent of the number of
+ * shards and of the order of creation. Plain arithmetic: the same bits on every machine. */
 #ifndef FPS_INITIAL_H
 #define FPS_INITIAL_H
 
@@ -10,7 +10,7 @@
 /* values[i] for i < layout->dim, of layout->item_bytes each. */
 void fps_initial_fill(const fps_table_layout *layout, uint64_t key, void *values);
 
-/* The same without what only some processors can do. */
+/* The same without instructions that only some processors have. */
 void fps_initial_fill_anywhere(const fps_table_layout *layout, uint64_t key, void *values);
 
 #endif

@@ -16,11 +16,11 @@ static const uint32_t most[] = {[FPS_LIFE_SESSION] = SESSIONS, [FPS_LIFE_MEMBER]
 static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
 static pthread_mutex_t guard = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t posted = PTHREAD_COND_INITIALIZER;
-static pthread_cond_t answered = PTHREAD_COND_INITIALIZER;
+static pthread_cond_t done = PTHREAD_COND_INITIALIZER;
 static struct {
     pthread_mutex_t *life; /* NULL: nothing to do */
     bool takes;
-    int answer;
+    int error;
     bool running;
     uint32_t held;
 } mailbox;
@@ -55,9 +55,9 @@ static void *live(void *unused)
     fps_store32_relaxed(&thread_id, (uint32_t)gettid());
     for (;;) {
         while (!mailbox.life) pthread_cond_wait(&posted, &guard);
-        mailbox.answer = mailbox.takes ? take(mailbox.life) : give(mailbox.life);
+        mailbox.error = mailbox.takes ? take(mailbox.life) : give(mailbox.life);
         mailbox.life = NULL;
-        pthread_cond_signal(&answered);
+        pthread_cond_signal(&done);
     }
     return NULL;
 }
@@ -74,7 +74,7 @@ static void after_fork_in_parent(void)
     pthread_mutex_unlock(&turn);
 }
 
-/* The child has no life thread, and a condition variable that a vanished thread waited on is of no use to it. */
+/* The child has no life thread, and cannot use a condition variable on which a vanished thread waited. */
 static void after_fork_in_child(void)
 {
     mailbox.running = false;
@@ -82,19 +82,19 @@ static void after_fork_in_child(void)
     mailbox.held = 0;
     fps_store32_relaxed(&thread_id, 0);
     pthread_cond_init(&posted, NULL);
-    pthread_cond_init(&answered, NULL);
+    pthread_cond_init(&done, NULL);
     atomic_fetch_add_explicit(&generation, 1, memory_order_relaxed);
     pthread_mutex_unlock(&guard);
     pthread_mutex_unlock(&turn);
 }
 
-/* At load time: a fork must find the handlers even while another thread starts the life thread. */
+/* At load time: a fork needs the handlers even while another thread starts the life thread. */
 __attribute__((constructor)) static void watch_forks(void)
 {
     pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 }
 
-/* Signals belong to the threads of the host program. */
+/* Signals are left to the threads of the host program. */
 static int start(void)
 {
     pthread_t thread;
@@ -119,8 +119,8 @@ static int ask(pthread_mutex_t *life, bool takes, uint32_t limit)
         mailbox.life = life;
         mailbox.takes = takes;
         pthread_cond_signal(&posted);
-        while (mailbox.life) pthread_cond_wait(&answered, &guard);
-        error = mailbox.answer;
+        while (mailbox.life) pthread_cond_wait(&done, &guard);
+        error = mailbox.error;
     }
     pthread_mutex_unlock(&guard);
     pthread_mutex_unlock(&turn);

@@ -26,7 +26,7 @@ fps_status fps_lock_acquire(pthread_mutex_t *lock, const fps_wait *wait, bool *a
     while (status == FPS_BUSY) {
         status = fps_waiting_step(&w);
         if (status != FPS_OK) break;
-        /* Look before trying: a failed exchange would take the holder's cache line away from it. */
+        /* Read before trying: a failed exchange would take the holder's cache line away. */
         status = w.until_ns != 0              ? sleep_until(lock, w.until_ns, abandoned)
                  : fps_lock_holder(lock) == 0 ? taken(pthread_mutex_trylock(lock), abandoned)
                                               : FPS_BUSY;

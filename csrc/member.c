@@ -8,7 +8,7 @@
 
 #include "life.h"
 
-#define LEAVE_NS (INT64_C(10) * 1000000) /* not for others' sake: they see that it has left */
+#define LEAVE_NS (INT64_C(10) * 1000000) /* short, since others see `left` anyway */
 
 fps_roster fps_board_roster(const fps_arena *arena)
 {
@@ -37,7 +37,7 @@ static fps_status enter_board(const fps_arena *arena, const fps_roster *r, const
     return FPS_OK;
 }
 
-/* `grew`: progress did, under the lock that is given back here. */
+/* `grew`: progress has grown under the lock, which is released here. */
 static void leave_board(const fps_roster *r, bool grew)
 {
     if (grew && r->policy.straggler_ns > 0) fps_store_relaxed(&r->board->progressed_ns, (uint64_t)fps_now_ns());
@@ -45,11 +45,11 @@ static void leave_board(const fps_roster *r, bool grew)
     if (grew) ring(r->board);
 }
 
-/* Do others wait for this one? */
+/* Whether other workers wait for this one. */
 static bool blocks(const fps_roster *r, const fps_member *m)
 {
     uint64_t progress = fps_load_relaxed(&r->board->progress);
-    if (!fps_load32_relaxed(&r->board->started)) return false; /* all wait for those who have not come yet */
+    if (!fps_load32_relaxed(&r->board->started)) return false; /* they wait for workers that have not joined yet */
     return r->policy.kind != FPS_ASYNC && fps_load_relaxed(&m->clock) == progress;
 }
 
@@ -78,11 +78,12 @@ static bool expel(const fps_roster *r, uint32_t rank)
     if (has_left(m)) return fps_clock_exit(r, rank, FPS_MEMBER_FREE);
     fps_count(&r->board->expelled, 1);
     if (fps_load32_relaxed(&m->state) == FPS_MEMBER_HERE) return fps_clock_exit(r, rank, FPS_MEMBER_OUT);
-    fps_count(&m->generation, 1); /* nothing holds the rank of a worker elsewhere: whoever comes next may have it */
+    fps_count(&m->generation, 1); /* no lock holds the rank of a worker on another node: it is free for the next one */
     return fps_clock_exit(r, rank, FPS_MEMBER_FREE);
 }
 
-/* Puts out who died, is stopped or has not been heard of, and lets go who left without the lock. Under the lock. */
+/* Expels workers that died, are stopped or have shown no sign of life, and frees ranks of those that left without the
+ * lock. With the lock held. */
 static bool sweep(const fps_roster *r, const fps_member *self)
 {
     int64_t now = fps_now_ns();
@@ -105,8 +106,8 @@ static void heard(fps_member *m, const fps_worker *worker)
     prolong(m, worker);
 }
 
-/* Under the board's lock. A rank whose life lock is held by a live process is not free, though it may have been put
- * out. A worker on this node holds it already. */
+/* With the board's lock held. A rank whose life lock is held is not free, even if its worker was expelled. For a worker
+ * on this node the caller holds the life lock. */
 static bool take_rank(const fps_roster *r, fps_worker *w, uint32_t rank)
 {
     fps_member *m = &r->members[rank];
@@ -119,8 +120,8 @@ static bool take_rank(const fps_roster *r, fps_worker *w, uint32_t rank)
     return true;
 }
 
-/* FPS_FULL: it is somebody else's. The life lock comes first: nobody waits for the board behind somebody who asks for
- * that. */
+/* FPS_FULL: another worker has it. The life lock is taken before the board's lock, so that nobody waits for the board
+ * meanwhile. */
 static fps_status try_rank(const fps_roster *r, fps_worker *w, uint32_t rank, const fps_wait *wait)
 {
     fps_member *m = &r->members[rank];
@@ -149,7 +150,7 @@ fps_status fps_worker_join(const fps_arena *arena, uint32_t rank, int64_t lease_
     if (status == FPS_OK && rank != FPS_ANY_RANK && rank >= r->n_members) return FPS_FULL;
     if (status == FPS_OK) status = enter_board(arena, r, wait);
     if (status != FPS_OK) return status;
-    leave_board(r, sweep(r, NULL)); /* ranks of the dead come free */
+    leave_board(r, sweep(r, NULL)); /* frees ranks of dead workers */
     status = FPS_FULL;
     for (uint32_t i = 0; i < r->n_members && status == FPS_FULL; i++) {
         if (rank == FPS_ANY_RANK || rank == i) status = try_rank(r, &w, i, wait);
@@ -178,7 +179,7 @@ void fps_worker_leave(fps_worker *worker)
 {
     const fps_worker w = *worker;
     *worker = (fps_worker){0};
-    if (!w.arena || w.process != fps_life_generation()) return; /* a forked child is not its parent */
+    if (!w.arena || w.process != fps_life_generation()) return; /* not in a forked child */
     const fps_roster *r = &w.roster;
     if (is_mine(&w)) fps_store_relaxed(&r->members[w.rank].left, w.generation);
     const fps_wait wait = {.deadline_ns = fps_now_ns() + LEAVE_NS};
@@ -187,7 +188,7 @@ void fps_worker_leave(fps_worker *worker)
     if (w.lease_ns == 0) fps_life_give(&r->members[w.rank].life);
 }
 
-/* The lock, with the worker still a member; or an answer without the lock. */
+/* Returns FPS_OK with the lock held and the worker still a member; anything else without the lock. */
 static fps_status enter_as(fps_worker *w, const fps_wait *wait)
 {
     const fps_roster *r = &w->roster;
@@ -255,8 +256,8 @@ fps_status fps_worker_renew(fps_worker *w, const fps_wait *wait)
     return FPS_OK;
 }
 
-/* Sleeps until the bell rings, or until then. The count and the second look at progress are in one order with the
- * ringer's: either it sees the sleeper, or the sleeper sees the progress. */
+/* Sleeps until the bell rings, at the longest until `until`. Counting the sleeper and checking progress again are
+ * sequentially consistent with the ringer: either it sees the sleeper, or the sleeper sees the progress. */
 static void sleep_once(fps_board *board, uint64_t needs, int64_t until)
 {
     uint32_t heard_last = atomic_load_explicit(&board->bell, memory_order_seq_cst); /* SYNC bell */
@@ -283,7 +284,7 @@ fps_status fps_worker_begin(fps_worker *w, const fps_wait *wait, uint64_t *clock
             heard(self, w);
             return FPS_OK;
         }
-        if (fps_waiting_has_spun(&waiting)) { /* before it sleeps, or gives up, it looks after the others */
+        if (fps_waiting_has_spun(&waiting)) { /* before it sleeps or gives up, it checks the other workers */
             status = enter_board(w->arena, r, wait);
             if (status != FPS_OK) return status;
             bool grew = sweep(r, self);

@@ -20,10 +20,10 @@ static uint64_t checksum(const void *layout, size_t length)
     return hash;
 }
 
-/* The next offset at or behind `from` that is `residue` modulo a page. */
+/* The next offset at or after `from` that is `residue` modulo a page. */
 static uint64_t residue_up(uint64_t from, uint64_t residue) { return fps_page_up(from - residue) + residue; }
 
-/* An eighth of the shard, so that workers can follow each other closely, within what bench/dense.py found best. */
+/* An eighth of the shard, so that workers can follow each other closely, within the best range of `bench dense`. */
 static uint64_t choose_stripe_bytes(uint64_t params_bytes)
 {
     uint64_t bytes = STRIPE_MIN_BYTES;
@@ -60,7 +60,7 @@ uint64_t fps_table_row_bytes(const fps_table_layout *table)
     return t.layout.row_bytes;
 }
 
-/* A table's places from `from` on; answers its end, or 0 when it cannot be. */
+/* Lays a table out from `from` on; returns its end, or 0 if it is invalid. */
 static uint64_t plan_table(const fps_table_layout *spec, uint64_t from, uint64_t control_offset, fps_table_layout *out)
 {
     fps_table t = {.layout = *spec};
@@ -93,7 +93,7 @@ fps_status fps_arena_plan(const fps_arena_spec *spec, fps_layout *out, fps_table
         return FPS_BAD_HEADER;
     if (spec->policy.reduce > FPS_REDUCE_PARAMS || spec->policy.unused != 0) return FPS_BAD_HEADER;
     if (rounds && spec->isolation != FPS_ISOLATION_SHARD) return FPS_BAD_HEADER;
-    if (rounds) { /* one lock: a round is applied by one process, and nobody else changes anything */
+    if (rounds) { /* one lock: one process applies a round, and nothing else changes */
         while (stripe_bytes < spec->params_bytes) stripe_bytes *= 2;
     }
     uint64_t n_stripes = (spec->params_bytes + stripe_bytes - 1) / stripe_bytes;
@@ -168,7 +168,7 @@ uint64_t fps_arena_bytes(const fps_arena_spec *spec)
     return layout.fixed_bytes + layout.version_stride + trays * layout.tray_stride;
 }
 
-/* The layout is a function of a few of its fields: what differs from that function's answer is not ours to map. */
+/* The layout is a function of a few of its fields: any difference from its result is refused. */
 fps_status fps_layout_parse(const void *bytes, size_t available, uint64_t file_bytes, fps_layout *out,
                             fps_table_layout *tables)
 {

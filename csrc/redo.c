@@ -14,7 +14,7 @@ void fps_redo_finish_piece(const fps_arena *arena, uint32_t seat, uint64_t from,
     fps_redo_done(dead, position + bytes);
 }
 
-/* A second time copies the same values: the redo block stays as it is until the row's mark is gone. */
+/* Idempotent: the redo block does not change until the row's mark is gone. */
 void fps_redo_finish_row(const fps_arena *arena, uint32_t seat, const fps_table *t, uint32_t row)
 {
     fps_seat *dead = &arena->seats[seat];

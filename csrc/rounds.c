@@ -9,7 +9,7 @@
 #include "stripe.h"
 #include "version.h"
 
-/* What stays the same while a round is applied to one shard. */
+/* Constant while a round is applied to one shard. */
 typedef struct update {
     const fps_call *call;
     const fps_part *part;
@@ -38,8 +38,8 @@ static void apply_block(const update *u, const fps_span *span, uint64_t from, ui
                  u->part->uniforms + (size_t)span->rule * FPS_UNIFORMS);
 }
 
-/* Uniforms of one set of hyper-parameters: those of the moment, between two changes of them. False while they are being
- * changed: nobody waits with the turn. */
+/* Computes uniforms from one consistent set of hyper-parameters. False while they are being changed: a session with the
+ * turn does not wait. */
 static bool prepare(const update *u)
 {
     const fps_wait no_wait = {.deadline_ns = FPS_NO_WAIT};
@@ -48,15 +48,15 @@ static bool prepare(const update *u)
     for (uint32_t i = 0; i < u->call->n_rules; i++) {
         double *uniforms = u->part->uniforms + (size_t)i * FPS_UNIFORMS;
         fps_dense_prepare(u->arena, &u->call->rules[i], step, uniforms);
-        uniforms[FPS_MAX_UNIFORMS] = INFINITY; /* what is clipped was clipped on its way into the tray */
+        uniforms[FPS_MAX_UNIFORMS] = INFINITY; /* gradients were clipped when they were deposited */
         uniforms[FPS_MAX_UNIFORMS + 1] = 1.0;
     }
     fps_stripe_leave(u->arena, 0);
     return true;
 }
 
-/* A formal data race where this process was passed while it was stopped: trays are being written again. What it reads
- * then goes into a version that is not published. */
+/* Formally a data race if this process was stopped and overtaken: trays may be written again. What it reads then goes
+ * into a version that is not published. */
 static void write_update(const update *u)
 {
     const fps_layout *l = &u->arena->layout;
@@ -75,7 +75,7 @@ static void write_update(const update *u)
         fps_copy(fps_arena_version(u->arena, u->to, k), fps_arena_version(u->arena, u->from, k), l->params_bytes);
 }
 
-/* Another one's turn, as seen by somebody who waits for it. It is the same one for as long as nothing comes of it. */
+/* The turn of another session, as a waiter sees it. It is the same turn until a new version is published. */
 typedef struct turn {
     uint32_t owner;
     uint64_t current;
@@ -85,7 +85,7 @@ typedef struct turn {
 static bool try_turn(const fps_arena *arena, uint32_t seat, turn *seen)
 {
     fps_word32 *word = &arena->header->turn;
-    uint32_t owner = fps_load32_relaxed(word); /* look before trying: a failed exchange takes the line away */
+    uint32_t owner = fps_load32_relaxed(word); /* read before trying: a failed exchange takes the cache line away */
     if (owner == 0 &&
         atomic_compare_exchange_strong_explicit(word, &owner, seat, memory_order_acquire, memory_order_relaxed))
         return true;
@@ -99,7 +99,7 @@ static bool try_turn(const fps_arena *arena, uint32_t seat, turn *seen)
     return atomic_compare_exchange_strong_explicit(word, &owner, seat, memory_order_acquire, memory_order_relaxed);
 }
 
-/* FPS_OK with the turn; or without it, when the round has been reached by then. */
+/* Returns FPS_OK with the turn, or without it if the round has been reached meanwhile. */
 static fps_status take_turn(const fps_session *session, uint64_t round, const fps_wait *wait, bool *ours)
 {
     const fps_arena *arena = session->arena;
@@ -122,8 +122,8 @@ static void end_turn(const fps_session *session)
                                             memory_order_relaxed);
 }
 
-/* One attempt at the next version: FPS_BUSY when somebody else's became current first, or while hyper-parameters are
- * being changed. */
+/* One attempt at the next version: FPS_BUSY if another one became current first, or while hyper-parameters are being
+ * changed. */
 static fps_status attempt_round(const fps_call *call, const fps_part *part, const fps_decision *decision,
                                 bool *configuring)
 {
@@ -135,7 +135,7 @@ static fps_status attempt_round(const fps_call *call, const fps_part *part, cons
     if (round + 1 == decision->round) {
         uint64_t gradients = 0;
         for (uint32_t i = 0; i < decision->n_given; i++) gradients += decision->weights[i];
-        if (gradients == 0) { /* a round without a gradient changes nothing but its number */
+        if (gradients == 0) { /* a round without gradients changes only the number */
             uint64_t next = FPS_CURRENT(decision->round, u.from);
             bool done = atomic_compare_exchange_strong_explicit(&u.arena->header->current, &current, next,
                                                                 memory_order_release, memory_order_relaxed);
@@ -153,7 +153,7 @@ static fps_status attempt_round(const fps_call *call, const fps_part *part, cons
     return status;
 }
 
-/* One attempt at a version with some streams set to `grads`. */
+/* One attempt to make a version with some streams set to `grads`. */
 static fps_status attempt_set(const fps_call *call, fps_part *part)
 {
     const fps_session *session = part->session;
@@ -177,7 +177,7 @@ static fps_status attempt_set(const fps_call *call, fps_part *part)
     return status;
 }
 
-/* Without a turn: signal handlers may run here, and others go on. */
+/* Called without the turn: signal handlers may run here, and others can proceed. */
 static fps_status await_configuration(const fps_arena *arena, const fps_wait *wait)
 {
     fps_status status = fps_stripe_enter(arena, 0, wait);
@@ -185,7 +185,7 @@ static fps_status await_configuration(const fps_arena *arena, const fps_wait *wa
     return status;
 }
 
-/* Until it is done, whatever others do. Waits for a version that nobody holds. Without a decision it sets streams. */
+/* Repeats attempts until one succeeds. Waits for a version that is not pinned. Without a decision it sets streams. */
 static fps_status change(fps_call *call, fps_part *part, const fps_decision *decision, const fps_wait *wait)
 {
     const fps_session *session = part->session;
@@ -195,7 +195,7 @@ static fps_status change(fps_call *call, fps_part *part, const fps_decision *dec
         fps_status status = fps_arena_state(session->arena);
         if (status == FPS_OK) status = take_turn(session, round, wait, &ours);
         if (status != FPS_OK || !ours) return status;
-        status = fps_arena_state(session->arena); /* closed while we waited: its memory was given back */
+        status = fps_arena_state(session->arena); /* closed during the wait: its memory was freed */
         if (status == FPS_OK)
             status = decision ? attempt_round(call, part, decision, &configuring) : attempt_set(call, part);
         end_turn(session);
@@ -205,13 +205,13 @@ static fps_status change(fps_call *call, fps_part *part, const fps_decision *dec
             continue;
         }
         if (wait->deadline_ns == FPS_NO_WAIT || (status != FPS_BUSY && status != FPS_HELD)) return status;
-        if (status == FPS_BUSY) continue; /* somebody passed us */
+        if (status == FPS_BUSY) continue; /* overtaken by another session */
         status = fps_waiting_step(&waiting);
         if (status != FPS_OK) return status == FPS_TIMEOUT ? FPS_HELD : status;
     }
 }
 
-/* All shards. While somebody else works on one, this process works on another; then it waits, if it may. */
+/* All shards. While another process works on one, this one works on others; then it waits, if it may. */
 static fps_status reach(fps_call *call, const fps_decision *decision, uint32_t *at)
 {
     fps_wait no_wait = call->wait;
@@ -263,7 +263,7 @@ static void copy_out(const fps_call *call, const fps_part *part, uint32_t versio
     }
 }
 
-/* All shards are pinned before the first is read. */
+/* Pins all shards before it reads the first. */
 static fps_status pull_all(fps_call *call, uint32_t *at)
 {
     uint64_t bytes = 0;
@@ -285,7 +285,7 @@ static fps_status pull_all(fps_call *call, uint32_t *at)
         if (status == FPS_OK) fps_dense_count(call, part);
     }
     if (streaming) fps_copy_drain();
-    atomic_thread_fence(memory_order_acquire); /* what was read was read before this look at the arenas' state */
+    atomic_thread_fence(memory_order_acquire); /* everything was read before the state of the arenas is checked */
     for (uint32_t i = 0; status == FPS_OK && i < call->n_parts; i++) {
         status = fps_arena_state(call->parts[i].session->arena);
         *at = i;
@@ -293,7 +293,7 @@ static fps_status pull_all(fps_call *call, uint32_t *at)
     return status;
 }
 
-/* A decision may come from another node. */
+/* A decision may come from another node, so it is checked. */
 static bool names_only_members(const fps_call *call, const fps_decision *decision)
 {
     if (decision->n_given > FPS_MAX_MEMBERS) return false;

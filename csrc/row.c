@@ -3,20 +3,20 @@
 #include "life.h"
 #include "rowset.h"
 
-/* The repair of a row whose writer died, with the table's lock held so that nobody else is at it: the writer's mark
- * stays until the row is whole, so a repair that dies is begun again. */
+/* Repairs a row whose writer died. The caller holds the table's lock, so no other process repairs it. The writer's mark
+ * stays until the row is complete, so a repair that dies is repeated. */
 static void finish(const fps_arena *arena, const fps_table *t, uint32_t row, uint32_t seat, uint64_t seen)
 {
     fps_word *word = fps_row_word(fps_row_at(t, row));
-    if (fps_load_acquire(word) != seen) return; /* SYNC row-handover: let go of before the seat's owner ended */
+    if (fps_load_acquire(word) != seen) return; /* SYNC row-handover: released before the seat's owner ended */
     fps_redo_finish_row(arena, seat, t, row);
     atomic_fetch_add_explicit(&arena->header->recovered_locks, 1, memory_order_relaxed);
     fps_store_release(word, (seen & ~UINT64_C(0xfff)) + FPS_ROW_ONCE); /* SYNC repaired, row-handover, row-sequence */
 }
 
-/* With the table's lock held the dead writer's mark stays, and as long as it does nobody keeps its seat. A word that is
- * the same before and after the seat is found without an owner was written by one that is dead: each time that a row is
- * written its word is another one, so a later owner of the seat is not taken for it. */
+/* With the table's lock held the dead writer's mark stays, and no process can keep its seat. If the word is the same
+ * before and after the seat is found without an owner, a dead owner wrote it: each write changes the word, so a later
+ * owner of the seat is not mistaken for it. */
 static void finish_if_deserted(const fps_arena *arena, const fps_table *t, uint32_t row, uint32_t seat)
 {
     pthread_mutex_t *life = &arena->seats[seat].life;
@@ -26,7 +26,7 @@ static void finish_if_deserted(const fps_arena *arena, const fps_table *t, uint3
         finish(arena, t, row, seat, seen);
         return;
     }
-    /* Its life lock no longer says that it died: blocking it keeps others from opening the seat meanwhile. */
+    /* The life lock is not marked as that of a dead owner: blocking it keeps others from opening the seat. */
     if (!fps_life_block(life)) return;
     finish(arena, t, row, seat, seen);
     fps_life_unblock(life);
@@ -61,7 +61,7 @@ fps_status fps_row_read_surely(const fps_arena *arena, const fps_table *t, uint3
     }
 }
 
-/* The row that a session's record names, if it holds that row; with its table, NULL when there is none. */
+/* The row that a session's record names, if the session holds it, and its table; NULL if there is none. */
 static const fps_table *written(const fps_arena *arena, uint32_t seat, uint32_t *row)
 {
     const fps_table *t = fps_redo_named_row(arena, seat, row);

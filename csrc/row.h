@@ -1,9 +1,8 @@
-/* Rows of a table: their lock, what a reader relies on, and their repair after a death.
+/* Rows of a table: their lock, reading them, and their repair after a death.
  *
- * The row is the unit of everything: it is read and written whole. Its word holds the lock (who writes) and the
- * sequence lock (how often it was written). A writer goes by way of its session's redo block (redo.h) and holds one row
- * at a time. So a process that dies has changed nothing, or all that it wanted to: whoever meets its lock on a row
- * finishes the copy. */
+ * Each row is read and written atomically. Its word holds the lock (its writer) and the sequence lock (the number of
+ * writes). A writer uses its session's redo block (redo.h) and holds one row at a time. So a process that dies has
+ * changed a row either not at all or completely: whoever finds its lock on a row finishes the copy. */
 #ifndef FPS_ROW_H
 #define FPS_ROW_H
 
@@ -19,22 +18,22 @@
 
 typedef enum fps_read { FPS_READ_DONE = 0, FPS_READ_GONE, FPS_READ_BUSY } fps_read;
 
-/* The time as rows of the table know it: from 1 on. */
+/* The time in ticks of the table, from 1 on. */
 static inline uint32_t fps_row_now(const fps_table *t)
 {
     const int64_t age_ns = fps_now_ns() - (int64_t)fps_load_relaxed(&t->control->created_ns);
     return (uint32_t)(age_ns / FPS_TICK_NS) + 1;
 }
 
-/* A row of a tracked table was asked for. */
+/* Records a use of a row of a tracked table. */
 static inline void fps_row_track(uint8_t *row, uint32_t now, uint32_t times)
 {
     fps_store32_relaxed(fps_row_seen(row), now);
     atomic_fetch_add_explicit(fps_row_count(row), times, memory_order_relaxed);
 }
 
-/* Takes the lock of the row if it is `key`'s: FPS_OK with its word in `*word`; FPS_ALREADY when the row is not, or no
- * longer, that of the key; FPS_BUSY when somebody writes it. */
+/* Takes the lock of the row if it is that of `key`: FPS_OK with its word in `*word`; FPS_ALREADY if it is not, or no
+ * longer, that of the key; FPS_BUSY while it is being written. */
 static inline fps_status fps_row_try(const fps_session *session, const fps_table *t, uint32_t row, uint64_t key,
                                      uint64_t *word)
 {
@@ -42,24 +41,24 @@ static inline fps_status fps_row_try(const fps_session *session, const fps_table
     uint64_t found = fps_load_relaxed(fps_row_word(at));
     if (FPS_ROW_WRITER(found) != 0) return FPS_BUSY;
     if ((found & FPS_ROW_FREE) != 0) return FPS_ALREADY;
-    fps_redo_name_row(session->seat, t, row); /* the exchange below shows it first */
+    fps_redo_name_row(session->seat, t, row); /* visible before the exchange below */
     if (!atomic_compare_exchange_strong_explicit(fps_row_word(at), &found, found | (session->index + 1),
                                                  memory_order_acq_rel, memory_order_relaxed)) /* SYNC row-handover */
         return FPS_BUSY;
     atomic_thread_fence(memory_order_release); /* SYNC row-sequence: the writer is seen before the first byte changes */
     *word = found;
     if (fps_load_relaxed(fps_row_key(at)) == key) return FPS_OK;
-    fps_store_release(fps_row_word(at), found); /* nothing was changed */
+    fps_store_release(fps_row_word(at), found); /* unchanged */
     return FPS_ALREADY;
 }
 
-/* Lets go of it. With `word` as it was the row counts as unchanged. */
+/* Releases the row. With the same `word` as before it counts as unchanged. */
 static inline void fps_row_leave(const fps_table *t, uint32_t row, uint64_t word)
 {
     fps_store_release(fps_row_word(fps_row_at(t, row)), word); /* SYNC row-handover, row-sequence */
 }
 
-/* ThreadSanitizer watches the library's memcpy, whoever calls it. */
+/* ThreadSanitizer intercepts the library's memcpy, whoever calls it. */
 #ifdef __SANITIZE_THREAD__
 __attribute__((no_sanitize("thread"))) static inline void fps_row_copy(uint8_t *to, const volatile uint8_t *from,
                                                                        uint32_t n)
@@ -70,8 +69,8 @@ __attribute__((no_sanitize("thread"))) static inline void fps_row_copy(uint8_t *
 #define fps_row_copy memcpy
 #endif
 
-/* One row, or a part of it, as it was between two writes, if it is `key`'s. The copy races with writers on purpose and
- * is thrown away when it did: formally a data race, so ThreadSanitizer is told to look away. */
+/* Reads a row, or a part of it, between two writes, if it is that of `key`. The copy races with writers on purpose and
+ * is discarded if one was active: formally a data race, so ThreadSanitizer is disabled here. */
 __attribute__((no_sanitize("thread"))) static inline fps_read
 fps_row_read(const fps_table *t, uint32_t row, uint64_t key, uint8_t *to, uint32_t from, uint32_t bytes, bool past)
 {
@@ -87,17 +86,17 @@ fps_row_read(const fps_table *t, uint32_t row, uint64_t key, uint8_t *to, uint32
     return fps_load_relaxed(fps_row_word(at)) == before ? FPS_READ_DONE : FPS_READ_BUSY;
 }
 
-/* The table in which the session of a seat holds a row now; NULL: it holds none. */
+/* The table in which the session of a seat holds a row now; NULL if none. */
 const fps_table *fps_row_written(const fps_arena *arena, uint32_t seat);
 
-/* A step of a wait (FPS_WAIT_ROW) for a row that is busy; repairs it when its writer died. */
+/* A step of a wait (FPS_WAIT_ROW) for a row that is busy; repairs it if its writer died. */
 fps_status fps_row_wait(const fps_arena *arena, const fps_table *t, uint32_t row, fps_waiting *w);
 
-/* Reads it until that succeeds: FPS_ALREADY when the row is not the key's. */
+/* Reads the row, repeatedly if necessary: FPS_ALREADY if it is not that of the key. */
 fps_status fps_row_read_surely(const fps_arena *arena, const fps_table *t, uint32_t row, uint64_t key, uint8_t *to,
                                uint32_t from, uint32_t bytes, const fps_wait *wait);
 
-/* Repairs the row that the dead owner of this seat was writing, if there is one. */
+/* Repairs the row that the dead owner of this seat was writing, if any. */
 fps_status fps_row_repair(const fps_arena *arena, uint32_t seat, const fps_wait *wait);
 
 #endif

@@ -30,18 +30,18 @@ void fps_rowset_use(const fps_table *t, uint32_t row)
     if ((found & FPS_ROW_FREE) != 0) fps_store_release(word, found & ~FPS_ROW_FREE); /* SYNC row-sequence */
 }
 
-/* Does the index name the row? For when there is no memory to remember them all. */
+/* Whether the index names the row: used if there is no memory for a bit per row. */
 static bool named(const fps_table *t, uint32_t row)
 {
     const uint64_t key = fps_load_relaxed(fps_row_key(fps_row_at(t, row)));
     return fps_rowset_find(t, key, fps_hash(key)) == row;
 }
 
-/* What follows from the index: which rows are in use, how many, which are free. */
+/* Rebuilds what follows from the index: which rows are in use, how many, which are free. */
 static void settle(const fps_table *t)
 {
     fps_control *control = t->control;
-    const uint64_t first = fps_load_relaxed(&control->free); /* or in use, when its creator died between the two */
+    const uint64_t first = fps_load_relaxed(&control->free); /* or in use, if its creator died between the two */
     if (first != 0 && first <= fps_rowset_used(t) && named(t, (uint32_t)first - 1))
         fps_rowset_use(t, (uint32_t)first - 1);
     const fps_index index = fps_index_of(t, fps_load_relaxed(&control->index));
@@ -61,7 +61,7 @@ static void settle(const fps_table *t)
     const uint64_t created = fps_load_relaxed(&control->rows_created),
                    removed = fps_load_relaxed(&control->rows_removed);
     if (created - removed < live)
-        fps_store_relaxed(&control->rows_created, removed + live); /* it died before it was counted */
+        fps_store_relaxed(&control->rows_created, removed + live); /* it died before it counted them */
     if (created - removed > live) fps_store_relaxed(&control->rows_removed, created - live);
     fps_store_relaxed(&control->live, live);
     fps_store_relaxed(&control->tombstones, tombstones);
@@ -80,7 +80,7 @@ fps_status fps_rowset_enter(const fps_arena *arena, const fps_table *t, const fp
     fps_status status = fps_arena_lock(arena, &t->control->lock, wait, &abandoned);
     if (status == FPS_OK && abandoned) {
         atomic_fetch_add_explicit(&arena->header->recovered_locks, 1, memory_order_relaxed);
-        if (fps_arena_state(arena) != FPS_CLOSED) settle(t); /* its memory was given back */
+        if (fps_arena_state(arena) != FPS_CLOSED) settle(t); /* if closed, its memory was freed */
         fps_lock_repaired(&t->control->lock);
     }
     return status;

@@ -19,12 +19,12 @@ void fps_scan_seen(const fps_table *t, const uint64_t *keys, uint32_t n, uint32_
     }
 }
 
-/* One row with all that is asked for. */
+/* One row with everything that was requested. */
 static fps_status scan_row(const fps_arena *arena, const fps_table *t, uint32_t row, uint32_t n, uint64_t *keys,
                            uint8_t *const *streams, uint32_t *seen, const fps_wait *wait)
 {
     uint8_t *at = fps_row_at(t, row);
-    bool whole = false; /* a key, and who asked for it, can be read while the row is written */
+    bool whole = false; /* the key and its use can be read while the row is written */
     for (uint32_t k = 0; k <= t->layout.n_slots; k++) whole |= streams[k] != NULL;
     for (fps_waiting w = fps_waiting_for(FPS_WAIT_ROW, wait, arena->header);;) {
         const uint64_t before = fps_load_acquire(fps_row_word(at)); /* SYNC row-sequence */

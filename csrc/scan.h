@@ -1,5 +1,5 @@
-/* Looking at the rows of tables: which keys have one, which rows there are, and what is known of them. Changes nothing,
- * and does not count as asking for a row. */
+/* Reading the rows of tables without using them: which keys have a row, iteration, and when rows were used. Changes
+ * nothing, and does not count as a use. */
 #ifndef FPS_SCAN_H
 #define FPS_SCAN_H
 
@@ -9,17 +9,16 @@
 #include "lock.h"
 #include "status.h"
 
-/* Which keys have a row: rows[i], or FPS_NO_ROW. It may be another's as soon as this returns. */
+/* Which keys have a row: rows[i], or FPS_NO_ROW. It may be another key's as soon as this returns. */
 void fps_scan_find(const fps_table *t, const uint64_t *keys, uint32_t n, uint32_t *rows);
 
-/* When and how often each key's row was asked for, two words a key: ticks (fps_row_now) and times. 0 without a row, or
- * where nobody keeps account. */
+/* When and how often each key's row was used, two words per key: ticks (fps_row_now) and times. 0 without a row, or
+ * if the table is not tracked. */
 void fps_scan_seen(const fps_table *t, const uint64_t *keys, uint32_t n, uint32_t *seen);
 
-/* Up to `most` rows from row `*cursor` on, which moves behind them: the end of the table when fewer come. streams[k]
- * may be NULL, as may `seen` (two words a row: when, how often). Rows that are created or removed meanwhile may come or
- * not.
- */
+/* Up to `most` rows from row `*cursor` on, which is moved after them; fewer at the end of the table. streams[k] may be
+ * NULL, as may `seen` (two words per row: when, how often). Rows that are created or removed meanwhile may be included
+ * or not. */
 fps_status fps_scan_rows(const fps_arena *arena, const fps_table *t, uint64_t *cursor, uint32_t most, uint64_t *keys,
                          uint8_t *const *streams, uint32_t *seen, const fps_wait *wait, uint32_t *n);
 

@@ -9,13 +9,13 @@
 #include "row.h"
 #include "stripe.h"
 
-/* Nobody has the seat, though it is not free: its owner died. */
+/* The seat has no owner, though it is not free: its owner died. */
 static bool is_deserted(const fps_seat *seat)
 {
     return fps_load32_relaxed(&seat->state) == FPS_SEAT_LIVE && fps_life_ended(&seat->life);
 }
 
-/* A stripe that the seat's owner marked as its own; n_stripes when there is none. */
+/* The next stripe that has the mark of the seat's owner; n_stripes if there is none. */
 static uint32_t next_marked(const fps_arena *arena, uint32_t index, uint32_t from)
 {
     while (from < arena->layout.n_stripes && fps_load32_acquire(&arena->stripes[from].writer) != index + 1) from++;
@@ -27,9 +27,9 @@ static bool is_repaired(const fps_arena *arena, uint32_t index)
     return next_marked(arena, index, 0) == arena->layout.n_stripes && !fps_row_written(arena, index);
 }
 
-/* Repairs every stripe that the dead owner of this seat still marks as its own, and the row that it wrote, so that its
- * redo block and its record can be used again. Anybody may do that, whoever has the seat then. Such a stripe's lock is
- * abandoned, too: where it is busy, somebody else repairs it, and FPS_BUSY is the answer. */
+/* Repairs every stripe that still has the mark of the dead owner of this seat, and the row that it was writing, so that
+ * the redo block and the record can be reused. Any process may do that. Such a stripe's lock is abandoned, too: if it
+ * is busy, another process repairs it, and this returns FPS_BUSY. */
 static fps_status repair_all(const fps_arena *arena, uint32_t index)
 {
     const fps_wait no_wait = {.deadline_ns = FPS_NO_WAIT};
@@ -41,15 +41,15 @@ static fps_status repair_all(const fps_arena *arena, uint32_t index)
     return fps_row_repair(arena, index, &no_wait);
 }
 
-/* It is nobody's turn that had this seat. */
+/* Ends the turn of a former owner of this seat. */
 static void drop_turn(const fps_arena *arena, uint32_t index)
 {
     uint32_t seat = index + 1;
     atomic_compare_exchange_strong_explicit(&arena->header->turn, &seat, 0, memory_order_relaxed, memory_order_relaxed);
 }
 
-/* One try at a seat that is free, or that of a dead owner. FPS_BUSY: somebody else is at it, or at what the dead left.
- * That is repaired before the seat is taken: nobody has to wait for its new owner to do that. */
+/* Tries to take a seat that is free, or whose owner died. FPS_BUSY: another process takes or repairs it. What the dead
+ * owner left is repaired before the seat is taken, so that nobody has to wait for the new owner to do that. */
 static fps_status claim(const fps_arena *arena, uint32_t index, bool free)
 {
     fps_seat *seat = &arena->seats[index];
@@ -58,7 +58,7 @@ static fps_status claim(const fps_arena *arena, uint32_t index, bool free)
     if (status != FPS_OK) return status;
     const bool freed = fps_load32_relaxed(&seat->state) == FPS_SEAT_FREE;
     if (freed == free && (freed || is_repaired(arena, index))) return FPS_OK;
-    fps_life_give(&seat->life); /* somebody had it meanwhile */
+    fps_life_give(&seat->life); /* it had another owner meanwhile */
     return FPS_BUSY;
 }
 
@@ -73,7 +73,7 @@ static void settle_in(const fps_arena *arena, uint32_t index, fps_session *out)
     *out = (fps_session){.arena = arena, .seat = seat, .index = index, .seq = fps_load_relaxed(&seat->begun_seq)};
 }
 
-/* One look at all seats, free ones first; `*index` is that of the one that was taken. */
+/* Tries all seats once, free ones first; `*index` is that of the seat taken. */
 static fps_status claim_any(const fps_arena *arena, uint32_t *index)
 {
     fps_status all = FPS_FULL;
@@ -103,7 +103,7 @@ fps_status fps_session_open(const fps_arena *arena, const fps_wait *wait, fps_se
     }
 }
 
-/* The record stays: the retry goes on from it. */
+/* The record is kept: the retry resumes from it. */
 fps_status fps_session_adopt(const fps_arena *arena, uint32_t index, const fps_wait *wait, fps_session *out)
 {
     for (fps_waiting w = fps_waiting_for(FPS_WAIT_SEAT, wait, arena->header);;) {
@@ -120,7 +120,7 @@ void fps_session_close(fps_session *session)
 {
     fps_seat *seat = session->seat;
     *session = (fps_session){0};
-    if (!seat || !fps_life_holds(&seat->life)) return; /* a forked child closes nothing of its parent */
+    if (!seat || !fps_life_holds(&seat->life)) return; /* a forked child closes no session of its parent */
     fps_store32_release(&seat->state, FPS_SEAT_FREE);  /* SYNC seat-free */
     fps_life_give(&seat->life);
 }
@@ -130,7 +130,7 @@ uint32_t fps_session_blocker(const fps_arena *arena)
     for (uint32_t i = 0; i < arena->layout.n_sessions; i++) {
         const fps_seat *seat = &arena->seats[i];
         const bool free = fps_load32_relaxed(&seat->state) == FPS_SEAT_FREE;
-        if (free && !fps_life_ended(&seat->life)) return fps_life_holder(&seat->life); /* it comes, or goes */
+        if (free && !fps_life_ended(&seat->life)) return fps_life_holder(&seat->life); /* being taken, or released */
         if (!is_deserted(seat)) continue;
         const uint32_t stripe = next_marked(arena, i, 0);
         const fps_table *t = fps_row_written(arena, i);

@@ -11,14 +11,14 @@
 #include "rowset.h"
 #include "table.h"
 
-/* Measured with 1 M and 10 M rows of 64 floats, where each row and each bucket is a walk through page tables, too.
- * Pulls ask for a block of rows at once: one row for each that is read takes 1.5 times as long, blocks of 8 or 16 1.1
- * times. Pushes ask for a row for each that is written: blocks take 1.05 times as long. */
-#define PULL_AHEAD 32u /* rows, or as many as have so many bytes */
+/* Measured with 1 M and 10 M rows of 64 floats, where each row and each bucket also costs a page walk. Pulls prefetch
+ * rows in blocks: prefetching one row per row read takes 1.5 times as long, blocks of 8 or 16 1.1 times. Pushes
+ * prefetch one row per row written: blocks take 1.05 times as long. */
+#define PULL_AHEAD 32u /* rows, or as many as fit into PULL_BYTES */
 #define PULL_BYTES 16384u
 #define PUSH_AHEAD 16u
 #define PUSH_BYTES 6144u
-#define PREFETCH_BYTES 1024u /* of a row; the processor itself asks for what follows */
+#define PREFETCH_BYTES 1024u /* of a row; the processor prefetches the rest by itself */
 
 typedef struct walk {
     const fps_sparse_call *call;
@@ -26,12 +26,12 @@ typedef struct walk {
     const fps_arena *arena;
     const fps_table *t;
     fps_seat *seat;
-    fps_wait wait; /* once a push has begun nobody's signal handlers run in it, and no Ctrl-C leaves half of it */
-    bool past;     /* outs are written past the caches */
-    uint32_t now;  /* rows that are asked for were seen now; 0: nobody keeps account of that */
+    fps_wait wait; /* once a push has begun no signal handler runs in it, and no Ctrl-C leaves half of it */
+    bool past;     /* writes to outs bypass the caches */
+    uint32_t now;  /* the tick of uses; 0: the table is not tracked */
 } walk;
 
-/* The first row with the tag. That of another key with the same tag is rare; none is none, in this index. */
+/* The first row with the tag, rarely that of another key. FPS_NO_ROW: this index does not have the key. */
 static uint32_t first_row(const fps_table *t, const fps_index *index, uint32_t tag)
 {
     const fps_word *slots = index->slots + (size_t)fps_index_bucket(index, tag) * FPS_BUCKET_SLOTS;
@@ -39,7 +39,7 @@ static uint32_t first_row(const fps_table *t, const fps_index *index, uint32_t t
     fps_index_match(slots, tag, &matches, &empty);
     if (matches != 0) row = FPS_SLOT_ROW(fps_load_acquire(slots + __builtin_ctz(matches))); /* SYNC row-created */
     if (row < t->layout.max_rows || (matches == 0 && empty != 0)) return row;
-    fps_search search; /* a tombstone, or a bucket that is full */
+    fps_search search; /* a tombstone, or a full bucket */
     row = fps_index_first(index, tag, &search);
     return row < t->layout.max_rows ? row : FPS_NO_ROW;
 }
@@ -57,7 +57,7 @@ static void prefetch_row(const fps_table *t, uint32_t row, bool write)
     __builtin_prefetch(at + bytes - 1);
 }
 
-/* Rows that are asked for before they are used. */
+/* How many rows to prefetch. */
 static uint32_t ahead(const fps_table *t, uint32_t most, uint32_t bytes)
 {
     const uint64_t rows = bytes / t->layout.row_bytes;
@@ -78,7 +78,7 @@ static const uint8_t *grad_of(const walk *w, uint32_t i)
 
 /* Pull */
 
-/* A row whose first look at it did not do. False when it is missing. */
+/* Reads a row whose first read failed; `*missing` if the key has no row. */
 static fps_status pull_again(walk *w, uint32_t i, bool *missing)
 {
     const uint64_t key = w->part->keys[i], hash = fps_hash(key);
@@ -93,8 +93,8 @@ static fps_status pull_again(walk *w, uint32_t i, bool *missing)
     }
 }
 
-/* Reads the rows that there are of n keys, those of `which` or all; the others' numbers go to `missing`, which may be
- * `which`. In three steps a block apart: ask for buckets, look for rows and ask for them, read. */
+/* Reads the existing rows of n keys, those of `which` or all; the indices of the others go to `missing`, which may be
+ * `which`. Three stages, a block apart: prefetch buckets; find rows and prefetch them; read. */
 static fps_status pull_rows(walk *w, const uint32_t *which, uint32_t n, uint32_t *missing, uint32_t *n_missing)
 {
     const fps_table *t = w->t;
@@ -129,13 +129,13 @@ static fps_status pull_rows(walk *w, const uint32_t *which, uint32_t n, uint32_t
             if (absent) missing[(*n_missing)++] = k;
         }
     }
-    /* SYNC index-swap: an index that is not current may lack what there is. */
+    /* SYNC index-swap: an index that is no longer current may lack rows. */
     atomic_thread_fence(memory_order_acquire);
     if (*n_missing == 0 || fps_load_relaxed(&t->control->index) == word) return FPS_OK;
     return pull_rows(w, missing, *n_missing, missing, n_missing);
 }
 
-/* Rows for the missing keys. */
+/* Creates rows for the missing keys. */
 static fps_status create_missing(walk *w, uint32_t n_missing)
 {
     fps_batch *batch = w->part->batch;
@@ -154,7 +154,7 @@ static fps_status pull(walk *w)
     uint32_t n_missing = 0;
     part->version = fps_load_relaxed(&w->t->control->version);
     status = pull_rows(w, NULL, part->n, batch->missing, &n_missing);
-    while (status == FPS_OK && n_missing > 0 && w->call->create) { /* again when others remove what was created here */
+    while (status == FPS_OK && n_missing > 0 && w->call->create) { /* again if others remove what was created here */
         status = create_missing(w, n_missing);
         if (status == FPS_OK) status = pull_rows(w, batch->missing, n_missing, batch->missing, &n_missing);
         if (status == FPS_OK && n_missing > 0 && fps_now_ns() >= w->wait.deadline_ns) status = FPS_TIMEOUT;
@@ -166,7 +166,7 @@ static fps_status pull(walk *w)
 
 /* Push */
 
-/* Where tags alone might mislead, and that would matter: rows of other keys become no row. Is one missing? */
+/* Compares keys where tags may be ambiguous: rows of other keys become FPS_NO_ROW. Returns whether one is missing. */
 static bool verify(walk *w)
 {
     fps_batch *batch = w->part->batch;
@@ -178,7 +178,7 @@ static bool verify(walk *w)
     return missing;
 }
 
-/* The rows of all keys are there before the first one is changed. */
+/* Finds or creates the rows of all keys before the first one is changed. */
 static fps_status find_rows(walk *w)
 {
     const fps_table *t = w->t;
@@ -208,7 +208,7 @@ static void prepare(walk *w)
     w->part->uniforms[FPS_MAX_UNIFORMS + 1] = call->scale;
 }
 
-/* Rows for all keys, or none for any; nothing is applied yet. */
+/* Creates rows for all keys, or for none; nothing is applied yet. */
 static fps_status make_ready(walk *w)
 {
     fps_sparse_part *part = w->part;
@@ -220,7 +220,7 @@ static fps_status make_ready(walk *w)
     return status;
 }
 
-/* It begins, or goes on in another session: then it was counted before, and keeps what it began with. */
+/* Begins a push, or resumes it in another session: then it was counted before, and keeps its uniforms. */
 static void begin_push(walk *w)
 {
     fps_sparse_part *part = w->part;
@@ -238,14 +238,14 @@ static void begin_push(walk *w)
     w->wait.interrupted = NULL;
 }
 
-/* Takes the lock of the row of distinct key u, wherever that is now. */
+/* Takes the lock of the current row of distinct key u. */
 static fps_status take_row(walk *w, uint32_t u, uint64_t *word)
 {
     fps_batch *batch = w->part->batch;
     const uint64_t key = batch->keys[u];
     for (fps_waiting waiting = fps_waiting_for(FPS_WAIT_ROW, &w->wait, w->arena->header);;) {
         fps_status status = FPS_OK;
-        if (batch->rows[u] == FPS_NO_ROW) /* it was removed since it was found */
+        if (batch->rows[u] == FPS_NO_ROW) /* removed since it was found */
             status =
                 fps_table_create_rows(w->arena, w->t, &batch->keys[u], &batch->hashes[u], 1, &batch->rows[u], &w->wait);
         if (status != FPS_OK) return status;
@@ -270,7 +270,7 @@ static void add_doubles(double *restrict sum, const double *restrict more, uint3
     for (uint32_t i = 0; i < n; i++) sum[i] += more[i];
 }
 
-/* The gradient of distinct key u: the sum over its places, in their order. */
+/* The gradient of distinct key u: the sum over its places, in order. */
 static const uint8_t *gradient_of(const walk *w, uint32_t u)
 {
     fps_batch *batch = w->part->batch;
@@ -298,7 +298,7 @@ static void apply_rule(walk *w, uint8_t *row, uint8_t *redo, const uint8_t *grad
     w->call->rule->kernel(state, grad, results, (int64_t)t->layout.dim, 0, w->part->uniforms);
 }
 
-/* The last place of a key decides. */
+/* Of a repeated key, the last place counts. */
 static void apply_set(walk *w, uint8_t *row, uint8_t *redo, uint32_t u)
 {
     const fps_table *t = w->t;
@@ -353,7 +353,7 @@ static fps_status push(walk *w)
     return status;
 }
 
-/* What a push that went on owes of a push_pull: the rows that an earlier attempt has changed were not its `outs`. */
+/* The pull of a push_pull that was resumed: `outs` lack the rows that an earlier attempt has changed. */
 static fps_status pull_all(walk *w)
 {
     for (uint32_t i = 0; i < w->part->n; i++) {
@@ -413,7 +413,7 @@ static fps_status run_part(walk *w)
     return FPS_OK;
 }
 
-/* Of a push, all rows are there on all shards before the first one is changed on any. */
+/* For a push, all rows exist on all shards before the first one is changed on any. */
 fps_status fps_sparse_run(fps_sparse_call *call, uint32_t *at)
 {
     const bool changes = fps_kind_writes(call->kind);
@@ -436,9 +436,9 @@ fps_status fps_sparse_run(fps_sparse_call *call, uint32_t *at)
         if (status == FPS_OK) status = run_part(&w);
     }
     if (past) fps_copy_drain();
-    atomic_thread_fence(memory_order_acquire); /* what was read was read before this look at the arenas' state */
+    atomic_thread_fence(memory_order_acquire); /* everything was read before the state of the arenas is checked */
     for (uint32_t i = 0; status == FPS_OK && i < call->n_parts; i++) {
-        status = fps_arena_state(call->parts[i].session->arena); /* closed meanwhile: its memory was given back */
+        status = fps_arena_state(call->parts[i].session->arena); /* closed meanwhile: its memory was freed */
         *at = i;
     }
     return status;

@@ -4,8 +4,8 @@
 
 #include "redo.h"
 
-/* Finishes the piece of this stripe that its dead writer had completed, and says in its record that the push was
- * interrupted. Under the stripe's lock: nobody else is here. */
+/* Finishes the piece of this stripe that its dead writer had completed, and records that the push was interrupted. The
+ * caller holds the stripe's lock. */
 static void repair(const fps_arena *arena, uint32_t stripe)
 {
     fps_stripe *s = &arena->stripes[stripe];
@@ -22,7 +22,7 @@ static void repair(const fps_arena *arena, uint32_t stripe)
         uint64_t begun = fps_load_relaxed(&seat->begun_seq);
         bool applied = fps_load_relaxed(&seat->applied_seq) == begun;
         bool complete = applied || position >= arena->layout.params_bytes;
-        /* It entered the shard, and nobody may enter under its number, though it had not been counted yet. */
+        /* The push entered the shard but was not counted yet; no other push may get its number. */
         if (stripe == 0 && !applied && fps_load_relaxed(&seat->begun_version) == fps_load_relaxed(&header->version) + 1)
             fps_store_relaxed(&header->version, fps_load_relaxed(&header->version) + 1);
         if (!complete && atomic_exchange_explicit(&seat->interrupted_seq, begun, memory_order_relaxed) != begun) {

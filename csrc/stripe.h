@@ -8,7 +8,7 @@
 #include "lock.h"
 #include "status.h"
 
-/* Takes the lock of a stripe. If its holder died, finishes the block that the holder had committed first. */
+/* Takes the lock of a stripe. If its holder died, first finishes the block that the holder had committed. */
 fps_status fps_stripe_enter(const fps_arena *arena, uint32_t stripe, const fps_wait *wait);
 void fps_stripe_leave(const fps_arena *arena, uint32_t stripe);
 

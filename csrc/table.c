@@ -11,9 +11,9 @@
 #include "row.h"
 #include "rowset.h"
 
-#define AHEAD 16u /* keys whose bucket is asked for before it is needed */
+#define AHEAD 16u /* keys whose buckets are prefetched */
 
-/* Finds what others have added meanwhile; answers how many are missing. */
+/* Finds rows that others have added meanwhile; returns how many are missing. */
 static uint64_t find_all(const fps_table *t, const uint64_t *keys, const uint64_t *hashes, uint32_t n, uint32_t *rows)
 {
     const fps_index index = fps_index_of(t, fps_load_relaxed(&t->control->index));
@@ -27,7 +27,7 @@ static uint64_t find_all(const fps_table *t, const uint64_t *keys, const uint64_
     return missing;
 }
 
-/* The row as a key finds it at first, before anybody knows of it. */
+/* Writes the initial state of a row, before it is in the index. */
 static void initialise(const fps_table *t, uint32_t row, uint64_t key)
 {
     uint8_t *at = fps_row_at(t, row);
@@ -57,9 +57,9 @@ static uint32_t create(const fps_table *t, uint64_t key, uint64_t hash)
     const uint64_t next_free = first_free != 0 ? fps_load_relaxed(fps_row_key(fps_row_at(t, row))) : 0;
     initialise(t, row, key);
     fps_index_insert(t, fps_hash_tag(hash), row);
-    atomic_signal_fence(memory_order_seq_cst); /* a death behind this line is put right by settle */
+    atomic_signal_fence(memory_order_seq_cst); /* a death after this line is repaired by settle */
     fps_rowset_use(t, row);
-    atomic_signal_fence(memory_order_seq_cst); /* which looks for the row where it was */
+    atomic_signal_fence(memory_order_seq_cst); /* which looks for the row at `free` */
     if (first_free != 0)
         fps_store_relaxed(&control->free, next_free);
     else
@@ -69,7 +69,7 @@ static uint32_t create(const fps_table *t, uint64_t key, uint64_t hash)
     return row;
 }
 
-/* What `more` rows need, of which some may be free ones. */
+/* The memory for `more` rows, some of which may be free ones. */
 static uint64_t bytes_for(const fps_table *t, uint64_t more)
 {
     const uint64_t high = fps_rowset_used(t), live = fps_load_relaxed(&t->control->live),
@@ -97,7 +97,7 @@ static bool room_for(const fps_table *t, uint64_t more)
     return more <= t->layout.max_rows && live <= t->layout.max_rows - more;
 }
 
-/* Finds or makes the rows that are missing, for which there is room. */
+/* Finds or creates the missing rows, for which there is room. */
 static void create_all(const fps_table *t, const uint64_t *keys, const uint64_t *hashes, uint32_t n, uint32_t *rows,
                        bool looked)
 {
@@ -115,10 +115,10 @@ fps_status fps_table_create_rows(const fps_arena *arena, const fps_table *t, con
 {
     fps_status status = fps_rowset_enter(arena, t, wait);
     if (status != FPS_OK) return status;
-    status = fps_arena_state(arena); /* closed while we waited: its memory was given back */
+    status = fps_arena_state(arena); /* closed during the wait: its memory was freed */
     uint64_t missing = 0;
     for (uint32_t i = 0; i < n; i++) missing += rows[i] == FPS_NO_ROW;
-    /* Others may have added some of them: that matters where room or memory is short. */
+    /* Others may have added some of them, which matters if room or memory is short. */
     const bool looked = status == FPS_OK && !(room_for(t, missing) && backed_for(t, missing));
     if (looked) missing = find_all(t, keys, hashes, n, rows);
     if (looked && !room_for(t, missing)) status = FPS_TABLE_FULL;
@@ -129,8 +129,8 @@ fps_status fps_table_create_rows(const fps_arena *arena, const fps_table *t, con
     return status;
 }
 
-/* Takes the row's lock and the row out of the index. With the table's lock held, its key cannot change. The row stays
- * when somebody has asked for it since (FPS_ALREADY), or writes it (FPS_BUSY). */
+/* Takes the row's lock and removes the row from the index. With the table's lock held, its key cannot change. The row
+ * stays if it was used since (FPS_ALREADY), or is being written (FPS_BUSY). */
 static fps_status remove_row(const fps_session *session, const fps_table *t, uint64_t key, uint64_t hash, uint32_t row,
                              uint32_t since, uint8_t *const *values, uint32_t i)
 {
@@ -146,14 +146,14 @@ static fps_status remove_row(const fps_session *session, const fps_table *t, uin
             memcpy(values[k] + (uint64_t)i * t->bytes[k], fps_row_at(t, row) + t->at[k], t->bytes[k]);
     }
     fps_index_remove(t, fps_hash_tag(hash), row);
-    atomic_signal_fence(memory_order_seq_cst); /* a death behind this line is put right by settle */
+    atomic_signal_fence(memory_order_seq_cst); /* a death after this line is repaired by settle */
     fps_rowset_free(t, row);
     fps_store_relaxed(&t->control->live, fps_load_relaxed(&t->control->live) - 1);
     fps_count(&t->control->rows_removed, 1);
     return FPS_OK;
 }
 
-/* Up to the first row that somebody writes: FPS_BUSY, and `*busy` is that row. */
+/* Stops at the first row that is being written: FPS_BUSY, and `*busy` is that row. */
 static fps_status remove_some(const fps_session *session, const fps_table *t, const uint64_t *keys, uint32_t n,
                               uint32_t since, uint8_t *const *values, uint8_t *removed, uint32_t *done, uint32_t *busy)
 {
@@ -163,14 +163,14 @@ static fps_status remove_some(const fps_session *session, const fps_table *t, co
         removed[*done] = 0;
         if (*busy == FPS_NO_ROW) continue;
         fps_status status = remove_row(session, t, keys[*done], hash, *busy, since, values, *done);
-        if (status == FPS_BUSY && since != UINT32_MAX) status = FPS_ALREADY; /* it is asked for now */
+        if (status == FPS_BUSY && since != UINT32_MAX) status = FPS_ALREADY; /* it is being used */
         if (status != FPS_OK && status != FPS_ALREADY) return status;
         removed[*done] = status == FPS_OK;
     }
     return FPS_OK;
 }
 
-/* Rows are created while it waits for a writer. */
+/* Does not hold the table's lock while it waits for a writer. */
 fps_status fps_table_remove(const fps_session *session, const fps_table *t, const uint64_t *keys, uint32_t n,
                             uint32_t since, uint8_t *const *values, uint8_t *removed, uint32_t *done,
                             const fps_wait *wait)

@@ -1,4 +1,4 @@
-/* Creation and removal of a table's rows, with the memory that they take, and its hyper-parameters. */
+/* Creation and removal of a table's rows, with their memory, and its hyper-parameters. */
 #ifndef FPS_TABLE_H
 #define FPS_TABLE_H
 
@@ -8,14 +8,14 @@
 #include "lock.h"
 #include "status.h"
 
-/* Rows for distinct keys: where rows[i] is FPS_NO_ROW the key's row is found, or created. All of them or none:
- * FPS_TABLE_FULL, FPS_NO_MEMORY, FPS_CLOSED and the like leave the table as it was. */
+/* Finds or creates rows for the distinct keys whose rows[i] is FPS_NO_ROW. All or none: FPS_TABLE_FULL, FPS_NO_MEMORY,
+ * FPS_CLOSED and other errors leave the table as it was. */
 fps_status fps_table_create_rows(const fps_arena *arena, const fps_table *t, const uint64_t *keys,
                                  const uint64_t *hashes, uint32_t n, uint32_t *rows, const fps_wait *wait);
 
-/* Removes the rows of keys; what they held goes to values[k][i] for stream k, NULL for streams that nobody wants.
- * `removed[i]` says whether there was one. `*done` counts keys, from 0. Of a tracked table rows stay that somebody has
- * asked for since tick `since` (fps_row_now), or writes now; with UINT32_MAX all go, when their writers are done. */
+/* Removes the rows of keys. What they held goes to values[k][i] for stream k, which may be NULL; `removed[i]` says
+ * whether there was a row. `*done` counts keys, from 0. In a tracked table, rows that were used after tick `since`
+ * (fps_row_now) or are being written stay; with UINT32_MAX all are removed, once their writers are done. */
 fps_status fps_table_remove(const fps_session *session, const fps_table *t, const uint64_t *keys, uint32_t n,
                             uint32_t since, uint8_t *const *values, uint8_t *removed, uint32_t *done,
                             const fps_wait *wait);

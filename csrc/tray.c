@@ -93,7 +93,7 @@ static void put(const fps_call *call, const fps_deposit *deposit, const fps_part
     }
 }
 
-/* Under the tray's lock. Copies of one gradient may come twice, and late, from another node. */
+/* With the tray's lock held. Deposits from other nodes may arrive twice, and late. */
 static fps_status fill(const fps_call *call, const fps_deposit *d, const fps_part *part)
 {
     const fps_arena *arena = part->session->arena;
@@ -106,12 +106,12 @@ static fps_status fill(const fps_call *call, const fps_deposit *d, const fps_par
         fps_store_relaxed(&tray->generation, d->generation);
     }
     if (fps_load_relaxed(&tray->attempt) >= d->attempt) return FPS_OK;
-    if (!fps_version_has_reached(arena, d->round)) return FPS_MIXED; /* what is in the tray has not been read yet */
+    if (!fps_version_has_reached(arena, d->round)) return FPS_MIXED; /* the tray's contents have not been read yet */
     bool follows = fps_load_relaxed(&tray->round) == d->round && fps_load_relaxed(&tray->number) + 1 == d->number;
     if (d->number > 1 && !follows) return FPS_EXPELLED;
     fps_status status = fps_arena_back_tray(arena, d->rank);
     if (status != FPS_OK) return status;
-    fps_store_relaxed(&tray->number, 0); /* in the middle of a copy there is nothing to go on from */
+    fps_store_relaxed(&tray->number, 0); /* an interrupted copy cannot be resumed */
     atomic_signal_fence(memory_order_seq_cst);
     put(call, d, part, fps_arena_tray(arena, d->rank));
     atomic_signal_fence(memory_order_seq_cst);
@@ -129,8 +129,8 @@ fps_status fps_tray_deposit(const fps_call *call, const fps_deposit *d, const fp
     fps_status status = fps_arena_state(arena);
     if (status == FPS_OK) status = fps_arena_lock(arena, lock, &call->wait, &abandoned);
     if (status != FPS_OK) return status;
-    if (abandoned) fps_lock_repaired(lock); /* `number` is 0 where it died in its copy */
-    status = fps_arena_state(arena);        /* closed while we waited */
+    if (abandoned) fps_lock_repaired(lock); /* `number` is 0 if it died during the copy */
+    status = fps_arena_state(arena);        /* closed during the wait */
     if (status == FPS_OK) status = fill(call, d, part);
     fps_lock_release(lock);
     return status;

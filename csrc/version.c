@@ -40,7 +40,7 @@ static bool is_pinned(const fps_arena *arena, uint32_t version)
     return false;
 }
 
-/* The older ones first: their memory is there. */
+/* The first versions first: their memory is allocated. */
 fps_status fps_version_claim(const fps_arena *arena, uint32_t *version)
 {
     const fps_wait no_wait = {.deadline_ns = FPS_NO_WAIT};
@@ -50,8 +50,8 @@ fps_status fps_version_claim(const fps_arena *arena, uint32_t *version)
         bool abandoned;
         if (FPS_CURRENT_VERSION(fps_load_relaxed(current)) == v) continue;
         if (fps_lock_acquire(lock, &no_wait, &abandoned) != FPS_OK) continue;
-        if (abandoned) fps_lock_repaired(lock);                             /* nobody has seen what is in it */
-        bool retired = FPS_CURRENT_VERSION(fps_load_relaxed(current)) != v; /* and nobody else can name it again */
+        if (abandoned) fps_lock_repaired(lock); /* what it wrote is overwritten, if it was not published */
+        bool retired = FPS_CURRENT_VERSION(fps_load_relaxed(current)) != v; /* and no other thread can publish it */
         atomic_thread_fence(memory_order_seq_cst);                          /* SYNC pin */
         fps_status status = retired && !is_pinned(arena, v) ? fps_arena_back_version(arena, v) : FPS_HELD;
         if (status == FPS_OK) {

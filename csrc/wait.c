@@ -7,32 +7,32 @@
 
 #define US INT64_C(1000)
 #define MS (1000 * US)
-#define LOOKS_A_CLOCK 8u /* of those that spin */
+#define LOOKS_A_CLOCK 8u /* while spinning */
 
-/* How it is done: spin while what is wanted is likely to come at once, then nap or sleep. Each number with its reason;
- * the measurements are in docs/decisions.md. */
+/* How to wait: spin while success is likely soon, then nap or sleep. Each number has its reason; the measurements are
+ * in docs/decisions.md. */
 static const struct manner {
-    uint32_t looks;   /* without a clock, also for those who do not wait */
-    int64_t spin_ns;  /* then looks with a pause in between, for so long */
-    uint32_t naps;    /* then naps: so many, */
-    int64_t nap_ns;   /* each so long; */
-    int64_t sleep_ns; /* then sleep until woken, at most so long at a time. 0: nobody wakes, and naps go on */
-    int64_t ask_ns;   /* how often, between naps and sleeps, somebody is asked whether to go on; 0: each time */
+    uint32_t looks;   /* without reading the clock, also for callers that do not wait */
+    int64_t spin_ns;  /* then looks with a pause in between, for this time */
+    uint32_t naps;    /* then this many naps, */
+    int64_t nap_ns;   /* each of this length; */
+    int64_t sleep_ns; /* then sleep until woken, at most this long at a time. 0: there is no waker, and naps go on */
+    int64_t ask_ns;   /* how often, between naps and sleeps, to ask whether to go on; 0: each time */
 } manners[] = {
     [FPS_WAIT_SHORT] = {.spin_ns = 2 * US, .sleep_ns = 50 * MS, .ask_ns = 50 * MS},
     /* A stripe of 64 KiB that comes from the other core's cache takes 5 to 10 us. */
     [FPS_WAIT_BEHIND] = {.spin_ns = 20 * US, .sleep_ns = 50 * MS, .ask_ns = 50 * MS},
-    /* The holder keeps the shard in its cache for the length of a nap: 0.96 of one worker's throughput with two. */
+    /* The holder keeps the shard in its cache during a nap: two workers reach 0.96 of the throughput of one. */
     [FPS_WAIT_AWAY] = {.spin_ns = 300, .naps = 20, .nap_ns = 100 * US, .sleep_ns = 50 * MS, .ask_ns = 50 * MS},
-    /* It is written in less time than reading the clock takes. */
+    /* A row is written in less time than reading the clock takes. */
     [FPS_WAIT_ROW] = {.looks = 64, .nap_ns = 50 * US, .ask_ns = 50 * MS},
     /* A small shard is done in 20 us. */
     [FPS_WAIT_TURN] = {.spin_ns = 20 * US, .nap_ns = 50 * US, .ask_ns = 50 * MS},
     [FPS_WAIT_VERSION] = {.nap_ns = 50 * US},
-    /* Whoever is at it repairs, and that is rare. */
+    /* Another process repairs it, which is rare. */
     [FPS_WAIT_SEAT] = {.nap_ns = 500 * US, .ask_ns = 50 * MS},
-    /* Two workers that take turns hand over within the time of a small operation. A sleeper looks after the others
-     * every 10 ms, since nobody rings for one that died. */
+    /* Two workers that alternate hand over within the time of a small operation. A sleeper checks the others every
+     * 10 ms, since no bell rings for a death. */
     [FPS_WAIT_CLOCK] = {.spin_ns = 20 * US, .sleep_ns = 10 * MS},
 };
 
@@ -55,7 +55,7 @@ static fps_status state_of(const fps_waiting *w) { return w->header ? fps_header
 static fps_status ask(fps_waiting *w, int64_t now)
 {
     const fps_status status = state_of(w);
-    if (status != FPS_OK) return status; /* who has what we want may be stopped for ever */
+    if (status != FPS_OK) return status; /* the holder may be stopped forever */
     if (now >= w->wait->deadline_ns) return FPS_TIMEOUT;
     if (now - w->asked_ns < manners[w->manner].ask_ns) return FPS_OK;
     w->asked_ns = now;
@@ -73,7 +73,7 @@ fps_status fps_waiting_step(fps_waiting *w)
     const bool spun = w->spins;
     if (w->started_ns == 0) w->started_ns = w->asked_ns = now;
     w->spins = now - w->started_ns < m->spin_ns;
-    if (w->spins || spun) return look_again(); /* the last look of those that spin is behind their time */
+    if (w->spins || spun) return look_again(); /* one more look after the spinning time */
 
     const fps_status status = ask(w, now);
     w->slept = w->naps >= m->naps;
@@ -88,7 +88,7 @@ fps_status fps_waiting_step(fps_waiting *w)
     }
     const struct timespec t = {.tv_sec = until / 1000000000, .tv_nsec = until % 1000000000};
     clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL);
-    return state_of(w); /* closed meanwhile: its memory was given back, and would look as if nobody had anything */
+    return state_of(w); /* closed meanwhile: its memory was freed, in which everything looks free */
 }
 
 void fps_waiting_count(const fps_waiting *w, fps_status status)

@@ -1,4 +1,4 @@
-/* Waiting for what somebody else has: one object for all who do, and one table (wait.c) of how each goes about it.
+/* Waiting for something that another thread holds: one object for all kinds of waits, and one table (wait.c) of how.
  *
  *      fps_waiting w = fps_waiting_for(FPS_WAIT_SEAT, wait, header);
  *      while (!it_is_ours()) {
@@ -6,8 +6,8 @@
  *          if (status != FPS_OK) return status;
  *      }
  *
- * A step takes a moment, at first a short one, and longer ones when nothing comes of those. The clock is read for the
- * first time in a step, so who finds at once what it wants has waited for nothing. */
+ * A step takes a moment, which grows with further steps. The clock is first read in a step, so success at the first
+ * look costs nothing. */
 #ifndef FPS_WAIT_H
 #define FPS_WAIT_H
 
@@ -20,38 +20,38 @@
 #define FPS_NO_WAIT 0
 #define FPS_NEVER INT64_MAX
 
-/* For what. */
+/* What is waited for. */
 typedef enum fps_manner {
     FPS_WAIT_SHORT = 0, /* a lock: its holder may be about to leave, or may need this core */
-    FPS_WAIT_BEHIND,    /* a lock whose holder walks the stripes in front of us, on another core */
-    FPS_WAIT_AWAY,      /* a lock of what fits a cache and is best left to one core for a while */
-    FPS_WAIT_ROW,       /* a row of a table that somebody writes */
-    FPS_WAIT_TURN,      /* another one's turn to apply a round, or what comes of it */
-    FPS_WAIT_VERSION,   /* a version that nobody holds */
-    FPS_WAIT_SEAT,      /* a seat of the dead that somebody else is at */
+    FPS_WAIT_BEHIND,    /* a lock whose holder walks the stripes ahead of the caller, on another core */
+    FPS_WAIT_AWAY,      /* a lock of data that fits a cache and is best left to one core for a while */
+    FPS_WAIT_ROW,       /* a row of a table that is being written */
+    FPS_WAIT_TURN,      /* another session's turn to apply a round, or its result */
+    FPS_WAIT_VERSION,   /* a version that is not pinned */
+    FPS_WAIT_SEAT,      /* a dead owner's seat that another process takes or repairs */
     FPS_WAIT_CLOCK      /* other workers' clocks */
 } fps_manner;
 
-/* How long to wait, who may call it off, and what waiting cost. */
+/* How long to wait, what may interrupt it, and where its cost is counted. */
 typedef struct fps_wait {
     int64_t deadline_ns;             /* CLOCK_MONOTONIC; FPS_NO_WAIT: do not wait; FPS_NEVER: no deadline */
     int (*interrupted)(void *state); /* asked every 50 ms of sleep; nonzero ends the wait; may be NULL */
     void *state;
     fps_meters *meters;       /* where waits are counted; may be NULL */
-    const fps_header *header; /* of the arena that a lock is in: asked as often whether it still is; may be NULL */
-    fps_manner manner;        /* in which locks are waited for */
+    const fps_header *header; /* of the arena of a lock, whose state is checked as often; may be NULL */
+    fps_manner manner;        /* how to wait for locks */
 } fps_wait;
 
 /* One wait that is under way. */
 typedef struct fps_waiting {
     const fps_wait *wait;
-    const fps_header *header; /* of the arena that it is about; may be NULL */
+    const fps_header *header; /* of its arena; may be NULL */
     fps_manner manner;
     uint32_t looks, naps; /* so far */
-    bool spins;           /* the next look comes in a moment */
-    bool slept;           /* neither spinning nor a few naps ended it */
+    bool spins;           /* spinning: the next look is soon */
+    bool slept;           /* it took longer than spinning and a few naps */
     int64_t started_ns, asked_ns;
-    int64_t until_ns; /* the caller sleeps where it is woken, until then at the longest; 0: it looks again at once */
+    int64_t until_ns; /* the caller sleeps until woken, at most until then; 0: it looks again at once */
 } fps_waiting;
 
 static inline fps_waiting fps_waiting_for(fps_manner manner, const fps_wait *wait, const fps_header *header)
@@ -59,14 +59,14 @@ static inline fps_waiting fps_waiting_for(fps_manner manner, const fps_wait *wai
     return (fps_waiting){.wait = wait, .header = header, .manner = manner};
 }
 
-/* After a look that found nothing. FPS_OK: look again, after a sleep where `until_ns` says so. FPS_BUSY for who does
- * not wait; FPS_TIMEOUT, FPS_INTERRUPTED, or the state of an arena that was closed or whose owner has died. */
+/* Called after a look without success. FPS_OK: look again, after a sleep if `until_ns` says so. FPS_BUSY if the caller
+ * does not wait; FPS_TIMEOUT, FPS_INTERRUPTED, or the state of an arena that was closed or whose owner has died. */
 fps_status fps_waiting_step(fps_waiting *w);
 
-/* The clock was read, and spinning did not help. */
+/* Whether the spinning phase has ended without success. */
 static inline bool fps_waiting_has_spun(const fps_waiting *w) { return w->started_ns != 0 && !w->spins; }
 
-/* Counts a wait that ended as `status` in its meters, if it took a step. */
+/* Counts a wait that ended with `status` in its meters, if it took a step. */
 void fps_waiting_count(const fps_waiting *w, fps_status status);
 
 int64_t fps_now_ns(void);

@@ -1,4 +1,4 @@
-"""Timeouts as users give them, and the points in time that follow from them, in seconds of the monotonic clock."""
+"""Users' timeouts, and the deadlines that follow from them, in seconds of the monotonic clock."""
 
 from __future__ import annotations
 

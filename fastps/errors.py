@@ -20,7 +20,7 @@
      +-- WaitTimeoutError        (TimeoutError)     an operation did not end in time
      +-- WorkerRequiredError     (RuntimeError)     this consistency needs `with ps.worker() as w:`
      +-- RayRequiredError        (RuntimeError)     an operation needs Ray, and this process is not connected
-     +-- WorkerExpelledError             (RuntimeError)     this worker was expelled
+     +-- WorkerExpelledError     (RuntimeError)     this worker was expelled
      +-- SessionsExhaustedError  (RuntimeError)     more concurrent sessions than a shard has
      +-- FileError               (OSError)          a file that cannot be written or read, or is damaged
      |    +-- MissingFileError   (FileNotFoundError)
@@ -31,8 +31,8 @@
      +-- RuleError               (ValueError)       a function that is not an update rule
      |    +-- CompileError       (RuntimeError)     or one that cannot be compiled
 
-All of them survive pickling, as Ray, multiprocessing and concurrent.futures do it, with their text, attributes and
-notes; their cause becomes a note. Only `resume` is lost.
+All of them can be pickled, as Ray, multiprocessing and concurrent.futures do, with their text, attributes and notes;
+their cause becomes a note. Only `resume` is lost.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ class ServerNotFoundError(FastPSError, LookupError):
 
 
 class ClosedError(FastPSError, ValueError):
-    """The server, or this handle of it, was closed. A note names shards where a push was applied nevertheless."""
+    """The server, or this handle of it, was closed. A note names shards where a push was applied."""
 
 
 class ShardDiedError(FastPSError, ConnectionError):
@@ -194,7 +194,7 @@ class RayRequiredError(FastPSError, RuntimeError):
 
 
 class WorkerExpelledError(FastPSError, RuntimeError):
-    """This worker was expelled: the others went on without it. Its session rejoins by itself, see
+    """This worker was expelled: the others no longer wait for it. Its session rejoins with its next operation, see
     `fastps.workers.worker.Worker`."""
 
 
@@ -235,7 +235,7 @@ class TableFullError(FastPSError, MemoryError):
     capacity : rows that the shard may have
     shard : which one
     applied : tuple[int, ...]
-        The shards where the push was applied nevertheless.
+        The shards where the push was applied.
     resume : object or None
         Set when rows of a push were evicted while it was under way, so that a part of it is applied already: pass it to
         ``push(keys, grads, resume=error.resume)`` once rows have been removed. It is valid in the process that raised

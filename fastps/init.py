@@ -1,7 +1,7 @@
-"""How the rows of a table begin. A row's first values are a function of the table's seed and the row's key alone.
+"""Initial values of rows: a function of the table's seed and the row's key alone.
 
-The numbers are made by csrc/initial.c from a counter, with plain arithmetic: the same bits on every machine, however
-many shards there are and whoever comes first.
+csrc/initial.c computes them from a counter, with plain arithmetic: the same bits on every machine, whatever the number
+of shards and the order of creation.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def _finite(owner: Any, *names: str) -> None:
 
 
 class Initializer(ABC):
-    """The root of all of them."""
+    """The base class of initializers."""
 
     @abstractmethod
     def numbers(self, dim: int) -> tuple[int, float, float]:
@@ -84,8 +84,8 @@ class Glorot(Initializer):
     """Uniform in [-b, b], b = gain sqrt(6 / (fan_in + fan_out)): Glorot and Bengio, Understanding the difficulty of
     training deep feedforward neural networks, AISTATS 2010.
 
-    `fan_in` is how many rows there will be, about: a table has no fixed number of them. `fan_out` is its dim unless
-    given. torch's `xavier_uniform_` on an embedding's weight is the same.
+    `fan_in` is the approximate number of rows, which a table does not fix. `fan_out` is its dim unless given. torch's
+    `xavier_uniform_` on an embedding's weight is the same.
     """
 
     fan_in: int
@@ -104,13 +104,13 @@ class Glorot(Initializer):
 
 @dataclass(frozen=True, eq=False)
 class Array(Initializer):
-    """Rows that are there from the beginning.
+    """Rows that exist from the beginning.
 
     Attributes
     ----------
     values : array[n, dim], copied into the table when the server is created
     keys : of the rows; 0 to n - 1 without them
-    others : how rows of other keys begin
+    others : the initializer of rows of other keys
     """
 
     values: Any
@@ -149,8 +149,8 @@ def _length(keys: Any) -> int | None:
 
 
 def initializer(value: Any, dim: int) -> Initializer:
-    """What a user gave: an initializer, a number, an array of rows, or None for a uniform one of standard deviation
-    1 / sqrt(dim)."""
+    """The initializer for a user's argument: an initializer, a number, an array of rows, or None for a uniform one of
+    standard deviation 1 / sqrt(dim)."""
     if value is None:
         return Glorot(fan_in=dim, fan_out=dim)
     if isinstance(value, Initializer):

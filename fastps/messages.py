@@ -24,10 +24,10 @@ def few_of(parts: Iterable[str], n: int, most: int = MOST) -> str:
 
 
 def brief(value: Any) -> str:
-    """The repr of what a user gave, or of how it begins."""
+    """The repr of a user's value, or its beginning."""
     try:
         text = repr(value)
-    except Exception:  # whatever a class of theirs raises, and Python itself for ints of thousands of digits
+    except Exception:  # of a user's class, and of Python itself for ints of thousands of digits
         text = object.__repr__(value)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 

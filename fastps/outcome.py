@@ -1,4 +1,4 @@
-"""What became of an operation that an exception has ended."""
+"""The outcome of an operation that an exception has ended."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ __all__ = ["Outcome", "outcome_of"]
 
 
 def outcome_of(error: BaseException) -> Outcome | None:
-    """What had happened when `error` left a push, a set, an eviction or a change of hyper-parameters.
+    """What a push, a set, an eviction or a change of hyper-parameters had done when it raised `error`.
 
-    Any exception that leaves one of these says it, what a signal handler raised in the middle of it included; a note on
-    the exception says it in words. Where a second handler has raised while the first exception was on its way, it is
-    found on that one (``__context__``).
+    Any exception that one of these raises has it, also that of a signal handler in the middle; a note on the exception
+    says it in words. If a second handler has raised while the first exception was propagated, it is found on that one
+    (``__context__``).
 
     Returns
     -------
     Outcome or None
-        `applied`, `partial`, `unknown`: the shards on which the operation was applied, to a part of which it was, and
-        which had not answered. Of a worker's push under `BSP` and `LocalSGD`, `counts` says whether its gradients
+        `applied`, `partial`, `unknown`: the shards on which the operation was applied, on which it was applied in part,
+        and which had not replied. Of a worker's push under `BSP` and `LocalSGD`, `counts` says whether its gradients
         count, or will with the next operation: then they must not be pushed again. None: nothing was done.
     """
     at: BaseException | None = error

@@ -1,8 +1,9 @@
-"""Numbers, flags and words as users give them: one rule for all options, hyper-parameters and timeouts.
+"""Users' numbers, flags and words: one policy for all options, hyper-parameters and timeouts.
 
-A whole number is what `operator.index` takes, another one what `float` takes: numpy's scalars and arrays without
-dimensions are numbers. Not so bool, which is a slip of the pen far more often than a count, text, and what would lose a
-part of it: a unit of time, an imaginary part, a mask. A flag is True or False, or 1 or 0, as which rules keep theirs.
+A whole number is anything that `operator.index` accepts, another number anything that `float` accepts: numpy's scalars
+and arrays without dimensions included. Refused are bool, which is far more often a mistake than a count, text, and
+values that would lose a part: a unit of time, an imaginary part, a mask. A flag is True or False, or 1 or 0, as rules
+store theirs.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def whole(what: str, value: Any, least: int, most: int) -> int:
 
 
 def real(what: str, value: Any, expected: str = "a finite number") -> float:
-    """A float, infinite or NaN where `value` is. Raises OptionError for what is none, or too large for one."""
+    """A float, infinite or NaN if `value` is. Raises OptionError for other values, and those too large for a float."""
     try:
         if not is_no_number(value):
             return float(value)
@@ -69,14 +70,14 @@ def flag(what: str, value: Any) -> bool:
 
 
 def choice(what: str, value: Any, choices: tuple[str, ...], otherwise: str = "") -> str:
-    """One of these words. Raises OptionError; `otherwise` is what else could have been."""
+    """One of these words. Raises OptionError, whose text names `otherwise` as a further possibility."""
     if isinstance(value, str) and value in choices:
         return value
     raise OptionError(f"{what}: expected one of {choices}{otherwise}, got {brief(value)}")
 
 
 def is_no_number(value: Any) -> bool:
-    """What `float` or `operator.index` might take, and is meant as something else."""
+    """Whether `float` or `operator.index` might accept a value that is meant as something else."""
     if isinstance(value, NO_NUMBERS):
         return True
     if not hasattr(value, "dtype"):

@@ -1,7 +1,7 @@
-"""Hyper-parameters that change with the version: learning-rate schedules.
+"""Hyper-parameters that change with the update count: learning-rate schedules.
 
-A schedule is a function of the version before a push, 0 at the first one. It is compiled with the rule and evaluated
-once a push, under the shard's lock: every push is computed with the value for its own version, whoever pushes.
+A schedule is a function of the update count before a push, 0 at the first one. It is compiled with the rule and
+evaluated once per push, under the shard's lock: every push uses the value for its own update count.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from fastps.scalars import finite, positive
 
 @dataclass(frozen=True, repr=False)
 class Schedule:
-    """A function of the version that takes the place of a hyper-parameter's value.
+    """A function of the update count, in place of a hyper-parameter's value.
 
     Attributes
     ----------
-    function : takes the version, a float, and returns the value; compiled like a rule, so it may use arithmetic, `if`,
-        the functions of `math`, constants, and functions of that kind
-    label : how it prints
+    function : takes the update count, a float, and returns the value; compiled like a rule, so it may use arithmetic,
+        `if`, the functions of `math`, constants, and functions of that kind
+    label : its repr
     """
 
     function: Callable[[float], float]

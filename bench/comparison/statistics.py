@@ -161,9 +161,9 @@ def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> 
 
 @functools.cache
 def rejected_ranks(n: int, m: int, alpha: float) -> int:
-    """The largest k for which U < k has a probability of at most alpha / 2 when both samples are alike, where U counts
-    the pairs of Mann and Whitney's test; exact."""
-    sums = np.zeros((n + 1, n * m + 1))  # ways to choose so many of the ranks so far, by their sum less the least one
+    """The largest k for which U < k has a probability of at most alpha / 2 when both samples have one distribution; U
+    counts the pairs of Mann and Whitney's test. Exact."""
+    sums = np.zeros((n + 1, n * m + 1))  # ways to choose that many of the ranks so far, by their sum less the least one
     sums[0, 0] = 1
     for rank in range(1, n + m + 1):
         for chosen in range(min(rank, n), max(0, rank - m - 1), -1):

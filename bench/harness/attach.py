@@ -29,7 +29,7 @@ PROCESSES = 5
 
 def attach(ps: fastps.ParameterServer, operation: str, elements: int) -> tuple[float, int]:
     """(median seconds, bytes of the handle) of processes that have loaded ray and numpy and do `operation` once; it may
-    use `ps` and `grad`, ones of so many elements. They import fastps and must not load numba."""
+    use `ps` and `grad`, an array of `elements` ones. They import fastps and must not load numba."""
     handle, taken = pickle.dumps(ps), []
     for _ in range(PROCESSES):
         done = subprocess.run(

@@ -12,7 +12,7 @@ from bench.harness.units import human_bytes
 
 @dataclass(frozen=True)
 class Line:
-    """One measured ratio beside its bar; a bar of 0 is none."""
+    """One measured ratio beside its bar; 0: there is no bar."""
 
     section: str
     size_bytes: int
@@ -47,7 +47,7 @@ class Report:
         print(f"  {human_bytes(size):>7}  {what:<34} {measured:<58} {ratio:9.2f} {verdict}", flush=True)
 
     def end(self, path: Path | None) -> int:
-        """Prints how many bars were met, and writes the file. Answers the exit code."""
+        """Prints how many bars were met, and writes the file. Returns the exit code."""
         missed, barred = [line for line in self.lines if not line.met], [line for line in self.lines if line.bar]
         print(f"\n{len(barred) - len(missed)} of {len(barred)} bars met")
         if path:

@@ -1,8 +1,8 @@
 """The timing loop: every duration that a benchmark reports of single calls is the difference of two of its stamps.
 
 It records when each call ended; the next call begins there, so no time falls between two calls. `interleaved` gives
-several subjects turns of it, so that a drifting machine affects all alike; `prepared` makes new input before each call,
-which is a call of the same loop whose duration nobody counts.
+several subjects turns of it, so that a drifting machine affects all of them equally; `prepared` makes new input before
+each call, in a call of the same loop whose duration is not counted.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ TURN_CALLS = (3, 400)  # the fewest and the most calls of a turn of `interleaved
 
 
 def stamps(operation: Operation, seconds: float = 0.0, at_least: int = 3, calls: int | None = None) -> np.ndarray:
-    """Calls an operation for so long, or so often: when it began, and when each call ended, int64[calls + 1] in ns.
+    """Calls an operation for `seconds`, or `calls` times: when it began, and when each call ended, int64[calls + 1],
+    ns.
 
     A call that is held up delays the next one in the record as it does in use (no coordinated omission). Cost of the
     record: about 50 ns a call (`overhead`). Stamps go to a list that exists before the calls: storing a number in an
@@ -48,10 +49,10 @@ def stamps(operation: Operation, seconds: float = 0.0, at_least: int = 3, calls:
 
 
 def once(operation: Callable[[], T]) -> tuple[T, float]:
-    """What one call answers, and its seconds."""
-    answers: list[T] = []
-    begun, ended = stamps(lambda: answers.append(operation()), calls=1)
-    return answers[0], float(ended - begun) / 1e9
+    """What one call returns, and its seconds."""
+    results: list[T] = []
+    begun, ended = stamps(lambda: results.append(operation()), calls=1)
+    return results[0], float(ended - begun) / 1e9
 
 
 def interleaved(operations: Mapping[str, Operation], seconds: float, turns: int = 9) -> dict[str, Times]:
@@ -77,8 +78,8 @@ def prepared(
     seconds: float = 0.0,
     rounds: int | None = None,
 ) -> np.ndarray:
-    """Operations one after the other, each on what `prepare` has made for that round, for so long or so often: their
-    durations without those of `prepare`, int64[rounds, operations] in ns."""
+    """Operations one after the other, each on what `prepare` has made for that round, for a time or a number of rounds:
+    their durations without those of `prepare`, int64[rounds, operations] in ns."""
     made: list[T] = []
 
     def make() -> None:
@@ -92,7 +93,7 @@ def prepared(
 
 
 def wait_until(start: float) -> None:
-    """Until so late on the wall clock, at full speed: for processes that begin together."""
+    """Spins until a time of the wall clock: for processes that begin together."""
     while time.time() < start:
         pass
 

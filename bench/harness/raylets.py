@@ -36,7 +36,7 @@ def local_raylets(**first: Any) -> Iterator[Cluster]:
 
 @contextmanager
 def started(count: int, **each: Any) -> Iterator[Cluster]:
-    """So many raylets on this machine; `each` is what each of them has."""
+    """Raylets on this machine; `each` is what each of them has."""
     logging.getLogger("ray").setLevel(logging.ERROR)  # it reports other clusters
     cluster = Cluster()
     try:

@@ -16,8 +16,8 @@ BINS_A_DOUBLING = 32  # of histograms: 2 % wide
 
 
 def enough(calls: int, percentile: float) -> bool:
-    """Whether so many calls say something about a percentile: 500 of the 99th, 5,000 of the 99.9th. The median and the
-    largest of them are what they are."""
+    """Whether this many calls determine a percentile: 500 the 99th, 5,000 the 99.9th. The median and the largest always
+    are reported."""
     return percentile <= 50 or percentile == 100 or calls * (100 - percentile) >= 100 * SLOWER * (1 - 1e-9)
 
 

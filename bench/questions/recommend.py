@@ -140,7 +140,7 @@ def svds(data: MovieLens, dim: int, seed: int) -> tuple[Svd, Svd]:
 
 
 def compare(report: Report, data: MovieLens, settings: Settings, runs: int, with_svd: bool) -> list[float]:
-    """Answers the error above the best SVD, in thousandths, and the time in times of the best and of the quick one."""
+    """Returns the error above the best SVD, in thousandths, and the time in times of the best and of the quick one."""
     seed = f"seed {settings.seed}"
     report.head(
         f"Seed {settings.seed}, {settings.dim} factors: {len(data.train):,} ratings, {len(data.test):,} to test"

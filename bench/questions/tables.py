@@ -252,7 +252,7 @@ def against_dict(report: Report, n: int, seconds: float) -> None:
 
 @ray.remote
 def grow(server: fastps.ParameterServer, first: int, last: int, step: int) -> float:
-    """Pushes ones to keys [0, k) for growing k, all the while; answers how much in all."""
+    """Pushes ones to keys [0, k) for growing k, all the while; returns the sum of all."""
     table, rng, pushed = server.table, np.random.default_rng(first), 0.0
     ones = np.ones((65536, 1), FLOAT)
     for k in range(first, last + 1, step):

@@ -20,7 +20,7 @@ from bench.report.select import OURS, PRIVATE, Row, Sweep
 from bench.report.style import Chart
 from bench.report.words import count, duration, name_of, rate, variant
 
-# One call in so many is slower: the axis of percentiles.
+# One call in this many is slower: the axis of percentiles.
 SHARES = {1: "0", 2: "50", 10: "90", 100: "99", 1_000: "99.9", 10_000: "99.99", 100_000: "99.999",
           1_000_000: "99.9999", 10_000_000: "99.99999"}  # fmt: skip
 NARROW_SHARES = {x: text for x, text in SHARES.items() if x != 2}
@@ -105,7 +105,7 @@ def together(charts: Sequence[Chart]) -> None:
 
 
 def percentiles(row: Row) -> tuple[np.ndarray, np.ndarray]:
-    """(x, ns) from the histogram, by steps: one call in x takes so long or longer; the last is the slowest call."""
+    """(x, ns) from the histogram, by steps: one call in x takes that long or longer; the last is the slowest call."""
     counts = np.array(row["bin_counts"], float)
     slower = counts[::-1].cumsum()[::-1]
     times = np.clip(row["bins_ns"], row["min_ns"], row["max_ns"])

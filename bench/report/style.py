@@ -50,7 +50,7 @@ def line(subject: str, reference: bool = False) -> dict[str, Any]:
 
 
 def ladder(n: int) -> list[str]:
-    """Colours for so many sizes."""
+    """Colours for `n` sizes."""
     return list(sample_colorscale(LADDER, list(np.linspace(0, 1, n)) if n > 1 else [0.0]))
 
 

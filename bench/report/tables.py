@@ -27,7 +27,7 @@ HEAD = {"nbytes", "op", "subject", "way", "median_ns"}  # shown though all rows 
 
 
 def rows(sweep: Sweep) -> str:
-    """All rows; columns in which all are alike are left out, and said in the caption."""
+    """All rows; columns that have one value are left out, and named in the caption."""
     found = [{**row, "way": way(row)} for row in sweep.rows]
     shown = [name for name in COLUMNS if name in HEAD or len({row[name] for row in found}) > 1]
     same = [f"{COLUMNS[n]}: {_cell(n, found[0])}" for n in COLUMNS if n not in shown and found[0][n] is not None]

@@ -19,7 +19,7 @@ from bench.sweep import grid as grids
 from bench.sweep import results, run
 from bench.sweep.cluster import cluster
 from bench.sweep.placement import PLACEMENTS
-from fastps.cluster.address import require_answer
+from fastps.cluster.address import require_reachable
 from fastps.machine import facts as machine
 from fastps.machine.capacity import available_bytes
 from fastps.machine.packages import install
@@ -42,7 +42,7 @@ def grid_of(options: dict[str, Any]) -> grids.Grid:
     if not options["address"]:
         grid.require_memory(available_bytes())
     elif options["address"] != "auto":
-        require_answer(options["address"])
+        require_reachable(options["address"])
     return grid
 
 
@@ -102,7 +102,7 @@ def require_same(kept: results.Results, options: dict[str, Any], names: tuple[st
 def program(
     grid: grids.Grid, names: tuple[str, ...], options: dict[str, Any], output: Path, kept: results.Results | None
 ) -> Path | None:
-    """Measures what is missing and keeps every setting at once. Answers the JSON file beside the output, if any.
+    """Measures what is missing and saves every setting at once. Returns the JSON file beside the output, if any.
 
     Raises ArgumentError when the cluster cannot do it, WrongAnswer, KeyboardInterrupt.
     """

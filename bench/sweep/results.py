@@ -53,7 +53,7 @@ def as_dicts(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def save(results: Results, path: str | os.PathLike[str]) -> None:
-    """Whole or not at all: a file that is there stays until the new one is complete."""
+    """Writes atomically: an existing file stays until the new one is complete."""
     table = pa.Table.from_pylist(results.rows)
     metadata = {"format": FORMAT, "about": json.dumps(results.about)}
     with replacing(Path(path)) as partial:

@@ -22,7 +22,7 @@ from bench.sweep.placement import Node, Places, places, require_memory
 from bench.sweep.worker import Worker
 
 RULES = {"add": fastps.Add, "sgd": lambda: fastps.SGD(1e-3), "adam": lambda: fastps.Adam(1e-3)}
-# What a push of a gradient g does to each parameter when all are alike, and how far from that the answer may be.
+# What a push of a gradient g does to each parameter when all gradients are equal, and the tolerance of the result.
 STEPS: dict[str, tuple[Callable[[float], float], float]] = {
     "add": (lambda g: g, 0.0), "sgd": (lambda g: -1e-3 * g, 1e-5), "adam": (lambda g: -1e-3, 2e-2),
 }  # fmt: skip
@@ -41,7 +41,7 @@ Runs = list[list[tuple[np.ndarray, float, int]]]  # each turn has of each worker
 
 
 class StuckError(Exception):
-    """A subject does not answer."""
+    """A subject does not reply."""
 
 
 class WrongAnswer(Exception):
@@ -133,7 +133,7 @@ class Crew:
         return found
 
     def drop(self, workers: Sequence[Any]) -> None:
-        """Releases the subjects; workers that do not answer are replaced."""
+        """Releases the subjects; workers that do not reply are replaced."""
         _, stuck = ray.wait([w.drop.remote() for w in workers], num_returns=len(workers), timeout=START_SECONDS)
         if stuck:
             for worker in self.workers.values():
@@ -266,7 +266,7 @@ def compared(rows: list[Row]) -> list[Row]:
 
 
 def after(pushes: int, step: float) -> float:
-    """So many steps added one after the other in float32, which rounds them away from some point on."""
+    """Steps added one after the other in float32, which rounds them away from some point on."""
     value = np.float32(0)
     for start in range(0, pushes, ACCUMULATED):
         steps = np.full(1 + min(ACCUMULATED, pushes - start), step, np.float32)

@@ -1,4 +1,4 @@
-# An arena as Python sees it. Its memory stays mapped for as long as any object here refers to it.
+# Arenas in Python. Their memory stays mapped for as long as an object here refers to it.
 
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_FillInfo
 from posix.fcntl cimport O_CLOEXEC, O_RDWR
@@ -49,7 +49,7 @@ def table_row_bytes(tuple table):
 
 
 def table_initial(tuple table, object keys, object out):
-    """The first values of the rows of `keys`, uint64[n]; fills in `out`."""
+    """Writes the initial values of the rows of `keys`, uint64[n], to `out`."""
     cdef fps_table_layout layout = table_layout_of(table)
     cdef const uint64_t *key = <const uint64_t *>np.PyArray_DATA(keys)
     cdef uint8_t *row = <uint8_t *>np.PyArray_DATA(out)
@@ -77,7 +77,7 @@ cdef class Arena:
     @staticmethod
     def size(uint64_t params_bytes, uint32_t max_sessions, uint32_t n_slots=0, uint32_t max_workers=0,
              tuple policy=ANY_TIME, object tables=()):
-        """The bytes of shared memory that an arena takes at first; 0 when it cannot be."""
+        """The bytes of shared memory that an arena takes at first; 0 if the arguments are invalid."""
         cdef fps_arena_spec spec
         cdef fps_table_layout layouts[64]
         memset(&spec, 0, sizeof(spec))
@@ -93,7 +93,7 @@ cdef class Arena:
         """Allocates, pre-faults and seals the memory; this process owns it. Cost: a page fault per 4 KiB.
 
         `policy` is that of `Consistency.policy`. `tables` is a list of (dim, item bytes, initial value of each slot,
-        whether it is one value a row, fps_initial, first, second, seed, tracked, most rows).
+        whether it is one value per row, fps_initial, first, second, seed, tracked, most rows).
         """
         cdef Arena self = Arena.__new__(Arena)
         cdef fps_arena_spec spec
@@ -133,8 +133,8 @@ cdef class Arena:
 
     @staticmethod
     def attach(str path, bytes arena_id, str label):
-        """Maps the arena behind `path`. Raises OSError when that cannot be opened. In one call, so that a signal handler that
-        raises finds no descriptor open that nobody closes, or closed twice."""
+        """Maps the arena of the file `path`. Raises OSError if that cannot be opened. In one call, so that an exception
+        of a signal handler neither leaks the descriptor nor closes it twice."""
         cdef int fd
         cdef int code
         cdef bytes name = os.fsencode(path)
@@ -152,26 +152,26 @@ cdef class Arena:
 
     def __dealloc__(self):
         cdef bint retires = self.owner and self.generation == fps_life_generation()
-        with nogil:  # giving back a gigabyte takes a tenth of a second
+        with nogil:  # freeing a gigabyte takes a tenth of a second
             if retires:
                 fps_arena_retire(&self.arena)
             fps_arena_close(&self.arena)
 
     def retire(self):
-        """Tells every process that the arena is closed. For its owner; twice is as good as once."""
+        """Marks the arena as closed for every process. Called by its owner. Idempotent."""
         if self.owner and self.generation == fps_life_generation():
             self.owner = False
             with nogil:
                 fps_arena_retire(&self.arena)
 
     def discard(self):
-        """Gives the memory back when the owner has died, as it would have done itself. For whoever closes the server; nothing
-        happens while the owner lives."""
+        """Frees the memory if the owner has died. Called by any process that closes the server; does nothing while the
+        owner lives."""
         with nogil:
             fps_arena_retire(&self.arena)
 
     def check(self):
-        """Raises ClosedError or ShardDiedError when nobody should go on with this arena. Cost: two loads."""
+        """Raises ClosedError or ShardDiedError if the arena is closed or its owner has died. Cost: two loads."""
         cdef fps_status status = fps_arena_state(&self.arena)
         if status != FPS_OK:
             raise exception_of(status, self.label)
@@ -182,13 +182,13 @@ cdef class Arena:
 
     @property
     def version(self):
-        """Pushes that have entered the shard, or the rounds that have been applied to it."""
+        """The update count: pushes that have entered the shard, or rounds that have been applied to it."""
         if self.arena.layout.n_versions > 1:
             return FPS_CURRENT_ROUND(fps_load_relaxed(&self.arena.header.current))
         return fps_load_relaxed(&self.arena.header.version)
 
     def decision(self):
-        """What the board of this arena, that of shard 0, says of the last round that closed."""
+        """The decision of the last round that closed, from the board of this arena, that of shard 0."""
         cdef Decision decision = Decision.__new__(Decision)
         cdef fps_roster roster = fps_board_roster(&self.arena)
         fps_clock_decision(&roster, &decision.decision)
@@ -241,7 +241,7 @@ cdef class Arena:
         return [numbers[i] for i in range(count)]
 
     def counters(self):
-        """What all sessions counted, summed, with what recovery found: a new dict of integers."""
+        """The counters of all sessions, summed, and those of recovery: a new dict of integers."""
         cdef fps_meters *m
         cdef fps_seat *seat
         cdef fps_header *header = self.arena.header
@@ -285,7 +285,7 @@ cdef class Arena:
         return window
 
 
-@cython.no_gc_clear  # the memory must stay for as long as an array may look at it
+@cython.no_gc_clear  # the memory must stay mapped for as long as an array refers to it
 cdef class Window:
     """A read-only buffer on an arena's parameters, which its owner keeps mapped."""
     cdef object owner

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, freethreading_compatible=False
-"""The border between Python and csrc: check the arguments, release the GIL, one C call, check the answer."""
+"""The border between Python and csrc: check the arguments, release the GIL, one C call, check the return code."""
 
 import math
 
@@ -31,12 +31,12 @@ include "member.pxi"
 
 
 def life_generation():
-    """How many forks lie between the first process of this family and this one."""
+    """The number of forks between the first process and this one."""
     return fps_life_generation()
 
 
 def copy(object to, object source):
-    """Copies between two flat byte arrays of one length; past the caches when it is large."""
+    """Copies between two flat byte arrays of the same length; bypasses the caches if they are large."""
     cdef size_t nbytes = np.PyArray_NBYTES(to)
     cdef void *target = np.PyArray_DATA(to)
     cdef const void *origin = np.PyArray_DATA(source)

@@ -4,7 +4,7 @@ from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 
 cdef uint64_t MIXED_ROUND = 0xffffffffffffffff
 
-# Below this size the GIL is kept: giving it back and taking it again costs as much as the copy.
+# Below this size the GIL is kept: releasing and acquiring it costs as much as the copy.
 cdef uint64_t KEEP_GIL_BYTES = 32768
 
 
@@ -95,7 +95,7 @@ cdef class Group:
         return (<Arena>self.mapped[part]).label
 
     cdef Lane take(self, double *limit):
-        """A lane for one operation. Where one has to be made, that takes its time out of the limit."""
+        """A lane for one operation. The time to make a new one counts towards the limit."""
         cdef int64_t start
         cdef Lane lane
         if self.generation != fps_life_generation():  # a fork: these sessions are the parent's
@@ -108,12 +108,13 @@ cdef class Group:
         return lane
 
     cdef void give_back(self, Lane lane) noexcept:
-        """The operation is over: whoever comes next may take the lane at once."""
+        """Returns the lane of an operation that has ended: the next one may take it at once."""
         if lane.generation == self.generation:
             self.idle.append(lane)
 
     cdef bint bind(self, object value, void **pointers, bint writable):
-        """Puts the memory of one array a buffer into `pointers`; False when an array needs a closer look."""
+        """Puts the address of one array per buffer into `pointers`; False if the fast path does not support an
+        array."""
         cdef np.npy_intp *dims
         cdef tuple shape
         cdef object array = value
@@ -141,7 +142,7 @@ cdef class Group:
         return True
 
     cdef bint any_overlap(self, Lane lane, bint pushes):
-        """Whether `outs` overlap each other, or gradients when there are any."""
+        """Whether `outs` overlap each other, or the gradients."""
         cdef uint32_t i
         cdef size_t end = 0
         if self.n_buffers == 1 and not pushes:
@@ -156,7 +157,7 @@ cdef class Group:
         return False
 
     cdef fps_call call_of(self, Lane lane, fps_kind kind) noexcept:
-        """An operation, for the stack of whoever runs it: from the lane it has memory alone."""
+        """An operation, for the caller's stack: it only uses memory of the lane."""
         cdef fps_call call
         memset(&call, 0, sizeof(call))
         call.kind, call.grads, call.outs, call.streams = kind, lane.grads, lane.outs, lane.streams
@@ -166,10 +167,11 @@ cdef class Group:
 
     def run_if_fits(self, bint pushes, object grads, bint pulls, object outs, object timeout=None,
                     Decision decision=None, tuple deposit=None, Outcome outcome=None):
-        """An operation on parameters that need no second look: the versions, as of `run`; or None, having done nothing.
+        """The fast path of an operation on parameters: returns the versions, as `run` does; or None, having done
+        nothing.
 
-        `grads`, when it pushes, and `outs`, when it pulls, may be anything. Runs only where the arrays have exactly the expected
-        types, shapes and flags, and none that is written overlaps another.
+        `grads`, when it pushes, and `outs`, when it pulls, may be anything. Runs only if the arrays have exactly the
+        expected types, shapes and flags, and none that is written overlaps another.
         """
         cdef double limit = self.timeout if timeout is None else timeout
         cdef fps_call call
@@ -186,14 +188,14 @@ cdef class Group:
             list streams=None, Decision decision=None, tuple deposit=None, Outcome outcome=None):
         """Any operation on any buffers, which the caller has checked: flat, contiguous, of the right dtype and length.
 
-        `grads` make it a push, `outs` a pull. `resume` comes from a WaitTimeoutError; it is good for one push. `scale` multiplies
-        gradients, for kernels that clip. `streams`, per rule the slot's number from 1 or None, makes it an operation on slots:
-        buffers of rules with None are not looked at. Answers, per arena, the version that was read or made; `outcome` is told
-        what was applied before that.
+        `grads` make it a push, `outs` a pull. `resume` comes from a WaitTimeoutError and can be used once. `scale`
+        multiplies gradients, for kernels that clip. `streams`, per rule the slot's number from 1 or None, makes it an
+        operation on slots: buffers of rules with None are ignored. Returns, per arena, the version that was read or
+        made; before that, `outcome` records what was applied.
 
-        Where updates are applied in rounds, `decision` is brought about first, and `grads` go to a worker's tray by
-        `deposit`, the fields of fps_deposit. Versions are rounds; an empty tuple, having read nothing, when the shards
-        are at others than the decision's.
+        Where updates are applied in rounds, the shards are first brought to the round of `decision`, and `grads` go to
+        a worker's tray by `deposit`, the fields of fps_deposit. Versions are rounds; an empty tuple, having read
+        nothing, if the shards are at other rounds than the decision's.
         """
         cdef double limit = self.timeout if timeout is None else timeout
         cdef fps_kind kind = FPS_REACH
@@ -237,8 +239,9 @@ cdef class Group:
 
     cdef tuple finish(self, Lane lane, fps_call *call, double limit, Decision decision, tuple deposit, Outcome outcome,
                       object grads, object outs):
-        """Runs the operation, and gives the lane back once nothing is to be read from it. `grads` and `outs` may be mappings:
-        without the GIL, another thread may replace the arrays in them, so they are held before it is given away."""
+        """Runs the operation, and returns the lane once nothing is read from it any more. `grads` and `outs` may be
+        mappings: without the GIL, another thread may replace the arrays in them, so references are taken before it is
+        released."""
         cdef list held = None
         cdef uint32_t at = 0, i
         cdef fps_status status = FPS_BUSY
@@ -280,10 +283,10 @@ cdef class Group:
 
     cdef void fail(self, Lane lane, fps_call *call, fps_status status, uint32_t at, double limit, object signal,
                    const fps_deposit *deposit, Outcome outcome) except *:
-        """Raises what has ended the operation. All that is said of it is read before the lane is given back."""
+        """Raises the error of the operation. Its details are read before the lane is returned."""
         cdef int code = c_errno
         cdef uint32_t i
-        cdef bint writes = fps_kind_writes(call.kind) and not self.rounds  # what has come into trays is not given yet
+        cdef bint writes = fps_kind_writes(call.kind) and not self.rounds  # gradients in trays are not given yet
         cdef const fps_arena *arena = self.arenas[at]
         cdef uint32_t stripe = lane.parts[at].waited_for
         cdef Rest rest = None
@@ -308,12 +311,12 @@ cdef class Group:
             holders = {fps_load32_relaxed(&arena.seats[i].pid) for i in range(arena.layout.n_sessions)
                        if fps_load_relaxed(&arena.seats[i].pins) and not fps_life_ended(&arena.seats[i].life)}
             raise errors.WaitTimeoutError(
-                f"{self.label(at)}: waited {limit:.3g} s for a version of the parameters that nobody holds; let go of old "
+                f"{self.label(at)}: waited {limit:.3g} s for a version of the parameters that is not pinned; drop old "
                 f"views and their arrays in {', '.join(process_of(pid) for pid in sorted(holders))}")
         raise exception_of(status, self.label(at), code)
 
     cdef uint32_t holder(self, const fps_arena *arena, uint32_t stripe, const fps_deposit *deposit) noexcept:
-        """A thread of the process that an operation has waited for."""
+        """A thread of the process for which an operation has waited."""
         cdef uint32_t turn = fps_load32_relaxed(&arena.header.turn)
         if self.rounds and deposit != NULL and fps_lock_holder(&arena.trays[deposit.rank].lock):
             return fps_lock_holder(&arena.trays[deposit.rank].lock)
@@ -322,7 +325,7 @@ cdef class Group:
         return fps_lock_holder(&arena.stripes[stripe].lock)
 
     def count_skipped(self):
-        """Notes in every shard that a push was not applied."""
+        """Counts, in every shard, a push that was not applied."""
         cdef double limit = self.timeout
         cdef Lane lane = self.take(&limit)
         cdef uint32_t i
@@ -331,7 +334,7 @@ cdef class Group:
         self.give_back(lane)
 
     def begin(self, Py_ssize_t part, list values):
-        """Sets the slots of one shard to their initial values, per rule a list of them; before anybody else opens it."""
+        """Sets the slots of one shard to their initial values, a list per rule; before other processes open it."""
         cdef uint32_t i
         for i in range(self.n_spans[part]):
             for stream, value in enumerate(values[self.spans[part][i].rule], 1):
@@ -339,7 +342,8 @@ cdef class Group:
                     fps_dense_begin(self.arenas[part], &self.spans[part][i], stream, value)
 
     def help(self, Decision decision):
-        """Brings the arenas to the decision's round, as far as that needs no waiting; whether they are there."""
+        """Brings the arenas to the decision's round, as far as possible without waiting. Returns whether all are
+        there."""
         cdef double limit = self.timeout
         cdef Lane lane = self.take(&limit)
         cdef uint32_t at = 0
@@ -355,7 +359,7 @@ cdef class Group:
         return status == FPS_OK
 
     def hold(self):
-        """The version that is current, kept as it is; None when the shards are at different rounds."""
+        """Pins the current version; None if the shards are at different rounds."""
         cdef Held held
         if self.generation != fps_life_generation():
             self.idle, self.pins, self.generation = [], None, fps_life_generation()
@@ -365,11 +369,11 @@ cdef class Group:
         return None if held.round == MIXED_ROUND else held
 
     def close(self):
-        """Gives the sessions of idle lanes back."""
+        """Closes the sessions of idle lanes."""
         self.idle, self.pins = [], None
 
     def fill(self, list values):
-        """Sets the parameters; before anybody else has opened the arenas."""
+        """Sets the parameters, before other processes open the arenas."""
         cdef Py_ssize_t i
         cdef const void **buffers = <const void **>calloc(self.n_buffers, sizeof(void *))
         if not buffers:

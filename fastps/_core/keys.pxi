@@ -1,12 +1,12 @@
-# The keys of tables: what stands for text, and where their rows live.
+# The keys of tables: hashes of text, and the shards of keys.
 
 def hash_of(bytes text):
-    """The key that stands for some bytes: the same in every process and release."""
+    """The key for these bytes: the same in every process and release."""
     return fps_hash_bytes(<const unsigned char *>text, len(text))
 
 
 def shards_of(object keys, uint32_t num_shards):
-    """Per key, uint64[n], the shard that its row lives on."""
+    """Per key, uint64[n], the shard of its row."""
     cdef Py_ssize_t i, n = np.PyArray_SIZE(keys)
     cdef np.npy_intp length = n
     cdef object out = np.PyArray_EMPTY(1, &length, np.NPY_UINT32, 0)

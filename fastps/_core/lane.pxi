@@ -1,12 +1,12 @@
-# What one operation at a time needs of a group, and what is left of a push that timed out.
+# Lanes: the resources of one operation on a group; and the rest of a push that timed out.
 
 from libc.stdlib cimport calloc, free
 
 
-@cython.no_gc_clear  # __dealloc__ gives the sessions back: the arenas must still be mapped then
+@cython.no_gc_clear  # __dealloc__ closes the sessions: the arenas must still be mapped then
 cdef class Lane:
-    """The memory that one operation at a time needs: a session in every arena, and room for what a call points to. It belongs
-    to the operation that has taken it until that gives it back, and is not touched after that."""
+    """The memory of one operation at a time: a session in every arena, and room for what a call points to. It belongs
+    to the operation that has taken it, which does not use it after returning it."""
     cdef Group group
     cdef tuple mapped
     cdef fps_session *sessions
@@ -76,7 +76,7 @@ cdef class Lane:
             part.position = part.seq = part.version = 0
 
     cdef void go_on(self, Rest rest) noexcept:
-        """As `reset`, but from where a push has stopped. A session of its own gives it a number there."""
+        """As `reset`, but from where a push has stopped. This lane's sessions assign it new sequence numbers."""
         cdef uint32_t i
         cdef fps_part *part
         self.reset()
@@ -88,7 +88,7 @@ cdef class Lane:
 
 
 cdef class Rest:
-    """How far a push has come that timed out. It holds no session, and is good for one that goes on, in this process."""
+    """How far a push that timed out has come. It holds no session, and can be resumed once, in this process."""
     cdef Group group
     cdef fps_part *parts
     cdef double *uniforms

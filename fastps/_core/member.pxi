@@ -1,17 +1,17 @@
-# Workers that take part in clocks and rounds, and the state machine of that by itself.
+# Workers that take part in clocks and rounds, and their state machine alone.
 
 @cython.no_gc_clear  # __dealloc__ leaves: the arena must still be mapped then
 cdef class Member:
-    """A worker of this node in the table of the arena of shard 0, or one elsewhere for whom this process speaks.
+    """A worker of this node at the board of shard 0, or one on another node that this process represents.
 
     Parameters
     ----------
     arena : of shard 0
     rank : None for the first that is free
-    lease : seconds that a worker elsewhere lives without a word; 0 for one of this process
+    lease : seconds that a worker on another node lives without a renewal; 0 for one of this process
     timeout : seconds
 
-    Threads: one at a time, but for `renew`. Raises RankError; WorkerExpelledError when the others went on without it.
+    Threads: one at a time, except for `renew`. Raises RankError; WorkerExpelledError once it is expelled.
     """
     cdef Arena mapped
     cdef fps_worker worker
@@ -45,7 +45,7 @@ cdef class Member:
 
     @staticmethod
     def adopt(Arena arena, uint32_t rank, uint64_t generation, double lease):
-        """Speaks for a worker elsewhere, whom a process that has died spoke for."""
+        """Represents a worker on another node in place of a process that has died."""
         cdef Member self = Member.__new__(Member)
         if rank >= arena.arena.layout.n_members:
             raise IndexError(f"rank {rank} of {arena.arena.layout.n_members}")
@@ -57,7 +57,7 @@ cdef class Member:
         self.leave()
 
     cpdef leave(self):
-        """Twice is as good as once."""
+        """Idempotent."""
         if self.joined and self.generation == fps_life_generation():
             self.joined = False
             with nogil:
@@ -85,14 +85,14 @@ cdef class Member:
             raise errors.ClosedError("worker: it has left; open another with `with ps.worker() as w:`")
         if self.generation != fps_life_generation():
             raise errors.ClosedError("worker: it is the parent process's; open one here with `with ps.worker() as w:`")
-        return wait_for(timeout, signal)  # each call its own: a word for a lease may come while another call is parked
+        return wait_for(timeout, signal)  # one per call: a lease may be renewed while another call waits
 
     @property
     def rank(self):
         return self.worker.rank
 
     def begin(self, double timeout):
-        """Waits until the worker may begin its step: (its clock, what the others have reached)."""
+        """Waits until the worker may begin its step. Returns (its clock, the progress of the board)."""
         cdef uint64_t clock = 0, progress = 0
         cdef fps_status status
         cdef Signal signal
@@ -103,12 +103,12 @@ cdef class Member:
         return clock, progress
 
     def state(self):
-        """(clock of the worker, what the others have reached), without waiting."""
+        """(clock of the worker, progress of the board), without waiting."""
         cdef fps_roster *r = &self.worker.roster
         return fps_load_relaxed(&r.members[self.worker.rank].clock), fps_load_relaxed(&r.board.progress)
 
     def end_step(self, uint64_t clock, double timeout):
-        """Ends the step that began at this clock. Twice is as good as once."""
+        """Ends the step that began at this clock. Idempotent."""
         cdef fps_status status
         cdef Signal signal
         cdef fps_wait wait = self.until(timeout, &signal)
@@ -117,8 +117,8 @@ cdef class Member:
         self.check(status, &signal, "end of a step", timeout)
 
     def give(self, uint64_t round, uint32_t weight, double timeout):
-        """Gives what is in the worker's trays, `weight` gradients, to its round; False when that is not the open one.
-        Twice is as good as once."""
+        """Gives what is in the worker's trays, `weight` gradients, to its round; False if that is not the open one.
+        Idempotent."""
         cdef fps_status status
         cdef bool_c counted = False
         cdef Signal signal
@@ -129,7 +129,7 @@ cdef class Member:
         return bool(counted)
 
     def catch_up(self, uint64_t round, double timeout):
-        """The worker has read what `round` rounds have made."""
+        """The worker has read the parameters after `round` rounds."""
         cdef fps_status status
         cdef Signal signal
         cdef fps_wait wait = self.until(timeout, &signal)
@@ -147,7 +147,7 @@ cdef class Member:
         return self.worker.generation
 
     def renew(self, double timeout):
-        """Says that the worker lives."""
+        """Renews the worker's lease."""
         cdef fps_status status
         cdef Signal signal
         cdef fps_wait wait = self.until(timeout, &signal)
@@ -156,25 +156,25 @@ cdef class Member:
         self.check(status, &signal, "worker", timeout)
 
     def rejoin(self, double timeout):
-        """Back among the others, at their clock, after a WorkerExpelledError."""
+        """Rejoins after a WorkerExpelledError, at the clock of the others."""
         cdef fps_status status
         cdef Signal signal
         cdef fps_wait wait = self.until(timeout, &signal)
         with nogil:
             status = fps_worker_return(&self.worker, &wait)
         if status == FPS_BUSY:
-            raise errors.RankError(f"worker: the others went on without rank {self.rank}, and another worker has taken it; "
+            raise errors.RankError(f"worker: rank {self.rank} was expelled, and another worker has taken it; "
                                    f"open a new session with `with ps.worker() as w:`")
         self.check(status, &signal, "worker", timeout)
 
 
 cdef class Board:
-    """The state machine of clocks and rounds by itself, in private memory: no process, no waiting.
+    """The state machine of clocks and rounds alone, in private memory: no processes, no waiting.
 
     Parameters
     ----------
     kind, staleness, backup, workers : as in `Consistency.policy`
-    members : how many ranks there are
+    members : number of ranks
     """
     cdef fps_roster roster
 

@@ -1,4 +1,4 @@
-# What signal handlers raised while C waited, and what became of an operation that an exception has ended.
+# Exceptions of signal handlers during waits in C, and the outcome of an operation that an exception has ended.
 
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
@@ -20,7 +20,7 @@ cdef int ask_for_signals(void *state) noexcept with gil:
 
 
 cdef object error_of(Signal *signal):
-    """The exception that ended a wait as FPS_INTERRUPTED; once."""
+    """Raises, once, the exception that ended a wait as FPS_INTERRUPTED."""
     error = <object>signal.error
     Py_DECREF(error)
     signal.error = NULL
@@ -32,7 +32,7 @@ cdef int64_t deadline_after(double seconds) noexcept:
 
 
 cdef fps_wait wait_for(double seconds, Signal *signal) noexcept:
-    """A wait of so many seconds that looks after signals; what a handler raises goes to `signal`."""
+    """A wait of at most `timeout` seconds that runs signal handlers; their exception is stored in `signal`."""
     cdef fps_wait wait
     memset(&wait, 0, sizeof(wait))
     signal.error = NULL
@@ -46,14 +46,13 @@ cdef fps_wait wait_for(double seconds, Signal *signal) noexcept:
 cdef class Outcome:
     """What an operation that changes something has done so far.
 
-    The verb that a user called makes one and hands it down. Whoever changes something notes it here in the very call that
-    does it: a signal handler may raise behind any call, where a result is lost but this is not. The verb tells an exception
-    that leaves it.
+    The verb that a user called makes one and passes it down. The call that applies a change records it here: a signal
+    handler may raise after any call, which loses a return value but not this. The verb adds it to exceptions.
 
     Attributes
     ----------
     applied, partial, unknown : tuple[int, ...]
-        The shards on which it is applied, to a part of which it is, and of which it is not known.
+        The shards on which it is applied, on which it is applied in part, and for which that is unknown.
     counts : bool or None
         Of a worker's push in rounds: whether its gradients count, or will with the next operation. None: not in rounds.
     """
@@ -74,7 +73,7 @@ cdef class Outcome:
         return tuple(sorted(self.perhaps or ()))
 
     def begin(self, shards):
-        """It may be applied on these from now on, and nobody here can say."""
+        """From now on it is unknown whether it is applied on these."""
         self.perhaps = {*(self.perhaps or ()), *shards}
 
     def end(self, shards):
@@ -92,7 +91,7 @@ cdef class Outcome:
         self.on_part = {*(self.on_part or ()), *partial}
 
     def learn(self, error, shards):
-        """What an error that came from the node of these shards has been told there, if it has."""
+        """Takes over what an error from the node of these shards says of them, if anything."""
         told = getattr(error, "fastps_outcome", None)
         if type(told) is Outcome:
             self.stop(shards, told.applied, told.partial)
@@ -105,13 +104,13 @@ cdef class Outcome:
         if self.on_part:
             parts.append(f"applied to a part of shards {few(self.partial)}")
         if self.perhaps:
-            parts.append(f"perhaps applied on shards {few(self.unknown)}, which did not answer")
+            parts.append(f"perhaps applied on shards {few(self.unknown)}, which did not reply")
         return f"the {what} was {' and '.join(parts)}" if parts else f"nothing of the {what} was applied"
 
     def tell(self, error, str what="push", str more=""):
-        """Adds what has become of the operation to an exception that leaves it, in place of what an inner one has told: of
-        `what` the shards on which it is applied, then `more`. An error that is only late says it itself; one of fastps that has
-        nothing to tell of shards says so by its class."""
+        """Adds the outcome to an exception, replacing that of an inner operation: a note with the shards on which
+        `what` is applied, then `more`. A WaitTimeoutError says it in its own message; fastps errors without shards to
+        report say by their class that nothing was applied."""
         cdef bint nothing = self.whole is None and not self.on and not self.on_part and not self.perhaps
         cdef bint late = type(error) is errors.WaitTimeoutError
         if (what is None or (nothing and isinstance(error, errors.FastPSError))
@@ -128,7 +127,7 @@ cdef class Outcome:
                 error.args = (f"{error}; {text}",)
             elif text:
                 error.add_note(text)
-        except (AttributeError, TypeError):  # an exception that takes no attributes keeps its own counsel
+        except (AttributeError, TypeError):  # the exception takes no attributes
             pass
 
     def __reduce__(self):

@@ -1,4 +1,4 @@
-# Rounds: what closed them, and versions that are kept for readers.
+# Rounds: their decisions, and versions that are pinned for readers.
 
 import os
 import select
@@ -7,12 +7,12 @@ import weakref
 
 
 cdef class Decision:
-    """Which gradients the last round that closed has counted."""
+    """Which gradients count in the last round that closed."""
     cdef fps_decision decision
 
     @property
     def round(self):
-        """Rounds that are closed with this one; 0: none is."""
+        """The number of closed rounds, this one included; 0: none."""
         return self.decision.round
 
     @property
@@ -46,7 +46,7 @@ cdef class Decision:
 
 @cython.no_gc_clear
 cdef class Pins:
-    """The versions that this process's views keep, counted, under a session of their own in every arena of a group."""
+    """The versions that this process's views pin, counted, under a session of their own in every arena of a group."""
     cdef Lane lane
     cdef uint32_t *counts  # [parts][FPS_MAX_VERSIONS]
     cdef object __weakref__
@@ -62,7 +62,7 @@ cdef class Pins:
         free(self.counts)
 
     cdef list held(self):
-        """(part, version) of all that are kept."""
+        """(part, version) of all pinned versions."""
         return [(i // FPS_MAX_VERSIONS, i % FPS_MAX_VERSIONS)
                 for i in range(self.lane.group.n_parts * FPS_MAX_VERSIONS) if self.counts[i] > 0]
 
@@ -71,16 +71,16 @@ cdef class Pins:
             self.counts[<uint32_t>part * FPS_MAX_VERSIONS + <uint32_t>version] += 1
 
     cdef void take_over(self, list versions) except *:
-        """In a forked child: under a session of its own, while the parent keeps them, too."""
+        """In a forked child: pins them under a session of its own, while the parent's pins remain."""
         cdef Lane lane = Lane(self.lane.group, FORK_SECONDS)
         for part, version in versions:
             fps_version_pin_too(&lane.sessions[<uint32_t>part], version)
         self.lane = lane
 
 
-# A fork copies views, but the sessions that keep their versions are the parent's, who may let go of its copy. So the parent
-# waits until the child keeps them itself, which takes it less than a millisecond; where the child cannot, or does not in
-# time, the parent keeps them for as long as it lives.
+# A fork copies views, but the sessions that pin their versions belong to the parent, which may unpin them. So the
+# parent waits until the child has pinned them itself, which takes less than a millisecond; if the child cannot, or not
+# in time, the parent keeps its pins for as long as it lives.
 FORK_SECONDS = 1.0
 all_pins = weakref.WeakSet()
 forks = {}  # by thread: (the reading and the writing end of a pipe, [(pins, their versions)])
@@ -93,7 +93,7 @@ def before_fork():
         return
     try:
         forks[threading.get_ident()] = (*os.pipe2(os.O_CLOEXEC), held)
-    except OSError:  # no descriptor is left: the child cannot say anything
+    except OSError:  # no descriptor is left: the child cannot report
         for pins, versions in held:
             (<Pins>pins).keep_for_ever(versions)
 
@@ -117,7 +117,7 @@ def after_fork_in_parent():
 
 def after_fork_in_child():
     here = forks.pop(threading.get_ident(), None)
-    for hear, say, _ in forks.values():  # of other threads, which are not here
+    for hear, say, _ in forks.values():  # of other threads, which the child does not have
         os.close(hear)
         os.close(say)
     forks.clear()
@@ -128,7 +128,7 @@ def after_fork_in_child():
     try:
         for pins, versions in held:
             (<Pins>pins).take_over(versions)
-    except Exception:  # no session is left, say
+    except Exception:  # for example, no session is left
         os.write(say, b"x")
     finally:
         os.close(say)

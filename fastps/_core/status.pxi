@@ -9,7 +9,7 @@ from fastps import errors
 def process_of(uint32_t tid):
     """Names the process of this machine that a thread belongs to, for messages."""
     if tid == 0:
-        return "a process that has let go meanwhile"
+        return "a process that has released it meanwhile"
     try:
         with open(f"/proc/{tid}/status") as file:
             fields = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
@@ -36,7 +36,7 @@ cdef object exception_of(fps_status status, str where, int code=0):
     if status == FPS_BUSY:
         return errors.WaitTimeoutError(f"{where}: it is busy")
     if status == FPS_EXPELLED:
-        return errors.WorkerExpelledError(f"{where}: the others went on without this worker")
+        return errors.WorkerExpelledError(f"{where}: this worker was expelled")
     if status == FPS_NO_MEMORY:
         return errors.ArenaMemoryError(f"{where}: the operating system refused the memory: {os.strerror(code)}")
     if status == FPS_BAD_DECISION:

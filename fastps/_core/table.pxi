@@ -1,6 +1,6 @@
 # One table over the shards that this process has mapped, operated on by one C call for all of them.
 
-# Above so many keys at once scratch is given back: it takes about 70 B a key.
+# Scratch for more keys than this is freed after the operation: it takes about 70 B per key.
 cdef uint32_t KEEP_KEYS = 1 << 20
 
 
@@ -12,10 +12,10 @@ cdef class TableGroup:
     group : of the same arenas, whose sessions it uses
     number : of the table in each arena
     name : for messages
-    num_shards : of the server
+    num_shards : that of the server
     rule : (address of the kernel, of `prepare`, slots)
     limit : of the gradients' absolute values, for kernels that clip
-    kind : of the keys that `run_if_fits` takes: "int64" or "uint64"; others need a closer look
+    kind : of the keys: `run_if_fits` supports "int64" and "uint64"
 
     Threads: any number.
     """
@@ -53,7 +53,7 @@ cdef class TableGroup:
         return lane
 
     cdef void give_back(self, TableLane lane) noexcept:
-        """The operation is over: whoever comes next may take the lane at once. One that holds a push stays out."""
+        """Returns the lane of an operation that has ended: the next one may take it at once, unless it holds a push."""
         cdef Lane sessions = lane.lane
         lane.lane = None
         self.group.give_back(sessions)
@@ -61,7 +61,7 @@ cdef class TableGroup:
             self.idle.append(lane)
 
     cdef TableLane go_on(self, TableLane lane, object keys, double *limit):
-        """A lane that holds a push, with sessions again."""
+        """Gives a lane that holds a push its sessions again."""
         cdef uint32_t i
         if not lane.resumable or lane.owner != <void *>self:
             raise ValueError("resume: it was used already, or belongs to another table or process")
@@ -80,7 +80,7 @@ cdef class TableGroup:
         return lane
 
     cdef void spread(self, TableLane lane, object keys) except *:
-        """The keys by part; all of them belong to one of the mapped shards."""
+        """Splits the keys by part; all of them belong to mapped shards."""
         cdef uint32_t n = <uint32_t>np.PyArray_SIZE(keys), i, shard, covered = 0
         cdef fps_sparse_part *part
         cdef const uint64_t *key = <const uint64_t *>np.PyArray_DATA(keys)
@@ -115,8 +115,8 @@ cdef class TableGroup:
 
     def run_if_fits(self, object keys, object grads, bint pulls, object out, bint create, object timeout=None,
                     Outcome outcome=None):
-        """A pull into `out` or a new array, else a push of `grads`; arguments may be anything. Answers the rows, True of a
-        push, or None, having done nothing, where an argument needs a closer look."""
+        """The fast path of a pull into `out` or a new array, else of a push of `grads`; arguments may be anything.
+        Returns the rows, True for a push, or None, having done nothing, if it does not support an argument."""
         cdef np.npy_intp shape[2]
         if not (np.PyArray_CheckExact(keys) and np.PyArray_TYPE(keys) == self.key_type
                 and np.PyArray_NDIM(keys) == 1 and np.PyArray_ISCARRAY_RO(keys)):
@@ -135,8 +135,9 @@ cdef class TableGroup:
             TableLane resume=None, double scale=1.0, Outcome outcome=None):
         """An operation on arrays that the caller has checked: `keys` uint64[n], the others C-contiguous [n, ...].
 
-        `grads` makes it a push, `outs` a pull; `sets`, an array or None for the values and each slot, sets them. Answers,
-        per arena, the pushes to the table so far. `resume` comes from a WaitTimeoutError or TableFullError of a push of the same keys.
+        `grads` makes it a push, `outs` a pull; `sets`, an array or None for the values and each slot, sets them.
+        Returns, per arena, the table's update count. `resume` comes from a WaitTimeoutError or TableFullError of a push
+        of the same keys.
         """
         cdef TableLane lane
         cdef fps_sparse_call call
@@ -178,7 +179,7 @@ cdef class TableGroup:
         return versions
 
     cdef str writer(self, uint32_t part):
-        """Names the process that an operation on an arena has waited for: in one of its rows, or where rows are created."""
+        """Names the process for which an operation on an arena has waited: it holds a row, or the table's lock."""
         cdef const fps_table *t = self.table(part)
         cdef const fps_arena *arena = self.group.arenas[part]
         cdef uint32_t i, holder = fps_lock_holder(&t.control.lock)
@@ -189,7 +190,7 @@ cdef class TableGroup:
 
     cdef void fail(self, TableLane lane, fps_sparse_call *call, fps_status status, uint32_t at, double limit, object signal,
                    Outcome outcome) except *:
-        """Raises what has ended the operation. All that is said of it is read before the lane is given back."""
+        """Raises the error of the operation. Its details are read before the lane is returned."""
         cdef int code = c_errno
         cdef uint32_t i
         cdef const fps_table *t = self.table(at)
@@ -217,7 +218,7 @@ cdef class TableGroup:
                 f"{text}; some rows may be set: set them again" if call.kind == FPS_SET else text)
         if status == FPS_TABLE_FULL:
             text = f"{where}: it has {fps_load_relaxed(&t.control.live)} rows of {t.layout.max_rows} that it may have"
-            if token is not None:  # rows of the push were evicted while it went on
+            if token is not None:  # rows of the push were evicted while it was under way
                 raise errors.TableFullError(f"{text}; {done}", self.name, t.layout.max_rows, self.shards[at], applied, token)
             raise errors.TableFullError(
                 f"{text}; nothing was applied, and no row was created there; create the table with a larger capacity, evict rows, or "
@@ -255,8 +256,8 @@ cdef class TableGroup:
         return found
 
     def seen(self, object keys):
-        """Per key, uint64[n], how many seconds ago its row was asked for, float64[n], and how often, int64[n]; NaN and 0
-        without a row."""
+        """Per key, uint64[n], how many seconds ago its row was last used, float64[n], and how often, int64[n]; NaN and
+        0 without a row."""
         cdef double limit = self.group.timeout
         cdef TableLane lane = self.take(&limit)
         cdef fps_sparse_part *part
@@ -284,13 +285,13 @@ cdef class TableGroup:
         return ages, counts
 
     def now(self, uint32_t part):
-        """The time as rows of an arena know it, in ticks of 1/16 s."""
+        """The time of an arena's table, in ticks of 1/16 s."""
         return fps_row_now(self.table(part))
 
     def remove(self, object keys, list streams, object removed, object timeout=None, uint32_t since=0xffffffff,
                Outcome outcome=None):
-        """Removes rows: `removed`, uint8[n], says which there were. What they held goes to `streams`, an array [n, ...] or
-        None for the values and each slot. Rows that were asked for after tick `since` stay."""
+        """Removes rows: `removed`, uint8[n], says which existed. What they held goes to `streams`, an array [n, ...] or
+        None for the values and each slot. Rows that were used after tick `since` stay."""
         cdef np.npy_intp n = np.PyArray_SIZE(keys), k
         cdef uint8_t *outs[16]
         cdef uint32_t i, stream, done, at = 0
@@ -335,7 +336,7 @@ cdef class TableGroup:
         return status
 
     cdef check(self, fps_status status, Signal *signal, uint32_t part, str waited, str more):
-        """Raises what has ended a call about one arena."""
+        """Raises the error of a call about one arena."""
         cdef int code = c_errno
         cdef str where = f"table `{self.name}`, {self.group.label(part)}"
         if status == FPS_INTERRUPTED:
@@ -346,8 +347,8 @@ cdef class TableGroup:
             raise exception_of(status, where, code)
 
     def scan(self, uint32_t part, uint64_t cursor, object keys, list streams, object seen, object timeout=None):
-        """Rows of one arena from row `cursor` on into `keys`, uint64[n], `streams`, an array [n, ...] or None for the values
-        and each slot, and `seen`, uint32[n, 2] or None. Answers how many came, and the next cursor; none at the end."""
+        """Rows of one arena from row `cursor` on into `keys`, uint64[n], `streams`, an array [n, ...] or None for the
+        values and each slot, and `seen`, uint32[n, 2] or None. Returns how many, 0 at the end, and the next cursor."""
         cdef uint8_t *outs[16]
         cdef uint32_t i, n = 0
         cdef uint32_t most = <uint32_t>np.PyArray_SIZE(keys)
@@ -395,7 +396,7 @@ cdef class TableGroup:
                 outcome.end(self.shards[i:i + 1])
 
     def hyper(self, uint32_t count):
-        """The first `count` hyper-parameters, as the first arena has them."""
+        """The first `count` hyper-parameters of the first arena."""
         cdef double numbers[16]
         cdef const fps_table *t
         if count > <uint32_t>FPS_MAX_HYPER:
@@ -406,7 +407,7 @@ cdef class TableGroup:
         return [numbers[i] for i in range(count)]
 
     def counters(self):
-        """Per shard what its part of the table counted: a new dict of dicts of integers."""
+        """Per shard, the counters of its part of the table: a new dict of dicts of integers."""
         cdef const fps_table *t
         cdef const fps_control *c
         cdef uint32_t i

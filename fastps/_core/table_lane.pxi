@@ -1,12 +1,12 @@
-# What one operation on a table at a time needs besides a lane.
+# Lanes of tables.
 
 from libc.stdlib cimport realloc
 
 
 cdef class TableLane:
-    """What one operation on a table at a time needs besides a lane: its keys by shard, and scratch."""
+    """What one operation on a table needs besides a lane: its keys by shard, and scratch."""
     cdef Lane lane
-    cdef void *owner  # its table's: no reference, which would be a cycle that keeps arenas mapped
+    cdef void *owner  # its table, without a reference: a cycle would keep arenas mapped
     cdef fps_sparse_part *parts
     cdef fps_batch *batches
     cdef uint64_t *given  # a copy: the core reads keys more than once, and without the GIL
@@ -15,7 +15,7 @@ cdef class TableLane:
     cdef uint32_t *starts
     cdef uint32_t room, n_parts
     cdef uint32_t generation
-    cdef bint resumable  # it holds a push that can go on, in this process, and no session
+    cdef bint resumable  # it holds a push that can be resumed, in this process, and no session
     cdef uint32_t n  # keys of the last operation
 
     def __cinit__(self, TableGroup owner):

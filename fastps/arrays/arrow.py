@@ -13,7 +13,7 @@ from fastps.errors import DtypeError
 def to_numpy(value: Any, where: str, dtype: str = "float32") -> Array:
     """The memory of an Arrow array, or of a chunked array of one chunk, as a numpy array.
 
-    `where` begins messages; `dtype` is the one that the caller wants, which they name. Raises DtypeError.
+    `where` begins messages, which name the requested `dtype`. Raises DtypeError.
     """
     array = pa.chunked_array(value) if hasattr(value, "__arrow_c_stream__") else pa.array(value)
     if isinstance(array, pa.ChunkedArray):

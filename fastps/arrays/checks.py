@@ -1,6 +1,6 @@
-"""What operations check of the arrays that they are given: shared memory, the global norm, NaN and infinity.
+"""Checks of arguments: arrays that share memory, the global norm, NaN and infinity.
 
-Arrays are C-contiguous float32 or float64. Nothing here knows their names: answers are indices into the list.
+Arrays are C-contiguous float32 or float64. They have no names here: results are indices into the list.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fastps.arrays.types import Array, Arrays
 
 
 def byte_bounds(array: Array) -> tuple[int, int]:
-    """The first address of a C-contiguous array and the one behind its last byte."""
+    """The first address of a C-contiguous array and the one after its last byte."""
     start: int = array.__array_interface__["data"][0]
     return start, start + array.nbytes
 
@@ -35,7 +35,7 @@ def overlap(arrays: Arrays) -> tuple[int, int] | None:
 
 
 def apart(arrays: Arrays, outs: Arrays) -> Arrays:
-    """`arrays`, with copies in the place of those that share memory with one of `outs`. No two of `outs` overlap."""
+    """`arrays`, with copies in place of those that share memory with one of `outs`. No two of `outs` overlap."""
     bounds = sorted(byte_bounds(out) for out in outs)
     starts = [start for start, _ in bounds]
 

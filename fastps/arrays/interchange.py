@@ -13,9 +13,9 @@ from fastps.errors import DtypeError
 def as_array(value: Any, where: str, dtype: str = "float32") -> Array:
     """`value` as a numpy array on the same memory.
 
-    `where` begins messages; `dtype` is the one that the caller wants: messages say how to convert to it, nothing is
-    converted here. Raises DtypeError for what is not a numeric array, and for arrays whose values are not what their
-    memory holds (masked arrays, lazily negated tensors).
+    `where` begins messages; `dtype` is the requested one: messages say how to convert to it, nothing is converted here.
+    Raises DtypeError for values that are not numeric arrays, and for arrays whose values differ from their memory
+    (masked arrays, lazily negated tensors).
     """
     if type(value) is np.ndarray:
         array = value
@@ -41,11 +41,11 @@ def as_array(value: Any, where: str, dtype: str = "float32") -> Array:
 
 
 def _foreign(value: Any, where: str, dtype: str) -> Array:
-    """Tries the interfaces that the value has, in order. Raises what the other library raises."""
+    """Tries the interfaces of the value, in order. Raises the other library's errors."""
     if hasattr(value, "to_numpy") and isinstance(getattr(value, "dtype", None), np.dtype):
         return np.asarray(value.to_numpy())  # pandas: its Arrow interface would turn NaN into nulls
     if hasattr(value, "__arrow_c_array__") or hasattr(value, "__arrow_c_stream__"):
-        from fastps.arrays import arrow  # pyarrow is loaded only where Arrow is spoken
+        from fastps.arrays import arrow  # pyarrow is loaded only where it is used
 
         return arrow.to_numpy(value, where, dtype)
     if hasattr(value, "__array_interface__"):

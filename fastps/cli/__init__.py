@@ -40,7 +40,7 @@ class Group(click.Group):
 
 
 def _in_full(word: str, options: list[str]) -> str:
-    """An option whose name was not written to its end, where only one begins so: --epoch for --epochs."""
+    """The option that an abbreviation stands for, if only one begins so: --epoch for --epochs."""
     name, equals, value = word.partition("=")
     fitting = [option for option in options if option.startswith(name)]
     return f"{fitting[0]}{equals}{value}" if len(fitting) == 1 and len(name) > len("--") else word
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _say(prog, f"{_text(error)}; see {prog} --help", UNUSABLE)
     except click.ClickException as error:
         return _say(prog, error.message, error.exit_code)
-    except BrokenPipeError:  # whoever read the output wants no more of it; what is left in buffers would fail again
+    except BrokenPipeError:  # the reader of the output has closed it; writing the rest of the buffers would fail again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _text(error: click.UsageError) -> str:
-    """One line: the option and what is wrong with it; for what is no command, the commands."""
+    """One line: the option and what is wrong with it; for an unknown command, the known ones."""
     text = " ".join(error.message.split()).rstrip(".")
     if isinstance(error, click.BadParameter) and error.param:
         return f"{error.param.opts[0]}: {text}"

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from fastps.cluster.address import require_answer
+from fastps.cluster.address import require_reachable
 from fastps.machine.packages import install, missing
 
 Decorator = Callable[[Any], Any]
@@ -59,7 +59,7 @@ def whole(least: int, most: int) -> Callable[[str], int]:
 
 
 def page(text: str) -> Path:
-    """A file that can be written. Asked before the training, which takes a while."""
+    """A file that can be written. Checked before the training, which takes a while."""
     path = Path(text)
     if path.suffix not in (".html", ".htm"):
         raise click.BadParameter(f"expected a file that ends in .html, got {text!r}")
@@ -69,7 +69,7 @@ def page(text: str) -> Path:
 
 
 def directory(text: str) -> Path:
-    """One that exists or can be created. Asked before the training, as `page` does."""
+    """A directory that exists or can be created. Checked before the training, as by `page`."""
     path = Path(text)
     existing = path if path.exists() else path.parent
     if not text or not existing.is_dir() or not os.access(existing, os.W_OK):
@@ -78,10 +78,10 @@ def directory(text: str) -> Path:
 
 
 def cluster(text: str) -> str:
-    """The address of a Ray cluster that answers, or auto."""
+    """The address of a running Ray cluster, or auto."""
     try:
         if text != "auto":
-            require_answer(text)
+            require_reachable(text)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
     return text

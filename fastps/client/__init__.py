@@ -1,1 +1,1 @@
-"""A process's side of a server: one session for all its handles and threads."""
+"""The client side of a server: one session per process, for all its handles and threads."""

@@ -1,5 +1,4 @@
-"""The arrays of a server, as one process uses them, where pushes are applied as they come. Where they are applied in
-rounds it is `fastps.client.rounds`."""
+"""The client side of a server's arrays, where pushes are applied as they arrive. For rounds: `fastps.client.rounds`."""
 
 from __future__ import annotations
 
@@ -22,7 +21,7 @@ class ArraySession:
 
     Attributes
     ----------
-    session : that runs them
+    session : runs them
     """
 
     def __init__(self, session: Session) -> None:
@@ -31,7 +30,7 @@ class ArraySession:
         self._direct = session.shm.group if session.shm and session.all_here else None
 
     def pull(self, out: Any, timeout: float | None) -> tuple[Any, tuple[int, ...]]:
-        """The parameters, and per shard their version."""
+        """The parameters, and per shard their update count."""
         structure = self.structure
         arrays = structure.empty() if out is None else None
         target = out if arrays is None else structure.assemble(arrays)
@@ -44,8 +43,8 @@ class ArraySession:
     def push(
         self, grads: Any, pulled: Any, timeout: float | None, resume: Any, outcome: Outcome
     ) -> tuple[int, ...] | None:
-        """Per shard the version that it made; None when it was skipped. Of shards that an earlier attempt had finished,
-        0."""
+        """Per shard the update count that it made, 0 where an earlier attempt had applied it; None if it was
+        skipped."""
         if resume is None and pulled is None and self._direct is not None:
             versions = self._run_directly(True, grads, False, None, timeout, outcome)
             if versions is not None:
@@ -56,7 +55,7 @@ class ArraySession:
     def push_pull(
         self, grads: Any, pulled: Any, out: Any, timeout: float | None, resume: Any, outcome: Outcome
     ) -> tuple[Any, tuple[int, ...], bool]:
-        """The parameters, their versions, and whether the push was applied, not skipped."""
+        """The parameters, their update counts, and whether the push was applied, not skipped."""
         if resume is not None:  # what was pushed before is not in this `out`
             applied = self.push(grads, pulled, timeout, resume, outcome) is not None
             return *self.pull(out, timeout), applied
@@ -83,8 +82,8 @@ class ArraySession:
         resume: Any = None,
         theirs: bool = False,
     ) -> Operation | None:
-        """A push of checked gradients; None when it is to be skipped. `theirs`: `outs` are the caller's, and their
-        memory may be that of the gradients."""
+        """A push of checked gradients; None when it is to be skipped. `theirs`: `outs` are the caller's, and may share
+        memory with the gradients."""
         limit, resolve, structure = self.session.limit(timeout), self.session.resolve, self.structure
         given = structure.grads(resolve(grads, limit), verb)
         wanted = [rule.label for rule in self.spec.rules if rule.uses_pulled]
@@ -93,7 +92,7 @@ class ArraySession:
         if pulled is not None and not wanted:
             raise OptionError(f"{verb}: pulled= is for rules that use it; {self.spec.rules_label} does not")
         had = None if pulled is None else structure.grads(resolve(pulled, limit), f"{verb} pulled")
-        if outs is not None and theirs:  # what lies in the memory of `out` would be overwritten while it is read
+        if outs is not None and theirs:  # gradients in the memory of `out` would be overwritten while they are read
             given = apart(given, outs)
             had = None if had is None else apart(had, outs)
         names = [f"`{leaf.name}`" for leaf in structure.leaves]
@@ -101,7 +100,7 @@ class ArraySession:
         return None if scale is None else Operation(grads=given, outs=outs, pulled=had, scale=scale)
 
     def settle(self, timeout: float) -> None:
-        """What has closed is there before something else changes. Only rounds close."""
+        """In rounds, applies the last round that closed before something else changes."""
 
     def slots(self, name: str, timeout: float | None) -> Any:
         structure, with_slot = self._slot(name, "slots", timeout)
@@ -121,7 +120,7 @@ class ArraySession:
             raise WaitTimeoutError(f"set_slots: {error}; call it again to set all of it") from None
 
     def _slot(self, name: Any, verb: str, timeout: float | None) -> tuple[Structure, list[int]]:
-        """The structure of a slot, and which arrays of the parameters it is of."""
+        """The structure of a slot, and the numbers of the arrays that have it."""
         if self.spec.consistency.local:
             raise OptionError(f"{verb}: under {self.spec.consistency} each worker has slots of its own")
         if name not in self.spec.slot_names():
@@ -131,7 +130,7 @@ class ArraySession:
         return Structure(tuple(self.structure.leaves[i] for i in with_slot)), with_slot
 
     def _spread(self, with_slot: list[int], arrays: Arrays) -> Arrays:
-        """An array a leaf: an empty one for those without the slot."""
+        """One array per leaf: an empty one for leaves without the slot."""
         by_leaf = dict(zip(with_slot, arrays, strict=True))
         return [by_leaf.get(i, np.empty(0, np.float32)) for i in range(len(self.structure.leaves))]
 
@@ -160,8 +159,8 @@ class ArraySession:
         return {rule.pattern: rule.named(values) for rule, values in zip(self.spec.rules, rows, strict=True)}
 
     def hyper_by_row(self, timeout: float) -> list[list[float]]:
-        """The hyper-parameters of each rule in their order, as one node has them; NaN stands for a schedule."""
-        endpoint = self.session.endpoints[-1]  # of this node, where it has shards
+        """The hyper-parameters of each rule in order, read on one node; NaN stands for a schedule."""
+        endpoint = self.session.endpoints[-1]  # this node's, if it has shards
         rows = enumerate(self.spec.rules)
         return [endpoint.ask("hyper", None, row, len(rule.hyper), timeout=timeout) for row, rule in rows]
 
@@ -176,7 +175,7 @@ class ArraySession:
     def _run_directly(
         self, pushes: bool, grads: Any, pulls: bool, outs: Any, timeout: float | None, outcome: Outcome | None = None
     ) -> tuple[int, ...] | None:
-        """The versions, when one C call could check the arguments and do everything; None when it could not."""
+        """The update counts, if one C call could check the arguments and do everything; otherwise None."""
         assert self._direct is not None
         try:
             return self._direct.run_if_fits(pushes, grads, pulls, outs, timeout, None, None, outcome)

@@ -1,4 +1,4 @@
-"""Attaching to servers: a process has one session for each, however many handles arrive in however many tasks."""
+"""Attaching to servers: a process has one session per server, shared by all handles and tasks."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from fastps.transport.membership import RemoteMembership
 from fastps.transport.ray import RayCarrier
 from fastps.transport.remote import RemoteEndpoint
 
-KEPT = 16  # sessions; handles that use others keep them
+KEPT = 16  # sessions, besides those that handles refer to
 
 
 class Attachments:
-    """The sessions of this process, kept between tasks, so that the next one finds the arenas mapped; those of closed
-    servers go when another is attached."""
+    """The sessions of this process, kept between tasks, so that the next one finds the arenas mapped. Those of closed
+    servers are dropped when another server is attached."""
 
     def __init__(self) -> None:
         self._sessions: OrderedDict[str, Session] = OrderedDict()
-        self._gateways: dict[tuple[str, int], Any] = {}  # `serve` of those in this process
+        self._gateways: dict[tuple[str, int], Any] = {}  # by (server id, shard): `serve` of gateways in this process
         self._lock = threading.Lock()
         os.register_at_fork(after_in_child=self._begin_in_child)
 
     def _begin_in_child(self) -> None:
-        """A thread that held the lock is not in the child, and Ray is of no use there: what it was needed for may be
-        within reach without it."""
+        """In a forked child: the thread that held the lock is missing, and Ray cannot be used. Sessions that need Ray
+        are dropped: a new one may reach all shards without it."""
         self._lock = threading.Lock()
         self._sessions = OrderedDict((i, s) for i, s in self._sessions.items() if s.all_here)
         self._gateways = {}
@@ -55,11 +55,11 @@ class Attachments:
             return session
 
     def serves(self, spec: ServerSpec, shard: int, serve: Any) -> None:
-        """This is the process of a shard, which cannot wait for an answer of itself."""
+        """In a shard's process: messages to that shard are served directly, since a process cannot wait for itself."""
         self._gateways[spec.server_id, shard] = serve
 
     def carrier(self, spec: ServerSpec, shard: int) -> Carrier:
-        """To the process of a shard."""
+        """A carrier to the process of a shard."""
         serve = self._gateways.get((spec.server_id, shard))
         return CARRIERS["ray"](spec, shard) if serve is None else Loopback(serve)
 
@@ -71,7 +71,8 @@ class Attachments:
 
 
 def new_session(spec: ServerSpec, node_id: str | None) -> Session:
-    """Of a process on this node. Raises RayRequiredError where that is needed, and this process is not in Ray."""
+    """A session of a process on this node. Raises RayRequiredError if shards on other nodes need Ray and this process
+    is not connected to it."""
     session = Session(spec, node_id, connect, cluster.resolve, enrol)
     if not session.all_here:
         cluster.require(spec.labels(session.endpoints[0].shards))
@@ -79,13 +80,13 @@ def new_session(spec: ServerSpec, node_id: str | None) -> Session:
 
 
 def connect(spec: ServerSpec, shards: tuple[int, ...], shard: int | None) -> RemoteEndpoint:
-    """To shards of one node, by the process of one of them; of which does not matter when it is None."""
-    chosen = shards[os.getpid() % len(shards)] if shard is None else shard  # processes spread over the node's shards
+    """An endpoint to the shards of one node, by the process of `shard`, or of any of them if that is None."""
+    chosen = shards[os.getpid() % len(shards)] if shard is None else shard  # spreads callers over the node's shards
     return RemoteEndpoint(spec, shards, attachments.carrier(spec, chosen))
 
 
 def enrol(session: Session, rank: int | None, timeout: float) -> RemoteMembership:
-    """A place among the workers of a server whose shard 0 is on another node."""
+    """A membership in a server whose shard 0 is on another node."""
     spec, last = session.spec, [""]
     what = f"worker on {spec.label(0)}"
 
@@ -99,13 +100,13 @@ def enrol(session: Session, rank: int | None, timeout: float) -> RemoteMembershi
 
 
 class Attachment:
-    """A handle's way to its server in this process.
+    """A handle's connection to its server in this process.
 
     Attributes
     ----------
     spec : the server
-    arrays : what its arrays are used by; None until the first use, and when it is closed
-    closed : it was let go of
+    arrays : the session of its arrays; None until the first use, and once closed
+    closed : whether the handle was closed
     """
 
     __slots__ = ("_rows", "arrays", "closed", "spec")
@@ -116,10 +117,10 @@ class Attachment:
         self._rows: dict[int, RowSession] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.spec,)  # what it is attached to stays in this process
+        return type(self), (self.spec,)  # sessions stay in this process
 
     def attach(self) -> ArraySession:
-        """At first use. Raises ClosedError."""
+        """Attaches, at first use. Raises ClosedError."""
         if self.closed:
             raise ClosedError(
                 "this handle was closed; create a new server, or get another handle with fastps.get(name)"
@@ -130,7 +131,7 @@ class Attachment:
         return self.arrays
 
     def use(self, session: Session) -> None:
-        """Works with this session from now on."""
+        """Uses this session from now on."""
         kind = RoundSession if self.spec.consistency.rounds else ArraySession
         self.arrays, self._rows = kind(session), {}
 
@@ -139,14 +140,14 @@ class Attachment:
         return (self.arrays or self.attach()).session
 
     def rows(self, number: int) -> RowSession:
-        """What a table is used by."""
+        """The session of a table."""
         rows = self._rows.get(number)
         if rows is None or self.arrays is None:
             rows = self._rows[number] = RowSession(self.session, number)
         return rows
 
     def close(self) -> Session | None:
-        """Lets go, for good. Answers what it used."""
+        """Closes the handle. Returns the session that it used."""
         arrays, self.arrays = self.arrays, None
         self.closed, self._rows = True, {}
         return None if arrays is None else arrays.session

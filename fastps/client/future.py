@@ -27,8 +27,8 @@ class Future(concurrent.futures.Future[Any]):
     `asyncio.gather`, `wait`, `wait_for`, `shield` and `ensure_future` take it, too. `asyncio.create_task` takes only
     coroutines; use ``asyncio.ensure_future(future)`` instead.
 
-    `cancel`, and so the end of ``asyncio.wait_for``, prevents an operation that has not begun: it is not applied, and
-    `cancelled` is True. One that is under way goes on: a push of it counts, and `cancelled` is False.
+    `cancel`, and so a timeout of ``asyncio.wait_for``, prevents an operation that has not begun: it is not applied, and
+    `cancelled` is True. One that is under way continues: its push is applied, and `cancelled` is False.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class Future(concurrent.futures.Future[Any]):
     def __init__(self, what: str, told: Callable[[Future], None]) -> None:
         super().__init__()
         self.what, self._told, self._process = what, told, os.getpid()
-        self._in_loops: set[Any] = set()  # callbacks that an event loop is to call
+        self._in_loops: set[Any] = set()  # callbacks for event loops to call
 
     def result(self, timeout: float | None = None) -> Any:
         """What the operation returned.
@@ -52,7 +52,7 @@ class Future(concurrent.futures.Future[Any]):
         try:
             return super().result()
         finally:
-            del self  # what is raised refers to this frame
+            del self  # the exception refers to this frame
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """What the operation raised, or None; otherwise as `result`."""
@@ -69,7 +69,7 @@ class Future(concurrent.futures.Future[Any]):
             limit = seconds(timeout)
             _, late = concurrent.futures.wait([self], None if limit is None else min(limit, threading.TIMEOUT_MAX))
             if late:
-                raise WaitTimeoutError(f"{verb} of {self.what}: it did not end within {limit:g} s; it goes on")
+                raise WaitTimeoutError(f"{verb} of {self.what}: it did not end within {limit:g} s; it continues")
         self._told(self)
 
     def __await__(self) -> Generator[Any, None, Any]:
@@ -84,7 +84,7 @@ class Future(concurrent.futures.Future[Any]):
             return f"{self.what} was cancelled before it began: nothing was done"
         if self.done():
             return f"{self.what} has ended all the same"
-        return f"{self.what} is under way and goes on: flush() waits for it"
+        return f"{self.what} is under way and continues: flush() waits for it"
 
     def add_done_callback(self, fn: Callable[[Any], object], *, context: Any = None) -> None:
         """Calls ``fn(future)`` when the operation has ended: from an event loop, in that loop, as asyncio expects it;
@@ -136,13 +136,13 @@ class Queue:
         self._submitted = 0
         self._calls: deque[tuple[Future, Callable[[], Any]]] = deque()
         self._pending: dict[Future, None] = {}
-        # Errors that were not retrieved: the first few, and how many came after them.
+        # Errors that were not retrieved: the first few, and the number of further ones.
         self._failed: dict[Future, BaseException] = {}
         self._more_failed = 0
 
     def submit(self, verb: str, call: Callable[[], Any]) -> Future:
         if self._process != os.getpid():
-            self._begin()  # the thread and its calls belong to the parent
+            self._begin()  # after a fork: the thread and its calls belong to the parent
         with self._lock:
             if self._executor is None:
                 self._executor = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="fastps")
@@ -155,7 +155,7 @@ class Queue:
 
     def _run(self) -> None:
         future, call = self._calls.popleft()
-        # `_ended` comes before the future's result: who waits for the future finds the lists up to date.
+        # `_ended` comes before the future's result: whoever waits for the future finds the lists up to date.
         if not future.set_running_or_notify_cancel():
             self._ended(future, None)
             return
@@ -197,7 +197,7 @@ class Queue:
         if late:
             names = [future.what for future in pending if future in late]
             listed = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
-            error: BaseException = WaitTimeoutError(f"flush: {listed} did not end within {timeout:g} s; they go on")
+            error: BaseException = WaitTimeoutError(f"flush: {listed} did not end within {timeout:g} s; they continue")
         elif failed:
             (future, error), *failed = failed
             error.add_note(f"flush: raised by {future.what}")
@@ -210,7 +210,7 @@ class Queue:
         raise error
 
     def close(self) -> None:
-        """Lets the submitted operations finish; then the thread ends."""
+        """Ends the thread, once the submitted operations have ended."""
         if self._process != os.getpid():
             return
         with self._lock:

@@ -1,4 +1,4 @@
-"""What is left of an operation that some nodes did not end, and one error for all of them."""
+"""The rest of an operation that some nodes did not finish, and one error for all nodes."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from fastps.errors import OptionError, TableFullError, WaitTimeoutError
 
 
 class Resume:
-    """What is missing of a push. Good for one that goes on, of the same session and the same target.
+    """The rest of a push, to be resumed once, by the same session on the same target.
 
     Attributes
     ----------
     owner : the session and the target
-    tokens : by number of the endpoint what it resumes from; an endpoint that is not in it has nothing to do
-    keys, places : of a table: all keys of the push, and which of them it was of
+    tokens : by number of the endpoint, what it resumes from; endpoints that are missing have nothing to do
+    keys, places : of a table: all keys of the push, and the positions of those that it was for
     """
 
     def __init__(self, owner: Any, tokens: dict[int, Any]) -> None:
@@ -24,12 +24,12 @@ class Resume:
 
     @property
     def begun(self) -> bool:
-        """Whether an endpoint stopped half-way."""
+        """Whether an endpoint stopped in the middle."""
         return any(token is not None for token in self.tokens.values())
 
 
 def tokens_of(resume: Any, owner: Any, verb: str) -> dict[int, Any] | None:
-    """What each endpoint has left of a push that `owner` made. Raises OptionError."""
+    """Per endpoint, the rest of a push that `owner` made. Raises OptionError."""
     if resume is None:
         return None
     if not isinstance(resume, Resume) or resume.owner != owner:
@@ -43,7 +43,7 @@ def tokens_of(resume: Any, owner: Any, verb: str) -> dict[int, Any] | None:
 
 
 def merged(errors: list[tuple[int, BaseException]], done: tuple[int, ...], pushes: bool, owner: Any) -> BaseException:
-    """One error for all endpoints: the worst, with what happened elsewhere, on the shards `done`."""
+    """One error for all endpoints: the most severe, with what happened elsewhere; the shards `done` succeeded."""
     first = next((e for _, e in errors if not isinstance(e, WaitTimeoutError)), errors[0][1])
     resume = Resume(owner, {i: getattr(error, "resume", None) for i, error in errors})
     if isinstance(first, TableFullError):

@@ -1,8 +1,7 @@
-"""The arrays of a server, as one process uses them, where updates are applied in rounds: what is read is one round of
-all shards; what is pushed goes to a worker's trays.
+"""The client side of a server's arrays, where updates are applied in rounds: reads see one round on all shards, pushes
+go to a worker's trays.
 
-Whoever reads or writes brings the shards to the last round that closed first, as far as others have not: see
-csrc/rounds.h.
+Every reader and writer first brings the shards to the last round that closed, unless others have: see csrc/rounds.h.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from fastps.transport.contract import MIXED, Deposit, Operation
 
 
 class RoundSession(ArraySession):
-    """As ArraySession, in rounds. Pushes are those of workers."""
+    """An ArraySession in rounds. Only workers push."""
 
     def decision(self, timeout: float) -> Decision:
         """The last round that closed, asked on the node of shard 0."""
@@ -35,14 +34,14 @@ class RoundSession(ArraySession):
             decision = self._newer(deadline, "rounds")
 
     def help(self, decision: Decision) -> None:
-        """Brings the shards of this node to a round, as far as that needs no waiting. What fails here fails again where
-        it matters: in the next operation."""
+        """Brings the shards of this node to a round, as far as that is possible without waiting. Errors are ignored:
+        the next operation raises them."""
         if self.session.shm is not None:
             with contextlib.suppress(FastPSError, MemoryError):
                 self.session.shm.group.help(decision)
 
     def pull(self, out: Any, timeout: float | None, decision: Decision | None = None) -> tuple[Any, tuple[int, ...]]:
-        """The parameters of one round, and its number a shard. Of the decision's round, or a later one."""
+        """The parameters of one round, that of the decision or a later one, and its number for each shard."""
         session, structure = self.session, self.structure
         deadline = deadline_after(session.limit(timeout))
         arrays = structure.empty() if out is None else None
@@ -66,8 +65,8 @@ class RoundSession(ArraySession):
             self.settle(left_until(deadline))
 
     def deposit_directly(self, grads: Any, place: Deposit, decision: Decision, timeout: float) -> bool:
-        """Puts gradients into a worker's trays, where they count for nothing until they are given. False, having done
-        nothing, when they need a closer look."""
+        """Puts gradients into a worker's trays, where they have no effect until they are given. False, with nothing
+        done, if the fast path does not support the arguments."""
         deadline = deadline_after(timeout)
         while True:
             versions = self._round_directly(grads, None, left_until(deadline), decision, place)
@@ -76,7 +75,7 @@ class RoundSession(ArraySession):
             decision = self._newer(deadline, "push")
 
     def deposit(self, operation: Operation, place: Deposit, decision: Decision, timeout: float) -> None:
-        """The same after that look."""
+        """The same for checked gradients."""
         deadline = deadline_after(timeout)
         while True:
             operation = replace(operation, decision=decision, deposit=place)

@@ -1,4 +1,4 @@
-"""A table of a server, as one process uses it."""
+"""The client side of a table."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class RowSession:
     def run(
         self, operation: Operation, timeout: float | None, verb: str, resume: Any = None, outcome: Outcome | None = None
     ) -> None:
-        """Where rows make room for others, full shards are told to, and what is left of the operation goes on."""
+        """Runs an operation. If the table evicts, full shards are asked to evict rows, and the operation is resumed."""
         deadline = deadline_after(self.session.limit(timeout))
         while True:
             try:
@@ -47,7 +47,7 @@ class RowSession:
                 resume = error.resume
 
     def _explain(self, error: TableFullError) -> None:
-        """What a capacity is where there are several shards: the core knows of one."""
+        """Explains the capacity per shard: the core knows one shard."""
         if self.num_shards > 1 and self.info.capacity is not None:
             add_to(
                 error,
@@ -56,8 +56,8 @@ class RowSession:
             )
 
     def _make_room(self, error: TableFullError, keys: Array, deadline: float) -> None:
-        """Rows of a full shard end. Raises `error` where that does not help, and WaitTimeoutError when it takes too
-        long: the operation goes on from where the nodes have left it."""
+        """Asks a full shard to evict rows. Raises `error` where that does not help, and WaitTimeoutError when it takes
+        too long; then the operation can be resumed."""
         shard = error.shard
         mine = np.unique(keys[shards_of(keys, self.num_shards) == shard])
         if len(mine) > error.capacity:
@@ -80,7 +80,7 @@ class RowSession:
             raise self._late(error, None)
 
     def _late(self, error: TableFullError, reason: WaitTimeoutError | None) -> WaitTimeoutError:
-        """In the place of the error of a full shard that has made no room in time."""
+        """The error for a full shard that evicted no rows in time."""
         spec, shard = self.session.spec, error.shard
         address, endpoint = spec.addresses[shard], self.session.endpoint_of(shard)
         here = endpoint is self.session.shm
@@ -95,7 +95,7 @@ class RowSession:
         )  # fmt: skip
 
     def _admitted(self, keys: Array, timeout: float | None) -> Array:
-        """Counts a sighting of each key that has no row; which keys have one, or may have."""
+        """Counts a sighting of each key that has no row. Returns which keys have a row, or are admitted now."""
         found = self.find(keys, timeout)
         if self.sightings is None or found.all():
             return found
@@ -113,14 +113,14 @@ class RowSession:
         return found
 
     def _forget_sightings(self, keys: Array, timeout: float | None) -> None:
-        """Of keys that have rows now."""
+        """Removes the sightings of keys that have rows now."""
         if self.sightings is not None and len(keys):
             counted = keys[self.sightings.find(keys, timeout)]
             if len(counted):
                 self.sightings.remove(counted, [False], timeout)
 
     def pull_directly(self, keys: Any, out: Any, create: bool, timeout: float | None) -> Array | None:
-        """The rows, when one C call could check the arguments and do everything; None when it could not."""
+        """The rows, if one C call could check the arguments and do everything; otherwise None."""
         if self._direct is None:
             return None
         try:
@@ -133,7 +133,7 @@ class RowSession:
         return rows
 
     def push_directly(self, keys: Any, grads: Any, timeout: float | None, outcome: Outcome) -> bool:
-        """The same of a push: whether it is done."""
+        """The same for a push: whether it was done."""
         if self._direct is None or self.info.evict is not None or self.session.spec.gradients.inspects:
             return False
         try:
@@ -167,7 +167,7 @@ class RowSession:
     ) -> bool:
         """False when the push was skipped: a gradient was not finite."""
         verb = f"push to `{self.info.name}`"
-        if isinstance(resume, Resume) and not np.array_equal(resume.keys, keys):  # of a set or a count: None
+        if isinstance(resume, Resume) and not np.array_equal(resume.keys, keys):  # keys are None after set or counts
             raise OptionError(
                 f"{verb}: resume= is for the keys and gradients of the push that did not end; nothing more was applied"
             )
@@ -189,7 +189,7 @@ class RowSession:
         return True
 
     def _push_admitted(self, pushing: Operation, timeout: float | None, resume: Any, outcome: Outcome) -> None:
-        """Pushes of other keys are dropped; they keep their first values."""
+        """Pushes the admitted keys only; the others keep their initial values."""
         keys, outs = pushing.keys, pushing.outs
         assert keys is not None
         places = getattr(resume, "places", None)
@@ -225,7 +225,7 @@ class RowSession:
     def remove(
         self, keys: Array, wanted: list[bool], timeout: float | None, outcome: Outcome | None = None
     ) -> tuple[Array, list[Any]]:
-        """Which keys had a row, and what it held."""
+        """Removes rows. Returns which keys had one, and what it held."""
         removed = np.zeros(len(keys), np.bool_)
         streams = [self.info.empty(len(keys), k) if want else None for k, want in enumerate(wanted)]
         for places, (some, held) in self._ask("remove", keys, wanted, timeout=timeout, outcome=outcome):
@@ -238,7 +238,7 @@ class RowSession:
     def _ask(
         self, verb: str, keys: Array, *arguments: Any, timeout: float | None, outcome: Outcome | None = None
     ) -> Iterator[tuple[Any, Any]]:
-        """The places of the keys of each node, and what it answers."""
+        """Per node, the positions of its keys, and what the verb returned."""
         deadline = deadline_after(self.session.limit(timeout))
         for endpoint, places in zip(self.session.endpoints, self.session.places(keys), strict=True):
             left = left_until(deadline)
@@ -259,7 +259,7 @@ class RowSession:
                     yield keys, streams
 
     def views(self, keys: Array) -> list[Array]:
-        """Read-only arrays on the rows of keys; those that are missing are created. Raises SplitError."""
+        """Read-only arrays on the rows of keys; missing rows are created. Raises SplitError."""
         here = self.session.shm
         if here is None or not self.session.all_here:
             raise SplitError(

@@ -1,7 +1,6 @@
-"""A process's side of a server: one for all its handles and threads. It knows the nodes, and runs operations on all of
-them.
+"""The client side of a server: one session per process, which runs operations on all nodes.
 
-What the verbs mean is in `arrays`, `rounds` and `rows`.
+The verbs are implemented in `arrays`, `rounds` and `rows`.
 """
 
 from __future__ import annotations
@@ -34,10 +33,10 @@ class Session:
     Parameters
     ----------
     spec : the server
-    node_id : of this process; None outside of Ray, where it is the machine that decides which shards are here
+    node_id : of this process; None outside of Ray, where the shards of this machine are local
     connect : makes the endpoint to some shards of one other node, or to the process of one shard
     resolve : replaces object references and futures in gradients by their values, within a timeout
-    enrol : makes a place among the workers of a server whose shard 0 is on another node
+    enrol : makes a membership in a server whose shard 0 is on another node
     """
 
     def __init__(
@@ -70,11 +69,11 @@ class Session:
         return self.endpoints[int(self._endpoint_of_shard[shard])]
 
     def process_of(self, shard: int) -> Endpoint:
-        """To a shard's process, wherever it is: for what that alone can do."""
+        """The endpoint to a shard's process, on whatever node: for what only that process can do."""
         return self._connect(self.spec, self.endpoint_of(shard).shards, shard)
 
     def places(self, keys: Array) -> list[Any]:
-        """Per endpoint the places of its keys; a slice when it has all of them."""
+        """Per endpoint the positions of its keys; a slice when it has all of them."""
         if len(self.endpoints) == 1:
             return [slice(None)]
         owner = self._endpoint_of_shard[shards_of(keys, len(self.spec.plans))]
@@ -88,9 +87,9 @@ class Session:
         resume: Any = None,
         outcome: Outcome | None = None,
     ) -> tuple[int, ...]:
-        """Runs an operation on all nodes at once. Answers per shard the version that was read or made; 0 where there
-        was nothing to do. Raises what went wrong on any node, with where it went right. A signal's exception leaves at
-        once: what other nodes make of their part is not known then."""
+        """Runs an operation on all nodes at once. Returns, per shard, the update count that was read or made; 0 where
+        there was nothing to do. Raises the error of any node, with the shards that succeeded. An exception of a signal
+        handler is raised at once: what became of the parts of other nodes is then unknown."""
         deadline, owner = deadline_after(self.limit(timeout)), (self, operation.table)
         tokens = tokens_of(resume, owner, verb)
         rows = operation.table is not None and len(self.endpoints) > 1
@@ -110,7 +109,7 @@ class Session:
             try:
                 pending.append((i, part, endpoint.start(part, left_until(deadline), token, outcome)))
             except RayRequiredError:
-                raise  # other nodes come first: nothing has begun
+                raise  # other nodes are started first: nothing has begun
             except FastPSError as error:
                 errors.append((i, error))
         for i, part, operating in pending:
@@ -127,24 +126,24 @@ class Session:
             try:
                 raise merged(errors, done, operation.writes, owner)
             finally:
-                errors.clear()  # their tracebacks refer to this frame: else all of it stays until a collection
-        if not pending:  # nobody else would say that the server is gone
+                errors.clear()  # their tracebacks refer to this frame: a cycle
+        if not pending:  # no endpoint has checked that the server is alive
             self.require_alive()
         return tuple([versions.get(i, 0) for i in range(len(self.spec.plans))])
 
     def ask(self, verb: str, *arguments: Any, timeout: float | None, outcome: Outcome | None = None) -> list[Any]:
-        """What each node answers, one after the other."""
+        """Calls a verb on each node, one after the other. Returns their results."""
         deadline = deadline_after(self.limit(timeout))
         return [
             endpoint.ask(verb, *arguments, timeout=left_until(deadline), outcome=outcome) for endpoint in self.endpoints
         ]
 
     def late(self, error: FastPSError, pushes: bool, table: int | None = None) -> BaseException:
-        """The error of an operation on this node alone, which is all of the server."""
+        """The error of an operation on a server whose shards are all on this node."""
         return merged([(0, error)], (), pushes, (self, table))
 
     def scale(self, grads: Arrays, names: Sequence[str], verb: str, resume: Any) -> float | None:
-        """The factor of gradients by their global norm, or None when the push is to be skipped, which is counted.
+        """The factor for gradients of this global norm, or None when the push is to be skipped, which is counted.
         `names` are those of the gradients. Raises NonfiniteError when the server refuses such pushes."""
         policy, scale, finite = self.spec.gradients, 1.0, True
         if not policy.inspects:
@@ -170,7 +169,7 @@ class Session:
         return None
 
     def join(self, rank: int | None, timeout: float | None) -> Membership:
-        """A place among the workers that share clocks."""
+        """A membership among the workers that share clocks."""
         limit = self.limit(timeout)
         self.require_alive()
         if self.shm is not None and 0 in self.shm.arenas:
@@ -186,7 +185,7 @@ class Session:
         return self.shm.arenas
 
     def counters(self, table: int | None, timeout: float | None) -> dict[int, dict[str, int]]:
-        """Per shard what its arena, or its part of a table, counted."""
+        """Per shard, the counters of its arena, or of its part of a table."""
         counted: dict[int, dict[str, int]] = {}
         for of_node in self.ask("counters", table, timeout=timeout):
             counted |= of_node
@@ -204,21 +203,21 @@ class Session:
         return tuple(shard.version for shard in self.stats(timeout).shards)
 
     def require_alive(self) -> None:
-        """Raises ClosedError or ShardDiedError when a shard of this node is closed or dead. Others are not asked."""
+        """Raises ClosedError or ShardDiedError when a shard of this node is closed or dead. Asks no other node."""
         if self.shm is not None:
             require_alive(self.shm.arenas)
 
     def alive(self) -> bool:
-        """Whether the server is known to be open. Shards on other nodes are not asked."""
+        """Whether all shards of this node are open. Asks no other node."""
         return self.shm is None or self.shm.alive()
 
     def discard(self) -> None:
-        """Gives back the memory of shards whose processes have died: they cannot, and others may map it for long."""
+        """Frees the memory of shards whose processes have died: other processes may keep it mapped for long."""
         for arena in self.shm.arenas.values() if self.shm is not None else ():
             arena.discard()
 
     def close(self) -> None:
-        """Gives back what idle operations hold. Handles that are still in use go on."""
+        """Frees what idle operations hold. Handles that are still in use keep working."""
         self.queue.close()
         for endpoint in self.endpoints:
             endpoint.close()

@@ -29,7 +29,7 @@ class Piece:
     Attributes
     ----------
     name : the names that lead to the array, joined by "/"; "params" for a bare array
-    shard : where it lies
+    shard : the shard that holds it
     start : its first element in the flattened array
     array : read-only, one-dimensional, live
     """
@@ -45,8 +45,8 @@ class View:
 
     Where pushes are applied as they arrive (`Async`, `SSP`), the memory is live: any worker's push changes it while you
     read, and what you read may mix the states before and after that push. Copy with `ps.pull()` when you need one
-    state. Where pushes are applied in rounds (`BSP`), the view is one round's version of all shards, which does not
-    change for as long as the view is open or an array of it is kept.
+    state. Where pushes are applied in rounds (`BSP`), the view has the parameters of one round on all shards, which do
+    not change for as long as the view is open or an array of it is kept.
 
     The memory stays mapped for as long as an array refers to it. After the server was closed, an array that was taken
     before reads as zeros, and new ones are refused: ClosedError, or ShardDiedError when a shard's process has died.
@@ -80,7 +80,7 @@ class View:
 
     @cached_property
     def _first_runs(self) -> dict[int, tuple[int, Run]]:
-        """Per leaf the shard on which it begins, and its run there."""
+        """Per leaf, the shard on which it begins, and its run there."""
         runs: dict[int, tuple[int, Run]] = {}
         for plan in self._spec.plans:
             for run in plan.runs:
@@ -134,7 +134,7 @@ class View:
 
     @cached_property
     def _numbers(self) -> dict[str, list[int]]:
-        """Per name of the mapping its leaves."""
+        """Per name in the mapping, its leaves."""
         numbers: dict[str, list[int]] = {}
         for number, leaf in enumerate(self._spec.structure.leaves):
             numbers.setdefault(leaf.path[0], []).append(number)

@@ -1,1 +1,1 @@
-"""Ray: connecting, placing, naming and watching processes; users' code on its way to them."""
+"""Ray: connecting, placing and naming processes, and sending users' code to them."""

@@ -9,8 +9,8 @@ SECONDS = 5.0
 
 
 def chosen(named: str | None, recorded: str | None, found: Collection[str]) -> str:
-    """Which cluster to join: the one that the user has named, the latest that was started by `ray start`, or the only
-    one of those that run on this machine. Raises ValueError when there is none, or no telling."""
+    """Which cluster to join: the one that the user has named, else the latest started by `ray start`, else the only one
+    that runs on this machine. Raises ValueError if there is none, or several."""
     if named or recorded:
         return named or recorded or ""
     if len(found) > 1:
@@ -21,7 +21,7 @@ def chosen(named: str | None, recorded: str | None, found: Collection[str]) -> s
 
 
 def is_local(address: str) -> bool:
-    """Whether HOST:PORT is on this machine: only then can a socket be bound to it."""
+    """Whether HOST:PORT is on this machine, which is when a socket can be bound to it."""
     try:
         family, *_, (host, *_) = socket.getaddrinfo(address.rpartition(":")[0], None, type=socket.SOCK_DGRAM)[0]
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
@@ -31,8 +31,8 @@ def is_local(address: str) -> bool:
     return True
 
 
-def require_answer(address: str) -> None:
-    """Asks whether anybody is at HOST:PORT before Ray does, which waits for minutes. Raises ValueError."""
+def require_reachable(address: str) -> None:
+    """Raises ValueError if no process accepts connections at HOST:PORT. Ray itself would wait for minutes."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=SECONDS).close()

@@ -1,7 +1,7 @@
-"""Users' functions on their way to the shards' processes: rules, schedules, what is called with evicted rows.
+"""Pickles users' functions for the shards' processes: rules, schedules, `on_evict`.
 
-They travel with their code: the module that they are from may have been found through a `sys.path` that those processes
-have not got, or have been edited since they started. Modules that are installed travel by their names.
+They are pickled with their code: those processes may lack the `sys.path` entry of the module, or have started before it
+was edited. Installed modules are pickled by name.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from fastps.errors import RuleError
 
 
 def packed(value: Any) -> bytes:
-    """Raises RuleError for what cannot travel."""
+    """Raises RuleError for what cannot be pickled."""
     try:
         with _by_value(_of_the_user()):
             return bytes(cloudpickle.dumps(value))
-    except Exception:  # a module that is referred to as a whole may hold anything
+    except Exception:  # a module that is referred to as a whole may contain anything
         try:
             return bytes(cloudpickle.dumps(value))
         except Exception as error:
@@ -50,7 +50,7 @@ def unpacked(data: bytes) -> Any:
 
 
 def _of_the_user() -> list[ModuleType]:
-    """The modules in Python that are not installed."""
+    """The loaded modules that are written in Python and not installed."""
     return [
         module
         for name, module in list(sys.modules.items())

@@ -1,4 +1,4 @@
-"""Where the actors of a server go, and what is given back when it ends."""
+"""Where the actors of a server are placed, and what is released when it ends."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ class Placed:
 
 @dataclass
 class Owned:
-    """What ends with a server: the actors of its shards, which live as long as their owner has these handles, and
-    where they were placed."""
+    """What ends with a server: the actors of its shards, which live as long as their owner has these handles, and their
+    placement."""
 
     connection: cluster.Connection
     placed: Placed
     actors: list[Any]
 
     def end(self, timeout: float) -> None:
-        """Tells the shards, then ends their processes. What has gone with Ray is gone."""
+        """Closes the shards, then ends their processes. Does nothing if Ray has ended."""
         if cluster.connection() != self.connection:
             return
         with contextlib.suppress(FastPSError):  # a shard that is gone or stuck is killed all the same
@@ -54,9 +54,9 @@ class Owned:
 
 
 def place(request: PlacementRequest, num_shards: int, timeout: float) -> Placed:
-    """How to start the actors of a server's shards, with what they ask for reserved where Ray has a way to do so.
+    """How to start the actors of a server's shards. Resources are reserved where Ray supports that.
 
-    Raises PlacementError for what no node of the cluster has, and when a placement group is not ready within `timeout`
+    Raises PlacementError for resources that no node has, and when a placement group is not ready within `timeout`
     seconds.
     """
     known = cluster.nodes()
@@ -64,7 +64,7 @@ def place(request: PlacementRequest, num_shards: int, timeout: float) -> Placed:
         return _by_strategy(request.strategy, num_shards, known, timeout)
     if request.shards:
         return Placed([_one(entry, shard, known) for shard, entry in enumerate(request.shards)])
-    # Not a soft one: Ray ignores those of actors that ask for no resources.
+    # Not soft: Ray ignores a soft affinity of actors that ask for no resources.
     here = NodeAffinitySchedulingStrategy(cluster.this_node(), soft=False)
     return Placed([{"num_cpus": 0, "scheduling_strategy": here} for _ in range(num_shards)])
 
@@ -111,7 +111,7 @@ def _by_strategy(strategy: str, num_shards: int, known: dict[str, dict[str, floa
 
 
 def _wait(group: Any, deadline: float) -> bool:
-    """In short steps: Ray looks at signals only between them."""
+    """In short steps: Ray checks for signals only between them."""
     while left_until(deadline) > 0:
         if group.wait(min(0.5, left_until(deadline))):
             return True

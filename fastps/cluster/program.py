@@ -1,4 +1,4 @@
-"""Ray for the time of a program: started here, or a cluster that somebody names."""
+"""Ray for the duration of a program: started here, or a cluster that is named."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from fastps.cluster.address import require_answer
+from fastps.cluster.address import require_reachable
 from fastps.errors import OptionError, PlacementError
 
-# Read by the processes that Ray starts. Ray would run workers at nice 15, behind everything else on the machine; and a
-# matrix product of this size on several threads waits longer than it computes.
+# Read by the processes that Ray starts. Ray would run workers at nice 15, after everything else on the machine; and a
+# small matrix product on several threads waits longer than it computes.
 ENVIRONMENT = {"RAY_worker_niceness": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 CHECK_SECONDS = 60.0
 
@@ -29,19 +29,19 @@ def own_ray(
     address: str | None,
     needs: Sequence[str] = (),
 ) -> Iterator[None]:
-    """Ray for the duration of the block. One that runs in this process already is used and left alone.
+    """Ray for the duration of the block. If this process is already connected, that is used and left running.
 
     Parameters
     ----------
     waiting : shows what is waited for, for the duration of its block
-    say : is told which cluster was joined, where one was
-    address : of a cluster; None: what RAY_ADDRESS says, otherwise one that is started here and ends with the block
-    needs : modules that every node of a cluster which is joined must be able to import
+    say : is told which cluster was joined, if any
+    address : of a cluster; None: that of RAY_ADDRESS, otherwise one is started here and ends with the block
+    needs : modules that every node of a joined cluster must be able to import
 
     Raises
     ------
     OptionError
-        Nobody answers at the address. (An ``address`` of "auto" without a cluster here is Ray's ConnectionError.)
+        No cluster at the address. (An ``address`` of "auto" without a cluster here raises Ray's ConnectionError.)
     PlacementError
         A node lacks a module: which node, and which module.
     """
@@ -51,7 +51,7 @@ def own_ray(
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
-        # Not whatever cluster runs here: its workers may be nicer, and others may use it.
+        # Not any cluster that happens to run here: its workers may have a higher nice value, and others may use it.
         where = address or os.environ.get("RAY_ADDRESS") or "local"
         if where not in ("local", "auto") and "://" not in where:
             _require_cluster(where, "--address" if address else "RAY_ADDRESS")
@@ -64,7 +64,7 @@ def own_ray(
                 require_modules(needs)
         yield
     finally:
-        # Another Ctrl-C must not leave half of Ray behind.
+        # A second Ctrl-C must not leave a part of Ray running.
         previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
         ray.shutdown()
         signal.signal(signal.SIGINT, previous)
@@ -72,7 +72,7 @@ def own_ray(
 
 def _require_cluster(address: str, source: str) -> None:
     try:
-        require_answer(address)
+        require_reachable(address)
     except ValueError as error:
         raise OptionError(f"{source}: {error}") from None
 
@@ -91,10 +91,10 @@ def _joined(source: str) -> str:
 
 
 def require_modules(modules: Sequence[str]) -> None:
-    """Raises PlacementError when a node of the cluster that this process has joined cannot import all of `modules`:
-    which node, and why. Cost: the start of a process on each node."""
+    """Raises PlacementError, with the node and the reason, when a node of the joined cluster cannot import all of
+    `modules`. Cost: the start of a process on each node."""
 
-    def problem() -> str | None:  # a function within a function is sent as it is: a node may lack this very package
+    def problem() -> str | None:  # nested functions are pickled by value: a node may lack this package
         import importlib
 
         for module in modules:
@@ -113,7 +113,7 @@ def require_modules(modules: Sequence[str]) -> None:
         for node in _alive()
     }
     ray.wait(list(asked), num_returns=len(asked), timeout=CHECK_SECONDS)
-    found = [(node, _answer(ref)) for ref, node in asked.items()]
+    found = [(node, _result(ref)) for ref, node in asked.items()]
     problems = [f"node {node['NodeID'][:8]} at {node['NodeManagerAddress']} {text}" for node, text in found if text]
     if problems:
         raise PlacementError(
@@ -121,22 +121,22 @@ def require_modules(modules: Sequence[str]) -> None:
         )
 
 
-def _answer(ref: Any) -> str | None:
+def _result(ref: Any) -> str | None:
     try:
-        answer: str | None = ray.get(ref, timeout=0)
+        result: str | None = ray.get(ref, timeout=0)
     except ray.exceptions.GetTimeoutError:
         return f"has not started a process within {CHECK_SECONDS:g} s"
     except ray.exceptions.RayError as error:
         return f"cannot run a task ({str(error).strip().splitlines()[-1]})"
-    return answer
+    return result
 
 
 @contextmanager
 def _interrupted_afterwards() -> Iterator[None]:
     """A first Ctrl-C is raised at the end of the block, a second one at once.
 
-    Ray's start forks, and Python drops what is raised in the callbacks after a fork: the interrupt would be lost. One
-    in the middle of its native start can end the process with a crash.
+    Ray's start forks, and Python drops exceptions in the callbacks after a fork: the interrupt would be lost. One in
+    the middle of its native start can crash the process.
     """
     caught: list[int] = []
 

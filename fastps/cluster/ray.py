@@ -1,4 +1,4 @@
-"""Ray: connecting to it, its nodes and named actors, and its errors as those of fastps.
+"""Ray: connecting to it, its nodes and named actors, and its errors translated into those of fastps.
 
 Called by the server and by the ray transport. Nothing here knows what a shard does.
 """
@@ -18,7 +18,7 @@ import ray
 from ray._private import services
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from fastps.cluster.address import chosen, is_local, require_answer
+from fastps.cluster.address import chosen, is_local, require_reachable
 from fastps.deadline import deadline_after, left_until
 from fastps.errors import (
     ClosedError,
@@ -35,27 +35,27 @@ if TYPE_CHECKING:
 
 NAMESPACE = "fastps"
 LONGEST = 1e8  # seconds; Ray counts milliseconds in 64 bits
-THREADS = ("worker.io", "gcs_client_io")  # that Ray starts in every process that is in it
+THREADS = ("worker.io", "gcs_client_io")  # started by Ray in every connected process
 GENERATED = re.compile(r"[0-9a-f]{32}/")
 Connection = tuple[str, str]  # the ids of a node and of a job
 
 
 def start() -> None:
-    """Connects to Ray as Ray itself does: to a running cluster when there is one, otherwise to a new one."""
+    """Connects to Ray as `ray.init` does: to a running cluster if there is one, otherwise to a new one."""
     if not ray.is_initialized():
         ray.init(log_to_driver=True)
     require("create")
 
 
 def join(what: str) -> None:
-    """Connects to a Ray that runs, as `address.chosen` has it. Raises RayRequiredError where it cannot; starts none."""
+    """Connects to the running cluster that `address.chosen` selects; starts none. Raises RayRequiredError."""
     if ray.is_initialized():
         require(what)
         return
     try:
         recorded = services.find_bootstrap_address(None)  # by `ray start`
         address = chosen(os.environ.get("RAY_ADDRESS"), recorded, services.find_gcs_addresses())
-        require_answer(address)
+        require_reachable(address)
     except ValueError as error:
         raise RayRequiredError(
             f"{what}: {error}; set RAY_ADDRESS to the address of the cluster that the server lives in, which "
@@ -74,8 +74,8 @@ def join(what: str) -> None:
 
 
 def _bring_token() -> None:
-    """Clusters that `ray.init()` starts ask for the token in the user's home, which Ray shows by itself only to those
-    that it has found by itself. Raylets before 2.59 have no tokens."""
+    """Clusters that `ray.init()` starts ask for the token in the user's home, which Ray sends by default only to
+    clusters that it has found itself. Raylets before 2.59 have no tokens."""
     with contextlib.suppress(ImportError):
         from ray._private.authentication import authentication_token_setup as tokens
 
@@ -83,8 +83,8 @@ def _bring_token() -> None:
 
 
 def connection() -> Connection | None:
-    """What tells this process's connection to Ray from earlier ones; None without one, as in a child that was forked:
-    there Ray seems to be initialized, and every call hangs."""
+    """Identifies this process's connection to Ray; None without one. In a forked child Ray seems to be initialized, but
+    every call would hang: None, too."""
     if not ray.is_initialized():
         return None
     context = ray.get_runtime_context()
@@ -94,7 +94,7 @@ def connection() -> Connection | None:
 
 @lru_cache(8)
 def _is_own(pid: int, here: Connection) -> bool:
-    """Whether Ray's threads live in this process: a fork leaves them behind."""
+    """Whether Ray's threads run in this process: a forked child has none."""
     names = (_name_of_thread(path) for path in Path("/proc/self/task").iterdir())
     return any(name.startswith(THREADS) for name in names)
 
@@ -102,7 +102,7 @@ def _is_own(pid: int, here: Connection) -> bool:
 def _name_of_thread(path: Path) -> str:
     try:
         return (path / "comm").read_text()
-    except OSError:  # it has ended
+    except OSError:  # the thread has ended
         return ""
 
 
@@ -111,7 +111,7 @@ def connected() -> bool:
 
 
 def require(what: str) -> Connection:
-    """This process's connection to Ray. Raises RayRequiredError without one, where Ray would hang, or start itself."""
+    """This process's connection to Ray. Raises RayRequiredError without one: Ray would hang, or start itself."""
     here = connection()
     if here is not None:
         return here
@@ -134,18 +134,18 @@ def this_node() -> str | None:
 
 
 def actor_of(spec: ServerSpec, shard: int) -> Any:
-    """The Ray actor of a shard. Raises RayRequiredError, or ShardDiedError when it does not live in this Ray."""
+    """The Ray actor of a shard. Raises RayRequiredError, or ShardDiedError if this cluster has no such actor."""
     return actor(spec.actors[shard], spec.addresses[shard].actor_id, spec.label(shard))
 
 
 def actor(name: str, actor_id: str, what: str) -> Any:
-    """The Ray actor of a name, if it is still the one of this id. Raises as `actor_of` does."""
+    """The Ray actor with this name, if it still has this id. Raises as `actor_of` does."""
     return _actor(require(what), name, actor_id, what)
 
 
 @lru_cache(1024)
 def _actor(here: Connection, name: str, actor_id: str, what: str) -> Any:
-    """What `ray.get_actor` answers keeps no actor alive."""
+    """Uses `ray.get_actor`, whose handles keep no actor alive."""
     found = named_actor(name)
     if found is None or id_of(found) != actor_id:
         raise ShardDiedError(
@@ -167,9 +167,9 @@ def nodes() -> dict[str, dict[str, float]]:
 
 
 def resolve(value: Any, timeout: float) -> Any:
-    """Replaces Ray object references, and futures, in a (nested mapping of) values by what they stand for.
+    """Replaces Ray object references, and futures, in a (nested mapping of) values by their values.
 
-    Raises WaitTimeoutError when they are not there within `timeout` seconds. What a task raised comes as Ray has it.
+    Raises WaitTimeoutError when they are not there within `timeout` seconds. Errors of tasks are raised as Ray does.
     """
     return _resolved(value, deadline_after(timeout))
 
@@ -184,7 +184,7 @@ def _resolved(value: Any, deadline: float) -> Any:
             return value.result(left_until(deadline))
         except TimeoutError:
             if value.done():
-                raise  # its own
+                raise  # the future's own error
             raise WaitTimeoutError("push: the future had no result in time") from None
         except CancelledError:
             raise ParameterError("push: a future among the gradients was cancelled; nothing was applied") from None
@@ -192,12 +192,12 @@ def _resolved(value: Any, deadline: float) -> Any:
 
 
 def get(refs: Any, timeout: float | None, what: str) -> Any:
-    """ray.get with fastps's errors: what a shard raised comes as it was raised."""
+    """ray.get with fastps's errors: the error of a shard is raised as it was there."""
     require(what)
     try:
         return ray.get(refs, timeout=None if timeout is None else min(timeout, LONGEST))
     except ray.exceptions.GetTimeoutError:
-        raise WaitTimeoutError(f"{what}: no answer within {timeout:g} s") from None
+        raise WaitTimeoutError(f"{what}: no reply within {timeout:g} s") from None
     except ray.exceptions.RayTaskError as error:
         cause = getattr(error, "cause", None)
         if isinstance(cause, FastPSError):
@@ -215,7 +215,7 @@ def get(refs: Any, timeout: float | None, what: str) -> Any:
 
 
 def start_on(node_id: str, cls: type, concurrency: int, name: str) -> Any:
-    """What starts an actor of a class with coroutines on a node; it lives as long as the process that starts it."""
+    """A function that starts an async actor of a class on a node; the actor ends with the process that starts it."""
     here = NodeAffinitySchedulingStrategy(node_id, soft=False)
     options = {"num_cpus": 0, "max_restarts": 0, "max_task_retries": 0, "enable_task_events": False}
     return ray.remote(cls).options(
@@ -233,13 +233,13 @@ def first_line(error: BaseException) -> str:
 
 
 def names() -> list[str]:
-    """Of the servers in this cluster that have one."""
+    """The names of the servers in this cluster, of those that have one."""
     ours = [actor["name"] for actor in ray.util.list_named_actors(True) if actor["namespace"] == NAMESPACE]
     return sorted(name for name in ours if not GENERATED.match(name))
 
 
 def generated(server_id: str, what: str) -> str:
-    """The name of an actor that only fastps looks for."""
+    """A name for an actor that only fastps looks for."""
     return f"{server_id}/{what}"
 
 

@@ -1,6 +1,6 @@
-"""Consistency policies, one a file: when a worker may begin its next step, and when its update counts.
+"""Consistency policies, one per file: when a worker may begin its next step, and when its update counts.
 
-csrc/clock.c takes the decisions, as a state machine without processes, time or waiting; here are its settings.
+csrc/clock.c makes the decisions, as a state machine without processes, time or waiting; these are its settings.
 """
 
 from fastps.consistency.asynchronous import Async

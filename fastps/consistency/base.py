@@ -1,4 +1,4 @@
-"""The settings that every policy has."""
+"""The settings of every policy."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Consistency:
     straggler_timeout : seconds after which a worker that the others wait for is expelled, if its session has executed
         no operation in that time; None: never, as long as it lives
     lease : seconds after which a worker on another node than shard 0 counts as dead, unless its session renews the
-        lease. It does so three times per lease, also while the worker computes; renewing is no operation in the sense
-        of `straggler_timeout`
+        lease. It does so three times per lease, also while the worker computes; this does not count as an operation
+        for `straggler_timeout`
     """
 
     workers: int = 1
@@ -40,7 +40,7 @@ class Consistency:
             self._keep(name, positive(name, value, MAX_SECONDS, "seconds"))
 
     def _keep(self, name: str, value: float | str) -> None:
-        """Stores a setting after its check."""
+        """Stores a checked setting."""
         object.__setattr__(self, name, value)
 
     @property

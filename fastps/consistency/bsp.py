@@ -12,8 +12,8 @@ from fastps.scalars import choice, flag, whole
 
 @dataclass(frozen=True, kw_only=True)
 class BSP(Consistency):
-    """Bulk synchronous parallel: a round collects one gradient of each live worker, applies the rule once, and makes a
-    new version of the parameters. A version never changes: every worker of a round reads the same one, and a view of it
+    """Bulk synchronous parallel: a round collects one gradient of each live worker, applies the rule once, and
+    publishes a new set of parameters, which never changes: every worker of a round reads the same one, and a view of it
     costs no copy.
 
     Parameters
@@ -22,8 +22,8 @@ class BSP(Consistency):
         What the rule gets: the sum of the round's gradients, taken in the order of ranks, or their mean. A worker that
         accumulates k gradients in a step counts k times.
     backup : int
-        How many gradients a round does without, 0 or more: it closes when all but this many workers have contributed. A
-        late gradient counts on no shard; its worker sees that in `Reply.counted` and continues with the newest version.
+        0 or more: a round closes when all but this many workers have contributed. A late gradient counts on no shard;
+        its worker sees that in `Reply.counted` and continues with the newest parameters.
     deterministic : bool
         Refuses everything that would let the result depend on time: backup workers, a straggler timeout, and workers
         that do not pass a rank below `workers`. The sum is always taken in the order of ranks. No round closes before

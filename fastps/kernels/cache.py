@@ -1,7 +1,7 @@
 """Compiled kernels on disk: `~/.cache/fastps/kernels` (or $FASTPS_CACHE_DIR), one file a kernel, private to the user.
 
-Whoever needs a kernel that is not there compiles it under a file lock, so that processes which start together compile
-once. A directory that cannot be written, or belongs to somebody else, is not used: then every process compiles.
+A missing kernel is compiled under a file lock, so that processes which start together compile once. A directory that
+cannot be written, or belongs to another user, is not used: then every process compiles.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def image_of(rule: Rule, dtype: str, shape: str = "dense", clips: bool = False) 
     image = read(path)
     if image is None:
         with locked(directory / "lock"):
-            image = read(path)  # somebody else may have compiled it while we waited
+            image = read(path)  # another process may have compiled it during the wait
             if image is None:
                 image = compile_now(rule, dtype, shape, clips, symbol)
                 write(path, image)
@@ -57,13 +57,13 @@ def image_of(rule: Rule, dtype: str, shape: str = "dense", clips: bool = False) 
 
 
 def compile_now(rule: Rule, dtype: str, shape: str, clips: bool, symbol: str) -> KernelImage:
-    from fastps.kernels.compiler import compile_rule  # imports numba: half a second that a hit does without
+    from fastps.kernels.compiler import compile_rule  # imports numba: half a second that a hit saves
 
     return compile_rule(rule, dtype, shape, clips, symbol)
 
 
 def key_of(rule: Rule, dtype: str, shape: str = "dense", clips: bool = False) -> str | None:
-    """Everything that the machine code depends on; None when that cannot be told, and nothing must be cached.
+    """Everything that the machine code depends on; None if that is unknown, and the code must not be cached.
 
     The numbers of hyper-parameters are arguments of a kernel, not part of it; schedules are compiled into it.
     """
@@ -86,8 +86,8 @@ def key_of(rule: Rule, dtype: str, shape: str = "dense", clips: bool = False) ->
 
 
 def meaning_of(function: Any, above: tuple[Any, ...] = ()) -> str | None:
-    """What a function does, as text: its code and all that it refers to, functions that it calls included. None when
-    some of that is neither a number, nor such a function, nor of `math` or `numpy`."""
+    """A function's code and everything that it refers to, functions that it calls included, as text. None if some of
+    that is neither a number, nor such a function, nor of `math` or `numpy`."""
     function = getattr(function, "py_func", function)  # numba's dispatchers
     if not isinstance(function, FunctionType) or function in above:
         return None
@@ -117,7 +117,7 @@ def meaning_of(function: Any, above: tuple[Any, ...] = ()) -> str | None:
 
 
 def meaning_of_code(code: CodeType) -> str:
-    """The code as it is in memory: a source file may have been edited since it was read."""
+    """The code in memory: a source file may have been edited since it was read."""
     constants = [meaning_of_code(c) if isinstance(c, CodeType) else f"{type(c).__name__} {c!r}" for c in code.co_consts]
     counts = (code.co_argcount, code.co_kwonlyargcount)
     names = (code.co_names, code.co_varnames, code.co_freevars)
@@ -125,12 +125,12 @@ def meaning_of_code(code: CodeType) -> str:
 
 
 def names_in(code: CodeType) -> set[str]:
-    """The names that a function and those inside of it look up."""
+    """The names that a function and its nested functions look up."""
     return set(code.co_names).union(*(names_in(c) for c in code.co_consts if isinstance(c, CodeType)))
 
 
 def cache_directory() -> Path | None:
-    """The directory, made if need be; None when there is none that is ours alone."""
+    """The directory, created if necessary; None if there is none that belongs to this user alone."""
     chosen = os.environ.get("FASTPS_CACHE_DIR")
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     directory = Path(chosen) if chosen else Path(home) / "fastps" / "kernels"
@@ -153,7 +153,7 @@ def read(path: Path) -> KernelImage | None:
 
 
 def write(path: Path, image: KernelImage) -> None:
-    """All or nothing: a reader never sees half a file."""
+    """Writes atomically: a reader never sees half a file."""
     with contextlib.suppress(OSError):  # a full disk: the kernel is compiled again next time
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix="new-")
         try:
@@ -166,14 +166,16 @@ def write(path: Path, image: KernelImage) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """One process compiles at a time. One that waits for a minute goes ahead: the other may be stopped. So does one
-    that cannot lock: some file systems have no locks, and the file may belong to somebody else."""
+    """One process compiles at a time. After a minute of waiting a process compiles anyway: the other one may be
+    stopped. So does one that cannot lock: some file systems have no locks, and the file may belong to another user."""
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
             file = stack.enter_context(open(path, "w"))
             for _ in range(LOCK_TRIES):
                 try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go when the file is closed, also by a death
+                    fcntl.flock(
+                        file, fcntl.LOCK_EX | fcntl.LOCK_NB
+                    )  # released when the file is closed, also by a death
                     break
                 except BlockingIOError:
                     time.sleep(LOCK_PAUSE)

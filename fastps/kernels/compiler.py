@@ -1,7 +1,7 @@
 """Turns a rule into machine code: the one place that runs numba's compiler and sets its options.
 
-A rule becomes two functions in one object file. `prepare` computes what is the same for all elements of a push; a
-kernel (shapes.py) goes over elements. Both are arithmetic alone: no allocation, no check, no Python object.
+A rule becomes two functions in one object file. `prepare` computes the values that are uniform over a push; a kernel
+(shapes.py) loops over elements. Both are pure arithmetic: no allocation, no check, no Python object.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from fastps.kernels.shapes import SHAPES, Shape, squares
 from fastps.rules.base import MEAN_SQUARE, PULLED, Rule
 from fastps.rules.source import at_line, at_line_of
 
-# Without the numpy error model a division is checked for zero and the loop is not vectorised. No fastmath: the set that
-# would matter hides NaN, and what is left (contraction) is not what rules wait for.
+# Without the numpy error model a division is checked for zero and the loop is not vectorised. No fastmath: the flags
+# that would matter break NaN, and the others (contraction) do not make rules faster.
 OPTIONS: dict[str, Any] = {"error_model": "numpy", "fastmath": False}
-MAX_UNIFORMS = 32  # FPS_MAX_UNIFORMS in csrc/dense.h; behind them the limit and the scale of gradients
+MAX_UNIFORMS = 32  # FPS_MAX_UNIFORMS in csrc/dense.h; followed by the limit and the scale of gradients
 ELEMENTS: dict[str, tuple[Any, type]] = {
     "float32": (types.float32, np.float32),
     "float64": (types.float64, np.float64),
@@ -41,7 +41,7 @@ ELEMENTS: dict[str, tuple[Any, type]] = {
 
 @register_pass(mutates_CFG=True, analysis_only=False)
 class TakeSplit(FunctionPass):  # type: ignore[misc]
-    """Goes on with the representation that a function brings along instead of the one of its bytecode."""
+    """Uses the representation that is attached to a function instead of the one of its bytecode."""
 
     _name = "fastps_take_split"
 
@@ -67,8 +67,8 @@ def compile_rule(rule: Rule, dtype: str, shape: str, clips: bool, symbol: str) -
     Parameters
     ----------
     dtype : "float32" or "float64"
-    shape : a key of SHAPES; "row" for rules that look at a row as a whole
-    clips : gradients are scaled, then clipped, by the two values behind the uniforms
+    shape : a key of SHAPES; "row" for rules that depend on a row as a whole
+    clips : gradients are scaled, then clipped, by the two values after the uniforms
     symbol : the name of the kernel; that of `prepare` is ``{symbol}_prepare``
 
     Raises CompileError. Cost: about a second and a half, and a second to import numba.
@@ -77,7 +77,7 @@ def compile_rule(rule: Rule, dtype: str, shape: str, clips: bool, symbol: str) -
 
 
 class Compilation:
-    """One rule for one dtype in one shape, on its way to machine code.
+    """The compilation of one rule for one dtype in one shape.
 
     Attributes
     ----------
@@ -112,7 +112,7 @@ class Compilation:
     # The rule on elements
 
     def callee(self, function: Any) -> Any:
-        """What to call on elements in place of a function."""
+        """The replacement of a function that is called on elements."""
         function = functions.on_elements(function, self.dtype)
         require_known(function)
         if not is_function(function) or function in functions.EXP.values():
@@ -130,7 +130,7 @@ class Compilation:
         return self.elemental[function]
 
     def _step(self) -> Any:
-        """The rule as a function of its variable arguments and the uniforms, one after the other."""
+        """The rule as a function of its variable arguments, followed by the uniforms."""
         names: dict[str, Any] = {}
         arguments = [name.replace(".", "_") for name in self.parts.arguments]
         exec(compile(f"def rule({', '.join(arguments)}): pass", "<fastps rule>", "exec"), names)
@@ -139,7 +139,7 @@ class Compilation:
         return numba.njit(pipeline_class=SplitCompiler, **OPTIONS)(stand_in)
 
     def _check(self) -> None:
-        """Compiles the rule by itself, where errors are about the user's lines, and looks at what it returns."""
+        """Compiles the rule alone, so that errors quote the user's lines, and checks what it returns."""
         if self.parts.uniforms > MAX_UNIFORMS:
             raise CompileError(
                 f"{self.what}: at most {MAX_UNIFORMS} values can be the same for all elements, got "
@@ -213,7 +213,7 @@ class Compilation:
         for i, name in enumerate(self.rule.hyper):
             value = ARGUMENT + name
             lines.append(f"{value} = hyper[{i}]")
-            if name in self.rule.schedules:  # NaN: nobody has configured a number
+            if name in self.rule.schedules:  # NaN: no number was configured
                 names[f"schedule{i}"] = jitted(self.rule.schedules[name].function)
                 lines.append(f"if {value} != {value}:\n        {value} = schedule{i}(step - 1.0)")
         source = "def prepare(hyper, step, s):\n    " + "\n    ".join([*lines, *self.parts.prepare])
@@ -237,7 +237,7 @@ def explained(what: str, function: Callable[..., Any]) -> Iterator[None]:
         raise CompileError(
             f"{what} cannot be compiled: it calls a function that calls itself{at_line_of(function)}"
         ) from error
-    except Exception as error:  # numba's, and what its front end raises for bytecode that it does not know
+    except Exception as error:  # numba's errors, and those of its front end for unknown bytecode
         text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
         filename = function.__code__.co_filename
         loc = getattr(error, "loc", None)
@@ -253,7 +253,7 @@ def explained(what: str, function: Callable[..., Any]) -> Iterator[None]:
 
 
 def jitted(thing: Any) -> Any:
-    """A plain function compiled in float64, with the functions that it calls; anything else as it is."""
+    """A plain function compiled in float64, with the functions that it calls; anything else unchanged."""
     if thing is np.clip or thing is np.sign:
         thing = {np.clip: functions.clip, np.sign: functions.sign}[thing]
     if isinstance(thing, CPUDispatcher):
@@ -267,7 +267,7 @@ def jitted(thing: Any) -> Any:
 
 
 def require_known(thing: Any) -> None:
-    """Of the functions of `math` and numpy, some are unknown to numba, which then complains of names of ours."""
+    """Raises CompileError for a function of `math` or numpy that numba lacks: its own message has internal names."""
     if isinstance(thing, (BuiltinFunctionType, np.ufunc)):
         cpu_target.typing_context.refresh()
         try:
@@ -279,7 +279,7 @@ def require_known(thing: Any) -> None:
 
 
 def require_plain(function: Any) -> None:
-    """numba takes keyword-only arguments of a function that is called for others, without a word."""
+    """Raises CompileError for a function with keyword-only arguments, which numba silently takes for others."""
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind is not parameter.POSITIONAL_OR_KEYWORD:
             raise CompileError(

@@ -1,4 +1,4 @@
-"""Functions of elements that LLVM cannot turn into vector instructions by itself, written so that it can."""
+"""Functions of elements that LLVM does not vectorise, rewritten so that it does."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def to_int(typing: Any, value: Any) -> Any:
 
 @intrinsic
 def powers_of_two(typing: Any, n: Any) -> Any:
-    """Two powers of two whose product is 2**n: n may be one more or, for subnormal results, far less than an exponent
-    has room for. In LLVM, because numba's integers grow to 64 bits."""
+    """Two powers of two whose product is 2**n: n may exceed the exponent's range by one or, for subnormal results, be
+    far below it. In LLVM, because numba's integers grow to 64 bits."""
     to, shift, bias = (types.float32, 23, 127) if n == types.int32 else (types.float64, 52, 1023)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -51,7 +51,7 @@ def sqrt(typing: Any, value: Any) -> Any:
 
 @intrinsic
 def prefetch(typing: Any, array: Any, index: Any) -> Any:
-    """Asks for the cache line of an element, which may lie outside of the array."""
+    """Prefetches the cache line of an element, which may be outside of the array."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         import llvmlite.ir as ll
@@ -122,7 +122,7 @@ def exp(x):
 
 
 def on_elements(function: Any, dtype: str) -> Any:
-    """What takes the place of a function that a rule calls on elements; the function itself when it stays."""
+    """The replacement of a function that a rule calls on elements; the function itself if there is none."""
     table: dict[Any, Any] = {
         math.exp: EXP[dtype], np.exp: EXP[dtype], math.sqrt: sqrt, np.sqrt: sqrt, np.clip: clip, np.sign: sign,
         np.abs: abs, math.fabs: abs,

@@ -1,13 +1,13 @@
 """Splits a scalar update rule into what a push computes once and what every element needs.
 
-Works on numba's representation of the function's bytecode, so it needs no source text: a rule from a REPL, an `exec` or
-another process is as good as one from a file. A value is *uniform* when it depends on constants, hyper-parameters and
-`step` alone. Uniform values become a Python function of their own, `prepare`, which computes them in float64; in the
-rule they are replaced by arguments of the elements' dtype. So no literal, integer or hyper-parameter promotes float32
-arithmetic to float64, and nothing uniform is left in the loop.
+Works on numba's representation of the function's bytecode, so it needs no source text: a rule may come from a REPL, an
+`exec` or another process. A value is *uniform* when it depends on constants, hyper-parameters and `step` alone. Uniform
+values become a Python function of their own, `prepare`, which computes them in float64; in the rule they are replaced
+by arguments of the elements' dtype. So no literal, integer or hyper-parameter promotes float32 arithmetic to float64,
+and nothing uniform is left in the loop.
 
-Tried: leaving it to LLVM, which does hoist what is uniform, but to the start of each block: two powers of Adam cost 4 %
-of a block of 1,024 elements; and `1 - beta2` is then rounded to float32 before the subtraction, an error of 5e-5.
+Tried: LLVM alone, which does hoist uniform values, but to the start of each block: two powers of Adam cost 4 % of a
+block of 1,024 elements; and `1 - beta2` is then rounded to float32 before the subtraction, an error of 5e-5.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from numba.core.registry import CPUDispatcher
 
 DIVISIONS = {operator.truediv: operator.mul, operator.itruediv: operator.imul}
 POWERS = {operator.pow, operator.ipow}
-ARGUMENT = "h_"  # before the names of arguments in `prepare`: it has others of its own
-# What a loop counts with stays an integer.
+ARGUMENT = "h_"  # prefix of the names of arguments in `prepare`, to tell them from its own names
+# Arguments that stay integers, such as loop bounds.
 TAKES_INTEGERS = (range, int, round, len)
 
 
@@ -40,8 +40,8 @@ class Split:
     scalar : the rule's representation with arguments (p, g, slots..., uniforms...)
     arguments : the names of these
     uniforms : how many there are
-    prepare : lines of Python that set `s[0]`, `s[1]`, ... from the uniform arguments, `h_` before their names
-    names : what those lines refer to
+    prepare : lines of Python that set `s[0]`, `s[1]`, ... from the uniform arguments, whose names begin with `h_`
+    names : the names that those lines refer to
     """
 
     scalar: ir.FunctionIR
@@ -54,7 +54,7 @@ class Split:
 def split(function: Callable[..., Any], variable: list[str], element: type, callee: Callable[[Any], Any]) -> Split:
     """Splits `function`, whose arguments are the `variable` ones and, besides, uniform ones.
 
-    `element` makes constants of the elements' dtype; `callee` gives what to call on elements in place of a function.
+    `element` makes constants of the elements' dtype; `callee` gives the replacement of a function for elements.
     """
     return _Splitter(compiler.run_frontend(function), variable, element, callee).run()
 
@@ -65,7 +65,7 @@ class _Splitter:
     ) -> None:
         self.ir, self.variable, self.element, self.callee = function, variable, element, callee
         self.assigned: dict[str, list[ir.Assign]] = {}
-        # A function that is called in a branch may be made for what the branch lets through, and not end for the rest.
+        # A function that is called in a branch may not terminate for values that do not enter the branch.
         graph = compute_cfg_from_blocks(self.ir.blocks)
         always = graph.post_dominators()[graph.entry_point()]
         self.guarded: set[str] = set()  # what is assigned in a branch
@@ -106,7 +106,7 @@ class _Splitter:
             return self.is_uniform(value.name)
         if isinstance(value, ir.Expr) and value.op in ("binop", "inplace_binop", "unary", "call", "getattr"):
             if value.op == "call" and (value.vararg or value.varkwarg or self.object_of(value.func) in (bool, range)):
-                return False  # the truth of a branch is looked at where the branch is; a range is no number
+                return False  # conditions are evaluated at their branch; a range is no number
             return all(self.is_uniform(v.name) for v in value.list_vars())
         return False
 
@@ -130,7 +130,7 @@ class _Splitter:
     # `prepare`
 
     def python(self, variable: ir.Var) -> str:
-        """The name under which `prepare` has a uniform variable, whose computation is added to it."""
+        """The name of a uniform variable in `prepare`, to which its computation is added."""
         name = variable.name
         if name not in self.lines:
             text = self._text(self.assigned[name][0].value)
@@ -138,11 +138,11 @@ class _Splitter:
         return self.lines[name]
 
     def _line(self, text: str) -> str:
-        """Adds a line to `prepare`; answers the name of its value."""
+        """Adds a line to `prepare`; returns the name of its value."""
         name = f"v{len(self.split.prepare)}"
         self.split.prepare.append(f"{name} = {text}")
-        # The text is our own: names given here, and calls. A NameError says that it depends on an argument; what else
-        # Python raises is left to float64 at run time, which has inf and NaN.
+        # The text consists of names given here, and calls. A NameError says that it depends on an argument; other
+        # errors are left to float64 at run time, which has inf and NaN.
         with suppress(NameError, ArithmeticError, ValueError):
             self.known[name] = eval(text, {"__builtins__": {}}, self.known)
         return name
@@ -169,7 +169,7 @@ class _Splitter:
         return name
 
     def pass_in(self, text: str) -> Any:
-        """A constant, or the argument by which the rule gets a value that `prepare` has under this name."""
+        """A constant, or the argument by which the rule gets the value of this name in `prepare`."""
         if is_number(self.known.get(text)) or isinstance(self.known.get(text), bool):
             return ir.Const(self.element(self.known[text]), self.ir.loc)
         if text not in self.passed:
@@ -209,7 +209,7 @@ class _Splitter:
         return not (isinstance(statement, ir.Del) and (statement.value in needed or self.is_uniform(statement.value)))
 
     def _assign_first(self, needed: dict[str, Any]) -> None:
-        """Uniform values may be needed in any block: they are there from the start."""
+        """Defines the uniform values in the first block: any block may need them."""
         first = self.ir.blocks[min(self.ir.blocks)]
         first.body[:0] = [
             ir.Assign(value, exact(first.scope, name, self.ir.loc), self.ir.loc) for name, value in needed.items()
@@ -285,7 +285,7 @@ class _Splitter:
 
 
 def exact(scope: Any, name: str, loc: Any) -> ir.Var:
-    """The variable of this very name: `get_or_define` answers the newest version of one that is assigned to again."""
+    """The variable of exactly this name: `get_or_define` returns the newest version of one that is assigned again."""
     try:
         return scope.get_exact(name)
     except errors.NotDefinedError:

@@ -1,4 +1,4 @@
-"""A kernel's machine code, as it lies on disk and travels between processes."""
+"""A kernel's machine code, on disk and in messages between processes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class KernelImage:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> KernelImage | None:
-        """The image, or None when the bytes are no complete image."""
+        """The image, or None if the bytes are not a complete one."""
         if not data.startswith(MAGIC):
             return None
         try:

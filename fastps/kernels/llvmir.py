@@ -1,8 +1,8 @@
-"""The way from what numba compiled to object code that needs neither numba nor Python.
+"""Turns numba's output into object code that needs neither numba nor Python.
 
-What numba emits for a C callback takes two more arguments than C gives, comes with wrappers that call into Python, and
-refers to numba's runtime. A few lines of LLVM give it plain signatures; with everything else internal, the optimiser
-drops what nobody calls, and shows what a rule still asks for.
+numba's code for a C callback takes two more arguments than C passes, has wrappers that call into Python, and refers to
+numba's runtime. A few lines of LLVM give it plain signatures; with everything else internal, the optimiser drops unused
+code, and shows what a rule still needs.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ LIBM = {
 def bridge(symbol: str, state: list[str], results: list[str], own: list[tuple[str, str]]) -> str:
     """LLVM code of the exported functions, which call `kernel_inner` and `prepare_inner`.
 
-    Nothing that a kernel is given overlaps. LLVM is told so: it vectorises no loop over so many arrays otherwise. The
-    promise must survive inlining, so the function that makes it is not inlined.
+    A kernel's arrays do not overlap, which LLVM must know to vectorise loops over this many arrays. The attribute must
+    survive inlining, so the function that has it is not inlined.
     """
     taken = [*(("ptr", name) for name in [*state, "g", *results]), *own, ("ptr", "uniforms")]
     kinds = ", ".join(kind for kind, _ in taken)
@@ -112,7 +112,7 @@ def link(what: str, where: str, symbol: str, bridge: str, parts: dict[str, Any])
     passes.getModulePassManager().run(module, passes)
     for name in exported:
         if set(re.findall(r"ret i32 (\S+)", str(module.get_function(name)))) != {"0"}:
-            # the core takes no answer: half a block would be committed
+            # the core ignores the return value: half a block would be committed
             raise CompileError(f"{what}: it can raise an exception; compute a value for every input instead{where}")
     missing = [
         f.name for f in module.functions

@@ -30,7 +30,8 @@ class Loader:
         self._lock = threading.Lock()
 
     def addresses_of(self, image: KernelImage) -> tuple[int, int]:
-        """Where the kernel of `image` and its `prepare` lie. Loads them at the first call. Cost: about 5 ms, once."""
+        """The addresses of the kernel of `image` and its `prepare`, loaded at the first call. Cost: about 5 ms,
+        once."""
         digest = image.digest
         with self._lock:
             if digest not in self._addresses:

@@ -1,8 +1,8 @@
-"""The shapes of kernels: what a rule is called with, and by whom. A further shape is one more entry of `SHAPES`.
+"""The shapes of kernels: their arguments and their loops. A further shape is one more entry of `SHAPES`.
 
-Every kernel computes to the side: it reads parameters, slots and gradients and writes the new parameters and slots to
-other arrays, a session's redo block, from which the core copies them into place (csrc/dense.h). So one shape serves a
-push, and a push_pull that also hands the result to the puller.
+Every kernel computes out of place: it reads parameters, slots and gradients and writes the new parameters and slots to
+other arrays, a session's redo block, from which the core copies them into place (csrc/dense.h). So one shape serves
+both push and push_pull.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ class Shape:
     Attributes
     ----------
     arguments : its own ones, between the arrays and the uniforms, each with its type in LLVM
-    loop : Python; {stores} are the new values of the elements i, {call} is the rule's call, {fetch} asks for the
-        cache lines of the elements `i + ahead`, {squares} computes the row's mean of squares where the rule wants it
-    state, given : where the rule's element i lies in parameters and slots, and in gradients and results
+    loop : Python; {stores} are the new values of the elements i, {call} is the rule's call, {fetch} prefetches the
+        elements `i + ahead`, {squares} computes the row's mean of squares if the rule uses it
+    state, given : the index of the rule's element i in parameters and slots, and in gradients and results
     """
 
     arguments: tuple[tuple[str, str], ...]
@@ -29,10 +29,10 @@ class Shape:
 
 
 SHAPES = {
-    # fps_kernel in csrc/dense.h: n elements in a row. Where they come from memory, the next block is on its way to the
-    # cache while this one is computed; otherwise memory would rest while the core copies results. Adam, 40 MB: 0.93 of
-    # torch's fused step with it, 1.08 without, blocks of 2 KiB. In parts of 64: with 32 it took 0.99, and LLVM unrolls
-    # loops of 16 before it can vectorise them. Where they come from a cache it would cost up to a half: `ahead` is 0.
+    # fps_kernel in csrc/dense.h: n contiguous elements. If they come from memory, the next block is prefetched while
+    # this one is computed; otherwise memory would be idle while the core copies results. Adam, 40 MB: 0.93 of torch's
+    # fused step with it, 1.08 without, blocks of 2 KiB. In parts of 64: with 32 it took 0.99, and LLVM unrolls loops of
+    # 16 before it can vectorise them. If they come from a cache it would cost up to a half: then `ahead` is 0.
     "dense": Shape(
         (("n", "i64"), ("ahead", "i64")),
         """
@@ -50,8 +50,8 @@ SHAPES = {
         "i",
         "i",
     ),
-    # The same for a rule that looks at a row of a table as a whole: its slots of one value a row lie at 0, and the sum
-    # of squares is made in eight parts, which are the same on every processor.
+    # The same for a rule that depends on a row of a table as a whole: its slots of one value per row are at 0, and the
+    # sum of squares has eight partial sums, the same on every processor.
     "row": Shape(
         (("n", "i64"), ("ahead", "i64")),
         """

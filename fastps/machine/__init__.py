@@ -1,1 +1,1 @@
-"""This machine: `facts` about it, what of them the `doctor` finds poor, its memory (`capacity`) and its `packages`."""
+"""This machine: `facts` about it, the `doctor` that judges them, its memory (`capacity`) and its `packages`."""

@@ -1,4 +1,4 @@
-"""Judges the facts of a machine: what harms latency or measurements, and the command that fixes it. Pure."""
+"""Judges the facts of a machine: what harms latency or measurements, and commands that fix it. Pure."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Finding:
     verdict : "good", "poor", or "unknown" where the kernel does not report it
     found : in words
     why : what it harms, when it is poor
-    command : fixes it, where there is one; for a shell, perhaps as root
+    command : a shell command that fixes it, if there is one; it may need root
     """
 
     name: str

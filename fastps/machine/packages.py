@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 
 def missing(needs: Mapping[str, str]) -> list[str]:
-    """Those that are not installed, of {the name that is imported: the package that has it}."""
+    """Packages that are not installed, of {module: the package that has it}."""
     return [package for module, package in needs.items() if importlib.util.find_spec(module) is None]
 
 

@@ -1,1 +1,1 @@
-"""What a server tells about itself."""
+"""Statistics of a server."""

@@ -1,4 +1,4 @@
-"""Programs on top of the library, which the command line starts. They use it as any other program would.
+"""Programs that use the library, started by the command line. They use it as any other program would.
 
 Each has a folder: `run` is the program from beginning to end, `settings` its options and their defaults, `screen` what
 it prints. What programs share lies here: `screen` (output, progress) and `crew` (worker processes).

@@ -1,4 +1,4 @@
-"""Worker processes of a program: Ray actors for the duration of a block, and what they answer."""
+"""Worker processes of a program: Ray actors for the duration of a block, and what their calls return."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import ray
 
 @contextmanager
 def crew(workers: list[Any]) -> Iterator[list[Any]]:
-    """Actors that end with the block, whatever they are doing then."""
+    """Actors that are killed at the end of the block."""
     try:
         yield workers
     finally:
@@ -19,7 +19,7 @@ def crew(workers: list[Any]) -> Iterator[list[Any]]:
             ray.kill(worker)
 
 
-def answers(calls: list[Any]) -> list[Any]:
+def results_of(calls: list[Any]) -> list[Any]:
     """The results of Ray calls. An error is raised as the worker raised it, without Ray's text around it."""
     try:
         results: list[Any] = ray.get(calls)

@@ -1,4 +1,4 @@
-"""Update rules, one a file."""
+"""Update rules, one per file."""
 
 from fastps.rules.adadelta import Adadelta
 from fastps.rules.adagrad import Adagrad

@@ -80,7 +80,7 @@ def _pattern_for(name: str, rules: Mapping[str, Any]) -> str:
 def _of_arrays(rule: Rule, what: str) -> Rule:
     if rule.family.for_rows:
         raise OptionError(
-            f"{what}: {rule.family.label} looks at a row as a whole; use it in a fastps.Table, or another rule"
+            f"{what}: {rule.family.label} depends on a row as a whole; use it in a fastps.Table, or another rule"
         )
     return rule
 

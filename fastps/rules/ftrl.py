@@ -21,9 +21,9 @@ def FTRL(p, g, z, n, *, lr, beta=1.0, l1=0.0, l2=0.0):
         n = n + g**2
         p = -soft_threshold(z, l1) / ((beta + sqrt(n)) / lr + l2)
 
-    A parameter does not enter the last line: what it is follows from `z`. The paper begins with p = z = 0. A parameter
-    that begins elsewhere gets, with its first gradient, the `z` from which the last line gives this parameter: training
-    goes on from there, and until then it stays. From p = 0 that is the paper, line by line.
+    The last line does not use p, which follows from `z`. The paper begins with p = z = 0. A parameter with another
+    initial value gets, with its first gradient, the `z` for which the last line gives this parameter: training
+    continues from there, and until then it does not change. From p = 0 that is the paper, line by line.
 
     Parameters
     ----------

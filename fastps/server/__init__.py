@@ -1,1 +1,1 @@
-"""What creates servers, and the handles with which they are used."""
+"""Creating servers, and their handles."""

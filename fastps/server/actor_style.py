@@ -13,10 +13,10 @@ from fastps.spec.server import ServerSpec
 from fastps.tables.handle import TableHandle
 
 Make = Callable[[ServerSpec], Any]  # a handle of a server
-NAMES = {"get_params": "pull", "update_params": "push"}  # what programs call them, and what they are here
+NAMES = {"get_params": "pull", "update_params": "push"}  # names in such programs, and in fastps
 ASKED = ("hyper", "versions")  # properties of a server that an actor would have as methods
 
-# What makes sense in the caller's process alone, and what to do.
+# Methods that make sense only in the caller's process, and what to use instead.
 HERE = {
     "close": "the process that created the server ends it: close()",
     "export": "the path would be one of the shard's machine: export(path), or to_arrow.remote()",
@@ -56,8 +56,8 @@ class Call:
 
 
 class Method:
-    """A verb of a server or a table. Called, it takes the fast way; `remote(...)` sends the call to the first shard's
-    process and answers a Ray object reference."""
+    """A verb of a server or a table. Called directly, it runs in this process; `remote(...)` sends the call to the
+    first shard's process and returns a Ray object reference."""
 
     def __init__(self, target: Any, make: Make, name: str) -> None:
         self._target, self._make, self._name = target, make, name
@@ -89,7 +89,7 @@ def perform(target: Any, name: str, /, *args: Any, **options: Any) -> Any:
 
 
 class ActorStyle:
-    """What a server and its tables have in common: each verb as a `Method`, everything else as it is."""
+    """Common to a server and its tables: each verb as a `Method`, everything else unchanged."""
 
     def __init__(self, target: Any, make: Make) -> None:
         self._target, self._make = target, make
@@ -116,13 +116,13 @@ class ActorStyle:
 
 
 class ActorStyleServer(ActorStyle):
-    """What `ParameterServer.remote` answers.
+    """What `ParameterServer.remote` returns.
 
     ``get_params.remote()`` and ``update_params.remote(grad)``, and every verb of ParameterServer in this way
     (``push.remote(grad)``, ``slots.remote("m")``, ``versions.remote()``), are Ray calls: the first shard's process
-    executes them, in the order in which one process makes them. Called without `remote` a verb takes the fast way, and
-    does not wait for calls under way; ``hyper()`` and ``versions()`` are called, too. ``ps[name]`` and ``ps.table`` are
-    tables in the same style.
+    executes them, in the order in which one process makes them. Without `remote`, a verb runs in the calling process
+    and does not wait for calls under way; ``hyper()`` and ``versions()`` are methods here. ``ps[name]`` and
+    ``ps.table`` are tables in the same style.
     """
 
     def __getitem__(self, name: str) -> Any:

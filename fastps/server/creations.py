@@ -1,4 +1,4 @@
-"""The servers that a process has created and not closed."""
+"""Servers that this process has created and not closed."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ Created = tuple[ServerSpec, Owned, "weakref.ref[Any]"]  # with the handle that o
 
 
 class Creations:
-    """They live until the process ends, since handles that have travelled work on them, whether or not it has kept one
-    itself."""
+    """They live until the process ends, since other processes may use their handles, even if this one has kept none."""
 
     def __init__(self) -> None:
         self._servers: dict[str, Created] = {}
@@ -27,17 +26,17 @@ class Creations:
         self._servers.pop(server_id, None)
 
     def living(self) -> list[Created]:
-        """Not those of an earlier Ray, nor in a forked child those of its parent."""
+        """Excludes servers of an earlier Ray, and in a forked child those of its parent."""
         here = cluster.connection()
         return [server for server in self._servers.values() if server[1].connection == here]
 
     def warn(self) -> None:
-        """Says how many there are that the program cannot close any more, having let go of their handles."""
+        """Warns of servers that the program cannot close any more, because it has dropped their handles."""
         lost = [spec for spec, _, reference in self.living() if reference() is None]
         if lost:
             mib = sum(plan.params_bytes for spec in lost for plan in spec.plans) / 2**20
             warnings.warn(
-                f"this process has let go of its handles of {len(lost)} server{'s' * (len(lost) > 1)} without close(), "
+                f"this process has dropped its handles of {len(lost)} server{'s' * (len(lost) > 1)} without close(), "
                 f"which live on with {mib:,.0f} MiB of parameters; `for ps in fastps.servers(): ps.close()` ends all "
                 f"servers that it has created",
                 stacklevel=3,

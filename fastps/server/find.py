@@ -1,4 +1,4 @@
-"""Servers that exist: those of this process, and those of the cluster by name."""
+"""Finding servers: those of this process, and those of the cluster by name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GET_SECONDS = 60.0
 def servers() -> list[ParameterServer]:
     """A handle of each server that this process has created and not closed, with which it can be closed.
 
-    For those whose handles a program, or a notebook, has let go of: ``for ps in fastps.servers(): ps.close()``.
+    For programs and notebooks that have dropped a handle: ``for ps in fastps.servers(): ps.close()``.
     """
     found = []
     for spec, owned, reference in creations.living():
@@ -28,15 +28,15 @@ def servers() -> list[ParameterServer]:
 def get(name: str, *, timeout: float | None = None) -> ParameterServer:
     """A handle of the server that another driver of the cluster created under `name`.
 
-    A process that is not in Ray yet connects to the cluster at RAY_ADDRESS; or to that of the latest ``ray start`` on
-    this machine, or the only one that runs on it. It starts none.
+    A process that is not connected to Ray connects to the cluster at RAY_ADDRESS, else to that of the latest
+    ``ray start`` on this machine, else to the only one that runs on it. It starts none.
 
     Parameters
     ----------
     name : str
-        As it was given to `ParameterServer`.
+        As given to `ParameterServer`.
     timeout : float, optional
-        Seconds that the server has to answer; None: 60. Connecting to a cluster takes up to 25 more.
+        Seconds to wait for the server's reply; None: 60. Connecting to a cluster takes up to 25 more.
 
     Raises
     ------
@@ -45,7 +45,7 @@ def get(name: str, *, timeout: float | None = None) -> ParameterServer:
     RayRequiredError
         No cluster runs, or several do, or it does not let this process in: its token is missing or wrong.
     WaitTimeoutError
-        The server's first process is stopped.
+        The process of the server's first shard is stopped, or busy for longer.
 
     Notes
     -----

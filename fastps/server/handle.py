@@ -1,4 +1,4 @@
-"""ParameterServer: what creates a server, and the handle of one."""
+"""ParameterServer: creates a server, and is the handle of one."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class ParameterServer(ArrayVerbs):
     `close`, the end of a ``with`` block, or the end of that process, whether or not a handle is kept; see
     `fastps.servers`. After that, and when a shard's process has died, every operation and property that reads or
     changes the server's state raises ClosedError or ShardDiedError, on every handle, table, worker and view; facts of a
-    handle, such as `num_shards`, stay. Calls that ask only one node, `hyper` and `worker`, cannot tell that a shard of
+    handle, such as `num_shards`, remain. `hyper` and `worker` ask only one node, so they cannot tell that a shard of
     another node has died.
 
     Parameters
@@ -46,8 +46,8 @@ class ParameterServer(ArrayVerbs):
     params : int, array or mapping
         An int is that many float64 zeros. Otherwise a float32 or float64 array, or a mapping (nested ones included) of
         names to such arrays: anything with the buffer protocol, ``__array_interface__``, DLPack or Arrow's C interface.
-        Copied. A `fastps.Table`, alone or as a value of the mapping, is used through ``ps.table`` or ``ps[name]``; all
-        else that is said of parameters here is about arrays.
+        Copied. A `fastps.Table`, alone or as a value of the mapping, is used through ``ps.table`` or ``ps[name]``;
+        everything else said of parameters here is about arrays.
     rule : Rule, or mapping of patterns to rules
         What a push does to the parameters, and to the rows of tables without a rule of their own. Default: `Add`, which
         adds gradients up. Compiled by the constructor, once per node, so no push ever compiles. A mapping gives each
@@ -55,7 +55,7 @@ class ParameterServer(ArrayVerbs):
         "/"): ``{"bias*": fastps.SGD(0.1), "*": fastps.Adam(1e-3)}``. Memory for slots is allocated as if every
         parameter had the rule with the most slots.
     num_shards : int
-        Into how many shards the parameters are split, each with its own process; equal to within one element.
+        Number of shards that the parameters are split into, equal to within one element; each has its own process.
     consistency : Consistency
         `Async()`, the default: no worker waits. `SSP(staleness=s)`: no worker begins a step more than s clocks
         ahead of the slowest live one. `BSP()`: the gradients of all workers are applied as one update. `LocalSGD(k)`:
@@ -81,10 +81,10 @@ class ParameterServer(ArrayVerbs):
     timeout : float
         Seconds after which creation, and an operation without a `timeout` of its own, stops waiting.
     max_sessions : int
-        How many sessions a shard has; each takes 4 to 8 KiB for the parameters and for each slot. A process of the
-        shard's node keeps one session per thread that ever worked concurrently, and under `BSP` one more for its views.
+        Sessions per shard; each takes 4 to 8 KiB for the parameters and for each slot. A process of the shard's node
+        keeps one session per thread that ever worked concurrently, and under `BSP` one more for its views.
     max_workers : int
-        How many `worker` sessions there can be at once, at most 256.
+        The most `worker` sessions at once, at most 256.
 
     Raises
     ------
@@ -146,7 +146,7 @@ class ParameterServer(ArrayVerbs):
     @staticmethod
     def remote(params: Any, **options: Any) -> ActorStyleServer:
         """A server used like a Ray actor: ``ps.get_params.remote()``, ``ps.update_params.remote(grad)`` and every other
-        verb return Ray object references. Called without `remote`, verbs are memory operations as ever. See
+        verb return Ray object references. Without `remote`, verbs run in the calling process. See
         `fastps.server.actor_style.ActorStyleServer`."""
         return ActorStyleServer(ParameterServer(params, **options), handle_of)
 
@@ -164,19 +164,19 @@ class ParameterServer(ArrayVerbs):
         return iter(self.attachment.spec.names)
 
     def __len__(self) -> int:
-        """How many arrays and tables there are."""
+        """The number of arrays and tables."""
         return len(self.attachment.spec.names)
 
     @property
     def table(self) -> TableHandle:
-        """The only table. Raises NamesError when there are more, or none."""
+        """The only table. Raises NamesError if there are several, or none."""
         names = self.attachment.spec.table_names
         if len(names) != 1:
             raise NamesError(f"table: expected a server with one table, it has {list(names)}; use ps[name]")
         return TableHandle(self.attachment, *names.values())
 
     def configure(self, pattern: str | None = None, /, *, timeout: float | None = None, **hyper: float | None) -> None:
-        """Changes hyper-parameters: ``ps.configure(lr=0.01)``. Every push that enters a shard from then on uses them.
+        """Changes hyper-parameters: ``ps.configure(lr=0.01)``. Every push that begins on a shard after that uses them.
 
         Where there are several rules, all that have the hyper-parameter are changed, or with `pattern` the one that was
         given for it: ``ps.configure("bias*", lr=0.01)``. A number replaces a schedule, None restores it. Shards change
@@ -219,14 +219,14 @@ class ParameterServer(ArrayVerbs):
 
     @property
     def versions(self) -> tuple[int, ...]:
-        """Per shard, how many pushes have entered it, or how many rounds have been applied.
+        """The update count of each shard: pushes that have begun on it, or rounds that have been applied.
 
         Cost: a load per shard; for shards elsewhere a call per node.
         """
         return self.attachment.session.versions(None)
 
     def stats(self, *, timeout: float | None = None) -> ServerStats:
-        """Counters of every shard: operations, bytes, retries, lock waits, what deaths interrupted."""
+        """Counters of every shard: operations, bytes, retries, lock waits, pushes interrupted by deaths."""
         return self.attachment.session.stats(seconds(timeout))
 
     @property

@@ -1,8 +1,8 @@
-"""From a plan to a server whose shards serve, or to nothing: what has been started when an error comes is ended again.
+"""Starts a planned server. On an error, everything that was started is ended again.
 
-Called by the constructor of `ParameterServer`, in the process that is going to own the server. In this order: Ray, a
-place for each shard, its actor, its arena once all shards have said what they need, the arenas of its neighbours, and
-the initial values. Last it is published, which is when `fastps.get` finds it.
+Called by the constructor of `ParameterServer`, in the process that will own the server. In this order: Ray, a place for
+each shard, its actor, its arena once all shards have reported what they need, the arenas of its neighbours, and the
+initial values. Then it is published: `fastps.get` can find it.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from fastps.transport.contract import Operation
 
 @dataclass(frozen=True)
 class Launched:
-    """A server that serves.
+    """A running server.
 
     Attributes
     ----------
     spec : what its handles carry
     owned : what ends with it
-    session : of this process
+    session : that of this process
     """
 
     spec: ServerSpec
@@ -44,13 +44,13 @@ class Launched:
 
 
 def launch(plan: ServerPlan, attach: Callable[[ServerSpec], Session], detach: Callable[[str], None]) -> Launched:
-    """Starts what was planned. `attach` makes this process's session; `detach` closes the one of a server id, if any.
+    """Starts the server. `attach` makes this process's session; `detach` closes the session of a server id, if any.
 
     Raises
     ------
     RuleError, RayRequiredError, PlacementError, NameTakenError, ArenaMemoryError, CompileError, WaitTimeoutError,
     TableFullError
-        Nothing is left behind, whatever is raised, by signal handlers too.
+        Nothing is left behind, whatever is raised, also by signal handlers.
     """
     functions = packed((plan.assignment, tuple((table.info, table.rule, table.life) for table in plan.tables)))
     cluster.start()
@@ -68,7 +68,7 @@ def launch(plan: ServerPlan, attach: Callable[[ServerSpec], Session], detach: Ca
         spec = plan.spec(server_id, nodes, addresses, tuple(names))
         cluster.get([a.join.remote(spec) for a in owned.actors], plan.timeout, "create: shards that meet")
         session = attach(spec)
-        if plan.arrays is not None:  # before anybody else uses them
+        if plan.arrays is not None:  # before other processes use them
             session.run(Operation(sets=plan.arrays), plan.timeout, "create")
         for rows in plan.first_rows:
             _fill_table(session, rows, plan.timeout)
@@ -77,13 +77,13 @@ def launch(plan: ServerPlan, attach: Callable[[ServerSpec], Session], detach: Ca
         detach(server_id)
         owned.kill()
         if isinstance(error, SystemError) and error.__cause__ is not None:
-            raise error.__cause__ from None  # of a signal handler, which ran in a call of Ray's that hides it
+            raise error.__cause__ from None  # raised by a signal handler in a call of Ray, which hides it
         raise
     return Launched(spec, owned, session)
 
 
 def _start(plan: ServerPlan, names: list[str], owned: Owned) -> None:
-    """The actors, each of which `owned` has as soon as there is something to end."""
+    """Starts the actors. Each is added to `owned` as soon as there is something to end."""
     kind = shard_actor(len(cluster.nodes()) > 1)
     for shard, placed in zip(plan.shards, owned.placed.options, strict=True):
         options = {**placed, "name": names[shard.index], "namespace": cluster.NAMESPACE}
@@ -100,7 +100,7 @@ def _start(plan: ServerPlan, names: list[str], owned: Owned) -> None:
 def _create(
     plan: ServerPlan, functions: bytes, actors: list[Any]
 ) -> tuple[tuple[NodeAddress, ...], tuple[ShardAddress, ...]]:
-    """The arenas of all shards at once: each says what it needs before any takes it."""
+    """Creates the arenas of all shards: each reports what it needs before any allocates."""
     deadline, what = deadline_after(plan.timeout), f"create: {len(actors)} shards"
     options = (
         functions, plan.gradients.clips, plan.max_sessions, plan.isolated, plan.max_workers, plan.consistency,
@@ -125,7 +125,7 @@ def _create(
 
 def _fill_table(session: Session, rows: FirstRows, timeout: float) -> None:
     table, outcome = RowSession(session, rows.table), Outcome()
-    slots = [None] * (len(table.info.streams) - 1)  # begin as those of any row
+    slots = [None] * (len(table.info.streams) - 1)  # keep their initial values
     try:
         table.set(rows.keys, [rows.values, *slots], timeout, outcome)
     except BaseException as error:

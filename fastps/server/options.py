@@ -1,9 +1,9 @@
-"""What a `ParameterServer` is asked for, checked before anything starts. Pure: it loads no Ray and takes no memory but
-for contiguous copies of arrays that are not.
+"""Checks the arguments of a `ParameterServer` before anything starts. Pure: it does not load Ray, and allocates only
+contiguous copies of arrays.
 
-`plan_server` takes the arguments of the constructor and raises a typed error for the first one that does not suit, or
-answers a plan. What remains to be found out is what a cluster can say: whether the name is free, whether some node has
-the resources, whether the memory is there. That is `fastps.server.launch`.
+`plan_server` takes the arguments of the constructor and returns a plan, or raises a typed error for the first invalid
+one. What only the cluster knows is checked by `fastps.server.launch`: whether the name is free, whether a node has the
+resources, whether there is enough memory.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ LONGEST_TIMEOUT = 1e9  # seconds
 
 @dataclass(frozen=True, eq=False)
 class FirstRows:
-    """Rows of a table that are there from the beginning.
+    """The initial rows of a table.
 
     Attributes
     ----------
@@ -55,13 +55,13 @@ class FirstRows:
 
 @dataclass(frozen=True)
 class TablePlan:
-    """A table of a server, those of sightings included.
+    """A table of a server; tables of sightings included.
 
     Attributes
     ----------
-    info : what handles will know of it
-    rule : its own, or the one that it inherits
-    life : when its rows begin and end
+    info : what handles will carry of it
+    rule : its own, or the server's
+    life : when its rows are created and evicted
     """
 
     info: TableInfo
@@ -71,17 +71,17 @@ class TablePlan:
 
 @dataclass(frozen=True, eq=False)
 class ServerPlan:
-    """A server as it is going to be.
+    """A server to be started.
 
     Attributes
     ----------
     structure : of the arrays
-    arrays : their initial values in order, C-contiguous; the user's own where those are; None: zeros
+    arrays : their initial values in order: the user's arrays if C-contiguous, else copies; None: zeros
     shards : what each shard holds
     assignment : the rules of the arrays
     tables : in the order of their numbers
-    first_rows : of those tables that begin with some
-    gradients : what happens to gradients first
+    first_rows : of tables with initial rows
+    gradients : how gradients are checked and clipped
     consistency : how far workers may be apart
     isolated : whether a pull sees a whole number of pushes, see "shard" in `ParameterServer`
     placement : where the shards should go
@@ -112,7 +112,7 @@ class ServerPlan:
         addresses: tuple[ShardAddress, ...],
         actors: tuple[str, ...],
     ) -> ServerSpec:
-        """What handles carry, once the shards are where they are."""
+        """What handles carry, given the addresses of the shards."""
         return ServerSpec(
             server_id, self.structure, self.shards, addresses, actors, nodes, infos(self.assignment),
             self.assignment.of_leaf, self.gradients, self.consistency, self.timeout, self.name,
@@ -136,7 +136,7 @@ def plan_server(
     max_sessions: Any,
     max_workers: Any,
 ) -> ServerPlan:
-    """The plan for the arguments of `ParameterServer`, which see. The defaults are there."""
+    """The plan for the arguments of `ParameterServer`: see there, also for the defaults."""
     gradients = gradient_policy(nonfinite, clip_norm, clip_value)
     isolation = choice("isolation", isolation, ISOLATIONS)
     timeout = positive("timeout", timeout, LONGEST_TIMEOUT, "seconds")
@@ -174,7 +174,7 @@ def _policy(consistency: Any, isolation: str) -> Consistency:
 
 
 def _initial(params: Any) -> tuple[Structure, list[Array] | None, dict[Path, Table]]:
-    """The arrays' structure, their values, and the tables."""
+    """The structure of the arrays, their values, and the tables."""
     if isinstance(params, (int, np.integer)) and not isinstance(params, bool):
         return zeros(int(params)), None, {}
     tables: dict[Path, Table] = {}
@@ -191,7 +191,7 @@ def _initial(params: Any) -> tuple[Structure, list[Array] | None, dict[Path, Tab
 
 
 def _without_tables(params: Any, path: Path, tables: dict[Path, Table]) -> Any:
-    """The mapping without its tables, which are put into `tables` by their names."""
+    """The mapping without its tables, which are added to `tables` by path."""
     if isinstance(params, Table):
         tables[path] = params
         return {}
@@ -202,7 +202,7 @@ def _without_tables(params: Any, path: Path, tables: dict[Path, Table]) -> Any:
         require_name(name, path, "create")
         found = len(tables)
         kept = _without_tables(value, (*path, name), tables)
-        if len(tables) == found or (isinstance(value, Mapping) and kept):  # nothing of it was a table, or not all
+        if len(tables) == found or (isinstance(value, Mapping) and kept):  # it contains an array, or no table
             rest[name] = kept
     return rest
 
@@ -210,7 +210,7 @@ def _without_tables(params: Any, path: Path, tables: dict[Path, Table]) -> Any:
 def _rules(
     rule: Any, structure: Structure, tables: dict[Path, Table], policy: Consistency
 ) -> tuple[Assignment, dict[Path, Table]]:
-    """The rules of the arrays, and the tables with theirs."""
+    """The rules of the arrays, and the tables with their rules."""
     inheriting = {"/".join(path) or "table": path for path, table in tables.items() if table.rule is None}
     assignment, of_tables = assign(
         Add() if rule is None else rule, [leaf.name for leaf in structure.leaves], list(inheriting)

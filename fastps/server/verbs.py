@@ -1,4 +1,4 @@
-"""What workers do with the arrays of a server."""
+"""Operations on the arrays of a server."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ArrayVerbs:
     """
 
     attachment: Attachment
-    _free: bool  # a push needs no worker's session
+    _free: bool  # whether a push needs no worker's session
 
     def pull(self, *, out: Any = None, timeout: float | None = None) -> Any:
         """A copy of the parameters, in the structure that they came in.
@@ -59,8 +59,8 @@ class ArrayVerbs:
         Parameters
         ----------
         grads : array or mapping
-            Of the parameters' shapes and dtypes; read in place where C-contiguous. Ray object references and futures
-            are waited for.
+            Of the parameters' shapes and dtypes; read in place if C-contiguous. Ray object references and futures are
+            resolved first.
         pulled : array or mapping, optional
             The parameters with which the gradients were computed, for rules that use them (`fastps.DCASGD`).
         timeout : float, optional
@@ -78,7 +78,7 @@ class ArrayVerbs:
         WaitTimeoutError
             Says on which shards the push was applied.
         ClosedError, ShardDiedError
-            A note on the error names the shards where the push was applied nevertheless.
+            A note on the error names the shards where the push was applied.
         """
         if not self._free:
             self._refuse("push")
@@ -92,10 +92,10 @@ class ArrayVerbs:
     def push_pull(
         self, grads: Any, *, pulled: Any = None, out: Any = None, timeout: float | None = None, resume: Any = None
     ) -> Any:
-        """A push, and the parameters as that push left them, in one pass over the memory.
+        """A push that returns the parameters as it left them, in one pass over the memory.
 
-        Parameters, errors and threads as for `push` and `pull`; on an error the parameters may have changed as the
-        error says. Cost: at 8 MB and more about three quarters of a push and a pull.
+        Parameters, errors and threads as for `push` and `pull`; after an error, the push may have been applied, as the
+        error says. Cost: from 8 MB on about three quarters of a push and a pull.
         """
         if not self._free:
             self._refuse("push_pull")
@@ -118,7 +118,7 @@ class ArrayVerbs:
         Parameters
         ----------
         rank : int, optional
-            Its number, from 0 to max_workers - 1; None for the lowest that is free.
+            Its number, from 0 to max_workers - 1; None for the lowest free one.
         timeout : float, optional
             Seconds.
 
@@ -129,9 +129,9 @@ class ArrayVerbs:
 
         Notes
         -----
-        The session ends with its process: the others notice a death within 10 ms where the worker was on the node of
-        shard 0, elsewhere when its lease has ended. Cost: microseconds on the node of shard 0; elsewhere a few Ray
-        calls, and for the first such worker of a server the start of an actor.
+        The session ends with its process. Other workers notice a death within 10 ms on the node of shard 0, and
+        elsewhere when the lease has expired. Cost: microseconds on the node of shard 0; elsewhere a few Ray calls, and
+        for the first such worker of a server the start of an actor.
         """
         session = self.attachment.session
         limit = seconds(timeout)
@@ -150,7 +150,7 @@ class ArrayVerbs:
         try:
             return worker_of(self.attachment, membership)
         except BaseException:
-            membership.leave()  # the others must not wait for it
+            membership.leave()  # other workers must not wait for it
             raise
 
     def pull_async(self, *, out: Any = None, timeout: float | None = None) -> Future:
@@ -159,7 +159,7 @@ class ArrayVerbs:
         The asynchronous operations of one process on one server, its tables included, run one after the other, in the
         order in which they were started, on a thread of their own; other operations do not wait for them. `timeout`
         counts from when the operation begins. An operation that is cancelled before it begins does nothing; one that
-        has begun continues, and a push counts. Cost: a thread switch, tens of microseconds.
+        has begun continues, and a push is applied. Cost: a thread switch, tens of microseconds.
         """
         arrays = self.attachment.arrays or self.attachment.attach()
         limit = seconds(timeout)
@@ -187,8 +187,8 @@ class ArrayVerbs:
         """Waits for all asynchronous operations of this process on this server that were not cancelled.
 
         Raises the first error that was not yet retrieved by `Future.result`, `Future.exception` or ``await``, with
-        notes on the others, those of operations that had ended before included. When operations are still under way
-        after `timeout` seconds, raises WaitTimeoutError, with notes on all such errors.
+        notes on the others, also of operations that had ended before. When operations are still under way after
+        `timeout` seconds, raises WaitTimeoutError, with notes on all such errors.
         """
         limit = seconds(timeout)
         session = self.attachment.session
@@ -209,9 +209,9 @@ class ArrayVerbs:
     def set_slots(self, name: str, values: Any, *, timeout: float | None = None) -> None:
         """Sets a slot to `values`, in the structure that `slots` returns: for warm starts.
 
-        Each shard's part is set between two pushes; versions do not change. Raises OptionError for an unknown name,
-        ShapeError, DtypeError or NamesError for values that do not fit, with nothing set; WaitTimeoutError when a part
-        of it may be set.
+        Each shard's part is set between two pushes; update counts do not change. Raises OptionError for an unknown
+        name, ShapeError, DtypeError or NamesError for values that do not fit, with nothing set; WaitTimeoutError when a
+        part of it may be set.
         """
         arrays, outcome = self.attachment.arrays or self.attachment.attach(), Outcome()
         try:
@@ -222,7 +222,7 @@ class ArrayVerbs:
 
     def view(self) -> View:
         """Read-only arrays on the parameters themselves, for a ``with`` block: no copy, no lock. Live memory; under
-        `BSP` the newest round's version, which does not change. See `fastps.View`.
+        `BSP` the parameters of the newest round, which do not change. See `fastps.View`.
 
         Raises SplitError when shards are on other nodes. Cost: microseconds, whatever the size.
         """

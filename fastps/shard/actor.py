@@ -1,4 +1,4 @@
-"""The Ray actor of a shard: its life, and the calls that Ray brings. Methods run one at a time on its main thread."""
+"""The Ray actor of a shard: its life, and Ray's calls. Methods run one at a time on its main thread."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ShardActor:
         self._spec: ServerSpec | None = None
         self._published = False
         self._coordinator: Any = None
-        self._coordinators = 0  # that were ever started
+        self._coordinators = 0  # started so far
 
     def prepare(
         self, structure: Structure, params_bytes: int, functions: bytes, clips: bool, max_sessions: int,
@@ -59,12 +59,12 @@ class ShardActor:
         return self._spec if self._published else None
 
     def serve(self, head: Buffer, *parts: Buffer) -> Buffer:
-        """A message for the gateway."""
-        return carrier.answer(self._shard.serve(head, *parts))
+        """Serves a message, by the gateway."""
+        return carrier.reply(self._shard.serve(head, *parts))
 
     def _find_coordinator(self, lost: str, timeout: float) -> tuple[str, str]:
-        """Name and id of the actor that speaks for workers of other nodes: started when the first of them comes, and
-        again when the process of the one with the id `lost` has died."""
+        """Name and id of the coordinator, the actor that represents workers of other nodes. It is started when the
+        first of them joins, and again when the one with the id `lost` has died."""
         assert self._spec is not None
         self._shard.require_alive()
         if self._coordinator is None or cluster.id_of(self._coordinator) == lost:
@@ -75,7 +75,7 @@ class ShardActor:
         return name, cluster.id_of(self._coordinator)
 
     def perform(self, call: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
-        """What `fastps.server.actor_style` sends: it is given the server, and what serves in this process."""
+        """Runs a call from `fastps.server.actor_style`, with the server's spec and this process's gateway."""
         return call(self._spec, self._index, self._shard.serve, *args, **options)
 
     def close(self) -> None:
@@ -84,6 +84,6 @@ class ShardActor:
 
 
 def shard_actor(reached_from_elsewhere: bool) -> Any:
-    """The Ray actor class. For workers on other nodes its process gets an environment, which costs 0.3 s to start."""
+    """The Ray actor class. To be reached from other nodes, its process needs an environment, which costs 0.3 s."""
     environment = {"runtime_env": {"env_vars": carrier.ENVIRONMENT}} if reached_from_elsewhere else {}
     return ray.remote(max_restarts=0, max_task_retries=0, enable_task_events=False, **environment)(ShardActor)

@@ -1,7 +1,7 @@
-"""Speaks at the board for workers of other nodes: a process on the node of shard 0, started when the first one comes.
+"""Represents workers of other nodes at the board: a process on the node of shard 0, started when the first one joins.
 
-A call that is parked until its worker may begin waits on a thread of its own, as a worker of this node would, and keeps
-nobody from being answered. The others take the lock of the clocks for a moment, here.
+A call that waits until its worker may begin has a thread of its own, so other calls are served meanwhile. They only
+take the board's lock for a moment.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fastps.transport import message, values
 from fastps.transport.arenas import open_arena
 from fastps.transport.contract import Buffer
 
-MAX_PARKED = 1000  # calls at a time, more than there can be workers
+MAX_PARKED = 1000  # waiting calls, more than there can be workers
 Reached = tuple[int, int, Decision]  # a worker's clock, the progress of the others, the last decision
 VERBS = ("join", "adopt", "begin", "end_step", "give", "rejoin", "catch_up", "renew", "leave")
 
@@ -34,7 +34,7 @@ class Coordinator:
         self._waiting = ThreadPoolExecutor(256, thread_name_prefix="fastps parked")
 
     async def serve(self, head: Buffer, *parts: Buffer) -> Buffer:
-        """As `Gateway.serve`, of questions alone."""
+        """As `Gateway.serve`, for questions only."""
         try:
             header = message.Header.unpack(head)
             inbox = message.Inbox(header.nbytes)
@@ -48,16 +48,16 @@ class Coordinator:
             return message.failure(error, "the coordinator")
 
     async def join(self, rank: int | None, lease: float, timeout: float) -> tuple[int, int, int, Reached]:
-        """(token of the worker, its rank, how many have had that, where it stands)."""
+        """(token of the worker, its rank, generation of the rank, Reached)."""
         member = await self._aside(partial(Member, self._arena, rank, lease, timeout))
         token = int.from_bytes(os.urandom(7), "big")
         for old in [old for old, other in self._members.items() if other.rank == member.rank]:
-            del self._members[old]  # its lease has ended, or its rank were not free
+            del self._members[old]  # its rank is free, so its lease has ended
         self._members[token] = member
         return token, member.rank, member.generation, self._reached(member)
 
     async def adopt(self, token: int, rank: int, generation: int, lease: float) -> None:
-        """Speaks for a worker that a coordinator which has died spoke for."""
+        """Takes over a worker from a coordinator that has died."""
         if token not in self._members:
             self._members[token] = Member.adopt(self._arena, rank, generation, lease)
 
@@ -75,15 +75,15 @@ class Coordinator:
         return self._reached(member)
 
     async def give(self, token: int, round: int, weight: int, timeout: float) -> tuple[bool, Reached]:
-        """(whether it counts, where the worker stands then)."""
+        """(whether it counts, Reached)."""
         member = self._member(token)
         return member.give(round, weight, timeout), self._reached(member)
 
     async def rejoin(self, token: int, timeout: float) -> tuple[int, Reached]:
-        """(how many have had its rank by now, where it stands)."""
+        """(new generation of its rank, Reached)."""
         if token not in self._members:
             raise RankError(
-                "worker: the others went on without it, and another worker has taken its rank; open a new session with "
+                "worker: it was expelled, and another worker has taken its rank; open a new session with "
                 "`with ps.worker() as w:`"
             )
         member = self._members[token]
@@ -98,7 +98,7 @@ class Coordinator:
     @staticmethod
     def _reached(member: Member) -> Reached:
         state = member.state()
-        return *state, member.decision()  # in this order: never an older decision than the progress
+        return *state, member.decision()  # in this order: the decision is never older than the progress
 
     async def renew(self, token: int) -> None:
         self._member(token).renew(1.0)

@@ -1,4 +1,4 @@
-"""Where evicted rows go when `on_evict` is the path of a directory: a file per shard, to which they are appended.
+"""Appends evicted rows to one file per shard, if `on_evict` is the path of a directory.
 
 Runs in the process of a shard. pyarrow is loaded with this module: import it only for such a table.
 """
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class EvictedRows:
     """A file in Arrow's stream format, created with the first rows.
 
-    It never gets an end-of-stream marker, because the shard's process may die at any time; Arrow's readers take the end
-    of the file for one. Rows are in the file, though not synced to disk, when `append` returns.
+    It has no end-of-stream marker, because the shard's process may die at any time; Arrow's readers accept the end of
+    the file instead. When `append` returns, rows are in the file, though not synced to disk.
     """
 
     def __init__(self, info: TableInfo, directory: Any, shard: int) -> None:

@@ -1,4 +1,4 @@
-"""Evicts rows of a table: to make room, when their time to live is over. `fastps.shard.victims` says which.
+"""Evicts rows of a table: to make room, or when their time to live is over. `fastps.shard.victims` chooses them.
 
 Runs in the process of a shard, for the rows of that shard: on the actor's thread when a worker finds the shard full, on
 a thread of its own for the time to live.
@@ -40,7 +40,7 @@ class Eviction:
     def make_room(self, rows: int, kept: Keys, timeout: float) -> int:
         """Evicts rows until there is room for `rows` more, but none of the keys `kept`. Returns how many it evicted.
 
-        Raises WaitTimeoutError when another eviction, or the user's `on_evict`, is at work for longer than `timeout`.
+        Raises WaitTimeoutError when another eviction, or the user's `on_evict`, takes longer than `timeout`.
         """
         deadline = deadline_after(timeout)
         with self._turn(timeout):
@@ -55,7 +55,7 @@ class Eviction:
             assert self._life.evict is not None
             n = rows_at_a_time(wanted, counted["capacity"], len(keys))
             order, evicted = victims(self._life.evict, seen, counts, len(keys)), 0
-            for start in range(0, len(keys), n):  # more than one round where workers use the rows that were chosen
+            for start in range(0, len(keys), n):  # more than once where workers use the chosen rows meanwhile
                 evicted += self._evict(keys[order[start : start + n]], now, left_until(deadline))
                 if evicted >= wanted:
                     break
@@ -112,7 +112,7 @@ class Eviction:
             removed = np.zeros(len(some), np.bool_)
             try:
                 self._table.expire(some, since, removed, held, timeout)
-            finally:  # what it had removed before an error is gone, and must be handed over
+            finally:  # rows removed before an error must be handed over, too
                 self._hand_over(some[removed], held, removed)
             n += int(removed.sum())
         return n
@@ -121,7 +121,7 @@ class Eviction:
         if self._receive is not None and len(keys):
             try:
                 self._receive(keys, [stream[removed] for stream in held])
-            except Exception:  # whatever the user's function raises: the rows are gone either way
+            except Exception:  # of the user's function: the rows are gone either way
                 logging.getLogger("fastps").exception("on_evict of table `%s`", self._table.info.name)
 
 
@@ -134,6 +134,6 @@ def receiver(info: TableInfo, shard: int, on_evict: Any) -> Callable[[Keys, list
         return lambda keys, held: on_evict(
             from_keys(keys, info.keys), held[0], dict(zip(slots, held[1:], strict=True))
         )  # fmt: skip
-    from fastps.shard.evicted import EvictedRows  # pyarrow is loaded only where Arrow is spoken
+    from fastps.shard.evicted import EvictedRows  # pyarrow is loaded only where it is used
 
     return EvictedRows(info, on_evict, shard).append

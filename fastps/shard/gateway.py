@@ -1,6 +1,6 @@
-"""Executes what arrives from other nodes, for all shards of this node: bytes in, bytes out.
+"""Executes messages from other nodes, for all shards of this node: bytes in, bytes out.
 
-Called by whatever listens to a carrier, one message at a time. It knows neither Ray nor any other carrier.
+Called by the receiving end of a carrier, one message at a time. It knows neither Ray nor any other carrier.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ LONGEST_QUESTION = 1 << 30  # bytes
 
 
 class Gateway:
-    """The process's end of every carrier.
+    """The receiving end of every carrier to this process.
 
     Parameters
     ----------
     spec : the server
-    label : of the process, for messages
-    layout : of the arrays between nodes
-    endpoint : to the shards of this node; its arrays are one of bytes, in that layout
-    verbs : what can be asked of this process besides `Verbs`, as they are; the last argument is the timeout
+    label : names the process in errors
+    layout : of the arrays in messages
+    endpoint : to the shards of this node; its operations on arrays have one array of bytes, in that layout
+    verbs : further verbs of this process, besides `Verbs`; the last argument is the timeout
     """
 
     def __init__(
@@ -46,10 +46,11 @@ class Gateway:
     ) -> None:
         self._spec, self._label, self._layout, self._endpoint, self._verbs = spec, label, layout, endpoint, verbs
         self._once = Once(label)
-        self._answers: Recent[Array] = Recent(PAYLOADS)  # of which pieces are still to be fetched
+        self._replies: Recent[Array] = Recent(PAYLOADS)  # with pieces that are still to be fetched
 
     def serve(self, head: Buffer, *parts: Buffer) -> Buffer:
-        """Answers a message: a header, behind it and in `parts` its payload. Errors are answers, too."""
+        """Serves a message: a header, followed by a payload that continues in `parts`. Returns the reply, which may be
+        an error."""
         try:
             header = Header.unpack(head)
             if header.kind == message.QUESTION:
@@ -82,29 +83,29 @@ class Gateway:
             raise
 
     def _operation(self, header: Header, head: Buffer, parts: tuple[Buffer, ...]) -> Buffer:
-        """Executes an operation on all shards of this node, once for each (client, number), and answers the versions,
-        and what it has read. A payload that comes in several messages is kept until the last one."""
+        """Executes an operation on all shards of this node, once for each (client, number). Returns the update counts
+        and what was read. A payload that comes in several messages is kept until the last one."""
         info = self._spec.tables[header.table - 1] if header.table else None
         payload = self._once.payload(header, head, parts, message.nbytes_of(header, self._layout, info))
         if payload is None:
             return message.DONE
         got = message.received(header, payload, self._layout, self._spec)
-        operation, answer = self._in_rounds(got.operation), got.answer
+        operation, reply = self._in_rounds(got.operation), got.reply
         if operation.grads is None and operation.sets is None:
             versions = self._run(operation, header.timeout)
         else:
             before = self._once.applied(header)
             versions = self._apply(header, operation) if before is None else before
-            if before is not None and operation.outs is not None:  # the answer was lost: what it read is read again
+            if before is not None and operation.outs is not None:  # the reply was lost: what it read is read again
                 self._run(reading(operation), header.timeout)
         packed = message.packed_versions(versions)
-        answer[: len(packed)] = np.frombuffer(packed, np.uint8)
-        if header.stop < answer.nbytes:
-            self._answers.put(header.client, answer)
-        return answer[: header.stop]
+        reply[: len(packed)] = np.frombuffer(packed, np.uint8)
+        if header.stop < reply.nbytes:
+            self._replies.put(header.client, reply)
+        return reply[: header.stop]
 
     def _in_rounds(self, operation: Operation) -> Operation:
-        """A pull that names no round is of the last one that closed, where that is known."""
+        """A pull without a decision gets that of the last round that closed, on the node of shard 0."""
         if (
             operation.decision is None
             and operation.table is None
@@ -118,7 +119,7 @@ class Gateway:
 
     def _apply(self, header: Header, operation: Operation) -> tuple[int, ...]:
         def attempt(token: Any) -> tuple[int, ...]:
-            # What an earlier attempt has pushed to arrays is not in these `outs`: they are read behind it.
+            # `outs` miss what an earlier attempt has pushed: all of them are read after the push.
             late = token is not None and operation.table is None and operation.outs is not None
             outcome = Outcome()
             try:
@@ -140,17 +141,17 @@ class Gateway:
         return tuple([versions.get(shard, MIXED) for shard in self._layout.shards])
 
     def _rest(self, header: Header) -> Buffer:
-        """A further piece of the answer to this client's last operation; empty when that was dropped."""
-        answer = self._answers.get(header.client)
-        if answer is None or header.stop > answer.nbytes:
+        """A further piece of the reply to this client's last operation; empty if the reply was dropped."""
+        reply = self._replies.get(header.client)
+        if reply is None or header.stop > reply.nbytes:
             return b""
-        if header.stop == answer.nbytes:
-            del self._answers[header.client]
-        return answer[header.start : header.stop]
+        if header.stop == reply.nbytes:
+            del self._replies[header.client]
+        return reply[header.start : header.stop]
 
 
 def reading(operation: Operation) -> Operation:
-    """What a push_pull reads, without the push."""
+    """The pull of a push_pull."""
     return Operation(
         operation.table, operation.keys, outs=operation.outs, create=False, decision=operation.decision
     )  # fmt: skip

@@ -1,5 +1,5 @@
-"""The receiver's half of operations between nodes that are executed once however often they are sent: what has arrived,
-and what is applied. The other half is `fastps.transport.once`."""
+"""The receiver's half of operations between nodes, which are executed once however often they are sent: what has
+arrived, and what was applied. The other half: `fastps.transport.once`."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from fastps.transport.contract import Buffer
 from fastps.transport.message import Header, Inbox
 
 T = TypeVar("T")
-# Clients whose last push is remembered, at a few bytes each; payloads and answers on their way, of at most 12 MiB each;
-# pushes that stopped half-way. What is older gives way.
+# Clients whose last push is remembered, at a few bytes each; incomplete payloads, and replies, of at most 12 MiB each;
+# pushes that stopped in the middle. Older ones are dropped.
 CLIENTS, PAYLOADS, STALLED = 100_000, 128, 64
 
 
 class Recent(OrderedDict[int, T], Generic[T]):
-    """By client. What was put there first gives way when there are more than `most`."""
+    """Values by client. The oldest are dropped when there are more than `most`."""
 
     def __init__(self, most: int) -> None:
         super().__init__()
         self._most = most
 
     def put(self, client: int, value: T) -> list[tuple[int, T]]:
-        """Answers what gave way."""
+        """Returns what was dropped."""
         self[client] = value
         self.move_to_end(client)
         return [self.popitem(last=False) for _ in range(len(self) - self._most)]
 
 
 class Once:
-    """What a shard's process knows of operations from other nodes. One at a time is at work.
+    """What a shard's process remembers of operations from other nodes. They are executed one at a time.
 
     Parameters
     ----------
-    label : of the shard, for messages
+    label : names the shard in errors
     """
 
     def __init__(self, label: str) -> None:
@@ -45,11 +45,11 @@ class Once:
         self._inboxes: Recent[tuple[tuple[int, int], Inbox]] = Recent(PAYLOADS)  # and (number, piece) to come
         self._applied: Recent[tuple[int, tuple[int, ...]]] = Recent(CLIENTS)  # (number, versions) by client
         self._stalled: Recent[tuple[int, Any]] = Recent(STALLED)
-        self._lost: Recent[int] = Recent(CLIENTS)  # numbers of pushes that could not go on
+        self._lost: Recent[int] = Recent(CLIENTS)  # numbers of pushes that cannot be resumed
 
     def payload(self, header: Header, buffer: Buffer, parts: Sequence[Buffer], nbytes: int) -> Array | None:
-        """A payload of `nbytes`; None when pieces of it are still to come. Raises ValueError, before anything is kept,
-        when the header says another length."""
+        """A payload of `nbytes`; None while pieces of it are missing. Raises ValueError, before anything is kept, when
+        the header says another length."""
         if header.nbytes != nbytes:
             raise ValueError(f"a payload of {header.nbytes} bytes where {nbytes} are expected")
         expected, inbox = self._inboxes.pop(header.client, ((0, 0), None))
@@ -64,18 +64,19 @@ class Once:
         return inbox.payload()
 
     def applied(self, header: Header) -> tuple[int, ...] | None:
-        """The versions that a push has made already: it was sent again."""
+        """The update counts that this push made when it was sent before, or None."""
         number, versions = self._applied.get(header.client, (0, ()))
         return versions if header.number <= number else None
 
     def run(self, header: Header, apply: Callable[[Any], tuple[int, ...]]) -> tuple[int, ...]:
-        """Applies a push: the versions. `apply` is given what an earlier attempt has left to be resumed, or None."""
+        """Applies a push and returns its update counts. `apply` gets what an earlier attempt left to resume, or
+        None."""
         client = header.client
         number, token = self._stalled.pop(client, (0, None))
         if self._lost.get(client, 0) == header.number:
             raise OptionError(
                 f"{self._label}: resume= is of a push that was given up, after an error or since more than {STALLED} "
-                f"others had stopped half-way; some of it may be applied, and nothing more was"
+                f"others had stopped in the middle; some of it may be applied, and nothing more was"
             )
         resumes = token is not None and number == header.number
         try:

@@ -1,6 +1,6 @@
-"""What owns an arena: it creates it, keeps it alive, and has the gateway that executes operations for other nodes, on
-its own shard, and, since all shards of one node are asked in one message, on its neighbours' too, whose arenas it maps
-like any worker does. It knows no Ray: see `actor`.
+"""A shard: creates its arena, keeps it alive, and has a gateway that executes operations for other nodes. One message
+is about all shards of a node, so it also maps its neighbours' arenas, as any worker does. It does not know Ray: see
+`actor`.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ Tables = tuple[tuple[TableInfo, Rule, Life], ...]
 
 
 class Shard:
-    """One shard of a server. Threads: one; those of evictions are its own.
+    """One shard of a server. Threads: one caller; evictions have threads of their own.
 
     Parameters
     ----------
     index, count : which shard, of how many
-    node_id, actor_id : what a handle finds its process by
+    node_id, actor_id : by which handles find its process
     """
 
     def __init__(self, index: int, count: int, node_id: str, actor_id: str) -> None:
@@ -48,7 +48,7 @@ class Shard:
         self._arena: Arena | None = None
         self._arenas: dict[int, Arena] = {}
         self._gateway: Gateway | None = None
-        self._initial: list[list[float]] = []  # of the slots, per kernel
+        self._initial: list[list[float]] = []  # values of the slots, per kernel
         self._lives: dict[int, Life] = {}
         self._evictions: dict[int, Eviction] = {}
         self._kernels: tuple[KernelImage, ...] = ()
@@ -67,13 +67,13 @@ class Shard:
         max_workers: int,
         consistency: Consistency,
     ) -> capacity.Need:
-        """Compiles the rules for this node; what the arena takes, and of how much memory."""
+        """Compiles the rules for this node. Returns the memory that the arena needs, and that is available."""
         needed = kernels_of(structure, assignment.of_leaf)
         self._kernels = tuple(image_of(assignment.rules[rule], dtype, clips=clips) for rule, dtype in needed)
         self._kernels += tuple(
             image_of(rule, info.dtype, "row" if rule.family.for_rows else "dense", clips) for info, rule, _ in tables
         )
-        local = consistency.local  # slots are where the rule is applied
+        local = consistency.local  # workers apply the rule, and have the slots
         n_slots = 0 if local else assignment.n_slots
         self._initial = [[] if local else list(assignment.rules[rule].slots.values()) for rule, _ in needed]
         self._lives = {i: life for i, (_, _, life) in enumerate(tables) if life.ends}
@@ -89,7 +89,7 @@ class Shard:
         return capacity.Need(self._label, self._node_id, size, capacity.available_bytes())
 
     def create(self) -> tuple[NodeAddress, ShardAddress]:
-        """Allocates the arena and says where it is; the number of the node is still to be given."""
+        """Allocates the arena and returns its address, in which the number of the node is still to be set."""
         arena_id = os.urandom(16)
         self._arena = self._create(arena_id, shard_count=self._count)
         for row, values in enumerate(self._array_values):
@@ -98,7 +98,7 @@ class Shard:
         return node, ShardAddress(self._index, 0, self._actor_id, os.getpid(), self._arena.fd, arena_id)
 
     def _most_rows(self, info: TableInfo) -> int:
-        """The most rows that a table may have here: what memory there is, unless somebody said less."""
+        """The most rows that a table may have here: its capacity, or what the memory has room for."""
         row_bytes = table_row_bytes(info.layout(1))
         if info.capacity is not None:
             capacity.require(info.capacity * row_bytes, f"{self._label}, table `{info.name}` of {info.capacity:,} rows")
@@ -106,8 +106,7 @@ class Shard:
         return max(1, min(MAX_ROWS, capacity.available_bytes() // row_bytes))
 
     def join(self, spec: ServerSpec, verbs: Mapping[str, Callable[..., Any]]) -> None:
-        """Learns of the whole server and maps the arenas of its own node. `verbs` are what its process can be asked
-        besides."""
+        """Learns of the whole server and maps the arenas of its own node. `verbs` are further ones for the gateway."""
         assert self._arena is not None
         shards = spec.shards_of_node(spec.addresses[self._index].node)
         self._arenas = {i: self._arena if i == self._index else open_arena(spec, i) for i in shards}
@@ -126,7 +125,7 @@ class Shard:
         self._gateway = Gateway(spec, self._label, layout, endpoint, {"make_room": self._make_room, **verbs})
 
     def serve(self, head: Buffer, *parts: Buffer) -> Buffer:
-        """A message for the gateway."""
+        """Serves a message, by the gateway."""
         assert self._gateway is not None
         return self._gateway.serve(head, *parts)
 
@@ -137,7 +136,7 @@ class Shard:
         return self._evictions[table].make_room(rows, kept, timeout)
 
     def close(self) -> None:
-        """Tells everybody that the arena is closed and gives its memory back, and that of neighbours that have died."""
+        """Marks the arena as closed and frees its memory, and that of neighbours that have died."""
         if self._arena is not None:
             self._arena.retire()
         for arena in self._arenas.values():

@@ -1,4 +1,4 @@
-"""Which rows of a table are evicted, how many at a time, and when the rows of one with a `ttl` are looked through.
+"""Which rows of a table are evicted, how many at a time, and how often a table with a `ttl` is scanned.
 
 Pure: numbers in, decisions out. `fastps.shard.eviction` scans the rows and carries the decisions out. Times are ticks,
 as rows record them.
@@ -13,13 +13,13 @@ import numpy as np
 from fastps.arrays.types import Array
 
 TICKS_PER_SECOND = 16  # FPS_TICK_NS in csrc/layout.h
-SHARE = 16  # of the capacity, one row in so many makes room at a time: a scan of all rows costs about 10 ns per row
+SHARE = 16  # 1/16 of the capacity is evicted at a time: a scan of all rows costs about 10 ns per row
 SWEEPS_PER_TTL = 8
 MAX_SWEEP_SECONDS = 60.0
 
 
 def victims(policy: str, seen: Array, counts: Array, n: int) -> Array:
-    """The indices of the n rows that make room first.
+    """The indices of the n rows to evict first.
 
     Parameters
     ----------
@@ -32,9 +32,9 @@ def victims(policy: str, seen: Array, counts: Array, n: int) -> Array:
 
 
 def rows_at_a_time(wanted: int, capacity: int, candidates: int) -> int:
-    """How many rows to evict after one scan where there must be room for `wanted` more.
+    """How many rows to evict after one scan to make room for `wanted` more.
 
-    More than wanted, so that the next new rows need no scan, but no more of that than half of the candidates.
+    At least `wanted`; more than that, so that the next new rows need no scan, but then at most half of the candidates.
     """
     return max(wanted, min(capacity // SHARE, candidates // 2))
 
@@ -48,5 +48,5 @@ def expiry_tick(now: int, ttl: float) -> int:
 
 
 def sweep_seconds(ttl: float) -> float:
-    """The pause between two looks for rows that have expired."""
+    """The pause between two scans for rows that have expired."""
     return min(max(ttl / SWEEPS_PER_TTL, 1 / TICKS_PER_SECOND), MAX_SWEEP_SECONDS)

@@ -1,4 +1,4 @@
-"""The structure of parameters: one array, or nested mappings of arrays. What goes in comes out in the same structure.
+"""The structure of parameters: one array, or nested mappings of arrays. Pulls return the structure that was given.
 
 Pure: no Ray, no shared memory. A `Structure` is made when a server is created and travels in its handles; its leaves
 are the arrays, in the order of the mappings.
@@ -161,7 +161,7 @@ class Structure:
 
 
 def replacement(leaf: Leaf) -> str:
-    """What to pass instead of an `out` that does not fit. A conversion would not help: it makes another array."""
+    """What to pass instead of an `out` that does not fit: a new array, since a conversion would make a copy."""
     return f"pass np.empty({leaf.shape}, np.{leaf.dtype}), or omit out="
 
 

@@ -1,4 +1,4 @@
-"""What is done with gradients before the rule sees them: the check for NaN and infinity, and clipping. Pure."""
+"""How gradients are treated before the rule is applied: the check for NaN and infinity, and clipping. Pure."""
 
 from __future__ import annotations
 

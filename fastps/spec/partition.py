@@ -1,7 +1,7 @@
 """Which shard owns which elements, and where they lie in its arena. Pure.
 
-The leaves, one behind the other, form a line of elements; shard i of k owns [i n // k, (i + 1) n // k), so that no two
-shards differ by more than one element. A leaf can lie on several shards.
+The leaves, concatenated, have n elements; shard i of k owns [i n // k, (i + 1) n // k), so that no two shards differ by
+more than one element. A leaf can span several shards.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from fastps.spec.arrays import Structure
 
 PAGE_BYTES = 4096
 LINE_BYTES = 64
-# From this size on a run keeps its leaf's position modulo a page, so that parameters and the user's array keep the
-# distance that csrc/layout.h gives them.
+# From this size on, a run keeps its leaf's offset modulo a page, so that parameters and the user's array stay at the
+# distance that csrc/layout.h describes.
 LARGE_BYTES = 32768
 MAX_SHARDS = 2**31 - 1
 
 
 @dataclass(frozen=True)
 class Run:
-    """Elements of one leaf that lie together on one shard.
+    """Contiguous elements of one leaf on one shard.
 
     Attributes
     ----------

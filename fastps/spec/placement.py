@@ -1,4 +1,4 @@
-"""What a `placement` argument asks for, checked as far as that needs no cluster. Pure."""
+"""The `placement` argument, checked as far as possible without a cluster. Pure."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class PlacementRequest:
 
     Attributes
     ----------
-    strategy : the strategy of the placement group that they are in, or None
-    shards : per shard the id of its node, or what it asks for, as options of a Ray actor; empty with a strategy
+    strategy : the strategy of their placement group, or None
+    shards : per shard, the id of its node, or its resources as options of a Ray actor; empty with a strategy
     """
 
     strategy: str | None = None
@@ -30,7 +30,7 @@ class PlacementRequest:
 
 
 def placement_request(placement: Any, num_shards: int) -> PlacementRequest:
-    """Raises PlacementError for what no cluster could do."""
+    """Raises PlacementError for what no cluster could provide."""
     if placement is None:
         return PlacementRequest()
     if isinstance(placement, str):
@@ -49,7 +49,7 @@ def placement_request(placement: Any, num_shards: int) -> PlacementRequest:
 
 
 def amounts(options: Mapping[str, Any]) -> dict[str, float]:
-    """What a shard asks for, by the names that nodes have for it."""
+    """The resources of a shard, by the names that nodes use."""
     asked = {"CPU": options.get("num_cpus"), "GPU": options.get("num_gpus"), "memory": options.get("memory")}
     asked |= options.get("resources", {})
     return {name: amount for name, amount in asked.items() if amount}

@@ -15,18 +15,18 @@ from fastps.scalars import finite
 
 @dataclass(frozen=True)
 class RuleInfo:
-    """What a worker knows of a rule: not its code, which may need modules that the worker has not got.
+    """What a worker knows of a rule: not its code, which may need modules that the worker lacks.
 
     Attributes
     ----------
-    pattern : the names that it was given for
-    label : how it prints
+    pattern : the pattern of names that it was given for
+    label : its repr
     hyper : the names of its hyper-parameters, in the order of the arena's table
     scheduled : those that follow a schedule
     slots : the names of its slots, in the order of the arena's streams
-    initial : the value that each begins with
-    uses_pulled : it wants the parameters that the worker had
-    row_slots : for each slot, whether it is one value for a row of a table
+    initial : the initial value of each
+    uses_pulled : whether it needs the parameters that the worker pulled
+    row_slots : for each slot, whether it has one value per row of a table
     """
 
     pattern: str
@@ -48,7 +48,7 @@ class RuleInfo:
         )  # fmt: skip
 
     def numbers(self, values: Mapping[str, Any], verb: str) -> dict[int, float]:
-        """New values of hyper-parameters by their index; NaN brings a schedule back. Raises OptionError."""
+        """New values of hyper-parameters by their index; NaN restores a schedule. Raises OptionError."""
         for name in values:
             if name not in self.hyper:
                 raise OptionError(f"{verb}: unknown hyper-parameter `{name}`; {self.label} has {list(self.hyper)}")

@@ -1,4 +1,4 @@
-"""What a handle carries: enough for any process to find the shards, on its own node without asking anybody."""
+"""What a handle carries: enough for any process to find the shards; those on its own node without a call."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from fastps.spec.table import TableInfo
 
 @dataclass(frozen=True)
 class NodeAddress:
-    """A node that has shards.
+    """A node with shards.
 
     Attributes
     ----------
     node_id : Ray's id, in hex
-    machine : whose processes the pids of its shards are, see `fastps.transport.arenas.this_machine`
-    cpu : what its kernels are valid for
+    machine : where the pids of its shards are valid, see `fastps.transport.arenas.this_machine`
+    cpu : the processor that its kernels are compiled for
     kernels : object code, in the order of `ServerSpec.kernels`, then that of each table
     """
 
@@ -35,7 +35,7 @@ class NodeAddress:
 
 @dataclass(frozen=True)
 class ShardAddress:
-    """Where a shard lives.
+    """The address of a shard.
 
     Attributes
     ----------
@@ -61,17 +61,17 @@ class ServerSpec:
     Attributes
     ----------
     server_id : 16 random bytes in hex
-    structure : the arrays that went in
-    plans, addresses, actors : per shard what it holds, where it lives, and the name of its Ray actor: a handle must
-        travel outside of Ray too, and between Rays
-    nodes : those that have shards
+    structure : of the arrays
+    plans, addresses, actors : per shard, what it holds, its address, and the name of its Ray actor, since handles also
+        travel outside of Ray, and between Ray clusters
+    nodes : those with shards
     rules : the update rules; a rule's index is its row in the arenas' table of hyper-parameters
     rule_of_leaf : for each array, the index of its rule
-    gradients : what happens to gradients first
+    gradients : how gradients are checked and clipped
     consistency : how far workers may be apart
-    timeout : seconds that an operation waits unless told otherwise
+    timeout : seconds that an operation waits by default
     name : as given to ParameterServer, or None
-    tables : what there is besides arrays
+    tables : including those of sightings
     """
 
     server_id: str
@@ -100,12 +100,12 @@ class ServerSpec:
 
     @property
     def table_names(self) -> dict[str, int]:
-        """The numbers of the tables that users know of."""
+        """The numbers of the users' tables, by name."""
         return {info.name: i for i, info in enumerate(self.tables) if info.counts_for is None}
 
     @property
     def names(self) -> dict[str, None]:
-        """Those of the arrays in order, then of the tables."""
+        """The names of the arrays in order, then of the tables."""
         return dict.fromkeys([*(leaf.name for leaf in self.structure.leaves), *self.table_names])
 
     @property
@@ -115,7 +115,7 @@ class ServerSpec:
         return "{" + few_of((f"{rule.pattern!r}: {rule.label}" for rule in self.rules), len(self.rules), 4) + "}"
 
     def labels(self, shards: Sequence[int]) -> str:
-        """Names shards of one node."""
+        """Names shards of one node, in messages."""
         return f"shards {few(shards)} on node {self.node_of(shards[0]).node_id[:8]}"
 
     def label(self, shard: int) -> str:
@@ -124,11 +124,11 @@ class ServerSpec:
 
     @property
     def n_slots(self) -> int:
-        """Slots that every parameter has room for, where the rule is applied."""
+        """Slots per parameter, wherever the rule is applied."""
         return max(len(rule.slots) for rule in self.rules)
 
     def slot_names(self) -> list[str]:
-        """Every slot of any rule."""
+        """The slots of all rules."""
         return list(dict.fromkeys(slot for rule in self.rules for slot in rule.slots))
 
     def leaves_with(self, slot: str) -> list[int]:
@@ -136,7 +136,7 @@ class ServerSpec:
         return [i for i, rule in enumerate(self.rule_of_leaf) if slot in self.rules[rule].slots]
 
     def streams(self, slot: str) -> list[int | None]:
-        """For each kernel, the stream in which its rule keeps a slot; None when it has none of that name."""
+        """For each kernel, the stream in which its rule keeps a slot; None if it has no slot of that name."""
         rules = [self.rules[rule] for rule, _ in self.kernels]
         return [rule.slots.index(slot) + 1 if slot in rule.slots else None for rule in rules]
 

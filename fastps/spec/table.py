@@ -1,4 +1,4 @@
-"""What a table is: the description that a server is created from, and what a handle carries. Pure."""
+"""Tables: the description that a server is created from, and what a handle carries. Pure."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ class Table:
         The most rows. Exact on one shard. A hash spreads keys unevenly over several shards, so each of s shards may
         have its share, capacity / s, and six standard deviations more, 6 * sqrt(capacity / s): almost certainly
         `capacity` rows fit, and the table is full when one of its shards is. All keys of one call must have rows at
-        once, so no shard may get more keys in a call than its most rows, whatever `evict` is. Default: as many as the
-        memory of the shard's node had room for at creation. Memory is taken as rows are created.
+        once, so no shard may get more keys in a call than its capacity, even with `evict`. Default: as many as the
+        memory of the shard's node had room for at creation. Memory is allocated as rows are created.
     max_bytes : int, optional
         The same as a memory budget for rows, slots and index. Either this or `capacity`.
     seed : int
@@ -63,7 +63,7 @@ class Table:
         A row is created on about the `admit`-th pull of its key; before that, pulls return initial values and pushes
         are ignored. Counting takes about 40 B of memory per key.
     ttl : float, optional
-        Time to live, in seconds: rows that were not pulled or pushed for longer are evicted, some time after.
+        Time to live, in seconds: rows that were not pulled or pushed for longer are evicted some time later.
     evict : "lru", "lfu" or None
         What happens when a shard is full. "lru" evicts the least recently used rows, "lfu" the least frequently used
         ones, a sixteenth of the capacity at a time; None raises TableFullError. The shard's process evicts: while it is
@@ -105,7 +105,7 @@ class Table:
             raise OptionError(f"Table rule: {self.rule!r} needs the parameters that the worker had; use it on arrays")
         try:
             self.dtype: str = "" if dtype is None else np.dtype(dtype).name  # numpy takes None for float64
-        except Exception:  # numpy has more than one for what is none
+        except Exception:  # numpy raises several types
             self.dtype = ""
         if self.dtype not in types.DTYPES:
             raise OptionError(f"Table dtype: expected one of {types.DTYPES}, got {brief(dtype)}")

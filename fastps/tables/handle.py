@@ -1,4 +1,4 @@
-"""A table of a server, as workers use it."""
+"""The handle of a table."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class TableStats:
     ----------
     shard : which one
     rows, capacity : how many rows it has, and may have
-    version : pushes to the table, whether or not they had keys of this shard
+    version : the update count: pushes to the table, whether or not they had keys of this shard
     created, evicted : rows that were created, and that were evicted
     rebuilt : how often the index was built, the first time included
     bytes : of memory, index included
@@ -50,8 +50,8 @@ class TableStats:
 
 
 class TableHandle:
-    """A table of a `ParameterServer`. Travels to Ray tasks and actors as the server does; any number of threads may use
-    it.
+    """A table of a `ParameterServer`. It can be sent to Ray tasks and actors, as the server can, and used by any number
+    of threads.
 
     Each row is read and written atomically; a batch is not. So a pull reads each row as some number of pushes left it,
     not all rows as of one moment. Two concurrent pushes of the same keys are both applied to each row, in an order that
@@ -121,7 +121,7 @@ class TableHandle:
         out : array, optional
             Written and returned: writable, C-contiguous dtype[n, dim].
         create : bool
-            Create rows that are missing. With False none is created, and initial values are returned in their place.
+            Create missing rows. With False, initial values are returned for them and no row is created.
         timeout : float, optional
             Seconds.
 
@@ -150,7 +150,7 @@ class TableHandle:
 
     def push(self, keys: Any, grads: Any, *, timeout: float | None = None, resume: Any = None) -> None:
         """Applies the rule to the rows of keys, once per row: the gradients of a repeated key are added up first, in
-        their order. Rows that are missing are created before.
+        order. Missing rows are created first.
 
         Parameters
         ----------
@@ -182,7 +182,7 @@ class TableHandle:
             raise
 
     def push_pull(self, keys: Any, grads: Any, *, out: Any = None, timeout: float | None = None) -> Array:
-        """A push, then the rows as that push left them, in the order of keys. Errors as for `push` and `pull`."""
+        """A push that returns the rows as it left them, in the order of keys. Errors as for `push` and `pull`."""
         numbers = self._keys(keys, "push_pull")
         rows, outcome = self._out(out, len(numbers), "push_pull"), Outcome()
         try:
@@ -224,8 +224,8 @@ class TableHandle:
         return queue.submit("push_pull_async", lambda: self.push_pull(keys, grads, out=out, timeout=limit))
 
     def set(self, keys: Any, rows: Any = None, *, timeout: float | None = None, **slots: Any) -> None:
-        """Sets rows, their slots, or both, without the rule: for warm starts. Rows that are missing are created before;
-        of a repeated key the last one counts.
+        """Sets rows, their slots, or both, without the rule: for warm starts. Missing rows are created first; of a
+        repeated key the last one counts.
 
         `rows` is dtype[n, dim]; a slot, by its name, dtype[n, dim], or dtype[n, 1] where it is one value per row.
         """
@@ -279,9 +279,9 @@ class TableHandle:
 
     def view(self, keys: Any) -> list[Array]:
         """Read-only arrays on the rows themselves, one per key, without a copy. They are live memory: any worker's push
-        changes them, and another key's row may take their place when this one is evicted.
+        changes them, and after an eviction the memory may hold another key's row.
 
-        Raises SplitError when shards are on other nodes. Rows that are missing are created. Cost: microseconds per row.
+        Raises SplitError when shards are on other nodes. Missing rows are created. Cost: microseconds per row.
         """
         return self._session.views(self._keys(keys, "view"))
 
@@ -380,7 +380,7 @@ class TableHandle:
 
 
 def _arrow() -> Any:
-    from fastps.tables import parquet  # pyarrow is loaded only where it is used
+    from fastps.tables import parquet  # pyarrow is loaded only if it is used
 
     return parquet
 

@@ -1,7 +1,7 @@
 """The rows of a table as Arrow data and Parquet files, and back, batch by batch.
 
-Rows go out into new memory, which the core fills and Arrow then refers to without another copy. pyarrow is loaded with
-this module: import it only where Arrow is spoken.
+The core copies rows into new memory, which Arrow then refers to without another copy. pyarrow is loaded with this
+module: import it only where Arrow is used.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Rows(Protocol):
-    """The rows of a table, wherever they are."""
+    """The rows of a table, on any node."""
 
     @property
     def info(self) -> TableInfo: ...
@@ -34,7 +34,7 @@ class Rows(Protocol):
         """All rows in batches of at most `most`: keys, and the `wanted` of the streams of ``info.streams``."""
 
     def set(self, keys: Keys, streams: list[Any], timeout: float | None) -> None:
-        """Overwrites rows, or creates them; a stream that is None stays as it is."""
+        """Overwrites rows, or creates them; a stream that is None is not changed."""
 
     def require_alive(self) -> None:
         """Raises ClosedError or ShardDiedError when the server is known to be gone."""
@@ -56,8 +56,8 @@ def to_table(table: Rows, most: int, slots: bool, timeout: float | None) -> pa.T
 def write(table: Rows, path: Any, most: int, slots: bool, timeout: float | None) -> int:
     """Writes all rows to a Parquet file and returns how many there were.
 
-    The file appears under its name, or replaces what was there, when it is complete: one rename. After an error nothing
-    was replaced and nothing is left behind.
+    The file is renamed to its path, replacing an existing one, when it is complete. After an error nothing was replaced
+    and nothing is left behind.
     """
     target = path_of(path, "export")
     what, n = f"export `{table.info.name}`", 0
@@ -85,8 +85,8 @@ def write(table: Rows, path: Any, most: int, slots: bool, timeout: float | None)
 
 @contextmanager
 def _writing(target: Path, what: str) -> Iterator[None]:
-    """Turns errors into a FileError. Goes around each access to the file and nothing else: what the table raises, an
-    OSError of its own included, must pass as it is."""
+    """Turns errors into a FileError. Use it around accesses to the file only: the table's errors, which may be OSErrors
+    too, must not be converted."""
     try:
         yield
     except (OSError, pa.ArrowException) as error:
@@ -111,7 +111,7 @@ def path_of(path: Any, verb: str) -> Path:
 
 def read(table: Rows, path: Any, most: int, timeout: float | None) -> int:
     """Sets rows from a Parquet file, or an object with `read`, and returns how many there were."""
-    table.require_alive()  # a file without rows would not say so
+    table.require_alive()  # a file without rows would not detect it
     source, where, n = path if hasattr(path, "read") else path_of(path, "load"), f"load `{table.info.name}`", 0
 
     def damaged(error: Exception) -> FileError:
@@ -134,7 +134,7 @@ def _batches_of(source: Any, most: int) -> Iterator[pa.RecordBatch]:
 def _converting(
     batches: Iterator[pa.RecordBatch], converted: Callable[[Exception], FastPSError]
 ) -> Iterator[pa.RecordBatch]:
-    """The batches. What their source raises is converted; what the loop that uses them raises is not."""
+    """The batches. Errors of their source are converted; those of the loop that uses them are not."""
     try:
         yield from batches
     except Exception as error:
@@ -144,7 +144,7 @@ def _converting(
 def take_all(table: Rows, data: Any, timeout: float | None) -> int:
     """Sets rows from a RecordBatch, a Table, a reader, or anything with Arrow's C stream interface, and returns how
     many there were."""
-    table.require_alive()  # data without rows would not say so
+    table.require_alive()  # data without rows would not detect it
     where, n = f"from_arrow `{table.info.name}`", 0
     if isinstance(data, pa.RecordBatch):
         return _set(table, data, where, timeout)

@@ -1,7 +1,7 @@
-"""Who takes part, how far each has come, and which rounds are closed: the oracle of csrc/clock.c.
+"""Which workers take part, their clocks, and which rounds have closed: the oracle of csrc/clock.c.
 
-Everything is recomputed from what happened, after every event, in the words of the definition. No waiting, no time: an
-event that a gate should have held back is taken all the same, so that whoever drives the model decides what is tested.
+After every event, everything is recomputed from the history, by the definitions. No waiting, no time: events that a
+gate should have delayed are accepted, so that the test decides the order.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ Decision = tuple[int, tuple[tuple[int, int], ...]]
 
 
 class ModelBoard:
-    """Ranks, their clocks, and the progress of all.
+    """Ranks, their clocks, and the common progress.
 
-    Every method raises ValueError, and changes nothing, where the rank is not in a state for it.
+    Every method raises ValueError, and changes nothing, if the rank is not in a valid state for it.
 
     Parameters
     ----------
     kind : ASYNC, SSP or BSP
     staleness : clocks that a worker may be ahead of the slowest; SSP only
-    backup : gradients that a round does without; BSP only
+    backup : a round closes without the last `backup` gradients; BSP only
     workers : how many must be live at once before there is progress
-    members : ranks there are
+    members : number of ranks
 
     Attributes
     ----------
-    progress : the clock of the slowest live worker, or under BSP the rounds that have closed; never goes back
-    started : whether as many as `workers` have been live at once
+    progress : the clock of the slowest live worker, or under BSP the rounds that have closed; never decreases
+    started : whether `workers` workers have been live at once
     """
 
     def __init__(self, kind: int, staleness: int, backup: int, workers: int, members: int) -> None:
@@ -46,7 +46,7 @@ class ModelBoard:
         return [rank for rank, state in enumerate(self._states) if state == "live"]
 
     def clock(self, rank: int) -> int:
-        """Steps that the rank has ended; that of its last worker when none is live."""
+        """Steps that the rank has ended; those of its last worker if no worker is live."""
         self._require(rank, "free", "live", "out")
         return self._clocks[rank]
 
@@ -64,7 +64,7 @@ class ModelBoard:
         return self._enter(rank)
 
     def rejoin(self, rank: int) -> int:
-        """The worker that was expelled takes part again."""
+        """An expelled worker rejoins."""
         self._require(rank, "out")
         return self._enter(rank)
 
@@ -88,7 +88,7 @@ class ModelBoard:
         return self._clocks[rank]
 
     def arrive(self, rank: int, weight: int) -> bool:
-        """BSP: `weight` gradients come to the open round. False when they are for one that has closed."""
+        """BSP: gives `weight` gradients to the open round. False if they are for one that has closed."""
         if self._kind != BSP or weight < 0:
             raise ValueError(f"expected BSP and a weight of 0 or more, got {weight}")
         self._require(rank, "live")
@@ -104,7 +104,8 @@ class ModelBoard:
         return in_time
 
     def catch_up(self, rank: int, round: int) -> int:
-        """BSP: the rank has read what `round` rounds have made. Its clock, which is never before them then."""
+        """BSP: the rank has read the parameters after `round` rounds. Returns its clock, which is then at least
+        that."""
         if self._kind != BSP or not 0 <= round <= self.progress:
             raise ValueError(f"expected BSP and a round from 0 to {self.progress}, got {round}")
         self._require(rank, "live")
@@ -112,7 +113,7 @@ class ModelBoard:
         return self._clocks[rank]
 
     def _enter(self, rank: int) -> int:
-        # Nobody gives twice to a round: whoever takes the rank of one that has given begins with the round behind it.
+        # A rank gives once to a round: a worker that takes the rank of one that has given begins with the next round.
         self._clocks[rank] = self.progress + (rank in self._given)
         self._states[rank] = "live"
         self._settle()

@@ -1,9 +1,9 @@
-"""What every carrier promises, as a class of tests to inherit:
+"""The guarantees of every carrier, as a class of tests to inherit:
 
     class TestMyCarrier(CarrierSuite):
         @contextmanager
         def reach(self, make):
-            ...  # start a process in which `make().serve(head, *parts)` answers messages
+            ...  # start a process in which `make().serve(head, *parts)` replies messages
             yield MyCarrier(...)
 
 pytest collects the tests of the subclass. They need no Ray where the carrier needs none.
@@ -35,7 +35,7 @@ SIZES = (0, 8, 1000, 99_992, 100_000, 100_008, 2_500_000, 11_000_000)  # bytes o
 
 
 class Echo:
-    """Answers a message with its payload, once all of it is here; a question of "sleep" after so many seconds."""
+    """Replies to a message with its payload, once that is complete; to the question "sleep" after that many seconds."""
 
     def __init__(self) -> None:
         self._inboxes: dict[int, message.Inbox] = {}
@@ -54,7 +54,7 @@ class Echo:
 
 
 def a_server() -> LocalServer:
-    """Of two shards: an array with Adam, one with SGD, and a table of four rows at most."""
+    """A server of two shards: an array with Adam, one with SGD, and a table."""
     params = {"w": np.arange(30_000.0), "b": np.ones((3, 5), np.float32), "t": Table(4, capacity=100, init=0.5)}
     return LocalServer(params, rule={"b": SGD(0.5), "*": Adam(0.1)}, num_shards=2)
 
@@ -69,9 +69,9 @@ def raised(kind: type[E], call: Callable[[], Any]) -> E:
 
 
 class CarrierSuite:
-    """Inherit, and say how to reach the other end."""
+    """Inherit from it, and define how to reach the other end."""
 
-    waits = True  # `answers` keeps to its timeout; a carrier that serves in `send` cannot
+    waits = True  # `replies` keeps to its timeout; a carrier that serves in `send` cannot
 
     def reach(self, make: Callable[[], Any]) -> AbstractContextManager[Carrier]:
         """A carrier to something that ``make()`` has made, in whatever process; `make` is found by its name."""
@@ -83,25 +83,25 @@ class CarrierSuite:
             for number, nbytes in enumerate(SIZES, 1):
                 payload = rng.integers(0, 256, nbytes, np.uint8)
                 header = message.Header(message.OPERATION, number, 1, 10.0)
-                answers = carrier.send(message.pieces(header, payload, carrier.limits)).answers(60.0)
-                assert np.array_equal(np.frombuffer(message.opened(answers[-1]), np.uint8), payload), nbytes
+                replies = carrier.send(message.pieces(header, payload, carrier.limits)).replies(60.0)
+                assert np.array_equal(np.frombuffer(message.opened(replies[-1]), np.uint8), payload), nbytes
 
-    def test_messages_of_one_call_are_answered_in_their_order(self) -> None:
+    def test_messages_of_one_call_are_served_in_their_order(self) -> None:
         with self.reach(Echo) as carrier:
             header = message.Header(message.OPERATION, 7, 1, 10.0, nbytes=8)
             messages = [[header.pack() + number.to_bytes(8, "little")] for number in range(50)]
-            answers = carrier.send(messages).answers(60.0)
-            assert [int.from_bytes(message.opened(answer), "little") for answer in answers] == list(range(50))
+            replies = carrier.send(messages).replies(60.0)
+            assert [int.from_bytes(message.opened(reply), "little") for reply in replies] == list(range(50))
 
-    def test_threads_that_share_a_carrier_get_their_own_answers(self) -> None:
+    def test_threads_that_share_a_carrier_get_their_own_replies(self) -> None:
         wrong: list[int] = []
         with self.reach(Echo) as carrier:
 
             def ask(client: int) -> None:
                 header = message.Header(message.OPERATION, client, 1, 10.0, nbytes=8)
                 for _ in range(20):
-                    (answer,) = carrier.send([[header.pack() + client.to_bytes(8, "little")]]).answers(60.0)
-                    if int.from_bytes(message.opened(answer), "little") != client:
+                    (reply,) = carrier.send([[header.pack() + client.to_bytes(8, "little")]]).replies(60.0)
+                    if int.from_bytes(message.opened(reply), "little") != client:
                         wrong.append(client)
 
             threads = [threading.Thread(target=ask, args=(client,)) for client in range(1, 9)]
@@ -111,18 +111,18 @@ class CarrierSuite:
                 thread.join()
         assert wrong == []
 
-    def test_an_answer_that_is_late_raises_wait_timeout_error_and_the_carrier_goes_on(self) -> None:
+    def test_a_reply_that_is_late_raises_wait_timeout_error_and_the_carrier_goes_on(self) -> None:
         if not self.waits:
             return
         with self.reach(Echo) as carrier:
-            raised(WaitTimeoutError, lambda: question(carrier, "sleep", (1.0,), 10.0).answers(0.1))
-            question(carrier, "sleep", (0.0,), 10.0).answers(60.0)
+            raised(WaitTimeoutError, lambda: question(carrier, "sleep", (1.0,), 10.0).replies(0.1))
+            question(carrier, "sleep", (0.0,), 10.0).replies(60.0)
 
-    def test_a_damaged_message_is_answered_with_an_error_and_changes_nothing(self) -> None:
+    def test_the_reply_to_a_damaged_message_is_an_error_and_nothing_changes(self) -> None:
         with self.reach(a_server) as carrier:
             for damaged in (b"", b"x" * 50, message.Header(message.QUESTION, 1, 1, 1.0).pack() + b"much more"):
-                answer = carrier.send([[damaged]]).answers(60.0)[0]
-                raised(FastPSError, partial(message.opened, answer))
+                reply = carrier.send([[damaged]]).replies(60.0)[0]
+                raised(FastPSError, partial(message.opened, reply))
 
     def test_operations_do_over_it_what_they_do_in_shared_memory(self) -> None:
         here = a_server()
@@ -164,8 +164,8 @@ class CarrierSuite:
                 ("hyper", (None, 0, 1)), ("scan", (0, 1, 0, 10, streams)), ("remove", (0, keys[:3], streams)),
                 ("counters", (0,)),
             ):  # fmt: skip
-                answers = [endpoint.ask(verb, *arguments, timeout=10.0) for endpoint in (near, far)]
-                assert values.pack(answers[0]) == values.pack(answers[1]), verb
+                replies = [endpoint.ask(verb, *arguments, timeout=10.0) for endpoint in (near, far)]
+                assert values.pack(replies[0]) == values.pack(replies[1]), verb
 
     def test_a_push_that_arrives_twice_is_applied_once(self) -> None:
         local = a_server()
@@ -176,12 +176,12 @@ class CarrierSuite:
             header = message.header_of(push, local.spec, 5, 1, 10.0)
             messages = message.pieces(header, payload, carrier.limits)
             found = [
-                message.versions_of(message.opened(carrier.send(messages).answers(60.0)[-1]), far.layout)
+                message.versions_of(message.opened(carrier.send(messages).replies(60.0)[-1]), far.layout)
                 for _ in range(3)
             ]
             assert found == [{0: 1, 1: 1}] * 3
             again = message.pieces(replace(header, number=2), payload, carrier.limits)
-            assert message.versions_of(message.opened(carrier.send(again).answers(60.0)[-1]), far.layout) == {
+            assert message.versions_of(message.opened(carrier.send(again).replies(60.0)[-1]), far.layout) == {
                 0: 2,
                 1: 2,
             }

@@ -1,9 +1,9 @@
 """What workers saw and did, and whether their consistency allows it.
 
-`Recorder` stands in for a worker's session and notes its operations; `check_ssp` and `check_bsp` find in the events of
-all workers what cannot have happened. They rely on the versions that operations report and on the order of times in one
-machine. Events that are missing (a killed worker's last) make them demand less, never more. `check_sums` does not
-believe what operations report: it compares with what was in the parameters, and needs all events.
+`Recorder` wraps a worker's session and records its operations; `check_ssp` and `check_bsp` find violations in the
+events of all workers. They rely on the update counts that operations report and on the order of times on one machine.
+Missing events (a killed worker's last ones) weaken the checks, but cause no false violations. `check_sums` does not
+rely on reports: it compares with the values of the parameters, and needs all events.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from typing import Any, Protocol
 import numpy as np
 
 OPERATIONS = ("pull", "push", "push_pull", "end_step")
-LIMIT = 100  # violations that are told one by one
+LIMIT = 100  # violations that are reported one by one
 
 
 @dataclass(frozen=True)
 class Event:
-    """An operation of a worker, or its coming or going.
+    """An operation of a worker, or that it joined or left.
 
     Attributes
     ----------
     rank : of the worker
-    member : number of its session; another one after it was expelled and came back
-    kind : join, pull, push, push_pull, end_step, leave; failed: an operation that raised, what it did is unknown
+    member : number of its session; a new one after it was expelled and rejoined
+    kind : join, pull, push, push_pull, end_step, leave; failed: an operation that raised, whose effect is unknown
     clock, staleness, versions, counted : as in the worker's reply
     began_ns, ended_ns : time.monotonic_ns, the same for all processes of a machine
     step : whether it was to end the step
-    gave, read : what the recorder's `value` makes of the gradients and of the parameters; None: not noted
+    gave, read : the recorder's `value` of the gradients and of the parameters; None: not recorded
     """
 
     rank: int
@@ -67,7 +67,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Violation:
-    """What the consistency rules out: a sentence, and the events in it."""
+    """A violation of the consistency: a sentence, and its events."""
 
     text: str
     events: tuple[Event, ...] = ()
@@ -97,11 +97,11 @@ class Session(Protocol):
 
 
 class Recorder:
-    """A worker's session that notes what it does: ``with Recorder(ps.worker()) as w:``.
+    """A worker's session that records what it does: ``with Recorder(ps.worker()) as w:``.
 
-    What is not noted goes to the session directly. With `path`, a file of this recorder's own gets each of `events` as
-    a line with one write, so that a kill loses nothing that had ended. `value` makes one number of gradients, or of
-    parameters, for `check_sums`.
+    Everything that is not recorded is passed to the session. With `path`, each of `events` is appended to that file as
+    a line, with one write, so that a kill loses nothing that had ended. `value` maps gradients, or parameters, to one
+    number, for `check_sums`.
     """
 
     def __init__(
@@ -151,18 +151,18 @@ class Recorder:
         worker, began = self._worker, time.monotonic_ns()
         event: dict[str, Any] = {"kind": "failed", "clock": worker.clock}
         try:
-            answer = call()
+            result = call()
             event |= {"kind": kind, "step": step}
             if kind != "end_step" and worker.reply is not None:
                 event |= {name: getattr(worker.reply, name) for name in ("clock", "staleness", "versions", "counted")}
             if self._value is not None and kind in ("push", "push_pull"):
                 event["gave"] = self._value(grads)
             if self._value is not None and kind in ("pull", "push_pull"):
-                event["read"] = self._value(answer)
-            return answer
+                event["read"] = self._value(result)
+            return result
         finally:
-            # Nobody waits for an expelled worker, so its push may come late. Whether this operation came before
-            # its return or after cannot be told: it belongs to a member that joins when all of it is over.
+            # The others do not wait for an expelled worker, so its push may be late. It is unknown whether this
+            # operation came before or after it rejoined: it belongs to a member that joins when all of it is over.
             came_back = worker.returns != self._returns
             if came_back:
                 self._returns, self.member = worker.returns, secrets.randbits(64)
@@ -179,7 +179,7 @@ class Recorder:
 
 
 def load(path: str | os.PathLike[str]) -> list[Event]:
-    """The events in a recorder's file. A last line that was cut off is not one."""
+    """The events in a recorder's file. An incomplete last line is ignored."""
     with open(path, "rb") as file:
         *lines, _ = file.read().split(b"\n")
     told = [json.loads(line) for line in lines]
@@ -187,11 +187,11 @@ def load(path: str | os.PathLike[str]) -> list[Event]:
 
 
 def check_ssp(events: Iterable[Event], staleness: int) -> list[Violation]:
-    """What `SSP(staleness)` rules out in the events of all workers, those of each member in their order.
+    """Violations of `SSP(staleness)` in the events of all workers, those of each member in order.
 
     A pull at clock c sees the pushes of clocks below c - staleness of every worker that had joined before, and all
     earlier ones of its own; what a worker reads never goes back, its clock grows by one a step, it is told a staleness
-    within the bound, and a version is made by one push. A push_pull is both.
+    within the bound, and each update count is made by one push. A push_pull is both.
 
     Cost: linear in the events, and in the members for each pull.
     """
@@ -199,7 +199,7 @@ def check_ssp(events: Iterable[Event], staleness: int) -> list[Violation]:
 
 
 def check_bsp(events: Iterable[Event], backup: int = 0) -> list[Violation]:
-    """What `BSP(backup=backup)` rules out in the events of all workers, those of each member in their order.
+    """Violations of `BSP(backup=backup)` in the events of all workers, those of each member in order.
 
     A pull reads one round of all shards: that of its clock, or with backup workers that or a later one. A push that
     counts goes to the round of its clock, and no other that ends a step of this rank goes to the same. A push_pull that
@@ -209,10 +209,10 @@ def check_bsp(events: Iterable[Event], backup: int = 0) -> list[Violation]:
 
 
 def check_sums(events: Iterable[Event], initial: float = 0.0) -> list[Violation]:
-    """What `BSP(reduce="sum")` with the rule `Add` rules out, where recorders note values: parameters that are not
-    `initial` and the sum of what counts in the rounds up to theirs.
+    """Violations of `BSP(reduce="sum")` with the rule `Add`, where recorders record values: parameters that differ from
+    `initial` plus the sum of what counts in the rounds up to theirs.
 
-    Needs the events of all workers. Of rounds behind that of an operation that failed nothing is known.
+    Needs the events of all workers. Rounds after that of an operation that failed are not checked.
     """
     return _limited(_against_sums(list(events), initial))
 
@@ -311,11 +311,12 @@ def _ended(history: Iterable[Event]) -> Iterator[Event]:
 def _against_bsp(events: Iterable[Event], backup: int) -> Iterator[Violation]:
     ended: dict[tuple[int, int], Event] = {}
     for history in _by_member(events).values():
-        # What is kept for the push that ends the step has made nothing yet.
+        # A push without `step` has no effect until the push that ends the step.
         yield from _against_order([event for event in history if event.kind != "push" or event.step])
         if not backup:
             yield from _against_clocks(history, math.inf)
-        # One that was expelled while it read may find a later round. It then goes on as another member, or not at all.
+        # A worker that was expelled while it read may read a later round. It then continues as another member, if at
+        # all.
         joined = next((at for at, event in enumerate(history) if event.kind == "join"), 0)
         last = max((at for at, event in enumerate(history) if event.kind in (*OPERATIONS, "leave")), default=0)
         for at, event in enumerate(history):

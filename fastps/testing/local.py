@@ -1,4 +1,4 @@
-"""A server without Ray: shards of this process, with their gateways. What tests of transports work on."""
+"""A server without Ray, for tests of transports: its shards are in this process, with their gateways."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class LocalServer:
 
     Attributes
     ----------
-    spec : what a handle would carry; there are no actors
+    spec : as handles carry it, without actors
     shards : each with a gateway that serves all of them
     """
 
@@ -46,11 +46,11 @@ class LocalServer:
             self.endpoint().start(Operation(sets=list(plan.arrays)), plan.timeout)
 
     def endpoint(self) -> ShmEndpoint:
-        """To all of the shards, by shared memory."""
+        """An endpoint to all shards, by shared memory."""
         return ShmEndpoint.of_leaves(self.spec, tuple(range(len(self.shards))))
 
     def serve(self, head: Buffer, *parts: Buffer) -> Buffer:
-        """A message for the gateway of the first shard."""
+        """Serves a message, by the gateway of the first shard."""
         return self.shards[0].serve(head, *parts)
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
-"""A perfect server: what ParameterServer promises, in one process and without anything that can go wrong.
+"""A model of a server: the behaviour of ParameterServer, in one process and without failures.
 
-Use it as the oracle of a test, or in place of a server where a trainer is tested without Ray. Not thread-safe.
+Use it as the oracle of a test, or in place of a server to test a trainer without Ray. Not thread-safe.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ Flat = dict[tuple[str, ...], Array]
 
 
 class ModelServer:
-    """The parameters and one state of them.
+    """Parameters with one state.
 
     Parameters
     ----------
     params : int, array or (nested) mapping of names to numpy arrays, float32 or float64; copied
     rule : what a push does; or a mapping of patterns to rules: the first pattern that fits a leaf's names, joined by
         "/", says which rule is the leaf's
-    num_shards : how many versions there are to tell
+    num_shards : the length of `versions`
     """
 
     def __init__(self, params: Any, *, rule: Rule | Mapping[str, Rule] | None = None, num_shards: int = 1) -> None:
@@ -45,7 +45,7 @@ class ModelServer:
 
     def pull(self, *, out: Any = None, timeout: float | None = None) -> Any:
         outs = self._outs(out)
-        return self._answer(out, outs)
+        return self._result(out, outs)
 
     def push(self, grads: Any, *, pulled: Any = None, timeout: float | None = None) -> None:
         self._apply(self._fitting(grads), pulled)
@@ -54,7 +54,7 @@ class ModelServer:
         checked = {path: array.copy() for path, array in self._fitting(grads).items()}  # `out` may be the gradient
         outs = self._outs(out)
         self._apply(checked, pulled)
-        return self._answer(out, outs)
+        return self._result(out, outs)
 
     @property
     def versions(self) -> tuple[int, ...]:
@@ -89,7 +89,7 @@ class ModelServer:
                 raise OutputError(f"out of {path}: cannot be written in place")
         return outs
 
-    def _answer(self, out: Any, outs: Flat | None) -> Any:
+    def _result(self, out: Any, outs: Flat | None) -> Any:
         if outs is None:
             return _nested({path: array.copy() for path, array in self._state.items()})
         for path, array in outs.items():

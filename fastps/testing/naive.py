@@ -1,14 +1,14 @@
-"""Update rules as they are written: the oracle of the compiled kernels.
+"""Update rules executed in Python: the oracle of the compiled kernels.
 
-The rule's own Python function is called for one element after the other. Elements are numpy scalars of the parameters'
-dtype, hyper-parameters and `step` are Python's floats: so what elements do not enter is computed in float64, as in a
+The rule's own function is called for one element after the other. Elements are numpy scalars of the parameters' dtype,
+hyper-parameters and `step` are Python floats: so values that do not depend on elements are computed in float64, as in a
 kernel, and the rest in the elements' dtype.
 
-A kernel agrees bit for bit where a rule only adds, subtracts, multiplies and compares, as `Add` and `SGD` without
-momentum do. Elsewhere it agrees to a few units in the last place, for two reasons: functions of `math` return a Python
-float, so that a float32 is not rounded after a root; and a kernel multiplies by the reciprocal of a uniform divisor.
-And where Python raises (a division of two of its own floats by zero, `math.sqrt` of a negative number), a kernel has
-inf or NaN; a rule of which that is expected takes these functions from numpy.
+A kernel agrees bit for bit if a rule only adds, subtracts, multiplies and compares, as `Add` and `SGD` without momentum
+do. Otherwise it agrees to a few units in the last place, for two reasons: functions of `math` return a Python float, so
+that a float32 is not rounded after a root; and a kernel multiplies by the reciprocal of a uniform divisor. Where Python
+raises (a division of two of its own floats by zero, `math.sqrt` of a negative number), a kernel has inf or NaN; a rule
+for which that is expected should use numpy's functions.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Naive:
-    """Parameters and the slots of a rule.
+    """Parameters with the slots of a rule.
 
     Attributes
     ----------
     params : the parameters, a copy of those given
-    slots : each slot's values by its name, in the parameters' shape and dtype
-    step : the pushes so far
+    slots : each slot's values by name, in the parameters' shape and dtype
+    step : the number of pushes so far
     """
 
     def __init__(self, rule: Rule, params: Any) -> None:

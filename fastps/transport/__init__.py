@@ -1,1 +1,1 @@
-"""How an operation reaches a shard: `shm` when it is on the caller's node, `ray` otherwise, behind one `contract`."""
+"""How an operation reaches a shard: `shm` on the caller's node, `ray` from other nodes, behind one `contract`."""

@@ -13,7 +13,7 @@ from fastps.spec.server import NodeAddress, ServerSpec
 
 
 def this_machine() -> str:
-    """Where two processes agree on it, a pid means the same process to both: the machine's boot, the pid namespace."""
+    """Identifies the machine's boot and the pid namespace: processes that agree on both can exchange pids."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:  # some sandboxes have none
@@ -22,15 +22,15 @@ def this_machine() -> str:
 
 
 def is_here(node: NodeAddress, node_id: str | None) -> bool:
-    """Whether a process of Ray's node `node_id`, or one outside of Ray, is to map the arenas of a node. There can be
-    several nodes on one machine."""
+    """Whether a process of Ray's node `node_id` (None: outside of Ray) maps the arenas of a node. One machine may run
+    several nodes."""
     return node.machine == this_machine() if node_id is None else node.node_id == node_id
 
 
 def open_arena(spec: ServerSpec, shard: int) -> Arena:
     """Maps a shard's arena through the file descriptor of its process.
 
-    Raises ShardDiedError when the process is gone, ArenaError when this process may not look into it.
+    Raises ShardDiedError when the process is gone, ArenaError when this process has no permission.
     """
     address, label = spec.addresses[shard], spec.label(shard)
     path = f"/proc/{address.pid}/fd/{address.fd}"
@@ -49,7 +49,7 @@ def open_arena(spec: ServerSpec, shard: int) -> Arena:
 
 
 def require_alive(arenas: Mapping[int, Arena]) -> None:
-    """Raises ClosedError or ShardDiedError when one is closed, or its owner has died. What was read before, in their
-    order, is of a server that was alive. Cost: two loads a shard."""
+    """Raises ClosedError or ShardDiedError when an arena is closed or its owner has died. Otherwise everything read
+    from them before this call was valid. Cost: two loads a shard."""
     for arena in arenas.values():
         arena.check()

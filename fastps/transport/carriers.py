@@ -1,4 +1,4 @@
-"""The carriers there are."""
+"""The table of carriers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fastps.spec.server import ServerSpec
 from fastps.transport.contract import Carrier
 from fastps.transport.ray import RayCarrier
 
-# By name, what makes one to the process of a shard.
+# By name, the function that makes a carrier to the process of a shard.
 CARRIERS: dict[str, Callable[[ServerSpec, int], Carrier]] = {
     "ray": RayCarrier.to_shard,
 }

@@ -1,11 +1,11 @@
-"""One operation, and what carries it: an `Endpoint` reaches the shards of one node, in this process or over a
+"""One operation, and what executes it: an `Endpoint` reaches the shards of one node, in this process or over a
 `Carrier`.
 
-What every endpoint promises; `fastps.testing.conformance` runs one suite over all of them:
+What every endpoint guarantees; `fastps.testing.conformance` runs one suite over all of them:
 
-- A pull reads, and a push writes, a whole number of pushes of every shard, and of every row of a table.
-- When `finish` returns it has happened; when it raises, the error says on which shards it has.
-- A push happens at most once, whatever is sent again inside.
+- Each shard, and each row of a table, is read and written atomically: a pull sees it between two pushes.
+- When `finish` returns, the operation has been applied; when it raises, the error says on which shards.
+- A push is applied at most once, even when messages are sent again.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from fastps.arrays.types import Array, Arrays
 Buffer = Any  # bytes, or what has the buffer protocol
 Deposit = tuple[int, int, int, int, int]  # rank, number, generation, attempt, round: fps_deposit
 ARRAYS = None  # the target of operations that are not about a table
-MIXED = 2**64 - 1  # in the place of a version: nothing was read, the shards were at different rounds
+MIXED = 2**64 - 1  # in place of an update count: nothing was read, the shards were at different rounds
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation on the arrays of a server, or on rows of one of its tables. Its arrays are checked, C-contiguous;
-    they stay untouched and alive until `Pending.finish`.
+    """One operation on the arrays of a server, or on rows of one of its tables. Its arrays are checked and
+    C-contiguous; nobody else changes or frees them before `Pending.finish` returns.
 
     Attributes
     ----------
     table : the number of the table, or ARRAYS
     keys : of rows, uint64[n]
-    grads : makes it a push: an array a leaf, or [n, dim] of rows
-    outs : makes it a pull, or with `grads` a push_pull: the same
-    sets : what is set without the rule: of a slot an array a leaf; of rows for the values and each slot an array
-        [n, ...] or None. Without `slot`, the first values of all parameters, before anybody uses them
-    slot : of arrays, what is read or set in place of the parameters. Arrays of leaves without it are not looked at
+    grads : makes it a push: one array per leaf, or [n, dim] of rows
+    outs : makes it a pull, or with `grads` a push_pull: the same shapes
+    sets : what is set without the rule. For a slot, one array per leaf; for rows, an array [n, ...] or None for the
+        values and each slot. For arrays without `slot`, the initial values of all parameters, before first use
+    slot : of arrays, what is read or set in place of the parameters. Arrays of leaves without this slot are ignored
     pulled : the parameters that the worker had, for rules that use them
     scale : of the gradients
-    create : rows that are missing are created
-    decision : where updates are applied in rounds: the round that is to be there first
-    deposit : `grads` go to the tray of a worker, by the fields of fps_deposit
+    create : missing rows are created
+    decision : where updates are applied in rounds: the round to which the shards are brought first
+    deposit : `grads` go to a worker's tray, described by the fields of fps_deposit
     """
 
     table: int | None = ARRAYS
@@ -60,11 +60,11 @@ class Operation:
 
     @property
     def writes(self) -> bool:
-        """Whether it changes what others read. A gradient in a worker's tray counts for nothing until it is given."""
+        """Whether it changes what others read. A gradient in a worker's tray has no effect until it is given."""
         return (self.grads is not None and self.deposit is None) or self.sets is not None
 
     def rows(self, places: Array) -> Operation:
-        """The part of an operation on rows that is about the keys at some places, with `outs` of its own."""
+        """The part of an operation on rows for the keys at these positions, with `outs` of its own."""
 
         def some(arrays: list[Any] | None) -> list[Any] | None:
             if arrays is None:
@@ -82,8 +82,8 @@ class Pending(Protocol):
     """An operation under way."""
 
     def finish(self) -> dict[int, int]:
-        """Waits for the end. Answers, per shard, the version that was read, or made, or MIXED. Raises WaitTimeoutError,
-        TableFullError, ShardDiedError or ClosedError."""
+        """Waits until it has ended. Returns, per shard, the update count (in rounds, the number of the round) that was
+        read or made, or MIXED. Raises WaitTimeoutError, TableFullError, ShardDiedError or ClosedError."""
 
 
 class Endpoint(Protocol):
@@ -101,74 +101,74 @@ class Endpoint(Protocol):
         self, operation: Operation, timeout: float, resume: Any = None, outcome: Outcome | None = None
     ) -> Pending:
         """Begins an operation that ends within `timeout` seconds. `resume` comes from an error of this endpoint for the
-        same operation. `outcome` is told what is applied, by the call that does it."""
+        same operation. The call that applies the operation records that in `outcome`."""
 
     def ask(self, verb: str, *arguments: Any, timeout: float, outcome: Outcome | None = None) -> Any:
-        """Anything else, by the methods of `fastps.transport.shm.Verbs` and, over a carrier, of the gateway. `outcome`:
-        the verb changes something, and it is told of that."""
+        """Calls a method of `fastps.transport.shm.Verbs` or, over a carrier, of the gateway. `outcome`: for verbs that
+        change something, records what was applied."""
 
     def tell(self, verb: str, *arguments: Any) -> None:
-        """The same without an answer; it need not arrive."""
+        """The same without a reply or a guarantee that it arrives."""
 
     def close(self) -> None:
-        """Gives back what idle operations hold. Handles that are still in use go on."""
+        """Frees what idle operations hold. Handles that are still in use keep working."""
 
 
 class Call(Protocol):
-    """Messages on their way."""
+    """Messages under way."""
 
-    def answers(self, timeout: float) -> list[Buffer]:
-        """One a message. Raises WaitTimeoutError when they are not there after `timeout` seconds; UnavailableError when
-        the connection was lost, so that it is not known which of the messages have arrived; ShardDiedError or
-        ClosedError when the process at the other end is gone."""
+    def replies(self, timeout: float) -> list[Buffer]:
+        """One per message. Raises WaitTimeoutError when they are not there after `timeout` seconds; UnavailableError
+        when the connection was lost, so that it is unknown which messages have arrived; ShardDiedError or ClosedError
+        when the process at the other end is gone."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How a carrier wants payloads, in bytes.
+    """The sizes, in bytes, in which a carrier transfers payloads.
 
     Attributes
     ----------
-    joined : payloads of up to so many travel in one buffer with the header
-    part : above that they come in parts of so many,
-    parts : so many of them in a message; None: any number
-    eager : payloads of more than so many come in one part all the same
-    answer : answers are fetched in pieces of so many,
-    inline : but for those of more than so many, which come in one
+    joined : payloads of at most this size are sent in one buffer with the header
+    part : larger ones are sent in parts of this size,
+    parts : at most this many parts per message; None: any number
+    eager : payloads larger than this are sent in one part
+    reply : replies are fetched in pieces of this size;
+    inline : those larger than this in one piece
     """
 
     joined: int
     part: int
     parts: int | None
     eager: int
-    answer: int
+    reply: int
     inline: int
 
 
 class Carrier(Protocol):
-    """Takes bytes to one process, where a gateway serves them, and brings bytes back. It knows nothing of parameters.
-    A new one is a file here, a row in `fastps.transport.carriers`, and a subclass of the conformance suite.
+    """Sends bytes to one process, where a gateway serves them, and returns its replies. It knows nothing of
+    parameters. A new one is a file here, a row in `fastps.transport.carriers`, and a subclass of the conformance suite.
 
     Attributes
     ----------
-    limits : how it wants payloads
+    limits : the sizes in which it transfers payloads
     """
 
     @property
     def limits(self) -> Limits: ...
 
     def send(self, messages: Sequence[Sequence[Buffer]]) -> Call:
-        """Sends messages, each a header and parts of a payload; those of one process are served in their order. Raises
-        RayRequiredError or ShardDiedError when there is nobody to send them to."""
+        """Sends messages, each a header and parts of a payload; those of one process are served in order. Raises
+        RayRequiredError or ShardDiedError when there is no process to send them to."""
 
 
 class Membership(Protocol):
-    """A worker's place among those that share clocks. Raises WorkerExpelledError when the others went on without it.
+    """A worker's membership among the workers that share clocks. Raises WorkerExpelledError once it is expelled.
 
     Attributes
     ----------
     rank : its number
-    generation : how many workers have had that number, this one included
+    generation : how many workers have had this rank, this one included
     """
 
     @property
@@ -188,16 +188,16 @@ class Membership(Protocol):
         Idempotent."""
 
     def catch_up(self, round: int, timeout: float) -> None:
-        """The worker has read what `round` rounds have made: its next gradient is for the one behind them."""
+        """The worker has read the parameters after `round` rounds: its next gradient is for the next round."""
 
     def decision(self) -> Decision:
-        """The last round that closed, as it was last heard of."""
+        """The last round known to have closed."""
 
     def state(self) -> tuple[int, int]:
-        """(its clock, the clock of the slowest live worker), as they were last heard of."""
+        """The last known (clock of this worker, clock of the slowest live worker)."""
 
     def rejoin(self, timeout: float) -> None:
-        """Back among the others, at their clock."""
+        """Joins again, at the clock of the others."""
 
     def leave(self) -> None:
         """Idempotent."""

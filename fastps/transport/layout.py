@@ -1,4 +1,4 @@
-"""How the arrays of a server look between nodes: the runs of all shards of one node, one behind the other, as bytes."""
+"""The layout of a server's arrays in messages: the runs of all shards of one node, one after the other, as bytes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Place:
 
     Attributes
     ----------
-    offset, nbytes : between nodes
+    offset, nbytes : in a message
     leaf, start, count : elements of the flattened leaf
     """
 
@@ -38,9 +38,9 @@ class Layout:
 
     Attributes
     ----------
-    shards : of the node
-    places : in order
-    nbytes : of all
+    shards : those of the node
+    places : its runs in order
+    nbytes : of all runs, with padding
     offsets : where a run begins, by (shard, number of the run)
     """
 
@@ -50,7 +50,7 @@ class Layout:
     offsets: dict[tuple[int, int], int]
 
     def gather(self, arrays: Arrays) -> Array:
-        """The arrays' elements as bytes; without a copy where they lie that way already. What `only` leaves out is
+        """The arrays' elements as bytes, without a copy where they are contiguous already. What `only` leaves out is
         undefined."""
         if len(self.places) == 1 and self.places[0].nbytes == self.nbytes:
             return self._elements(self.places[0], arrays)
@@ -60,7 +60,7 @@ class Layout:
         return data
 
     def scatter(self, start: int, piece: Any, arrays: Arrays) -> None:
-        """Bytes of `gather` from `start` on into the arrays."""
+        """Copies bytes of `gather`, from offset `start` on, into the arrays."""
         data = np.frombuffer(piece, np.uint8)
         stop = start + data.nbytes
         for place in self.places:
@@ -74,7 +74,7 @@ class Layout:
         return arrays[place.leaf].reshape(-1)[place.start : place.start + place.count].view(np.uint8)
 
     def only(self, leaves: Iterable[int]) -> Layout:
-        """The places of some leaves, where they are in the whole."""
+        """The runs of some leaves, at their offsets in the full layout."""
         wanted = set(leaves)
         return replace(self, places=tuple(place for place in self.places if place.leaf in wanted))
 

@@ -1,5 +1,4 @@
-"""A carrier to a gateway in this process: what a shard's process has for itself, and what tests put in the place of a
-network."""
+"""A carrier to a gateway in this process: for a shard's process that uses its own server, and for tests."""
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ class Loopback:
 
     Attributes
     ----------
-    serve : of a gateway, called by the thread that sends
+    serve : that of a gateway; runs on the thread that sends
     """
 
     serve: Callable[..., Buffer]
@@ -28,9 +27,9 @@ class Loopback:
 
 @dataclass(frozen=True)
 class Arrived:
-    """Messages that were served already. See contract.Call."""
+    """Messages that have been served. See contract.Call."""
 
     found: list[Buffer]
 
-    def answers(self, timeout: float) -> list[Buffer]:
+    def replies(self, timeout: float) -> list[Buffer]:
         return self.found

@@ -1,4 +1,4 @@
-"""A worker's place among the others, from another node than that of shard 0: the coordinator there speaks for it."""
+"""The membership of a worker on another node than that of shard 0: the coordinator there represents it."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from fastps.spec.server import ServerSpec
 from fastps.transport.contract import Carrier
 from fastps.transport.remote import ask, question
 
-GRACE_SECONDS = 1.0  # the coordinator keeps to the timeout; its answer takes a moment
+GRACE_SECONDS = 1.0  # the coordinator keeps to the timeout; its reply takes a moment
 
 
 class RemoteMembership:
     """See contract.Membership.
 
-    A thread sends a word three times a lease, so that a worker that computes for long counts as alive. What is known of
-    the others' progress can only have grown: no call is made for a step that it allows.
+    A thread renews the lease three times per lease, so that a worker in a long computation counts as alive. Progress
+    only grows: for a step that the last known progress allows, no call is made.
 
     Parameters
     ----------
     spec : the server
-    rank : the one that is wanted, or None
+    rank : the requested one, or None
     timeout : in seconds
-    find : answers a carrier to the coordinator, within a timeout; to a new one when the process of the one that it
-        answered last has died
+    find : within a timeout, returns a carrier to the coordinator; with True, the last one's process has died, and the
+        carrier is to a new one
     """
 
     def __init__(
@@ -42,21 +42,21 @@ class RemoteMembership:
         self._coordinator, self._known = find(left_until(deadline), False), True
         self._stop = threading.Event()
         self._join(rank, left_until(deadline))
-        # The thread knows the membership by a weak reference: one that is dropped ends with its lease at the latest.
+        # The thread has a weak reference: a membership that is dropped ends at the latest with its lease.
         arguments = (weakref.ref(self), self._stop, spec.consistency.lease / 3)
         threading.Thread(target=_stay, args=arguments, name="fastps lease", daemon=True).start()
 
     def _join(self, rank: int | None, timeout: float) -> None:
-        answer = self._ask("join", rank, self._spec.consistency.lease, timeout)
-        self._token, self.rank, self.generation, reached = answer
+        reply = self._ask("join", rank, self._spec.consistency.lease, timeout)
+        self._token, self.rank, self.generation, reached = reply
         self._hear(reached)
 
     def _hear(self, reached: tuple[int, int, Decision]) -> None:
         self._clock, self._progress, self._decision = reached
 
     def _ask(self, verb: str, *arguments: Any) -> Any:
-        """What the coordinator answers; the last argument is the timeout. Where its process has died, another one takes
-        its place, learns of this worker and is asked: verbs are idempotent."""
+        """Returns the coordinator's reply; the last argument is the timeout. If its process has died, a new one is
+        started, adopts this worker and is asked again: verbs are idempotent."""
         deadline = deadline_after(arguments[-1] + GRACE_SECONDS)
         while True:
             try:
@@ -106,7 +106,7 @@ class RemoteMembership:
     def leave(self) -> None:
         if not self._stop.is_set():
             self._stop.set()
-            with contextlib.suppress(FastPSError):  # what has gone with Ray has left
+            with contextlib.suppress(FastPSError):  # Ray has ended, and the server with it
                 question(self._coordinator, "leave", (self._token,), 0.0)
 
     def __del__(self) -> None:

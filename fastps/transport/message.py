@@ -1,11 +1,11 @@
-"""Messages between nodes: a header, a payload that may come in pieces, and answers.
+"""Messages between nodes: a header, a payload that may come in pieces, and replies.
 
-The payload of an operation on arrays is what `Layout.gather` makes of the gradients, or of what is set, and behind it
-of the parameters that the worker had. That of an operation on rows is the keys, then the gradients or the streams that
-are set. That of a question is what `values.pack` makes of the verb and its arguments.
+The payload of an operation on arrays is the gradients, or the values to set, as `Layout.gather` lays them out, followed
+by the parameters that the worker pulled, if the rule uses them. That of an operation on rows is the keys, then the
+gradients or the streams to set. That of a question is the verb and its arguments, packed by `values.pack`.
 
-An answer begins with a word that says whether what follows is an error. Behind it that to an operation has a version
-for each shard of the node, then the parameters or rows if it pulls. Further pieces of an answer are bare.
+A reply begins with a status word: DONE or FAILED, followed by an error. The reply to an operation then has the update
+count of each shard of the node, then the parameters or rows if it pulls. Further pieces have no status word.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ from fastps.transport.values import pack_error, unpack_error
 OPERATION, QUESTION, REST = 1, 2, 3
 PUSHES, PULLS, CREATES, HAS_PULLED = 1, 2, 4, 8
 DONE, FAILED = struct.pack("<Q", 0), struct.pack("<Q", 1)
-WHOLE = 2**62  # the end of an answer that is fetched in one piece
+WHOLE = 2**62  # `stop` of a reply that is fetched in one piece
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a message says besides its payload. It travels in front of the payload's first bytes.
+    """The header of a message, sent in front of the payload's first bytes.
 
     Attributes
     ----------
-    kind : OPERATION; QUESTION; or REST, a further piece of the answer to this client's last operation
-    client, number : who asks, and which of its operations this is
+    kind : OPERATION; QUESTION; or REST, a further piece of the reply to this client's last operation
+    client, number : who sends it, and the sequence number of the operation
     timeout : seconds left to wait for locks
     nbytes : of the payload
     table : its number + 1; 0: the arrays
-    flags : PUSHES, PULLS, CREATES; HAS_PULLED: the payload has the parameters that the worker had
-    n : keys
+    flags : PUSHES, PULLS, CREATES; HAS_PULLED: the payload has the parameters that the worker pulled
+    n : number of keys
     sets : of rows, bit k: stream k is set; of arrays, 1: all of them
     slot : of arrays, its number + 1 in `ServerSpec.slot_names`; 0: the parameters
     scale : of the gradients
-    piece, pieces : which of how many messages carry this payload
-    start, stop : the bytes of the answer that are asked for
+    piece, pieces : which of the messages that carry this payload, and how many there are
+    start, stop : the requested bytes of the reply
     deposit : the fields of fps_deposit; None: gradients go to no tray
-    decision : packed, the round that is to be there first; empty: none
+    decision : packed, the round to which the shards are brought first; empty: none
     """
 
     kind: int
@@ -129,7 +129,7 @@ def header_of(operation: Operation, spec: ServerSpec, client: int, number: int, 
 
 
 def payload_of(operation: Operation, layout: Layout) -> Array:
-    """The bytes that go behind the header."""
+    """The bytes after the header."""
     if operation.table is None:
         given = [arrays for arrays in (operation.grads, operation.sets, operation.pulled) if arrays is not None]
         parts = [layout.gather(arrays) for arrays in given]
@@ -140,7 +140,7 @@ def payload_of(operation: Operation, layout: Layout) -> Array:
 
 
 def nbytes_of(header: Header, layout: Layout, info: TableInfo | None) -> int:
-    """The bytes that a payload with this header has."""
+    """The size of a payload with this header, in bytes."""
     if info is None:
         return layout.nbytes * sum(
             bool(some) for some in (header.flags & PUSHES, header.sets, header.flags & HAS_PULLED)
@@ -153,36 +153,36 @@ def nbytes_of(header: Header, layout: Layout, info: TableInfo | None) -> int:
 
 @dataclass(frozen=True)
 class Received:
-    """An operation that has arrived, on the memory of its payload, with room for an answer.
+    """An operation that has arrived, whose arrays refer to its payload, with memory for the reply.
 
     Attributes
     ----------
-    operation : with `outs` in `answer`
-    answer : what is sent back; the first bytes are still to be written
+    operation : its `outs` refer to `reply`
+    reply : the whole reply, whose first `reply_head` bytes are still to be written
     """
 
     operation: Operation
-    answer: Array = field(repr=False)
+    reply: Array = field(repr=False)
 
 
 def received(header: Header, payload: Array, layout: Layout, spec: ServerSpec) -> Received:
-    """The operation that a payload belongs to. `layout` is that of the node; its arrays are one of bytes."""
-    pushes, pulls, head = header.flags & PUSHES, header.flags & PULLS, answer_head(layout)
+    """The operation of a payload. `layout` is that of the node; operations on arrays have one array of bytes."""
+    pushes, pulls, head = header.flags & PUSHES, header.flags & PULLS, reply_head(layout)
     decision = Decision.unpack(header.decision) if header.decision else None
     if header.table == 0:
-        answer, blocks = np.empty(head + (layout.nbytes if pulls else 0), np.uint8), [payload]
+        reply, blocks = np.empty(head + (layout.nbytes if pulls else 0), np.uint8), [payload]
         if header.flags & HAS_PULLED:
             blocks = [payload[at : at + layout.nbytes] for at in range(0, payload.nbytes, max(1, layout.nbytes))]
         return Received(
             Operation(
                 grads=blocks[:1] if pushes else None,
-                outs=[answer[head:]] if pulls else None,
+                outs=[reply[head:]] if pulls else None,
                 sets=blocks[:1] if header.sets else None,
                 slot=spec.slot_names()[header.slot - 1] if header.slot else None,
                 pulled=blocks[1:2] if header.flags & HAS_PULLED else None,
                 scale=header.scale, decision=decision, deposit=header.deposit,
             ),
-            answer,
+            reply,
         )  # fmt: skip
     info, position = spec.tables[header.table - 1], 8 * header.n
 
@@ -195,10 +195,10 @@ def received(header: Header, payload: Array, layout: Layout, spec: ServerSpec) -
     keys = payload[:position].view(np.uint64)
     grads = [take(0)] if pushes else None
     sets = [take(k) if header.sets >> k & 1 else None for k in range(len(info.streams))] if header.sets else None
-    answer = np.empty(head + (header.n * info.dim * info.item_bytes if pulls else 0), np.uint8)
-    outs = [answer[head:].view(info.dtype).reshape(header.n, info.dim)] if pulls else None
+    reply = np.empty(head + (header.n * info.dim * info.item_bytes if pulls else 0), np.uint8)
+    outs = [reply[head:].view(info.dtype).reshape(header.n, info.dim)] if pulls else None
     create = bool(header.flags & CREATES)
-    return Received(Operation(header.table - 1, keys, grads, outs, sets, scale=header.scale, create=create), answer)
+    return Received(Operation(header.table - 1, keys, grads, outs, sets, scale=header.scale, create=create), reply)
 
 
 def pieces(header: Header, payload: Array, limits: Limits) -> list[list[Buffer]]:
@@ -218,25 +218,25 @@ def pieces(header: Header, payload: Array, limits: Limits) -> list[list[Buffer]]
 
 
 def cuts(nbytes: int, limits: Limits) -> list[tuple[int, int]]:
-    """The pieces in which an answer of so many bytes is fetched: [start, stop) of each."""
-    if nbytes <= limits.answer or nbytes > limits.inline:
+    """The pieces in which a reply of `nbytes` is fetched: [start, stop) of each."""
+    if nbytes <= limits.reply or nbytes > limits.inline:
         return [(0, WHOLE)]
-    return [(i, min(nbytes, i + limits.answer)) for i in range(0, nbytes, limits.answer)]
+    return [(i, min(nbytes, i + limits.reply)) for i in range(0, nbytes, limits.reply)]
 
 
 class Inbox:
-    """Puts the messages of one payload together again."""
+    """Reassembles a payload from its messages."""
 
     def __init__(self, nbytes: int) -> None:
         self._nbytes = nbytes
         self._parts: list[Buffer] = []
 
     def add(self, rest: Buffer, parts: Sequence[Buffer]) -> None:
-        """What comes behind a header in its buffer, and the others."""
+        """Adds one message: the bytes after the header in its buffer, and the other parts."""
         self._parts += [rest, *parts] if len(rest) else parts
 
     def payload(self) -> Array:
-        """Without a copy where it came in one part. Raises ValueError when it is not as long as it should be."""
+        """The payload, without a copy if it came in one part. Raises ValueError when its length is wrong."""
         data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         payload = np.frombuffer(data, np.uint8)
         if payload.nbytes != self._nbytes:
@@ -244,8 +244,8 @@ class Inbox:
         return payload
 
 
-def answer_head(layout: Layout) -> int:
-    """The bytes in front of the parameters or rows in an answer."""
+def reply_head(layout: Layout) -> int:
+    """The bytes in front of the parameters or rows in a reply."""
     return len(DONE) + 8 * len(layout.shards)
 
 
@@ -257,14 +257,14 @@ def failure(error: BaseException, where: str) -> bytes:
     return FAILED + pack_error(error, where)
 
 
-def opened(answer: Buffer) -> memoryview:
-    """What comes behind the first word of an answer. Raises the error that it is."""
-    view = memoryview(answer).cast("B")
+def opened(reply: Buffer) -> memoryview:
+    """The reply without its status word. If it is an error, raises that."""
+    view = memoryview(reply).cast("B")
     if view[: len(DONE)] == FAILED:
         raise unpack_error(view[len(FAILED) :])
     return view[len(DONE) :]
 
 
 def versions_of(body: Buffer, layout: Layout) -> dict[int, int]:
-    """From what comes behind the first word."""
+    """The update counts in a reply without its status word, by shard."""
     return dict(zip(layout.shards, struct.unpack_from(f"<{len(layout.shards)}Q", body), strict=True))

@@ -1,5 +1,5 @@
-"""The sender's half of pushes between nodes that are applied once however often they are sent: the numbers that a
-process gives them, and messages that are sent again when a connection is lost. The other half: `fastps.shard.once`."""
+"""The sender's half of pushes between nodes, which are applied once however often they are sent: sequence numbers, and
+messages that are sent again when a connection is lost. The other half: `fastps.shard.once`."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ RESEND_SECONDS = 0.1
 
 
 class Numbers:
-    """Sequence numbers for concurrent operations: each thread that sends at a time is a client of its own."""
+    """Sequence numbers for concurrent operations: each concurrent sender is a client of its own."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._idle: list[tuple[int, int]] = []
 
     def take(self) -> tuple[int, int]:
-        """(client, number), both new to the other end."""
+        """(client, number), a pair that was not used before."""
         with self._lock:
             client, last = self._idle.pop() if self._idle else (int.from_bytes(os.urandom(7), "big") + 1, 0)
         return client, last + 1
@@ -42,9 +42,9 @@ class Sending:
     ----------
     send : sends the messages, any number of times
     deadline : of the whole
-    timed_out : makes the error when there is no answer in time, from a text
-    bare : how many of the answers, the last ones, are pieces without a first word; an empty one was dropped
-    shards, outcome : where it changes something, and what is told of that; None: it changes nothing
+    timed_out : makes the error for a reply that is late, from a text
+    bare : how many of the last replies are pieces without a status word; an empty one was dropped
+    shards, outcome : which shards it changes, and where that is recorded; None: it changes nothing
     """
 
     def __init__(
@@ -62,20 +62,20 @@ class Sending:
             outcome.begin(shards)
         try:
             self._call = send()
-        except FastPSError:  # there is nobody to send it to
+        except FastPSError:  # nothing was sent
             if outcome is not None:
                 outcome.stop(shards)
             raise
 
-    def answers(self) -> list[memoryview]:
-        """What comes behind the first word of each. Whether messages have arrived is not known when a connection is
-        lost: they are sent again."""
+    def replies(self) -> list[memoryview]:
+        """The replies without their status words. When a connection is lost, it is unknown which messages have arrived:
+        all are sent again."""
         while True:
             try:
-                answers = self._opened(self._call.answers(left_until(self._deadline)))
+                replies = self._opened(self._call.replies(left_until(self._deadline)))
                 if self._outcome is not None:
                     self._outcome.end(self._shards)
-                return answers
+                return replies
             except UnavailableError as error:
                 if left_until(self._deadline) == 0:
                     raise self._timed_out(str(error)) from error
@@ -88,12 +88,12 @@ class Sending:
                 self._learn(error)
                 raise
 
-    def _opened(self, answers: list[Buffer]) -> list[memoryview]:
-        last = len(answers) - self._bare
-        pieces = [memoryview(answer).cast("B") for answer in answers[last:]]
-        bodies = [opened(answer) for answer in answers[:last]]
+    def _opened(self, replies: list[Buffer]) -> list[memoryview]:
+        last = len(replies) - self._bare
+        pieces = [memoryview(reply).cast("B") for reply in replies[last:]]
+        bodies = [opened(reply) for reply in replies[:last]]
         if not all(piece.nbytes for piece in pieces):
-            raise UnavailableError("the rest of an answer was dropped")
+            raise UnavailableError("the rest of a reply was dropped")
         return bodies + pieces
 
     def _learn(self, error: FastPSError) -> None:

@@ -2,13 +2,14 @@
 
 How Ray carries a payload fastest, measured between two raylets of one machine (`python -m bench dense`, remote):
 
-- Each argument of a call is packed on its own, at 50 us, and `bytes` fastest of all: small payloads are joined to the
+- Each argument of a call is serialized separately, at 50 us, and `bytes` fastest: small payloads are joined to the
   header.
 - A reply below `max_direct_call_object_size` travels with the call; a larger one is written to the object store of one
-  node and fetched by the other. Shards are started with that limit at ANSWER_BYTES. Answers much larger than that cost
-  more than the object store, which takes over above INLINE_BYTES.
+  node and fetched by the other. Shards are started with that limit at REPLY_BYTES. For much larger replies the object
+  store is faster; it is used above INLINE_BYTES.
 - An argument of up to PART_BYTES travels with the call, up to 10 MiB of them in one call. These limits are those of the
-  caller's process, which is not ours to configure, so larger payloads are cut; above EAGER_BYTES the object store wins.
+  caller's process, which fastps does not configure, so larger payloads are cut; above EAGER_BYTES the object store is
+  faster.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ JOINED_BYTES = 100_000
 PART_BYTES = 102_400
 PARTS = 20
 EAGER_BYTES = 10_000_000
-ANSWER_BYTES = 4 << 20
+REPLY_BYTES = 4 << 20
 INLINE_BYTES = 12 << 20
-ENVIRONMENT = {  # of processes that answer
-    "RAY_max_direct_call_object_size": str(ANSWER_BYTES + 65536),
+ENVIRONMENT = {  # of processes that reply
+    "RAY_max_direct_call_object_size": str(REPLY_BYTES + 65536),
     "RAY_task_rpc_inlined_bytes_limit": str(64 << 20),
-    # An answer's buffers are taken from the heap again, not mapped and faulted in anew for each.
+    # Buffers of replies are reused from the heap, not mapped and faulted in for each reply.
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
     "MALLOC_TOP_PAD_": str(16 << 20),
@@ -37,15 +38,15 @@ ENVIRONMENT = {  # of processes that answer
 
 
 class RayCarrier:
-    """To the actor of a name, if it is still the one of this id. See contract.Carrier.
+    """A carrier to the actor with this name, if it still has this id. See contract.Carrier.
 
     Parameters
     ----------
     name, actor_id : of the actor
-    what : for messages
+    what : names it in errors
     """
 
-    limits = Limits(JOINED_BYTES, PART_BYTES, PARTS, EAGER_BYTES, ANSWER_BYTES, INLINE_BYTES)
+    limits = Limits(JOINED_BYTES, PART_BYTES, PARTS, EAGER_BYTES, REPLY_BYTES, INLINE_BYTES)
 
     def __init__(self, name: str, actor_id: str, what: str) -> None:
         self._name, self._actor_id, self._what = name, actor_id, what
@@ -65,11 +66,11 @@ class RayCall:
     def __init__(self, refs: list[Any], what: str) -> None:
         self._refs, self._what = refs, what
 
-    def answers(self, timeout: float) -> list[Buffer]:
-        answers: list[Buffer] = cluster.get(self._refs, timeout, self._what)
-        return answers
+    def replies(self, timeout: float) -> list[Buffer]:
+        replies: list[Buffer] = cluster.get(self._refs, timeout, self._what)
+        return replies
 
 
-def answer(data: Buffer) -> Buffer:
-    """What an actor returns: small answers as bytes, which Ray does not pickle."""
+def reply(data: Buffer) -> Buffer:
+    """The value that an actor returns: small replies as bytes, which Ray does not pickle."""
     return data if isinstance(data, bytes) or data.nbytes > JOINED_BYTES else data.tobytes()

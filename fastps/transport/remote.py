@@ -1,8 +1,8 @@
 """Shards on another node: a carrier takes the operation to one of the node's processes, whose gateway executes it for
 all shards of the node.
 
-Called by sessions, from any thread. An operation carries a client's random number and a sequence number, so that a push
-that is sent twice, after a lost connection, is applied once.
+Called by sessions, from any thread. An operation has a client's random number and a sequence number, so that a push
+that is sent again after a lost connection is applied once.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class RemoteEndpoint:
 def question(carrier: Carrier, verb: str, arguments: tuple[Any, ...], timeout: float) -> Call:
     """Sends a verb and its arguments."""
     payload = np.frombuffer(values.pack((verb, list(arguments))), np.uint8)
-    client, _ = Numbers().take()  # its pieces belong together
+    client, _ = Numbers().take()  # identifies its pieces
     return carrier.send(message.pieces(message.Header(message.QUESTION, client, 1, timeout), payload, carrier.limits))
 
 
@@ -58,13 +58,13 @@ def ask(
     shards: tuple[int, ...] = (),
     outcome: Outcome | None = None,
 ) -> Any:
-    """The answer of the process at the other end. Verbs are idempotent: one whose answer was lost is asked again."""
+    """Returns what the verb returned. Verbs are idempotent: one whose reply was lost is sent again."""
     deadline = deadline_after(timeout)
     sending = Sending(
         lambda: question(carrier, verb, arguments, left_until(deadline)), deadline,
         lambda text: WaitTimeoutError(f"{what}: {text}"), 0, shards, outcome,
     )  # fmt: skip
-    return values.unpack(sending.answers()[-1])
+    return values.unpack(sending.replies()[-1])
 
 
 class Sent:
@@ -76,13 +76,13 @@ class Sent:
         self._endpoint, self._operation, self._deadline = endpoint, operation, deadline_after(timeout)
         spec, limits = endpoint.spec, endpoint.carrier.limits
         self._layout = endpoint.layout
-        if operation.slot is not None:  # the other arrays are not looked at
+        if operation.slot is not None:  # arrays without the slot are ignored
             self._layout = self._layout.only(spec.leaves_with(operation.slot))
         self._payload = message.payload_of(operation, self._layout)
         self._client: int
         self._number: int
         self._client, self._number = endpoint.numbers.take() if resume is None else resume
-        self._head = message.answer_head(self._layout)
+        self._head = message.reply_head(self._layout)
         nbytes = 0
         if operation.outs is not None:
             nbytes = self._layout.nbytes if operation.table is None else operation.outs[0].nbytes
@@ -92,7 +92,7 @@ class Sent:
         )  # fmt: skip
 
     def _send(self) -> Call:
-        """Messages of one process are served in order, so they can all be under way at once."""
+        """Sends all messages at once: those of one process are served in order."""
         carrier, (first, *rest) = self._endpoint.carrier, self._cuts
         header = message.header_of(
             self._operation, self._endpoint.spec, self._client, self._number, left_until(self._deadline)
@@ -104,12 +104,12 @@ class Sent:
     def finish(self) -> dict[int, int]:
         outs = self._operation.outs
         try:
-            answers = self._sending.answers()[-len(self._cuts) :]
-        except TableFullError as error:  # a part of a push may be applied: it goes on under its number
+            replies = self._sending.replies()[-len(self._cuts) :]
+        except TableFullError as error:  # part of the push may be applied: it is resumed under its number
             error.resume = (self._client, self._number) if self._operation.writes else None
             raise
         self._endpoint.numbers.give_back(self._client, self._number)
-        first, *rest = answers
+        first, *rest = replies
         head = self._head - len(message.DONE)
         if outs is not None and self._operation.table is not None:
             rows, at = outs[0].reshape(-1).view(np.uint8), 0

@@ -23,13 +23,13 @@ from fastps.spec.server import ServerSpec
 from fastps.transport.arenas import open_arena, require_alive
 from fastps.transport.contract import MIXED, Operation
 
-Offset = Callable[[int, int], tuple[int, int]]  # of (shard, number of the run): its buffer, and the byte in that
+Offset = Callable[[int, int], tuple[int, int]]  # (shard, number of the run) -> (its buffer, the byte in that)
 NO_ROW = 2**32 - 1
-SCAN_BYTES = 32 << 20  # at once, of rows however long they are
+SCAN_BYTES = 32 << 20  # of rows in one batch
 
 
 def in_leaves(spec: ServerSpec) -> Offset:
-    """Where runs are when there is a buffer for each array."""
+    """Where runs are when there is one buffer per array."""
 
     def offset(shard: int, number: int) -> tuple[int, int]:
         run = spec.plans[shard].runs[number]
@@ -47,8 +47,8 @@ def group_of(
     direct: bool = False,
     slots: bool | None = None,
 ) -> Group:
-    """The arenas with their spans and rules. `direct`: it takes arguments as they come; `slots` says whether the arenas
-    hold those, None: where a server's shards do."""
+    """The arenas with their spans and rules. `direct`: the group accepts arguments as users pass them; `slots`: whether
+    the arenas have slots, None: if the server's shards have."""
     with_slots = not spec.consistency.local if slots is None else slots
     spans, kernels = [], spec.kernels
     for shard in arenas:
@@ -81,12 +81,12 @@ class Done:
 
 
 class Verbs:
-    """What can be asked of the shards of a node, besides operations. `table` is a number, or None for the arrays. Their
-    last argument is the timeout; those that change something take an outcome, too.
+    """What can be asked of the shards of a node, besides operations. `table` is a number, or None for the arrays. The
+    last argument is the timeout; verbs that change something also take an outcome.
 
     Attributes
     ----------
-    CHANGES : the names of those
+    CHANGES : the verbs that change something
     """
 
     CHANGES = frozenset({"configure", "remove"})
@@ -96,7 +96,7 @@ class Verbs:
         self.tables = [Rows(self, number) for number in range(len(spec.tables))]
 
     def reach(self, decision: Decision, timeout: float) -> bool:
-        """Brings the shards to a round that has closed. False when a newer decision knows more."""
+        """Brings the shards to a round that has closed. False when a newer decision is needed."""
         return self.group.run(None, None, timeout, decision=decision) != ()
 
     def decision(self, timeout: float) -> Decision:
@@ -112,7 +112,7 @@ class Verbs:
     ) -> None:
         """Changes hyper-parameters by their index: those of a rule of the arrays, or of a table."""
         deadline = deadline_after(timeout)
-        require_alive(self.arenas)  # all of them: none changes alone
+        require_alive(self.arenas)  # before any of them is changed
         if table is not None:
             self.tables[table].group.configure(values, timeout, outcome)
             return
@@ -120,14 +120,14 @@ class Verbs:
             arena.configure(row, values, left_until(deadline), outcome)
 
     def hyper(self, table: int | None, row: int, count: int, timeout: float) -> list[float]:
-        """Hyper-parameters as one of the shards has them."""
+        """The hyper-parameters of one of the shards."""
         first = next(iter(self.arenas.values()))
         values = first.hyper(row, count) if table is None else self.tables[table].group.hyper(count)
         require_alive(self.arenas)
         return values
 
     def counters(self, table: int | None, timeout: float) -> dict[int, dict[str, int]]:
-        """Per shard what its arena, or its part of a table, counted."""
+        """Per shard, the counters of its arena, or of its part of a table."""
         if table is None:
             counted = {shard: arena.counters() for shard, arena in self.arenas.items()}
         else:
@@ -136,18 +136,18 @@ class Verbs:
         return counted
 
     def find(self, table: int, keys: Array, timeout: float) -> Array:
-        """bool[n]: whether keys, all of these shards, have a row."""
+        """bool[n]: whether keys, all on these shards, have a row."""
         found: Array = self.tables[table].group.find(keys) != NO_ROW
         return found
 
     def seen(self, table: int, keys: Array, timeout: float) -> tuple[Array, Array]:
-        """How many seconds ago rows were asked for, and how often; NaN and 0 without a row."""
+        """How many seconds ago rows were last used, and how often; NaN and 0 without a row."""
         return self.tables[table].group.seen(keys)
 
     def remove(
         self, table: int, keys: Array, wanted: list[bool], timeout: float, outcome: Outcome | None = None
     ) -> tuple[Array, list[Any]]:
-        """Removes rows: bool[n], which there were, and what they held, for the values and each slot, if wanted."""
+        """Removes rows. Returns bool[n], which rows existed, and the wanted ones of their values and slots."""
         rows = self.tables[table]
         removed, streams = np.zeros(len(keys), np.bool_), rows.streams(len(keys), wanted)
         rows.expire(keys, 2**32 - 1, removed, streams, timeout, outcome)
@@ -156,8 +156,8 @@ class Verbs:
     def scan(
         self, table: int, shard: int, cursor: int, most: int, wanted: list[bool], timeout: float
     ) -> tuple[Array, list[Any], int]:
-        """Up to `most` rows of a shard from `cursor` on: keys, values and slots if wanted, and the next cursor. None at
-        the end."""
+        """Up to `most` rows of a shard from `cursor` on: keys, the wanted ones of values and slots, and the next
+        cursor. No rows at the end."""
         return self.tables[table].scan(shard, cursor, most, wanted, timeout)
 
 
@@ -177,7 +177,7 @@ class Rows:
         return TableGroup(verbs.group, self.number, self.info.name, len(spec.plans), rule, limit, self.info.keys)
 
     def views(self, keys: Array) -> list[Array]:
-        """Read-only arrays on the rows of keys, which are there."""
+        """Read-only arrays on the rows of keys, which exist."""
         shards, rows = shards_of(keys, len(self._verbs.spec.plans)), self.group.find(keys)
         if (rows == NO_ROW).any():
             raise KeysError(f"view `{self.info.name}`: a row was evicted meanwhile; take the view again")
@@ -193,8 +193,8 @@ class Rows:
         timeout: float | None,
         outcome: Outcome | None = None,
     ) -> None:
-        """Removes rows that nobody has asked for since that tick; which and what they held is in the arrays, when it
-        times out, too."""
+        """Removes rows that were not used after tick `since`. `removed` and `streams` say which, and what they held,
+        also when it times out."""
         self.group.remove(keys, streams, removed.view(np.uint8), timeout, since, outcome)
 
     def scan(
@@ -207,7 +207,7 @@ class Rows:
         return keys[:n], [None if stream is None else stream[:n] for stream in streams], cursor
 
     def scan_seen(self, shard: int, most: int) -> Iterator[tuple[Array, Array]]:
-        """The keys of a shard's rows in batches, and per row when it was asked for, in ticks, and how often."""
+        """The keys of a shard's rows in batches, and per row the tick of its last use and how often it was used."""
         cursor, part, none = 0, self._verbs.shards.index(shard), [None] * len(self.info.streams)
         while True:
             keys, seen = np.empty(most, np.uint64), np.empty((most, 2), np.uint32)
@@ -217,7 +217,7 @@ class Rows:
             yield keys[:n], seen[:n]
 
     def now(self, shard: int) -> int:
-        """The time as a shard's rows know it, in ticks."""
+        """The time in a shard's ticks."""
         return self.group.now(self._verbs.shards.index(shard))
 
     def counters(self, shard: int) -> dict[str, int]:
@@ -233,7 +233,7 @@ class ShmEndpoint:
     Parameters
     ----------
     spec : the server
-    arenas : of the shards, mapped
+    arenas : those of the shards, mapped
     group : of the same arenas
     """
 
@@ -244,10 +244,9 @@ class ShmEndpoint:
 
     @classmethod
     def of_leaves(cls, spec: ServerSpec, shards: tuple[int, ...]) -> ShmEndpoint:
-        """Maps the arenas; operations have an array a leaf."""
+        """Maps the arenas; operations have one array per leaf."""
         arenas, leaves = {shard: open_arena(spec, shard) for shard in shards}, spec.structure.leaves
-        # All shards here, no mapping in a mapping, nothing to do with gradients before: the group can take arguments as
-        # they come.
+        # All shards are here, no mapping is nested, gradients need no inspection: the group can take users' arguments.
         direct = len(shards) == len(spec.plans) and all(len(leaf.path) < 2 for leaf in leaves)
         direct = direct and not spec.gradients.inspects and not any(rule.uses_pulled for rule in spec.rules)
         group = group_of(spec, arenas, buffers=len(leaves), offset=in_leaves(spec), direct=direct)
@@ -278,7 +277,7 @@ class ShmEndpoint:
         self.ask(verb, *arguments, timeout=0.0)
 
     def alive(self) -> bool:
-        """Whether nobody has closed an arena and no owner has died."""
+        """Whether no arena was closed and no owner has died."""
         try:
             require_alive(self.arenas)
         except (ClosedError, ShardDiedError):

@@ -1,7 +1,7 @@
-"""Arguments, answers and errors of verbs as bytes, without pickle: JSON, behind it the memory of arrays.
+"""Arguments, results and errors of verbs as bytes, without pickle: JSON, followed by the memory of arrays.
 
 A value is None, a bool, a number, text, bytes, an array, a `Decision`, an `Outcome`, or a list, tuple or dict of them.
-What comes in is not trusted: whatever is malformed raises ValueError, and nothing is executed.
+Input is not trusted: malformed bytes raise ValueError, and nothing is executed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fastps import errors
 from fastps._core import Decision, Outcome, outcome_from
 
 ALIGNMENT = 8
-LENGTHS = struct.Struct("<QQ")  # of the JSON, of all
+LENGTHS = struct.Struct("<QQ")  # of the JSON, and in total
 
 
 def pack(value: Any) -> bytes:
@@ -31,7 +31,7 @@ def pack(value: Any) -> bytes:
 
 
 def _plain(value: Any, buffers: list[Any]) -> Any:
-    """As JSON has it. Everything that JSON has not is a dict of one key."""
+    """The value as JSON. Types that JSON lacks become a dict of one key."""
     if value is None or isinstance(value, (bool, str, int, float)):
         return value
     if isinstance(value, list):
@@ -57,7 +57,7 @@ def _plain(value: Any, buffers: list[Any]) -> Any:
 
 
 class Reader:
-    """The buffers behind the JSON, one after the other."""
+    """Reads the buffers after the JSON, in order."""
 
     def __init__(self, data: memoryview, start: int) -> None:
         self._data, self._at = data, start
@@ -70,10 +70,10 @@ class Reader:
 
 
 def unpack(data: Any) -> Any:
-    """Arrays are read-only, on the memory of `data`. Raises ValueError for what `pack` does not make."""
+    """The value that was packed. Arrays are read-only and refer to `data`. Raises ValueError for other bytes."""
     try:
         return _unpacked(data)
-    except Exception as error:  # what numpy and JSON raise of damaged bytes is of many kinds
+    except Exception as error:  # numpy and JSON raise many types for damaged bytes
         raise ValueError(f"a value that is damaged ({error})") from error
 
 
@@ -120,7 +120,7 @@ def _array(name: str, shape: list[int], reader: Reader) -> np.ndarray[Any, Any]:
 
 
 def pack_error(error: BaseException, where: str) -> bytes:
-    """One of fastps as it is, with its attributes and notes; of another one, what it says and where it happened."""
+    """A fastps error with its attributes and notes; of any other error, its message and where it was raised."""
     if not isinstance(error, errors.FastPSError):
         error = errors.FastPSError(f"{where}: {type(error).__name__}: {error}")
     cls, args, *rest = error.__reduce__()

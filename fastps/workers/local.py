@@ -1,4 +1,4 @@
-"""A worker's session where steps are local and parameters are averaged."""
+"""A worker's session under `LocalSGD`: steps are local, parameters are averaged."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fastps.workers.worker import Reply
 
 MADE = "the step was made on this worker's copy: do not repeat it"
 OWED_STEP = "the step was made on this worker's copy, and the next operation ends the round: do not repeat it"
-SESSIONS = 2  # that work on a copy: its worker's, and one to spare
+SESSIONS = 2  # on a copy: its worker's, and one to spare
 
 
 class LocalWorker(RoundWorker):
@@ -28,8 +28,8 @@ class LocalWorker(RoundWorker):
 
     Operations change a copy of its own, in arenas of this process, by the same C calls and kernels as on a server. The
     push that completes the steps of a round puts the copy's parameters into the worker's trays and gives them; the next
-    operation waits for the mean of all copies and begins with it. A push with ``step=False`` is not counted among the
-    steps. The worker holds a copy of parameters and slots, and one more of the parameters.
+    operation waits for the mean of all copies and continues from it. A push with ``step=False`` does not count as a
+    step. Memory: a copy of parameters and slots, and one more of the parameters.
     """
 
     def __init__(self, attachment: Attachment, membership: Membership) -> None:
@@ -58,7 +58,7 @@ class LocalWorker(RoundWorker):
         for part in range(len(self._arenas)):
             self._group.begin(part, initial)
         self._buffers = spec.structure.empty()
-        self._begun = False  # the copy is that of this round
+        self._begun = False  # the copy has this round's parameters
         self._steps = 0  # of this round
 
     def pull(self, *, out: Any = None, timeout: float | None = None) -> Any:
@@ -91,7 +91,7 @@ class LocalWorker(RoundWorker):
             deadline = self._begin_locally(timeout)
             steps, begun = self._steps, True
             clock, staleness = self.clock, max(0, self.clock - self._progress)
-            counted = self.returns == returns  # else the gradients are of a copy that is gone
+            counted = self.returns == returns  # otherwise the gradients belong to a copy that is gone
             if counted:
                 pushing = self._rounds.pushing(grads, None, None, "push", left_until(deadline))
                 counted = pushing is not None
@@ -133,8 +133,8 @@ class LocalWorker(RoundWorker):
         timeout: float | None = None,
         resume: Any = None,
     ) -> Any:
-        """A push, then the copy as that push left it; after the last step of a round the mean of all copies, for which
-        it waits."""
+        """A push, then the copy as that push left it; after the last step of a round it waits for the mean of all
+        copies and returns that."""
         outcome = Outcome()
         reply, deadline = self._give(grads, step, pulled, timeout, resume)
         try:
@@ -158,7 +158,7 @@ class LocalWorker(RoundWorker):
             self._group.close()  # idle lanes refer to the group, and large memory does not trigger the collector
 
     def _begin_locally(self, timeout: float | None) -> float:
-        """The copy is that of the worker's round."""
+        """Brings the copy to the worker's round."""
         deadline, spec = self._begin(timeout), self._spec
         self._rounds.session.require_alive()
         if self._begun:
@@ -177,7 +177,7 @@ class LocalWorker(RoundWorker):
         return deadline
 
     def _count_step(self, deadline: float) -> bool:
-        """The last step of a round gives the copy; False when its round had closed already."""
+        """Counts a step; the last one of a round gives the copy. False when that round had closed already."""
         self._steps += 1
         if self._steps < self._steps_a_round:
             return True
@@ -186,7 +186,7 @@ class LocalWorker(RoundWorker):
         return self._counted
 
     def _end_step(self, deadline: float) -> None:
-        """Gives the copy, once it is in the trays."""
+        """Puts the copy into the trays, unless it is there already, and gives it."""
         if self._number == 0 and self._progress <= self.clock:
             returns = self.returns
             self._group.run(None, self._buffers, left_until(deadline))

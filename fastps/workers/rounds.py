@@ -29,8 +29,8 @@ class RoundWorker(Worker):
     the gradient is added to those that the worker already has for the round, and the push that ends the step gives them
     all. Until then they do not count, and are lost when the worker leaves or dies.
 
-    A pull or a view reads one round's version on all shards: that of the worker's clock, or with backup workers a later
-    one, to which the clock then jumps. Gradients that were accumulated for a round that has closed are lost.
+    A pull or a view reads one round's parameters on all shards: those of the worker's clock, or with backup workers of
+    a later round, to which the clock then jumps. Gradients that were accumulated for a round that has closed are lost.
 
     A push whose round has closed without it is dropped on every shard; `reply.counted` is False then.
 
@@ -44,14 +44,12 @@ class RoundWorker(Worker):
         super().__init__(attachment, membership)
         assert isinstance(self._arrays, RoundSession)
         self._rounds = self._arrays
-        self._number = self._attempt = self._gives = (
-            0  # gradients in the worker's trays; deposits, and gives, ever made
-        )
-        self._touched = False  # its trays, by the push under way
-        self._counted = True  # the last that was given
+        self._number = self._attempt = self._gives = 0  # gradients in the worker's trays; deposits and gives so far
+        self._touched = False  # the push under way may have changed the trays
+        self._counted = True  # what was given last
 
     def pull(self, *, out: Any = None, timeout: float | None = None) -> Any:
-        """As `ParameterServer.pull`: the version of this worker's round, once the one before has closed."""
+        """As `ParameterServer.pull`: the parameters of this worker's round, once the one before has closed."""
         deadline = self._begin(timeout)
         params, versions = self._rounds.pull(out, left_until(deadline), self._membership.decision())
         self._has_read(versions[0], deadline)
@@ -59,7 +57,7 @@ class RoundWorker(Worker):
         return params
 
     def view(self, *, timeout: float | None = None) -> View:
-        """As `ParameterServer.view`: read-only arrays on the version of this worker's round, which does not change."""
+        """As `ParameterServer.view`: read-only arrays on the parameters of this worker's round, which do not change."""
         deadline = self._begin(timeout)
         view, round = self._rounds.view_of_round(left_until(deadline), self._membership.decision())
         self._has_read(round, deadline)
@@ -99,7 +97,7 @@ class RoundWorker(Worker):
 
     def _give(self, grads: Any, step: bool, pulled: Any, timeout: float | None, resume: Any) -> tuple[Reply, float]:
         """A push: its reply, and its deadline. If `self.returns` is not `returns` any more, the worker was expelled and
-        has rejoined meanwhile: its gradients are of an old version, and the step is over."""
+        has rejoined meanwhile: its gradients are of an old round, and the step is over."""
         outcome, begun, counted, returns = Outcome(), False, False, self.returns
         try:
             refuse(pulled, resume)
@@ -174,7 +172,7 @@ class RoundWorker(Worker):
         if round <= self.clock:
             return
         self._number = 0
-        with contextlib.suppress(WorkerExpelledError):  # the next operation returns to where the others are
+        with contextlib.suppress(WorkerExpelledError):  # the next operation rejoins
             self._membership.catch_up(round, left_until(deadline))
         self.clock, self._progress = self._membership.state()
 

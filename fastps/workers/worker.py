@@ -30,7 +30,8 @@ class Reply:
     clock : steps that the worker had ended when the operation began
     staleness : by how many clocks the worker was ahead of the slowest live one then, 0 for the slowest itself. On
         another node than that of shard 0 it may be reported larger than it was, never smaller
-    versions : per shard, the version that a pull read or a push made; 0 where a resumed push had been applied before
+    versions : per shard, the update count that a pull read or a push made, in rounds that of the round; 0 where a
+        resumed push was applied before
     counted : False for a push that was not applied: its gradients were not finite, or its round had closed without it
     """
 

@@ -9,7 +9,7 @@ from fastps.cluster import ray as cluster
 from fastps.testing.conformance import CarrierSuite
 from fastps.transport.carriers import CARRIERS
 from fastps.transport.loopback import Loopback
-from fastps.transport.ray import RayCarrier, answer
+from fastps.transport.ray import RayCarrier, reply
 
 
 class TestLoopback(CarrierSuite):
@@ -36,7 +36,7 @@ class TestRay(CarrierSuite):
                 self._other = make()
 
             def serve(self, head, *parts):
-                return answer(self._other.serve(head, *parts))
+                return reply(self._other.serve(head, *parts))
 
         name = f"a host of {make.__name__}"
         host = Host.options(name=name, namespace=cluster.NAMESPACE).remote(make)

@@ -126,7 +126,7 @@ def test_when_every_version_is_held_an_operation_says_so_and_goes_on_when_some_a
             a.push(ONES)
             assert all((p.array == number).all() for p in held[-1])
         for operation in (a.pull, a.view, lambda timeout: a.push(ONES, timeout=timeout), ps.pull):
-            with pytest.raises(fastps.WaitTimeoutError, match=f"that nobody holds.*process {os.getpid()} "):
+            with pytest.raises(fastps.WaitTimeoutError, match=f"that is not pinned.*process {os.getpid()} "):
                 operation(timeout=0.05)
         assert all((p.array == number).all() for number, pieces in enumerate(held) for p in pieces)
         del held[3:5]

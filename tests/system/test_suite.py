@@ -11,9 +11,9 @@ from tests.support.waiting import GUARD_SECONDS
 ROOT = Path(__file__).parents[2]
 
 
-def suite(*options, cwd=ROOT):
+def suite(*options, cwd=ROOT, address="local"):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(ROOT / "bench"), *map(str, options)]
-    environment = {**os.environ, "RAY_ADDRESS": "local"}
+    environment = {**os.environ, "RAY_ADDRESS": address}
     return subprocess.run(
         command, capture_output=True, text=True, timeout=GUARD_SECONDS, cwd=cwd, env=environment, check=False
     )  # fmt: skip
@@ -42,8 +42,9 @@ def test_the_suite_writes_what_pytest_benchmark_compares(tmp_path):
     assert "test_operation[80-2-push-fastps]" in compared.stdout
 
 
-def test_the_suite_checks_answers_also_when_it_does_not_measure():
-    done = suite("--sizes", "80", "--workers", "1", "--ops", "pull,push", "--seconds", "0.02", "--benchmark-disable")
+def test_the_suite_checks_answers_also_when_it_does_not_measure(one_node):
+    few = ["--sizes", "80", "--workers", "1", "--ops", "pull,push", "--seconds", "0.02"]
+    done = suite(*few, "--benchmark-disable", address=one_node.address)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

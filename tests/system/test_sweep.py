@@ -40,10 +40,11 @@ def end_of_the_tracker():
     resource_tracker._resource_tracker._stop()
 
 
-def sweep(*options, timeout=GUARD_SECONDS):
+def sweep(*options, timeout=GUARD_SECONDS, address="local"):
     return subprocess.run(
-        [*COMMAND, *map(str, options)], capture_output=True, text=True, timeout=timeout, cwd=ROOT, check=False
-    )
+        [*COMMAND, *map(str, options)], capture_output=True, text=True, timeout=timeout, cwd=ROOT,
+        env={**os.environ, "RAY_ADDRESS": address}, check=False,
+    )  # fmt: skip
 
 
 def test_a_sweep_measures_every_setting_and_keeps_it_in_two_forms(tmp_path):
@@ -77,11 +78,16 @@ def test_a_sweep_measures_every_setting_and_keeps_it_in_two_forms(tmp_path):
     assert len(json.loads((tmp_path / "a.json").read_text())["benchmarks"]) == len(found.rows)
 
 
-def test_ctrl_c_keeps_what_is_done_and_resume_goes_on(tmp_path):
+def test_ctrl_c_keeps_what_is_done_and_resume_goes_on(one_node, tmp_path):
     path = tmp_path / "a.parquet"
     few = [*SMALL, "--shards", "1,2,3,4", "--peers", "memcpy,ray_actor", "--seconds", "0.2"]
     options = [*COMMAND, *few, "-o", str(path)]
-    running = subprocess.Popen(options, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=ROOT)
+    environment = {**os.environ, "RAY_ADDRESS": one_node.address}
+    running = subprocess.Popen(
+        options, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=ROOT, env=environment,
+        # A shell starts what runs in its background with interrupts ignored, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     try:
         wait_until(path.exists, 120, "the first setting")
         running.send_signal(signal.SIGINT)
@@ -97,7 +103,7 @@ def test_ctrl_c_keeps_what_is_done_and_resume_goes_on(tmp_path):
     done = sweep(*few, "--seconds", "0.3", "-o", path, "--resume")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "--seconds 0.2" in done.stderr
-    done = sweep("--resume", "-o", path)  # as it was told to do; the options are in the file
+    done = sweep("--resume", "-o", path, address=one_node.address)  # as it was told to do; the options are in the file
     assert done.returncode == 0, done.stderr
     after = results.load(path)
     assert len(after.settings()) == 8

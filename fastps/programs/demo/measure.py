@@ -11,7 +11,7 @@ import numpy as np
 import ray
 
 from fastps import ParameterServer
-from fastps.programs.crew import answers, crew
+from fastps.programs.crew import crew, results_of
 from fastps.programs.demo.client import Client
 from fastps.programs.demo.digits import Digits
 from fastps.programs.demo.network import Array, accuracy
@@ -65,11 +65,11 @@ def measure(
             ]
         ) as workers,
     ):
-        nice = max(answers([worker.ready.remote() for worker in workers]))
+        nice = max(results_of([worker.ready.remote() for worker in workers]))
         begin = perf_counter()
         runs = [worker.train.remote(settings.steps) for worker in workers]
         _watch(runs, board, show, begin)
-        timings = answers(runs)
+        timings = results_of(runs)
     return _outcome(timings, accuracy(connect().pull(), digits.test_x, digits.test_y), nice)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import ray
 
 from fastps import ParameterServer
-from fastps.programs.crew import answers
+from fastps.programs.crew import results_of
 from fastps.programs.recommend.ratings import Ratings
 from fastps.programs.recommend.settings import Settings
 from fastps.programs.recommend.worker import AT_THE_START, BOARD, RATINGS, SQUARES, work
@@ -71,7 +71,7 @@ def _watch(runs: list[Any], board: ParameterServer, show: Show, workers: int) ->
     seconds, running, begin = [0.0], runs, perf_counter()
     while running:
         ended, running = ray.wait(running, num_returns=len(running), timeout=POLL_SECONDS)
-        seconds += answers(ended)
+        seconds += results_of(ended)
         tally = board.pull()
         if tally[AT_THE_START] < workers:
             begin = perf_counter()

@@ -1,4 +1,4 @@
-"""A worker, a Ray task: it trains on batches of ratings until none is left."""
+"""A worker, a Ray task: it trains on batches of ratings until no batch is left."""
 
 from __future__ import annotations
 

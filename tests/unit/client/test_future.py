@@ -52,7 +52,7 @@ def test_a_future_is_one_of_concurrent_futures_with_its_results_errors_and_timeo
     bad = queue.submit("push_async", failing(ShapeError("no")))
     assert isinstance(good, concurrent.futures.Future)
     for ask in (good.result, good.exception):
-        with pytest.raises(WaitTimeoutError, match=r"pull_async number 2.*within 0.01 s; it goes on"):
+        with pytest.raises(WaitTimeoutError, match=r"pull_async number 2.*within 0.01 s; it continues"):
             ask(timeout=0.01)
         with pytest.raises(OptionError, match="timeout"):
             ask(timeout="soon")
@@ -127,7 +127,7 @@ def test_a_flush_that_is_too_late_names_what_goes_on_and_tells_what_failed(queue
     assert "push_async number 2, push_async number 3, push_async number 4, push_async number 5 and 2 more" in str(
         caught.value
     )
-    assert "they go on" in str(caught.value)
+    assert "they continue" in str(caught.value)
     assert caught.value.__notes__ == ["flush: push_async number 1 failed, too: NonfiniteError: NaN"]
     event.set()
     queue.flush(LONG)
@@ -222,7 +222,7 @@ def test_the_timeout_of_wait_for_says_of_each_operation_whether_it_counts(queue)
     for error in errors:
         assert isinstance(error, TimeoutError)
         told.append(error.__cause__.__notes__)
-    assert told[0] == ["push_async number 1 is under way and goes on: flush() waits for it"]
+    assert told[0] == ["push_async number 1 is under way and continues: flush() waits for it"]
     assert told[1:] == [[f"push_async number {n} was cancelled before it began: nothing was done"] for n in (2, 3, 4)]
 
 

@@ -54,7 +54,7 @@ def test_a_cancelled_future_is_a_parameter_error():
 @pytest.mark.parametrize(
     ("raised", "error", "words"),
     [
-        (GetTimeoutError("late"), WaitTimeoutError, "push: no answer within 2 s"),
+        (GetTimeoutError("late"), WaitTimeoutError, "push: no reply within 2 s"),
         (RayActorError(error_msg="it was killed by ray.kill"), ClosedError, "push: the server was closed"),
         (RayActorError(error_msg="gone\nmore"), ShardDiedError, r"push: its process is gone.*\(gone\)"),
     ],

@@ -163,12 +163,12 @@ def test_a_name_that_is_taken_while_an_actor_starts_is_said_so(cluster):
 
 
 def test_processes_that_do_not_start_in_time_are_said_with_what_ray_has_left(cluster):
-    cluster.fails["prepare 0"] = WaitTimeoutError("create: no answer")
+    cluster.fails["prepare 0"] = WaitTimeoutError("create: no reply")
     with pytest.raises(WaitTimeoutError):
         launched(cluster)
 
     def late(answers, timeout, what):
-        raise WaitTimeoutError(f"{what}: no answer")
+        raise WaitTimeoutError(f"{what}: no reply")
 
     del cluster.fails["prepare 0"]
     cluster.get = late

@@ -1,4 +1,4 @@
-"""Headers, payloads in pieces and answers."""
+"""Headers, payloads in pieces and replies."""
 
 import contextlib
 from itertools import pairwise
@@ -98,7 +98,7 @@ def test_a_payload_with_a_message_missing_is_refused():
 
 
 @pytest.mark.parametrize("nbytes", SIZES)
-def test_the_pieces_of_an_answer_are_all_of_it_in_order(nbytes):
+def test_the_pieces_of_a_reply_are_all_of_it_in_order(nbytes):
     edges = message.cuts(nbytes, LIMITS)
     assert edges[0][0] == 0
     assert edges[-1][1] in (nbytes, message.WHOLE)
@@ -106,12 +106,12 @@ def test_the_pieces_of_an_answer_are_all_of_it_in_order(nbytes):
 
 
 @pytest.mark.parametrize("nbytes", [8, LIMITS.joined, LIMITS.joined + 8])
-def test_what_an_actor_returns_has_the_bytes_of_the_answer(nbytes, rng):
-    answer = rng.integers(0, 256, nbytes, np.uint8)
-    assert np.array_equal(np.frombuffer(ray.answer(answer), np.uint8), answer)
+def test_what_an_actor_returns_has_the_bytes_of_the_reply(nbytes, rng):
+    reply = rng.integers(0, 256, nbytes, np.uint8)
+    assert np.array_equal(np.frombuffer(ray.reply(reply), np.uint8), reply)
 
 
-def test_an_answer_is_versions_or_an_error():
+def test_a_reply_is_versions_or_an_error():
     layout = Layout((2, 5), (), 0, {})
     body = message.opened(message.packed_versions((7, 9)))
     assert message.versions_of(body, layout) == {2: 7, 5: 9}

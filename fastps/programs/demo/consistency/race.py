@@ -12,7 +12,7 @@ import numpy as np
 import ray
 
 from fastps import SGD, LocalSGD, ParameterServer
-from fastps.programs.crew import answers, crew
+from fastps.programs.crew import crew, results_of
 from fastps.programs.demo import network
 from fastps.programs.demo.consistency.curve import Curve
 from fastps.programs.demo.consistency.policies import Policy
@@ -82,7 +82,7 @@ def race(
         num_shards=settings.shards,
         consistency=policy.make(settings.workers),
     ) as server:
-        answers([worker.join.remote(server) for worker in workers])
+        results_of([worker.join.remote(server) for worker in workers])
         curve, params, tallies = _train(workers, server, digits, settings.seconds, show)
         reached = network.accuracy(params, digits.test_x, digits.test_y)
         return _finish(policy, curve, reached, tallies, server)
@@ -104,10 +104,10 @@ def _train(
     while (now := time.perf_counter() - begin) < seconds:
         ended, _ = ray.wait(runs, timeout=min(SAMPLE_SECONDS, seconds - now))
         if ended:
-            answers(ended)  # raises the error that ended it; without one, the time is nearly over
+            results_of(ended)  # raises the error that ended it; without one, the time is nearly over
             time.sleep(0.01)
         sample(min(time.perf_counter() - begin, seconds))
-    return curve, params, answers(runs)
+    return curve, params, results_of(runs)
 
 
 def _finish(policy: Policy, curve: Curve, accuracy: float, tallies: list[Tally], server: ParameterServer) -> Finish:
