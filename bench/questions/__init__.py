@@ -59,7 +59,7 @@ QUESTIONS = {
         "Tables",
         "Rows of tables beside numpy and torch; memory, row creation, growth.",
         {
-            "rows": "1,000,000 rows of 64, fresh keys in every batch; numpy and torch know the numbers of the rows",
+            "rows": "1,000,000 rows of 64, fresh keys in every batch; numpy and torch are given row numbers",
             "large": "10,000,000 rows of 64",
             "dims": "By the length of a row",
             "creation": "Row creation",
