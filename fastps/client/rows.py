@@ -13,7 +13,7 @@ from fastps.arrays.types import Array
 from fastps.client.resume import Resume
 from fastps.client.session import Session
 from fastps.deadline import deadline_after, left_until
-from fastps.errors import OptionError, SplitError, TableFullError, WaitTimeoutError
+from fastps.errors import FastPSError, OptionError, SplitError, TableFullError, WaitTimeoutError
 from fastps.transport.contract import Operation
 
 
@@ -73,6 +73,9 @@ class RowSession:
             made = process.ask("make_room", self.number, missing, mine, timeout=left_until(deadline))
         except WaitTimeoutError as reason:
             raise self._late(error, reason) from None
+        except FastPSError as reason:
+            reason.resume = error.resume
+            raise
         if not made and missing:
             self._explain(error)
             raise error
@@ -106,8 +109,8 @@ class RowSession:
         )  # fmt: skip
         try:
             self.sightings.run(counting, timeout, "pull")
-        except (WaitTimeoutError, TableFullError) as error:  # nothing of the operation itself has begun
-            error.resume = None
+        except FastPSError as error:
+            error.resume = None  # nothing of the operation itself has begun
             raise
         found[~found] = (seen[:, 0] >= self.info.admit)[places]
         return found
@@ -182,7 +185,7 @@ class RowSession:
                 self.run(pushing, timeout, "push", resume, outcome)
             else:
                 self._push_admitted(pushing, timeout, resume, outcome)
-        except (WaitTimeoutError, TableFullError) as error:
+        except FastPSError as error:
             if isinstance(error.resume, Resume):
                 error.resume.keys = keys
             raise
@@ -198,7 +201,7 @@ class RowSession:
         part = pushing.rows(places)
         try:
             self.run(part, timeout, "push", resume, outcome)
-        except (WaitTimeoutError, TableFullError) as error:
+        except FastPSError as error:
             if isinstance(error.resume, Resume):
                 error.resume.places = places
             raise
