@@ -89,7 +89,7 @@ def test_signals_between_any_two_steps_of_a_submission_lose_no_later_one():
                             queue.submit("push_async", lambda: None)
                     finally:
                         signal.setitimer(signal.ITIMER_REAL, 0)
-                except Alarm:  # noqa: SIM105 - suppress() is code in which it could come, too
+                except Alarm:  # suppress() is code in which it could come, too
                     pass
                 assert queue.submit("pull_async", lambda: 7).result(LONG) == 7
             queue.flush(LONG)
