@@ -104,8 +104,12 @@ class Sent:
         outs = self._operation.outs
         try:
             replies = self._sending.replies(self._send, self._timed_out)[-len(self._cuts) :]
-        except TableFullError as error:  # part of the push may be applied: it is resumed under its number
-            error.resume = (self._client, self._number) if self._operation.writes else None
+        except TableFullError as error:
+            told = getattr(error, "fastps_outcome", None)
+            if isinstance(told, Outcome) and (told.applied or told.partial):  # the push is resumed under its number
+                error.resume = (self._client, self._number)
+            else:
+                self._endpoint.numbers.give_back(self._client, self._number)
             raise
         self._endpoint.numbers.give_back(self._client, self._number)
         first, *rest = replies

@@ -2,13 +2,18 @@
 
 import gc
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from fastps._core import Outcome
-from fastps.errors import UnavailableError, WaitTimeoutError
+from fastps import Table
+from fastps._core import Outcome, shards_of
+from fastps.client.rows import RowSession
+from fastps.client.session import Session
+from fastps.errors import TableFullError, UnavailableError, WaitTimeoutError
 from fastps.testing.local import LocalServer
+from fastps.transport import message
 from fastps.transport.contract import Operation
 from fastps.transport.loopback import Loopback
 from fastps.transport.remote import RemoteEndpoint
@@ -102,3 +107,66 @@ def test_a_question_that_was_answered_is_freed_at_once(far, carrier):
     far.ask("counters", None, timeout=LONG)
     far.tell("skipped")
     assert len(carrier.calls) == 0
+
+
+@pytest.fixture
+def tables():
+    with LocalServer({"t": Table(1, init=0.0, capacity=8)}, num_shards=2) as server:
+        yield server
+
+
+def pushing(keys):
+    return Operation(0, keys, [np.ones((len(keys), 1), np.float32)])
+
+
+MANY = np.arange(10_000, dtype=np.uint64)
+
+
+def full(endpoint, resume=None):
+    with pytest.raises(TableFullError) as caught:
+        endpoint.start(pushing(MANY), LONG, resume, Outcome()).finish()
+    return caught.value
+
+
+def test_a_full_table_has_nothing_to_resume_where_nothing_was_applied(tables):
+    far = RemoteEndpoint(tables.spec, (0, 1), Loopback(tables.serve))
+    for _ in range(3):
+        error = full(far)
+        assert (error.resume, error.applied) == (None, ())
+    assert far.numbers.take()[1] == 4  # one client is enough
+
+
+def test_a_full_table_has_a_rest_to_resume_where_a_part_was_applied(tables):
+    def serve(head, *parts):
+        error, outcome = TableFullError("it is full", "t", 8, 1, (0,)), Outcome()
+        outcome.stop((0, 1), (0,), ())
+        outcome.tell(error)
+        return message.failure(error, "shard 0 of 2")
+
+    far = RemoteEndpoint(tables.spec, (0, 1), Loopback(serve))
+    first = full(far)
+    again = full(far, first.resume)
+    assert first.resume == again.resume
+    assert first.resume is not None
+    assert far.numbers.take()[0] != first.resume[0]  # which is still in use
+
+
+def test_a_full_shard_of_another_node_that_makes_no_room_in_time_has_applied_nothing(tables):
+    session = Session(tables.spec, None, lambda *_: None, lambda value, timeout: value, None)
+    session.endpoints, session.shm = [RemoteEndpoint(tables.spec, (0, 1), Loopback(tables.serve))], None
+    table = RowSession(session, 0)
+    table.info = replace(table.info, evict="lru")
+    session.process_of = lambda shard: Stopped()
+    capacity = full(session.endpoints[0]).capacity
+    for shard in (0, 1):
+        some = MANY[shards_of(MANY, 2) == shard][:capacity]
+        session.run(pushing(some), LONG, "push")
+    with pytest.raises(WaitTimeoutError, match="it is full") as caught:
+        table.push(MANY[-3:], np.ones((3, 1), np.float32), None, LONG, None, Outcome())
+    assert (caught.value.applied, caught.value.partial, caught.value.pending) == ((), (), (0, 1))
+    assert caught.value.resume is None
+
+
+class Stopped:
+    def ask(self, *arguments, **options):
+        raise WaitTimeoutError("no reply")
