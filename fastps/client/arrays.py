@@ -36,8 +36,8 @@ class ArraySession:
         target = out if arrays is None else structure.assemble(arrays)
         versions = None if self._direct is None else self._run_directly(False, None, True, target, timeout)
         if versions is None:
-            operation = Operation(outs=arrays or structure.outs(out, "pull"))
-            versions = self.session.run(operation, timeout, "pull")
+            outs = structure.outs(out, "pull") if arrays is None else arrays
+            versions = self.session.run(Operation(outs=outs), timeout, "pull")
         return target, versions
 
     def push(
@@ -66,7 +66,7 @@ class ArraySession:
         versions = self._run_directly(True, grads, True, target, timeout, outcome) if plain else None
         if versions is not None:
             return target, versions, True
-        arrays = fresh or structure.outs(out, "push_pull")
+        arrays = structure.outs(out, "push_pull") if fresh is None else fresh
         operation = self.pushing(grads, pulled, arrays, "push_pull", timeout, theirs=out is not None)
         if operation is None:
             return target, self.session.run(Operation(outs=arrays), timeout, "push_pull"), False
