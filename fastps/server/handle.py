@@ -145,8 +145,9 @@ class ParameterServer(ArrayVerbs):
 
     @staticmethod
     def remote(params: Any, **options: Any) -> ActorStyleServer:
-        """A server used like a Ray actor: ``ps.get_params.remote()``, ``ps.update_params.remote(grad)`` and every other
-        verb return Ray object references. Without `remote`, verbs run in the calling process. See
+        """A server used like a Ray actor: ``ps.get_params.remote()``, ``ps.update_params.remote(grad)`` and other verbs
+        return Ray object references. Verbs of the calling process alone (`view`, `worker`, `flush`, `close`, futures,
+        files) raise OptionError by `remote`. Without `remote`, verbs run in the calling process. See
         `fastps.server.actor_style.ActorStyleServer`."""
         return ActorStyleServer(ParameterServer(params, **options), handle_of)
 
