@@ -230,10 +230,10 @@ cdef class TableGroup:
                 f"pull with create=False", self.name, t.layout.max_rows, self.shards[at])
         raise exception_of(status, where, code)
 
-    def find(self, object keys):
+    def find(self, object keys, object timeout=None):
         """Per key, uint64[n], its row in its shard, or 2**32 - 1."""
         cdef np.npy_intp n = np.PyArray_SIZE(keys)
-        cdef double limit = self.group.timeout
+        cdef double limit = self.group.timeout if timeout is None else timeout
         cdef TableLane lane = self.take(&limit)
         cdef object found = np.PyArray_EMPTY(1, &n, np.NPY_UINT32, 0), rows
         cdef uint32_t *row = <uint32_t *>np.PyArray_DATA(found)
@@ -260,10 +260,10 @@ cdef class TableGroup:
             self.give_back(lane)
         return found
 
-    def seen(self, object keys):
+    def seen(self, object keys, object timeout=None):
         """Per key, uint64[n], how many seconds ago its row was last used, float64[n], and how often, int64[n]; NaN and
         0 without a row."""
-        cdef double limit = self.group.timeout
+        cdef double limit = self.group.timeout if timeout is None else timeout
         cdef TableLane lane = self.take(&limit)
         cdef fps_sparse_part *part
         cdef const fps_table *t
