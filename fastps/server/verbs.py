@@ -10,7 +10,7 @@ from fastps.client.attach import Attachment
 from fastps.client.future import Future
 from fastps.client.view import View
 from fastps.consistency import BSP
-from fastps.deadline import seconds
+from fastps.deadline import deadline_after, left_until, seconds
 from fastps.errors import OptionError, RankError, WorkerRequiredError
 from fastps.scalars import whole
 from fastps.workers.policies import worker_of
@@ -66,8 +66,8 @@ class ArrayVerbs:
         timeout : float, optional
             Seconds.
         resume : object, optional
-            ``error.resume`` of the WaitTimeoutError that an earlier push of the same gradients raised: applies what is
-            missing of it, once.
+            ``error.resume`` of the error that an earlier push of the same gradients raised, a WaitTimeoutError mostly:
+            applies what is missing of it, once.
 
         Raises
         ------
@@ -203,7 +203,8 @@ class ArrayVerbs:
         """
         arrays = self.attachment.arrays or self.attachment.attach()
         if name is None:
-            return {slot: arrays.slots(slot, seconds(timeout)) for slot in self.attachment.spec.slot_names()}
+            deadline = deadline_after(arrays.session.limit(seconds(timeout)))
+            return {slot: arrays.slots(slot, left_until(deadline)) for slot in self.attachment.spec.slot_names()}
         return arrays.slots(name, seconds(timeout))
 
     def set_slots(self, name: str, values: Any, *, timeout: float | None = None) -> None:
