@@ -15,6 +15,7 @@ from typing import Any
 
 from fastps._core import Decision, Member
 from fastps.errors import RankError, WaitTimeoutError, WorkerExpelledError
+from fastps.shard.arguments import OF_COORDINATOR, require
 from fastps.spec.server import ServerSpec
 from fastps.transport import message, values
 from fastps.transport.arenas import open_arena
@@ -22,14 +23,13 @@ from fastps.transport.contract import Buffer
 
 MAX_PARKED = 1000  # waiting calls, more than there can be workers
 Reached = tuple[int, int, Decision]  # a worker's clock, the progress of the others, the last decision
-VERBS = ("join", "adopt", "begin", "end_step", "give", "rejoin", "catch_up", "renew", "leave")
 
 
 class Coordinator:
     """State of the process. Verbs are idempotent."""
 
     def __init__(self, spec: ServerSpec) -> None:
-        self._arena = open_arena(spec, 0)
+        self._spec, self._arena = spec, open_arena(spec, 0)
         self._members: dict[int, Member] = {}
         self._waiting = ThreadPoolExecutor(256, thread_name_prefix="fastps parked")
 
@@ -40,8 +40,7 @@ class Coordinator:
             inbox = message.Inbox(header.nbytes)
             inbox.add(memoryview(head)[header.size :], parts)
             verb, arguments = values.unpack(inbox.payload())
-            if verb not in VERBS:
-                raise ValueError(f"no verb {verb!r}")
+            require(OF_COORDINATOR, verb, arguments, self._spec)
             call: Callable[..., Any] = getattr(self, verb)
             return message.DONE + values.pack(await call(*arguments))
         except Exception as error:

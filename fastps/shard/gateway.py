@@ -13,6 +13,7 @@ import numpy as np
 
 from fastps._core import Outcome
 from fastps.arrays.types import Array
+from fastps.shard.arguments import OF_SHARDS, require
 from fastps.shard.once import PAYLOADS, Once, Recent
 from fastps.spec.server import ServerSpec
 from fastps.transport import message, values
@@ -33,7 +34,8 @@ class Gateway:
     label : names the process in errors
     layout : of the arrays in messages
     endpoint : to the shards of this node; its operations on arrays have one array of bytes, in that layout
-    verbs : further verbs of this process, besides `Verbs`; the last argument is the timeout
+    verbs : further verbs of this process, besides `Verbs`; the last argument is the timeout, the others
+        are described in `fastps.shard.arguments`
     """
 
     def __init__(
@@ -68,11 +70,10 @@ class Gateway:
         verb, arguments = values.unpack(payload)
         return message.DONE + values.pack(self._ask(verb, arguments, header.timeout))
 
-    def _ask(self, verb: str, arguments: list[Any], timeout: float) -> Any:
+    def _ask(self, verb: Any, arguments: Any, timeout: float) -> Any:
+        require(OF_SHARDS, verb, arguments, self._spec)
         if verb in self._verbs:
             return self._verbs[verb](*arguments, timeout)
-        if verb.startswith("_") or not callable(getattr(Verbs, verb, None)):
-            raise ValueError(f"no verb {verb!r}")
         if verb not in Verbs.CHANGES:
             return self._endpoint.ask(verb, *arguments, timeout=timeout)
         outcome = Outcome()
@@ -85,6 +86,7 @@ class Gateway:
     def _operation(self, header: Header, head: Buffer, parts: tuple[Buffer, ...]) -> Buffer:
         """Executes an operation on all shards of this node, once for each (client, number). Returns the update counts
         and what was read. A payload that comes in several messages is kept until the last one."""
+        message.require_operation(header, self._spec)
         info = self._spec.tables[header.table - 1] if header.table else None
         payload = self._once.payload(header, head, parts, message.nbytes_of(header, self._layout, info))
         if payload is None:
