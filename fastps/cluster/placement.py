@@ -40,17 +40,22 @@ class Owned:
     actors: list[Any]
 
     def end(self, timeout: float) -> None:
-        """Closes the shards, then ends their processes. Does nothing if Ray has ended."""
+        """Closes the shards, then ends their processes, also when an exception of a signal handler ends the wait for
+        them. Does nothing if Ray has ended."""
         if cluster.connection() != self.connection:
             return
-        with contextlib.suppress(FastPSError):  # a shard that is gone or stuck is killed all the same
-            cluster.get([actor.close.remote() for actor in self.actors], timeout, "close")
-        self.kill()
+        try:
+            with contextlib.suppress(FastPSError):  # a shard that is gone or stuck is killed all the same
+                cluster.get([actor.close.remote() for actor in self.actors], timeout, "close")
+        finally:
+            self.kill()
 
     def kill(self) -> None:
-        for actor in self.actors:
-            ray.kill(actor)
-        self.placed.release()
+        """Ends all processes and releases their place, whatever is raised meanwhile. Idempotent."""
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.placed.release)
+            for actor in reversed(self.actors):
+                stack.callback(ray.kill, actor)
 
 
 def place(request: PlacementRequest, num_shards: int, timeout: float) -> Placed:

@@ -249,11 +249,13 @@ class ParameterServer(ArrayVerbs):
         session, spec = self.attachment.close(), self.attachment.spec
         owned = self._owned if self._owner_pid == os.getpid() else None
         if owned is not None:
-            self._owner_pid = None
+            try:
+                owned.end(CLOSE_SECONDS)
+            finally:
+                if session is not None:
+                    session.discard()
+            self._owner_pid = None  # only now: a close that was interrupted can be called again
             creations.remove(spec.server_id)
-            owned.end(CLOSE_SECONDS)
-            if session is not None:
-                session.discard()
         if owned is not None or session is not None:
             attachments.drop(spec.server_id)
 

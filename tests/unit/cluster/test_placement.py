@@ -133,3 +133,34 @@ def test_a_servers_end_tells_its_actors_and_kills_them_even_where_they_do_not_an
     Owned((HERE, "an earlier job"), Placed([], group), actors).end(1.0)
     assert killed == actors  # what was there has gone with that Ray
     assert group.removed == 1
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("of Ray")], ids=repr)
+def test_an_end_that_is_interrupted_kills_all_the_same(group, monkeypatch, error):
+    def interrupted(refs, timeout, what):
+        raise error
+
+    killed = []
+    monkeypatch.setattr(module.cluster, "get", interrupted)
+    monkeypatch.setattr(module.ray, "kill", killed.append)
+    monkeypatch.setattr(module.cluster, "connection", lambda: (HERE, "job"))
+    actors = [Actor(), Actor()]
+    with pytest.raises(type(error)):
+        Owned((HERE, "job"), Placed([], group), actors).end(1.0)
+    assert killed == actors
+    assert group.removed == 1
+
+
+def test_an_actor_that_cannot_be_killed_keeps_neither_the_others_nor_the_place(group, monkeypatch):
+    def kill(actor):
+        killed.append(actor)
+        if len(killed) == 1:
+            raise KeyboardInterrupt
+
+    killed, actors = [], [Actor(), Actor(), Actor()]
+    monkeypatch.setattr(module.ray, "kill", kill)
+    owned = Owned((HERE, "job"), Placed([], group), actors)
+    with pytest.raises(KeyboardInterrupt):
+        owned.kill()
+    assert killed == actors
+    assert group.removed == 1
