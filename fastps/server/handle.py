@@ -129,9 +129,13 @@ class ParameterServer(ArrayVerbs):
         )  # fmt: skip
         creations.warn()
         launched = launch(plan, attachments.session, attachments.drop)
-        self.__setstate__((launched.spec, launched.owned))
-        self.attachment.use(launched.session)
-        creations.add(launched.spec, launched.owned, self)
+        try:
+            self.__setstate__((launched.spec, launched.owned))
+            self.attachment.use(launched.session)
+            creations.add(launched.spec, launched.owned, self)
+        except BaseException:  # of a signal handler: nobody could close the server
+            launched.owned.kill()
+            raise
 
     def __reduce__(self) -> tuple[Any, ...]:
         return handle_of, (self.attachment.spec,)

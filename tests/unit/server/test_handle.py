@@ -1,6 +1,7 @@
 """What a handle weighs on its way to tasks and actors, and how its owner's ends."""
 
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -53,3 +54,20 @@ def test_a_close_that_is_interrupted_can_be_called_again_until_the_server_has_en
         ps.close()
     assert owned.ends == 2
     assert servers() == []
+
+
+def test_a_server_that_no_handle_owns_yet_is_ended_where_a_signal_handler_raises(monkeypatch):
+    def interrupted(spec, owned, handle):
+        raise KeyboardInterrupt
+
+    killed = []
+    with LocalServer(np.zeros(3)) as server:
+        owned = SimpleNamespace(kill=lambda: killed.append(True))
+        session = SimpleNamespace(spec=server.spec, shm=None, all_here=False)
+        monkeypatch.setattr(
+            handle, "launch", lambda *_: SimpleNamespace(spec=server.spec, owned=owned, session=session)
+        )
+        monkeypatch.setattr(handle.creations, "add", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            handle.ParameterServer(3)
+    assert killed == [True]
