@@ -55,6 +55,10 @@ class Commands(click.Group):
     def resolve_command(self, context: click.Context, words: list[str]) -> Any:
         name, found, others = super().resolve_command(context, words)
         if name in QUESTIONS:
+            absent = missing(QUESTIONS[name].needs)
+            if absent:
+                click.echo(f"bench {name}: needs {' and '.join(absent)}: {install(*absent)}", err=True)
+                sys.exit(UNUSABLE)
             found = importlib.import_module(f"bench.questions.{name}").command
         return name, found, others
 

@@ -220,7 +220,7 @@ typedef struct fps_header {
     fps_word interrupted_at;     /* and the byte of params where it stopped */
     uint8_t pad3[32];
 
-    /* 448: changed under the lock of stripe 0, and read under it but for Hogwild */
+    /* 448: changed under the lock of stripe 0, read without a lock */
     fps_hyper hyper[FPS_MAX_RULES];
 
     /* of the versions, where updates are applied in rounds */

@@ -175,21 +175,20 @@ void fps_worker_adopt(const fps_arena *arena, uint32_t rank, uint64_t generation
                         .process = fps_life_generation()};
 }
 
-void fps_worker_leave(fps_worker *worker)
+void fps_worker_leave(fps_worker *w)
 {
-    const fps_worker w = *worker;
-    *worker = (fps_worker){0};
-    if (!w.arena || w.process != fps_life_generation()) return; /* not in a forked child */
-    const fps_roster *r = &w.roster;
-    if (is_mine(&w)) fps_store_relaxed(&r->members[w.rank].left, w.generation);
+    if (w->has_left || w->process != fps_life_generation()) return; /* not in a forked child */
+    w->has_left = true;
+    const fps_roster *r = &w->roster;
+    if (is_mine(w)) fps_store_relaxed(&r->members[w->rank].left, w->generation);
     const fps_wait wait = {.deadline_ns = fps_now_ns() + LEAVE_NS};
-    bool entered = enter_board(w.arena, r, &wait) == FPS_OK;
-    if (entered) leave_board(r, is_mine(&w) && fps_clock_exit(r, w.rank, FPS_MEMBER_FREE));
-    if (w.lease_ns == 0) fps_life_give(&r->members[w.rank].life);
+    bool entered = enter_board(w->arena, r, &wait) == FPS_OK;
+    if (entered) leave_board(r, is_mine(w) && fps_clock_exit(r, w->rank, FPS_MEMBER_FREE));
+    if (w->lease_ns == 0) fps_life_give(&r->members[w->rank].life);
 }
 
 /* Returns FPS_OK with the lock held and the worker still a member; anything else without the lock. */
-static fps_status enter_as(fps_worker *w, const fps_wait *wait)
+static fps_status enter_as(const fps_worker *w, const fps_wait *wait)
 {
     const fps_roster *r = &w->roster;
     fps_status status = fps_arena_state(w->arena);
@@ -200,25 +199,35 @@ static fps_status enter_as(fps_worker *w, const fps_wait *wait)
     return FPS_EXPELLED;
 }
 
-fps_status fps_worker_return(fps_worker *w, const fps_wait *wait)
+/* Idempotent, since it may be asked again from another node. Only an expelled worker on this node still has its rank.
+ */
+fps_status fps_worker_return(const fps_worker *w, const fps_wait *wait, uint64_t *generation)
 {
     const fps_roster *r = &w->roster;
+    fps_member *m = &r->members[w->rank];
+    *generation = w->generation;
+    fps_status status = enter_as(w, wait);
+    if (status == FPS_OK) {
+        heard(m, w);
+        leave_board(r, false);
+        return FPS_OK;
+    }
+    if (status != FPS_EXPELLED) return status;
     if (w->lease_ns > 0) {
         fps_worker again;
-        fps_status status = fps_worker_join(w->arena, w->rank, w->lease_ns, wait, &again);
-        if (status == FPS_OK) *w = again;
+        status = fps_worker_join(w->arena, w->rank, w->lease_ns, wait, &again);
+        if (status == FPS_OK) *generation = again.generation;
         return status;
     }
-    fps_status status = fps_arena_state(w->arena);
-    if (status == FPS_OK) status = enter_board(w->arena, r, wait);
+    status = enter_board(w->arena, r, wait);
     if (status != FPS_OK) return status;
-    heard(&r->members[w->rank], w);
-    bool lives = fps_member_lives(&r->members[w->rank]);
-    leave_board(r, lives ? false : fps_clock_enter(r, w->rank, FPS_MEMBER_HERE));
-    return FPS_OK;
+    bool mine = is_mine(w) && !has_left(m);
+    if (mine) heard(m, w);
+    leave_board(r, mine && fps_clock_enter(r, w->rank, FPS_MEMBER_HERE));
+    return mine ? FPS_OK : FPS_EXPELLED;
 }
 
-fps_status fps_worker_end_step(fps_worker *w, uint64_t clock, const fps_wait *wait)
+fps_status fps_worker_end_step(const fps_worker *w, uint64_t clock, const fps_wait *wait)
 {
     fps_status status = enter_as(w, wait);
     if (status != FPS_OK) return status;
@@ -228,7 +237,7 @@ fps_status fps_worker_end_step(fps_worker *w, uint64_t clock, const fps_wait *wa
     return FPS_OK;
 }
 
-fps_status fps_worker_give(fps_worker *w, uint64_t round, uint32_t weight, const fps_wait *wait, bool *counted)
+fps_status fps_worker_give(const fps_worker *w, uint64_t round, uint32_t weight, const fps_wait *wait, bool *counted)
 {
     fps_status status = enter_as(w, wait);
     if (status != FPS_OK) return status;
@@ -237,7 +246,7 @@ fps_status fps_worker_give(fps_worker *w, uint64_t round, uint32_t weight, const
     return FPS_OK;
 }
 
-fps_status fps_worker_catch_up(fps_worker *w, uint64_t round, const fps_wait *wait)
+fps_status fps_worker_catch_up(const fps_worker *w, uint64_t round, const fps_wait *wait)
 {
     fps_status status = enter_as(w, wait);
     if (status != FPS_OK) return status;
@@ -247,7 +256,7 @@ fps_status fps_worker_catch_up(fps_worker *w, uint64_t round, const fps_wait *wa
     return FPS_OK;
 }
 
-fps_status fps_worker_renew(fps_worker *w, const fps_wait *wait)
+fps_status fps_worker_renew(const fps_worker *w, const fps_wait *wait)
 {
     fps_status status = enter_as(w, wait);
     if (status != FPS_OK) return status;
@@ -269,7 +278,7 @@ static void sleep_once(fps_board *board, uint64_t needs, int64_t until)
     atomic_fetch_sub_explicit(&board->sleepers, 1, memory_order_seq_cst);
 }
 
-fps_status fps_worker_begin(fps_worker *w, const fps_wait *wait, uint64_t *clock, uint64_t *progress)
+fps_status fps_worker_begin(const fps_worker *w, const fps_wait *wait, uint64_t *clock, uint64_t *progress)
 {
     const fps_roster *r = &w->roster;
     fps_member *self = &r->members[w->rank];

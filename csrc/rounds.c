@@ -38,21 +38,15 @@ static void apply_block(const update *u, const fps_span *span, uint64_t from, ui
                  u->part->uniforms + (size_t)span->rule * FPS_UNIFORMS);
 }
 
-/* Computes uniforms from one consistent set of hyper-parameters. False while they are being changed: a session with the
- * turn does not wait. */
-static bool prepare(const update *u)
+static void prepare(const update *u)
 {
-    const fps_wait no_wait = {.deadline_ns = FPS_NO_WAIT};
     uint64_t step = fps_load_relaxed(&u->arena->header->updates[u->from]) + 1;
-    if (fps_stripe_enter(u->arena, 0, &no_wait) != FPS_OK) return false; /* SYNC stripe-handover */
     for (uint32_t i = 0; i < u->call->n_rules; i++) {
         double *uniforms = u->part->uniforms + (size_t)i * FPS_UNIFORMS;
         fps_dense_prepare(u->arena, &u->call->rules[i], step, uniforms);
         uniforms[FPS_MAX_UNIFORMS] = INFINITY; /* gradients were clipped when they were deposited */
         uniforms[FPS_MAX_UNIFORMS + 1] = 1.0;
     }
-    fps_stripe_leave(u->arena, 0);
-    return true;
 }
 
 /* Formally a data race if this process was stopped and overtaken: trays may be written again. What it reads then goes
@@ -122,16 +116,14 @@ static void end_turn(const fps_session *session)
                                             memory_order_relaxed);
 }
 
-/* One attempt at the next version: FPS_BUSY if another one became current first, or while hyper-parameters are being
- * changed. */
-static fps_status attempt_round(const fps_call *call, const fps_part *part, const fps_decision *decision,
-                                bool *configuring)
+/* One attempt at the next version: FPS_BUSY if another one became current first. */
+static fps_status attempt_round(const fps_call *call, const fps_part *part, const fps_decision *decision)
 {
     const fps_session *session = part->session;
     update u = {.call = call, .part = part, .arena = session->arena, .decision = decision};
     uint64_t current = fps_version_pin(session), round = FPS_CURRENT_ROUND(current);
     fps_status status = round + 1 < decision->round ? FPS_MIXED : FPS_OK;
-    u.from = u.to = FPS_CURRENT_VERSION(current);
+    u.from = u.to = fps_version_of(u.arena, current);
     if (round + 1 == decision->round) {
         uint64_t gradients = 0;
         for (uint32_t i = 0; i < decision->n_given; i++) gradients += decision->weights[i];
@@ -141,9 +133,9 @@ static fps_status attempt_round(const fps_call *call, const fps_part *part, cons
                                                                 memory_order_release, memory_order_relaxed);
             status = done ? FPS_OK : FPS_BUSY; /* SYNC version */
         } else {
-            *configuring = !prepare(&u);
-            status = *configuring ? FPS_BUSY : fps_version_claim(u.arena, &u.to);
+            status = fps_version_claim(u.arena, &u.to);
             if (status == FPS_OK) {
+                prepare(&u);
                 write_update(&u);
                 status = fps_version_publish(u.arena, current, decision->round, u.to) ? FPS_OK : FPS_BUSY;
             }
@@ -159,7 +151,7 @@ static fps_status attempt_set(const fps_call *call, fps_part *part)
     const fps_session *session = part->session;
     const fps_arena *arena = session->arena;
     uint64_t current = fps_version_pin(session);
-    uint32_t from = FPS_CURRENT_VERSION(current), to;
+    uint32_t from = fps_version_of(arena, current), to;
     fps_status status = fps_version_claim(arena, &to);
     if (status == FPS_OK) {
         fps_version_copy(arena, from, to);
@@ -177,33 +169,19 @@ static fps_status attempt_set(const fps_call *call, fps_part *part)
     return status;
 }
 
-/* Called without the turn: signal handlers may run here, and others can proceed. */
-static fps_status await_configuration(const fps_arena *arena, const fps_wait *wait)
-{
-    fps_status status = fps_stripe_enter(arena, 0, wait);
-    if (status == FPS_OK) fps_stripe_leave(arena, 0);
-    return status;
-}
-
 /* Repeats attempts until one succeeds. Waits for a version that is not pinned. Without a decision it sets streams. */
 static fps_status change(fps_call *call, fps_part *part, const fps_decision *decision, const fps_wait *wait)
 {
     const fps_session *session = part->session;
     const uint64_t round = decision ? decision->round : UINT64_MAX;
     for (fps_waiting waiting = fps_waiting_for(FPS_WAIT_VERSION, wait, session->arena->header);;) {
-        bool ours, configuring = false;
+        bool ours;
         fps_status status = fps_arena_state(session->arena);
         if (status == FPS_OK) status = take_turn(session, round, wait, &ours);
         if (status != FPS_OK || !ours) return status;
         status = fps_arena_state(session->arena); /* closed during the wait: its memory was freed */
-        if (status == FPS_OK)
-            status = decision ? attempt_round(call, part, decision, &configuring) : attempt_set(call, part);
+        if (status == FPS_OK) status = decision ? attempt_round(call, part, decision) : attempt_set(call, part);
         end_turn(session);
-        if (configuring && wait->deadline_ns != FPS_NO_WAIT) {
-            status = await_configuration(session->arena, wait);
-            if (status != FPS_OK) return status;
-            continue;
-        }
         if (wait->deadline_ns == FPS_NO_WAIT || (status != FPS_BUSY && status != FPS_HELD)) return status;
         if (status == FPS_BUSY) continue; /* overtaken by another session */
         status = fps_waiting_step(&waiting);
@@ -278,7 +256,7 @@ static fps_status pull_all(fps_call *call, uint32_t *at)
     bool streaming = bytes >= FPS_STREAM_BYTES;
     for (uint32_t i = 0; i < call->n_parts; i++) {
         fps_part *part = &call->parts[i];
-        uint32_t version = FPS_CURRENT_VERSION(part->pinned);
+        uint32_t version = fps_version_of(part->session->arena, part->pinned);
         if (status == FPS_OK) copy_out(call, part, version, streaming);
         fps_version_unpin(part->session, version);
         part->done = true;
@@ -317,7 +295,7 @@ fps_status fps_rounds_run(fps_call *call, const fps_decision *decision, const fp
         *at = i;
         call->parts[i].waited_for = 0;
         if (!call->parts[i].done) status = change(call, &call->parts[i], NULL, &call->wait);
-        call->parts[i].done = status == FPS_OK;
+        call->parts[i].done = call->parts[i].applied = status == FPS_OK;
     }
     return status;
 }

@@ -14,20 +14,13 @@ static void finish(const fps_arena *arena, const fps_table *t, uint32_t row, uin
     fps_store_release(word, (seen & ~UINT64_C(0xfff)) + FPS_ROW_ONCE); /* SYNC repaired, row-handover, row-sequence */
 }
 
-/* With the table's lock held the dead writer's mark stays, and no process can keep its seat. If the word is the same
- * before and after the seat is found without an owner, a dead owner wrote it: each write changes the word, so a later
- * owner of the seat is not mistaken for it. */
+/* Nobody can own the seat while its life lock is blocked, so a lock of the seat on the row is then that of an owner
+ * that has ended. */
 static void finish_if_deserted(const fps_arena *arena, const fps_table *t, uint32_t row, uint32_t seat)
 {
     pthread_mutex_t *life = &arena->seats[seat].life;
     const uint64_t seen = fps_load_acquire(fps_row_word(fps_row_at(t, row))); /* SYNC row-handover */
-    if (FPS_ROW_WRITER(seen) != seat + 1) return;
-    if (fps_life_died(life)) {
-        finish(arena, t, row, seat, seen);
-        return;
-    }
-    /* The life lock is not marked as that of a dead owner: blocking it keeps others from opening the seat. */
-    if (!fps_life_block(life)) return;
+    if (FPS_ROW_WRITER(seen) != seat + 1 || !fps_life_block(life)) return;
     finish(arena, t, row, seat, seen);
     fps_life_unblock(life);
 }

@@ -402,15 +402,15 @@ static fps_status run_part(walk *w)
     if (fps_kind_writes(call->kind)) {
         const bool again = w->part->position > 0;
         status = w->part->applied ? FPS_OK : push(w);
+        if (status == FPS_OK && !w->part->applied) count(w);
         if (status == FPS_OK) w->part->applied = true;
         if (status == FPS_OK && again && call->kind == FPS_PUSH_PULL) status = pull_all(w);
     } else {
         status = pull(w);
+        if (status == FPS_OK) count(w);
     }
-    if (status != FPS_OK) return status;
-    w->part->done = true;
-    count(w);
-    return FPS_OK;
+    w->part->done = status == FPS_OK;
+    return status;
 }
 
 /* For a push, all rows exist on all shards before the first one is changed on any. */

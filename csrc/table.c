@@ -49,11 +49,14 @@ static void initialise(const fps_table *t, uint32_t row, uint64_t key)
     }
 }
 
+/* FPS_NO_ROW: the counters are damaged, and name none. */
 static uint32_t create(const fps_table *t, uint64_t key, uint64_t hash)
 {
     fps_control *control = t->control;
     const uint64_t first_free = fps_load_relaxed(&control->free), high = fps_load_relaxed(&control->high);
-    const uint32_t row = (uint32_t)(first_free != 0 ? first_free - 1 : high);
+    const uint64_t next = first_free != 0 ? first_free - 1 : high;
+    if (next >= t->layout.max_rows) return FPS_NO_ROW;
+    const uint32_t row = (uint32_t)next;
     const uint64_t next_free = first_free != 0 ? fps_load_relaxed(fps_row_key(fps_row_at(t, row))) : 0;
     initialise(t, row, key);
     fps_index_insert(t, fps_hash_tag(hash), row);
@@ -98,8 +101,8 @@ static bool room_for(const fps_table *t, uint64_t more)
 }
 
 /* Finds or creates the missing rows, for which there is room. */
-static void create_all(const fps_table *t, const uint64_t *keys, const uint64_t *hashes, uint32_t n, uint32_t *rows,
-                       bool looked)
+static fps_status create_all(const fps_table *t, const uint64_t *keys, const uint64_t *hashes, uint32_t n,
+                             uint32_t *rows, bool looked)
 {
     const fps_index index = fps_index_of(t, fps_load_relaxed(&t->control->index));
     for (uint32_t i = 0; i < n; i++) {
@@ -107,7 +110,9 @@ static void create_all(const fps_table *t, const uint64_t *keys, const uint64_t 
         if (rows[i] != FPS_NO_ROW) continue;
         if (!looked) rows[i] = fps_rowset_find(t, keys[i], hashes[i]);
         if (rows[i] == FPS_NO_ROW) rows[i] = create(t, keys[i], hashes[i]);
+        if (rows[i] == FPS_NO_ROW) return FPS_BROKEN_LOCK;
     }
+    return FPS_OK;
 }
 
 fps_status fps_table_create_rows(const fps_arena *arena, const fps_table *t, const uint64_t *keys,
@@ -124,7 +129,7 @@ fps_status fps_table_create_rows(const fps_arena *arena, const fps_table *t, con
     if (looked && !room_for(t, missing)) status = FPS_TABLE_FULL;
     if (status == FPS_OK) status = fps_index_reserve(arena, t, missing);
     if (status == FPS_OK) status = reserve_rows(arena, t, missing);
-    if (status == FPS_OK) create_all(t, keys, hashes, n, rows, looked);
+    if (status == FPS_OK) status = create_all(t, keys, hashes, n, rows, looked);
     fps_rowset_leave(t);
     return status;
 }

@@ -10,10 +10,10 @@ uint64_t fps_version_pin(const fps_session *session)
     fps_word *pins = &session->seat->pins;
     for (;;) {
         uint64_t found = fps_load_acquire(current), before = fps_load_relaxed(pins); /* SYNC version */
-        fps_store_relaxed(pins, before | UINT64_C(1) << FPS_CURRENT_VERSION(found));
+        fps_store_relaxed(pins, before | UINT64_C(1) << fps_version_of(session->arena, found));
         atomic_thread_fence(memory_order_seq_cst); /* SYNC pin */
         uint64_t again = fps_load_acquire(current);
-        if (FPS_CURRENT_VERSION(again) == FPS_CURRENT_VERSION(found)) return again;
+        if (fps_version_of(session->arena, again) == fps_version_of(session->arena, found)) return again;
         fps_store_relaxed(pins, before);
     }
 }
@@ -48,11 +48,11 @@ fps_status fps_version_claim(const fps_arena *arena, uint32_t *version)
     for (uint32_t v = 0; v < arena->layout.n_versions; v++) {
         pthread_mutex_t *lock = &arena->header->writing[v];
         bool abandoned;
-        if (FPS_CURRENT_VERSION(fps_load_relaxed(current)) == v) continue;
+        if (fps_version_of(arena, fps_load_relaxed(current)) == v) continue;
         if (fps_lock_acquire(lock, &no_wait, &abandoned) != FPS_OK) continue;
         if (abandoned) fps_lock_repaired(lock); /* what it wrote is overwritten, if it was not published */
-        bool retired = FPS_CURRENT_VERSION(fps_load_relaxed(current)) != v; /* and no other thread can publish it */
-        atomic_thread_fence(memory_order_seq_cst);                          /* SYNC pin */
+        bool retired = fps_version_of(arena, fps_load_relaxed(current)) != v; /* and no other thread can publish it */
+        atomic_thread_fence(memory_order_seq_cst);                            /* SYNC pin */
         fps_status status = retired && !is_pinned(arena, v) ? fps_arena_back_version(arena, v) : FPS_HELD;
         if (status == FPS_OK) {
             *version = v;

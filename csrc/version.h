@@ -9,6 +9,13 @@
 #include "arena.h"
 #include "status.h"
 
+/* The version that a word of `current` names. Shared memory is not trusted with an index. */
+static inline uint32_t fps_version_of(const fps_arena *arena, uint64_t current)
+{
+    const uint32_t version = FPS_CURRENT_VERSION(current);
+    return version < arena->layout.n_versions ? version : 0;
+}
+
 static inline bool fps_version_has_reached(const fps_arena *arena, uint64_t round)
 {
     return FPS_CURRENT_ROUND(fps_load_acquire(&arena->header->current)) >= round; /* SYNC version */

@@ -35,7 +35,7 @@ typedef enum fps_manner {
 /* How long to wait, what may interrupt it, and where its cost is counted. */
 typedef struct fps_wait {
     int64_t deadline_ns;             /* CLOCK_MONOTONIC; FPS_NO_WAIT: do not wait; FPS_NEVER: no deadline */
-    int (*interrupted)(void *state); /* asked every 50 ms of sleep; nonzero ends the wait; may be NULL */
+    int (*interrupted)(void *state); /* asked between naps and sleeps, see wait.c; nonzero ends the wait; may be NULL */
     void *state;
     fps_meters *meters;       /* where waits are counted; may be NULL */
     const fps_header *header; /* of the arena of a lock, whose state is checked as often; may be NULL */

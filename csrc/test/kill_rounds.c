@@ -337,7 +337,7 @@ static void come_back(crowd *c, mate *m)
 {
     fps_wait wait = wait_ms(LONG_MS);
     fps_count(&c->ledger->expelled, 1);
-    CHECK_EQ(fps_worker_return(&m->worker, &wait), FPS_OK);
+    CHECK_EQ(fps_worker_return(&m->worker, &wait, &m->worker.generation), FPS_OK);
 }
 
 /* One gradient; FPS_EXPELLED when the others went on without it. */

@@ -67,7 +67,7 @@ static fps_status renew(fps_worker *worker)
 static fps_status come_back(fps_worker *worker)
 {
     fps_wait wait = wait_ms(LONG_MS);
-    return fps_worker_return(worker, &wait);
+    return fps_worker_return(worker, &wait, &worker->generation);
 }
 
 static uint64_t clock_of(const fps_arena *arena, uint32_t rank)
@@ -184,7 +184,6 @@ static void leaving_frees_the_rank(void)
         CHECK(w.generation > generation);
         generation = w.generation;
         fps_worker_leave(&w);
-        CHECK(w.arena == NULL);
         fps_worker_leave(&w); /* a second time is harmless */
         CHECK_EQ(state_of(&arena, 0), FPS_MEMBER_FREE);
         CHECK(fps_life_ended(&arena.members[0].life));
@@ -850,11 +849,67 @@ static void who_waits_finds_a_death_under_the_lock(void)
     drop_arena(&arena);
 }
 
+typedef struct late_begin {
+    fps_worker *worker;
+    fps_status status;
+} late_begin;
+
+static void *begin_late(void *argument)
+{
+    late_begin *l = argument;
+    l->status = begin(l->worker);
+    return NULL;
+}
+
+static void who_waits_while_its_worker_leaves_is_expelled(void)
+{
+    const int64_t leases_ns[] = {0, LONG_MS * INT64_C(1000000)};
+    for (uint32_t i = 0; i < COUNT(leases_ns); i++) {
+        fps_arena arena = make_board(lockstep, 2);
+        fps_worker waiting = leases_ns[i] ? join_from_afar(&arena, 0, leases_ns[i]) : join(&arena, 0);
+        fps_worker second = join(&arena, 1);
+        CHECK_EQ(end_step(&waiting), FPS_OK);
+        late_begin l = {.worker = &waiting};
+        pthread_t thread;
+        CHECK_EQ(pthread_create(&thread, NULL, begin_late, &l), 0);
+        nap_us(20000);
+        fps_worker_leave(&waiting);
+        pthread_join(thread, NULL);
+        CHECK_EQ(l.status, FPS_EXPELLED);
+        CHECK_EQ(state_of(&arena, 0), FPS_MEMBER_FREE);
+        if (!leases_ns[i]) CHECK_EQ(come_back(&waiting), FPS_EXPELLED);
+        if (!leases_ns[i]) CHECK_EQ(state_of(&arena, 0), FPS_MEMBER_FREE);
+        CHECK_EQ(begin(&second), FPS_OK);
+        fps_worker_leave(&second);
+        drop_arena(&arena);
+    }
+}
+
+static void coming_back_twice_is_as_once(void)
+{
+    fps_arena arena = make_board(lockstep, 2);
+    fps_worker far = join_from_afar(&arena, 0, INT64_C(1000000)), near = join(&arena, 1);
+    CHECK_EQ(come_back(&near), FPS_OK); /* it was never expelled */
+    CHECK_EQ(end_step(&near), FPS_OK);
+    CHECK_EQ(begin(&near), FPS_OK); /* it has expelled the other */
+    far.lease_ns = LONG_MS * INT64_C(1000000);
+    CHECK_EQ(come_back(&far), FPS_OK);
+    const uint64_t generation = far.generation, clock = clock_of(&arena, 0);
+    for (int i = 0; i < 3; i++) {
+        CHECK_EQ(come_back(&far), FPS_OK);
+        CHECK_EQ(far.generation, generation);
+        CHECK_EQ(clock_of(&arena, 0), clock);
+    }
+    CHECK_EQ(expelled_of(&arena), 1);
+    fps_worker_leave(&far);
+    fps_worker_leave(&near);
+    drop_arena(&arena);
+}
+
 static void leave_inherited(void *argument)
 {
     other *o = argument;
     fps_worker_leave(o->worker);
-    CHECK(o->worker->arena == NULL);
 }
 
 static void a_forked_child_that_leaves_gives_no_life_lock_of_its_parent_back(void)
@@ -1071,6 +1126,8 @@ int main(void)
         TEST(a_taken_rank_is_busy_and_one_that_is_not_there_is_full),
         TEST(an_arena_without_members_is_full),
         TEST(leaving_frees_the_rank),
+        TEST(who_waits_while_its_worker_leaves_is_expelled),
+        TEST(coming_back_twice_is_as_once),
         TEST(leaving_lets_the_others_go_on),
         TEST(who_is_ahead_times_out_until_the_other_has_caught_up),
         TEST(without_bounds_nobody_waits),

@@ -47,7 +47,6 @@ cdef extern from "layout.h" nogil:
     int FPS_MAX_SLOTS, FPS_MAX_RULES, FPS_MAX_HYPER
     int FPS_MAX_MEMBERS, FPS_MAX_VERSIONS, FPS_MEMBER_FREE, FPS_MEMBER_HERE, FPS_MEMBER_OUT
     uint64_t FPS_CURRENT_ROUND(uint64_t current)
-    uint32_t FPS_CURRENT_VERSION(uint64_t current)
     ctypedef struct fps_policy:
         uint32_t kind, staleness, backup, quorum, reduce
         int64_t straggler_ns
@@ -322,13 +321,13 @@ cdef extern from "member.h" nogil:
     void fps_worker_adopt(const fps_arena *arena, uint32_t rank, uint64_t generation, int64_t lease_ns,
                           fps_worker *out)
     void fps_worker_leave(fps_worker *worker)
-    fps_status fps_worker_return(fps_worker *worker, const fps_wait *wait)
-    fps_status fps_worker_begin(fps_worker *worker, const fps_wait *wait, uint64_t *clock, uint64_t *progress)
-    fps_status fps_worker_end_step(fps_worker *worker, uint64_t clock, const fps_wait *wait)
-    fps_status fps_worker_give(fps_worker *worker, uint64_t round, uint32_t weight, const fps_wait *wait,
+    fps_status fps_worker_return(const fps_worker *worker, const fps_wait *wait, uint64_t *generation)
+    fps_status fps_worker_begin(const fps_worker *worker, const fps_wait *wait, uint64_t *clock, uint64_t *progress)
+    fps_status fps_worker_end_step(const fps_worker *worker, uint64_t clock, const fps_wait *wait)
+    fps_status fps_worker_give(const fps_worker *worker, uint64_t round, uint32_t weight, const fps_wait *wait,
                                bool_c *counted)
-    fps_status fps_worker_catch_up(fps_worker *worker, uint64_t round, const fps_wait *wait)
-    fps_status fps_worker_renew(fps_worker *worker, const fps_wait *wait)
+    fps_status fps_worker_catch_up(const fps_worker *worker, uint64_t round, const fps_wait *wait)
+    fps_status fps_worker_renew(const fps_worker *worker, const fps_wait *wait)
     uint32_t fps_board_blocker(const fps_roster *r)
     fps_roster fps_board_roster(const fps_arena *arena)
 
@@ -340,6 +339,7 @@ cdef extern from "tray.h" nogil:
 
 
 cdef extern from "version.h" nogil:
+    uint32_t fps_version_of(const fps_arena *arena, uint64_t current)
     uint64_t fps_version_pin(const fps_session *session)
     void fps_version_pin_too(const fps_session *session, uint32_t version)
     void fps_version_unpin(const fps_session *session, uint32_t version)

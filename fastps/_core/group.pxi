@@ -206,6 +206,17 @@ cdef class Group:
             kind = FPS_SET if streams is not None else FPS_PUSH if outs is None else FPS_PUSH_PULL
         elif outs is not None:
             kind = FPS_GET if streams is not None else FPS_PULL
+        for what in (grads, outs, pulled):
+            if what is not None and len(what) != self.n_buffers:
+                raise ValueError(f"{len(what)} of {self.n_buffers} buffers")
+        if streams is not None and len(streams) != self.n_rules:
+            raise ValueError(f"streams of {len(streams)} of {self.n_rules} rules")
+        if pulled is not None and (grads is None or streams is not None):
+            raise ValueError("parameters that a worker had go with a push")
+        if not self.rounds and (kind == FPS_REACH or decision is not None or deposit is not None):
+            raise ValueError("a round of shards that apply updates at once")
+        if self.rounds and (kind == FPS_PUSH or kind == FPS_PUSH_PULL) and (deposit is None or outs is not None):
+            raise ValueError("a push of no worker, to shards that apply updates in rounds")
         for i in range(0 if streams is None else self.n_rules):
             if streams[i] is not None and streams[i] > self.rules[i].n_slots:
                 raise IndexError(f"slot {streams[i]} of {self.rules[i].n_slots}")
@@ -286,14 +297,14 @@ cdef class Group:
         """Raises the error of the operation. Its details are read before the lane is returned."""
         cdef int code = c_errno
         cdef uint32_t i
-        cdef bint writes = fps_kind_writes(call.kind) and not self.rounds  # gradients in trays are not given yet
+        cdef bint writes = fps_kind_writes(call.kind) and deposit == NULL  # gradients in trays are not given yet
         cdef const fps_arena *arena = self.arenas[at]
         cdef uint32_t stripe = lane.parts[at].waited_for
         cdef Rest rest = None
         applied = tuple([self.shards[i] for i in range(self.n_parts) if lane.parts[i].applied])
         partial = tuple([self.shards[i] for i in range(self.n_parts) if not lane.parts[i].applied and lane.parts[i].position > 0])
         pending = tuple([self.shards[i] for i in range(self.n_parts) if not lane.parts[i].applied and lane.parts[i].position == 0])
-        if status == FPS_TIMEOUT and writes:
+        if status == FPS_TIMEOUT and writes and not self.rounds:
             rest = Rest(lane)
         self.give_back(lane)
         if outcome is not None and writes:

@@ -76,13 +76,14 @@ cdef class Lane:
             part.position = part.seq = part.version = 0
 
     cdef void go_on(self, Rest rest) noexcept:
-        """As `reset`, but from where a push has stopped. This lane's sessions assign it new sequence numbers."""
+        """As `reset`, but from where a push has stopped. This lane's sessions assign it new sequence numbers, and what
+        was read before is read again: it is not in this operation's `outs`."""
         cdef uint32_t i
         cdef fps_part *part
         self.reset()
         for i in range(self.group.n_parts):
             part = &self.parts[i]
-            part.done, part.applied, part.prepared = rest.parts[i].done, rest.parts[i].applied, rest.parts[i].prepared
+            part.applied, part.prepared = rest.parts[i].applied, rest.parts[i].prepared
             part.position, part.version = rest.parts[i].position, rest.parts[i].version
         memcpy(self.uniforms, rest.uniforms, self.group.n_uniforms * sizeof(double))
 

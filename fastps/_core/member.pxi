@@ -11,7 +11,7 @@ cdef class Member:
     lease : seconds that a worker on another node lives without a renewal; 0 for one of this process
     timeout : seconds
 
-    Threads: one at a time, except for `renew`. Raises RankError; WorkerExpelledError once it is expelled.
+    Threads: one at a time, except for `renew` and `leave`. Raises RankError; WorkerExpelledError once it is expelled.
     """
     cdef Arena mapped
     cdef fps_worker worker
@@ -69,6 +69,8 @@ cdef class Member:
             return
         if status == FPS_INTERRUPTED:
             raise error_of(signal)
+        if status == FPS_EXPELLED and not self.joined:
+            raise errors.ClosedError(f"{verb}: this worker has left, in another thread or in a signal handler")
         if status == FPS_TIMEOUT:
             blocker = fps_board_blocker(&self.worker.roster)
             who = "a lock"
@@ -156,12 +158,15 @@ cdef class Member:
         self.check(status, &signal, "worker", timeout)
 
     def rejoin(self, double timeout):
-        """Rejoins after a WorkerExpelledError, at the clock of the others."""
+        """Rejoins after a WorkerExpelledError, at the clock of the others. Idempotent."""
         cdef fps_status status
+        cdef uint64_t generation
         cdef Signal signal
         cdef fps_wait wait = self.until(timeout, &signal)
         with nogil:
-            status = fps_worker_return(&self.worker, &wait)
+            status = fps_worker_return(&self.worker, &wait, &generation)
+        if status == FPS_OK:
+            self.worker.generation = generation
         if status == FPS_BUSY:
             raise errors.RankError(f"worker: rank {self.rank} was expelled, and another worker has taken it; "
                                    f"open a new session with `with ps.worker() as w:`")

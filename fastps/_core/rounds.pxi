@@ -154,7 +154,7 @@ cdef class Held:
             raise MemoryError("a view")
         for i in range(pins.lane.group.n_parts):
             current = fps_version_pin(&pins.lane.sessions[i])
-            self.versions[i] = FPS_CURRENT_VERSION(current)
+            self.versions[i] = fps_version_of(pins.lane.group.arenas[i], current)
             pins.counts[i * FPS_MAX_VERSIONS + self.versions[i]] += 1
             self.n_pinned = i + 1
             if i == 0:

@@ -77,6 +77,7 @@ cdef class TableGroup:
             raise
         for i in range(self.group.n_parts):
             lane.parts[i].session, lane.parts[i].seq = &lane.lane.sessions[i], 0
+            lane.parts[i].done = False  # what was read before is not in this operation's `outs`
         return lane
 
     cdef void spread(self, TableLane lane, object keys) except *:
@@ -84,6 +85,8 @@ cdef class TableGroup:
         cdef uint32_t n = <uint32_t>np.PyArray_SIZE(keys), i, shard, covered = 0
         cdef fps_sparse_part *part
         cdef const uint64_t *key = <const uint64_t *>np.PyArray_DATA(keys)
+        if np.PyArray_NDIM(keys) != 1 or np.PyArray_ITEMSIZE(keys) != 8 or not np.PyArray_ISCARRAY_RO(keys):
+            raise ValueError(f"table `{self.name}`: expected keys uint64[n]")
         if np.PyArray_SIZE(keys) >= 1 << 30:
             raise ValueError(f"table `{self.name}`: {np.PyArray_SIZE(keys)} keys at once")
         lane.n = n
@@ -146,6 +149,8 @@ cdef class TableGroup:
         cdef uint32_t at = 0, i
         cdef fps_status status
         cdef double limit = self.group.timeout if timeout is None else timeout
+        if sets is not None:
+            self.check_streams(sets)
         if resume is not None:
             lane = self.go_on(resume, None if grads is None else keys, &limit)
         else:
@@ -300,7 +305,9 @@ cdef class TableGroup:
         cdef fps_wait wait
         cdef fps_status status = FPS_OK
         cdef double limit = self.group.timeout if timeout is None else timeout
-        cdef TableLane lane = self.take(&limit)
+        cdef TableLane lane
+        self.check_streams(streams)
+        lane = self.take(&limit)
         try:
             self.spread(lane, keys)
             wait = wait_for(limit, &signal)
@@ -327,6 +334,10 @@ cdef class TableGroup:
         finally:
             self.give_back(lane)
         self.check(status, &signal, at, f"remove: waited {limit:.3g} s", "; some rows were removed, call it again for the rest")
+
+    cdef check_streams(self, list streams):
+        if len(streams) != 1 + <Py_ssize_t>self.n_slots:
+            raise ValueError(f"table `{self.name}`: {len(streams)} of {1 + self.n_slots} streams")
 
     cdef fps_status remove_part(self, fps_sparse_part *part, const fps_table *t, uint32_t since, uint8_t **outs,
                                 uint8_t *removed, uint32_t *done, const fps_wait *wait):
@@ -362,6 +373,7 @@ cdef class TableGroup:
         cdef const fps_table *t
         if part >= self.group.n_parts:
             raise IndexError(f"part {part} of {self.group.n_parts}")
+        self.check_streams(streams)
         for i in range(1 + self.n_slots):
             outs[i] = NULL if streams[i] is None else <uint8_t *>np.PyArray_DATA(streams[i])
         arena, t = self.group.arenas[part], self.table(part)

@@ -11,6 +11,7 @@ from fastps.arrays.checks import apart
 from fastps.arrays.types import Arrays
 from fastps.client.session import Session
 from fastps.client.view import View
+from fastps.deadline import deadline_after, left_until
 from fastps.errors import OptionError, WaitTimeoutError
 from fastps.spec.arrays import Structure
 from fastps.transport.contract import Operation
@@ -36,8 +37,8 @@ class ArraySession:
         target = out if arrays is None else structure.assemble(arrays)
         versions = None if self._direct is None else self._run_directly(False, None, True, target, timeout)
         if versions is None:
-            operation = Operation(outs=arrays or structure.outs(out, "pull"))
-            versions = self.session.run(operation, timeout, "pull")
+            outs = structure.outs(out, "pull") if arrays is None else arrays
+            versions = self.session.run(Operation(outs=outs), timeout, "pull")
         return target, versions
 
     def push(
@@ -49,16 +50,20 @@ class ArraySession:
             versions = self._run_directly(True, grads, False, None, timeout, outcome)
             if versions is not None:
                 return versions
-        operation = self.pushing(grads, pulled, None, "push", timeout, resume)
-        return None if operation is None else self.session.run(operation, timeout, "push", resume, outcome)
+        deadline = deadline_after(self.session.limit(timeout))
+        operation = self.pushing(grads, pulled, None, "push", left_until(deadline), resume)
+        if operation is None:
+            return None
+        return self.session.run(operation, left_until(deadline), "push", resume, outcome)
 
     def push_pull(
         self, grads: Any, pulled: Any, out: Any, timeout: float | None, resume: Any, outcome: Outcome
     ) -> tuple[Any, tuple[int, ...], bool]:
         """The parameters, their update counts, and whether the push was applied, not skipped."""
         if resume is not None:  # what was pushed before is not in this `out`
-            applied = self.push(grads, pulled, timeout, resume, outcome) is not None
-            return *self.pull(out, timeout), applied
+            deadline = deadline_after(self.session.limit(timeout))
+            applied = self.push(grads, pulled, left_until(deadline), resume, outcome) is not None
+            return *self.pull(out, left_until(deadline)), applied
         structure = self.structure
         fresh = structure.empty() if out is None else None
         target = out if fresh is None else structure.assemble(fresh)
@@ -66,11 +71,12 @@ class ArraySession:
         versions = self._run_directly(True, grads, True, target, timeout, outcome) if plain else None
         if versions is not None:
             return target, versions, True
-        arrays = fresh or structure.outs(out, "push_pull")
-        operation = self.pushing(grads, pulled, arrays, "push_pull", timeout, theirs=out is not None)
+        deadline = deadline_after(self.session.limit(timeout))
+        arrays = structure.outs(out, "push_pull") if fresh is None else fresh
+        operation = self.pushing(grads, pulled, arrays, "push_pull", left_until(deadline), theirs=out is not None)
         if operation is None:
-            return target, self.session.run(Operation(outs=arrays), timeout, "push_pull"), False
-        return target, self.session.run(operation, timeout, "push_pull", None, outcome), True
+            return target, self.session.run(Operation(outs=arrays), left_until(deadline), "push_pull"), False
+        return target, self.session.run(operation, left_until(deadline), "push_pull", None, outcome), True
 
     def pushing(
         self,
@@ -78,20 +84,20 @@ class ArraySession:
         pulled: Any,
         outs: Arrays | None,
         verb: str,
-        timeout: float | None,
+        timeout: float,
         resume: Any = None,
         theirs: bool = False,
     ) -> Operation | None:
         """A push of checked gradients; None when it is to be skipped. `theirs`: `outs` are the caller's, and may share
         memory with the gradients."""
-        limit, resolve, structure = self.session.limit(timeout), self.session.resolve, self.structure
-        given = structure.grads(resolve(grads, limit), verb)
+        deadline, resolve, structure = deadline_after(timeout), self.session.resolve, self.structure
+        given = structure.grads(resolve(grads, left_until(deadline)), verb)
         wanted = [rule.label for rule in self.spec.rules if rule.uses_pulled]
         if wanted and pulled is None:
             raise OptionError(f"{verb}: {wanted[0]} needs pulled=, the parameters with which grads were computed")
         if pulled is not None and not wanted:
             raise OptionError(f"{verb}: pulled= is for rules that use it; {self.spec.rules_label} does not")
-        had = None if pulled is None else structure.grads(resolve(pulled, limit), f"{verb} pulled")
+        had = None if pulled is None else structure.grads(resolve(pulled, left_until(deadline)), f"{verb} pulled")
         if outs is not None and theirs:  # gradients in the memory of `out` would be overwritten while they are read
             given = apart(given, outs)
             had = None if had is None else apart(had, outs)
@@ -103,29 +109,31 @@ class ArraySession:
         """In rounds, applies the last round that closed before something else changes."""
 
     def slots(self, name: str, timeout: float | None) -> Any:
-        structure, with_slot = self._slot(name, "slots", timeout)
+        deadline = deadline_after(self.session.limit(timeout))
+        structure, with_slot = self._slot(name, "slots", deadline)
         arrays = structure.empty()
-        self.read_slot(Operation(outs=self._spread(with_slot, arrays), slot=name), self.session.limit(timeout))
+        self.read_slot(Operation(outs=self._spread(with_slot, arrays), slot=name), left_until(deadline))
         return structure.assemble(arrays)
 
     def read_slot(self, operation: Operation, timeout: float) -> None:
         self.session.run(operation, timeout, "slots")
 
     def set_slots(self, name: str, values: Any, timeout: float | None, outcome: Outcome) -> None:
-        structure, with_slot = self._slot(name, "set_slots", timeout)
+        deadline = deadline_after(self.session.limit(timeout))
+        structure, with_slot = self._slot(name, "set_slots", deadline)
         given = self._spread(with_slot, structure.grads(values, "set_slots"))
         try:
-            self.session.run(Operation(sets=given, slot=name), timeout, "set_slots", None, outcome)
+            self.session.run(Operation(sets=given, slot=name), left_until(deadline), "set_slots", None, outcome)
         except WaitTimeoutError as error:
             raise WaitTimeoutError(f"set_slots: {error}; call it again to set all of it") from None
 
-    def _slot(self, name: Any, verb: str, timeout: float | None) -> tuple[Structure, list[int]]:
+    def _slot(self, name: Any, verb: str, deadline: float) -> tuple[Structure, list[int]]:
         """The structure of a slot, and the numbers of the arrays that have it."""
         if self.spec.consistency.local:
             raise OptionError(f"{verb}: under {self.spec.consistency} each worker has slots of its own")
         if name not in self.spec.slot_names():
             raise OptionError(f"{verb}: {self.spec.rules_label} has no slot {name!r}, only {self.spec.slot_names()}")
-        self.settle(self.session.limit(timeout))
+        self.settle(left_until(deadline))
         with_slot = self.spec.leaves_with(name)
         return Structure(tuple(self.structure.leaves[i] for i in with_slot)), with_slot
 
@@ -135,7 +143,7 @@ class ArraySession:
         return [by_leaf.get(i, np.empty(0, np.float32)) for i in range(len(self.structure.leaves))]
 
     def configure(self, pattern: str | None, values: dict[str, Any], timeout: float | None, outcome: Outcome) -> None:
-        limit = self.session.limit(timeout)
+        deadline = deadline_after(self.session.limit(timeout))
         rules = [(row, rule) for row, rule in enumerate(self.spec.rules) if pattern is None or rule.pattern == pattern]
         if not rules:
             raise OptionError(
@@ -150,9 +158,9 @@ class ArraySession:
             numbers = rule.numbers({n: v for n, v in values.items() if n in rule.hyper}, "configure")
             if numbers:
                 changes.append((row, numbers))
-        self.settle(limit)
+        self.settle(left_until(deadline))
         for row, numbers in changes:
-            self.session.ask("configure", None, row, numbers, timeout=limit, outcome=outcome)
+            self.session.ask("configure", None, row, numbers, timeout=left_until(deadline), outcome=outcome)
 
     def hyper(self, timeout: float | None) -> dict[str, dict[str, float | None]]:
         rows = self.hyper_by_row(self.session.limit(timeout))
@@ -160,9 +168,11 @@ class ArraySession:
 
     def hyper_by_row(self, timeout: float) -> list[list[float]]:
         """The hyper-parameters of each rule in order, read on one node; NaN stands for a schedule."""
-        endpoint = self.session.endpoints[-1]  # this node's, if it has shards
-        rows = enumerate(self.spec.rules)
-        return [endpoint.ask("hyper", None, row, len(rule.hyper), timeout=timeout) for row, rule in rows]
+        endpoint, deadline = self.session.endpoints[-1], deadline_after(timeout)  # this node's, if it has shards
+        return [
+            endpoint.ask("hyper", None, row, len(rule.hyper), timeout=left_until(deadline))
+            for row, rule in enumerate(self.spec.rules)
+        ]
 
     def view(self) -> View:
         session = self.session

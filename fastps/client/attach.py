@@ -6,6 +6,7 @@ import os
 import threading
 from collections import OrderedDict
 from typing import Any
+from weakref import WeakSet, WeakValueDictionary
 
 from fastps.client.arrays import ArraySession
 from fastps.client.rounds import RoundSession
@@ -26,32 +27,43 @@ KEPT = 16  # sessions, besides those that handles refer to
 
 
 class Attachments:
-    """The sessions of this process, kept between tasks, so that the next one finds the arenas mapped. Those of closed
-    servers are dropped when another server is attached."""
+    """The sessions of this process, kept between tasks, so that the next one finds the arenas mapped.
+
+    A session ends when its last open handle is closed. Those of servers whose shards on this node are closed or dead
+    are dropped when another server is attached; of a server without shards here that cannot be told, so its session is
+    kept until there are KEPT newer ones.
+
+    Attributes
+    ----------
+    lock : held while handles are attached and closed
+    """
 
     def __init__(self) -> None:
-        self._sessions: OrderedDict[str, Session] = OrderedDict()
+        self._kept: OrderedDict[str, Session] = OrderedDict()
+        self._sessions: WeakValueDictionary[str, Session] = WeakValueDictionary()  # and those that handles refer to
+        self._users: WeakSet[Attachment] = WeakSet()
         self._gateways: dict[tuple[str, int], Any] = {}  # by (server id, shard): `serve` of gateways in this process
-        self._lock = threading.Lock()
+        self.lock = threading.RLock()
         os.register_at_fork(after_in_child=self._begin_in_child)
 
     def _begin_in_child(self) -> None:
         """In a forked child: the thread that held the lock is missing, and Ray cannot be used. Sessions that need Ray
         are dropped: a new one may reach all shards without it."""
-        self._lock = threading.Lock()
-        self._sessions = OrderedDict((i, s) for i, s in self._sessions.items() if s.all_here)
+        self.lock = threading.RLock()
+        self._kept = OrderedDict((i, s) for i, s in self._kept.items() if s.all_here)
+        self._sessions = WeakValueDictionary({i: s for i, s in self._sessions.items() if s.all_here})
         self._gateways = {}
 
     def session(self, spec: ServerSpec) -> Session:
-        with self._lock:
+        with self.lock:
             session = self._sessions.get(spec.server_id)
             if session is None:
-                for server_id in [i for i, s in self._sessions.items() if not s.alive()]:
-                    self._sessions.pop(server_id).close()
+                for server_id in [i for i, s in self._kept.items() if not s.alive()]:
+                    self._end(server_id, self._kept[server_id])
                 session = new_session(spec, cluster.this_node())
-                self._sessions[spec.server_id] = session
-                while len(self._sessions) > KEPT:
-                    self._sessions.popitem(last=False)
+                self._sessions[spec.server_id] = self._kept[spec.server_id] = session
+                while len(self._kept) > KEPT:
+                    self._kept.popitem(last=False)
             return session
 
     def serves(self, spec: ServerSpec, shard: int, serve: Any) -> None:
@@ -63,11 +75,22 @@ class Attachments:
         serve = self._gateways.get((spec.server_id, shard))
         return CARRIERS["ray"](spec, shard) if serve is None else Loopback(serve)
 
+    def add(self, user: Attachment) -> None:
+        """Of a handle that uses a session from now on, until it is closed or dropped."""
+        self._users.add(user)
+
     def drop(self, server_id: str) -> None:
-        with self._lock:
-            session = self._sessions.pop(server_id, None)
-        if session is not None:
-            session.close()
+        """Closes the session of a server, if there is one, unless the server is open and a handle uses it."""
+        with self.lock:
+            session = self._sessions.get(server_id)
+            if session is None or (session.alive() and any(user.uses(session) for user in self._users)):
+                return
+            self._end(server_id, session)
+
+    def _end(self, server_id: str, session: Session) -> None:
+        self._kept.pop(server_id, None)
+        self._sessions.pop(server_id, None)
+        session.close()
 
 
 def new_session(spec: ServerSpec, node_id: str | None) -> Session:
@@ -109,7 +132,7 @@ class Attachment:
     closed : whether the handle was closed
     """
 
-    __slots__ = ("_rows", "arrays", "closed", "spec")
+    __slots__ = ("__weakref__", "_rows", "arrays", "closed", "spec")
 
     def __init__(self, spec: ServerSpec) -> None:
         self.spec, self.closed = spec, False
@@ -121,19 +144,26 @@ class Attachment:
 
     def attach(self) -> ArraySession:
         """Attaches, at first use. Raises ClosedError."""
-        if self.closed:
-            raise ClosedError(
-                "this handle was closed; create a new server, or get another handle with fastps.get(name)"
-            )
-        if self.arrays is None:
-            self.use(attachments.session(self.spec))
-        assert self.arrays is not None
-        return self.arrays
+        with attachments.lock:  # or it would be open again after another thread has closed it meanwhile
+            if self.closed:
+                raise ClosedError(
+                    "this handle was closed; create a new server, or get another handle with fastps.get(name)"
+                )
+            return self.arrays or self.use(attachments.session(self.spec))
 
-    def use(self, session: Session) -> None:
+    def use(self, session: Session) -> ArraySession:
         """Uses this session from now on."""
         kind = RoundSession if self.spec.consistency.rounds else ArraySession
-        self.arrays, self._rows = kind(session), {}
+        with attachments.lock:
+            attachments.add(self)
+            self._rows = {}
+            self.arrays = arrays = kind(session)
+        return arrays
+
+    def uses(self, session: Session) -> bool:
+        """Whether it is open and uses this session."""
+        arrays = self.arrays
+        return arrays is not None and arrays.session is session
 
     @property
     def session(self) -> Session:
@@ -148,8 +178,9 @@ class Attachment:
 
     def close(self) -> Session | None:
         """Closes the handle. Returns the session that it used."""
-        arrays, self.arrays = self.arrays, None
-        self.closed, self._rows = True, {}
+        with attachments.lock:
+            arrays, self.arrays = self.arrays, None
+            self.closed, self._rows = True, {}
         return None if arrays is None else arrays.session
 
 

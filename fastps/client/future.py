@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import concurrent.futures
 import contextlib
 import os
 import threading
-from collections import deque
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+from fastps._core import life_generation
 from fastps.deadline import seconds
 from fastps.errors import ClosedError, WaitTimeoutError
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 KEPT = 8  # errors that were not retrieved; each keeps its gradients in memory
 NAMED = 4  # operations that a message names
+IDLE_SECONDS = 5.0  # after which the thread of a queue ends
 
 
 class Future(concurrent.futures.Future[Any]):
@@ -127,47 +130,108 @@ class Queue:
     """Runs calls one after the other on a thread of its own, started when first needed. Empty after a fork."""
 
     def __init__(self) -> None:
-        self._begin()
+        self._of_process: dict[int, Calls] = {}
 
-    def _begin(self) -> None:
+    def _calls(self) -> Calls:
+        """Those of this process: after a fork, the thread and its calls belong to the parent. Without a lock, which
+        another thread of the parent might have held: threads agree on one by `setdefault`."""
+        generation = life_generation()
+        calls = self._of_process.get(generation)
+        return self._of_process.setdefault(generation, Calls()) if calls is None else calls
+
+    def submit(self, verb: str, call: Callable[[], Any]) -> Future:
+        return self._calls().submit(verb, call)
+
+    def flush(self, timeout: float) -> None:
+        """Waits for every operation that was submitted and not cancelled.
+
+        Raises the first error that was not retrieved, with notes on the others; WaitTimeoutError, with notes on all of
+        them, when operations are still under way.
+        """
+        self._calls().flush(timeout)
+
+    def close(self) -> None:
+        """Ends the thread, once the submitted operations have ended. What is submitted later runs after them."""
+        self._calls().close()
+
+
+class Calls:
+    """The calls of one process. A signal handler may raise anywhere in `submit`, and may submit, too: what was not
+    submitted is never run, and nothing else is changed by it. Hence the locks and queues that are single calls of C,
+    which an executor's are not.
+    """
+
+    def __init__(self) -> None:
         self._process = os.getpid()
-        self._lock = threading.Lock()
-        self._executor: concurrent.futures.ThreadPoolExecutor | None = None
+        self._lock = threading.RLock()
+        self._turn = threading.Lock()  # held by the thread that runs calls, of which there is one at most
         self._submitted = 0
-        self._calls: deque[tuple[Future, Callable[[], Any]]] = deque()
+        # Lists of one, or empty if that was taken back.
+        self._waiting: SimpleQueue[list[tuple[Future, Callable[[], Any]]] | None] = SimpleQueue()
         self._pending: dict[Future, None] = {}
         # Errors that were not retrieved: the first few, and the number of further ones.
         self._failed: dict[Future, BaseException] = {}
         self._more_failed = 0
 
     def submit(self, verb: str, call: Callable[[], Any]) -> Future:
-        if self._process != os.getpid():
-            self._begin()  # after a fork: the thread and its calls belong to the parent
         with self._lock:
-            if self._executor is None:
-                self._executor = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="fastps")
             self._submitted += 1
             future = Future(f"{verb} number {self._submitted}", self._told)
-            self._pending[future] = None
-            self._calls.append((future, call))
-            self._executor.submit(self._run)
+            entry = [(future, call)]
+            try:
+                self._pending[future] = None
+                self._waiting.put(entry)
+                if not self._turn.locked():
+                    atexit.register(self._finish)
+                    threading.Thread(target=self._run, name="fastps", daemon=True).start()
+            except BaseException:
+                entry.clear()
+                self._pending.pop(future, None)
+                raise
         return future
 
     def _run(self) -> None:
-        future, call = self._calls.popleft()
+        if self._turn.acquire(blocking=False):  # else another thread runs what waits
+            while self._run_next():
+                pass
+
+    def _run_next(self) -> bool:
+        """False when there was nothing to do for a while, or after `close`: the thread ends."""
+        try:
+            entry = self._waiting.get(timeout=IDLE_SECONDS)
+        except Empty:
+            entry = None
+        if entry is None:
+            with self._lock:
+                if not self._waiting.empty():
+                    return True
+                atexit.unregister(self._finish)
+                self._turn.release()
+                return False
+        with self._lock:  # `submit` has ended
+            if not entry:
+                return True
+            future, call = entry.pop()
         # `_ended` comes before the future's result: whoever waits for the future finds the lists up to date.
         if not future.set_running_or_notify_cancel():
             self._ended(future, None)
-            return
-        try:
-            result = call()
-        except BaseException as error:
-            self._ended(future, error)
-            future.set_exception(error)
-            del future, call  # the error refers to this frame: it would keep both alive
-        else:
-            self._ended(future, None)
-            future.set_result(result)
+            return True
+        with contextlib.suppress(BaseException):  # of callbacks
+            try:
+                result = call()
+            except BaseException as error:
+                self._ended(future, error)
+                future.set_exception(error)
+                del future, call  # the error refers to this frame: it would keep both alive
+            else:
+                self._ended(future, None)
+                future.set_result(result)
+        return True
+
+    def _finish(self) -> None:
+        """At the end of the program: waits for what was submitted."""
+        if self._process == os.getpid():
+            concurrent.futures.wait(list(self._pending))
 
     def _ended(self, future: Future, error: BaseException | None) -> None:
         with self._lock:
@@ -181,13 +245,7 @@ class Queue:
         self._failed.pop(future, None)
 
     def flush(self, timeout: float) -> None:
-        """Waits for every operation that was submitted and not cancelled.
-
-        Raises the first error that was not retrieved, with notes on the others; WaitTimeoutError, with notes on all of
-        them, when operations are still under way.
-        """
-        if self._process != os.getpid():
-            return
+        """As `Queue.flush`."""
         with self._lock:
             pending = list(self._pending)
         _, late = concurrent.futures.wait(pending, min(timeout, threading.TIMEOUT_MAX))
@@ -210,10 +268,5 @@ class Queue:
         raise error
 
     def close(self) -> None:
-        """Ends the thread, once the submitted operations have ended."""
-        if self._process != os.getpid():
-            return
-        with self._lock:
-            executor, self._executor = self._executor, None
-        if executor is not None:
-            executor.shutdown(wait=False)
+        """As `Queue.close`."""
+        self._waiting.put(None)

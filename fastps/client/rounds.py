@@ -45,13 +45,13 @@ class RoundSession(ArraySession):
         session, structure = self.session, self.structure
         deadline = deadline_after(session.limit(timeout))
         arrays = structure.empty() if out is None else None
-        target = structure.assemble(arrays) if arrays else out
+        target = out if arrays is None else structure.assemble(arrays)
         while True:
             if decision is None and (session.shm is not None or len(session.endpoints) > 1):
                 decision = self.decision(left_until(deadline))
             versions = self._round_directly(None, target, left_until(deadline), decision)
             if versions is None:
-                arrays = arrays or structure.outs(out, "pull")
+                arrays = structure.outs(out, "pull") if arrays is None else arrays
                 versions = session.run(Operation(outs=arrays, decision=decision), left_until(deadline), "pull")
             if is_one_round(versions):
                 return target, versions

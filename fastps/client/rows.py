@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +14,7 @@ from fastps.arrays.types import Array
 from fastps.client.resume import Resume
 from fastps.client.session import Session
 from fastps.deadline import deadline_after, left_until
-from fastps.errors import OptionError, SplitError, TableFullError, WaitTimeoutError
+from fastps.errors import FastPSError, OptionError, SplitError, TableFullError, WaitTimeoutError
 from fastps.transport.contract import Operation
 
 
@@ -28,6 +29,10 @@ class RowSession:
         # All shards here: one C call checks and does everything, unless an argument needs a closer look.
         here = session.shm if session.all_here and self.sightings is None else None
         self._direct = None if here is None else here.verbs.tables[number].group
+
+    def limit(self, timeout: float | None) -> float:
+        """As `Session.limit`."""
+        return self.session.limit(timeout)
 
     def run(
         self, operation: Operation, timeout: float | None, verb: str, resume: Any = None, outcome: Outcome | None = None
@@ -73,6 +78,9 @@ class RowSession:
             made = process.ask("make_room", self.number, missing, mine, timeout=left_until(deadline))
         except WaitTimeoutError as reason:
             raise self._late(error, reason) from None
+        except FastPSError as reason:
+            reason.resume = error.resume
+            raise
         if not made and missing:
             self._explain(error)
             raise error
@@ -94,9 +102,9 @@ class RowSession:
             error.applied, rest if begun else (), () if begun else rest, error.resume,
         )  # fmt: skip
 
-    def _admitted(self, keys: Array, timeout: float | None) -> Array:
+    def _admitted(self, keys: Array, deadline: float) -> Array:
         """Counts a sighting of each key that has no row. Returns which keys have a row, or are admitted now."""
-        found = self.find(keys, timeout)
+        found = self.find(keys, left_until(deadline))
         if self.sightings is None or found.all():
             return found
         missing, places, counts = np.unique(keys[~found], return_inverse=True, return_counts=True)
@@ -105,19 +113,20 @@ class RowSession:
             self.sightings.number, missing, [counts.astype(np.float32)[:, np.newaxis]], [seen]
         )  # fmt: skip
         try:
-            self.sightings.run(counting, timeout, "pull")
-        except (WaitTimeoutError, TableFullError) as error:  # nothing of the operation itself has begun
-            error.resume = None
+            self.sightings.run(counting, left_until(deadline), "pull")
+        except FastPSError as error:
+            error.resume = None  # nothing of the operation itself has begun
             raise
         found[~found] = (seen[:, 0] >= self.info.admit)[places]
         return found
 
-    def _forget_sightings(self, keys: Array, timeout: float | None) -> None:
-        """Removes the sightings of keys that have rows now."""
+    def _forget_sightings(self, keys: Array, deadline: float) -> None:
+        """Removes the sightings of keys that have rows now; those for which there is no time, with the next pull."""
         if self.sightings is not None and len(keys):
-            counted = keys[self.sightings.find(keys, timeout)]
-            if len(counted):
-                self.sightings.remove(counted, [False], timeout)
+            with contextlib.suppress(WaitTimeoutError):
+                counted = keys[self.sightings.find(keys, left_until(deadline))]
+                if len(counted):
+                    self.sightings.remove(counted, [False], left_until(deadline))
 
     def pull_directly(self, keys: Any, out: Any, create: bool, timeout: float | None) -> Array | None:
         """The rows, if one C call could check the arguments and do everything; otherwise None."""
@@ -150,15 +159,17 @@ class RowSession:
 
     def pull(self, keys: Array, outs: Array, create: bool, timeout: float | None) -> None:
         if create and self.sightings is not None:
-            admitted = self._admitted(keys, timeout)
+            deadline = deadline_after(self.session.limit(timeout))
+            admitted = self._admitted(keys, deadline)
             if not admitted.all():
                 for places, created in ((np.flatnonzero(admitted), True), (np.flatnonzero(~admitted), False)):
                     rows = np.empty((len(places), self.info.dim), self.info.dtype)
-                    self.run(Operation(self.number, keys[places], outs=[rows], create=created), timeout, "pull")
+                    pulling = Operation(self.number, keys[places], outs=[rows], create=created)
+                    self.run(pulling, left_until(deadline), "pull")
                     outs[places] = rows
             else:
-                self.run(Operation(self.number, keys, outs=[outs], create=create), timeout, "pull")
-            self._forget_sightings(keys[admitted], timeout)
+                self.run(Operation(self.number, keys, outs=[outs], create=create), left_until(deadline), "pull")
+            self._forget_sightings(keys[admitted], deadline)
             return
         self.run(Operation(self.number, keys, outs=[outs], create=create), timeout, "pull")
 
@@ -182,7 +193,7 @@ class RowSession:
                 self.run(pushing, timeout, "push", resume, outcome)
             else:
                 self._push_admitted(pushing, timeout, resume, outcome)
-        except (WaitTimeoutError, TableFullError) as error:
+        except FastPSError as error:
             if isinstance(error.resume, Resume):
                 error.resume.keys = keys
             raise
@@ -190,22 +201,23 @@ class RowSession:
 
     def _push_admitted(self, pushing: Operation, timeout: float | None, resume: Any, outcome: Outcome) -> None:
         """Pushes the admitted keys only; the others keep their initial values."""
-        keys, outs = pushing.keys, pushing.outs
+        keys, outs, deadline = pushing.keys, pushing.outs, deadline_after(self.session.limit(timeout))
         assert keys is not None
         places = getattr(resume, "places", None)
         if places is None:
-            places = np.flatnonzero(self.find(keys, timeout) if outs is None else self._admitted(keys, timeout))
+            known = self.find(keys, left_until(deadline)) if outs is None else self._admitted(keys, deadline)
+            places = np.flatnonzero(known)
         part = pushing.rows(places)
         try:
-            self.run(part, timeout, "push", resume, outcome)
-        except (WaitTimeoutError, TableFullError) as error:
+            self.run(part, left_until(deadline), "push", resume, outcome)
+        except FastPSError as error:
             if isinstance(error.resume, Resume):
                 error.resume.places = places
             raise
         if outs is not None and part.outs is not None:
             table_initial(self.info.layout(1), keys, outs[0])
             outs[0][places] = part.outs[0]
-            self._forget_sightings(keys[places], timeout)
+            self._forget_sightings(keys[places], deadline)
 
     def set(self, keys: Array, streams: list[Any], timeout: float | None, outcome: Outcome | None = None) -> None:
         self.run(Operation(self.number, keys, sets=streams), timeout, "set", None, outcome)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from fastps._core import Arena, Member, Outcome, all_finite, shards_of
 from fastps.arrays.checks import first_nonfinite, norm_of
 from fastps.arrays.types import Array, Arrays
 from fastps.client.future import Queue
-from fastps.client.resume import merged, tokens_of
+from fastps.client.resume import merged, resuming
 from fastps.deadline import deadline_after, left_until
 from fastps.errors import FastPSError, NonfiniteError, OptionError, RayRequiredError, SplitError
 from fastps.observe.stats import ServerStats, ShardStats
@@ -90,12 +91,20 @@ class Session:
         """Runs an operation on all nodes at once. Returns, per shard, the update count that was read or made; 0 where
         there was nothing to do. Raises the error of any node, with the shards that succeeded. An exception of a signal
         handler is raised at once: what became of the parts of other nodes is then unknown."""
-        deadline, owner = deadline_after(self.limit(timeout)), (self, operation.table)
-        tokens = tokens_of(resume, owner, verb)
+        deadline = deadline_after(self.limit(timeout))
+        if resume is None:
+            return self._attempt(operation, deadline, None, outcome)
+        with resuming(resume, (self, operation.table), verb) as tokens:
+            return self._attempt(operation, deadline, tokens, outcome)
+
+    def _attempt(
+        self, operation: Operation, deadline: float, tokens: dict[int, Any] | None, outcome: Outcome | None
+    ) -> tuple[int, ...]:
+        """An operation, or with `tokens` the rest of a push, from which it removes what it has done."""
         rows = operation.table is not None and len(self.endpoints) > 1
         places = self.places(operation.keys) if rows and operation.keys is not None else None
         pending: list[tuple[int, Operation, Pending]] = []
-        errors: list[tuple[int, BaseException]] = []
+        errors: list[tuple[int, FastPSError]] = []
         versions: dict[int, int] = {}
         for i, endpoint in enumerate(self.endpoints):
             if tokens is not None and i not in tokens:  # this part of the push was applied before
@@ -112,19 +121,23 @@ class Session:
                 raise  # other nodes are started first: nothing has begun
             except FastPSError as error:
                 errors.append((i, error))
-        for i, part, operating in pending:
+        for i, part, operating in reversed(pending):  # those of this node have ended
             try:
                 versions |= operating.finish()
             except FastPSError as error:
                 errors.append((i, error))
                 continue
+            if tokens is not None:
+                del tokens[i]
             if places is not None and operation.outs is not None and part.outs is not None:
                 operation.outs[0][places[i]] = part.outs[0]
         if errors:
             failed = {i for i, _ in errors}
             done = tuple(s for i, endpoint in enumerate(self.endpoints) if i not in failed for s in endpoint.shards)
+            errors.sort(key=itemgetter(0))
+            pushes, owner = operation.grads is not None, (self, operation.table)
             try:
-                raise merged(errors, done, operation.writes, owner)
+                raise merged(errors, done, operation.writes, pushes, owner, tokens)
             finally:
                 errors.clear()  # their tracebacks refer to this frame: a cycle
         if not pending:  # no endpoint has checked that the server is alive
@@ -140,7 +153,7 @@ class Session:
 
     def late(self, error: FastPSError, pushes: bool, table: int | None = None) -> BaseException:
         """The error of an operation on a server whose shards are all on this node."""
-        return merged([(0, error)], (), pushes, (self, table))
+        return merged([(0, error)], (), pushes, pushes, (self, table))
 
     def scale(self, grads: Arrays, names: Sequence[str], verb: str, resume: Any) -> float | None:
         """The factor for gradients of this global norm, or None when the push is to be skipped, which is counted.

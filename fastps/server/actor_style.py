@@ -118,7 +118,7 @@ class ActorStyle:
 class ActorStyleServer(ActorStyle):
     """What `ParameterServer.remote` returns.
 
-    ``get_params.remote()`` and ``update_params.remote(grad)``, and every verb of ParameterServer in this way
+    ``get_params.remote()`` and ``update_params.remote(grad)``, and verbs of ParameterServer in this way
     (``push.remote(grad)``, ``slots.remote("m")``, ``versions.remote()``), are Ray calls: the first shard's process
     executes them, in the order in which one process makes them. Without `remote`, a verb runs in the calling process
     and does not wait for calls under way; ``hyper()`` and ``versions()`` are methods here. ``ps[name]`` and

@@ -11,7 +11,7 @@ from fastps._core import Outcome
 from fastps.client.attach import Attachment, attachments
 from fastps.cluster.placement import Owned
 from fastps.consistency import Consistency
-from fastps.deadline import seconds
+from fastps.deadline import deadline_after, left_until, seconds
 from fastps.errors import NamesError, OptionError
 from fastps.messages import few_of
 from fastps.observe.stats import ServerStats
@@ -149,8 +149,9 @@ class ParameterServer(ArrayVerbs):
 
     @staticmethod
     def remote(params: Any, **options: Any) -> ActorStyleServer:
-        """A server used like a Ray actor: ``ps.get_params.remote()``, ``ps.update_params.remote(grad)`` and every other
-        verb return Ray object references. Without `remote`, verbs run in the calling process. See
+        """A server used like a Ray actor: ``ps.get_params.remote()``, ``ps.update_params.remote(grad)`` and other verbs
+        return Ray object references. Verbs of the calling process alone (`view`, `worker`, `flush`, `close`, futures,
+        files) raise OptionError by `remote`. Without `remote`, verbs run in the calling process. See
         `fastps.server.actor_style.ActorStyleServer`."""
         return ActorStyleServer(ParameterServer(params, **options), handle_of)
 
@@ -200,12 +201,12 @@ class ParameterServer(ArrayVerbs):
             own = {n: v for n, v in hyper.items() if pattern is not None or n in rule.hyper}
             changes.append((i, rule.numbers(own, "configure")))
         of_arrays = {n: v for n, v in hyper.items() if not named or any(n in r.hyper for r in spec.rules)}
-        outcome = Outcome()
+        outcome, deadline = Outcome(), deadline_after(arrays.session.limit(seconds(timeout)))
         try:
             if of_arrays and (not named or any(pattern in (None, rule.pattern) for rule in spec.rules)):
-                arrays.configure(pattern, of_arrays, seconds(timeout), outcome)
+                arrays.configure(pattern, of_arrays, left_until(deadline), outcome)
             for i, numbers in changes:
-                self.attachment.rows(i).configure(numbers, seconds(timeout), outcome)
+                self.attachment.rows(i).configure(numbers, left_until(deadline), outcome)
         except BaseException as error:
             outcome.tell(error, "change")
             raise

