@@ -83,7 +83,11 @@ class Pending(Protocol):
 
     def finish(self) -> dict[int, int]:
         """Waits until it has ended. Returns, per shard, the update count (in rounds, the number of the round) that was
-        read or made, or MIXED. Raises WaitTimeoutError, TableFullError, ShardDiedError or ClosedError."""
+        read or made, or MIXED.
+
+        Raises WaitTimeoutError, TableFullError, ShardDiedError or ClosedError; SessionsExhaustedError and
+        ArenaMemoryError, of another node, and RayRequiredError, when this process is not connected any more. A push
+        whose error has `resume` can be started again from that; otherwise `outcome` says what was applied."""
 
 
 class Endpoint(Protocol):
@@ -101,7 +105,8 @@ class Endpoint(Protocol):
         self, operation: Operation, timeout: float, resume: Any = None, outcome: Outcome | None = None
     ) -> Pending:
         """Begins an operation that ends within `timeout` seconds. `resume` comes from an error of this endpoint for the
-        same operation. The call that applies the operation records that in `outcome`."""
+        same operation. The call that applies the operation records that in `outcome`. Raises what `finish` does, on
+        this node: then it has ended."""
 
     def ask(self, verb: str, *arguments: Any, timeout: float, outcome: Outcome | None = None) -> Any:
         """Calls a method of `fastps.transport.shm.Verbs` or, over a carrier, of the gateway. `outcome`: for verbs that

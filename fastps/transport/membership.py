@@ -10,7 +10,14 @@ from typing import Any
 
 from fastps._core import Decision
 from fastps.deadline import deadline_after, left_until
-from fastps.errors import FastPSError, ShardDiedError, UnavailableError
+from fastps.errors import (
+    ClosedError,
+    FastPSError,
+    RayRequiredError,
+    ShardDiedError,
+    UnavailableError,
+    WaitTimeoutError,
+)
 from fastps.spec.server import ServerSpec
 from fastps.transport.contract import Carrier
 from fastps.transport.remote import ask, question
@@ -21,8 +28,9 @@ GRACE_SECONDS = 1.0  # the coordinator keeps to the timeout; its reply takes a m
 class RemoteMembership:
     """See contract.Membership.
 
-    A thread renews the lease three times per lease, so that a worker in a long computation counts as alive. Progress
-    only grows: for a step that the last known progress allows, no call is made.
+    A thread renews the lease three times per lease, so that a worker in a long computation counts as alive, and finds
+    the new coordinator if the process of the last one has died. Progress only grows: for a step that the last known
+    progress allows, no call is made.
 
     Parameters
     ----------
@@ -39,7 +47,9 @@ class RemoteMembership:
         self._spec, self._bound, self._find = spec, spec.consistency.bound, find
         deadline = deadline_after(timeout)
         self._what = f"worker on {spec.label(0)}"
-        self._coordinator, self._known = find(left_until(deadline), False), True
+        self._finding = threading.Lock()
+        self._coordinator = find(left_until(deadline), False)
+        self._known_to: Carrier | None = None  # the coordinator that knows this worker
         self._stop = threading.Event()
         self._join(rank, left_until(deadline))
         # The thread has a weak reference: a membership that is dropped ends at the latest with its lease.
@@ -47,51 +57,70 @@ class RemoteMembership:
         threading.Thread(target=_stay, args=arguments, name="fastps lease", daemon=True).start()
 
     def _join(self, rank: int | None, timeout: float) -> None:
-        reply = self._ask("join", rank, self._spec.consistency.lease, timeout)
+        reply = self._ask("join", (rank, self._spec.consistency.lease, timeout), timeout + GRACE_SECONDS)
         self._token, self.rank, self.generation, reached = reply
         self._hear(reached)
 
     def _hear(self, reached: tuple[int, int, Decision]) -> None:
         self._clock, self._progress, self._decision = reached
 
-    def _ask(self, verb: str, *arguments: Any) -> Any:
-        """Returns the coordinator's reply; the last argument is the timeout. If its process has died, a new one is
-        started, adopts this worker and is asked again: verbs are idempotent."""
-        deadline = deadline_after(arguments[-1] + GRACE_SECONDS)
+    def _ask(self, verb: str, arguments: tuple[Any, ...], timeout: float) -> Any:
+        """Returns the coordinator's reply. If its process has died, a new one is started, adopts this worker and is
+        asked again: verbs are idempotent. Called by the worker, and by the thread that renews the lease."""
+        deadline = deadline_after(timeout)
         while True:
+            coordinator = self._coordinator
             try:
-                if not self._known:
+                if verb != "join" and self._known_to is not coordinator:
                     place = (self._token, self.rank, self.generation, self._spec.consistency.lease)
-                    self._call("adopt", place, deadline)
-                    self._known = True
-                return self._call(verb, arguments, deadline)
+                    self._call(coordinator, "adopt", place, deadline)
+                reply = self._call(coordinator, verb, arguments, deadline)
+                self._known_to = coordinator
+                return reply
             except UnavailableError:
                 raise
             except ShardDiedError:
+                self._replace(coordinator, deadline)
+
+    def _ask_within(self, verb: str, *arguments: Any) -> Any:
+        """The same for a verb whose last argument is the timeout."""
+        return self._ask(verb, (self._token, *arguments), arguments[-1] + GRACE_SECONDS)
+
+    def _call(self, coordinator: Carrier, verb: str, arguments: tuple[Any, ...], deadline: float) -> Any:
+        return ask(coordinator, verb, arguments, left_until(deadline), self._what)
+
+    def _replace(self, died: Carrier, deadline: float) -> None:
+        """Finds the coordinator that comes after one that has died, unless another thread has found it."""
+        if not self._finding.acquire(timeout=min(left_until(deadline), threading.TIMEOUT_MAX)):
+            raise WaitTimeoutError(
+                f"{self._what}: another thread looks for the new coordinator, and is not done in time"
+            )
+        try:
+            if self._coordinator is died:
                 self._coordinator = self._find(left_until(deadline), True)
-                self._known = verb == "join"
+        finally:
+            self._finding.release()
 
-    def _call(self, verb: str, arguments: tuple[Any, ...], deadline: float) -> Any:
-        return ask(self._coordinator, verb, arguments, left_until(deadline), self._what)
-
-    def renew(self) -> None:
-        question(self._coordinator, "renew", (self._token,), 0.0)
+    def renew(self, timeout: float) -> None:
+        """Says that this worker lives. Raises RayRequiredError, and ClosedError or ShardDiedError when the server is
+        gone; other errors may pass."""
+        self._ask("renew", (self._token,), timeout)
 
     def begin(self, timeout: float) -> tuple[int, int]:
         if self._bound is not None and self._clock - self._bound > self._progress:
-            self._hear(self._ask("begin", self._token, timeout))
+            self._hear(self._ask_within("begin", timeout))
         return self._clock, self._progress
 
     def end_step(self, clock: int, timeout: float) -> None:
-        self._hear(self._ask("end_step", self._token, clock, timeout))
+        self._hear(self._ask_within("end_step", clock, timeout))
 
     def give(self, round: int, weight: int, timeout: float) -> bool:
-        counted, reached = self._ask("give", self._token, round, weight, timeout)
+        counted, reached = self._ask_within("give", round, weight, timeout)
         self._hear(reached)
         return bool(counted)
 
     def catch_up(self, round: int, timeout: float) -> None:
-        self._hear(self._ask("catch_up", self._token, round, timeout))
+        self._hear(self._ask_within("catch_up", round, timeout))
 
     def decision(self) -> Decision:
         return self._decision
@@ -100,7 +129,7 @@ class RemoteMembership:
         return self._clock, self._progress
 
     def rejoin(self, timeout: float) -> None:
-        self.generation, reached = self._ask("rejoin", self._token, timeout)
+        self.generation, reached = self._ask_within("rejoin", timeout)
         self._hear(reached)
 
     def leave(self) -> None:
@@ -116,12 +145,19 @@ class RemoteMembership:
 
 
 def _stay(membership: weakref.ref[RemoteMembership], stop: threading.Event, interval: float) -> None:
-    while not stop.wait(interval):
+    """Renews the lease until the worker leaves, Ray ends, or the server does."""
+    next_one = deadline_after(interval)
+    while not stop.wait(left_until(next_one)):
+        next_one = deadline_after(interval)
         here = membership()
         if here is None:
             return
         try:
-            here.renew()
-        except FastPSError:  # Ray has ended, and the server with it
+            here.renew(interval)
+        except UnavailableError:
+            pass
+        except (RayRequiredError, ClosedError, ShardDiedError):
             return
+        except Exception:  # WorkerExpelledError included: its next operation rejoins
+            pass
         del here
