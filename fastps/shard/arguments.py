@@ -103,7 +103,7 @@ OF_SHARDS: Mapping[str, tuple[Kind, ...]] = {
 
 # Of a coordinator, where the timeout is an argument.
 OF_COORDINATOR: Mapping[str, tuple[Kind, ...]] = {
-    "join": (ANY_RANK, LEASE, SECONDS),
+    "join": (WORD, ANY_RANK, LEASE, SECONDS),
     "adopt": (WORD, RANK, WORD, LEASE),
     "begin": (WORD, SECONDS),
     "end_step": (WORD, WORD, SECONDS),

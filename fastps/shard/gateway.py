@@ -68,7 +68,15 @@ class Gateway:
         if payload is None:
             return message.DONE
         verb, arguments = values.unpack(payload)
-        return message.DONE + values.pack(self._ask(verb, arguments, header.timeout))
+        if type(verb) is str and verb in Verbs.CHANGES:
+            return self._once.reply(header, lambda: self._replied(verb, arguments, header.timeout))
+        return self._replied(verb, arguments, header.timeout)
+
+    def _replied(self, verb: Any, arguments: Any, timeout: float) -> bytes:
+        try:
+            return message.DONE + values.pack(self._ask(verb, arguments, timeout))
+        except Exception as error:
+            return message.failure(error, self._label)
 
     def _ask(self, verb: Any, arguments: Any, timeout: float) -> Any:
         require(OF_SHARDS, verb, arguments, self._spec)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import faulthandler
+import itertools
 import os
 import sys
 import traceback
@@ -14,18 +15,21 @@ import numpy as np
 import pytest
 
 import fastps
-from fastps._core import Decision
-from fastps.errors import FastPSError
+from fastps._core import Decision, Outcome
+from fastps.errors import FastPSError, UnavailableError
 from fastps.shard import arguments
 from fastps.shard.coordinator import Coordinator
 from fastps.spec.table import Table
 from fastps.testing.local import LocalServer
 from fastps.transport import message, values
 from fastps.transport.layout import layout_of
+from fastps.transport.loopback import Loopback
+from fastps.transport.remote import RemoteEndpoint
 from fastps.transport.shm import Verbs
 from tests.support.extent import LONG
 
 MESSAGES = 20_000 if LONG else 1_500
+CLIENTS = itertools.count(1)
 KEYS = np.arange(3, dtype=np.uint64)
 ROUND = Decision.unpack(np.array([1, 1 << 16], "<u8"))
 
@@ -49,7 +53,7 @@ SERVERS = {
 
 def asked(verb, given, timeout=0.01):
     payload = values.pack((verb, given))
-    return message.Header(message.QUESTION, 5, 1, timeout, nbytes=len(payload)).pack() + payload
+    return message.Header(message.QUESTION, next(CLIENTS), 1, timeout, nbytes=len(payload)).pack() + payload
 
 
 def reply(server, verb, *given, **options):
@@ -270,3 +274,36 @@ def test_an_operation_that_no_session_sends_is_refused_and_changes_nothing(kind,
         with pytest.raises(FastPSError, match="ValueError: an operation"):
             message.opened(server.serve(replace(header, nbytes=nbytes).pack() + bytes(nbytes)))
         assert reply(server, "counters", None) == before
+
+
+class Losing:
+    """A carrier that loses the reply to the first call."""
+
+    limits = Loopback.limits
+
+    def __init__(self, serve):
+        self.serve, self.lost = serve, 0
+
+    def send(self, messages):
+        self.found = [self.serve(*parts) for parts in messages]
+        return self
+
+    def replies(self, timeout):
+        self.lost += 1
+        if self.lost == 1:
+            raise UnavailableError("the reply was lost")
+        return self.found
+
+
+def test_rows_that_were_removed_are_returned_although_the_reply_was_lost():
+    with SERVERS["several shards"]() as server:
+        far = RemoteEndpoint(server.spec, (0, 1, 2), Losing(server.serve))
+        rows = np.full((3, 3), 7, np.float32)
+        server.endpoint().start(message.Operation(0, KEYS, sets=[rows]), 10.0).finish()
+        outcome = Outcome()
+        removed, (held,) = far.ask("remove", 0, KEYS, [True], timeout=30.0, outcome=outcome)
+        assert far.carrier.lost == 2
+        assert removed.all()
+        assert np.array_equal(held, rows)
+        assert outcome.applied == (0, 1, 2)
+        assert not far.ask("remove", 0, KEYS, [True], timeout=30.0)[0].any()
