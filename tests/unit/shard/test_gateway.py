@@ -16,9 +16,10 @@ import pytest
 
 import fastps
 from fastps._core import Decision, Outcome
-from fastps.errors import FastPSError, UnavailableError
+from fastps.errors import FastPSError, UnavailableError, WaitTimeoutError
 from fastps.shard import arguments
 from fastps.shard.coordinator import Coordinator
+from fastps.shard.gateway import Gateway
 from fastps.spec.table import Table
 from fastps.testing.local import LocalServer
 from fastps.transport import message, values
@@ -307,3 +308,53 @@ def test_rows_that_were_removed_are_returned_although_the_reply_was_lost():
         assert np.array_equal(held, rows)
         assert outcome.applied == (0, 1, 2)
         assert not far.ask("remove", 0, KEYS, [True], timeout=30.0)[0].any()
+
+
+class Stalling:
+    """The shards of a server, where steps of an operation fail: `failures` are, per step, None or what resumes it."""
+
+    def __init__(self, endpoint, failures):
+        self.real, self.failures, self.done = endpoint, failures, []
+        self.shards, self.arenas = endpoint.shards, endpoint.arenas
+
+    def start(self, operation, timeout, resume=None, outcome=None):
+        step = ("push" if operation.grads else "") + ("pull" if operation.outs else "")
+        if (resumes := self.failures.pop(0)) is not None:
+            error = WaitTimeoutError("waited for a lock")
+            error.resume = resumes or None
+            raise error
+        self.done.append((step, resume))
+        return self.real.start(operation, timeout, None, outcome)
+
+
+@pytest.mark.parametrize(
+    ("failures", "done"),
+    [
+        (["token", None, "", None], [("push", "token"), ("pull", None)]),
+        (["token", None, None], [("push", "token"), ("pull", None)]),
+        ([None, None], [("pushpull", None), ("pull", None)]),
+    ],
+    ids=["the read fails", "the read does not fail", "the reply is lost"],
+)
+def test_a_push_pull_is_applied_once_and_read_whatever_fails_on_the_way(failures, done):
+    with LocalServer(np.zeros(1000), rule=fastps.Add()) as server:
+        attempts, stalling = len(failures) - failures.count(None) + 1, Stalling(server.endpoint(), list(failures))
+        gateway = Gateway(server.spec, "shard 0 of 1", layout_of(server.spec, (0,)), stalling, {})
+        header = replace(OPERATION, flags=PUSHES | PULLS, nbytes=8000)
+        for _ in range(max(attempts, 2)):
+            reply = gateway.serve(header.pack() + np.ones(1000).tobytes())
+        assert np.frombuffer(message.opened(reply)[8:], np.float64).tolist() == [1.0] * 1000
+        assert [step for step in stalling.done if step[0] != "pull"] == done[:1]
+        assert stalling.done[-1] == done[1]
+
+
+def test_an_error_of_the_read_says_that_the_push_was_applied():
+    with LocalServer(np.zeros(1000), rule=fastps.Add()) as server:
+        endpoint = server.endpoint()
+        failures = ["token", None, ""]
+        gateway = Gateway(server.spec, "shard 0 of 1", layout_of(server.spec, (0,)), Stalling(endpoint, failures), {})
+        header = replace(OPERATION, flags=PUSHES | PULLS, nbytes=8000)
+        for applied in ((), (0,)):
+            with pytest.raises(WaitTimeoutError) as caught:
+                message.opened(gateway.serve(header.pack() + np.ones(1000).tobytes()))
+            assert caught.value.fastps_outcome.applied == applied
