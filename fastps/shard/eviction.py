@@ -121,8 +121,10 @@ class Eviction:
         if self._receive is not None and len(keys):
             try:
                 self._receive(keys, [stream[removed] for stream in held])
-            except Exception:  # of the user's function: the rows are gone either way
-                logging.getLogger("fastps").exception("on_evict of table `%s`", self._table.info.name)
+            except Exception:  # of the user's function, or of a disk: the rows are gone either way
+                logging.getLogger("fastps").exception(
+                    "on_evict of table `%s`, %d rows", self._table.info.name, len(keys)
+                )
 
 
 def receiver(info: TableInfo, shard: int, on_evict: Any) -> Callable[[Keys, list[Array]], Any] | None:
