@@ -335,9 +335,9 @@ cdef class Group:
             return fps_load32_relaxed(&arena.seats[turn - 1].pid)
         return fps_lock_holder(&arena.stripes[stripe].lock)
 
-    def count_skipped(self):
+    def count_skipped(self, object timeout=None):
         """Counts, in every shard, a push that was not applied."""
-        cdef double limit = self.timeout
+        cdef double limit = self.timeout if timeout is None else timeout
         cdef Lane lane = self.take(&limit)
         cdef uint32_t i
         for i in range(self.n_parts):

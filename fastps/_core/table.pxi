@@ -85,8 +85,6 @@ cdef class TableGroup:
         cdef uint32_t n = <uint32_t>np.PyArray_SIZE(keys), i, shard, covered = 0
         cdef fps_sparse_part *part
         cdef const uint64_t *key = <const uint64_t *>np.PyArray_DATA(keys)
-        if np.PyArray_NDIM(keys) != 1 or np.PyArray_ITEMSIZE(keys) != 8 or not np.PyArray_ISCARRAY_RO(keys):
-            raise ValueError(f"table `{self.name}`: expected keys uint64[n]")
         if np.PyArray_SIZE(keys) >= 1 << 30:
             raise ValueError(f"table `{self.name}`: {np.PyArray_SIZE(keys)} keys at once")
         lane.n = n
@@ -230,11 +228,11 @@ cdef class TableGroup:
                 f"pull with create=False", self.name, t.layout.max_rows, self.shards[at])
         raise exception_of(status, where, code)
 
-    def find(self, object keys):
+    def find(self, object keys, object timeout=None):
         """Per key, uint64[n], its row in its shard, or 2**32 - 1."""
         cdef np.npy_intp n = np.PyArray_SIZE(keys)
-        cdef double limit = self.group.timeout
-        cdef TableLane lane = self.take(&limit)
+        cdef double limit = self.group.timeout if timeout is None else timeout
+        cdef TableLane lane
         cdef object found = np.PyArray_EMPTY(1, &n, np.NPY_UINT32, 0), rows
         cdef uint32_t *row = <uint32_t *>np.PyArray_DATA(found)
         cdef uint32_t *some
@@ -242,6 +240,8 @@ cdef class TableGroup:
         cdef const fps_table *t
         cdef uint32_t i, k
         cdef np.npy_intp count
+        self.check_keys(keys)
+        lane = self.take(&limit)
         try:
             self.spread(lane, keys)
             for i in range(self.group.n_parts):
@@ -260,17 +260,19 @@ cdef class TableGroup:
             self.give_back(lane)
         return found
 
-    def seen(self, object keys):
+    def seen(self, object keys, object timeout=None):
         """Per key, uint64[n], how many seconds ago its row was last used, float64[n], and how often, int64[n]; NaN and
         0 without a row."""
-        cdef double limit = self.group.timeout
-        cdef TableLane lane = self.take(&limit)
+        cdef double limit = self.group.timeout if timeout is None else timeout
+        cdef TableLane lane
         cdef fps_sparse_part *part
         cdef const fps_table *t
         cdef uint32_t *word
         cdef uint32_t i, now
         cdef np.npy_intp n = np.PyArray_SIZE(keys), k
         ages, counts = np_empty(n, "f8"), np_empty(n, "i8")
+        self.check_keys(keys)
+        lane = self.take(&limit)
         try:
             self.spread(lane, keys)
             for i in range(self.group.n_parts):
@@ -306,6 +308,7 @@ cdef class TableGroup:
         cdef fps_status status = FPS_OK
         cdef double limit = self.group.timeout if timeout is None else timeout
         cdef TableLane lane
+        self.check_keys(keys)
         self.check_streams(streams)
         lane = self.take(&limit)
         try:
@@ -334,6 +337,11 @@ cdef class TableGroup:
         finally:
             self.give_back(lane)
         self.check(status, &signal, at, f"remove: waited {limit:.3g} s", "; some rows were removed, call it again for the rest")
+
+    cdef check_keys(self, object keys):
+        if not (np.PyArray_CheckExact(keys) and np.PyArray_NDIM(keys) == 1 and np.PyArray_ITEMSIZE(keys) == 8
+                and np.PyArray_ISCARRAY_RO(keys)):
+            raise ValueError(f"table `{self.name}`: expected keys uint64[n]")
 
     cdef check_streams(self, list streams):
         if len(streams) != 1 + <Py_ssize_t>self.n_slots:

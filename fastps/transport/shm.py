@@ -105,7 +105,7 @@ class Verbs:
 
     def skipped(self, timeout: float) -> None:
         """Counts a push that was not applied."""
-        self.group.count_skipped()
+        self.group.count_skipped(timeout)
 
     def configure(
         self, table: int | None, row: int, values: dict[int, float], timeout: float, outcome: Outcome | None = None
@@ -136,12 +136,12 @@ class Verbs:
 
     def find(self, table: int, keys: Array, timeout: float) -> Array:
         """bool[n]: whether keys, all on these shards, have a row."""
-        found: Array = self.tables[table].group.find(keys) != NO_ROW
+        found: Array = self.tables[table].group.find(keys, timeout) != NO_ROW
         return found
 
     def seen(self, table: int, keys: Array, timeout: float) -> tuple[Array, Array]:
         """How many seconds ago rows were last used, and how often; NaN and 0 without a row."""
-        return self.tables[table].group.seen(keys)
+        return self.tables[table].group.seen(keys, timeout)
 
     def remove(
         self, table: int, keys: Array, wanted: list[bool], timeout: float, outcome: Outcome | None = None
