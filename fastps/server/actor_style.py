@@ -120,9 +120,10 @@ class ActorStyleServer(ActorStyle):
 
     ``get_params.remote()`` and ``update_params.remote(grad)``, and verbs of ParameterServer in this way
     (``push.remote(grad)``, ``slots.remote("m")``, ``versions.remote()``), are Ray calls: the first shard's process
-    executes them, in the order in which one process makes them. Without `remote`, a verb runs in the calling process
-    and does not wait for calls under way; ``hyper()`` and ``versions()`` are methods here. ``ps[name]`` and
-    ``ps.table`` are tables in the same style.
+    executes them, in the order in which one process makes them. Verbs that make sense only in the calling process,
+    those of `HERE`, raise OptionError by `remote`, with what to use instead. Without `remote`, a verb runs in the
+    calling process and does not wait for calls under way; ``hyper()`` and ``versions()`` are methods here. ``ps[name]``
+    and ``ps.table`` are tables in the same style.
     """
 
     def __getitem__(self, name: str) -> Any:

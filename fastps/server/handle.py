@@ -81,8 +81,9 @@ class ParameterServer(ArrayVerbs):
     timeout : float
         Seconds after which creation, and an operation without a `timeout` of its own, stops waiting.
     max_sessions : int
-        Sessions per shard; each takes 4 to 8 KiB for the parameters and for each slot. A process of the shard's node
-        keeps one session per thread that ever worked concurrently, and under `BSP` one more for its views.
+        Sessions per shard; each takes 2 to 8 KiB for the parameters and for each slot, and with tables at least the
+        bytes of the longest row. A process of the shard's node keeps one session per thread that ever worked
+        concurrently, and under `BSP` one more for its views.
     max_workers : int
         The most `worker` sessions at once, at most 256.
 
@@ -129,9 +130,13 @@ class ParameterServer(ArrayVerbs):
         )  # fmt: skip
         creations.warn()
         launched = launch(plan, attachments.session, attachments.drop)
-        self.__setstate__((launched.spec, launched.owned))
-        self.attachment.use(launched.session)
-        creations.add(launched.spec, launched.owned, self)
+        try:
+            self.__setstate__((launched.spec, launched.owned))
+            self.attachment.use(launched.session)
+            creations.add(launched.spec, launched.owned, self)
+        except BaseException:  # of a signal handler: nobody could close the server
+            launched.owned.kill()
+            raise
 
     def __reduce__(self) -> tuple[Any, ...]:
         return handle_of, (self.attachment.spec,)
@@ -147,7 +152,7 @@ class ParameterServer(ArrayVerbs):
     def remote(params: Any, **options: Any) -> ActorStyleServer:
         """A server used like a Ray actor: ``ps.get_params.remote()``, ``ps.update_params.remote(grad)`` and other verbs
         return Ray object references. Verbs of the calling process alone (`view`, `worker`, `flush`, `close`, futures,
-        files) raise OptionError by `remote`. Without `remote`, verbs run in the calling process. See
+        files, rows in batches) raise OptionError by `remote`. Without `remote`, verbs run in the calling process. See
         `fastps.server.actor_style.ActorStyleServer`."""
         return ActorStyleServer(ParameterServer(params, **options), handle_of)
 
@@ -250,11 +255,13 @@ class ParameterServer(ArrayVerbs):
         session, spec = self.attachment.close(), self.attachment.spec
         owned = self._owned if self._owner_pid == os.getpid() else None
         if owned is not None:
-            self._owner_pid = None
+            try:
+                owned.end(CLOSE_SECONDS)
+            finally:
+                if session is not None:
+                    session.discard()
+            self._owner_pid = None  # only now: a close that was interrupted can be called again
             creations.remove(spec.server_id)
-            owned.end(CLOSE_SECONDS)
-            if session is not None:
-                session.discard()
         if owned is not None or session is not None:
             attachments.drop(spec.server_id)
 

@@ -16,7 +16,7 @@ from fastps.client.rows import RowSession
 from fastps.client.session import Session
 from fastps.cluster import ray as cluster
 from fastps.cluster.by_value import packed
-from fastps.cluster.placement import Owned, place
+from fastps.cluster.placement import Owned, Placed, place
 from fastps.deadline import deadline_after, left_until
 from fastps.errors import NameTakenError, WaitTimeoutError
 from fastps.machine import capacity
@@ -61,8 +61,9 @@ def launch(plan: ServerPlan, attach: Callable[[ServerSpec], Session], detach: Ca
     server_id = os.urandom(16).hex()
     names = [cluster.generated(server_id, f"shard/{shard.index}") for shard in plan.shards]
     names[0] = plan.name or names[0]
-    owned = Owned(cluster.require("create"), place(plan.placement, len(plan.shards), plan.timeout), [])
+    owned = Owned(cluster.require("create"), Placed(), [])
     try:
+        place(plan.placement, len(plan.shards), plan.timeout, owned.placed)
         _start(plan, names, owned)
         nodes, addresses = _create(plan, functions, owned.actors)
         spec = plan.spec(server_id, nodes, addresses, tuple(names))
@@ -74,8 +75,10 @@ def launch(plan: ServerPlan, attach: Callable[[ServerSpec], Session], detach: Ca
             _fill_table(session, rows, plan.timeout)
         cluster.get(owned.actors[0].publish.remote(), plan.timeout, "create")
     except BaseException as error:
-        detach(server_id)
-        owned.kill()
+        try:
+            detach(server_id)
+        finally:
+            owned.kill()
         if isinstance(error, SystemError) and error.__cause__ is not None:
             raise error.__cause__ from None  # raised by a signal handler in a call of Ray, which hides it
         raise

@@ -7,7 +7,6 @@ take the board's lock for a moment.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -15,6 +14,7 @@ from typing import Any
 
 from fastps._core import Decision, Member
 from fastps.errors import RankError, WaitTimeoutError, WorkerExpelledError
+from fastps.shard.arguments import OF_COORDINATOR, require
 from fastps.spec.server import ServerSpec
 from fastps.transport import message, values
 from fastps.transport.arenas import open_arena
@@ -22,15 +22,15 @@ from fastps.transport.contract import Buffer
 
 MAX_PARKED = 1000  # waiting calls, more than there can be workers
 Reached = tuple[int, int, Decision]  # a worker's clock, the progress of the others, the last decision
-VERBS = ("join", "adopt", "begin", "end_step", "give", "rejoin", "catch_up", "renew", "leave")
 
 
 class Coordinator:
     """State of the process. Verbs are idempotent."""
 
     def __init__(self, spec: ServerSpec) -> None:
-        self._arena = open_arena(spec, 0)
+        self._spec, self._arena = spec, open_arena(spec, 0)
         self._members: dict[int, Member] = {}
+        self._joining: dict[int, asyncio.Future[None]] = {}
         self._waiting = ThreadPoolExecutor(256, thread_name_prefix="fastps parked")
 
     async def serve(self, head: Buffer, *parts: Buffer) -> Buffer:
@@ -40,21 +40,29 @@ class Coordinator:
             inbox = message.Inbox(header.nbytes)
             inbox.add(memoryview(head)[header.size :], parts)
             verb, arguments = values.unpack(inbox.payload())
-            if verb not in VERBS:
-                raise ValueError(f"no verb {verb!r}")
+            require(OF_COORDINATOR, verb, arguments, self._spec)
             call: Callable[..., Any] = getattr(self, verb)
             return message.DONE + values.pack(await call(*arguments))
         except Exception as error:
             return message.failure(error, "the coordinator")
 
-    async def join(self, rank: int | None, lease: float, timeout: float) -> tuple[int, int, int, Reached]:
-        """(token of the worker, its rank, generation of the rank, Reached)."""
-        member = await self._aside(partial(Member, self._arena, rank, lease, timeout))
-        token = int.from_bytes(os.urandom(7), "big")
-        for old in [old for old, other in self._members.items() if other.rank == member.rank]:
-            del self._members[old]  # its rank is free, so its lease has ended
-        self._members[token] = member
-        return token, member.rank, member.generation, self._reached(member)
+    async def join(self, token: int, rank: int | None, lease: float, timeout: float) -> tuple[int, int, Reached]:
+        """(rank of the worker, generation of the rank, Reached). The token is the worker's own: it joins once."""
+        if token not in self._members:
+            if token not in self._joining:
+                self._joining[token] = asyncio.ensure_future(self._admit(token, rank, lease, timeout))
+            await asyncio.shield(self._joining[token])  # others wait for the same
+        member = self._member(token)
+        return member.rank, member.generation, self._reached(member)
+
+    async def _admit(self, token: int, rank: int | None, lease: float, timeout: float) -> None:
+        try:
+            member = await self._aside(partial(Member, self._arena, rank, lease, timeout))
+            for old in [old for old, other in self._members.items() if other.rank == member.rank]:
+                del self._members[old]  # its rank is free, so its lease has ended
+            self._members[token] = member
+        finally:
+            del self._joining[token]
 
     async def adopt(self, token: int, rank: int, generation: int, lease: float) -> None:
         """Takes over a worker from a coordinator that has died."""

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-import pyarrow as pa
-
-from fastps.errors import OptionError
+from fastps.errors import FileError, OptionError
+from fastps.messages import few
 from fastps.spec.columns import batch_of, schema_of
+from fastps.spec.keys import from_keys
 
 if TYPE_CHECKING:
     from fastps.spec.keys import Keys
@@ -28,20 +28,57 @@ class EvictedRows:
     """
 
     def __init__(self, info: TableInfo, directory: Any, shard: int) -> None:
-        self._info, self._schema = info, schema_of(info, True)
-        self._file: Any = None  # open as long as the process lives
-        self._writer: Any = None
-        if not Path(directory).is_dir() or not os.access(directory, os.W_OK):
+        self._info, self._schema, self._shard = info, schema_of(info, True), shard
+        self._directory = Path(directory)
+        self._path = self._directory
+        self._file: Any = None  # open as long as the process lives; written at `_nbytes`, without a buffer
+        self._nbytes = 0  # what was appended as a whole
+        if not self._directory.is_dir() or not os.access(directory, os.W_OK):
             raise OptionError(
                 f"on_evict of table `{info.name}`: expected a directory that the shard's process may write to, got "
                 f"{str(directory)!r}"
             )
-        self._path = Path(directory) / f"{quote(info.name, safe='')}-{shard}-{os.urandom(4).hex()}.arrows"
 
     def append(self, keys: Keys, streams: list[Any]) -> None:
-        """Appends rows; `streams` are their values and each slot, in the order of ``info.streams``."""
-        if self._writer is None:
-            self._file = open(self._path, "xb")  # noqa: SIM115  # not closed here
-            self._writer = pa.ipc.new_stream(self._file, self._schema)
-        self._writer.write_batch(batch_of(self._info, self._schema, keys, streams))
-        self._file.flush()
+        """Appends rows; `streams` are their values and each slot, in the order of ``info.streams``.
+
+        Raises FileError, which names the rows, with what was appended before as readable as what will be appended next.
+        """
+        try:
+            rows = batch_of(self._info, self._schema, keys, streams).serialize()
+            if self._file is None:
+                self._begin()
+            self._write(rows)
+        except OSError as error:
+            lost = few(from_keys(keys, self._info.keys).tolist())
+            raise FileError(
+                f"{self._path}: {len(keys):,} evicted rows are lost, of the keys {lost}: {error}"
+            ) from error
+
+    def _begin(self) -> None:
+        """Creates a file that no other has the name of."""
+        name = f"{quote(self._info.name, safe='')}-{self._shard}-{os.urandom(4).hex()}.arrows"
+        self._path = self._directory / name
+        self._file, self._nbytes = open(self._path, "xb", buffering=0), 0  # noqa: SIM115  # not closed here
+        try:
+            self._write(self._schema.serialize())
+        except BaseException:
+            self._file = None
+            self._path.unlink()
+            raise
+
+    def _write(self, data: Any) -> None:
+        """Writes all of a message or nothing. Where a part of it cannot be removed, the next one goes to another
+        file."""
+        left, at = memoryview(data), self._nbytes
+        try:
+            while left:
+                written = os.pwrite(self._file.fileno(), left, at)
+                left, at = left[written:], at + written
+        except BaseException:
+            try:
+                os.ftruncate(self._file.fileno(), self._nbytes)
+            except OSError:
+                self._file = None
+            raise
+        self._nbytes = at

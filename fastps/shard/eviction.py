@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastps.deadline import deadline_after, left_until
-from fastps.errors import ClosedError, FastPSError, ShardDiedError, WaitTimeoutError
+from fastps.errors import ClosedError, ShardDiedError, WaitTimeoutError
 from fastps.shard.victims import expiry_tick, rows_at_a_time, sweep_seconds, victims
 from fastps.spec.keys import from_keys
 
@@ -85,7 +85,7 @@ class Eviction:
                 self.expire()
             except (ClosedError, ShardDiedError):
                 return
-            except FastPSError:  # a stopped process holds the lock of a row: try again next time
+            except Exception:  # a stopped process holds a lock, or memory is short: try again next time
                 logging.getLogger("fastps").exception("ttl of table `%s`", self._table.info.name)
 
     @contextlib.contextmanager
@@ -121,8 +121,10 @@ class Eviction:
         if self._receive is not None and len(keys):
             try:
                 self._receive(keys, [stream[removed] for stream in held])
-            except Exception:  # of the user's function: the rows are gone either way
-                logging.getLogger("fastps").exception("on_evict of table `%s`", self._table.info.name)
+            except Exception:  # of the user's function, or of a disk: the rows are gone either way
+                logging.getLogger("fastps").exception(
+                    "on_evict of table `%s`, %d rows", self._table.info.name, len(keys)
+                )
 
 
 def receiver(info: TableInfo, shard: int, on_evict: Any) -> Callable[[Keys, list[Array]], Any] | None:

@@ -13,6 +13,8 @@ import numpy as np
 
 from fastps._core import Outcome
 from fastps.arrays.types import Array
+from fastps.deadline import deadline_after, left_until
+from fastps.shard.arguments import OF_SHARDS, require
 from fastps.shard.once import PAYLOADS, Once, Recent
 from fastps.spec.server import ServerSpec
 from fastps.transport import message, values
@@ -33,7 +35,8 @@ class Gateway:
     label : names the process in errors
     layout : of the arrays in messages
     endpoint : to the shards of this node; its operations on arrays have one array of bytes, in that layout
-    verbs : further verbs of this process, besides `Verbs`; the last argument is the timeout
+    verbs : further verbs of this process, besides `Verbs`; the last argument is the timeout, the others
+        are described in `fastps.shard.arguments`
     """
 
     def __init__(
@@ -66,13 +69,20 @@ class Gateway:
         if payload is None:
             return message.DONE
         verb, arguments = values.unpack(payload)
-        return message.DONE + values.pack(self._ask(verb, arguments, header.timeout))
+        if type(verb) is str and verb in Verbs.CHANGES:
+            return self._once.reply(header, lambda: self._replied(verb, arguments, header.timeout))
+        return self._replied(verb, arguments, header.timeout)
 
-    def _ask(self, verb: str, arguments: list[Any], timeout: float) -> Any:
+    def _replied(self, verb: Any, arguments: Any, timeout: float) -> bytes:
+        try:
+            return message.DONE + values.pack(self._ask(verb, arguments, timeout))
+        except Exception as error:
+            return message.failure(error, self._label)
+
+    def _ask(self, verb: Any, arguments: Any, timeout: float) -> Any:
+        require(OF_SHARDS, verb, arguments, self._spec)
         if verb in self._verbs:
             return self._verbs[verb](*arguments, timeout)
-        if verb.startswith("_") or not callable(getattr(Verbs, verb, None)):
-            raise ValueError(f"no verb {verb!r}")
         if verb not in Verbs.CHANGES:
             return self._endpoint.ask(verb, *arguments, timeout=timeout)
         outcome = Outcome()
@@ -85,19 +95,19 @@ class Gateway:
     def _operation(self, header: Header, head: Buffer, parts: tuple[Buffer, ...]) -> Buffer:
         """Executes an operation on all shards of this node, once for each (client, number). Returns the update counts
         and what was read. A payload that comes in several messages is kept until the last one."""
+        message.require_operation(header, self._spec)
         info = self._spec.tables[header.table - 1] if header.table else None
         payload = self._once.payload(header, head, parts, message.nbytes_of(header, self._layout, info))
         if payload is None:
             return message.DONE
-        got = message.received(header, payload, self._layout, self._spec)
+        got, deadline = message.received(header, payload, self._layout, self._spec), deadline_after(header.timeout)
         operation, reply = self._in_rounds(got.operation), got.reply
         if operation.grads is None and operation.sets is None:
             versions = self._run(operation, header.timeout)
         else:
-            before = self._once.applied(header)
-            versions = self._apply(header, operation) if before is None else before
-            if before is not None and operation.outs is not None:  # the reply was lost: what it read is read again
-                self._run(reading(operation), header.timeout)
+            versions, read = self._apply(header, operation)
+            if not read:
+                self._read(operation, left_until(deadline))
         packed = message.packed_versions(versions)
         reply[: len(packed)] = np.frombuffer(packed, np.uint8)
         if header.stop < reply.nbytes:
@@ -117,22 +127,36 @@ class Gateway:
             return replace(operation, decision=self._endpoint.arenas[0].decision())
         return operation
 
-    def _apply(self, header: Header, operation: Operation) -> tuple[int, ...]:
+    def _apply(self, header: Header, operation: Operation) -> tuple[tuple[int, ...], bool]:
+        """The update counts of a push, and whether it has filled all of its `outs`."""
+        before = self._once.applied(header)
+        if before is not None:  # its reply was lost
+            return before, operation.outs is None
+        read = True
+
         def attempt(token: Any) -> tuple[int, ...]:
-            # `outs` miss what an earlier attempt has pushed: all of them are read after the push.
-            late = token is not None and operation.table is None and operation.outs is not None
+            nonlocal read
+            # `outs` would miss what an earlier attempt has pushed.
+            read = token is None or operation.table is not None or operation.outs is None
             outcome = Outcome()
             try:
-                run = replace(operation, outs=None) if late else operation
-                versions = self._run(run, header.timeout, token, outcome)
+                run = operation if read else replace(operation, outs=None)
+                return self._run(run, header.timeout, token, outcome)
             except BaseException as error:
                 outcome.tell(error)
                 raise
-            if late:
-                self._run(reading(operation), header.timeout)
-            return versions
 
-        return self._once.run(header, attempt)
+        return self._once.run(header, attempt), read
+
+    def _read(self, operation: Operation, timeout: float) -> None:
+        """The pull of a push_pull that has been applied, which no error of the pull changes."""
+        outcome = Outcome()
+        outcome.end(self._endpoint.shards)
+        try:
+            self._run(Operation(operation.table, operation.keys, outs=operation.outs, create=False), timeout)
+        except BaseException as error:
+            outcome.tell(error)
+            raise
 
     def _run(
         self, operation: Operation, timeout: float, resume: Any = None, outcome: Outcome | None = None
@@ -148,10 +172,3 @@ class Gateway:
         if header.stop == reply.nbytes:
             del self._replies[header.client]
         return reply[header.start : header.stop]
-
-
-def reading(operation: Operation) -> Operation:
-    """The pull of a push_pull."""
-    return Operation(
-        operation.table, operation.keys, outs=operation.outs, create=False, decision=operation.decision
-    )  # fmt: skip

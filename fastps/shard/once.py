@@ -46,6 +46,7 @@ class Once:
         self._applied: Recent[tuple[int, tuple[int, ...]]] = Recent(CLIENTS)  # (number, versions) by client
         self._stalled: Recent[tuple[int, Any]] = Recent(STALLED)
         self._lost: Recent[int] = Recent(CLIENTS)  # numbers of pushes that cannot be resumed
+        self._replies: Recent[tuple[int, bytes]] = Recent(PAYLOADS)  # (number, reply) to a client's last question
 
     def payload(self, header: Header, buffer: Buffer, parts: Sequence[Buffer], nbytes: int) -> Array | None:
         """A payload of `nbytes`; None while pieces of it are missing. Raises ValueError, before anything is kept, when
@@ -62,6 +63,14 @@ class Once:
             self._inboxes.put(header.client, ((header.number, header.piece + 1), inbox))
             return None
         return inbox.payload()
+
+    def reply(self, header: Header, make: Callable[[], bytes]) -> bytes:
+        """The reply to a question that changes something, made once: sent again, it would find the change made."""
+        number, reply = self._replies.get(header.client, (None, b""))
+        if number != header.number:
+            reply = make()
+            self._replies.put(header.client, (header.number, reply))
+        return reply
 
     def applied(self, header: Header) -> tuple[int, ...] | None:
         """The update counts that this push made when it was sent before, or None."""

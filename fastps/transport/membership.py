@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -57,8 +58,9 @@ class RemoteMembership:
         threading.Thread(target=_stay, args=arguments, name="fastps lease", daemon=True).start()
 
     def _join(self, rank: int | None, timeout: float) -> None:
-        reply = self._ask("join", (rank, self._spec.consistency.lease, timeout), timeout + GRACE_SECONDS)
-        self._token, self.rank, self.generation, reached = reply
+        self._token = int.from_bytes(os.urandom(7), "big")  # a join that is sent again is known by it
+        arguments = (self._token, rank, self._spec.consistency.lease, timeout)
+        self.rank, self.generation, reached = self._ask("join", arguments, timeout + GRACE_SECONDS)
         self._hear(reached)
 
     def _hear(self, reached: tuple[int, int, Decision]) -> None:

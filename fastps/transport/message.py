@@ -99,6 +99,8 @@ class Header:
         decision = bytes(data[cls.FORMAT.size : cls.FORMAT.size + length])
         if len(decision) != length or kind not in (OPERATION, QUESTION, REST) or piece >= pieces or start > stop:
             raise ValueError("a header that does not fit its message")
+        if length % 8 or not timeout >= 0:  # NaN included
+            raise ValueError(f"a header with a decision of {length} bytes and a timeout of {timeout} s")
         rank, gradient, generation, attempt, round = place
         deposit = (rank, gradient, generation, attempt, round) if gradient else None  # gradients count from 1
         return cls(
@@ -126,6 +128,34 @@ def header_of(operation: Operation, spec: ServerSpec, client: int, number: int, 
         slot=0 if operation.slot is None else spec.slot_names().index(operation.slot) + 1, scale=operation.scale,
         deposit=operation.deposit, decision=b"" if operation.decision is None else operation.decision.pack(),
     )  # fmt: skip
+
+
+def require_operation(header: Header, spec: ServerSpec) -> None:
+    """Raises ValueError for a header that `header_of` does not make: what executes operations takes for granted that
+    all arrays which it reads and writes are there."""
+    pushes, pulls, pulled = header.flags & PUSHES, header.flags & PULLS, header.flags & HAS_PULLED
+    rounds, problem = spec.consistency.rounds, None
+    if header.number == 0 or header.flags & ~(PUSHES | PULLS | CREATES | HAS_PULLED):
+        problem = f"with the number {header.number} and the flags {header.flags}"
+    elif bool(header.sets) + bool(pushes or pulls) != 1:
+        problem = "that does not either set, or push and pull"
+    elif header.table > len(spec.tables):
+        problem = f"on table {header.table} of {len(spec.tables)}"
+    elif header.table:
+        if header.sets >> len(spec.tables[header.table - 1].streams):
+            problem = f"that sets unknown streams {header.sets:#b}"
+        elif pulled or header.slot or header.deposit or header.decision:
+            problem = "on rows, with what belongs to arrays"
+    elif header.n or header.sets > 1 or header.slot > len(spec.slot_names()) or (header.slot and pushes):
+        problem = f"on slot {header.slot} of arrays, with {header.n} keys and streams {header.sets:#b}"
+    elif bool(pulled) != bool(pushes and any(rule.uses_pulled for rule in spec.rules)):
+        problem = "with pulled parameters and a rule without, or the other way round"
+    elif bool(header.deposit) != bool(pushes and rounds) or (header.deposit and pulls):
+        problem = "with a place in a tray that is no push in rounds, or the other way round"
+    elif header.decision and not rounds:
+        problem = "with a decision on a server without rounds"
+    if problem:
+        raise ValueError(f"an operation {problem}")
 
 
 def payload_of(operation: Operation, layout: Layout) -> Array:
@@ -166,7 +196,8 @@ class Received:
 
 
 def received(header: Header, payload: Array, layout: Layout, spec: ServerSpec) -> Received:
-    """The operation of a payload. `layout` is that of the node; operations on arrays have one array of bytes."""
+    """The operation of a payload, whose header `require_operation` has accepted. `layout` is that of the node;
+    operations on arrays have one array of bytes."""
     pushes, pulls, head = header.flags & PUSHES, header.flags & PULLS, reply_head(layout)
     decision = Decision.unpack(header.decision) if header.decision else None
     if header.table == 0:

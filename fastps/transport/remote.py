@@ -42,10 +42,12 @@ class RemoteEndpoint:
         pass
 
 
-def question(carrier: Carrier, verb: str, arguments: tuple[Any, ...], timeout: float) -> Call:
-    """Sends a verb and its arguments."""
+def question(
+    carrier: Carrier, verb: str, arguments: tuple[Any, ...], timeout: float, client: int | None = None
+) -> Call:
+    """Sends a verb and its arguments. `client` identifies the question where it is sent again."""
     payload = np.frombuffer(values.pack((verb, list(arguments))), np.uint8)
-    client, _ = Numbers().take()  # identifies its pieces
+    client = Numbers().take()[0] if client is None else client
     return carrier.send(message.pieces(message.Header(message.QUESTION, client, 1, timeout), payload, carrier.limits))
 
 
@@ -58,11 +60,12 @@ def ask(
     shards: tuple[int, ...] = (),
     outcome: Outcome | None = None,
 ) -> Any:
-    """Returns what the verb returned. Verbs are idempotent: one whose reply was lost is sent again."""
-    deadline = deadline_after(timeout)
+    """Returns what the verb returned. One whose reply was lost is sent again: it is idempotent, or the receiver
+    remembers its reply."""
+    deadline, (client, _) = deadline_after(timeout), Numbers().take()
 
     def send() -> Call:
-        return question(carrier, verb, arguments, left_until(deadline))
+        return question(carrier, verb, arguments, left_until(deadline), client)
 
     sending = Sending(send, deadline, 0, shards, outcome)
     return values.unpack(sending.replies(send, lambda text: WaitTimeoutError(f"{what}: {text}"))[-1])

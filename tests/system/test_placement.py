@@ -7,7 +7,9 @@ import pytest
 import ray
 
 import fastps
+from fastps.cluster import placement
 from tests.support import workers
+from tests.support.waiting import wait_until
 
 
 def holds(ps):
@@ -108,3 +110,17 @@ def test_workers_on_all_nodes_share_one_server_on_all_nodes(cluster3):
         assert ps.versions == (15, 15, 15)
         for worker in everywhere:
             ray.kill(worker)
+
+
+@pytest.mark.usefixtures("cluster3")
+def test_what_a_signal_handler_raises_behind_a_reservation_leaves_none(monkeypatch):
+    def interrupted(*args, **options):
+        made.append(real(*args, **options))
+        raise KeyboardInterrupt
+
+    made, real = [], placement.placement_group
+    monkeypatch.setattr(placement, "placement_group", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fastps.ParameterServer(np.zeros(90), num_shards=3, placement="SPREAD")
+    table = ray.util.placement_group_table
+    wait_until(lambda: table(made[0])["state"] == "REMOVED", 60, "the reservation is removed")

@@ -17,7 +17,19 @@ class Group:
     """A placement group of Ray that is ready at a number of looks."""
 
     def __init__(self, ready=1):
-        self.looks, self.ready, self.removed, self.error = 0, ready, 0, None
+        self.looks, self.ready, self.removed, self.error, self.lost = 0, ready, 0, None, None
+        self.name = ""
+
+    def make(self, bundles, strategy, name):
+        self.name = name
+        if self.lost is not None:
+            raise self.lost
+        return self
+
+    def of(self, name):
+        if name != self.name:
+            raise ValueError(f"no group {name}")
+        return self
 
     def wait(self, seconds):
         self.looks += 1
@@ -32,13 +44,21 @@ def group(monkeypatch):
     monkeypatch.setattr(module.cluster, "nodes", lambda: NODES)
     monkeypatch.setattr(module.cluster, "this_node", lambda: HERE)
     monkeypatch.setattr(module.cluster, "available", lambda: {"CPU": 1.0})
-    monkeypatch.setattr(module, "placement_group", lambda bundles, strategy: made)
+    monkeypatch.setattr(module, "placement_group", made.make)
+    monkeypatch.setattr(module, "get_placement_group", made.of)
     monkeypatch.setattr(module, "remove_placement_group", lambda group: setattr(group, "removed", group.removed + 1))
     return made
 
 
 def placed(placement, num_shards=2, timeout=60.0):
-    return place(placement_request(placement, num_shards), num_shards, timeout)
+    """What was placed; released where that raises, as by a launch."""
+    found = Placed()
+    try:
+        place(placement_request(placement, num_shards), num_shards, timeout, found)
+    except BaseException:
+        found.release()
+        raise
+    return found
 
 
 def node_of(options):
@@ -109,6 +129,24 @@ def test_what_a_signal_handler_raises_while_it_waits_removes_it_too(group):
     assert group.removed == 1
 
 
+def test_a_group_that_an_exception_has_lost_is_removed_too(group):
+    group.lost = KeyboardInterrupt()  # raised when Ray has made it
+    with pytest.raises(KeyboardInterrupt):
+        placed("SPREAD")
+    assert group.removed == 1
+
+
+@pytest.mark.usefixtures("group")
+def test_what_ray_was_never_asked_for_is_not_removed(monkeypatch):
+    def refused(bundles, strategy, name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "placement_group", refused)
+    monkeypatch.setattr(module, "remove_placement_group", None)
+    with pytest.raises(KeyboardInterrupt):
+        placed("SPREAD")
+
+
 class Actor:
     def __init__(self):
         self.close = self
@@ -132,4 +170,35 @@ def test_a_servers_end_tells_its_actors_and_kills_them_even_where_they_do_not_an
     assert group.removed == 1
     Owned((HERE, "an earlier job"), Placed([], group), actors).end(1.0)
     assert killed == actors  # what was there has gone with that Ray
+    assert group.removed == 1
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("of Ray")], ids=repr)
+def test_an_end_that_is_interrupted_kills_all_the_same(group, monkeypatch, error):
+    def interrupted(refs, timeout, what):
+        raise error
+
+    killed = []
+    monkeypatch.setattr(module.cluster, "get", interrupted)
+    monkeypatch.setattr(module.ray, "kill", killed.append)
+    monkeypatch.setattr(module.cluster, "connection", lambda: (HERE, "job"))
+    actors = [Actor(), Actor()]
+    with pytest.raises(type(error)):
+        Owned((HERE, "job"), Placed([], group), actors).end(1.0)
+    assert killed == actors
+    assert group.removed == 1
+
+
+def test_an_actor_that_cannot_be_killed_keeps_neither_the_others_nor_the_place(group, monkeypatch):
+    def kill(actor):
+        killed.append(actor)
+        if len(killed) == 1:
+            raise KeyboardInterrupt
+
+    killed, actors = [], [Actor(), Actor(), Actor()]
+    monkeypatch.setattr(module.ray, "kill", kill)
+    owned = Owned((HERE, "job"), Placed([], group), actors)
+    with pytest.raises(KeyboardInterrupt):
+        owned.kill()
+    assert killed == actors
     assert group.removed == 1

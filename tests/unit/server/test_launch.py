@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from fastps.cluster.placement import Owned, Placed
+from fastps.cluster.placement import Owned
 from fastps.errors import NameTakenError, PlacementError, WaitTimeoutError
 from fastps.machine.capacity import Need
 from fastps.server import launch as module
@@ -52,9 +52,9 @@ class Cluster:
     def available(self):
         return {"CPU": 0}
 
-    def place(self, request, num_shards, timeout):
+    def place(self, request, num_shards, timeout, placed):
+        placed.options = [{"num_cpus": 0}] * num_shards
         self.note("place")
-        return Placed([{"num_cpus": 0}] * num_shards)
 
     def get(self, answers, timeout, what):
         return answers
@@ -70,7 +70,7 @@ class Cluster:
         return SimpleNamespace(spec=spec, run=lambda operation, timeout, verb: self.note("fill"))
 
     def detach(self, server_id):
-        self.steps.append("detach")
+        self.note("detach")
 
 
 class Actor:
@@ -130,8 +130,16 @@ def test_an_error_at_any_step_ends_what_was_started_and_nothing_else(cluster, st
         launched(cluster, np.ones(3), num_shards=2)
     done = STEPS[: STEPS.index(step) + 1]
     started = [i for i in (0, 1) if f"actor {i}" in done[:-1]]
-    undone = ["detach", ("kill", started)] if len(done) > 2 else []
+    undone = ["detach", ("kill", started)] if len(done) > 1 else []
     assert cluster.steps == done + undone
+
+
+@pytest.mark.parametrize("step", STEPS[1:])
+def test_a_second_error_on_the_way_out_ends_what_was_started_all_the_same(cluster, step):
+    cluster.fails = {step: PlacementError("no"), "detach": KeyboardInterrupt()}
+    with pytest.raises(KeyboardInterrupt):
+        launched(cluster, np.ones(3), num_shards=2)
+    assert cluster.steps[-1][0] == "kill"
 
 
 def test_what_a_signal_handler_raised_comes_out_where_a_call_of_rays_hides_it(cluster):

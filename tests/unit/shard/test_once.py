@@ -45,6 +45,21 @@ def test_a_push_is_applied_once_and_answers_its_versions_when_it_comes_again():
     assert seen.applied(Push(8, 1)) is None
 
 
+def test_a_question_that_changes_something_is_answered_once_and_gets_the_same_reply_again():
+    seen, made = once.Once("shard 0 of 1"), []
+
+    def make():
+        made.append(len(made))
+        return str(made)
+
+    assert [seen.reply(Push(7, 1), make) for _ in range(2)] == ["[0]"] * 2
+    assert seen.reply(Push(8, 1), make) == "[0, 1]"
+    assert seen.reply(Push(7, 2), make) == "[0, 1, 2]"
+    for client in range(100, 100 + once.PAYLOADS):
+        seen.reply(Push(client, 1), make)
+    assert len(made) == 3 + once.PAYLOADS
+
+
 @pytest.mark.parametrize("error", [WaitTimeoutError, TableFullError])
 def test_a_push_that_stopped_half_way_goes_on_with_what_it_has_left(error):
     seen, push = once.Once("shard 0 of 1"), Half(2, error)

@@ -53,7 +53,7 @@ HEADERS = st.builds(
     start=st.integers(0, 100),
     stop=st.integers(100, 2**62),
     deposit=st.none() | st.tuples(st.integers(0, 255), st.integers(1, 65535), *[WORDS] * 3),
-    decision=st.binary(max_size=8 * 257),
+    decision=st.lists(st.binary(min_size=8, max_size=8), max_size=257).map(b"".join),
 )
 
 
