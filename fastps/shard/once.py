@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 from fastps.arrays.types import Array
-from fastps.errors import OptionError, TableFullError, UnavailableError
+from fastps.errors import FastPSError, OptionError, TableFullError, UnavailableError
 from fastps.transport.contract import Buffer
 from fastps.transport.message import Header, Inbox
 
@@ -92,6 +92,8 @@ class Once:
             versions = apply(token if resumes else None)
         except BaseException as error:
             left = getattr(error, "resume", None)
+            if left is None and resumes and isinstance(error, FastPSError) and not isinstance(error, TableFullError):
+                left = token  # it has not begun; a token that was used is refused next time
             if left is not None:
                 for other, (lost, _) in self._stalled.put(client, (header.number, left)):
                     self._lost.put(other, lost)

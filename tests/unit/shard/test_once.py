@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from fastps.errors import OptionError, TableFullError, UnavailableError, WaitTimeoutError
+from fastps.errors import OptionError, SessionsExhaustedError, TableFullError, UnavailableError, WaitTimeoutError
 from fastps.shard import once
 from fastps.transport import message
 from fastps.transport.ray import RayCarrier
@@ -158,6 +158,21 @@ def test_after_an_error_that_leaves_nothing_to_resume_a_push_is_not_applied_anew
     with pytest.raises(MemoryError):  # nothing had begun: it may begin
         seen.run(Push(7, 2), fails)
     assert seen.run(Push(7, 2), push) == (4, 5)
+
+
+@pytest.mark.parametrize("error", [SessionsExhaustedError, WaitTimeoutError])
+def test_a_resumption_that_fails_before_it_begins_leaves_what_there_was_to_resume(error):
+    seen, push = once.Once("shard 0 of 1"), Half(0)
+    with pytest.raises(WaitTimeoutError):
+        seen.run(Push(7, 1), Half(1))
+
+    def fails(token):
+        raise error("no session")
+
+    with pytest.raises(error):
+        seen.run(Push(7, 1), fails)
+    assert seen.run(Push(7, 1), push) == (4, 5)
+    assert push.tokens == ["token 1"]
 
 
 def test_a_push_that_had_not_begun_when_the_table_was_full_may_begin_later():
