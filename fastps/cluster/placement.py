@@ -56,9 +56,11 @@ class Owned:
         them. Does nothing if Ray has ended."""
         if cluster.connection() != self.connection:
             return
+        deadline = deadline_after(timeout)
         try:
-            with contextlib.suppress(FastPSError):  # a shard that is gone or stuck is killed all the same
-                cluster.get([actor.close.remote() for actor in self.actors], timeout, "close")
+            for closing in [actor.close.remote() for actor in self.actors]:  # one that is gone ends no other's wait
+                with contextlib.suppress(FastPSError):  # a shard that is gone or stuck is killed all the same
+                    cluster.get(closing, left_until(deadline), "close")
         finally:
             self.kill()
 
