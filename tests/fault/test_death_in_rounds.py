@@ -149,20 +149,21 @@ def test_one_that_is_stopped_with_the_turn_is_passed_by_all(tmp_path):
         check_history(steppers.events())
 
 
-def test_one_that_is_stopped_while_hyper_parameters_are_read_is_named(tmp_path):
-    """Nobody passes a lock: it is held for a few loads, and whoever waits for it says who has it."""
+def test_one_that_is_stopped_while_it_changes_hyper_parameters_delays_no_round():
+    """But for another one that changes them, which names it."""
     ones = np.ones(N, np.float32)
     policy = fastps.BSP(straggler_timeout=0.2)
     with fastps.ParameterServer(0 * ones, num_shards=2, rule=RULES[0], consistency=policy) as ps, ps.worker() as w:
         address = ps.attachment.spec.addresses[0]
         with Holder(address.pid, address.fd) as holder:
             w.push(ones)
-            for operation in (w.pull, ps.pull, w.view, lambda timeout: w.push(ones, timeout=timeout)):
-                with pytest.raises(fastps.WaitTimeoutError, match=f"process {holder.pid}"):
-                    operation(timeout=0.05)
+            assert not math.isnan(uniform(w.pull()))
+            assert w.reply.versions == (1, 1)
+            with pytest.raises(fastps.WaitTimeoutError, match=f"process {holder.pid}"):
+                ps.configure(lr=0.2, timeout=0.05)
+            w.push(ones)
             holder.let_go()
-        assert not math.isnan(uniform(w.pull()))
-        assert w.reply.versions == (1, 1)
+        assert uniform(ps.pull()) != uniform(0 * ones)
 
 
 def test_workers_that_stop_at_random_moments_are_passed_and_spoil_nothing(tmp_path, rng):
