@@ -15,3 +15,15 @@ def shards_of(object keys, uint32_t num_shards):
     for i in range(n):
         shard[i] = fps_hash_shard(fps_hash(key[i]), num_shards)
     return out
+
+
+cdef check_keys(object keys):
+    if not (np.PyArray_CheckExact(keys) and np.PyArray_NDIM(keys) == 1 and np.PyArray_ITEMSIZE(keys) == 8
+            and np.PyArray_ISCARRAY_RO(keys)):
+        raise ValueError("keys: expected uint64[n]")
+
+
+cdef check_streams(list streams, Py_ssize_t n):
+    """Of a table: an entry for the values and each slot."""
+    if len(streams) != n:
+        raise ValueError(f"streams: {len(streams)} of {n}")

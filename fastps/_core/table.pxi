@@ -148,7 +148,7 @@ cdef class TableGroup:
         cdef fps_status status
         cdef double limit = self.group.timeout if timeout is None else timeout
         if sets is not None:
-            self.check_streams(sets)
+            check_streams(sets, 1 + self.n_slots)
         if resume is not None:
             lane = self.go_on(resume, None if grads is None else keys, &limit)
         else:
@@ -240,7 +240,7 @@ cdef class TableGroup:
         cdef const fps_table *t
         cdef uint32_t i, k
         cdef np.npy_intp count
-        self.check_keys(keys)
+        check_keys(keys)
         lane = self.take(&limit)
         try:
             self.spread(lane, keys)
@@ -271,7 +271,7 @@ cdef class TableGroup:
         cdef uint32_t i, now
         cdef np.npy_intp n = np.PyArray_SIZE(keys), k
         ages, counts = np_empty(n, "f8"), np_empty(n, "i8")
-        self.check_keys(keys)
+        check_keys(keys)
         lane = self.take(&limit)
         try:
             self.spread(lane, keys)
@@ -308,8 +308,8 @@ cdef class TableGroup:
         cdef fps_status status = FPS_OK
         cdef double limit = self.group.timeout if timeout is None else timeout
         cdef TableLane lane
-        self.check_keys(keys)
-        self.check_streams(streams)
+        check_keys(keys)
+        check_streams(streams, 1 + self.n_slots)
         lane = self.take(&limit)
         try:
             self.spread(lane, keys)
@@ -337,15 +337,6 @@ cdef class TableGroup:
         finally:
             self.give_back(lane)
         self.check(status, &signal, at, f"remove: waited {limit:.3g} s", "; some rows were removed, call it again for the rest")
-
-    cdef check_keys(self, object keys):
-        if not (np.PyArray_CheckExact(keys) and np.PyArray_NDIM(keys) == 1 and np.PyArray_ITEMSIZE(keys) == 8
-                and np.PyArray_ISCARRAY_RO(keys)):
-            raise ValueError(f"table `{self.name}`: expected keys uint64[n]")
-
-    cdef check_streams(self, list streams):
-        if len(streams) != 1 + <Py_ssize_t>self.n_slots:
-            raise ValueError(f"table `{self.name}`: {len(streams)} of {1 + self.n_slots} streams")
 
     cdef fps_status remove_part(self, fps_sparse_part *part, const fps_table *t, uint32_t since, uint8_t **outs,
                                 uint8_t *removed, uint32_t *done, const fps_wait *wait):
@@ -381,7 +372,7 @@ cdef class TableGroup:
         cdef const fps_table *t
         if part >= self.group.n_parts:
             raise IndexError(f"part {part} of {self.group.n_parts}")
-        self.check_streams(streams)
+        check_streams(streams, 1 + self.n_slots)
         for i in range(1 + self.n_slots):
             outs[i] = NULL if streams[i] is None else <uint8_t *>np.PyArray_DATA(streams[i])
         arena, t = self.group.arenas[part], self.table(part)

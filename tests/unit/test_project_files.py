@@ -113,3 +113,14 @@ def test_hooks_download_nothing_and_call_what_the_extra_for_tests_installs():
 def test_tests_that_read_the_checkout_are_not_run_on_what_is_installed():
     reading = {path.name for path in (ROOT / "tests" / "unit").rglob("test_*.py") if "parents[2]" in path.read_text()}
     assert reading == set(installed.OF_THE_CHECKOUT)
+
+
+def test_no_file_of_code_has_more_than_450_lines():
+    files = [
+        path
+        for folder, pattern in (("fastps", "**/*.p*"), ("bench", "**/*.py"), ("csrc", "*.[ch]"))
+        for path in (ROOT / folder).glob(pattern)
+        if path.suffix in {".py", ".pyi", ".pyx", ".pxi", ".pxd", ".c", ".h"}
+    ]
+    assert len(files) > 200
+    assert {str(path): n for path in files if (n := len(path.read_text().splitlines())) > 450} == {}
