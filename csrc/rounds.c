@@ -6,7 +6,6 @@
 
 #include "copy.h"
 #include "session.h"
-#include "stripe.h"
 #include "version.h"
 
 /* Constant while a round is applied to one shard. */

@@ -9,21 +9,14 @@ from html.parser import HTMLParser
 import pytest
 
 from fastps import cli
+from tests.support import programs
 from tests.support.waiting import GUARD_SECONDS
 
 COMMAND = [sys.executable, "-m", "fastps", "demo"]
-ENVIRONMENT = {**os.environ, "COLUMNS": "100"}
 
 
 def run(*options, command=COMMAND, address="local"):
-    return subprocess.run(
-        [*command, *options],
-        capture_output=True,
-        text=True,
-        timeout=GUARD_SECONDS,
-        env={**ENVIRONMENT, "RAY_ADDRESS": address},
-        check=False,
-    )
+    return programs.run(command, *options, address=address)
 
 
 def test_the_demo_trains_on_both_sides_and_compares():
@@ -173,7 +166,7 @@ def test_an_interrupt_ends_with_code_130_and_without_a_traceback(one_node, momen
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**ENVIRONMENT, "RAY_ADDRESS": "local" if own else one_node.address, "PYTHONUNBUFFERED": "1"},
+        env={**programs.ENVIRONMENT, "RAY_ADDRESS": "local" if own else one_node.address, "PYTHONUNBUFFERED": "1"},
         start_new_session=True,
         # A shell starts what runs in its background with interrupts ignored, and that is inherited.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),

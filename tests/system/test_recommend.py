@@ -20,22 +20,15 @@ from fastps.programs.recommend.evaluate import movie_means, rmse
 from fastps.programs.recommend.model import PENALTY, gradients, predictions
 from fastps.programs.recommend.movielens import movielens
 from fastps.programs.recommend.ratings import Ratings, split
+from tests.support import programs
 from tests.support.waiting import GUARD_SECONDS, wait_until
 
 COMMAND = [sys.executable, "-m", "fastps", "recommend"]
-ENVIRONMENT = {**os.environ, "RAY_ADDRESS": "local", "COLUMNS": "100"}
 MEAN = 3.5
 
 
 def run(*options, command=COMMAND, address="local"):
-    return subprocess.run(
-        [*command, *options],
-        capture_output=True,
-        text=True,
-        timeout=GUARD_SECONDS,
-        env={**ENVIRONMENT, "RAY_ADDRESS": address},
-        check=False,
-    )
+    return programs.run(command, *options, address=address)
 
 
 def number(pattern, text):
@@ -165,7 +158,7 @@ def disturbed(moment, disturb, output):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**ENVIRONMENT, "PYTHONUNBUFFERED": "1"},
+        env={**programs.ENVIRONMENT, "PYTHONUNBUFFERED": "1"},
         start_new_session=True,
         # A shell starts what runs in its background with interrupts ignored, and that is inherited.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),

@@ -12,32 +12,10 @@ import weakref
 
 import pytest
 
-from fastps.client.future import KEPT, Queue
+from fastps.client.future import KEPT
 from fastps.errors import ClosedError, NonfiniteError, OptionError, ShapeError, WaitTimeoutError
 
 LONG = 30.0  # a guard against hanging
-
-
-@pytest.fixture
-def queue():
-    queue = Queue()
-    yield queue
-    queue.close()
-
-
-@pytest.fixture
-def gate(queue):
-    """Holds the queue up until it is set; by then an operation is under way."""
-    gate, begun = threading.Event(), threading.Event()
-
-    def wait():
-        begun.set()
-        assert gate.wait(LONG)
-
-    gate.future = queue.submit("push_async", wait)
-    assert begun.wait(LONG)
-    yield gate
-    gate.set()
 
 
 def failing(error):

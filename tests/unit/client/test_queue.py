@@ -17,23 +17,6 @@ from tests.support.run import SEED
 LONG = 30.0  # a guard against hanging
 
 
-@pytest.fixture
-def queue():
-    queue = Queue()
-    yield queue
-    queue.close()
-
-
-@pytest.fixture
-def gate(queue):
-    """Holds the queue up until it is set; by then an operation is under way."""
-    gate, begun = threading.Event(), threading.Event()
-    queue.submit("push_async", lambda: begun.set() or gate.wait(LONG))
-    assert begun.wait(LONG)
-    yield gate
-    gate.set()
-
-
 class Interrupted(BaseException):
     pass
 
