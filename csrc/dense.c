@@ -4,10 +4,12 @@
 #include <string.h>
 
 #include "copy.h"
+#include "half.h"
 #include "redo.h"
 #include "stripe.h"
 
 #define READ_TRIES 3
+#define WIDE (FPS_BLOCK_MAX_BYTES / sizeof(float)) /* elements of a block */
 #define PUSH_PULL_BYTES (UINT64_C(16) << 10) /* with blocks of 4 KiB: 0.84 of push and pull; 8, 32 and 64 KiB 0.86 */
 
 /* Constant while one part is run. */
@@ -24,18 +26,36 @@ struct walk {
     void (*run_piece)(const walk *w, const fps_span *span, uint64_t from, uint64_t to);
 };
 
-static void out_of(const walk *w, void *to, const void *from, uint64_t bytes)
+/* The byte in the caller's buffer of the element at `position` of params; `half`: its type has half of the bytes. */
+static uint64_t buffer_at(const fps_span *span, uint64_t position, uint8_t half)
 {
-    if (w->streaming)
-        fps_copy_stream(to, from, bytes);
-    else
-        fps_copy(to, from, bytes);
+    const uint64_t at = span->buffer_offset + (position - span->position);
+    return half ? at / 2 : at;
 }
 
-/* The offset in the caller's buffer of the element at `position` of params. */
-static uint64_t buffer_at(const fps_span *span, uint64_t position)
+const void *fps_dense_input(const void *const *buffers, const uint8_t *halves, const fps_span *span, uint64_t position,
+                            uint64_t bytes, float *wide)
 {
-    return span->buffer_offset + (position - span->position);
+    const uint8_t half = halves ? halves[span->buffer] : 0;
+    const uint8_t *from = (const uint8_t *)buffers[span->buffer] + buffer_at(span, position, half);
+    if (!half) return from;
+    fps_widen(wide, (const uint16_t *)(const void *)from, bytes / sizeof(float), half);
+    return wide;
+}
+
+/* Of half precision through the caches, also where others bypass them: 80 MB in 0.65 of the time that the copy takes.
+ */
+void fps_dense_output(const fps_call *call, const fps_span *span, uint64_t position, uint64_t bytes, const void *values,
+                      bool streaming)
+{
+    const uint8_t half = call->half_outs ? call->half_outs[span->buffer] : 0;
+    uint8_t *to = (uint8_t *)call->outs[span->buffer] + buffer_at(span, position, half);
+    if (half)
+        fps_narrow((uint16_t *)(void *)to, values, bytes / sizeof(float), half);
+    else if (streaming)
+        fps_copy_stream(to, values, bytes);
+    else
+        fps_copy(to, values, bytes);
 }
 
 static uint32_t stream_of(const walk *w, const fps_span *span)
@@ -45,15 +65,9 @@ static uint32_t stream_of(const walk *w, const fps_span *span)
 
 static void pull_piece(const walk *w, const fps_span *span, uint64_t from, uint64_t to)
 {
-    uint8_t *out = w->call->outs[span->buffer];
     uint32_t stream = stream_of(w, span);
     if (stream == FPS_NO_STREAM) return;
-    out_of(w, out + buffer_at(span, from), fps_arena_stream(w->arena, stream) + from, to - from);
-}
-
-static const uint8_t *in_buffer(const void *const *buffers, const fps_span *span, uint64_t position)
-{
-    return (const uint8_t *)buffers[span->buffer] + buffer_at(span, position);
+    fps_dense_output(w->call, span, from, to - from, fps_arena_stream(w->arena, stream) + from, w->streaming);
 }
 
 static void push_piece(const walk *w, const fps_span *span, uint64_t from, uint64_t to)
@@ -64,13 +78,15 @@ static void push_piece(const walk *w, const fps_span *span, uint64_t from, uint6
     const int64_t ahead = (int64_t)(w->arena->layout.ahead_bytes / span->item_bytes);
     void *results[1 + FPS_MAX_SLOTS];
     const void *state[2 + FPS_MAX_SLOTS];
+    float grad[WIDE], pulled[WIDE];
     for (uint32_t k = 0; k <= rule->n_slots; k++) results[k] = fps_arena_redo(w->arena, w->part->session->index, k);
     for (uint64_t bytes; from < to; from += bytes) {
         bytes = to - from < w->block_bytes ? to - from : w->block_bytes;
         for (uint32_t k = 0; k <= rule->n_slots; k++) state[k] = fps_arena_stream(w->arena, k) + from;
-        if (call->pulled) state[1 + rule->n_slots] = in_buffer(call->pulled, span, from);
-        rule->kernel(state, in_buffer(call->grads, span, from), results, (int64_t)(bytes / span->item_bytes), ahead,
-                     uniforms);
+        if (call->pulled)
+            state[1 + rule->n_slots] = fps_dense_input(call->pulled, call->half_pulled, span, from, bytes, pulled);
+        rule->kernel(state, fps_dense_input(call->grads, call->half_grads, span, from, bytes, grad), results,
+                     (int64_t)(bytes / span->item_bytes), ahead, uniforms);
         fps_redo_write_piece(w->part->session, from, FPS_STREAMS_UP_TO(rule->n_slots), bytes);
     }
 }
@@ -79,11 +95,12 @@ static void push_piece(const walk *w, const fps_span *span, uint64_t from, uint6
 static void set_piece(const walk *w, const fps_span *span, uint64_t from, uint64_t to)
 {
     uint32_t stream = stream_of(w, span);
+    float wide[WIDE];
     if (stream == FPS_NO_STREAM) return;
     for (uint64_t bytes; from < to; from += bytes) {
         bytes = to - from < w->block_bytes ? to - from : w->block_bytes;
-        fps_copy(fps_arena_redo(w->arena, w->part->session->index, stream), in_buffer(w->call->grads, span, from),
-                 bytes);
+        fps_copy(fps_arena_redo(w->arena, w->part->session->index, stream),
+                 fps_dense_input(w->call->grads, w->call->half_grads, span, from, bytes, wide), bytes);
         fps_redo_write_piece(w->part->session, from, FPS_STREAM_ALONE(stream), bytes);
     }
 }

@@ -45,7 +45,7 @@ typedef struct fps_rule {
 typedef struct fps_span {
     uint64_t position; /* bytes from the start of params, a multiple of item_bytes; sorted, without overlap */
     uint64_t bytes;
-    uint64_t buffer_offset; /* bytes from the start of the buffer */
+    uint64_t buffer_offset; /* bytes from the start of the buffer, where its elements have item_bytes */
     uint32_t buffer;
     uint32_t rule;
     uint32_t item_bytes; /* 4 or 8 */
@@ -94,7 +94,10 @@ typedef struct fps_call {
     const void *const *grads;  /* per buffer */
     void *const *outs;         /* per buffer */
     const void *const *pulled; /* per buffer, or NULL; for rules that use it */
-    const uint32_t *streams;   /* per rule; FPS_NO_STREAM skips its parameters */
+    /* Per buffer FPS_BFLOAT16 or FPS_FLOAT16 where that is the type of its elements, for spans of floats; 0 where it is
+     * that of the span. NULL: all 0. */
+    const uint8_t *half_grads, *half_outs, *half_pulled;
+    const uint32_t *streams; /* per rule; FPS_NO_STREAM skips its parameters */
     const fps_rule *rules;
     uint32_t n_rules;
     double limit, scale; /* of gradients, for kernels that clip */
@@ -129,6 +132,15 @@ static inline void fps_dense_hyper(const fps_arena *arena, uint32_t rule, double
 
 /* The uniforms of a rule for the push with this update count. */
 void fps_dense_prepare(const fps_arena *arena, const fps_rule *rule, uint64_t step, double *uniforms);
+
+/* `bytes` of the span's elements from `position` of params on, as the caller's buffer has them. Those of half precision
+ * are widened into `wide`, which has room for FPS_BLOCK_MAX_BYTES. */
+const void *fps_dense_input(const void *const *buffers, const uint8_t *halves, const fps_span *span, uint64_t position,
+                            uint64_t bytes, float *wide);
+
+/* Copies `bytes` of values into the caller's buffer, to the span's elements from `position` on. */
+void fps_dense_output(const fps_call *call, const fps_span *span, uint64_t position, uint64_t bytes, const void *values,
+                      bool streaming);
 
 /* Adds what a part did to its session's meters. */
 void fps_dense_count(const fps_call *call, const fps_part *part);

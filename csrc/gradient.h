@@ -6,10 +6,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The sum of the squares of n floats (item_bytes 4) or doubles (8), in double. Infinite or NaN when an element is; for
- * doubles also when a square overflows. */
-double fps_sum_squares(const void *values, size_t n, uint32_t item_bytes);
+/* The sum of the squares of n values of a type of half.h, in double. Infinite or NaN when an element is; for doubles
+ * also when a square overflows. */
+double fps_sum_squares(const void *values, size_t n, uint32_t type);
 
-bool fps_all_finite(const void *values, size_t n, uint32_t item_bytes);
+bool fps_all_finite(const void *values, size_t n, uint32_t type);
 
 #endif

@@ -158,8 +158,12 @@ static fps_status attempt_set(const fps_call *call, fps_part *part)
             const fps_span *s = &part->spans[i];
             uint32_t stream = call->streams[s->rule];
             if (stream == FPS_NO_STREAM) continue;
-            fps_copy(fps_arena_version(arena, to, stream) + s->position,
-                     (const uint8_t *)call->grads[s->buffer] + s->buffer_offset, s->bytes);
+            uint8_t *values = fps_arena_version(arena, to, stream);
+            for (uint64_t at = s->position, end = at + s->bytes, bytes; at < end; at += bytes) {
+                float wide[FPS_BLOCK_MAX_BYTES / sizeof(float)];
+                bytes = end - at < sizeof wide ? end - at : sizeof wide;
+                fps_copy(values + at, fps_dense_input(call->grads, call->half_grads, s, at, bytes, wide), bytes);
+            }
         }
         part->version = FPS_CURRENT_ROUND(current);
         status = fps_version_publish(arena, current, part->version, to) ? FPS_OK : FPS_BUSY;
@@ -236,7 +240,7 @@ static void copy_out(const fps_call *call, const fps_part *part, uint32_t versio
         uint32_t stream = call->kind == FPS_GET ? call->streams[s->rule] : 0;
         if (stream == FPS_NO_STREAM) continue;
         const uint8_t *from = fps_arena_version(part->session->arena, version, stream) + s->position;
-        (streaming ? fps_copy_stream : fps_copy)((uint8_t *)call->outs[s->buffer] + s->buffer_offset, from, s->bytes);
+        fps_dense_output(call, s, s->position, s->bytes, from, streaming);
     }
 }
 

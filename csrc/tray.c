@@ -72,24 +72,33 @@ const void *fps_trays_reduce(const fps_arena *arena, const fps_decision *d, uint
     return sum;
 }
 
+static void put_piece(const fps_call *call, void *to, const void *from, uint64_t bytes, uint32_t item_bytes, bool first,
+                      bool clips)
+{
+    const uint64_t n = bytes / item_bytes;
+    if (!clips && first)
+        fps_copy(to, from, bytes);
+    else if (!clips)
+        add(to, from, bytes, item_bytes);
+    else if (item_bytes == sizeof(float))
+        (first ? clip_float : add_clipped_float)(to, from, n, (float)call->scale, (float)call->limit);
+    else
+        (first ? clip_double : add_clipped_double)(to, from, n, call->scale, call->limit);
+}
+
 static void put(const fps_call *call, const fps_deposit *deposit, const fps_part *part, uint8_t *tray)
 {
     bool params = part->session->arena->layout.policy.reduce == FPS_REDUCE_PARAMS;
     bool clips = !params && (call->scale < 1.0 || call->scale > 1.0 || !isfinite(call->scale) || isfinite(call->limit));
     for (uint32_t i = 0; i < part->n_spans; i++) {
         const fps_span *s = &part->spans[i];
-        const void *from = (const uint8_t *)call->grads[s->buffer] + s->buffer_offset;
-        void *to = tray + s->position;
-        uint64_t n = s->bytes / s->item_bytes;
-        if (!clips && deposit->number == 1)
-            fps_copy(to, from, s->bytes);
-        else if (!clips)
-            add(to, from, s->bytes, s->item_bytes);
-        else if (s->item_bytes == sizeof(float))
-            (deposit->number == 1 ? clip_float : add_clipped_float)(to, from, n, (float)call->scale,
-                                                                    (float)call->limit);
-        else
-            (deposit->number == 1 ? clip_double : add_clipped_double)(to, from, n, call->scale, call->limit);
+        const bool half = call->half_grads && call->half_grads[s->buffer];
+        for (uint64_t at = s->position, end = at + s->bytes, bytes; at < end; at += bytes) {
+            float wide[FPS_BLOCK_MAX_BYTES / sizeof(float)];
+            bytes = half && end - at > sizeof wide ? sizeof wide : end - at; /* others in one piece */
+            const void *from = fps_dense_input(call->grads, call->half_grads, s, at, bytes, wide);
+            put_piece(call, tray + at, from, bytes, s->item_bytes, deposit->number == 1, clips);
+        }
     }
 }
 

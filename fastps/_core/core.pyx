@@ -21,6 +21,7 @@ np.import_array()
 include "status.pxi"
 include "outcome.pxi"
 include "arena.pxi"
+include "values.pxi"
 include "lane.pxi"
 include "group.pxi"
 include "keys.pxi"
@@ -48,35 +49,6 @@ def copy(object to, object source):
         else:
             fps_copy_stream(target, origin, nbytes)
             fps_copy_drain()
-
-
-def all_finite(list arrays):
-    """Whether no element of C-contiguous float32 or float64 arrays is NaN or infinite. Cost: one pass."""
-    cdef np.ndarray array
-    cdef bint finite = True
-    cdef const void *data
-    cdef size_t n
-    cdef uint32_t item_bytes
-    for array in arrays:
-        data, n, item_bytes = np.PyArray_DATA(array), np.PyArray_SIZE(array), <uint32_t>np.PyArray_ITEMSIZE(array)
-        with nogil:
-            finite = finite and fps_all_finite(data, n, item_bytes)
-    return finite
-
-
-def global_norm(list arrays):
-    """The square root of the sum of all elements' squares, in float64. NaN or infinite when an element is. Cost: one
-    pass."""
-    cdef np.ndarray array
-    cdef double total = 0
-    cdef const void *data
-    cdef size_t n
-    cdef uint32_t item_bytes
-    for array in arrays:
-        data, n, item_bytes = np.PyArray_DATA(array), np.PyArray_SIZE(array), <uint32_t>np.PyArray_ITEMSIZE(array)
-        with nogil:
-            total += fps_sum_squares(data, n, item_bytes)
-    return math.sqrt(total)
 
 
 BLOCK_BYTES = FPS_BLOCK_BYTES

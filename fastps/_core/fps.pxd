@@ -204,6 +204,9 @@ cdef extern from "dense.h" nogil:
         const void *const *grads
         void *const *outs
         const void *const *pulled
+        const uint8_t *half_grads
+        const uint8_t *half_outs
+        const uint8_t *half_pulled
         const uint32_t *streams
         const fps_rule *rules
         uint32_t n_rules
@@ -284,8 +287,12 @@ cdef extern from "scan.h" nogil:
 
 
 cdef extern from "gradient.h" nogil:
-    double fps_sum_squares(const void *values, size_t n, uint32_t item_bytes)
-    bint fps_all_finite(const void *values, size_t n, uint32_t item_bytes)
+    double fps_sum_squares(const void *values, size_t n, uint32_t type)
+    bint fps_all_finite(const void *values, size_t n, uint32_t type)
+
+
+cdef extern from "half.h" nogil:
+    int FPS_BFLOAT16, FPS_FLOAT16, FPS_FLOAT32, FPS_FLOAT64
 
 
 cdef extern from "clock.h" nogil:

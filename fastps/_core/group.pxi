@@ -8,6 +8,11 @@ cdef uint64_t MIXED_ROUND = 0xffffffffffffffff
 cdef uint64_t KEEP_GIL_BYTES = 32768
 
 
+# Whether arguments can be used as they are, see `Group.bind`.
+cdef enum:
+    UNFIT, PLAIN, HALF
+
+
 cdef class Group:
     """Shards mapped by this process, the spans of the caller's buffers on each, and the compiled rules.
 
@@ -112,44 +117,51 @@ cdef class Group:
         if lane.generation == self.generation:
             self.idle.append(lane)
 
-    cdef bint bind(self, object value, void **pointers, bint writable):
-        """Puts the address of one array per buffer into `pointers`; False if the fast path does not support an
-        array."""
+    cdef int bind(self, object value, void **pointers, uint8_t *halves, bint writable):
+        """Puts the address of one array per buffer into `pointers`, and in `halves` which are of half precision.
+        Returns PLAIN when none is, HALF when some are; UNFIT if the fast path does not support an array."""
+        cdef int found = PLAIN
         cdef np.npy_intp *dims
         cdef tuple shape
         cdef object array = value
         cdef uint32_t i
         cdef int k
         if self.kinds is None:
-            return False
+            return UNFIT
         if self.names is not None and (type(value) is not dict or <uint32_t>len(<dict>value) != self.n_buffers):
-            return False
+            return UNFIT
         for i in range(self.n_buffers):
             if self.names is not None:
                 array = (<dict>value).get(self.names[i])
             number, shape = <tuple>self.kinds[i]
-            if not np.PyArray_CheckExact(array) or np.PyArray_TYPE(array) != <int>number:
-                return False
+            if not np.PyArray_CheckExact(array):
+                return UNFIT
+            if np.PyArray_TYPE(array) != <int>number:
+                if <int>number != np.NPY_FLOAT or not half_of(array):
+                    return UNFIT
+                if found == PLAIN:
+                    memset(halves, 0, self.n_buffers)
+                halves[i], found = half_of(array), HALF
             if not (np.PyArray_ISCARRAY(array) if writable else np.PyArray_ISCARRAY_RO(array)):
-                return False
+                return UNFIT
             if np.PyArray_NDIM(array) != len(shape):
-                return False
+                return UNFIT
             dims = np.PyArray_DIMS(array)
             for k in range(np.PyArray_NDIM(array)):
                 if dims[k] != <np.npy_intp>shape[k]:
-                    return False
+                    return UNFIT
             pointers[i] = np.PyArray_DATA(array)
-        return True
+        return found
 
-    cdef bint any_overlap(self, Lane lane, bint pushes):
+    cdef bint any_overlap(self, Lane lane, fps_call *call, bint pushes):
         """Whether `outs` overlap each other, or the gradients."""
         cdef uint32_t i
         cdef size_t end = 0
         if self.n_buffers == 1 and not pushes:
             return False
-        ranges = [(<size_t>lane.outs[i], self.sizes[i]) for i in range(self.n_buffers)]
+        ranges = [(<size_t>lane.outs[i], self.sizes[i] >> (call.half_outs != NULL and call.half_outs[i] > 0)) for i in range(self.n_buffers)]
         if pushes:
-            ranges += [(<size_t>lane.grads[i], self.sizes[i]) for i in range(self.n_buffers)]
+            ranges += [(<size_t>lane.grads[i], self.sizes[i] >> (call.half_grads != NULL and call.half_grads[i] > 0)) for i in range(self.n_buffers)]
         for start, size in sorted(ranges):
             if <size_t>start < end:
                 return True
@@ -174,19 +186,25 @@ cdef class Group:
         expected types, shapes and flags, and none that is written overlaps another.
         """
         cdef double limit = self.timeout if timeout is None else timeout
-        cdef fps_call call
+        cdef int of_grads = PLAIN, of_outs = PLAIN
         cdef Lane lane = self.take(&limit)
-        if not (pushes or pulls) or (pushes and not self.bind(grads, <void **>lane.grads, False)
-                or pulls and (not self.bind(outs, lane.outs, True) or self.any_overlap(lane, pushes))):
+        cdef fps_call call = self.call_of(lane, FPS_PULL if not pushes else FPS_PUSH_PULL if pulls else FPS_PUSH)
+        if pushes:
+            of_grads = self.bind(grads, <void **>lane.grads, lane.half_grads, False)
+        if pulls and of_grads != UNFIT:
+            of_outs = self.bind(outs, lane.outs, lane.half_outs, True)
+        call.half_grads = lane.half_grads if of_grads == HALF else NULL
+        call.half_outs = lane.half_outs if of_outs == HALF else NULL
+        if not (pushes or pulls) or of_grads == UNFIT or of_outs == UNFIT or pulls and self.any_overlap(lane, &call, pushes):
             self.give_back(lane)
             return None
         lane.reset()
-        call = self.call_of(lane, FPS_PULL if not pushes else FPS_PUSH_PULL if pulls else FPS_PUSH)
         return self.finish(lane, &call, limit, decision, deposit, outcome, grads, outs)
 
     def run(self, list grads, list outs, object timeout=None, Rest resume=None, list pulled=None, double scale=1.0,
             list streams=None, Decision decision=None, tuple deposit=None, Outcome outcome=None):
-        """Any operation on any buffers, which the caller has checked: flat, contiguous, of the right dtype and length.
+        """Any operation on any buffers, which the caller has checked: flat, contiguous, of the right dtype and length;
+        those of float32 elements may be of half precision.
 
         `grads` make it a push, `outs` a pull. `resume` comes from a WaitTimeoutError and can be used once. `scale`
         multiplies gradients, for kernels that clip. `streams`, per rule the slot's number from 1 or None, makes it an
@@ -229,17 +247,19 @@ cdef class Group:
             lane.go_on(resume)
         else:
             lane.reset()
+        memset(lane.half_grads, 0, 3 * <size_t>self.n_buffers)
         for i in range(self.n_buffers):
             if grads is not None:
-                lane.grads[i] = np.PyArray_DATA(grads[i])
+                lane.grads[i], lane.half_grads[i] = np.PyArray_DATA(grads[i]), half_of(grads[i])
             if pulled is not None:
-                lane.pulled[i] = np.PyArray_DATA(pulled[i])
+                lane.pulled[i], lane.half_pulled[i] = np.PyArray_DATA(pulled[i]), half_of(pulled[i])
             if outs is not None:
-                lane.outs[i] = np.PyArray_DATA(outs[i])
+                lane.outs[i], lane.half_outs[i] = np.PyArray_DATA(outs[i]), half_of(outs[i])
         for i in range(0 if streams is None else self.n_rules):
             lane.streams[i] = FPS_NO_STREAM if streams[i] is None else streams[i]
         call = self.call_of(lane, kind)
         call.scale, call.pulled = scale, lane.pulled if pulled is not None else NULL
+        call.half_grads, call.half_pulled, call.half_outs = lane.half_grads, lane.half_pulled, lane.half_outs
         return self.finish(lane, &call, limit, decision, deposit, outcome, None, None)
 
     cdef fps_status execute(self, fps_call *call, const fps_decision *decision, const fps_deposit *deposit,

@@ -14,6 +14,9 @@ cdef class Lane:
     cdef const void **grads
     cdef const void **pulled
     cdef void **outs
+    cdef uint8_t *half_grads
+    cdef uint8_t *half_pulled
+    cdef uint8_t *half_outs
     cdef double *uniforms
     cdef uint32_t *streams
     cdef uint32_t generation
@@ -31,10 +34,13 @@ cdef class Lane:
         self.grads = <const void **>calloc(group.n_buffers, sizeof(void *))
         self.pulled = <const void **>calloc(group.n_buffers, sizeof(void *))
         self.outs = <void **>calloc(group.n_buffers, sizeof(void *))
+        self.half_grads = <uint8_t *>calloc(3 * <size_t>group.n_buffers, 1)
+        self.half_pulled = self.half_grads + group.n_buffers
+        self.half_outs = self.half_pulled + group.n_buffers
         self.uniforms = <double *>calloc(group.n_uniforms, sizeof(double))
         self.streams = <uint32_t *>calloc(group.n_rules, sizeof(uint32_t))
-        if not (self.sessions and self.parts and self.grads and self.pulled and self.outs and self.uniforms
-                and self.streams):
+        if not (self.sessions and self.parts and self.grads and self.pulled and self.outs and self.half_grads
+                and self.uniforms and self.streams):
             raise MemoryError("a lane")
         for i in range(group.n_parts):
             session = &self.sessions[i]
@@ -64,6 +70,7 @@ cdef class Lane:
         free(self.grads)
         free(self.pulled)
         free(self.outs)
+        free(self.half_grads)
         free(self.uniforms)
         free(self.streams)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
 
-from fastps.arrays.types import Array, describe
+from fastps.arrays.types import Array, describe, numpy_dtype
 from fastps.errors import DtypeError
 
 
@@ -50,11 +51,11 @@ def _foreign(value: Any, where: str, dtype: str) -> Array:
         return arrow.to_numpy(value, where, dtype)
     if hasattr(value, "__array_interface__"):
         return np.asarray(value)
+    if is_torch(value):
+        return _torch(value)
     if hasattr(value, "__dlpack__"):
-        if is_torch(value) and value.is_neg():
-            raise BufferError("its elements are stored with the opposite sign")
-        if is_torch(value) and value._is_zerotensor():
-            raise BufferError("its zeros are not stored at all")
+        if str(getattr(value, "dtype", "")) == "bfloat16":
+            return np.asarray(value)  # JAX: DLPack has the type, numpy's reader of it has not
         return np.from_dlpack(value)
     if value is None:
         raise DtypeError(f"{where}: expected an array, got NoneType; where there is no gradient, pass zeros")
@@ -65,6 +66,19 @@ def _foreign(value: Any, where: str, dtype: str) -> Array:
     except TypeError:
         raise DtypeError(f"{where}: expected an array, got {type(value).__name__}; {remedy(value, dtype)}") from None
     return np.asarray(view)
+
+
+def _torch(tensor: Any) -> Array:
+    """The memory of a tensor, without its graph."""
+    if tensor.is_neg():
+        raise BufferError("its elements are stored with the opposite sign")
+    if tensor._is_zerotensor():
+        raise BufferError("its zeros are not stored at all")
+    tensor = tensor.detach()
+    if str(tensor.dtype) == "torch.bfloat16":
+        same = tensor.view(sys.modules["torch"].int16)
+        return np.from_dlpack(same).view(numpy_dtype("bfloat16"))
+    return np.from_dlpack(tensor)
 
 
 def is_torch(value: Any) -> bool:
@@ -78,7 +92,6 @@ def remedy(value: Any, dtype: str) -> str:
         if value.device.type == "meta":
             return "it has no elements; pass a tensor that is on the CPU"
         steps = [
-            (value.requires_grad, ".detach()"),
             (value.is_nested, ".to_padded_tensor(0)"),
             (str(value.layout) != "torch.strided", ".to_dense()"),
             (value.is_quantized, ".dequantize()"),

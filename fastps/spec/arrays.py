@@ -15,7 +15,7 @@ import numpy as np
 
 from fastps.arrays.checks import overlap
 from fastps.arrays.interchange import as_array, conversion
-from fastps.arrays.types import DTYPES, Array, Arrays, describe, item_bytes, numpy_dtype, type_name
+from fastps.arrays.types import DTYPES, HALVES, Array, Arrays, describe, fits, item_bytes, numpy_dtype, type_name
 from fastps.errors import DtypeError, NamesError, OutputError, ShapeError
 from fastps.messages import brief, few, few_of
 
@@ -30,12 +30,15 @@ class Leaf:
     ----------
     path : the names that lead to it; empty when the parameters are one array
     shape : elements per dimension
-    dtype : "float32" or "float64"
+    dtype : "float32" or "float64": how it is stored
+    given : the dtype of the initial value, which pulls without `out` return: of half precision where `dtype` is float32,
+        otherwise the same
     """
 
     path: Path
     shape: tuple[int, ...]
     dtype: str
+    given: str
 
     @property
     def size(self) -> int:
@@ -50,7 +53,7 @@ class Leaf:
         return "/".join(self.path) or "params"
 
     def __str__(self) -> str:
-        return type_name(self.dtype, self.shape)
+        return type_name(self.given, self.shape)
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class Structure:
 
     def empty(self) -> Arrays:
         """A new uninitialised array for each leaf."""
-        return [np.empty(leaf.shape, numpy_dtype(leaf.dtype)) for leaf in self.leaves]
+        return [np.empty(leaf.shape, numpy_dtype(leaf.given)) for leaf in self.leaves]
 
     def assemble(self, arrays: list[Any]) -> Any:
         """One value for each leaf, put into the structure of the parameters: the value alone, or nested dicts."""
@@ -150,7 +153,7 @@ class Structure:
         for leaf in self.leaves:
             given = values[leaf.path]
             array = as_array(given, f"{verb} `{leaf.name}`", leaf.dtype)
-            if array.dtype != leaf.dtype:
+            if not fits(array.dtype, leaf.dtype):
                 hint = replacement(leaf) if out else conversion(given, leaf.dtype)
                 raise DtypeError(f"{verb} `{leaf.name}`: expected {leaf}, got {describe(array)}; {hint}")
             if array.shape != leaf.shape:
@@ -187,11 +190,15 @@ def structure_of(params: Any) -> tuple[Structure, Arrays]:
     for path, value in found:
         name = "/".join(path) or "params"
         array = as_array(value, f"create `{name}`")
-        if array.dtype.name not in DTYPES or not array.dtype.isnative:
+        given = array.dtype.name
+        if given not in (*DTYPES, *HALVES) or not array.dtype.isnative:
             raise DtypeError(
-                f"create `{name}`: expected float32 or float64, got {describe(array)}; {conversion(value, 'float32')}"
+                f"create `{name}`: expected float32, float64, bfloat16 or float16, got {describe(array)}; "
+                f"{conversion(value, 'float32')}"
             )
-        leaf = Leaf(path, array.shape, array.dtype.name)
+        leaf = Leaf(path, array.shape, "float32" if given in HALVES else given, given)
+        if given in HALVES:
+            array = array.astype(np.float32)
         if leaf.size == 0:
             raise ShapeError(f"create `{name}`: expected at least one element, got {leaf}")
         leaves.append(leaf)
@@ -222,7 +229,7 @@ def zeros(length: int) -> Structure:
     """The structure of `length` float64 zeros."""
     if length <= 0:
         raise ShapeError(f"create: expected at least one element, got {length}")
-    return Structure((Leaf((), (length,), "float64"),))
+    return Structure((Leaf((), (length,), "float64", "float64"),))
 
 
 def _walk(value: Any, path: Path, verb: str) -> list[tuple[Path, Any]]:
