@@ -1,4 +1,4 @@
-"""The element types that are stored, those that are converted on the way, and how messages name the type of an array."""
+"""The element types that are stored, those that are converted on the way, and how messages name an array's type."""
 
 from __future__ import annotations
 

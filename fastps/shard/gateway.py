@@ -34,7 +34,7 @@ class Gateway:
     spec : the server
     label : names the process in errors
     layout : of the arrays in messages
-    endpoint : to the shards of this node; its operations on arrays have one array of bytes, in that layout
+    endpoint : to the shards of this node; its operations on arrays have the two buffers of that layout
     verbs : further verbs of this process, besides `Verbs`; the last argument is the timeout, the others
         are described in `fastps.shard.arguments`
     """

@@ -28,7 +28,7 @@ from fastps.spec.table import MAX_ROWS, Life, TableInfo
 from fastps.transport.arenas import open_arena, require_alive, this_machine
 from fastps.transport.contract import Buffer
 from fastps.transport.layout import layout_of
-from fastps.transport.shm import ShmEndpoint, group_of
+from fastps.transport.shm import ShmEndpoint
 
 Tables = tuple[tuple[TableInfo, Rule, Life], ...]
 
@@ -111,11 +111,8 @@ class Shard:
         shards = spec.shards_of_node(spec.addresses[self._index].node)
         self._arenas = {i: self._arena if i == self._index else open_arena(spec, i) for i in shards}
         layout = layout_of(spec, shards)
-        group = group_of(
-            spec, self._arenas, buffers=1, offset=lambda shard, number: (0, layout.offsets[shard, number])
-        )  # fmt: skip
-        group.begin(shards.index(self._index), self._initial)
-        endpoint = ShmEndpoint(spec, self._arenas, group)
+        endpoint = ShmEndpoint.of_layout(spec, self._arenas, layout)
+        endpoint.group.begin(shards.index(self._index), self._initial)
         for number, values in enumerate(self._table_values):
             endpoint.verbs.configure(number, 0, numbered(values), 1.0, Outcome())
         tables = endpoint.verbs.tables

@@ -31,8 +31,8 @@ class Leaf:
     path : the names that lead to it; empty when the parameters are one array
     shape : elements per dimension
     dtype : "float32" or "float64": how it is stored
-    given : the dtype of the initial value, which pulls without `out` return: of half precision where `dtype` is float32,
-        otherwise the same
+    given : the dtype of the initial value, which pulls without `out` return: `dtype`, or one of half precision that is
+        stored as float32
     """
 
     path: Path

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from fastps.arrays.types import Arrays
+from fastps.arrays.types import Arrays, numpy_dtype
 from fastps.errors import FastPSError, TableFullError, WaitTimeoutError
 from fastps.rules import SGD, Adam
 from fastps.spec.table import Table
@@ -147,6 +147,15 @@ class CarrierSuite:
             both(lambda: Operation(outs=outs()))
             both(lambda: Operation(grads=grads))
             both(lambda: Operation(grads=grads, outs=outs(), scale=0.5))
+            for given, read in (("bfloat16", "float16"), ("float16", "float32"), ("float32", "bfloat16")):
+                some = [grads[0], grads[1].astype(numpy_dtype(given))]
+                both(lambda some=some: Operation(grads=some))
+                both(lambda read=read: Operation(outs=[np.empty(30_000), np.empty((3, 5), numpy_dtype(read))]))
+                both(
+                    lambda some=some, read=read: Operation(
+                        grads=some, outs=[np.empty(30_000), np.empty((3, 5), numpy_dtype(read))]
+                    )
+                )
             empty = np.empty(0, np.float32)
             both(lambda: Operation(outs=[np.empty(30_000), empty], slot="m"))
             both(lambda: Operation(sets=[np.ones(30_000), empty], slot="m"))
@@ -173,7 +182,7 @@ class CarrierSuite:
             far = RemoteEndpoint(local.spec, (0, 1), carrier)
             push = Operation(grads=[np.ones(30_000), np.ones((3, 5), np.float32)])
             payload = message.payload_of(push, far.layout)
-            header = message.header_of(push, local.spec, 5, 1, 10.0)
+            header = message.header_of(push, local.spec, far.layout, 5, 1, 10.0)
             messages = message.pieces(header, payload, carrier.limits)
             found = [
                 message.versions_of(message.opened(carrier.send(messages).replies(60.0)[-1]), far.layout)

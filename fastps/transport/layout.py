@@ -1,4 +1,6 @@
-"""The layout of a server's arrays in messages: the runs of all shards of one node, one after the other, as bytes."""
+"""The layout of a server's arrays in messages: the runs of all shards of one node in two buffers, those of float32 and
+those of float64, one after the other as bytes. The elements of the first buffer may be of half precision.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from fastps._core import copy
-from fastps.arrays.types import Array, Arrays
+from fastps.arrays.types import HALVES, Array, Arrays, numpy_dtype
 from fastps.spec.server import ServerSpec
 
 ALIGNMENT = 8
+NARROW, WIDE = 0, 1  # the numbers of the buffers
 
 
 @dataclass(frozen=True)
@@ -21,10 +24,12 @@ class Place:
 
     Attributes
     ----------
-    offset, nbytes : in a message
+    buffer : NARROW or WIDE
+    offset, nbytes : in the buffer, of elements as they are stored
     leaf, start, count : elements of the flattened leaf
     """
 
+    buffer: int
     offset: int
     nbytes: int
     leaf: int
@@ -34,44 +39,80 @@ class Place:
 
 @dataclass(frozen=True)
 class Layout:
-    """The order of a node's runs. Both ends compute it from the spec.
+    """The order of a node's runs. Both ends compute it from the spec. `half` is one of HALVES, the type of the elements
+    of the buffer NARROW, or None.
 
     Attributes
     ----------
     shards : those of the node
     places : its runs in order
-    nbytes : of all runs, with padding
-    offsets : where a run begins, by (shard, number of the run)
+    sizes : the bytes of the buffers, with padding, of elements as they are stored
+    offsets : where a run begins, its buffer and the byte in that, by (shard, number of the run)
     """
 
     shards: tuple[int, ...]
     places: tuple[Place, ...]
-    nbytes: int
-    offsets: dict[tuple[int, int], int]
+    sizes: tuple[int, int]
+    offsets: dict[tuple[int, int], tuple[int, int]]
 
-    def gather(self, arrays: Arrays) -> Array:
+    def nbytes(self, half: str | None = None) -> int:
+        """Of both buffers."""
+        return self._wide_at(half) + self.sizes[WIDE]
+
+    def _wide_at(self, half: str | None) -> int:
+        narrow = self.sizes[NARROW] // 2 if half else self.sizes[NARROW]
+        return -(-narrow // ALIGNMENT) * ALIGNMENT
+
+    def _at(self, place: Place, half: str | None) -> tuple[int, int]:
+        """[start, stop) of a run in the bytes of both buffers."""
+        if place.buffer == WIDE:
+            start = self._wide_at(half) + place.offset
+            return start, start + place.nbytes
+        by = 2 if half else 1
+        return place.offset // by, (place.offset + place.nbytes) // by
+
+    def half_of(self, arrays: Arrays) -> str | None:
+        """The type in which the elements of float32 travel: that of the arrays if it is the same half precision for
+        all of them, otherwise None."""
+        names = {arrays[place.leaf].dtype.name for place in self.places if place.buffer == NARROW}
+        name = names.pop() if len(names) == 1 else None
+        return name if name in HALVES else None
+
+    def buffers(self, data: Array, half: str | None) -> Arrays:
+        """The two buffers in their bytes."""
+        at = self._wide_at(half)
+        narrow = data[: self.sizes[NARROW] // 2 if half else self.sizes[NARROW]]
+        return [narrow.view(numpy_dtype(half)) if half else narrow, data[at : at + self.sizes[WIDE]]]
+
+    def gather(self, arrays: Arrays, half: str | None = None) -> Array:
         """The arrays' elements as bytes, without a copy where they are contiguous already. What `only` leaves out is
-        undefined."""
-        if len(self.places) == 1 and self.places[0].nbytes == self.nbytes:
-            return self._elements(self.places[0], arrays)
-        data = np.empty(self.nbytes, np.uint8)
+        undefined. Without `half`, elements of half precision are widened."""
+        nbytes = self.nbytes(half)
+        if len(self.places) == 1 and self._at(self.places[0], half) == (0, nbytes):
+            return self._elements(self.places[0], arrays, half)
+        data = np.empty(nbytes, np.uint8)
         for place in self.places:
-            data[place.offset : place.offset + place.nbytes] = self._elements(place, arrays)
+            start, stop = self._at(place, half)
+            data[start:stop] = self._elements(place, arrays, half)
         return data
 
-    def scatter(self, start: int, piece: Any, arrays: Arrays) -> None:
-        """Copies bytes of `gather`, from offset `start` on, into the arrays."""
+    def scatter(self, start: int, piece: Any, arrays: Arrays, half: str | None = None) -> None:
+        """Copies bytes of `gather`, from offset `start` on, into the arrays, which have the types that travel."""
         data = np.frombuffer(piece, np.uint8)
         stop = start + data.nbytes
         for place in self.places:
-            low, high = max(start, place.offset), min(stop, place.offset + place.nbytes)
+            first, end = self._at(place, half)
+            low, high = max(start, first), min(stop, end)
             if low < high:
-                elements = self._elements(place, arrays)
-                copy(elements[low - place.offset : high - place.offset], data[low - start : high - start])
+                elements = self._elements(place, arrays, half)
+                copy(elements[low - first : high - first], data[low - start : high - start])
 
     @staticmethod
-    def _elements(place: Place, arrays: Arrays) -> Array:
-        return arrays[place.leaf].reshape(-1)[place.start : place.start + place.count].view(np.uint8)
+    def _elements(place: Place, arrays: Arrays, half: str | None) -> Array:
+        elements = arrays[place.leaf].reshape(-1)[place.start : place.start + place.count]
+        if half is None and elements.dtype.name in HALVES:
+            elements = elements.astype(np.float32)
+        return elements.view(np.uint8)
 
     def only(self, leaves: Iterable[int]) -> Layout:
         """The runs of some leaves, at their offsets in the full layout."""
@@ -80,11 +121,12 @@ class Layout:
 
 
 def layout_of(spec: ServerSpec, shards: Sequence[int]) -> Layout:
-    places, offsets, position = [], {}, 0
+    places, offsets, ends = [], {}, [0, 0]
     for shard in sorted(shards):
         for number, run in enumerate(spec.plans[shard].runs):
-            nbytes = run.count * spec.structure.leaves[run.leaf].item_bytes
-            places.append(Place(position, nbytes, run.leaf, run.start, run.count))
-            offsets[shard, number] = position
-            position += -(-nbytes // ALIGNMENT) * ALIGNMENT
-    return Layout(tuple(sorted(shards)), tuple(places), position, offsets)
+            leaf = spec.structure.leaves[run.leaf]
+            buffer, nbytes = WIDE if leaf.item_bytes == 8 else NARROW, run.count * leaf.item_bytes
+            places.append(Place(buffer, ends[buffer], nbytes, run.leaf, run.start, run.count))
+            offsets[shard, number] = buffer, ends[buffer]
+            ends[buffer] += -(-nbytes // ALIGNMENT) * ALIGNMENT
+    return Layout(tuple(sorted(shards)), tuple(places), (ends[NARROW], ends[WIDE]), offsets)

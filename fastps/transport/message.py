@@ -18,7 +18,7 @@ from typing import ClassVar
 import numpy as np
 
 from fastps._core import Decision
-from fastps.arrays.types import Array
+from fastps.arrays.types import HALVES, Array
 from fastps.spec.server import ServerSpec
 from fastps.spec.table import TableInfo
 from fastps.transport.contract import Buffer, Deposit, Limits, Operation
@@ -27,6 +27,7 @@ from fastps.transport.values import pack_error, unpack_error
 
 OPERATION, QUESTION, REST = 1, 2, 3
 PUSHES, PULLS, CREATES, HAS_PULLED = 1, 2, 4, 8
+GIVEN_HALF, READ_HALF, PULLED_HALF = 4, 6, 8  # the bits of flags where two of them say which of HALVES, from 1; 0: none
 DONE, FAILED = struct.pack("<Q", 0), struct.pack("<Q", 1)
 WHOLE = 2**62  # `stop` of a reply that is fetched in one piece
 
@@ -42,7 +43,8 @@ class Header:
     timeout : seconds left to wait for locks
     nbytes : of the payload
     table : its number + 1; 0: the arrays
-    flags : PUSHES, PULLS, CREATES; HAS_PULLED: the payload has the parameters that the worker pulled
+    flags : PUSHES, PULLS, CREATES; HAS_PULLED: the payload has the parameters that the worker pulled; and for arrays,
+        in which half precision elements of float32 travel, if any: what is given, what is read, what was pulled
     n : number of keys
     sets : of rows, bit k: stream k is set; of arrays, 1: all of them
     slot : of arrays, its number + 1 in `ServerSpec.slot_names`; 0: the parameters
@@ -70,6 +72,10 @@ class Header:
     stop: int = WHOLE
     deposit: Deposit | None = None
     decision: bytes = b""
+
+    def half(self, at: int) -> str | None:
+        """Which of HALVES the flags say at GIVEN_HALF, READ_HALF or PULLED_HALF."""
+        return (None, *HALVES, None)[self.flags >> at & 3]
 
     FORMAT: ClassVar[struct.Struct] = struct.Struct("<IIQQdQIIIIdIIQQQ5Q")  # a multiple of 8: what follows is aligned
 
@@ -109,7 +115,9 @@ class Header:
         )  # fmt: skip
 
 
-def header_of(operation: Operation, spec: ServerSpec, client: int, number: int, timeout: float) -> Header:
+def header_of(
+    operation: Operation, spec: ServerSpec, layout: Layout, client: int, number: int, timeout: float
+) -> Header:
     flags = (
         (PUSHES if operation.grads is not None else 0)
         | (PULLS if operation.outs is not None else 0)
@@ -119,6 +127,10 @@ def header_of(operation: Operation, spec: ServerSpec, client: int, number: int, 
     sets = operation.sets or []
     if operation.table is None:
         streams = 1 if sets else 0
+        given = operation.grads if operation.sets is None else operation.sets
+        for at, arrays in ((GIVEN_HALF, given), (READ_HALF, operation.outs), (PULLED_HALF, operation.pulled)):
+            half = None if arrays is None else layout.half_of(arrays)
+            flags |= HALVES.index(half) + 1 << at if half else 0
     else:
         streams = sum(1 << k for k, stream in enumerate(sets) if stream is not None)
     return Header(
@@ -135,7 +147,8 @@ def require_operation(header: Header, spec: ServerSpec) -> None:
     all arrays which it reads and writes are there."""
     pushes, pulls, pulled = header.flags & PUSHES, header.flags & PULLS, header.flags & HAS_PULLED
     rounds, problem = spec.consistency.rounds, None
-    if header.number == 0 or header.flags & ~(PUSHES | PULLS | CREATES | HAS_PULLED):
+    halves = [header.flags >> at & 3 for at in (GIVEN_HALF, READ_HALF, PULLED_HALF)]
+    if header.number == 0 or header.flags >> PULLED_HALF + 2 or max(halves) > len(HALVES):
         problem = f"with the number {header.number} and the flags {header.flags}"
     elif bool(header.sets) + bool(pushes or pulls) != 1:
         problem = "that does not either set, or push and pull"
@@ -144,7 +157,7 @@ def require_operation(header: Header, spec: ServerSpec) -> None:
     elif header.table:
         if header.sets >> len(spec.tables[header.table - 1].streams):
             problem = f"that sets unknown streams {header.sets:#b}"
-        elif pulled or header.slot or header.deposit or header.decision:
+        elif pulled or header.slot or header.deposit or header.decision or any(halves):
             problem = "on rows, with what belongs to arrays"
     elif header.n or header.sets > 1 or header.slot > len(spec.slot_names()) or (header.slot and pushes):
         problem = f"on slot {header.slot} of arrays, with {header.n} keys and streams {header.sets:#b}"
@@ -152,6 +165,11 @@ def require_operation(header: Header, spec: ServerSpec) -> None:
         problem = "with pulled parameters and a rule without, or the other way round"
     elif bool(header.deposit) != bool(pushes and rounds) or (header.deposit and pulls):
         problem = "with a place in a tray that is no push in rounds, or the other way round"
+    elif any(
+        half and not present
+        for half, present in zip(halves, (pushes or (header.sets and header.slot), pulls, pulled), strict=True)
+    ):
+        problem = f"with the flags {header.flags:#x} for elements that it does not have"
     elif header.decision and not rounds:
         problem = "with a decision on a server without rounds"
     if problem:
@@ -162,7 +180,7 @@ def payload_of(operation: Operation, layout: Layout) -> Array:
     """The bytes after the header."""
     if operation.table is None:
         given = [arrays for arrays in (operation.grads, operation.sets, operation.pulled) if arrays is not None]
-        parts = [layout.gather(arrays) for arrays in given]
+        parts = [layout.gather(arrays, layout.half_of(arrays)) for arrays in given]
     else:
         rows = [array for array in [*(operation.grads or []), *(operation.sets or [])] if array is not None]
         parts = [array.reshape(-1).view(np.uint8) for array in (operation.keys, *rows)]
@@ -172,9 +190,8 @@ def payload_of(operation: Operation, layout: Layout) -> Array:
 def nbytes_of(header: Header, layout: Layout, info: TableInfo | None) -> int:
     """The size of a payload with this header, in bytes."""
     if info is None:
-        return layout.nbytes * sum(
-            bool(some) for some in (header.flags & PUSHES, header.sets, header.flags & HAS_PULLED)
-        )
+        given = layout.nbytes(header.half(GIVEN_HALF)) if header.flags & PUSHES or header.sets else 0
+        return given + (layout.nbytes(header.half(PULLED_HALF)) if header.flags & HAS_PULLED else 0)
     elements = [elements for _, elements in info.streams]
     each = sum(count for k, count in enumerate(elements) if header.sets >> k & 1)
     each += elements[0] if header.flags & PUSHES else 0
@@ -197,20 +214,21 @@ class Received:
 
 def received(header: Header, payload: Array, layout: Layout, spec: ServerSpec) -> Received:
     """The operation of a payload, whose header `require_operation` has accepted. `layout` is that of the node;
-    operations on arrays have one array of bytes."""
+    operations on arrays have its two buffers."""
     pushes, pulls, head = header.flags & PUSHES, header.flags & PULLS, reply_head(layout)
     decision = Decision.unpack(header.decision) if header.decision else None
     if header.table == 0:
-        reply, blocks = np.empty(head + (layout.nbytes if pulls else 0), np.uint8), [payload]
-        if header.flags & HAS_PULLED:
-            blocks = [payload[at : at + layout.nbytes] for at in range(0, payload.nbytes, max(1, layout.nbytes))]
+        read, given = header.half(READ_HALF), header.half(GIVEN_HALF)
+        reply = np.empty(head + (layout.nbytes(read) if pulls else 0), np.uint8)
+        values = layout.buffers(payload, given) if pushes or header.sets else None
+        pulled = layout.buffers(payload[layout.nbytes(given) :], header.half(PULLED_HALF))
         return Received(
             Operation(
-                grads=blocks[:1] if pushes else None,
-                outs=[reply[head:]] if pulls else None,
-                sets=blocks[:1] if header.sets else None,
+                grads=values if pushes else None,
+                outs=layout.buffers(reply[head:], read) if pulls else None,
+                sets=values if header.sets else None,
                 slot=spec.slot_names()[header.slot - 1] if header.slot else None,
-                pulled=blocks[1:2] if header.flags & HAS_PULLED else None,
+                pulled=pulled if header.flags & HAS_PULLED else None,
                 scale=header.scale, decision=decision, deposit=header.deposit,
             ),
             reply,

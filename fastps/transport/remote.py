@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from fastps._core import Outcome
+from fastps.arrays.types import HALVES
 from fastps.deadline import deadline_after, left_until
 from fastps.errors import TableFullError, WaitTimeoutError
 from fastps.spec.server import ServerSpec
@@ -87,9 +88,16 @@ class Sent:
         self._number: int
         self._client, self._number = endpoint.numbers.take() if resume is None else resume
         self._head = message.reply_head(self._layout)
-        nbytes = 0
-        if operation.outs is not None:
-            nbytes = self._layout.nbytes if operation.table is None else operation.outs[0].nbytes
+        nbytes, self._half, self._outs = 0, None, operation.outs
+        if operation.outs is not None and operation.table is not None:
+            nbytes = operation.outs[0].nbytes
+        elif operation.outs is not None:
+            self._half = self._layout.half_of(operation.outs)
+            nbytes = self._layout.nbytes(self._half)
+            if self._half is None:  # outputs of several types are converted here
+                self._outs = [
+                    np.empty(out.shape, np.float32) if out.dtype.name in HALVES else out for out in operation.outs
+                ]
         self._cuts = message.cuts(self._head + nbytes, limits)
         self._sending = Sending(self._send, self._deadline, len(self._cuts) - 1, endpoint.shards, outcome)
 
@@ -97,7 +105,7 @@ class Sent:
         """Sends all messages at once: those of one process are served in order."""
         carrier, (first, *rest) = self._endpoint.carrier, self._cuts
         header = message.header_of(
-            self._operation, self._endpoint.spec, self._client, self._number, left_until(self._deadline)
+            self._operation, self._endpoint.spec, self._layout, self._client, self._number, left_until(self._deadline)
         )
         messages = message.pieces(replace(header, stop=first[1]), self._payload, carrier.limits)
         further = replace(header, kind=message.REST, decision=b"")
@@ -123,9 +131,12 @@ class Sent:
                 rows[at : at + piece.nbytes] = np.frombuffer(piece, np.uint8)
                 at += piece.nbytes
         elif outs is not None:
-            self._layout.scatter(0, first[head:], outs)
+            self._layout.scatter(0, first[head:], self._outs, self._half)
             for (start, _), piece in zip(self._cuts[1:], rest, strict=True):
-                self._layout.scatter(start - self._head, piece, outs)
+                self._layout.scatter(start - self._head, piece, self._outs, self._half)
+            for out, read in zip(outs, self._outs, strict=True):
+                if out is not read:
+                    out[...] = read
         return message.versions_of(first, self._layout)
 
     def _timed_out(self, text: str) -> WaitTimeoutError:

@@ -22,6 +22,7 @@ from fastps.kernels.loader import addresses_of
 from fastps.spec.server import ServerSpec
 from fastps.transport.arenas import open_arena, require_alive
 from fastps.transport.contract import MIXED, Operation
+from fastps.transport.layout import Layout
 
 Offset = Callable[[int, int], tuple[int, int]]  # (shard, number of the run) -> (its buffer, the byte in that)
 NO_ROW = 2**32 - 1
@@ -265,6 +266,15 @@ class ShmEndpoint:
         direct = direct and not spec.gradients.inspects and not any(rule.uses_pulled for rule in spec.rules)
         group = group_of(spec, arenas, buffers=len(leaves), offset=in_leaves(spec), direct=direct)
         return cls(spec, arenas, group)
+
+    @classmethod
+    def of_layout(cls, spec: ServerSpec, arenas: dict[int, Arena], layout: Layout) -> ShmEndpoint:
+        """Operations have the two buffers of messages."""
+
+        def offset(shard: int, number: int) -> tuple[int, int]:
+            return layout.offsets[shard, number]
+
+        return cls(spec, arenas, group_of(spec, arenas, buffers=2, offset=offset))
 
     def start(self, operation: Operation, timeout: float, resume: Any = None, outcome: Outcome | None = None) -> Done:
         op = operation

@@ -26,7 +26,7 @@ from fastps.transport import message, values
 from fastps.transport.layout import layout_of
 from fastps.transport.loopback import Loopback
 from fastps.transport.remote import RemoteEndpoint
-from fastps.transport.shm import Verbs
+from fastps.transport.shm import ShmEndpoint, Verbs
 from tests.support.extent import LONG
 
 MESSAGES = 20_000 if LONG else 1_500
@@ -135,7 +135,7 @@ class Chance:
         header = message.Header(
             self.one_of([message.OPERATION] * 5 + [message.REST]), int(few(4)), int(few(2**31)),
             self.one_of([0.0, 0.01, 1e300, np.nan]), table=int(few(len(self.spec.tables) + 2)), n=int(few(6)),
-            flags=self.one_of([0, 1, 2, 3, int(few(32))]), sets=self.one_of([0, 0, 0, 1, 2, 7, 2**32 - 1]),
+            flags=self.one_of([0, 1, 2, 3, int(few(2048))]), sets=self.one_of([0, 0, 0, 1, 2, 7, 2**32 - 1]),
             slot=self.one_of([0, 0, 1, 2, 3, 2**32 - 1]), scale=self.one_of([1.0, 0.5, np.nan, np.inf]),
             stop=self.one_of([message.WHOLE, 0, 8, 100]),
             decision=self.one_of([b"", b"", ROUND.pack(), bytes(8), bytes(5), b"\xff" * 24]),
@@ -235,6 +235,7 @@ def test_a_timeout_that_is_no_number_of_seconds_is_refused(server, timeout):
 
 OPERATION = message.Header(message.OPERATION, 6, 1, 0.1)
 PUSHES, PULLS, HAS_PULLED = message.PUSHES, message.PULLS, message.HAS_PULLED
+GIVEN_HALF, READ_HALF, PULLED_HALF = message.GIVEN_HALF, message.READ_HALF, message.PULLED_HALF
 
 
 @pytest.mark.parametrize(
@@ -244,7 +245,13 @@ PUSHES, PULLS, HAS_PULLED = message.PUSHES, message.PULLS, message.HAS_PULLED
         ("arrays and tables", {"table": 1, "flags": 0, "n": 3}),
         ("arrays and tables", {"flags": HAS_PULLED}),
         ("arrays and tables", {"flags": HAS_PULLED | PUSHES}),
-        ("arrays and tables", {"flags": 32 | PULLS}),
+        ("arrays and tables", {"flags": 2**10 | PULLS}),
+        ("arrays and tables", {"flags": 1 << GIVEN_HALF | PULLS}),
+        ("arrays and tables", {"flags": 1 << READ_HALF | PUSHES}),
+        ("arrays and tables", {"flags": 1 << PULLED_HALF | PUSHES}),
+        ("arrays and tables", {"flags": 3 << READ_HALF | PULLS}),
+        ("arrays and tables", {"flags": 1 << GIVEN_HALF, "sets": 1}),  # the initial values
+        ("arrays and tables", {"table": 1, "flags": 1 << READ_HALF | PULLS, "n": 3}),
         ("arrays and tables", {"flags": PUSHES, "sets": 1}),
         ("arrays and tables", {"flags": PUSHES, "slot": 1}),
         ("arrays and tables", {"flags": PULLS, "slot": 3}),
@@ -310,6 +317,12 @@ def test_rows_that_were_removed_are_returned_although_the_reply_was_lost():
         assert not far.ask("remove", 0, KEYS, [True], timeout=30.0)[0].any()
 
 
+def of_gateway(server):
+    """The endpoint that a gateway of the only shard has."""
+    arenas = server.endpoint().arenas
+    return ShmEndpoint.of_layout(server.spec, arenas, layout_of(server.spec, (0,)))
+
+
 class Stalling:
     """The shards of a server, where steps of an operation fail: `failures` are, per step, None or what resumes it."""
 
@@ -338,7 +351,8 @@ class Stalling:
 )
 def test_a_push_pull_is_applied_once_and_read_whatever_fails_on_the_way(failures, done):
     with LocalServer(np.zeros(1000), rule=fastps.Add()) as server:
-        attempts, stalling = len(failures) - failures.count(None) + 1, Stalling(server.endpoint(), list(failures))
+        endpoint = of_gateway(server)
+        attempts, stalling = len(failures) - failures.count(None) + 1, Stalling(endpoint, list(failures))
         gateway = Gateway(server.spec, "shard 0 of 1", layout_of(server.spec, (0,)), stalling, {})
         header = replace(OPERATION, flags=PUSHES | PULLS, nbytes=8000)
         for _ in range(max(attempts, 2)):
@@ -350,7 +364,7 @@ def test_a_push_pull_is_applied_once_and_read_whatever_fails_on_the_way(failures
 
 def test_an_error_of_the_read_says_that_the_push_was_applied():
     with LocalServer(np.zeros(1000), rule=fastps.Add()) as server:
-        endpoint = server.endpoint()
+        endpoint = of_gateway(server)
         failures = ["token", None, ""]
         gateway = Gateway(server.spec, "shard 0 of 1", layout_of(server.spec, (0,)), Stalling(endpoint, failures), {})
         header = replace(OPERATION, flags=PUSHES | PULLS, nbytes=8000)

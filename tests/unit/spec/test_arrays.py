@@ -122,7 +122,7 @@ def test_outputs_must_be_writable_contiguous_aligned_and_separate():
         (np.zeros(0), ShapeError),
         ({"a": np.zeros((3, 0))}, ShapeError),
         (np.zeros(3, np.int64), DtypeError),
-        (np.zeros(3, np.float16), DtypeError),
+        (np.zeros(3, ">f2"), DtypeError),
         (np.zeros(3, complex), DtypeError),
         (np.zeros(3, ">f8"), DtypeError),
         (np.array(["a"]), DtypeError),
