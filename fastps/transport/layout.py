@@ -107,6 +107,15 @@ class Layout:
                 elements = self._elements(place, arrays, half)
                 copy(elements[low - first : high - first], data[low - start : high - start])
 
+    def assign(self, arrays: Arrays, read: Arrays) -> None:
+        """Copies the node's runs into arrays of other types."""
+        for place in self.places:
+            to, source = arrays[place.leaf], read[place.leaf]
+            if to is not source:
+                own = slice(place.start, place.start + place.count)
+                with np.errstate(over="ignore"):  # infinite, as everywhere
+                    to.reshape(-1)[own] = source.reshape(-1)[own]
+
     @staticmethod
     def _elements(place: Place, arrays: Arrays, half: str | None) -> Array:
         elements = arrays[place.leaf].reshape(-1)[place.start : place.start + place.count]

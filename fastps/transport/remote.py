@@ -134,9 +134,7 @@ class Sent:
             self._layout.scatter(0, first[head:], self._outs, self._half)
             for (start, _), piece in zip(self._cuts[1:], rest, strict=True):
                 self._layout.scatter(start - self._head, piece, self._outs, self._half)
-            for out, read in zip(outs, self._outs, strict=True):
-                if out is not read:
-                    out[...] = read
+            self._layout.assign(outs, self._outs)
         return message.versions_of(first, self._layout)
 
     def _timed_out(self, text: str) -> WaitTimeoutError:
