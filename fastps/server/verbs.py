@@ -34,7 +34,8 @@ class ArrayVerbs:
         Parameters
         ----------
         out : array or mapping, optional
-            Written in place and returned: writable, C-contiguous arrays of the parameters' shapes and dtypes.
+            Written in place and returned: writable, C-contiguous arrays of the parameters' shapes and dtypes. For float32
+            also bfloat16 and float16: values are rounded to the nearest, ties to even.
         timeout : float, optional
             Seconds.
 
@@ -59,8 +60,8 @@ class ArrayVerbs:
         Parameters
         ----------
         grads : array or mapping
-            Of the parameters' shapes and dtypes; read in place if C-contiguous. Ray object references and futures are
-            resolved first.
+            Of the parameters' shapes and dtypes, for float32 also bfloat16 and float16; read in place if C-contiguous.
+            Ray object references and futures are resolved first.
         pulled : array or mapping, optional
             The parameters with which the gradients were computed, for rules that use them (`fastps.DCASGD`).
         timeout : float, optional
