@@ -34,8 +34,8 @@ class ArrayVerbs:
         Parameters
         ----------
         out : array or mapping, optional
-            Written in place and returned: writable, C-contiguous arrays of the parameters' shapes and dtypes. For float32
-            also bfloat16 and float16: values are rounded to the nearest, ties to even.
+            Written in place and returned: writable, C-contiguous arrays of the parameters' shapes and dtypes, for
+            float32 also bfloat16 and float16: values are rounded to the nearest, ties to even.
         timeout : float, optional
             Seconds.
 
