@@ -64,16 +64,11 @@ static uint32_t ahead(const fps_table *t, uint32_t most, uint32_t bytes)
     return rows < 4 ? 4 : rows < most ? (uint32_t)rows : most;
 }
 
-static uint32_t place_of(const fps_sparse_part *part, uint32_t i) { return part->places ? part->places[i] : i; }
+static uint8_t *landing(const walk *w, uint32_t i) { return fps_rowcall_landing(w->call, w->part, w->t, i); }
 
-static uint8_t *out_of(const walk *w, uint32_t i)
+static void deliver(const walk *w, uint32_t i, const uint8_t *values)
 {
-    return w->call->outs + (uint64_t)place_of(w->part, i) * w->t->bytes[0];
-}
-
-static const uint8_t *grad_of(const walk *w, uint32_t i)
-{
-    return w->call->grads + (uint64_t)place_of(w->part, i) * w->t->bytes[0];
+    fps_rowcall_deliver(w->call, w->part, w->t, i, values);
 }
 
 /* Pull */
@@ -87,7 +82,8 @@ static fps_status pull_again(walk *w, uint32_t i, bool *missing)
         *missing = row == FPS_NO_ROW;
         if (*missing) return FPS_OK;
         fps_status status =
-            fps_row_read_surely(w->arena, w->t, row, key, out_of(w, i), w->t->at[0], w->t->bytes[0], &w->wait);
+            fps_row_read_surely(w->arena, w->t, row, key, landing(w, i), w->t->at[0], w->t->bytes[0], &w->wait);
+        if (status == FPS_OK) deliver(w, i, landing(w, i));
         if (status == FPS_OK && w->now) fps_row_track(fps_row_at(w->t, row), w->now, 1);
         if (status != FPS_ALREADY) return status;
     }
@@ -120,7 +116,8 @@ static fps_status pull_rows(walk *w, const uint32_t *which, uint32_t n, uint32_t
             const uint32_t k = which ? which[i] : (uint32_t)i, row = rows[now / block & 1][i - now];
             bool absent = row == FPS_NO_ROW;
             if (!absent &&
-                fps_row_read(t, row, keys[k], out_of(w, k), t->at[0], t->bytes[0], w->past) == FPS_READ_DONE) {
+                fps_row_read(t, row, keys[k], landing(w, k), t->at[0], t->bytes[0], w->past) == FPS_READ_DONE) {
+                deliver(w, k, landing(w, k));
                 if (w->now) fps_row_track(fps_row_at(t, row), w->now, 1);
                 continue;
             }
@@ -145,11 +142,18 @@ static fps_status create_missing(walk *w, uint32_t n_missing)
     return fps_table_create_rows(w->arena, w->t, batch->keys, batch->hashes, batch->n_unique, batch->rows, &w->wait);
 }
 
+/* The first values of a key that has no row. */
+static void fill(const walk *w, uint32_t i)
+{
+    fps_initial_fill(&w->t->layout, w->part->keys[i], landing(w, i));
+    deliver(w, i, landing(w, i));
+}
+
 static fps_status pull(walk *w)
 {
     fps_sparse_part *part = w->part;
     fps_batch *batch = part->batch;
-    fps_status status = fps_batch_reserve(batch, part->n, 0);
+    fps_status status = fps_batch_reserve(batch, part->n, fps_rowcall_room(w->call, w->t));
     if (status != FPS_OK) return status;
     uint32_t n_missing = 0;
     part->version = fps_load_relaxed(&w->t->control->version);
@@ -159,8 +163,7 @@ static fps_status pull(walk *w)
         if (status == FPS_OK) status = pull_rows(w, batch->missing, n_missing, batch->missing, &n_missing);
         if (status == FPS_OK && n_missing > 0 && fps_now_ns() >= w->wait.deadline_ns) status = FPS_TIMEOUT;
     }
-    for (uint32_t i = 0; status == FPS_OK && i < n_missing; i++)
-        fps_initial_fill(&w->t->layout, part->keys[batch->missing[i]], out_of(w, batch->missing[i]));
+    for (uint32_t i = 0; status == FPS_OK && i < n_missing; i++) fill(w, batch->missing[i]);
     return status;
 }
 
@@ -212,7 +215,7 @@ static void prepare(walk *w)
 static fps_status make_ready(walk *w)
 {
     fps_sparse_part *part = w->part;
-    fps_status status = fps_batch_reserve(part->batch, part->n, w->t->bytes[0]);
+    fps_status status = fps_batch_reserve(part->batch, part->n, fps_rowcall_room(w->call, w->t));
     if (status != FPS_OK) return status;
     fps_batch_unique(part->batch, part->keys, part->n);
     status = find_rows(w);
@@ -260,32 +263,6 @@ static fps_status take_row(walk *w, uint32_t u, uint64_t *word)
     }
 }
 
-static void add_floats(float *restrict sum, const float *restrict more, uint32_t n)
-{
-    for (uint32_t i = 0; i < n; i++) sum[i] += more[i];
-}
-
-static void add_doubles(double *restrict sum, const double *restrict more, uint32_t n)
-{
-    for (uint32_t i = 0; i < n; i++) sum[i] += more[i];
-}
-
-/* The gradient of distinct key u: the sum over its places, in order. */
-static const uint8_t *gradient_of(const walk *w, uint32_t u)
-{
-    fps_batch *batch = w->part->batch;
-    uint32_t i = batch->first[u];
-    if (batch->next[i] == FPS_BATCH_END) return grad_of(w, i);
-    memcpy(batch->sum, grad_of(w, i), w->t->bytes[0]);
-    while ((i = batch->next[i]) != FPS_BATCH_END) {
-        if (w->t->layout.item_bytes == sizeof(float))
-            add_floats((float *)(void *)batch->sum, (const float *)(const void *)grad_of(w, i), w->t->layout.dim);
-        else
-            add_doubles((double *)(void *)batch->sum, (const double *)(const void *)grad_of(w, i), w->t->layout.dim);
-    }
-    return batch->sum;
-}
-
 static void apply_rule(walk *w, uint8_t *row, uint8_t *redo, const uint8_t *grad)
 {
     const fps_table *t = w->t;
@@ -302,7 +279,7 @@ static void apply_rule(walk *w, uint8_t *row, uint8_t *redo, const uint8_t *grad
 static void apply_set(walk *w, uint8_t *row, uint8_t *redo, uint32_t u)
 {
     const fps_table *t = w->t;
-    const uint64_t place = place_of(w->part, w->part->batch->last[u]);
+    const uint64_t place = fps_rowcall_place(w->part, w->part->batch->last[u]);
     for (uint32_t k = 0; k <= t->layout.n_slots; k++) {
         const uint8_t *given = w->call->set[k];
         memcpy(redo + (t->at[k] - t->head_bytes), given ? given + place * t->bytes[k] : row + t->at[k], t->bytes[k]);
@@ -314,7 +291,7 @@ static fps_status push_row(walk *w, uint32_t u)
     const fps_table *t = w->t;
     fps_batch *batch = w->part->batch;
     const bool sets = w->call->kind == FPS_SET, pulls = w->call->kind == FPS_PUSH_PULL;
-    const uint8_t *grad = sets ? NULL : gradient_of(w, u);
+    const uint8_t *grad = sets ? NULL : fps_rowcall_gradient(w->call, w->part, w->t, u);
     uint8_t *redo = fps_arena_redo(w->arena, w->part->session->index, 0);
     uint64_t word;
     fps_status status = take_row(w, u, &word);
@@ -331,8 +308,7 @@ static fps_status push_row(walk *w, uint32_t u)
     }
     fps_redo_write_row(w->part->session, t, batch->rows[u], u + UINT64_C(1));
     fps_row_leave(t, batch->rows[u], word + FPS_ROW_ONCE);
-    for (uint32_t i = batch->first[u]; pulls && i != FPS_BATCH_END; i = batch->next[i])
-        memcpy(out_of(w, i), redo, t->bytes[0]);
+    for (uint32_t i = batch->first[u]; pulls && i != FPS_BATCH_END; i = batch->next[i]) deliver(w, i, redo);
     return FPS_OK;
 }
 
@@ -360,7 +336,7 @@ static fps_status pull_all(walk *w)
         bool absent;
         fps_status status = pull_again(w, i, &absent);
         if (status != FPS_OK) return status;
-        if (absent) fps_initial_fill(&w->t->layout, w->part->keys[i], out_of(w, i));
+        if (absent) fill(w, i);
     }
     return FPS_OK;
 }

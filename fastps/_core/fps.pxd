@@ -269,6 +269,7 @@ cdef extern from "sparse.h" nogil:
         uint32_t table
         const uint8_t *grads
         uint8_t *outs
+        uint32_t half_grads, half_outs
         const uint8_t *const *set
         const fps_rule *rule
         double limit, scale

@@ -107,13 +107,6 @@ cdef class TableGroup:
         if covered != n:
             raise ValueError(f"table `{self.name}`: {n - covered} keys belong to shards that are not mapped here")
 
-    cdef bint fits(self, object array, np.npy_intp n, bint writable):
-        """Whether it is [n, dim] of the table's type, and no more than that."""
-        return (np.PyArray_CheckExact(array) and np.PyArray_TYPE(array) == self.value_type
-                and np.PyArray_NDIM(array) == 2 and np.PyArray_DIMS(array)[0] == n
-                and np.PyArray_DIMS(array)[1] == self.dim
-                and (np.PyArray_ISCARRAY(array) if writable else np.PyArray_ISCARRAY_RO(array)))
-
     def run_if_fits(self, object keys, object grads, bint pulls, object out, bint create, object timeout=None,
                     Outcome outcome=None):
         """The fast path of a pull into `out` or a new array, else of a push of `grads`; arguments may be anything.
@@ -123,9 +116,9 @@ cdef class TableGroup:
                 and np.PyArray_NDIM(keys) == 1 and np.PyArray_ISCARRAY_RO(keys)):
             return None
         shape[0], shape[1] = np.PyArray_DIMS(keys)[0], self.dim
-        if not pulls and not self.fits(grads, shape[0], False):
+        if not pulls and not is_matrix(grads, shape[0], shape[1], self.value_type, False):
             return None
-        if out is not None and not self.fits(out, shape[0], True):
+        if out is not None and not is_matrix(out, shape[0], shape[1], self.value_type, True):
             return None
         if pulls and out is None:
             out = np.PyArray_EMPTY(2, shape, self.value_type, 0)
@@ -135,6 +128,7 @@ cdef class TableGroup:
     def run(self, object keys, object grads, object outs, list sets, bint create, object timeout=None,
             TableLane resume=None, double scale=1.0, Outcome outcome=None):
         """An operation on arrays that the caller has checked: `keys` uint64[n], the others C-contiguous [n, ...].
+        Gradients and outputs of a table of float32 may be of half precision.
 
         `grads` makes it a push, `outs` a pull; `sets`, an array or None for the values and each slot, sets them.
         Returns, per arena, the table's update count. `resume` comes from a WaitTimeoutError or TableFullError of a push
@@ -162,8 +156,9 @@ cdef class TableGroup:
         call.kind = FPS_PULL
         if grads is not None:
             call.kind, call.grads = FPS_PUSH if outs is None else FPS_PUSH_PULL, <const uint8_t *>np.PyArray_DATA(grads)
+            call.half_grads = half_of(grads)
         if outs is not None:
-            call.outs = <uint8_t *>np.PyArray_DATA(outs)
+            call.outs, call.half_outs = <uint8_t *>np.PyArray_DATA(outs), half_of(outs)
         if sets is not None:
             for i in range(1 + self.n_slots):
                 streams[i] = NULL if sets[i] is None else <const uint8_t *>np.PyArray_DATA(sets[i])

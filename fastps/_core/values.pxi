@@ -29,6 +29,18 @@ cdef uint32_t type_of(np.ndarray array):
     return half_of(array) or <uint32_t>np.PyArray_ITEMSIZE(array)
 
 
+cdef bint is_matrix(object array, np.npy_intp rows, np.npy_intp columns, int number, bint writable):
+    """Whether an object is an array of this shape, of the type with numpy's number, or for floats of half precision,
+    whose memory can be used as it is."""
+    if not np.PyArray_CheckExact(array) or np.PyArray_NDIM(array) != 2:
+        return False
+    if np.PyArray_TYPE(array) != number and not (number == np.NPY_FLOAT and half_of(array)):
+        return False
+    if np.PyArray_DIMS(array)[0] != rows or np.PyArray_DIMS(array)[1] != columns:
+        return False
+    return np.PyArray_ISCARRAY(array) if writable else np.PyArray_ISCARRAY_RO(array)
+
+
 def all_finite(list arrays):
     """Whether no element of C-contiguous arrays of float32, float64 or half precision is NaN or infinite. Cost: one
     pass."""

@@ -163,7 +163,7 @@ class RowSession:
             admitted = self._admitted(keys, deadline)
             if not admitted.all():
                 for places, created in ((np.flatnonzero(admitted), True), (np.flatnonzero(~admitted), False)):
-                    rows = np.empty((len(places), self.info.dim), self.info.dtype)
+                    rows = np.empty((len(places), self.info.dim), outs.dtype)
                     pulling = Operation(self.number, keys[places], outs=[rows], create=created)
                     self.run(pulling, left_until(deadline), "pull")
                     outs[places] = rows

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastps._core import Outcome, table_initial
 from fastps.arrays.interchange import as_array, conversion
-from fastps.arrays.types import describe
+from fastps.arrays.types import describe, fits
 from fastps.client.attach import Attachment
 from fastps.client.future import Future
 from fastps.client.rows import RowSession
@@ -87,11 +87,11 @@ class TableHandle:
         return as_keys(keys, self._info.keys, f"{verb} `{self.name}` keys")
 
     def _rows(self, value: Any, n: int, what: str, elements: int | None = None) -> Array:
-        """`value` as a C-contiguous array [n, elements] of the table's dtype."""
+        """`value` as a C-contiguous array [n, elements] of the table's dtype, or of half precision for float32."""
         elements = self.dim if elements is None else elements
         array = as_array(value, what, self.dtype)
         expected = f"{self.dtype}[{n}, {elements}]"
-        if array.dtype != self.dtype:
+        if not fits(array.dtype, self.dtype):
             raise DtypeError(f"{what}: expected {expected}, got {describe(array)}; {conversion(value, self.dtype)}")
         if array.shape != (n, elements):
             hint = f"; pass it as .reshape({n}, {elements})" if array.size == n * elements else ""
@@ -105,8 +105,8 @@ class TableHandle:
         expected = f"{self.dtype}[{n}, {self.dim}]"
         hint = f"pass np.empty({(n, self.dim)}, np.{self.dtype}), or omit out="
         array = as_array(out, what, self.dtype)
-        if array.dtype != self.dtype or array.shape != (n, self.dim):
-            kind = DtypeError if array.dtype != self.dtype else ShapeError
+        if not fits(array.dtype, self.dtype) or array.shape != (n, self.dim):
+            kind = ShapeError if fits(array.dtype, self.dtype) else DtypeError
             raise kind(f"{what}: expected {expected}, got {describe(array)}; {hint}")
         if not (array.flags.writeable and array.flags.c_contiguous and array.flags.aligned):
             raise OutputError(f"{what}: expected a writable, C-contiguous {expected}; {hint}")
@@ -119,7 +119,7 @@ class TableHandle:
         ----------
         keys : n keys
         out : array, optional
-            Written and returned: writable, C-contiguous dtype[n, dim].
+            Written and returned: writable, C-contiguous dtype[n, dim]; of a float32 table also bfloat16 or float16.
         create : bool
             Create missing rows. With False, initial values are returned for them and no row is created.
         timeout : float, optional
@@ -156,7 +156,7 @@ class TableHandle:
         Parameters
         ----------
         keys : n keys
-        grads : dtype[n, dim]
+        grads : dtype[n, dim], for a float32 table also of bfloat16 or float16
         timeout : float, optional
             Seconds.
         resume : object, optional
@@ -243,7 +243,9 @@ class TableHandle:
         if not given:
             raise OptionError(f"set `{self.name}`: expected rows or slots")
         arrays = [
-            self._rows(given[name], len(numbers), f"set `{self.name}` {name}", elements) if name in given else None
+            self._rows(given[name], len(numbers), f"set `{self.name}` {name}", elements).astype(self.dtype, copy=False)
+            if name in given
+            else None
             for name, elements in streams
         ]
         outcome = Outcome()

@@ -164,6 +164,8 @@ class CarrierSuite:
                 lambda: Operation(0, keys, outs=[np.empty((4, 4), np.float32)]),
                 lambda: Operation(0, keys, [rows]),
                 lambda: Operation(0, keys, [rows], [np.empty((4, 4), np.float32)]),
+                lambda: Operation(0, keys, [rows.astype(np.float16)], [np.empty((4, 4), numpy_dtype("bfloat16"))]),
+                lambda: Operation(0, keys, outs=[np.empty((4, 4), np.float16)]),
                 lambda: Operation(0, keys, sets=[rows, *[None] * (len(streams) - 1)]),
                 lambda: Operation(0, keys, outs=[np.empty((4, 4), np.float32)], create=False),
             ):

@@ -13,12 +13,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from fastps._core import Decision
-from fastps.arrays.types import HALVES, Array
+from fastps.arrays.types import HALVES, Array, numpy_dtype
 from fastps.spec.server import ServerSpec
 from fastps.spec.table import TableInfo
 from fastps.transport.contract import Buffer, Deposit, Limits, Operation
@@ -124,15 +124,17 @@ def header_of(
         | (CREATES if operation.create else 0)
         | (HAS_PULLED if operation.pulled is not None else 0)
     )
-    sets = operation.sets or []
+    sets, halves = operation.sets or [], {}
     if operation.table is None:
         streams = 1 if sets else 0
         given = operation.grads if operation.sets is None else operation.sets
-        for at, arrays in ((GIVEN_HALF, given), (READ_HALF, operation.outs), (PULLED_HALF, operation.pulled)):
-            half = None if arrays is None else layout.half_of(arrays)
-            flags |= HALVES.index(half) + 1 << at if half else 0
+        halves = {GIVEN_HALF: given, READ_HALF: operation.outs, PULLED_HALF: operation.pulled}
+        halves = {at: layout.half_of(arrays) for at, arrays in halves.items() if arrays is not None}
     else:
         streams = sum(1 << k for k, stream in enumerate(sets) if stream is not None)
+        rows = {GIVEN_HALF: operation.grads, READ_HALF: operation.outs}
+        halves = {at: half_name(arrays[0]) for at, arrays in rows.items() if arrays is not None}
+    flags |= sum(HALVES.index(half) + 1 << at for at, half in halves.items() if half is not None)
     return Header(
         OPERATION, client, number, timeout,
         table=0 if operation.table is None else operation.table + 1, flags=flags,
@@ -150,14 +152,22 @@ def require_operation(header: Header, spec: ServerSpec) -> None:
     halves = [header.flags >> at & 3 for at in (GIVEN_HALF, READ_HALF, PULLED_HALF)]
     if header.number == 0 or header.flags >> PULLED_HALF + 2 or max(halves) > len(HALVES):
         problem = f"with the number {header.number} and the flags {header.flags}"
+    elif any(
+        half and not present
+        for half, present in zip(halves, (pushes or (header.sets and header.slot), pulls, pulled), strict=True)
+    ):
+        problem = f"with the flags {header.flags:#x} for elements that it does not have"
     elif bool(header.sets) + bool(pushes or pulls) != 1:
         problem = "that does not either set, or push and pull"
     elif header.table > len(spec.tables):
         problem = f"on table {header.table} of {len(spec.tables)}"
     elif header.table:
-        if header.sets >> len(spec.tables[header.table - 1].streams):
+        info = spec.tables[header.table - 1]
+        if header.sets >> len(info.streams):
             problem = f"that sets unknown streams {header.sets:#b}"
-        elif pulled or header.slot or header.deposit or header.decision or any(halves):
+        elif any(halves) and info.dtype != "float32":
+            problem = f"of half precision on a table of {info.dtype}"
+        elif pulled or header.slot or header.deposit or header.decision:
             problem = "on rows, with what belongs to arrays"
     elif header.n or header.sets > 1 or header.slot > len(spec.slot_names()) or (header.slot and pushes):
         problem = f"on slot {header.slot} of arrays, with {header.n} keys and streams {header.sets:#b}"
@@ -165,11 +175,6 @@ def require_operation(header: Header, spec: ServerSpec) -> None:
         problem = "with pulled parameters and a rule without, or the other way round"
     elif bool(header.deposit) != bool(pushes and rounds) or (header.deposit and pulls):
         problem = "with a place in a tray that is no push in rounds, or the other way round"
-    elif any(
-        half and not present
-        for half, present in zip(halves, (pushes or (header.sets and header.slot), pulls, pulled), strict=True)
-    ):
-        problem = f"with the flags {header.flags:#x} for elements that it does not have"
     elif header.decision and not rounds:
         problem = "with a decision on a server without rounds"
     if problem:
@@ -193,9 +198,21 @@ def nbytes_of(header: Header, layout: Layout, info: TableInfo | None) -> int:
         given = layout.nbytes(header.half(GIVEN_HALF)) if header.flags & PUSHES or header.sets else 0
         return given + (layout.nbytes(header.half(PULLED_HALF)) if header.flags & HAS_PULLED else 0)
     elements = [elements for _, elements in info.streams]
-    each = sum(count for k, count in enumerate(elements) if header.sets >> k & 1)
-    each += elements[0] if header.flags & PUSHES else 0
-    return header.n * (8 + each * info.item_bytes)
+    each = info.item_bytes * sum(count for k, count in enumerate(elements) if header.sets >> k & 1)
+    if header.flags & PUSHES:
+        each += elements[0] * row_dtype(info, header.half(GIVEN_HALF)).itemsize
+    return header.n * (8 + each)
+
+
+def half_name(array: Array) -> str | None:
+    """Which of HALVES the elements are, if any."""
+    name = array.dtype.name
+    return name if name in HALVES else None
+
+
+def row_dtype(info: TableInfo, half: str | None) -> np.dtype[Any]:
+    """The type in which rows travel."""
+    return numpy_dtype(half or info.dtype)
 
 
 @dataclass(frozen=True)
@@ -235,17 +252,20 @@ def received(header: Header, payload: Array, layout: Layout, spec: ServerSpec) -
         )  # fmt: skip
     info, position = spec.tables[header.table - 1], 8 * header.n
 
-    def take(stream: int) -> Array:
+    def take(stream: int, dtype: np.dtype[Any]) -> Array:
         nonlocal position
         elements = info.streams[stream][1]
-        start, position = position, position + header.n * elements * info.item_bytes
-        return payload[start:position].view(info.dtype).reshape(header.n, elements)
+        start, position = position, position + header.n * elements * dtype.itemsize
+        return payload[start:position].view(dtype).reshape(header.n, elements)
 
     keys = payload[:position].view(np.uint64)
-    grads = [take(0)] if pushes else None
-    sets = [take(k) if header.sets >> k & 1 else None for k in range(len(info.streams))] if header.sets else None
-    reply = np.empty(head + (header.n * info.dim * info.item_bytes if pulls else 0), np.uint8)
-    outs = [reply[head:].view(info.dtype).reshape(header.n, info.dim)] if pulls else None
+    stored, read = row_dtype(info, None), row_dtype(info, header.half(READ_HALF))
+    grads = [take(0, row_dtype(info, header.half(GIVEN_HALF)))] if pushes else None
+    sets = (
+        [take(k, stored) if header.sets >> k & 1 else None for k in range(len(info.streams))] if header.sets else None
+    )
+    reply = np.empty(head + (header.n * info.dim * read.itemsize if pulls else 0), np.uint8)
+    outs = [reply[head:].view(read).reshape(header.n, info.dim)] if pulls else None
     create = bool(header.flags & CREATES)
     return Received(Operation(header.table - 1, keys, grads, outs, sets, scale=header.scale, create=create), reply)
 

@@ -164,3 +164,47 @@ def test_float64_is_not_converted(cluster3, half):
             ps.push(np.ones(10, half))
         with pytest.raises(fastps.DtypeError, match="or omit out="):
             ps.pull(out=np.ones(10, half))
+
+
+@pytest.fixture(scope="module", params=[(0,), (1, 1), (0, 1)], ids=["shm", "ray", "mixed"])
+def tables(request, cluster3):
+    """Two tables with the same rows, on one server."""
+    params = {name: fastps.Table(33, init="uniform", seed=3) for name in ("half", "whole")}
+    nodes = [cluster3.ids[node] for node in request.param]
+    with fastps.ParameterServer(params, rule=fastps.Adagrad(0.1), num_shards=len(nodes), placement=nodes) as ps:
+        yield ps["half"], ps["whole"]
+
+
+@half
+def test_rows_are_pulled_and_pushed_in_half_precision(tables, rng, half):
+    ours, theirs = tables
+    keys = rng.integers(0, 40, 100)  # each about twice; some new
+    grads = rng.normal(size=(100, 33)).astype(half)
+    out = np.empty((100, 33), half)
+    for create in (False, True):
+        assert ours.pull(keys, out=out, create=create) is out
+        assert np.array_equal(bits(out), bits(theirs.pull(keys, create=create).astype(half)))
+    ours.push(keys, grads)
+    theirs.push(keys, grads.astype(np.float32))
+    assert np.array_equal(bits(ours.pull(keys)), bits(theirs.pull(keys)))
+    assert ours.push_pull(keys, grads, out=out) is out
+    assert np.array_equal(bits(out), bits(theirs.push_pull(keys, grads.astype(np.float32)).astype(half)))
+    ours.set(keys[:3], grads[:3])
+    theirs.set(keys[:3], grads[:3].astype(np.float32))
+    assert np.array_equal(bits(ours.pull(keys)), bits(theirs.pull(keys)))
+
+
+def test_rows_that_are_admitted_by_sightings_come_in_half_precision(cluster3):
+    with fastps.ParameterServer(fastps.Table(3, init=0.3, admit=2)) as ps:
+        out = np.empty((2, 3), ml_dtypes.bfloat16)
+        for _ in range(3):
+            assert (ps.table.pull([1, 2], out=out) == ml_dtypes.bfloat16(0.3)).all()
+
+
+@half
+def test_a_table_of_float64_is_not_converted(cluster3, half):
+    with fastps.ParameterServer(fastps.Table(3, dtype="float64")) as ps:
+        with pytest.raises(fastps.DtypeError):
+            ps.table.push([1], np.ones((1, 3), half))
+        with pytest.raises(fastps.DtypeError):
+            ps.table.pull([1], out=np.ones((1, 3), half))
