@@ -74,6 +74,7 @@ static void push_piece(const walk *w, const fps_span *span, uint64_t from, uint6
 {
     const fps_call *call = w->call;
     const fps_rule *rule = &call->rules[span->rule];
+    if (!rule->kernel) return;
     const double *uniforms = w->part->uniforms + (size_t)span->rule * FPS_UNIFORMS;
     const int64_t ahead = (int64_t)(w->arena->layout.ahead_bytes / span->item_bytes);
     void *results[1 + FPS_MAX_SLOTS];
@@ -436,6 +437,7 @@ void fps_dense_begin(const fps_arena *arena, const fps_span *span, uint32_t stre
 void fps_dense_prepare(const fps_arena *arena, const fps_rule *rule, uint64_t step, double *uniforms)
 {
     double hyper[FPS_MAX_HYPER];
+    if (!rule->prepare) return;
     fps_hyper_read(&arena->header->hyper[rule->number], hyper);
     rule->prepare(hyper, (double)step, uniforms);
 }

@@ -32,7 +32,7 @@ typedef int32_t (*fps_prepare)(const double *hyper, double step, double *uniform
 
 /* A compiled rule for one dtype. */
 typedef struct fps_rule {
-    fps_kernel kernel;
+    fps_kernel kernel; /* NULL: its parameters are carried, no push changes them */
     fps_prepare prepare;
     uint32_t n_slots;
     uint32_t number; /* index of its hyper-parameters in the arena */
@@ -48,7 +48,7 @@ typedef struct fps_span {
     uint64_t buffer_offset; /* bytes from the start of the buffer, where its elements have item_bytes */
     uint32_t buffer;
     uint32_t rule;
-    uint32_t item_bytes; /* 4 or 8 */
+    uint32_t item_bytes; /* 4 or 8; 1 for what is carried */
 } fps_span;
 
 /* One shard's part of an operation. `applied`, `position` and `version` say how far it has come: an operation that was

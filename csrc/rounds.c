@@ -21,6 +21,10 @@ static void apply_block(const update *u, const fps_span *span, uint64_t from, ui
 {
     const fps_rule *rule = &u->call->rules[span->rule];
     const void *state[1 + FPS_MAX_SLOTS];
+    if (!rule->kernel) {
+        fps_copy(fps_arena_version(u->arena, u->to, 0) + from, fps_arena_version(u->arena, u->from, 0) + from, bytes);
+        return;
+    }
     const void *reduced = fps_trays_reduce(u->arena, u->decision, from, bytes, span->item_bytes,
                                            fps_arena_redo(u->arena, u->part->session->index, 0));
     void *results[1 + FPS_MAX_SLOTS];

@@ -92,6 +92,7 @@ static void put(const fps_call *call, const fps_deposit *deposit, const fps_part
     bool clips = !params && (call->scale < 1.0 || call->scale > 1.0 || !isfinite(call->scale) || isfinite(call->limit));
     for (uint32_t i = 0; i < part->n_spans; i++) {
         const fps_span *s = &part->spans[i];
+        if (!call->rules[s->rule].kernel) continue;
         const bool half = call->half_grads && call->half_grads[s->buffer];
         for (uint64_t at = s->position, end = at + s->bytes, bytes; at < end; at += bytes) {
             float wide[FPS_BLOCK_MAX_BYTES / sizeof(float)];

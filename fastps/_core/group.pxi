@@ -20,7 +20,8 @@ cdef class Group:
     ----------
     arenas : list of Arena
     spans : per arena a list of (position, bytes, buffer, buffer offset, rule, item bytes), sorted by position
-    rules : list of (address of the kernel, of `prepare`, slots, number in the arena)
+    rules : list of (address of the kernel, of `prepare`, slots, number in the arena); addresses of 0: no push changes
+        what has this rule
     limit : of the gradients' absolute values, for kernels that clip
     kinds : for `run_if_fits`, per buffer its (dtype, shape)
     names : for `run_if_fits`, the names of the buffers in a dict; None for a bare array
@@ -70,7 +71,7 @@ cdef class Group:
             for k in range(len(spans[i])):
                 span = &self.spans[i][k]
                 (span.position, span.bytes, span.buffer, span.buffer_offset, span.rule, span.item_bytes) = spans[i][k]
-                if (span.buffer >= n_buffers or span.rule >= <uint64_t>len(rules) or span.item_bytes not in (4, 8)
+                if (span.buffer >= n_buffers or span.rule >= <uint64_t>len(rules) or span.item_bytes not in (1, 4, 8)
                         or span.position % span.item_bytes or span.bytes % span.item_bytes
                         or span.bytes > arena.arena.layout.params_bytes
                         or span.position > arena.arena.layout.params_bytes - span.bytes):

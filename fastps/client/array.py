@@ -7,6 +7,7 @@ from typing import Any
 from fastps.arrays.types import Array
 from fastps.client.attach import Attachment
 from fastps.deadline import seconds
+from fastps.spec.tree import children_of
 
 
 class ArrayHandle:
@@ -38,7 +39,7 @@ class ArrayHandle:
 
     def _in(self, params: Any) -> Array:
         for name in self._path:
-            params = params[name]
+            params = dict(children_of(params, (), "pull"))[name]
         array: Array = params
         return array
 

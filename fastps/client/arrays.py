@@ -111,7 +111,7 @@ class ArraySession:
     def slots(self, name: str, timeout: float | None) -> Any:
         deadline = deadline_after(self.session.limit(timeout))
         structure, with_slot = self._slot(name, "slots", deadline)
-        arrays = structure.empty()
+        arrays = structure.stored()
         self.read_slot(Operation(outs=self._spread(with_slot, arrays), slot=name), left_until(deadline))
         return structure.assemble(arrays)
 
@@ -135,7 +135,7 @@ class ArraySession:
             raise OptionError(f"{verb}: {self.spec.rules_label} has no slot {name!r}, only {self.spec.slot_names()}")
         self.settle(left_until(deadline))
         with_slot = self.spec.leaves_with(name)
-        return Structure(tuple(self.structure.leaves[i] for i in with_slot)), with_slot
+        return self.structure.only(with_slot), with_slot
 
     def _spread(self, with_slot: list[int], arrays: Arrays) -> Arrays:
         """One array per leaf: an empty one for leaves without the slot."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from fastps.errors import ClosedError, NamesError, SplitError
 from fastps.messages import brief, few
-from fastps.spec.arrays import Structure
+from fastps.spec.tree import Container
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,7 +76,7 @@ class View:
     def _array(self, shard: int, position: int, leaf: Leaf, count: int) -> Array:
         assert self._window is not None
         window = self._window(shard, position, count * leaf.item_bytes)
-        return np.frombuffer(memoryview(window), np.dtype(leaf.dtype))
+        return np.frombuffer(memoryview(window), np.dtype(leaf.dtype) if leaf.trains else leaf.given)
 
     @cached_property
     def _first_runs(self) -> dict[int, tuple[int, Run]]:
@@ -89,6 +89,8 @@ class View:
 
     def _whole(self, number: int) -> Array:
         leaf = self._spec.structure.leaves[number]
+        if leaf.size == 0:
+            return np.empty(leaf.shape, leaf.given)
         shard, run = self._first_runs[number]
         if run.count == leaf.size:
             return self._array(shard, run.position, leaf, run.count).reshape(leaf.shape)
@@ -107,7 +109,7 @@ class View:
 
     @property
     def pieces(self) -> list[Piece]:
-        """All parameters, shard by shard, in order."""
+        """All parameters to which gradients are pushed, shard by shard, in order."""
         self._require_open()
         leaves = self._spec.structure.leaves
         return [
@@ -119,6 +121,7 @@ class View:
             )
             for plan in self._spec.plans
             for run in plan.runs
+            if leaves[run.leaf].trains
         ]
 
     def to_arrow(self) -> Any:
@@ -133,26 +136,27 @@ class View:
         return structure.assemble([arrow.tensor(self._whole(i)) for i in range(len(structure.leaves))])
 
     @cached_property
-    def _numbers(self) -> dict[str, list[int]]:
-        """Per name in the mapping, its leaves."""
-        numbers: dict[str, list[int]] = {}
-        for number, leaf in enumerate(self._spec.structure.leaves):
-            numbers.setdefault(leaf.path[0], []).append(number)
-        return numbers
+    def _children(self) -> dict[str, Container | int | None]:
+        """What is in the outermost container, by name."""
+        tree = self._spec.structure.tree
+        return {} if tree is None else dict(zip(tree.names, tree.children, strict=True))
 
     def __getitem__(self, key: Any) -> Any:
         if self._spec.structure.is_array:
             return self.params[key]
         self._require_open()
-        if key not in self._numbers:
-            raise NamesError(f"view: no array is called {brief(key)}; there are {few(self._numbers)}")
-        arrays = [self._whole(number) for number in self._numbers[key]]
-        leaves = [self._spec.structure.leaves[number] for number in self._numbers[key]]
-        return Structure(tuple(replace(leaf, path=leaf.path[1:]) for leaf in leaves)).assemble(arrays)
+        if str(key) not in self._children:
+            raise NamesError(f"view: no array is called {brief(key)}; there are {few(self._children)}")
+        child, structure = self._children[str(key)], self._spec.structure
+        values = dict(enumerate(structure.constants, len(structure.leaves)))
+        if isinstance(child, int):
+            return values[child] if child in values else self._whole(child)
+        assert child is not None
+        return child.build(values | {n: self._whole(n) for _, n in child.paths() if n not in values})
 
     def __len__(self) -> int:
         self._require_open()
-        return len(self.params if self._spec.structure.is_array else self._numbers)
+        return len(self.params if self._spec.structure.is_array else self._children)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         self._require_open()

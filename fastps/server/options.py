@@ -23,14 +23,15 @@ from fastps.messages import brief
 from fastps.rules import Add, Rule
 from fastps.rules.assignment import Assignment, assign
 from fastps.scalars import choice, positive, whole
-from fastps.spec.arrays import Path, Structure, require_distinct, require_name, structure_of, zeros
+from fastps.spec.arrays import Structure, require_distinct, structure_of, zeros
 from fastps.spec.gradients import GradientPolicy, gradient_policy
 from fastps.spec.keys import Keys, as_keys
 from fastps.spec.partition import ShardPlan, partition
 from fastps.spec.placement import PlacementRequest, placement_request
 from fastps.spec.rule import infos
-from fastps.spec.server import NodeAddress, ServerSpec, ShardAddress
+from fastps.spec.server import NodeAddress, ServerSpec, ShardAddress, rules_of_leaves
 from fastps.spec.table import MAX_TABLES, Life, Table, TableInfo, infos_of, with_sightings
+from fastps.spec.tree import Path, require_name
 
 ISOLATIONS = ("shard", "none")
 MAX_SESSIONS, MAX_WORKERS = 2048, 256
@@ -115,8 +116,8 @@ class ServerPlan:
         """What handles carry, given the addresses of the shards."""
         return ServerSpec(
             server_id, self.structure, self.shards, addresses, actors, nodes, infos(self.assignment),
-            self.assignment.of_leaf, self.gradients, self.consistency, self.timeout, self.name,
-            tuple(table.info for table in self.tables),
+            rules_of_leaves(self.structure, self.assignment.of_leaf), self.gradients, self.consistency, self.timeout,
+            self.name, tuple(table.info for table in self.tables),
         )  # fmt: skip
 
 
@@ -198,13 +199,14 @@ def _without_tables(params: Any, path: Path, tables: dict[Path, Table]) -> Any:
     if not isinstance(params, Mapping):
         return params
     rest: dict[Any, Any] = {}
+    before = len(tables)
     for name, value in params.items():
         require_name(name, path, "create")
         found = len(tables)
         kept = _without_tables(value, (*path, name), tables)
         if len(tables) == found or (isinstance(value, Mapping) and kept):  # it contains an array, or no table
             rest[name] = kept
-    return rest
+    return params if len(tables) == before else rest
 
 
 def _rules(
@@ -213,7 +215,7 @@ def _rules(
     """The rules of the arrays, and the tables with their rules."""
     inheriting = {"/".join(path) or "table": path for path, table in tables.items() if table.rule is None}
     assignment, of_tables = assign(
-        Add() if rule is None else rule, [leaf.name for leaf in structure.leaves], list(inheriting)
+        Add() if rule is None else rule, [structure.leaves[i].name for i in structure.trained], list(inheriting)
     )
     late = [repr(rule) for rule in assignment.rules if rule.family.uses_pulled]
     if policy.rounds and late:

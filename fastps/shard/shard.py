@@ -23,7 +23,7 @@ from fastps.rules.assignment import Assignment
 from fastps.shard.eviction import Eviction
 from fastps.shard.gateway import Gateway
 from fastps.spec.arrays import Structure
-from fastps.spec.server import NodeAddress, ServerSpec, ShardAddress, kernels_of
+from fastps.spec.server import NodeAddress, ServerSpec, ShardAddress, kernels_of, rules_of_leaves
 from fastps.spec.table import MAX_ROWS, Life, TableInfo
 from fastps.transport.arenas import open_arena, require_alive, this_machine
 from fastps.transport.contract import Buffer
@@ -68,7 +68,7 @@ class Shard:
         consistency: Consistency,
     ) -> capacity.Need:
         """Compiles the rules for this node. Returns the memory that the arena needs, and that is available."""
-        needed = kernels_of(structure, assignment.of_leaf)
+        needed = kernels_of(structure, rules_of_leaves(structure, assignment.of_leaf))
         self._kernels = tuple(image_of(assignment.rules[rule], dtype, clips=clips) for rule, dtype in needed)
         self._kernels += tuple(
             image_of(rule, info.dtype, "row" if rule.family.for_rows else "dense", clips) for info, rule, _ in tables
@@ -76,6 +76,7 @@ class Shard:
         local = consistency.local  # workers apply the rule, and have the slots
         n_slots = 0 if local else assignment.n_slots
         self._initial = [[] if local else list(assignment.rules[rule].slots.values()) for rule, _ in needed]
+        self._initial.append([])  # of arrays that are carried
         self._lives = {i: life for i, (_, _, life) in enumerate(tables) if life.ends}
         self._table_values = [rule.values for _, rule, _ in tables]
         layouts = [info.layout(self._most_rows(info)) for info, _, _ in tables]

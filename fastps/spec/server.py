@@ -66,7 +66,7 @@ class ServerSpec:
         travel outside of Ray, and between Ray clusters
     nodes : those with shards
     rules : the update rules; a rule's index is its row in the arenas' table of hyper-parameters
-    rule_of_leaf : for each array, the index of its rule
+    rule_of_leaf : for each array, the index of its rule, or NO_RULE
     gradients : how gradients are checked and clipped
     consistency : how far workers may be apart
     timeout : seconds that an operation waits by default
@@ -133,14 +133,25 @@ class ServerSpec:
 
     def leaves_with(self, slot: str) -> list[int]:
         """The arrays whose rule has this slot."""
-        return [i for i, rule in enumerate(self.rule_of_leaf) if slot in self.rules[rule].slots]
+        return [i for i in self.structure.trained if slot in self.rules[self.rule_of_leaf[i]].slots]
 
     def streams(self, slot: str) -> list[int | None]:
-        """For each kernel, the stream in which its rule keeps a slot; None if it has no slot of that name."""
+        """For each kernel, the stream in which its rule keeps a slot; None if it has no slot of that name. The last one
+        is of arrays that are carried."""
         rules = [self.rules[rule] for rule, _ in self.kernels]
-        return [rule.slots.index(slot) + 1 if slot in rule.slots else None for rule in rules]
+        return [*(rule.slots.index(slot) + 1 if slot in rule.slots else None for rule in rules), None]
+
+
+NO_RULE = -1  # of an array that is carried
+
+
+def rules_of_leaves(structure: Structure, of_trained: tuple[int, ...]) -> tuple[int, ...]:
+    """For each array, the index of its rule or NO_RULE, given those of the arrays that are trained."""
+    rules = dict(zip(structure.trained, of_trained, strict=True))
+    return tuple(rules.get(number, NO_RULE) for number in range(len(structure.leaves)))
 
 
 def kernels_of(structure: Structure, rule_of_leaf: tuple[int, ...]) -> tuple[tuple[int, str], ...]:
     """The kernels that a server needs: (rule, dtype) in order."""
-    return tuple(sorted({(r, leaf.dtype) for r, leaf in zip(rule_of_leaf, structure.leaves, strict=True)}))
+    leaves = zip(rule_of_leaf, structure.leaves, strict=True)
+    return tuple(sorted({(rule, leaf.dtype) for rule, leaf in leaves if leaf.trains}))

@@ -19,9 +19,9 @@ from fastps.messages import brief
 from fastps.rules import Add, Rule, RuleFamily
 from fastps.rules.assignment import as_rule
 from fastps.scalars import choice, flag, positive, whole
-from fastps.spec.arrays import Path
 from fastps.spec.keys import KINDS
 from fastps.spec.rule import RuleInfo
+from fastps.spec.tree import Path
 
 MAX_TABLES, MAX_DIM, MAX_ROWS = 64, 65536, 2**31  # csrc/layout.h
 MAX_TTL = 3e8  # seconds; csrc/layout.h counts in 32 bits

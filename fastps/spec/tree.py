@@ -33,7 +33,7 @@ class Container:
     names: tuple[str, ...]
     children: tuple[Container | int | None, ...]
 
-    def build(self, values: Sequence[Any]) -> Any:
+    def build(self, values: Sequence[Any] | Mapping[int, Any]) -> Any:
         """The container with one value for each leaf, by its number."""
         found = [
             child.build(values) if isinstance(child, Container) else None if child is None else values[child]

@@ -1,11 +1,11 @@
 """The layout of a server's arrays in messages: the runs of all shards of one node in two buffers, those of float32 and
-those of float64, one after the other as bytes. The elements of the first buffer may be of half precision.
+the others, one after the other as bytes. The elements of the first buffer may be of half precision.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,7 @@ class Place:
 @dataclass(frozen=True)
 class Layout:
     """The order of a node's runs. Both ends compute it from the spec. `half` is one of HALVES, the type of the elements
-    of the buffer NARROW, or None.
+    of the buffer NARROW, or None. Arrays without elements are left out: their runs are undefined in messages.
 
     Attributes
     ----------
@@ -74,7 +74,8 @@ class Layout:
     def half_of(self, arrays: Arrays) -> str | None:
         """The type in which the elements of float32 travel: that of the arrays if it is the same half precision for
         all of them, otherwise None."""
-        names = {arrays[place.leaf].dtype.name for place in self.places if place.buffer == NARROW}
+        some = [arrays[place.leaf] for place in self.places if place.buffer == NARROW]
+        names = {array.dtype.name for array in some if array.size}
         name = names.pop() if len(names) == 1 else None
         return name if name in HALVES else None
 
@@ -85,15 +86,16 @@ class Layout:
         return [narrow.view(numpy_dtype(half)) if half else narrow, data[at : at + self.sizes[WIDE]]]
 
     def gather(self, arrays: Arrays, half: str | None = None) -> Array:
-        """The arrays' elements as bytes, without a copy where they are contiguous already. What `only` leaves out is
-        undefined. Without `half`, elements of half precision are widened."""
+        """The arrays' elements as bytes, without a copy where they are contiguous already. Without `half`, elements of
+        half precision are widened."""
         nbytes = self.nbytes(half)
         if len(self.places) == 1 and self._at(self.places[0], half) == (0, nbytes):
             return self._elements(self.places[0], arrays, half)
         data = np.empty(nbytes, np.uint8)
         for place in self.places:
-            start, stop = self._at(place, half)
-            data[start:stop] = self._elements(place, arrays, half)
+            if arrays[place.leaf].size:
+                start, stop = self._at(place, half)
+                data[start:stop] = self._elements(place, arrays, half)
         return data
 
     def scatter(self, start: int, piece: Any, arrays: Arrays, half: str | None = None) -> None:
@@ -103,7 +105,7 @@ class Layout:
         for place in self.places:
             first, end = self._at(place, half)
             low, high = max(start, first), min(stop, end)
-            if low < high:
+            if low < high and arrays[place.leaf].size:
                 elements = self._elements(place, arrays, half)
                 copy(elements[low - first : high - first], data[low - start : high - start])
 
@@ -118,15 +120,13 @@ class Layout:
 
     @staticmethod
     def _elements(place: Place, arrays: Arrays, half: str | None) -> Array:
-        elements = arrays[place.leaf].reshape(-1)[place.start : place.start + place.count]
+        elements = arrays[place.leaf].reshape(-1)
+        if place.nbytes == place.count:  # carried: counted in bytes
+            elements = elements.view(np.uint8)
+        elements = elements[place.start : place.start + place.count]
         if half is None and elements.dtype.name in HALVES:
             elements = elements.astype(np.float32)
         return elements.view(np.uint8)
-
-    def only(self, leaves: Iterable[int]) -> Layout:
-        """The runs of some leaves, at their offsets in the full layout."""
-        wanted = set(leaves)
-        return replace(self, places=tuple(place for place in self.places if place.leaf in wanted))
 
 
 def layout_of(spec: ServerSpec, shards: Sequence[int]) -> Layout:
@@ -134,7 +134,7 @@ def layout_of(spec: ServerSpec, shards: Sequence[int]) -> Layout:
     for shard in sorted(shards):
         for number, run in enumerate(spec.plans[shard].runs):
             leaf = spec.structure.leaves[run.leaf]
-            buffer, nbytes = WIDE if leaf.item_bytes == 8 else NARROW, run.count * leaf.item_bytes
+            buffer, nbytes = NARROW if leaf.item_bytes == 4 else WIDE, run.count * leaf.item_bytes
             places.append(Place(buffer, ends[buffer], nbytes, run.leaf, run.start, run.count))
             offsets[shard, number] = buffer, ends[buffer]
             ends[buffer] += -(-nbytes // ALIGNMENT) * ALIGNMENT

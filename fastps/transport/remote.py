@@ -79,10 +79,8 @@ class Sent:
         self, endpoint: RemoteEndpoint, operation: Operation, timeout: float, resume: Any, outcome: Outcome | None
     ) -> None:
         self._endpoint, self._operation, self._deadline = endpoint, operation, deadline_after(timeout)
-        spec, limits = endpoint.spec, endpoint.carrier.limits
+        limits = endpoint.carrier.limits
         self._layout = endpoint.layout
-        if operation.slot is not None:  # arrays without the slot are ignored
-            self._layout = self._layout.only(spec.leaves_with(operation.slot))
         self._payload = message.payload_of(operation, self._layout)
         self._client: int
         self._number: int

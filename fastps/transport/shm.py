@@ -26,6 +26,7 @@ from fastps.transport.layout import Layout
 
 Offset = Callable[[int, int], tuple[int, int]]  # (shard, number of the run) -> (its buffer, the byte in that)
 NO_ROW = 2**32 - 1
+NOTHING = (0, 0, 0, 0)  # the rule, without a kernel, of arrays that are carried: pushes leave them alone
 SCAN_BYTES = 32 << 20  # of rows in one batch
 
 
@@ -56,7 +57,8 @@ def group_of(
         runs = []
         for number, run in enumerate(spec.plans[shard].runs):
             leaf = spec.structure.leaves[run.leaf]
-            kernel = kernels.index((spec.rule_of_leaf[run.leaf], leaf.dtype))
+            which = (spec.rule_of_leaf[run.leaf], leaf.dtype)
+            kernel = kernels.index(which) if leaf.trains else len(kernels)
             runs.append((run.position, run.count * leaf.item_bytes, *offset(shard, number), kernel, leaf.item_bytes))
         spans.append(runs)
     images = spec.node_of(next(iter(arenas))).kernels[: len(kernels)]
@@ -64,6 +66,7 @@ def group_of(
         (*addresses_of(image), len(spec.rules[rule].slots) if with_slots else 0, rule)
         for image, (rule, _) in zip(images, kernels, strict=True)
     ]
+    rules.append(NOTHING)
     leaves = spec.structure.leaves
     kinds = [(np.dtype(leaf.dtype), leaf.shape) for leaf in leaves] if direct else None
     names = [leaf.path[0] for leaf in leaves] if direct and not spec.structure.is_array else None
@@ -261,8 +264,9 @@ class ShmEndpoint:
     def of_leaves(cls, spec: ServerSpec, shards: tuple[int, ...]) -> ShmEndpoint:
         """Maps the arenas; operations have one array per leaf."""
         arenas, leaves = {shard: open_arena(spec, shard) for shard in shards}, spec.structure.leaves
-        # All shards are here, no mapping is nested, gradients need no inspection: the group can take users' arguments.
-        direct = len(shards) == len(spec.plans) and all(len(leaf.path) < 2 for leaf in leaves)
+        # All shards are here, users pass an array or a dict of them, and gradients need no inspection: the group can take
+        # what they pass.
+        direct = len(shards) == len(spec.plans) and spec.structure.is_plain
         direct = direct and not spec.gradients.inspects and not any(rule.uses_pulled for rule in spec.rules)
         group = group_of(spec, arenas, buffers=len(leaves), offset=in_leaves(spec), direct=direct)
         return cls(spec, arenas, group)

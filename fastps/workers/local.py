@@ -54,10 +54,10 @@ class LocalWorker(RoundWorker):
         }  # fmt: skip
         leaves = len(spec.structure.leaves)
         self._group = group_of(spec, self._arenas, buffers=leaves, offset=in_leaves(spec), slots=True)
-        initial = [list(spec.rules[rule].initial) for rule, _ in spec.kernels]
+        initial = [*(list(spec.rules[rule].initial) for rule, _ in spec.kernels), []]
         for part in range(len(self._arenas)):
             self._group.begin(part, initial)
-        self._buffers = spec.structure.empty()
+        self._buffers = spec.structure.stored()
         self._begun = False  # the copy has this round's parameters
         self._steps = 0  # of this round
 
@@ -163,7 +163,7 @@ class LocalWorker(RoundWorker):
         self._rounds.session.require_alive()
         if self._begun:
             return deadline
-        streams: list[int | None] = [0] * len(spec.kernels)  # the parameters themselves
+        streams: list[int | None] = [0] * (len(spec.kernels) + 1)  # the parameters themselves
         _, versions = self._rounds.pull(
             spec.structure.assemble(self._buffers), left_until(deadline), self._membership.decision()
         )

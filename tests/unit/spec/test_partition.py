@@ -11,7 +11,7 @@ leaves = st.lists(
     st.tuples(st.one_of(st.integers(1, 40), st.integers(8_000, 30_000)), st.sampled_from(["float32", "float64"])),
     min_size=1,
     max_size=5,
-).map(lambda rows: Structure(tuple(Leaf((f"leaf{i}",), (n,), dtype, dtype) for i, (n, dtype) in enumerate(rows))))
+).map(lambda rows: Structure(tuple(Leaf.of((f"leaf{i}",), (n,), dtype) for i, (n, dtype) in enumerate(rows))))
 
 
 @st.composite

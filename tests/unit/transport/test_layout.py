@@ -31,7 +31,7 @@ def cases(draw):
     leaves = draw(
         st.lists(st.tuples(st.integers(1, 60), st.sampled_from(["float32", "float64"])), min_size=1, max_size=4)
     )
-    structure = Structure(tuple(Leaf((f"leaf{i}",), (n,), dtype, dtype) for i, (n, dtype) in enumerate(leaves)))
+    structure = Structure(tuple(Leaf.of((f"leaf{i}",), (n,), dtype) for i, (n, dtype) in enumerate(leaves)))
     num_shards = draw(st.integers(1, min(structure.size, 5)))
     shards = draw(st.lists(st.integers(0, num_shards - 1), min_size=1, unique=True))
     spec = ServerSpec(
@@ -125,7 +125,7 @@ def test_places_are_aligned_and_apart(case):
 
 
 def test_one_run_is_gathered_without_a_copy():
-    structure = Structure((Leaf((), (4, 8), "float64", "float64"),))
+    structure = Structure((Leaf.of((), (4, 8), "float64"),))
     spec = ServerSpec("id", structure, partition(structure, 2), (), (), (), *rules_of(structure), Async(), 1.0, None)
     value = np.arange(32.0).reshape(4, 8)
     payload = layout_of(spec, [1]).gather([value])
