@@ -181,7 +181,7 @@ def _initial(params: Any) -> tuple[Structure, list[Array] | None, dict[Path, Tab
     tables: dict[Path, Table] = {}
     rest = _without_tables(params, (), tables)
     none = bool(tables) and isinstance(rest, Mapping) and not rest
-    structure, arrays = (Structure(()), None) if none else structure_of(rest)
+    structure, arrays = (Structure.nothing(), None) if none else structure_of(rest)
     require_distinct([*(leaf.path for leaf in structure.leaves), *tables])
     tables = with_sightings(tables)
     if len(tables) > MAX_TABLES:

@@ -128,6 +128,11 @@ class Structure:
         assert self.tree is not None
         return self.tree.build([*arrays, *self.constants])
 
+    @classmethod
+    def nothing(cls) -> Structure:
+        """That of an empty mapping, for servers of tables alone."""
+        return cls((), Container(dict, (), ()))
+
     def only(self, numbers: list[int]) -> Structure:
         """The structure of some of the leaves."""
         leaves = tuple(self.leaves[number] for number in numbers)
@@ -206,9 +211,14 @@ class Structure:
         """The values for the wanted leaves, by number. What is given for others must be None, or a constant."""
         if self.is_array:
             return {0: value}
-        if not is_container(value):
-            raise NamesError(f"{verb}: expected a mapping of names to arrays, got {type(value).__name__}")
         assert self.tree is not None
+        is_list, takes_list = type(value) in (list, tuple), self.tree.made_by in (list, tuple)
+        if not is_container(value) or (is_list and not takes_list):
+            told = f"{type(value).__name__} of {len(value)}" if is_list else type(value).__name__
+            raise NamesError(
+                f"{verb}: expected {article(self.tree.made_by)} {self}, or the {len(self.trained)} arrays of gradients in a list, got a "
+                f"{told}"
+            )
         numbers, values = dict(self.tree.paths()), leaves_by_path(value, verb)
         missing = [path for path, number in numbers.items() if number in wanted and path not in values]
         unknown = [path for path in values if path not in numbers]
@@ -245,6 +255,11 @@ class Structure:
             hint = replacement(leaf) if out else reshaping(array, leaf)
             raise ShapeError(f"{verb} `{leaf.name}`: expected {leaf}, got {describe(array)}; {hint}")
         return array
+
+
+def article(made_by: type) -> str:
+    """How messages name a container."""
+    return "a mapping" if issubclass(made_by, Mapping) else f"a {made_by.__name__}"
 
 
 @dataclass(frozen=True)

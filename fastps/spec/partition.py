@@ -14,7 +14,7 @@ from fastps.spec.arrays import Structure
 
 PAGE_BYTES = 4096
 LINE_BYTES = 64
-ITEM_BYTES = 8  # of the largest elements
+WORD_BYTES = 4  # shards hold whole words, also of what is carried as bytes
 # From this size on, a run keeps its leaf's offset modulo a page, so that parameters and the user's array stay at the
 # distance that csrc/layout.h describes.
 LARGE_BYTES = 32768
@@ -68,4 +68,4 @@ def _plan(structure: Structure, index: int, start: int, stop: int) -> ShardPlan:
             runs.append(Run(position, number, low - first, high - low))
             position += run_bytes
         first += leaf.size
-    return ShardPlan(index, tuple(runs), position + -position % ITEM_BYTES)
+    return ShardPlan(index, tuple(runs), position + -position % WORD_BYTES)

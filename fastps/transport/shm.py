@@ -264,8 +264,8 @@ class ShmEndpoint:
     def of_leaves(cls, spec: ServerSpec, shards: tuple[int, ...]) -> ShmEndpoint:
         """Maps the arenas; operations have one array per leaf."""
         arenas, leaves = {shard: open_arena(spec, shard) for shard in shards}, spec.structure.leaves
-        # All shards are here, users pass an array or a dict of them, and gradients need no inspection: the group can take
-        # what they pass.
+        # All shards are here, users pass an array or a dict of arrays, and gradients need no inspection: the group can
+        # take what they pass.
         direct = len(shards) == len(spec.plans) and spec.structure.is_plain
         direct = direct and not spec.gradients.inspects and not any(rule.uses_pulled for rule in spec.rules)
         group = group_of(spec, arenas, buffers=len(leaves), offset=in_leaves(spec), direct=direct)

@@ -251,7 +251,7 @@ GIVEN_HALF, READ_HALF, PULLED_HALF = message.GIVEN_HALF, message.READ_HALF, mess
         ("arrays and tables", {"flags": 1 << PULLED_HALF | PUSHES}),
         ("arrays and tables", {"flags": 3 << READ_HALF | PULLS}),
         ("arrays and tables", {"flags": 1 << GIVEN_HALF, "sets": 1}),  # the initial values
-        ("arrays and tables", {"table": 1, "flags": 1 << READ_HALF | PULLS, "n": 3}),
+        ("arrays and tables", {"table": 1, "flags": 1 << READ_HALF | PUSHES, "n": 3}),
         ("arrays and tables", {"flags": PUSHES, "sets": 1}),
         ("arrays and tables", {"flags": PUSHES, "slot": 1}),
         ("arrays and tables", {"flags": PULLS, "slot": 3}),

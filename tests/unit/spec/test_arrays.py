@@ -128,7 +128,9 @@ def test_outputs_must_be_writable_contiguous_aligned_and_separate():
         (np.array(["a"]), DtypeError),
         (np.array([object()]), DtypeError),
         ("abc", DtypeError),
-        ([1.0], DtypeError),
+        ([1], DtypeError),
+        ([], ShapeError),
+        ({"a": 1, "b": "x"}, DtypeError),
         (None, DtypeError),
         (True, DtypeError),
         ({"a": None}, DtypeError),
@@ -226,10 +228,15 @@ def test_two_things_of_one_name_are_refused_naming_both(paths):
         assert "params" + "".join(f"[{name!r}]" for name in path) in text
 
 
-def test_a_list_for_a_mapping_is_told_how_to_be_one():
-    structure, _ = structure_of({"a": np.zeros(2), "b": np.zeros(3)})
-    with pytest.raises(NamesError, match=r"dict\(zip\(ps, arrays\)\)"):
-        structure.grads([np.zeros(2), np.zeros(3)], "push")
+def test_gradients_of_a_mapping_may_be_a_list_in_its_order():
+    structure, _ = structure_of({"a": np.zeros(2), "b": {"c": np.zeros(3)}, "n": 3})
+    grads = [np.ones(2), np.ones(3)]
+    found = structure.grads(grads, "push")
+    assert [array is grad for array, grad in zip(found, grads, strict=True)] == [True, True]
+    with pytest.raises(ShapeError, match="`a`: expected float64"):
+        structure.grads(grads[::-1], "push")
+    with pytest.raises(NamesError, match="the 2 arrays of gradients in a list, got a list of 3"):
+        structure.grads([*grads, grads[0]], "push")
 
 
 def test_the_hint_of_a_shape_works():
