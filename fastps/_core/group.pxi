@@ -2,10 +2,17 @@
 
 from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 
+from collections import OrderedDict
+
 cdef uint64_t MIXED_ROUND = 0xffffffffffffffff
 
 # Below this size the GIL is kept: releasing and acquiring it costs as much as the copy.
 cdef uint64_t KEEP_GIL_BYTES = 32768
+
+
+cdef inline bint is_dict(object value):
+    """Whether it is a mapping that nobody has given other methods."""
+    return type(value) is dict or type(value) is OrderedDict
 
 
 # Whether arguments can be used as they are, see `Group.bind`.
@@ -129,7 +136,7 @@ cdef class Group:
         cdef int k
         if self.kinds is None:
             return UNFIT
-        if self.names is not None and (type(value) is not dict or <uint32_t>len(<dict>value) != self.n_buffers):
+        if self.names is not None and (not is_dict(value) or <uint32_t>len(<dict>value) != self.n_buffers):
             return UNFIT
         for i in range(self.n_buffers):
             if self.names is not None:
@@ -292,7 +299,7 @@ cdef class Group:
         if status == FPS_BUSY or (status == FPS_HELD and self.may_keep_gil):
             call.wait = wait_for(limit, &signal)
             if self.names is not None:
-                held = [list((<dict>some).values()) for some in (grads, outs) if type(some) is dict]
+                held = [list((<dict>some).values()) for some in (grads, outs) if is_dict(some)]
             with nogil:
                 status = self.execute(call, closed, into, &at)
         if status == FPS_MIXED:

@@ -27,7 +27,7 @@ def overlap(arrays: Arrays) -> tuple[int, int] | None:
 
     Cost: a sort of the addresses, not a comparison of every pair.
     """
-    by_address = sorted((*byte_bounds(array), i) for i, array in enumerate(arrays))
+    by_address = sorted((*byte_bounds(array), i) for i, array in enumerate(arrays) if array.size)
     for (_, end, one), (start, _, other) in pairwise(by_address):
         if end > start:
             return one, other

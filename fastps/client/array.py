@@ -19,13 +19,13 @@ class ArrayHandle:
         Names of nested mappings are joined by "/".
     shape : tuple[int, ...]
     dtype : str
-        "float32" or "float64"
+        That of pulls: "float32", "float64", "bfloat16" or "float16"; any other where no rule can train it.
     """
 
     def __init__(self, attachment: Attachment, number: int) -> None:
         leaf = attachment.spec.structure.leaves[number]
         self.attachment, self._path = attachment, leaf.path
-        self.name, self.shape, self.dtype = leaf.name, leaf.shape, leaf.dtype
+        self.name, self.shape, self.dtype = leaf.name, leaf.shape, leaf.given.name
 
     def pull(self, *, timeout: float | None = None) -> Array:
         """A copy of this array as `ParameterServer.pull` reads it. Cost: that of a pull of all parameters."""

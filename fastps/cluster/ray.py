@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Mapping
 from concurrent.futures import CancelledError
 from functools import lru_cache
 from pathlib import Path
@@ -29,6 +28,7 @@ from fastps.errors import (
     UnavailableError,
     WaitTimeoutError,
 )
+from fastps.spec.tree import children_of, is_container
 
 if TYPE_CHECKING:
     from fastps.spec.server import ServerSpec
@@ -167,7 +167,7 @@ def nodes() -> dict[str, dict[str, float]]:
 
 
 def resolve(value: Any, timeout: float) -> Any:
-    """Replaces Ray object references, and futures, in a (nested mapping of) values by their values.
+    """Replaces Ray object references, and futures, in containers by their values.
 
     Raises WaitTimeoutError when they are not there within `timeout` seconds. Errors of tasks are raised as Ray does.
     """
@@ -177,8 +177,10 @@ def resolve(value: Any, timeout: float) -> Any:
 def _resolved(value: Any, deadline: float) -> Any:
     if isinstance(value, ray.ObjectRef):
         return get(value, left_until(deadline), "push: the ObjectRef")
-    if isinstance(value, Mapping):
-        return {name: _resolved(item, deadline) for name, item in value.items()}
+    if type(value) in (list, tuple):
+        return [_resolved(item, deadline) for item in value]
+    if is_container(value):
+        return {name: _resolved(item, deadline) for name, item in children_of(value, (), "push")}
     if callable(getattr(value, "result", None)) and callable(getattr(value, "done", None)):
         try:
             return value.result(left_until(deadline))

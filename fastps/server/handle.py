@@ -43,12 +43,15 @@ class ParameterServer(ArrayVerbs):
 
     Parameters
     ----------
-    params : int, array or mapping
-        An int is that many float64 zeros. Otherwise an array of float32, float64, bfloat16 or float16, or a mapping
-        (nested ones included) of names to such arrays: anything with the buffer protocol, ``__array_interface__``,
-        DLPack or Arrow's C interface; tensors are read without their graph. Copied. Half precision is stored as
-        float32; `pull` without `out` returns the dtype that was given. A `fastps.Table`, alone or as a value of the
-        mapping, is used through ``ps.table`` or ``ps[name]``; everything else said of parameters here is about arrays.
+    params : int, array or container of arrays
+        An int is that many float64 zeros. Otherwise an array of float32, float64, bfloat16 or float16, or such arrays in
+        mappings, lists, tuples, named tuples and dataclasses, nested: anything with the buffer protocol,
+        ``__array_interface__``, DLPack or Arrow's C interface; tensors are read without their graph. Copied. Half
+        precision is stored as float32; `pull` without `out` returns the dtype that was given. The same memory twice is
+        one array. Arrays that no rule can train (of other dtypes, or without elements), and str, bytes, bool, int,
+        complex and None, are carried: pulled as they were given, never pushed. Names are keys, positions and fields,
+        joined by "/". A `fastps.Table`, alone or as a value of the mapping, is used through ``ps.table`` or
+        ``ps[name]``; everything else said of parameters here is about arrays.
     rule : Rule, or mapping of patterns to rules
         What a push does to the parameters, and to the rows of tables without a rule of their own. Default: `Add`, which
         adds gradients up. Compiled by the constructor, once per node, so no push ever compiles. A mapping gives each

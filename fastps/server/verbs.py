@@ -33,7 +33,7 @@ class ArrayVerbs:
 
         Parameters
         ----------
-        out : array or mapping, optional
+        out : array or container of arrays, optional
             Written in place and returned: writable, C-contiguous arrays of the parameters' shapes and dtypes, for
             float32 also bfloat16 and float16: values are rounded to the nearest, ties to even.
         timeout : float, optional
@@ -59,10 +59,11 @@ class ArrayVerbs:
 
         Parameters
         ----------
-        grads : array or mapping
+        grads : array or container of arrays
             Of the parameters' shapes and dtypes, for float32 also bfloat16 and float16; read in place if C-contiguous.
-            Ray object references and futures are resolved first.
-        pulled : array or mapping, optional
+            For a mapping also a list in its order. What is carried may be left out. Of an array that comes twice in the
+            parameters, the gradients are added up. Ray object references and futures are resolved first.
+        pulled : array or container of arrays, optional
             The parameters with which the gradients were computed, for rules that use them (`fastps.DCASGD`).
         timeout : float, optional
             Seconds.

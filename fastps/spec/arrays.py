@@ -95,7 +95,7 @@ class Structure:
     def is_plain(self) -> bool:
         """Whether the parameters are one array, or a dict of arrays that are all trained."""
         in_order = self.tree is not None and self.tree.children == tuple(range(len(self.leaves)))
-        flat = self.tree is not None and self.tree.made_by is dict and in_order
+        flat = self.tree is not None and issubclass(self.tree.made_by, dict) and in_order
         return (self.is_array or flat) and all(leaf.trains for leaf in self.leaves)
 
     @property
