@@ -44,8 +44,8 @@ class ParameterServer(ArrayVerbs):
     Parameters
     ----------
     params : int, array or container of arrays
-        An int is that many float64 zeros. Otherwise an array of float32, float64, bfloat16 or float16, or such arrays in
-        mappings, lists, tuples, named tuples and dataclasses, nested: anything with the buffer protocol,
+        An int is that many float64 zeros. Otherwise an array of float32, float64, bfloat16 or float16, or such arrays
+        in mappings, lists, tuples, named tuples and dataclasses, nested: anything with the buffer protocol,
         ``__array_interface__``, DLPack or Arrow's C interface; tensors are read without their graph. Copied. Half
         precision is stored as float32; `pull` without `out` returns the dtype that was given. The same memory twice is
         one array. Arrays that no rule can train (of other dtypes, or without elements), and str, bytes, bool, int,

@@ -216,8 +216,8 @@ class Structure:
         if not is_container(value) or (is_list and not takes_list):
             told = f"{type(value).__name__} of {len(value)}" if is_list else type(value).__name__
             raise NamesError(
-                f"{verb}: expected {article(self.tree.made_by)} {self}, or the {len(self.trained)} arrays of gradients in a list, got a "
-                f"{told}"
+                f"{verb}: expected {article(self.tree.made_by)} {self}, or the {len(self.trained)} arrays of gradients "
+                f"in a list, got a {told}"
             )
         numbers, values = dict(self.tree.paths()), leaves_by_path(value, verb)
         missing = [path for path, number in numbers.items() if number in wanted and path not in values]

@@ -72,8 +72,8 @@ def test_what_is_taken_apart_is_put_together_again(value):
 def test_a_structure_has_gradients_in_the_containers_of_the_parameters(value):
     structure, arrays = structure_of(value)
     assert same(structure.assemble(arrays), value)
-    given = structure.grads(value, "push")
-    assert all(np.array_equal(a, b) for a, b in zip(given, arrays, strict=True))
+    found = structure.grads(value, "push")
+    assert all(np.array_equal(a, b) for a, b in zip(found, arrays, strict=True))
 
 
 def test_other_mappings_come_out_as_a_dict():
@@ -97,8 +97,8 @@ def test_constants_and_arrays_that_no_rule_can_train_are_carried():
     for name, value in params.items():
         assert np.array_equal(found[name], value), name
         assert type(found[name]) is type(value), name
-    for given in ({"w": np.ones(3)}, {**params, "count": None}, [np.ones(3)]):
-        assert structure.grads(given, "push")[0].tolist() == [1, 1, 1]
+    for grads in ({"w": np.ones(3)}, {**params, "count": None}, [np.ones(3)]):
+        assert structure.grads(grads, "push")[0].tolist() == [1, 1, 1]
     with pytest.raises(NamesError, match=r"missing \['w'\]"):
         structure.grads({"count": np.array(7)}, "push")
 
@@ -111,8 +111,8 @@ def test_the_same_memory_twice_is_one_leaf_and_comes_out_tied():
     assert found["embed"] is found["head"]["weight"]
     one, two = np.ones((2, 3)), np.full((2, 3), 10.0)
     for embed, head, total in ((one, two, 11), (one, one, 1)):
-        given = {"embed": embed, "head": {"weight": head, "bias": np.zeros(3)}}
-        assert (structure.grads(given, "push")[0] == total).all()
+        grads = {"embed": embed, "head": {"weight": head, "bias": np.zeros(3)}}
+        assert (structure.grads(grads, "push")[0] == total).all()
     tied = {"embed": one, "head": {"weight": one, "bias": np.zeros(3)}}
     assert structure.outs(tied, "pull")[0] is one
     with pytest.raises(OutputError, match="comes twice"):
