@@ -169,7 +169,7 @@ def test_float64_is_not_converted(cluster3, half):
 @pytest.fixture(scope="module", params=[(0,), (1, 1), (0, 1)], ids=["shm", "ray", "mixed"])
 def tables(request, cluster3):
     """Two tables with the same rows, on one server."""
-    params = {name: fastps.Table(33, init="uniform", seed=3) for name in ("half", "whole")}
+    params = {name: fastps.Table(33, init=fastps.init.Uniform(-1, 1), seed=3) for name in ("half", "whole")}
     nodes = [cluster3.ids[node] for node in request.param]
     with fastps.ParameterServer(params, rule=fastps.Adagrad(0.1), num_shards=len(nodes), placement=nodes) as ps:
         yield ps["half"], ps["whole"]
