@@ -16,6 +16,7 @@
 #include "arena.h"
 #include "hyper.h"
 #include "lock.h"
+#include "span.h"
 #include "status.h"
 
 #define FPS_MAX_UNIFORMS 32u
@@ -40,16 +41,6 @@ typedef struct fps_rule {
 
 /* The stream of an operation: params, or one chosen for each rule. */
 #define FPS_NO_STREAM UINT32_MAX
-
-/* A run of elements of one dtype: its position in the shard, and in one of the caller's buffers. */
-typedef struct fps_span {
-    uint64_t position; /* bytes from the start of params, a multiple of item_bytes; sorted, without overlap */
-    uint64_t bytes;
-    uint64_t buffer_offset; /* bytes from the start of the buffer, where its elements have item_bytes */
-    uint32_t buffer;
-    uint32_t rule;
-    uint32_t item_bytes; /* 4 or 8; 1 for what is carried */
-} fps_span;
 
 /* One shard's part of an operation. `applied`, `position` and `version` say how far it has come: an operation that was
  * not finished resumes there when it is run again with the same parts. With `seq` set to 0 it can resume in another
@@ -132,15 +123,6 @@ static inline void fps_dense_hyper(const fps_arena *arena, uint32_t rule, double
 
 /* The uniforms of a rule for the push with this update count. */
 void fps_dense_prepare(const fps_arena *arena, const fps_rule *rule, uint64_t step, double *uniforms);
-
-/* `bytes` of the span's elements from `position` of params on, as the caller's buffer has them. Those of half precision
- * are widened into `wide`, which has room for FPS_BLOCK_MAX_BYTES. */
-const void *fps_dense_input(const void *const *buffers, const uint8_t *halves, const fps_span *span, uint64_t position,
-                            uint64_t bytes, float *wide);
-
-/* Copies `bytes` of values into the caller's buffer, to the span's elements from `position` on. */
-void fps_dense_output(const fps_call *call, const fps_span *span, uint64_t position, uint64_t bytes, const void *values,
-                      bool streaming);
 
 /* Adds what a part did to its session's meters. */
 void fps_dense_count(const fps_call *call, const fps_part *part);

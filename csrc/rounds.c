@@ -166,7 +166,7 @@ static fps_status attempt_set(const fps_call *call, fps_part *part)
             for (uint64_t at = s->position, end = at + s->bytes, bytes; at < end; at += bytes) {
                 float wide[FPS_BLOCK_MAX_BYTES / sizeof(float)];
                 bytes = end - at < sizeof wide ? end - at : sizeof wide;
-                fps_copy(values + at, fps_dense_input(call->grads, call->half_grads, s, at, bytes, wide), bytes);
+                fps_copy(values + at, fps_span_read(s, call->grads, call->half_grads, at, bytes, wide), bytes);
             }
         }
         part->version = FPS_CURRENT_ROUND(current);
@@ -244,7 +244,7 @@ static void copy_out(const fps_call *call, const fps_part *part, uint32_t versio
         uint32_t stream = call->kind == FPS_GET ? call->streams[s->rule] : 0;
         if (stream == FPS_NO_STREAM) continue;
         const uint8_t *from = fps_arena_version(part->session->arena, version, stream) + s->position;
-        fps_dense_output(call, s, s->position, s->bytes, from, streaming);
+        fps_span_write(s, call->outs, call->half_outs, s->position, s->bytes, from, streaming);
     }
 }
 

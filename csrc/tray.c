@@ -97,7 +97,7 @@ static void put(const fps_call *call, const fps_deposit *deposit, const fps_part
         for (uint64_t at = s->position, end = at + s->bytes, bytes; at < end; at += bytes) {
             float wide[FPS_BLOCK_MAX_BYTES / sizeof(float)];
             bytes = half && end - at > sizeof wide ? sizeof wide : end - at; /* others in one piece */
-            const void *from = fps_dense_input(call->grads, call->half_grads, s, at, bytes, wide);
+            const void *from = fps_span_read(s, call->grads, call->half_grads, at, bytes, wide);
             put_piece(call, tray + at, from, bytes, s->item_bytes, deposit->number == 1, clips);
         }
     }

@@ -1,0 +1,28 @@
+/* Runs of elements in a shard and in the caller's buffers, and copies from and to these. */
+#ifndef FPS_SPAN_H
+#define FPS_SPAN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* A run of elements of one dtype: its position in the shard, and in one of the caller's buffers. */
+typedef struct fps_span {
+    uint64_t position; /* bytes from the start of params, a multiple of item_bytes; sorted, without overlap */
+    uint64_t bytes;
+    uint64_t buffer_offset; /* bytes from the start of the buffer, where its elements have item_bytes */
+    uint32_t buffer;
+    uint32_t rule;
+    uint32_t item_bytes; /* 4 or 8; 1 for what is carried */
+} fps_span;
+
+/* `bytes` of the span's elements from `position` of params on, as the caller's buffer has them. Those of half precision
+ * (`halves`: per buffer its type, or NULL) are widened into `wide`, which has room for that many bytes. */
+const void *fps_span_read(const fps_span *span, const void *const *buffers, const uint8_t *halves, uint64_t position,
+                          uint64_t bytes, float *wide);
+
+/* Copies `bytes` of values into the caller's buffer, to the span's elements from `position` on; `streaming` bypasses
+ * the caches. */
+void fps_span_write(const fps_span *span, void *const *buffers, const uint8_t *halves, uint64_t position,
+                    uint64_t bytes, const void *values, bool streaming);
+
+#endif
