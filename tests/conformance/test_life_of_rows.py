@@ -55,11 +55,17 @@ def here(cluster3, directories):
 
 
 @pytest.fixture(scope="module")
-def there(where, directories):
+def expired(where, tmp_path_factory):
+    """The directory of the rows that have expired on the server `there`."""
+    return tmp_path_factory.mktemp("expired")
+
+
+@pytest.fixture(scope="module")
+def there(where, expired):
     """Another one, with two shards."""
     tables = {
         "filled": fastps.Table(1, capacity=80, evict="lfu", rule=fastps.Add(), init=0.0),
-        "expiring": fastps.Table(2, ttl=3.0, on_evict=told(directories("expiring"))),
+        "expiring": fastps.Table(2, ttl=3.0, on_evict=told(expired)),
         "tracked": fastps.Table(2, track=True),
         "admitting": fastps.Table(2, admit=3, init=1.0, rule=fastps.SGD(1.0)),
     }
@@ -151,7 +157,7 @@ def test_workers_that_fill_a_table_at_once_lose_no_push_of_a_row_that_stays(ther
     assert len(table) <= sum(shard.capacity for shard in table.stats())
 
 
-def test_rows_that_nobody_asks_for_expire_and_others_do_not(there, directories):
+def test_rows_that_nobody_asks_for_expire_and_others_do_not(there, expired):
     table = there["expiring"]
     table.pull(np.arange(20))
 
@@ -162,7 +168,7 @@ def test_rows_that_nobody_asks_for_expire_and_others_do_not(there, directories):
 
     wait_until(only_two_are_left, 30, "rows expire")
     assert table.contains([3, 4]).all()
-    gone = np.concatenate([some["keys"] for some in heard(directories("expiring"))])
+    gone = np.concatenate([some["keys"] for some in heard(expired)])
     assert sorted(gone.tolist()) == [key for key in range(20) if key not in (3, 4)]
     wait_until(lambda: len(table) == 0, 30, "the last rows expire")
 
