@@ -97,6 +97,7 @@ def test_the_checker_finds_a_gate_that_is_open(ray_local):
             fast.pull()
             fast.push(ones)
         slow.pull()
+        slow.push(ones)  # which the second pull had to wait for
     assert check_ssp(slow.events, 0) == []
     assert check_ssp([*slow.events, *fast.events], 0) != []
 
