@@ -58,6 +58,13 @@ static inline void check_float(const char *file, int line, const char *actual_te
     _exit(1);
 }
 
+/* How much of the long tests a run does, as the tests in Python have it. */
+static inline uint32_t short_or_long(uint32_t brief, uint32_t all)
+{
+    const char *form = getenv("FASTPS_TEST_LONG");
+    return form && *form && strcmp(form, "0") != 0 ? all : brief;
+}
+
 static inline int count_open_files(void)
 {
     int n = 0;

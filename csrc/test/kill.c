@@ -661,7 +661,7 @@ static void a_live_push_is_not_recorded_as_interrupted(void)
 /* A push of four short pieces, each but the third behind a gap, over two stripes. */
 #define N_PIECES 4u
 #define PIECE_BYTES 64u
-#define STEP_DEATHS 60u
+#define STEP_DEATHS short_or_long(24, 60)
 
 static const uint64_t pieces[N_PIECES] = {64, 4096, 8192, 12288 + 128};
 

@@ -24,7 +24,8 @@ def _half(dtype: str) -> np.dtype[Any]:
         return FLOAT16
     import ml_dtypes  # numpy has no bfloat16 of its own
 
-    return np.dtype(ml_dtypes.bfloat16)
+    found: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+    return found
 
 
 def fits(dtype: Any, stored: str) -> bool:

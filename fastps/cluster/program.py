@@ -14,6 +14,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from fastps.cluster.address import require_reachable
+from fastps.cluster.ray import init
 from fastps.errors import OptionError, PlacementError
 
 # Read by the processes that Ray starts. Ray would run workers at nice 15, after everything else on the machine; and a
@@ -57,7 +58,7 @@ def own_ray(
             _require_cluster(where, "--address" if address else "RAY_ADDRESS")
         what = "Starting Ray ..." if where == "local" else "Joining the Ray cluster ..."
         with waiting(what), _interrupted_afterwards():
-            ray.init(address=where, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            init(address=where, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         if where != "local":
             say(_joined("--address" if address else "RAY_ADDRESS"))
             with waiting("Asking its nodes what they have ..."):

@@ -43,8 +43,22 @@ Connection = tuple[str, str]  # the ids of a node and of a job
 def start() -> None:
     """Connects to Ray as `ray.init` does: to a running cluster if there is one, otherwise to a new one."""
     if not ray.is_initialized():
-        ray.init(log_to_driver=True)
+        init(log_to_driver=True)
     require("create")
+
+
+def init(**options: Any) -> None:
+    """`ray.init`. Raises RayRequiredError where Ray gives up waiting for the processes that it has started."""
+    try:
+        ray.init(**options)
+    except Exception as error:
+        if type(error) not in (Exception, RuntimeError):  # those that Ray raises then
+            raise
+        ray.shutdown()
+        raise RayRequiredError(
+            f"Ray did not start: {first_line(error)} It waits half a minute for its processes: try again when the "
+            f"machine is less busy, or run `ray start --head` first and set RAY_ADDRESS to the address that it prints"
+        ) from error
 
 
 def join(what: str) -> None:
@@ -64,7 +78,7 @@ def join(what: str) -> None:
     if is_local(address):
         _bring_token()
     try:
-        ray.init(address=address)
+        init(address=address)
     except (ConnectionError, ray.exceptions.RayError) as error:
         raise RayRequiredError(
             f"{what}: the Ray cluster at {address} does not let this process in ({first_line(error)}); where it asks "

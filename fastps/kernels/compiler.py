@@ -32,6 +32,8 @@ from fastps.rules.source import at_line, at_line_of
 # Without the numpy error model a division is checked for zero and the loop is not vectorised. No fastmath: the flags
 # that would matter break NaN, and the others (contraction) do not make rules faster.
 OPTIONS: dict[str, Any] = {"error_model": "numpy", "fastmath": False}
+# Of functions that only other compiled code calls: numba makes no ways to call them from Python or C.
+INNER: dict[str, Any] = {**OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 MAX_UNIFORMS = 32  # FPS_MAX_UNIFORMS in csrc/dense.h; followed by the limit and the scale of gradients
 ELEMENTS: dict[str, tuple[Any, type]] = {
     "float32": (types.float32, np.float32),
@@ -126,7 +128,7 @@ class Compilation:
             )
             split_inner = split(inner, list(inspect.signature(inner).parameters), self.element, self.callee)
             clone.fastps_ir = split_inner.scalar  # type: ignore[attr-defined]
-            self.elemental[function] = numba.njit(pipeline_class=SplitCompiler, **OPTIONS)(clone)
+            self.elemental[function] = numba.njit(pipeline_class=SplitCompiler, **INNER)(clone)
         return self.elemental[function]
 
     def _step(self) -> Any:
@@ -136,7 +138,7 @@ class Compilation:
         exec(compile(f"def rule({', '.join(arguments)}): pass", "<fastps rule>", "exec"), names)
         stand_in = names["rule"]
         stand_in.fastps_ir = self.parts.scalar
-        return numba.njit(pipeline_class=SplitCompiler, **OPTIONS)(stand_in)
+        return numba.njit(pipeline_class=SplitCompiler, **INNER)(stand_in)
 
     def _check(self) -> None:
         """Compiles the rule alone, so that errors quote the user's lines, and checks what it returns."""
@@ -189,7 +191,7 @@ class Compilation:
         )
         names = {
             "carray": carray, "element": self.element, "step": self.step, "prefetch": functions.prefetch,
-            "clip": numba.njit(**OPTIONS)(functions.clip), "line": 64 // np.dtype(self.dtype).itemsize,
+            "clip": numba.njit(**INNER)(functions.clip), "line": 64 // np.dtype(self.dtype).itemsize,
         }  # fmt: skip
         exec(compile(source, "<fastps kernel>", "exec"), names)
         own = {"ptr": types.CPointer(types.int64), "i64": types.int64}
@@ -263,7 +265,7 @@ def jitted(thing: Any) -> Any:
     require_plain(thing)
     outside = {name: jitted(value) for name, value in thing.__globals__.items() if name in thing.__code__.co_names}
     cells = tuple(CellType(jitted(cell.cell_contents)) for cell in thing.__closure__ or ())
-    return numba.njit(**OPTIONS)(copied(thing, {**thing.__globals__, **outside}, cells))
+    return numba.njit(**INNER)(copied(thing, {**thing.__globals__, **outside}, cells))
 
 
 def require_known(thing: Any) -> None:

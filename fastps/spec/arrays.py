@@ -280,7 +280,9 @@ def sum_of(arrays: Arrays) -> Array:
     if len(apart) == 1:
         return apart[0]
     stored = np.float64 if apart[0].dtype == np.float64 else np.float32
-    total: Array = np.sum([array.astype(stored, copy=False) for array in apart], axis=0, dtype=stored)
+    total = apart[0].astype(stored)
+    for array in apart[1:]:
+        total += array
     return total
 
 

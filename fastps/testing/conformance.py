@@ -147,15 +147,15 @@ class CarrierSuite:
             both(lambda: Operation(outs=outs()))
             both(lambda: Operation(grads=grads))
             both(lambda: Operation(grads=grads, outs=outs(), scale=0.5))
+
+            def in_half(given: str | None, read: str | None) -> Operation:
+                some = [grads[0], grads[1].astype(numpy_dtype(given))] if given else None
+                outs = [np.empty(30_000), np.empty((3, 5), numpy_dtype(read))] if read else None
+                return Operation(grads=some, outs=outs)
+
             for given, read in (("bfloat16", "float16"), ("float16", "float32"), ("float32", "bfloat16")):
-                some = [grads[0], grads[1].astype(numpy_dtype(given))]
-                both(lambda some=some: Operation(grads=some))
-                both(lambda read=read: Operation(outs=[np.empty(30_000), np.empty((3, 5), numpy_dtype(read))]))
-                both(
-                    lambda some=some, read=read: Operation(
-                        grads=some, outs=[np.empty(30_000), np.empty((3, 5), numpy_dtype(read))]
-                    )
-                )
+                for kinds in ((given, None), (None, read), (given, read)):
+                    both(partial(in_half, *kinds))
             empty = np.empty(0, np.float32)
             both(lambda: Operation(outs=[np.empty(30_000), empty], slot="m"))
             both(lambda: Operation(sets=[np.ones(30_000), empty], slot="m"))

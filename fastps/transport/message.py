@@ -124,17 +124,16 @@ def header_of(
         | (CREATES if operation.create else 0)
         | (HAS_PULLED if operation.pulled is not None else 0)
     )
-    sets, halves = operation.sets or [], {}
-    if operation.table is None:
-        streams = 1 if sets else 0
-        given = operation.grads if operation.sets is None else operation.sets
-        halves = {GIVEN_HALF: given, READ_HALF: operation.outs, PULLED_HALF: operation.pulled}
-        halves = {at: layout.half_of(arrays) for at, arrays in halves.items() if arrays is not None}
-    else:
+    sets = operation.sets or []
+    given, rows = operation.grads, operation.table is not None
+    if rows:
         streams = sum(1 << k for k, stream in enumerate(sets) if stream is not None)
-        rows = {GIVEN_HALF: operation.grads, READ_HALF: operation.outs}
-        halves = {at: half_name(arrays[0]) for at, arrays in rows.items() if arrays is not None}
-    flags |= sum(HALVES.index(half) + 1 << at for at, half in halves.items() if half is not None)
+    else:
+        streams, given = 1 if sets else 0, operation.sets or given
+    for at, arrays in ((GIVEN_HALF, given), (READ_HALF, operation.outs), (PULLED_HALF, operation.pulled)):
+        if arrays is not None:
+            half = half_name(arrays[0]) if rows else layout.half_of(arrays)
+            flags |= HALVES.index(half) + 1 << at if half else 0
     return Header(
         OPERATION, client, number, timeout,
         table=0 if operation.table is None else operation.table + 1, flags=flags,
@@ -259,13 +258,13 @@ def received(header: Header, payload: Array, layout: Layout, spec: ServerSpec) -
         return payload[start:position].view(dtype).reshape(header.n, elements)
 
     keys = payload[:position].view(np.uint64)
-    stored, read = row_dtype(info, None), row_dtype(info, header.half(READ_HALF))
+    stored, out_dtype = row_dtype(info, None), row_dtype(info, header.half(READ_HALF))
     grads = [take(0, row_dtype(info, header.half(GIVEN_HALF)))] if pushes else None
     sets = (
         [take(k, stored) if header.sets >> k & 1 else None for k in range(len(info.streams))] if header.sets else None
     )
-    reply = np.empty(head + (header.n * info.dim * read.itemsize if pulls else 0), np.uint8)
-    outs = [reply[head:].view(read).reshape(header.n, info.dim)] if pulls else None
+    reply = np.empty(head + (header.n * info.dim * out_dtype.itemsize if pulls else 0), np.uint8)
+    outs = [reply[head:].view(out_dtype).reshape(header.n, info.dim)] if pulls else None
     create = bool(header.flags & CREATES)
     return Received(Operation(header.table - 1, keys, grads, outs, sets, scale=header.scale, create=create), reply)
 

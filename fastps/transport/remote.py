@@ -86,7 +86,8 @@ class Sent:
         self._number: int
         self._client, self._number = endpoint.numbers.take() if resume is None else resume
         self._head = message.reply_head(self._layout)
-        nbytes, self._half, self._outs = 0, None, operation.outs
+        nbytes, self._outs = 0, operation.outs or []
+        self._half: str | None = None
         if operation.outs is not None and operation.table is not None:
             nbytes = operation.outs[0].nbytes
         elif operation.outs is not None:

@@ -11,10 +11,14 @@ import ray
 import fastps
 from tests.conformance.test_consistency import WORKERS, check, histories
 from tests.support import workers
+from tests.support.extent import short_or_long
 from tests.support.waiting import GUARD_SECONDS, wait_until
 
 
-@pytest.mark.parametrize(("bound", "shards_on"), [(0, (0, 1, 2)), (0, (2,)), (1, (2,)), (4, (0, 1, 2))])
+@pytest.mark.parametrize(
+    ("bound", "shards_on"),
+    short_or_long([(0, (0, 1)), (1, (2,)), (4, (0, 1))], [(0, (0, 1, 2)), (0, (2,)), (1, (2,)), (4, (0, 1, 2))]),
+)
 def test_no_pull_is_staler_than_the_bound_on_three_nodes(cluster3, rng, bound, shards_on):
     placement = [cluster3.ids[i] for i in shards_on]
     with fastps.ParameterServer(
@@ -42,9 +46,17 @@ def join_and_stay(ps):
     return ps.kept.rank
 
 
-def test_a_worker_elsewhere_that_computes_for_long_keeps_its_lease(cluster3):
+@pytest.fixture(scope="module")
+def away(cluster3):
+    """A worker on another node, for tests that leave it alive."""
+    worker = workers.Worker.options(resources={"node1": 0.001}).remote()
+    yield worker
+    ray.kill(worker)
+
+
+def test_a_worker_elsewhere_that_computes_for_long_keeps_its_lease(away):
     with fastps.ParameterServer(np.zeros(6), consistency=fastps.SSP(0, workers=2, lease=LEASE)) as ps:
-        away = workers.Worker.options(resources={"node1": 0.001}).remote(ps)
+        ray.get(away.take.remote(ps))
         with ps.worker(1) as w:
             holding = away.do.remote(hold, 2 * LEASE)
             w.pull()
@@ -52,7 +64,6 @@ def test_a_worker_elsewhere_that_computes_for_long_keeps_its_lease(cluster3):
             w.pull(timeout=GUARD_SECONDS)  # waits until the other one leaves
             assert ray.get(holding) == 0
             assert ps.stats().shards[0].expelled == 0
-        ray.kill(away)
 
 
 def wait_for_the_other(ps):
@@ -61,10 +72,10 @@ def wait_for_the_other(ps):
         w.pull(timeout=GUARD_SECONDS)
 
 
-def test_a_call_that_is_parked_outlasts_the_words_that_keep_its_lease(cluster3):
+def test_a_call_that_is_parked_outlasts_the_words_that_keep_its_lease(away):
     """The word that it sends three times in a lease has a deadline of its own, of one second."""
     with fastps.ParameterServer(np.zeros(6), consistency=fastps.SSP(0, workers=2, lease=LEASE)) as ps:
-        away = workers.Worker.options(resources={"node1": 0.001}).remote(ps)
+        ray.get(away.take.remote(ps))
         ray.get(away.versions.remote())  # it has its connection
         with ps.worker(0) as w:
             waiting = away.do.remote(wait_for_the_other)
@@ -74,22 +85,20 @@ def test_a_call_that_is_parked_outlasts_the_words_that_keep_its_lease(cluster3):
             w.push(np.ones(6))
             ray.get(waiting)
             assert ps.stats().shards[0].expelled == 0
-        ray.kill(away)
 
 
 def drop(ps):
     ps.kept = None
 
 
-def test_a_worker_elsewhere_that_is_dropped_keeps_no_lease(cluster3):
+def test_a_worker_elsewhere_that_is_dropped_keeps_no_lease(away):
     with fastps.ParameterServer(np.zeros(6), consistency=fastps.SSP(0, workers=2, lease=0.6)) as ps:
-        away = workers.Worker.options(resources={"node1": 0.001}).remote(ps)
+        ray.get(away.take.remote(ps))
         with ps.worker(1) as w:
             ray.get(away.do.remote(join_and_stay))
             w.push(np.ones(6))
             ray.get(away.do.remote(drop))
             w.pull(timeout=GUARD_SECONDS)
-        ray.kill(away)
 
 
 def test_a_killed_worker_elsewhere_is_waited_for_no_longer_than_its_lease(cluster3):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
@@ -14,6 +15,7 @@ import ray
 import fastps
 from tests.conformance.test_round_workers import Interrupted, notes_of
 from tests.support import workers
+from tests.support.extent import samples
 from tests.support.leftovers import own_arenas
 from tests.support.local_server import LocalServer
 from tests.support.waiting import GUARD_SECONDS
@@ -21,6 +23,7 @@ from tests.support.waiting import GUARD_SECONDS
 pytestmark = pytest.mark.usefixtures("ray_local")
 
 N, K, ROUNDS, TOGETHER = 1001, 3, 8, 3
+ZEROS, ONES = np.zeros(N), np.ones(N)
 
 
 def start_values(dtype):
@@ -60,12 +63,36 @@ def train(ps, rank, seen=None):
         return w.pull()
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("rule", [fastps.SGD(0.05, momentum=0.9), fastps.Adam(0.01)], ids=["momentum", "adam"])
+@pytest.fixture(scope="module")
+def shared_server(ray_local):
+    with fastps.ParameterServer(ZEROS, num_shards=2, consistency=fastps.LocalSGD(2)) as ps:
+        yield ps
+
+
+@pytest.fixture
+def shared(shared_server):
+    """`shared(count)`: a server that many tests use, and `count` workers in this thread. Its parameters are zeros, a
+    round has two steps, and the rounds go on from `ps.versions`."""
+
+    @contextlib.contextmanager
+    def entered(count):
+        with shared_server.worker() as w:
+            for _ in range(2):
+                w.end_step()  # with what those that have left gave to the open round
+            w.push(-w.pull())
+            w.end_step()
+            assert not w.pull().any()
+        with contextlib.ExitStack() as stack:
+            yield shared_server, *[stack.enter_context(shared_server.worker()) for _ in range(count)]
+
+    return entered
+
+
+@samples(rule=[fastps.SGD(0.05, momentum=0.9), fastps.Adam(0.01)], dtype=[np.float32, np.float64])
 def test_local_steps_and_means_are_those_of_workers_alone_bit_for_bit(rule, dtype):
     first = start_values(dtype)
     expected = alone(rule, first)
-    with fastps.ParameterServer(first, rule=rule, num_shards=3, consistency=fastps.LocalSGD(K, workers=TOGETHER)) as ps:
+    with fastps.ParameterServer(first, rule=rule, num_shards=2, consistency=fastps.LocalSGD(K, workers=TOGETHER)) as ps:
         seen = [[] for _ in range(TOGETHER)]
         threads = [threading.Thread(target=train, args=(ps, rank, seen[rank])) for rank in range(TOGETHER)]
         for thread in threads:
@@ -75,7 +102,7 @@ def test_local_steps_and_means_are_those_of_workers_alone_bit_for_bit(rule, dtyp
         for rank in range(TOGETHER):
             assert [found.tobytes() for found in seen[rank]] == [first.tobytes(), *(m.tobytes() for m in expected[:-1])]
         assert ps.pull().tobytes() == expected[-1].tobytes()
-        assert ps.versions == (ROUNDS,) * 3
+        assert ps.versions == (ROUNDS,) * 2
     gc.collect()
 
 
@@ -106,58 +133,57 @@ def test_clipping_is_of_each_gradient_and_not_of_the_parameters():
         assert np.array_equal(ps.pull(), expected[-1])
 
 
-def test_pushes_change_only_the_workers_own_copy_until_the_round_is_over():
-    with (
-        fastps.ParameterServer(np.zeros(N, np.float32), consistency=fastps.LocalSGD(2, workers=2)) as ps,
-        ps.worker() as a,
-        ps.worker() as b,
-    ):
-        ones = np.ones(N, np.float32)
-        a.push(ones)
+def test_pushes_change_only_the_workers_own_copy_until_the_round_is_over(shared):
+    with shared(2) as (ps, a, b):
+        first = a.clock
+        a.push(ONES)
         assert (a.pull() == 1).all()
         with a.view() as view:
-            assert (np.asarray(view) == 1).all()
-            with pytest.raises(ValueError, match="read-only"):
-                np.asarray(view)[0] = 5
+            pieces = [piece.array for piece in view.pieces]
+            assert all((piece == 1).all() for piece in pieces)
+            for piece in pieces:
+                with pytest.raises(ValueError, match="read-only"):
+                    piece[0] = 5
         assert (b.pull() == 0).all()
         assert (ps.pull() == 0).all()
-        assert (a.push_pull(ones, step=False) == 2).all()  # none of the steps
-        a.push(ones)
+        assert (a.push_pull(ONES, step=False) == 2).all()  # none of the steps
+        a.push(ONES)
         b.end_step()
-        b.push(3 * ones)
+        b.push(3 * ONES)
         assert (a.pull() == 3).all()
         assert (b.pull() == 3).all()
         assert (ps.pull() == 3).all()
-        assert (a.clock, b.clock, ps.versions) == (1, 1, (1,))
+        assert (a.clock, b.clock, ps.versions) == (first + 1, first + 1, (first + 1,) * 2)
+        del pieces, piece
 
 
-def test_a_step_of_a_round_that_its_worker_does_not_end_counts_for_nobody():
-    with fastps.ParameterServer(np.zeros(N), consistency=fastps.LocalSGD(2, workers=2)) as ps, ps.worker() as a:
+def test_a_step_of_a_round_that_its_worker_does_not_end_counts_for_nobody(shared):
+    with shared(1) as (ps, a):
         with ps.worker() as b:
-            b.push(np.full(N, 100.0))
-            a.push(np.ones(N))
-            a.push(np.ones(N))
+            b.push(100 * ONES)
+            a.push(ONES)
+            a.push(ONES)
         assert (a.pull() == 2).all()
         assert (ps.pull() == 2).all()
 
 
 def test_hyper_parameters_are_those_of_the_rounds_beginning():
     with (
-        fastps.ParameterServer(np.zeros(N), rule=fastps.SGD(1.0), consistency=fastps.LocalSGD(2)) as ps,
+        fastps.ParameterServer(ZEROS, rule=fastps.SGD(1.0), consistency=fastps.LocalSGD(2)) as ps,
         ps.worker() as w,
     ):
-        w.push(np.ones(N))
+        w.push(ONES)
         ps.configure(lr=10.0)
-        w.push(np.ones(N))
+        w.push(ONES)
         assert (w.pull() == -2).all()
-        w.push(np.ones(N))
+        w.push(ONES)
         assert (w.pull() == -12).all()
 
 
 @pytest.mark.parametrize("nonfinite", ["skip", "raise"])
 def test_gradients_that_are_not_finite_do_not_reach_the_copy(nonfinite):
     with (
-        fastps.ParameterServer(np.zeros(N), nonfinite=nonfinite, consistency=fastps.LocalSGD(2)) as ps,
+        fastps.ParameterServer(ZEROS, nonfinite=nonfinite, consistency=fastps.LocalSGD(2)) as ps,
         ps.worker() as w,
     ):
         if nonfinite == "skip":
@@ -165,56 +191,54 @@ def test_gradients_that_are_not_finite_do_not_reach_the_copy(nonfinite):
         else:
             with pytest.raises(fastps.NonfiniteError):
                 w.push(np.full(N, np.inf))
-        w.push(np.ones(N))
-        w.push(np.ones(N))
+        w.push(ONES)
+        w.push(ONES)
         assert (w.pull() >= 1).all()
         assert np.isfinite(ps.pull()).all()
         assert ps.stats().total["skipped"] == 1
 
 
-def test_a_wrong_gradient_leaves_copy_and_steps_as_they_were():
-    with fastps.ParameterServer(np.zeros(N), consistency=fastps.LocalSGD(2)) as ps, ps.worker() as w:
-        w.push(np.ones(N))
+def test_a_wrong_gradient_leaves_copy_and_steps_as_they_were(shared):
+    with shared(1) as (_, w):
+        first = w.clock
+        w.push(ONES)
         with pytest.raises(fastps.ShapeError):
             w.push(np.ones(N + 1))
         with pytest.raises(fastps.OptionError, match="nothing to resume"):
-            w.push(np.ones(N), pulled=np.ones(N))
+            w.push(ONES, pulled=ONES)
         assert (w.pull() == 1).all()
-        assert w.clock == 0
-        w.push(np.ones(N))
-        assert w.clock == 1
+        assert w.clock == first
+        w.push(ONES)
+        assert w.clock == first + 1
 
 
 def test_slots_are_each_workers_own():
-    with fastps.ParameterServer(np.zeros(N), rule=fastps.Adam(0.1), consistency=fastps.LocalSGD(2)) as ps:
-        for call in (lambda: ps.slots("m"), lambda: ps.set_slots("m", np.zeros(N))):
+    with fastps.ParameterServer(ZEROS, rule=fastps.Adam(0.1), consistency=fastps.LocalSGD(2)) as ps:
+        for call in (lambda: ps.slots("m"), lambda: ps.set_slots("m", ZEROS)):
             with pytest.raises(fastps.OptionError, match="each worker has slots of its own"):
                 call()
         with pytest.raises(fastps.WorkerRequiredError):
-            ps.push(np.ones(N))
-        with fastps.ParameterServer(np.zeros(N), rule=fastps.Adam(0.1), consistency=fastps.BSP()) as other:
+            ps.push(ONES)
+        with fastps.ParameterServer(ZEROS, rule=fastps.Adam(0.1), consistency=fastps.BSP()) as other:
             sizes = [os.fstat(server.attachment.session.shm.arenas[0].fd).st_blocks for server in (ps, other)]
             assert sizes[0] < sizes[1]  # no room for slots
 
 
 @pytest.mark.parametrize("behind", [False, True])
 @pytest.mark.parametrize(("of", "name"), [("_membership", "give"), ("_rounds", "deposit"), ("_rounds", "help")])
-def test_an_interrupt_at_the_end_of_a_round_leaves_its_step_done_once(of, name, behind):
-    with (
-        fastps.ParameterServer(np.zeros(N), consistency=fastps.LocalSGD(2, workers=2)) as ps,
-        ps.worker() as a,
-        ps.worker() as b,
-    ):
-        b.push(np.ones(N))
-        b.push(np.ones(N))
-        a.push(np.ones(N))
+def test_an_interrupt_at_the_end_of_a_round_leaves_its_step_done_once(shared, of, name, behind):
+    with shared(2) as (ps, a, b):
+        first = a.clock
+        b.push(ONES)
+        b.push(ONES)
+        a.push(ONES)
         setattr(a, of, Interrupted(getattr(a, of), name, behind))
-        assert "do not repeat it" in notes_of(a.push, 3 * np.ones(N))
+        assert "do not repeat it" in notes_of(a.push, 3 * ONES)
         assert (a.pull() == 3).all()
         for w in (a, b, a, b):
-            w.push(np.ones(N))
+            w.push(ONES)
         assert (a.pull() == 5).all()
-        assert (a.clock, b.clock, ps.versions) == (2, 2, (2,))
+        assert (a.clock, b.clock, ps.versions) == (first + 2, first + 2, (first + 2,) * 2)
 
 
 @pytest.mark.parametrize("steps", [0, -1, 1.5, "8", True, None])
@@ -223,14 +247,14 @@ def test_steps_are_a_whole_number_above_zero(steps):
         fastps.LocalSGD(steps)
 
 
-def test_a_worker_that_left_gives_its_memory_back():
-    with fastps.ParameterServer(np.zeros(N), num_shards=2, consistency=fastps.LocalSGD(2)) as ps:
+def test_a_worker_that_left_gives_its_memory_back(shared):
+    with shared(0) as (ps,):
         ps.pull()
         gc.collect()
         before = len(own_arenas())
         for _ in range(5):
             with ps.worker() as w:
-                w.push(np.ones(N))
+                w.push(ONES)
                 assert len(own_arenas()) > before
                 view = w.view()
             assert (view.pieces[0].array == 1).all()
@@ -243,32 +267,32 @@ def test_a_worker_that_left_gives_its_memory_back():
 
 def hold(ps, rank):
     ps.kept = ps.worker(rank)
-    ps.kept.push(np.ones(N))
+    ps.kept.push(ONES)
     return os.getpid()
 
 
 def push_late(ps):
     """(whether the first counted, whether the second did, returns)"""
     w = ps.kept
-    found = w.push(np.full(N, 50.0)).counted, w.push(np.ones(N)).counted, w.returns
+    found = w.push(np.full(N, 50.0)).counted, w.push(ONES).counted, w.returns
     w.close()
     return found
 
 
 def test_a_worker_that_was_expelled_begins_again_with_the_mean_of_the_others():
     policy = fastps.LocalSGD(2, workers=2, straggler_timeout=1.0)
-    with fastps.ParameterServer(np.zeros(N), consistency=policy) as ps, ps.worker(0) as w:
+    with fastps.ParameterServer(ZEROS, consistency=policy) as ps, ps.worker(0) as w:
         other = workers.Worker.remote(ps)
         pid = ray.get(other.do.remote(hold, 1))
         w.pull()
         os.kill(pid, signal.SIGSTOP)
         for _ in range(4):
-            w.push(np.ones(N), timeout=GUARD_SECONDS)
+            w.push(ONES, timeout=GUARD_SECONDS)
         assert (w.pull(timeout=GUARD_SECONDS) == 4).all()
         os.kill(pid, signal.SIGCONT)
         counted, again, returns = ray.get(other.do.remote(push_late))
         assert (counted, again, returns) == (False, True, 1)
-        w.push(np.ones(N))
-        w.push(np.ones(N))
+        w.push(ONES)
+        w.push(ONES)
         assert (w.pull(timeout=GUARD_SECONDS) == 6).all()
         ray.kill(other)

@@ -18,13 +18,14 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 import fastps
 from fastps.testing.history import Event, Recorder, check_bsp, check_sums
 from tests.support import workers
-from tests.support.extent import short_or_long
+from tests.support.extent import samples, short_or_long
+from tests.support.local_server import LocalServer
 
 TOGETHER = 4  # workers
 ROUNDS = 100
 BACKUP_ROUNDS = int(os.environ.get("FASTPS_TEST_ROUNDS") or short_or_long(200, 1000))
 STEPS = 120  # of a recorded history
-N = 1001  # parameters, which three shards do not divide
+N = 1001  # parameters, which two shards do not divide
 
 
 class Threads:
@@ -133,15 +134,15 @@ def train(w, rounds, like, seed):
 
 def alone(rule, first, reduce, rounds):
     """The same by one worker: the parameters of every round, applied by a server that nobody else uses."""
-    found = []
-    with fastps.ParameterServer(first, rule=rule) as ps:
-        for number in range(rounds + 1):
-            params = ps.pull()
-            found.append(params)
-            total = gradient(params, 0, number)
-            for rank in range(1, TOGETHER):
-                total = total + gradient(params, rank, number)
-            ps.push(total / params.dtype.type(TOGETHER) if reduce == "mean" else total)
+    found, server = [], LocalServer.create(first, rule=rule)
+    for number in range(rounds + 1):
+        params = np.empty_like(first)
+        assert server.pull_into(params)
+        found.append(params)
+        total = gradient(params, 0, number)
+        for rank in range(1, TOGETHER):
+            total = total + gradient(params, rank, number)
+        assert server.push_from(total / params.dtype.type(TOGETHER) if reduce == "mean" else total)
     return found
 
 
@@ -153,28 +154,19 @@ def assert_same_bits(found, expected):
 RULES = [fastps.SGD(0.02, momentum=0.9), fastps.Adam(0.01)]
 
 
-@pytest.mark.parametrize(
-    ("rule", "dtype", "reduce"),  # every two of these meet
-    [
-        (RULES[0], np.float32, "mean"),
-        (RULES[0], np.float64, "sum"),
-        (RULES[1], np.float32, "sum"),
-        (RULES[1], np.float64, "mean"),
-    ],
-    ids=["momentum-float32-mean", "momentum-float64-sum", "adam-float32-sum", "adam-float64-mean"],
-)
+@samples(rule=RULES, dtype=[np.float32, np.float64], reduce=["mean", "sum"])  # across nodes those of other pairs
 def test_workers_together_are_one_process_bit_for_bit(actors, rng, rule, dtype, reduce):
     first, seed = start_values(N, dtype), int(rng.integers(2**31))
     expected = alone(rule, first, reduce, 2 * ROUNDS)
     assert not np.array_equal(expected[-1], expected[-2])
     policy = fastps.BSP(reduce=reduce, deterministic=True, workers=TOGETHER)
-    with fastps.ParameterServer(first, rule=rule, num_shards=3, consistency=policy) as ps:
+    with fastps.ParameterServer(first, rule=rule, num_shards=2, consistency=policy) as ps:
         for number, kind in enumerate(KINDS):
             with team(kind, ps, TOGETHER, actors) as those:
                 for found in those.run(train, ROUNDS, first, seed + number):
                     assert_same_bits(found, expected[number * ROUNDS : (number + 1) * ROUNDS])
         assert_same_bits([ps.pull()], [expected[2 * ROUNDS]])
-        assert ps.versions == (2 * ROUNDS,) * 3
+        assert ps.versions == (2 * ROUNDS,) * 2
 
 
 # Recorded histories
@@ -277,8 +269,7 @@ def check(events, backup, ps):
     assert len(events) > 3 * len({event.clock for event in events}), "most rounds are of several workers"
 
 
-@pytest.mark.parametrize("backup", [0, 1])
-@pytest.mark.parametrize("kind", KINDS)
+@samples(kind=KINDS, backup=[0, 1])
 def test_recorded_histories_are_of_rounds(actors, rng, kind, backup):
     policy = fastps.BSP(reduce="sum", backup=backup, workers=3)
     with fastps.ParameterServer(np.zeros(6), num_shards=2, consistency=policy) as ps:
@@ -289,7 +280,7 @@ def test_recorded_histories_are_of_rounds(actors, rng, kind, backup):
 def test_the_checker_finds_a_membership_that_is_broken(actors, rng, broken):
     backup = 0 if broken in (Ungated, Deaf) else 1
     policy = fastps.BSP(reduce="sum", backup=backup, workers=3)
-    with fastps.ParameterServer(np.zeros(6), num_shards=2, consistency=policy) as ps:
+    with fastps.ParameterServer(np.zeros(6), consistency=policy) as ps:
         events = histories("threads", ps, STEPS, int(rng.integers(2**31)), actors, broken=broken)
         assert (check_bsp(events) if backup == 0 else check_sums(events)) != []
 
@@ -335,11 +326,10 @@ def check_coded(answers, live):
     return sum(not counts for _, gave in answers for _, counts in gave)
 
 
-@pytest.mark.parametrize("members", [3, 4])
-@pytest.mark.parametrize("kind", KINDS)
+@samples(kind=KINDS, members=[3, 4])
 def test_with_backup_workers_every_gradient_counts_on_all_shards_or_on_none(actors, rng, kind, members):
     policy = fastps.BSP(reduce="sum", backup=1, workers=members)
-    with fastps.ParameterServer(np.zeros(N), num_shards=3, consistency=policy) as ps:
+    with fastps.ParameterServer(np.zeros(N), num_shards=2, consistency=policy) as ps:
         with team(kind, ps, members, actors) as those:
             answers = those.run(give_coded, BACKUP_ROUNDS, N, int(rng.integers(2**31)))
         late = check_coded(answers, members)

@@ -23,11 +23,17 @@ from tests.conformance.test_rounds import (
     team,
     train,
 )
+from tests.support.extent import samples, short_or_long
 
-SHARDS_ON = [(0, 1, 2), (2,)]
+SHARDS_ON = {"shards-on-two": (0, 1), "shards-on-one": (2,)}  # workers are on all three
 STEPS = 40  # of a recorded history
 BACKUP_ROUNDS = 200
-spread = pytest.mark.parametrize("shards_on", SHARDS_ON, ids=["shards-on-all", "shards-on-one"])
+
+
+def spread(*short):
+    """Parametrizes a test: where the shards are."""
+    names = short_or_long(list(short), list(SHARDS_ON))
+    return pytest.mark.parametrize("shards_on", [pytest.param(SHARDS_ON[name], id=name) for name in names])
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +52,10 @@ def server(cluster3, shards_on, params, policy, **options):
 @pytest.mark.parametrize(
     ("rule", "dtype", "reduce", "shards_on"),
     [
-        (fastps.SGD(0.02, momentum=0.9), np.float64, "sum", (0, 1, 2)),
+        (fastps.SGD(0.02, momentum=0.9), np.float64, "sum", (0, 1)),
         (fastps.Adam(0.01), np.float32, "mean", (2,)),
     ],
-    ids=["momentum-shards-on-all", "adam-shards-on-one"],
+    ids=["momentum-shards-on-two", "adam-shards-on-one"],
 )
 def test_workers_together_are_one_process_bit_for_bit(cluster3, actors, rng, rule, dtype, reduce, shards_on):
     first = start_values(N, dtype)
@@ -64,18 +70,14 @@ def test_workers_together_are_one_process_bit_for_bit(cluster3, actors, rng, rul
         assert_same_bits([ps.pull()], [expected[ROUNDS]])
 
 
-@pytest.mark.parametrize(
-    ("backup", "shards_on"),
-    [(0, SHARDS_ON[0]), (1, SHARDS_ON[0]), (1, SHARDS_ON[1])],
-    ids=["0-shards-on-all", "1-shards-on-all", "1-shards-on-one"],
-)
+@samples(backup=[0, 1], shards_on=list(SHARDS_ON.values()))
 def test_recorded_histories_are_of_rounds(cluster3, actors, rng, backup, shards_on):
     policy = fastps.BSP(reduce="sum", backup=backup, workers=3)
     with server(cluster3, shards_on, np.zeros(6), policy) as ps:
         check(histories("actors", ps, STEPS, int(rng.integers(2**31)), actors), backup, ps)
 
 
-@spread
+@spread("shards-on-two")
 def test_with_backup_workers_every_gradient_counts_on_all_shards_or_on_none(cluster3, actors, rng, shards_on):
     policy = fastps.BSP(reduce="sum", backup=1, workers=TOGETHER)
     with server(cluster3, shards_on, np.zeros(N), policy) as ps:
@@ -112,7 +114,7 @@ def do_all(ps, nodes):
         ps.push(ONES)
 
 
-@spread
+@spread("shards-on-two", "shards-on-one")
 def test_a_worker_elsewhere_does_all_that_one_here_does(cluster3, actors, shards_on):
     with server(cluster3, shards_on, np.zeros(N, np.float32), fastps.BSP(reduce="sum"), nonfinite="skip") as ps:
         ray.get(actors[1].take.remote(ps))
@@ -132,7 +134,7 @@ def give_and_go(ps, factor, keeps):
 
 def test_a_worker_elsewhere_that_leaves_in_the_middle_of_a_step_leaves_nothing_behind(cluster3, actors):
     away = actors[2]
-    with server(cluster3, (0, 1, 2), np.zeros(N, np.float32), fastps.BSP(reduce="sum")) as ps, ps.worker(0) as w:
+    with server(cluster3, (0, 1), np.zeros(N, np.float32), fastps.BSP(reduce="sum")) as ps, ps.worker(0) as w:
         ray.get(away.take.remote(ps))
         total = 0
         for number, keeps in enumerate([True, False, True]):
@@ -147,12 +149,12 @@ def test_a_worker_elsewhere_that_leaves_in_the_middle_of_a_step_leaves_nothing_b
 
 def test_processes_elsewhere_that_are_no_workers_read_and_set_while_rounds_go_on(cluster3, actors):
     policy = fastps.BSP(reduce="sum", workers=2)
-    with server(cluster3, (0, 1, 2), np.zeros(N, np.float32), policy, rule=two_streams) as ps:
+    with server(cluster3, (0, 1), np.zeros(N, np.float32), policy, rule=two_streams) as ps:
         ray.get([actor.take.remote(ps) for actor in actors])
         check_what_others_do(ps, actors[:2], lambda *args: ray.get(actors[2].do.remote(*args)), 600, 20)
 
 
-@spread
+@spread("shards-on-one")
 def test_local_steps_and_means_are_those_of_workers_alone(cluster3, actors, shards_on):
     first = local.start_values(np.float32)
     expected = local.alone(fastps.Adam(0.01), first)

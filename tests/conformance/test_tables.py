@@ -35,8 +35,8 @@ from tests.support.waiting import wait_until
 REACHES = {
     "shm, 1 shard": ((1,), 1, 1),
     "shm, 3 shards": ((1,), 1, 3),
-    "ray, 3 shards": ((1,), 2, 3),
-    "mixed, 8 shards": ((0, 1, 2), 1, 8),
+    "ray, 2 shards": ((1,), 2, 2),
+    "mixed, 5 shards": ((0, 1, 2), 1, 5),
 }
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
 GIVEN_KEYS = [10, -3, 7]

@@ -17,7 +17,7 @@ from fastps.client.array import ArrayHandle
 from fastps.client.view import View
 from fastps.tables.handle import TableHandle
 from fastps.workers.worker import Worker
-from tests.support.extent import short_or_long
+from tests.support.extent import samples, short_or_long
 from tests.support.waiting import GUARD_SECONDS, wait_until
 
 KEYS, ROWS = np.arange(40), np.ones((40, 2), np.float32)
@@ -191,14 +191,27 @@ def another_handle(ps):
     return pickle.loads(pickle.dumps(ps))
 
 
-def test_every_verb_of_servers_and_tables_raises_on_another_handle(scene, there):
+def check_workers(handle, end, untold):
+    """Two workers, one of which has done nothing, when the server ends; and the view that one had."""
+    with handle.worker() as worker, handle.worker() as idle:
+        worker.pull()
+        view = worker.view() if "view" not in untold else None
+        end()
+        for one in (worker, idle):
+            check(but(WORKER, untold), one, None)
+        if view is not None:
+            check(but(VIEW, {"__array__"}), view, None)
+        assert {worker.rank, idle.rank} == {0, 1}
+
+
+def test_every_verb_of_servers_tables_and_asynchronous_workers_raises_on_another_handle(scene, there):
     options, end, untold = scene
     params = {"a": np.zeros(3), "b": np.zeros(3), "t": fastps.Table(2, track=True, init=0.0)}
     with fastps.ParameterServer(params, rule=fastps.SGD(0.1, momentum=0.9), **options) as ps:
         ps["t"].pull(KEYS)
         other, late = another_handle(ps), another_handle(ps)
         other["t"].pull(KEYS)
-        end(ps)
+        check_workers(other, lambda: end(ps), untold)
         check(but(SERVER, untold), other, there)
         check(but(TABLE, untold), other["t"], there)
         assert sorted(os.listdir(there)) == ["given.parquet"]  # no export was left half-way
@@ -213,10 +226,7 @@ def test_every_verb_of_servers_and_tables_raises_on_another_handle(scene, there)
         assert other["t"].initial(KEYS).shape == (40, 2)
 
 
-@pytest.mark.parametrize("end", ["closed", "killed"])
-@pytest.mark.parametrize(
-    "consistency", [fastps.Async(), fastps.BSP()], ids=lambda policy: type(policy).__name__
-)  # fmt: skip
+@samples(consistency=[fastps.Async(), fastps.BSP()], end=["closed", "killed"])
 def test_views_taken_before_keep_their_arrays_and_give_no_new_ones(cluster3, consistency, end):
     with fastps.ParameterServer(np.ones(3), num_shards=1, consistency=consistency) as one:
         view = another_handle(one).view()
@@ -226,7 +236,7 @@ def test_views_taken_before_keep_their_arrays_and_give_no_new_ones(cluster3, con
         assert kept.tolist() in ([0] * 3, [1] * 3)
 
 
-POLICIES = [fastps.Async(), fastps.SSP(1), fastps.BSP(), fastps.LocalSGD(1)]
+POLICIES = [None, fastps.SSP(1), fastps.BSP(), fastps.LocalSGD(1)]  # None: Async, whose workers the test above has
 
 
 @pytest.mark.parametrize(
@@ -235,21 +245,13 @@ POLICIES = [fastps.Async(), fastps.SSP(1), fastps.BSP(), fastps.LocalSGD(1)]
         pytest.param(scene, policy, id=", ".join([*scene, type(policy).__name__]))
         for i, scene in enumerate(SOME)
         for policy in short_or_long([POLICIES[i % len(POLICIES)]], POLICIES)
+        if policy is not None
     ],
     indirect=["scene"],
 )
-def test_every_verb_of_a_worker_raises(scene, consistency):
+def test_every_verb_of_a_worker_of_other_consistencies_raises(scene, consistency):
     options, end, untold = scene
     if consistency.local and "view" in untold:
         untold = untold | {"pull"}  # of the worker's own copy
     with fastps.ParameterServer(GRADS, rule=fastps.SGD(0.1), consistency=consistency, **options) as ps:
-        other = another_handle(ps)
-        with other.worker() as worker, other.worker() as idle:
-            worker.pull()
-            view = worker.view() if "view" not in untold else None
-            end(ps)
-            for one in (worker, idle):
-                check(but(WORKER, untold), one, None)
-            if view is not None:
-                check(but(VIEW, {"__array__"}), view, None)
-            assert {worker.rank, idle.rank} == {0, 1}
+        check_workers(another_handle(ps), lambda: end(ps), untold)

@@ -6,6 +6,7 @@ FASTPS_TEST_SIGNALS is how many signals each case gets.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -39,6 +40,22 @@ def handler():
     yield
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture(scope="module")
+def server_of(ray_local):
+    """A server of two shards for all tests that ask for the same: each begins with what the one before has left."""
+    with contextlib.ExitStack() as stack:
+        servers = {}
+
+        def server_of(params, **options):
+            key = (str(np.shape(params)), repr(options))
+            if key not in servers:
+                servers[key] = stack.enter_context(fastps.ParameterServer(params, num_shards=2, **options))
+            return servers[key]
+
+        yield server_of
+        servers.clear()
 
 
 @fastps.rule(slots={"m": 0.0})
@@ -112,7 +129,7 @@ class OnArrays:
 
     def __init__(self, ps, verb, n):
         self.ps, self.ones, self.out, self.trial = ps, np.ones(n), np.empty(n), 0
-        self.params, self.slot, self.lr = np.zeros(n), np.zeros(n), [1.0, 1.0]
+        self.params, self.slot, self.lr = ps.pull(), ps.slots("m"), list(self.rates())
         starts = [plan.runs[0].start for plan in ps.attachment.spec.plans]
         self.parts = [slice(*bounds) for bounds in zip(starts, [*starts[1:], n], strict=True)]
         self.verb, self.value = verb, np.zeros(n)
@@ -136,18 +153,23 @@ class OnArrays:
         assert (self.ps.pull(out=self.out) == self.params).all()
         if self.verb == "set_slots":
             assert (self.ps.slots("m") == self.slot).all()
-        assert [arena.hyper(0, 1)[0] for arena in self.ps.attachment.session.shm.arenas.values()] == self.lr
+        assert self.rates() == self.lr
         self.trial += 1
         self.value = np.full_like(self.value, self.trial)
 
+    def rates(self):
+        """The hyper-parameter that each shard has."""
+        return [arena.hyper(0, 1)[0] for arena in self.ps.attachment.session.shm.arenas.values()]
+
 
 @samples(verb=["push", "push_pull", "set_slots", "configure", "pull"], n=[10, 100_000], traffic=[False, True])
-def test_async(verb, n, traffic, rng):
+def test_async(verb, n, traffic, rng, server_of):
     nothing = np.zeros(n)
-    with fastps.ParameterServer(nothing, rule=adding, num_shards=2) as ps:
-        with Traffic((lambda: ps.push(nothing)) if traffic else (lambda: time.sleep(0.01))):
-            interrupt_often(OnArrays(ps, verb, n), rng)
-        assert ps.stats().total["sessions"] <= 12  # what was interrupted keeps none
+    ps = server_of(nothing, rule=adding)
+    ps.configure(lr=1.0)
+    with Traffic((lambda: ps.push(nothing)) if traffic else (lambda: time.sleep(0.01))):
+        interrupt_often(OnArrays(ps, verb, n), rng)
+    assert ps.stats().total["sessions"] <= 12  # what was interrupted keeps none
 
 
 class OfAWorker:
@@ -155,7 +177,7 @@ class OfAWorker:
 
     def __init__(self, w, verb):
         self.w, self.pushes, self.ones = w, verb != "end_step", np.ones(10)
-        self.value, self.clock = 0.0, w.clock
+        self.value, self.clock = w.pull()[0], w.clock
         self.call = {
             "push": lambda: w.push(self.ones),
             "push_pull": lambda: w.push_pull(self.ones),
@@ -175,8 +197,8 @@ class OfAWorker:
 
 
 @pytest.mark.parametrize("verb", ["push", "push_pull", "end_step"])
-def test_ssp(verb, rng):
-    with fastps.ParameterServer(np.zeros(10), num_shards=2, consistency=fastps.SSP(10**9)) as ps, ps.worker() as w:
+def test_ssp(verb, rng, server_of):
+    with server_of(np.zeros(10), consistency=fastps.SSP(10**9)).worker() as w:
         interrupt_often(OfAWorker(w, verb), rng)
         assert w.returns == 0
 
@@ -185,7 +207,7 @@ class OfARound:
     """A gradient of a worker in rounds: it counts once, or not at all."""
 
     def __init__(self, w, verb):
-        self.w, self.ones, self.value = w, np.ones(10), 0.0
+        self.w, self.ones, self.value = w, np.ones(10), w.pull()[0]
         self.call = {"push": lambda: w.push(self.ones), "push_pull": lambda: w.push_pull(self.ones)}[verb]
 
     def settle(self, returned, applied, counts):
@@ -194,9 +216,9 @@ class OfARound:
 
 
 @samples(verb=["push", "push_pull"], workers=[1, 2])
-def test_bsp(verb, workers, rng):
-    policy = fastps.BSP(workers=workers, reduce="sum")
-    with fastps.ParameterServer(np.zeros(10), num_shards=2, consistency=policy) as ps, ps.worker(0) as w:
+def test_bsp(verb, workers, rng, server_of):
+    ps = server_of(np.zeros(10), consistency=fastps.BSP(workers=workers, reduce="sum"))
+    with ps.worker(0) as w:
         other = ps.worker(1) if workers == 2 else None
         with Traffic((lambda: other.push(np.zeros(10))) if other is not None else (lambda: time.sleep(0.01))):
             interrupt_often(OfARound(w, verb), rng)
@@ -209,7 +231,7 @@ class Kept:
     """Gradients that a worker keeps for the end of its step: all of them count, or none does."""
 
     def __init__(self, w):
-        self.w, self.ones, self.value, self.kept, self.trial = w, np.ones(10), 0.0, 0, 0
+        self.w, self.ones, self.value, self.kept, self.trial = w, np.ones(10), w.pull()[0], 0, 0
 
     def call(self):
         self.w.push(self.ones, step=False)
@@ -227,20 +249,19 @@ class Kept:
             assert (self.w.pull() == self.value).all()
 
 
-def test_bsp_with_gradients_that_are_kept_for_the_end_of_a_step(rng):
-    policy = fastps.BSP(reduce="sum")
-    with fastps.ParameterServer(np.zeros(10), num_shards=2, consistency=policy) as ps, ps.worker(0) as w:
+def test_bsp_with_gradients_that_are_kept_for_the_end_of_a_step(rng, server_of):
+    with server_of(np.zeros(10), consistency=fastps.BSP(workers=1, reduce="sum")).worker(0) as w:
         interrupt_often(Kept(w), rng)
 
 
 @samples(verb=["push", "push_pull"], steps=[1, 3])
-def test_local_sgd(verb, steps, rng):
-    with fastps.ParameterServer(np.zeros(10), num_shards=2, consistency=fastps.LocalSGD(steps)) as ps, ps.worker() as w:
+def test_local_sgd(verb, steps, rng, server_of):
+    with server_of(np.zeros(10), consistency=fastps.LocalSGD(steps)).worker() as w:
         interrupt_often(OfARound(w, verb), rng)
 
 
 class OnRows:
-    """An operation on some rows of a table."""
+    """An operation on some rows of a table, which begin with zeros."""
 
     def __init__(self, table, verb):
         self.table, self.verb, self.trial = table, verb, 0
@@ -272,14 +293,14 @@ class OnRows:
 
 
 @samples(verb=["push", "push_pull", "set", "evict", "pull"], traffic=[True, False])
-def test_tables(verb, traffic, rng):
-    table = fastps.Table(4, rule=fastps.SGD(-1.0), init=fastps.init.Constant(0.0))
-    with fastps.ParameterServer(table, num_shards=2) as ps:
-        keys, nothing = np.arange(64, 128), np.zeros((64, 4), np.float32)
-        with Traffic((lambda: ps.table.push(keys, nothing)) if traffic else (lambda: time.sleep(0.01))):
-            case = OnRows(ps.table, verb)
-            ps.table.pull(case.keys)
-            interrupt_often(case, rng)
+def test_tables(verb, traffic, rng, server_of):
+    table = server_of(fastps.Table(4, rule=fastps.SGD(-1.0), init=fastps.init.Constant(0.0))).table
+    keys, nothing = np.arange(64, 128), np.zeros((64, 4), np.float32)
+    with Traffic((lambda: table.push(keys, nothing)) if traffic else (lambda: time.sleep(0.01))):
+        case = OnRows(table, verb)
+        table.evict(case.keys)
+        table.pull(case.keys)
+        interrupt_often(case, rng)
 
 
 def test_attaching_closes_each_descriptor_once(rng):

@@ -1,4 +1,7 @@
-"""A process that is stopped while it holds a lock, Ctrl-C, too few sessions: what waits says so, and can go on."""
+"""A process that is stopped while it holds a lock, Ctrl-C, too few sessions: what waits says so, and can go on.
+
+Most tests share servers: each begins with what the one before has left.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +32,33 @@ def holder_of(ps, shard=0, stripe=0):
 ARRAY, MAPPING = np.ones(N), {"a": np.ones(N - 5), "b": np.ones(5)}
 
 
+@pytest.fixture(scope="module")
+def small(ray_local):
+    """A server of ten numbers."""
+    with fastps.ParameterServer(np.zeros(10)) as ps:
+        yield ps
+
+
+@pytest.fixture(scope="module")
+def array_of_three(ray_local):
+    """An array of several stripes on each of three shards."""
+    with fastps.ParameterServer(0 * ARRAY, num_shards=3) as ps:
+        yield ps
+
+
+@pytest.fixture(scope="module")
+def mapping_of_three(ray_local):
+    with fastps.ParameterServer({name: 0 * array for name, array in MAPPING.items()}, num_shards=3) as ps:
+        yield ps
+
+
+def increased(before, after):
+    """By how much all elements have grown."""
+    pairs = [(before[name], after[name]) for name in before] if isinstance(before, dict) else [(before, after)]
+    (by,) = {float(by) for old, new in pairs for by in np.unique(new - old)}
+    return by
+
+
 @pytest.mark.parametrize(
     ("grads", "shard", "stripe", "shards"),
     [
@@ -39,68 +69,67 @@ ARRAY, MAPPING = np.ones(N), {"a": np.ones(N - 5), "b": np.ones(5)}
     ],
     ids=["array, first stripe", "array, third stripe", "mapping, first stripe", "mapping, fourth stripe"],
 )
-def test_a_stopped_holder_is_named_at_the_timeout_and_the_push_resumes_to_exactly_once(grads, shard, stripe, shards):
-    zeros = {name: a * 0 for name, a in grads.items()} if isinstance(grads, dict) else grads * 0
-    with fastps.ParameterServer(zeros, num_shards=3) as ps:
-        ps.push(grads)
-        with holder_of(ps, shard, stripe) as holder:
-            os.kill(holder.pid, signal.SIGSTOP)
+def test_a_stopped_holder_is_named_at_the_timeout_and_the_push_resumes_to_exactly_once(
+    grads, shard, stripe, shards, array_of_three, mapping_of_three
+):
+    ps = array_of_three if grads is ARRAY else mapping_of_three
+    before, versions = ps.pull(), ps.versions
+    ps.push(grads)
+    with holder_of(ps, shard, stripe) as holder:
+        os.kill(holder.pid, signal.SIGSTOP)
+        with pytest.raises(fastps.WaitTimeoutError) as caught:
+            ps.push(grads, timeout=0.2)
+        error = caught.value
+        assert f"process {holder.pid} " in str(error)
+        assert f"shard {shard} of 3" in str(error)
+        assert isinstance(error, TimeoutError)
+        # Which shard comes first differs from lane to lane: the others may be done, or may not be reached yet.
+        stuck = (error.partial, error.pending)[shards[1] == ()]
+        assert shard in stuck
+        assert {*error.applied, *error.partial, *error.pending} == {0, 1, 2}
+        assert error.partial == shards[1]
+        with pytest.raises(fastps.WaitTimeoutError) as again:
+            ps.push(grads, resume=error.resume, timeout=0.1)
+        assert {*again.value.applied, *again.value.partial, *again.value.pending} == {0, 1, 2}
+        assert again.value.partial == shards[1]
+        assert shard not in again.value.applied
+        os.kill(holder.pid, signal.SIGCONT)
+        holder.let_go()
+    ps.push(grads, resume=again.value.resume)
+    assert increased(before, ps.pull()) == 2
+    assert ps.versions == tuple(version + 2 for version in versions)
+    for used in (error.resume, again.value.resume):
+        with pytest.raises(fastps.FastPSError):
+            ps.push(grads, resume=used)
+    assert ps.versions == tuple(version + 2 for version in versions)
+
+
+def test_a_push_pull_that_timed_out_is_resumed_too(array_of_three):
+    ps, before, out = array_of_three, array_of_three.pull(), np.empty(N)
+    with holder_of(ps, 1, 1) as holder:
+        with pytest.raises(fastps.WaitTimeoutError) as caught:
+            ps.push_pull(np.ones(N), out=out, timeout=0.1)
+        holder.let_go()
+    ps.push(np.ones(N), resume=caught.value.resume)
+    assert increased(before, ps.pull()) == 1
+
+
+def test_a_pull_that_waits_for_a_lock_times_out_and_has_no_effect(array_of_three):
+    ps, before, sleeps = array_of_three, array_of_three.pull(), array_of_three.stats().shards[0].lock_sleeps
+    with holder_of(ps, 0, 2) as holder:
+        with pytest.raises(fastps.WaitTimeoutError, match=f"process {holder.pid} ") as caught:
+            ps.pull(timeout=0.1)
+        assert caught.value.resume is None
+        holder.let_go()
+    assert increased(before, ps.pull()) == 0
+    assert ps.stats().shards[0].lock_sleeps > sleeps
+
+
+def test_a_resume_of_another_server_is_refused(small):
+    with fastps.ParameterServer(np.zeros(10)) as two:
+        with holder_of(small) as holder:
             with pytest.raises(fastps.WaitTimeoutError) as caught:
-                ps.push(grads, timeout=0.2)
-            error = caught.value
-            assert f"process {holder.pid} " in str(error)
-            assert f"shard {shard} of 3" in str(error)
-            assert isinstance(error, TimeoutError)
-            # Which shard comes first differs from lane to lane: the others may be done, or may not be reached yet.
-            stuck = (error.partial, error.pending)[shards[1] == ()]
-            assert shard in stuck
-            assert {*error.applied, *error.partial, *error.pending} == {0, 1, 2}
-            assert error.partial == shards[1]
-            with pytest.raises(fastps.WaitTimeoutError) as again:
-                ps.push(grads, resume=error.resume, timeout=0.1)
-            assert {*again.value.applied, *again.value.partial, *again.value.pending} == {0, 1, 2}
-            assert again.value.partial == shards[1]
-            assert shard not in again.value.applied
-            os.kill(holder.pid, signal.SIGCONT)
-            holder.let_go()
-        ps.push(grads, resume=again.value.resume)
-        found = ps.pull()
-        for array in found.values() if isinstance(found, dict) else [found]:
-            assert (array == 2).all()
-        assert ps.versions == (2, 2, 2)
-        for used in (error.resume, again.value.resume):
-            with pytest.raises(fastps.FastPSError):
-                ps.push(grads, resume=used)
-        assert ps.versions == (2, 2, 2)
-
-
-def test_a_push_pull_that_timed_out_is_resumed_too():
-    with fastps.ParameterServer(np.zeros(N), num_shards=2) as ps:
-        out = np.empty(N)
-        with holder_of(ps, 1, 1) as holder:
-            with pytest.raises(fastps.WaitTimeoutError) as caught:
-                ps.push_pull(np.ones(N), out=out, timeout=0.1)
-            holder.let_go()
-        ps.push(np.ones(N), resume=caught.value.resume)
-        assert (ps.pull() == 1).all()
-
-
-def test_a_pull_that_waits_for_a_lock_times_out_and_has_no_effect():
-    with fastps.ParameterServer(np.ones(N)) as ps:
-        with holder_of(ps, 0, 2) as holder:
-            with pytest.raises(fastps.WaitTimeoutError, match=f"process {holder.pid} ") as caught:
-                ps.pull(timeout=0.1)
-            assert caught.value.resume is None
-            holder.let_go()
-        assert (ps.pull() == 1).all()
-        assert ps.stats().shards[0].lock_sleeps > 0
-
-
-def test_a_resume_of_another_server_is_refused():
-    with fastps.ParameterServer(np.zeros(10)) as one, fastps.ParameterServer(np.zeros(10)) as two:
-        with holder_of(one) as holder:
-            with pytest.raises(fastps.WaitTimeoutError) as caught:
-                one.push(np.ones(10), timeout=0.1)
+                small.push(np.ones(10), timeout=0.1)
             holder.let_go()
         for wrong in (caught.value.resume, "a push", 3):
             with pytest.raises(fastps.OptionError, match="resume"):
@@ -118,31 +147,31 @@ def test_the_timeout_of_the_server_holds_where_a_call_gives_none():
         assert ps.pull().tolist() == [1] * 10
 
 
-def test_a_push_waits_without_end_when_told_so():
-    with fastps.ParameterServer(np.zeros(10)) as ps:
-        with holder_of(ps) as holder:
-            timer = threading.Timer(0.3, holder.let_go)
-            timer.start()
-            ps.push(np.ones(10), timeout=float("inf"))
-            timer.join()
-        assert ps.pull().tolist() == [1] * 10
+def test_a_push_waits_without_end_when_told_so(small):
+    before = small.pull()
+    with holder_of(small) as holder:
+        timer = threading.Timer(0.3, holder.let_go)
+        timer.start()
+        small.push(np.ones(10), timeout=float("inf"))
+        timer.join()
+    assert increased(before, small.pull()) == 1
 
 
 @pytest.mark.parametrize("operation", [workers.push, workers.push_pull])
-def test_ctrl_c_ends_a_push_that_waits(operation):
+def test_ctrl_c_ends_a_push_that_waits(operation, small):
+    before, versions = small.pull(), small.versions
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with fastps.ParameterServer(np.zeros(10)) as ps:
-            with holder_of(ps) as holder:
-                timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
-                timer.start()
-                with pytest.raises(KeyboardInterrupt):
-                    operation(ps, np.ones(10), 50.0)
-                timer.join()
-                holder.let_go()
-            assert ps.versions == (0,)
-            ps.push(np.ones(10))
-            assert ps.pull().tolist() == [1] * 10
+        with holder_of(small) as holder:
+            timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+            timer.start()
+            with pytest.raises(KeyboardInterrupt):
+                operation(small, np.ones(10), 50.0)
+            timer.join()
+            holder.let_go()
+        assert small.versions == versions
+        small.push(np.ones(10))
+        assert increased(before, small.pull()) == 1
     finally:
         signal.signal(signal.SIGINT, previous)
 
@@ -173,33 +202,31 @@ def test_a_session_of_a_process_that_ended_can_be_taken_by_another():
         assert ps.pull().tolist() == [3] * 10
 
 
-def test_a_push_pull_that_resumes_answers_all_of_the_parameters():
-    with fastps.ParameterServer(np.full(N, 7.0), num_shards=3) as ps:
-        with holder_of(ps, 2, 0) as holder:
-            with pytest.raises(fastps.WaitTimeoutError) as caught:
-                ps.push_pull(np.ones(N), timeout=0.2)
-            holder.let_go()
-        out = np.full(N, -1.0)
-        assert ps.push_pull(np.ones(N), out=out, resume=caught.value.resume) is out
-        assert (out == 8).all()
-        assert ps.versions == (1, 1, 1)
+def test_a_push_pull_that_resumes_answers_all_of_the_parameters(array_of_three):
+    ps, before, versions = array_of_three, array_of_three.pull(), array_of_three.versions
+    with holder_of(ps, 2, 0) as holder:
+        with pytest.raises(fastps.WaitTimeoutError) as caught:
+            ps.push_pull(np.ones(N), timeout=0.2)
+        holder.let_go()
+    out = np.full(N, -1.0)
+    assert ps.push_pull(np.ones(N), out=out, resume=caught.value.resume) is out
+    assert increased(before, out) == 1
+    assert ps.versions == tuple(version + 1 for version in versions)
 
 
-def test_gradients_that_are_replaced_in_their_dict_during_a_push_stay_alive_until_it_ends():
-    grads = {"a": np.ones(N), "b": np.ones(5)}
-    with fastps.ParameterServer({"a": np.zeros(N), "b": np.zeros(5)}) as ps:
-        with holder_of(ps, 0, 0) as holder:
-            pushing = threading.Thread(target=ps.push, args=(grads,))
-            pushing.start()
-            time.sleep(0.2)  # it waits for the holder now
-            assert pushing.is_alive()
-            for name, array in list(grads.items()):
-                grads[name] = np.full_like(array, 1000.0)
-            other = [np.full(N, 77.0) for _ in range(8)]  # would take the memory of what was let go
-            holder.let_go()
-            pushing.join(GUARD_SECONDS)
-        assert not pushing.is_alive()
-        assert len(other) == 8
-        found = ps.pull()
-        assert (found["a"] == 1).all()
-        assert (found["b"] == 1).all()
+def test_gradients_that_are_replaced_in_their_dict_during_a_push_stay_alive_until_it_ends(mapping_of_three):
+    grads = {name: array.copy() for name, array in MAPPING.items()}
+    ps, before = mapping_of_three, mapping_of_three.pull()
+    with holder_of(ps, 0, 0) as holder:
+        pushing = threading.Thread(target=ps.push, args=(grads,))
+        pushing.start()
+        time.sleep(0.2)  # it waits for the holder now
+        assert pushing.is_alive()
+        for name, array in list(grads.items()):
+            grads[name] = np.full_like(array, 1000.0)
+        other = [np.full(N - 5, 77.0) for _ in range(8)]  # would take the memory of what was let go
+        holder.let_go()
+        pushing.join(GUARD_SECONDS)
+    assert not pushing.is_alive()
+    assert len(other) == 8
+    assert increased(before, ps.pull()) == 1

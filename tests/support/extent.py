@@ -1,8 +1,8 @@
 """How much of the long tests a run does: their short form (`make test`), or all of it (`make test-all`).
 
 A test that repeats something says how often with `short_or_long`; one over combinations that prove little more than
-their pairs, or than each value once, has them from `combinations` or `samples`. This is the one place that reads the
-switch, FASTPS_TEST_LONG.
+their pairs, or than each value once, has them from `combinations` or `samples`. This is the one place of the
+tests in Python that reads the switch, FASTPS_TEST_LONG; those in C have csrc/test/check.h.
 """
 
 from __future__ import annotations

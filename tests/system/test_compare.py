@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import ray
 
+from bench.__main__ import command
 from bench.comparison.statistics import compare
 from bench.sweep import cluster, results, run
 from bench.sweep.grid import Setting
@@ -19,9 +20,18 @@ ROOT = Path(__file__).parents[2]
 SETTING = Setting(80_000, 1, 1, "add")
 
 
-def bench(*words):
-    command = [sys.executable, "-m", "bench", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=GUARD_SECONDS, cwd=ROOT, check=False)
+@pytest.fixture
+def bench(capsys):
+    """Runs a command: (exit code, output, errors)."""
+
+    def run_command(*words):
+        try:
+            command([*map(str, words)])
+        except SystemExit as ended:
+            return (ended.code or 0, *capsys.readouterr())
+        return (0, *capsys.readouterr())
+
+    return run_command
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +52,9 @@ def measured(ray_local):
         ray.kill(worker)
 
 
-def slowed(measured):
-    """A fifth more work for fastps, and for the reference what it was."""
+def slowed(measured, usual):
+    """A fifth more work for fastps, and for the reference what it was in the `usual` result."""
     more = measured(replace(SETTING, nbytes=SETTING.nbytes * 6 // 5)).rows
-    usual = measured()
     ours = [{**row, "nbytes": SETTING.nbytes} for row in more if row["subject"] == "fastps"]
     return results.Results([row for row in usual.rows if row["subject"] != "fastps"] + ours, usual.about)
 
@@ -56,7 +65,7 @@ def test_a_fifth_more_work_is_found_and_the_same_work_is_not_called_slower(measu
     for _ in range(6):
         before.append(measured())
         same.append(measured())
-        slower.append(slowed(measured))
+        slower.append(slowed(measured, same[-1]))
         (verdict,) = (one.verdict for one in compare(before, slower))
         if verdict == "slower":
             break
@@ -86,20 +95,20 @@ def files(measured, tmp_path_factory):
     return directory
 
 
-def test_twice_the_time_is_exit_code_1_and_half_of_it_is_0(files):
-    done = bench("compare", files / "a.parquet", files / "b.parquet")
-    assert (done.returncode, done.stderr) == (1, "")
-    assert "1 slower, 0 faster" in done.stdout
-    assert "80 KB" in done.stdout
-    assert "2.000" in done.stdout
-    done = bench("compare", files / "a.parquet", files / "b.parquet", "--json")
-    (one,) = json.loads(done.stdout)
-    assert (done.returncode, one["verdict"], one["nbytes"], one["op"]) == (1, "slower", 80_000, "push")
+def test_twice_the_time_is_exit_code_1_and_half_of_it_is_0(bench, files):
+    code, out, errors = bench("compare", files / "a.parquet", files / "b.parquet")
+    assert (code, errors) == (1, "")
+    assert "1 slower, 0 faster" in out
+    assert "80 KB" in out
+    assert "2.000" in out
+    code, out, _ = bench("compare", files / "a.parquet", files / "b.parquet", "--json")
+    (one,) = json.loads(out)
+    assert (code, one["verdict"], one["nbytes"], one["op"]) == (1, "slower", 80_000, "push")
     assert one["ratio"] == pytest.approx(2.0)
     assert one["low"] <= one["ratio"] <= one["high"]
-    done = bench("compare", files / "b.parquet", files / "a.parquet")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "0 slower, 1 faster" in done.stdout
+    code, out, errors = bench("compare", files / "b.parquet", files / "a.parquet")
+    assert (code, errors) == (0, "")
+    assert "0 slower, 1 faster" in out
 
 
 @pytest.mark.parametrize(
@@ -112,26 +121,29 @@ def test_twice_the_time_is_exit_code_1_and_half_of_it_is_0(files):
         ("a.parquet", ROOT / "csrc", "no Parquet files"),
     ],
 )
-def test_what_cannot_be_compared_is_one_line_and_code_2(files, before, after, said):
-    done = bench("compare", files / before, files / after)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("bench compare: ")
-    assert done.stderr.count("\n") == 1
-    assert said in done.stderr
+def test_what_cannot_be_compared_is_one_line_and_code_2(bench, files, before, after, said):
+    code, out, errors = bench("compare", files / before, files / after)
+    assert (code, out) == (2, "")
+    assert errors.startswith("bench compare: ")
+    assert errors.count("\n") == 1
+    assert said in errors
 
 
 def test_a_command_that_there_is_not_is_one_line_and_code_2():
-    done = bench("swep")
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "swep"], capture_output=True, text=True, timeout=GUARD_SECONDS, cwd=ROOT,
+        check=False,
+    )  # fmt: skip
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("bench: ")
     assert done.stderr.count("\n") == 1
 
 
-def test_history_draws_the_trend(files):
-    done = bench("history", files / "trend")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "▁█" in done.stdout
-    assert "2.000" in done.stdout
-    (trend,) = json.loads(bench("history", files / "trend", "--json").stdout)
+def test_history_draws_the_trend(bench, files):
+    code, out, errors = bench("history", files / "trend")
+    assert (code, errors) == (0, "")
+    assert "▁█" in out
+    assert "2.000" in out
+    (trend,) = json.loads(bench("history", files / "trend", "--json")[1])
     assert trend["values"][1] == pytest.approx(2 * trend["values"][0])
-    assert bench("history", files / "nowhere").returncode == 2
+    assert bench("history", files / "nowhere")[0] == 2

@@ -1,4 +1,4 @@
-"""`fastps demo` as a user runs it: a process of its own, with a Ray of its own where that makes a difference."""
+"""`fastps demo` as a user runs it: in a process of its own, with a Ray of its own, where that makes a difference."""
 
 import os
 import signal
@@ -15,12 +15,15 @@ from tests.support.waiting import GUARD_SECONDS
 COMMAND = [sys.executable, "-m", "fastps", "demo"]
 
 
-def run(*options, command=COMMAND, address="local"):
-    return programs.run(command, *options, address=address)
+@pytest.fixture
+def demo(ray_local, capsys, monkeypatch):
+    """Runs the demo in this process, in its Ray: (exit code, output, errors)."""
+    monkeypatch.setenv("COLUMNS", programs.ENVIRONMENT["COLUMNS"])
+    return lambda *options: (cli.main(["demo", *map(str, options)]), *capsys.readouterr())
 
 
 def test_the_demo_trains_on_both_sides_and_compares():
-    done = run("--steps", "800", "--seed", "3")
+    done = programs.run(COMMAND, "--steps", "800", "--seed", "3")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "seed 3" in done.stdout
     assert "1,600 of 1,600 steps" in done.stdout
@@ -34,11 +37,11 @@ def test_the_demo_trains_on_both_sides_and_compares():
         assert float(cell.strip().rstrip("%")) >= 95.0
 
 
-def test_too_few_steps_end_with_one_line_and_code_1(one_node):
-    done = run("--steps", "1", address=one_node.address)
-    assert done.returncode == 1
-    assert done.stderr.count("\n") == 1
-    assert "test accuracy below 95%" in done.stderr
+def test_too_few_steps_end_with_one_line_and_code_1(demo):
+    code, _, errors = demo("--steps", "1", "--workers", "1", "--shards", "1")
+    assert code == 1
+    assert errors.count("\n") == 1
+    assert "test accuracy below 95%" in errors
 
 
 @pytest.mark.parametrize(
@@ -59,11 +62,7 @@ def test_too_few_steps_end_with_one_line_and_code_1(one_node):
     ],
 )
 def test_a_wrong_option_is_one_line_and_code_2(options, capsys):
-    if "--address" in options:  # it gets as far as to what is set for the process
-        done = run(*options)
-        code, out, errors = done.returncode, done.stdout, done.stderr
-    else:
-        code, (out, errors) = cli.main(["demo", *options]), capsys.readouterr()
+    code, (out, errors) = cli.main(["demo", *options]), capsys.readouterr()
     assert code == 2
     assert errors.count("\n") == 1
     assert options[0] in errors
@@ -84,18 +83,16 @@ def test_an_unknown_setting_is_told_with_those_that_there_are(capsys):
         ("plotly", "plotly", ["--consistency", "all", "--plot", "page.html"]),
     ],
 )
-def test_a_missing_extra_is_one_line_and_code_2(module, package, options):
-    hidden = (
-        f"import sys; sys.modules[{module!r}] = None; from fastps.cli import main; sys.exit(main(['demo', *{options}]))"
-    )
-    done = run(command=[sys.executable, "-c", hidden])
-    assert done.returncode == 2
-    assert done.stderr == f"fastps demo: needs {package}: {sys.executable} -m pip install {package}\n"
+def test_a_missing_extra_is_one_line_and_code_2(monkeypatch, capsys, module, package, options):
+    monkeypatch.setitem(sys.modules, module, None)
+    assert cli.main(["demo", *options]) == 2
+    errors = capsys.readouterr().err
+    assert errors == f"fastps demo: needs {package}: {sys.executable} -m pip install {package}\n"
 
 
 def test_the_command_line_loads_neither_ray_nor_numba():
     check = "import sys, fastps.cli; sys.exit(bool({'ray', 'numba', 'pyarrow', 'rich', 'sklearn'} & set(sys.modules)))"
-    assert run(command=[sys.executable, "-c", check]).returncode == 0
+    assert programs.run([sys.executable, "-c", check]).returncode == 0
 
 
 class Loads(HTMLParser):
@@ -117,12 +114,12 @@ class Loads(HTMLParser):
 SETTINGS = ["Async()", "SSP(2)", "BSP()", "BSP(backup=1)", "LocalSGD(8)"]
 
 
-def test_the_settings_of_consistency_are_compared_and_plotted(one_node, tmp_path):
+def test_the_settings_of_consistency_are_compared_and_plotted(demo, tmp_path):
     page = tmp_path / "page.html"
-    options = ["--consistency", "all", "--seconds", "1", "--straggler", "20", "--seed", "3", "--plot", page]
-    done = run(*options, address=one_node.address)
-    assert done.returncode == 0, done.stdout + done.stderr
-    lines = done.stdout.splitlines()
+    options = ["--consistency", "all", "--seconds", "1", "--straggler", "20", "--seed", "3", "--shards", "1"]
+    code, out, errors = demo(*options, "--plot", page)
+    assert code == 0, out + errors
+    lines = out.splitlines()
 
     def row(name):
         return next(line for line in lines if line.strip().startswith(name)).strip().removeprefix(name).split()
@@ -155,8 +152,9 @@ def test_the_settings_of_consistency_are_compared_and_plotted(one_node, tmp_path
     ("moment", "options", "own"),
     [
         ("Starting Ray", ["--steps", "20000"], True),
-        ("Ray actor", ["--steps", "5000"], True),
-        ("SSP(2)", ["--consistency", "ssp", "--seconds", "60"], False),  # in the middle of it
+        # In the middle of it: a quarter is told of first.
+        ("Ray actor", ["--steps", "4000", "--workers", "1", "--shards", "1"], False),
+        ("SSP(2)", ["--consistency", "ssp", "--seconds", "16", "--workers", "2", "--shards", "1"], False),
     ],
 )
 def test_an_interrupt_ends_with_code_130_and_without_a_traceback(one_node, moment, options, own):

@@ -26,6 +26,39 @@ def worker(ray_local):
     return workers.Worker.remote()
 
 
+@pytest.fixture(scope="module")
+def five(ray_local):
+    """A server of five parameters, which the tests add to, and what it held at the beginning."""
+    with fastps.ParameterServer(5) as ps:
+        yield ps, ps.pull()
+
+
+@pytest.fixture(scope="module")
+def split(ray_local):
+    """A server of two shards, and the array that it was created with."""
+    mine = np.ones((2, 3), np.float32)
+    with fastps.ParameterServer({"w": mine}, num_shards=2, rule=fastps.SGD(0.5)) as ps:
+        yield ps, mine
+
+
+@pytest.fixture(scope="module")
+def tree(ray_local):
+    """A server of arrays of two dtypes, one of them in a dict of its own, which the tests add to."""
+    with fastps.ParameterServer({"a": np.zeros(4), "b": {"c": np.ones((2, 2), np.float32)}}) as ps:
+        yield ps
+
+
+@pytest.fixture(scope="module")
+def closed(ray_local):
+    """A closed handle, and one that was pickled before."""
+    ps = fastps.ParameterServer(np.zeros(4))
+    ps.push(np.ones(4))
+    late = pickle.dumps(ps)
+    ps.close()
+    ps.close()
+    return ps, late
+
+
 def test_the_readme_example_works():
     ps = fastps.ParameterServer(np.zeros(10, np.float32), num_shards=2)
 
@@ -53,47 +86,49 @@ def test_the_style_of_an_actor_works_and_also_pulls_and_pushes():
     ps.close()
 
 
-def test_a_process_attaches_once_however_many_handles_arrive(worker):
+def test_a_process_attaches_once_however_many_handles_arrive():
+    worker = workers.Worker.remote()
     with fastps.ParameterServer(np.zeros(10), num_shards=2) as ps:
-        before = ray.get(worker.arenas.remote())
         for count in range(1, 6):
             ray.get(worker.take.remote(ps))
             ray.get(worker.push.remote(np.ones(10)))
-            assert ray.get(worker.arenas.remote()) == before + 2
+            assert ray.get(worker.arenas.remote()) == 2
             assert (ps.pull() == count).all()
-        answers = ray.get([workers.push_and_pull.remote(ps, np.ones(10)) for _ in range(8)])
-        assert (ps.pull() == 13).all()
+        answers = ray.get([workers.push_and_pull.remote(ps, np.ones(10)) for _ in range(3)])
+        assert (ps.pull() == 8).all()
         assert ps.stats().shards[0].sessions <= 2 + len({pid for _, pid in answers})
+    ray.kill(worker)
 
 
-def test_a_worker_that_pulls_and_pushes_does_not_load_numba():
-    worker = workers.Worker.remote()
-    with fastps.ParameterServer(np.zeros(10), rule=fastps.SGD(0.1)) as ps:
-        ray.get(worker.take.remote(ps))
-        ray.get(worker.push_pull.remote(np.ones(10)))
-        loaded = ray.get(worker.modules.remote())
+def test_a_worker_that_pulls_and_pushes_does_not_load_numba(split):
+    worker = workers.Worker.remote(split[0])
+    ray.get(worker.push_pull.remote({"w": np.ones((2, 3), np.float32)}))
+    loaded = ray.get(worker.modules.remote())
     assert "llvmlite" in loaded
     assert "numba" not in loaded
     ray.kill(worker)
 
 
-def test_object_references_and_futures_are_pushed_as_what_they_stand_for():
+def test_object_references_and_futures_are_pushed_as_what_they_stand_for(five, tree):
     @ray.remote
-    def gradient(value):
-        return np.full(3, value)
+    def gradient(value, size):
+        return np.full(size, value)
 
-    with fastps.ParameterServer(np.zeros(3)) as ps, concurrent.futures.ThreadPoolExecutor(1) as pool:
-        ps.push(ray.put(np.ones(3)))
-        ps.push(gradient.remote(2.0))
-        ps.push(pool.submit(np.full, 3, 4.0))
-        assert ps.push_pull(gradient.remote(8.0)).tolist() == [15] * 3
-    with fastps.ParameterServer({"a": np.zeros(3), "b": {"c": np.zeros(3)}}) as ps:
-        ps.push({"a": gradient.remote(1.0), "b": {"c": ray.put(np.full(3, 2.0))}})
-        assert ps.pull()["a"].tolist() == [1] * 3
-        assert ps.pull()["b"]["c"].tolist() == [2] * 3
+    ps, _ = five
+    before = ps.pull()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        ps.push(ray.put(np.ones(5)))
+        ps.push(gradient.remote(2.0, 5))
+        ps.push(pool.submit(np.full, 5, 4.0))
+        assert (ps.push_pull(gradient.remote(8.0, 5)) - before).tolist() == [15] * 5
+    before = tree.pull()
+    tree.push({"a": gradient.remote(1.0, 4), "b": {"c": ray.put(np.full((2, 2), 2.0, np.float32))}})
+    after = tree.pull()
+    assert (after["a"] - before["a"]).tolist() == [1] * 4
+    assert (after["b"]["c"] - before["b"]["c"]).tolist() == [[2] * 2] * 2
 
 
-def test_an_object_reference_that_fails_or_does_not_come_changes_nothing():
+def test_an_object_reference_that_fails_or_does_not_come_changes_nothing(five):
     @ray.remote
     def fail():
         raise RuntimeError("no gradient today")
@@ -102,27 +137,30 @@ def test_an_object_reference_that_fails_or_does_not_come_changes_nothing():
     def never():
         return None
 
-    with fastps.ParameterServer(np.zeros(3)) as ps:
-        with pytest.raises(RuntimeError, match="no gradient today"):
-            ps.push(fail.remote())
-        ref = never.remote()
-        with pytest.raises(fastps.WaitTimeoutError):
-            ps.push(ref, timeout=0.2)
-        ray.cancel(ref, force=True)
-        assert ps.versions == (0,)
+    ps, _ = five
+    before = ps.versions
+    with pytest.raises(RuntimeError, match="no gradient today"):
+        ps.push(fail.remote())
+    ref = never.remote()
+    with pytest.raises(fastps.WaitTimeoutError):
+        ps.push(ref, timeout=0.2)
+    ray.cancel(ref, force=True)
+    assert ps.versions == before
 
 
-def test_two_servers_at_once_do_not_touch_each_other(worker):
-    with fastps.ParameterServer(np.zeros(10)) as one, fastps.ParameterServer(np.zeros(20, np.float32)) as two:
-        one.push(np.ones(10))
+def test_two_servers_at_once_do_not_touch_each_other(five):
+    one, _ = five
+    with fastps.ParameterServer(np.zeros(20, np.float32)) as two:
+        before = one.pull()
+        one.push(np.ones(5))
         assert ray.get(workers.push_and_pull.remote(two, np.ones(20, np.float32)))[0].tolist() == [1] * 20
         two.push(np.ones(20, np.float32))
-        assert one.pull().tolist() == [1] * 10
+        assert (one.pull() - before).tolist() == [1] * 5
         assert two.pull().tolist() == [2] * 20
 
 
 def test_a_server_can_be_created_again_and_again_under_the_same_name():
-    for _ in range(3):
+    for _ in range(2):
         with fastps.ParameterServer(np.zeros(3), name="again") as ps:
             ps.push(np.ones(3))
             assert fastps.get("again").pull().tolist() == [1] * 3
@@ -147,38 +185,38 @@ def test_another_driver_finds_a_named_server_and_its_end_leaves_the_server():
         "    print(ps.pull().tolist())\n"
     )
     with fastps.ParameterServer(np.zeros(3, np.float32), name="shared") as ps:
-        address = ray.get_runtime_context().gcs_address
-        for count in (1, 2):
-            answer = subprocess.run(
-                [sys.executable, "-c", program, address], capture_output=True, text=True, timeout=GUARD_SECONDS
-            )
-            assert answer.stdout.splitlines()[-1:] == [str([float(count)] * 3)], answer.stderr
-        assert ps.pull().tolist() == [2] * 3
+        answer = subprocess.run(
+            [sys.executable, "-c", program, ray.get_runtime_context().gcs_address],
+            capture_output=True,
+            text=True,
+            timeout=GUARD_SECONDS,
+        )
+        assert answer.stdout.splitlines()[-1:] == [str([1.0] * 3)], answer.stderr
+        ps.push(np.ones(3, np.float32))
+        assert fastps.get("shared").pull().tolist() == [2] * 3
 
 
-def test_closing_a_handle_lets_go_in_this_process_and_leaves_other_handles_and_the_server():
-    with fastps.ParameterServer(np.zeros(4)) as ps:
-        other, third = (pickle.loads(pickle.dumps(ps)) for _ in range(2))
-        other.push(np.ones(4))
-        third.push(np.ones(4))
-        other.close()
-        other.close()
-        with pytest.raises(fastps.ClosedError):
-            other.push(np.ones(4))
-        for handle in (ps, third):
-            handle.push(np.ones(4))
-            assert handle.versions[0] > 2
-            assert handle.stats().shards[0].pushes == handle.versions[0]
-            with handle.view() as view:
-                assert np.array_equal(view.params, handle.pull())
-        assert ps.pull().tolist() == [4] * 4
+def test_closing_a_handle_lets_go_in_this_process_and_leaves_other_handles_and_the_server(five):
+    ps, _ = five
+    before, uncounted = ps.pull(), ps.versions[0] - ps.stats().shards[0].pushes  # those of push_pull
+    other, third = (pickle.loads(pickle.dumps(ps)) for _ in range(2))
+    other.push(np.ones(5))
+    third.push(np.ones(5))
+    other.close()
+    other.close()
+    with pytest.raises(fastps.ClosedError):
+        other.push(np.ones(5))
+    for handle in (ps, third):
+        handle.push(np.ones(5))
+        assert handle.versions[0] > 2
+        assert handle.stats().shards[0].pushes == handle.versions[0] - uncounted
+        with handle.view() as view:
+            assert np.array_equal(view.params, handle.pull())
+    assert (ps.pull() - before).tolist() == [4] * 5
 
 
-def test_a_closed_handle_raises_closed_error_whatever_is_asked():
-    ps = fastps.ParameterServer(np.zeros(4))
-    ps.push(np.ones(4))
-    ps.close()
-    ps.close()
+def test_a_closed_handle_raises_closed_error_whatever_is_asked(closed):
+    ps, _ = closed
     asks = [
         ps.pull, lambda: ps.push(np.ones(4)), lambda: ps.push_pull(np.ones(4)), ps.view, ps.stats, lambda: ps.versions,
         lambda: ps.pull(out=np.zeros(4)), lambda: ps.push(np.ones(5)),
@@ -189,10 +227,8 @@ def test_a_closed_handle_raises_closed_error_whatever_is_asked():
     assert "closed" in repr(ps)
 
 
-def test_a_handle_that_arrives_after_the_end_raises_closed_error_or_shard_died_error():
-    ps = fastps.ParameterServer(np.zeros(4))
-    late = pickle.dumps(ps)
-    ps.close()
+def test_a_handle_that_arrives_after_the_end_raises_closed_error_or_shard_died_error(closed):
+    _, late = closed
     with pytest.raises((fastps.ClosedError, fastps.ShardDiedError)):
         pickle.loads(late).pull()
 
@@ -239,19 +275,23 @@ def test_close_gives_the_memory_back_while_a_worker_has_it_mapped(worker):
     assert kept[1_000_000] == 0
 
 
-def test_views_are_live_and_follow_pushes_of_other_processes(worker):
-    with fastps.ParameterServer({"a": np.zeros(4), "b": np.ones((2, 2), np.float32)}) as ps:
-        ray.get(worker.take.remote(ps))
-        with ps.view() as view:
-            a = view["a"]
-            ray.get(worker.push.remote({"a": np.ones(4), "b": np.ones((2, 2), np.float32)}))
-            assert a.tolist() == [1] * 4
-            assert view["b"].tolist() == [[2, 2], [2, 2]]
-        del a
-    with fastps.ParameterServer(np.zeros(4), num_shards=2) as ps, ps.view() as view:
+def test_views_are_live_and_follow_pushes_of_other_processes(worker, tree):
+    before = tree.pull()
+    ray.get(worker.take.remote(tree))
+    with tree.view() as view:
+        a = view["a"]
+        ray.get(worker.push.remote({"a": np.ones(4), "b": {"c": np.ones((2, 2), np.float32)}}))
+        assert a.tolist() == (before["a"] + 1).tolist()
+        assert view["b"]["c"].tolist() == (before["b"]["c"] + 1).tolist()
+    del a
+
+
+def test_a_view_of_parameters_on_two_shards_is_in_two_pieces(split):
+    ps, _ = split
+    with ps.view() as view:
         with pytest.raises(fastps.SplitError):
             _ = view.params
-        assert [piece.array.size for piece in view.pieces] == [2, 2]
+        assert [piece.array.size for piece in view.pieces] == [3, 3]
 
 
 @pytest.mark.parametrize(
@@ -282,23 +322,23 @@ def test_parameters_that_no_machine_holds_raise_a_memory_error_and_leave_the_nam
         fastps.get("huge")
 
 
-def test_an_int_is_that_many_float64_zeros():
-    with fastps.ParameterServer(5) as ps:
-        found = ps.pull()
+def test_an_int_is_that_many_float64_zeros(five):
+    _, found = five
     assert (found.dtype, found.tolist()) == (np.float64, [0] * 5)
 
 
-def test_the_initial_parameters_are_copied():
-    mine = np.ones(5)
-    with fastps.ParameterServer(mine) as ps:
-        mine[:] = 7
-        assert ps.pull().tolist() == [1] * 5
-        ps.push(np.ones(5))
-        assert mine.tolist() == [7] * 5
+def test_the_initial_parameters_are_copied(split):
+    ps, mine = split
+    before = ps.pull()["w"]
+    mine[:] = 7
+    assert (ps.pull()["w"] == before).all()
+    ps.push({"w": np.ones((2, 3), np.float32)})
+    assert (ps.pull()["w"] == before - 0.5).all()
+    assert (mine == 7).all()
 
 
 def test_a_rule_of_the_users_own_is_applied():
-    with fastps.ParameterServer(np.full(5, 10.0), rule=workers_rule(), num_shards=2) as ps:
+    with fastps.ParameterServer(np.full(5, 10.0), rule=workers_rule()) as ps:
         ps.push(np.array([-9.0, -0.5, 0.0, 0.5, 9.0]))
         assert ps.pull().tolist() == [11, 10.5, 10, 9.5, 9]
 
@@ -309,9 +349,8 @@ def workers_rule():
     return clipped(1.0, 1.0)
 
 
-def test_what_repr_says():
-    with fastps.ParameterServer({"w": np.zeros((2, 3), np.float32)}, num_shards=2, rule=fastps.SGD(0.5)) as ps:
-        text = repr(ps)
-        assert "float32[2, 3]" in text
-        assert "2 shards" in text
-        assert "SGD(0.5)" in text
+def test_what_repr_says(split):
+    text = repr(split[0])
+    assert "float32[2, 3]" in text
+    assert "2 shards" in text
+    assert "SGD(0.5)" in text

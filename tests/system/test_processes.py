@@ -20,28 +20,30 @@ params = {"w": np.zeros(6), "b": np.zeros((2, 2)), "rows": fastps.Table(3)}
 POOLS = (
     SERVER
     + """
-context = multiprocessing.get_context(sys.argv[2])
 clocked = fastps.ParameterServer(6, consistency=fastps.SSP(3))
 with fastps.ParameterServer(params, num_shards=2) as ps, clocked:
-    with context.Pool(2) as pool:  # map hands both handles to children that may or may not be there already
-        answers = pool.map(processes.use, [ps, ps])
-        back = pool.apply(processes.same, (ps,))
-        clocks = pool.map(processes.step, [clocked, clocked])
-    assert all(pid != os.getpid() for pid, _ in answers)
-    assert clocks == [1, 1]
-    assert ps.pull()["w"].tolist() == [6] * 6
-    back.push({"w": np.ones(6), "b": np.ones((2, 2))})
-    inbox, outbox = context.Queue(), context.Queue()
-    child = context.Process(target=processes.take_and_answer, args=(inbox, outbox))
-    child.start()
-    inbox.put(ps)
-    pid, params = outbox.get(timeout=600)
-    child.join(60)
-    assert pid != os.getpid() and params == [10] * 6, params
-    with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as executor:
-        executor.submit(processes.use, ps).result(60)
-    assert ps.pull()["w"].tolist() == [13] * 6
-print("done")
+    for method in "fork", "spawn", "forkserver":
+        context = multiprocessing.get_context(method)
+        before = ps.pull()["w"][0]
+        with context.Pool(2) as pool:  # map hands both handles to children that may or may not be there already
+            answers = pool.map(processes.use, [ps, ps])
+            back = pool.apply(processes.same, (ps,))
+            clocks = pool.map(processes.step, [clocked, clocked])
+        assert all(pid != os.getpid() for pid, _ in answers)
+        assert clocks == [1, 1]
+        assert ps.pull()["w"].tolist() == [before + 6] * 6
+        back.push({"w": np.ones(6), "b": np.ones((2, 2))})
+        inbox, outbox = context.Queue(), context.Queue()
+        child = context.Process(target=processes.take_and_answer, args=(inbox, outbox))
+        child.start()
+        inbox.put(ps)
+        pid, pulled = outbox.get(timeout=600)
+        child.join(60)
+        assert pid != os.getpid() and pulled == [before + 10] * 6, pulled
+        with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as executor:
+            executor.submit(processes.use, ps).result(60)
+        assert ps.pull()["w"].tolist() == [before + 13] * 6
+        print(method)
 """
 )
 
@@ -85,26 +87,28 @@ with fastps.ParameterServer(params, num_shards=2) as ps:
 """
 )
 
-# Of two shards one is on another machine, or so the handle says.
+# Of two shards one is on another machine, or so the handles say.
 ELSEWHERE = (
     SERVER
     + """
 from dataclasses import replace
 from fastps.server.handle import handle_of
-context = multiprocessing.get_context(sys.argv[2])
 with fastps.ParameterServer(6, num_shards=2, rule=fastps.SGD(0.1)) as ps:
     spec = ps.attachment.spec
     (near, far), (here,) = spec.addresses, spec.nodes
     there = replace(here, machine="another", node_id="f" * 56)
     addresses, nodes = (near, replace(far, node=1)), (here, there)
-    away = handle_of(replace(spec, server_id="another", addresses=addresses, nodes=nodes))
-    if sys.argv[3]:
-        away.attachment.session
-    outbox = context.Queue()
-    child = context.Process(target=processes.put_errors, args=(away, outbox))
-    child.start()
-    print(json.dumps([*outbox.get(timeout=600), list(ps.versions)]))
-    child.join(60)
+    for case in "fork", "fork attached", "spawn":
+        away = handle_of(replace(spec, server_id=case, addresses=addresses, nodes=nodes))
+        method, *attached = case.split()
+        if attached:
+            away.attachment.session
+        context = multiprocessing.get_context(method)
+        outbox = context.Queue()
+        child = context.Process(target=processes.put_errors, args=(away, outbox))
+        child.start()
+        print(json.dumps([case, *outbox.get(timeout=600), list(ps.versions)]))
+        child.join(60)
 """
 )
 
@@ -128,9 +132,8 @@ with fastps.ParameterServer(6) as ps:
 )
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_a_handle_works_in_pools_queues_and_executors(method, one_node):
-    assert run(POOLS, one_node.address, method) == ["done"]
+def test_a_handle_works_in_pools_queues_and_executors_however_they_start_processes(one_node):
+    assert run(POOLS, one_node.address) == ["fork", "spawn", "forkserver"]
 
 
 def test_a_pool_that_was_forked_before_fastps_was_imported_can_use_a_handle(one_node):
@@ -145,13 +148,20 @@ def test_a_handle_works_from_a_file_in_a_program_without_ray(one_node, tmp_path)
     assert run(IN_A_FILE, one_node.address, str(tmp_path / "handle")) == [str([3.0] * 6), str([6.0] * 6)]
 
 
-@pytest.mark.parametrize(("method", "attached"), [("spawn", ""), ("fork", ""), ("fork", "attached")])
-def test_where_ray_is_needed_and_not_there_each_operation_says_so_and_does_nothing(method, attached, one_node):
-    (answer,) = run(ELSEWHERE, one_node.address, method, attached)
-    classes, text, started, versions = json.loads(answer)
+@pytest.fixture(scope="module")
+def elsewhere(one_node):
+    """What operations on a shard of another machine raise in a child, by how it was started."""
+    answers = map(json.loads, run(ELSEWHERE, one_node.address))
+    return {case: answer for case, *answer in answers}
+
+
+@pytest.mark.parametrize("case", ["fork", "fork attached", "spawn"])
+def test_where_ray_is_needed_and_not_there_each_operation_says_so_and_does_nothing(case, elsewhere):
+    classes, text, started, versions = elsewhere[case]
+    attached = "attached" in case
     assert set(classes.values()) == {"RayRequiredError"} or (attached and classes["view"] == "SplitError"), classes
     assert "ray.init(address=" in text
-    assert ("forked" in text) == (method == "fork")
+    assert ("forked" in text) == ("fork" in case)
     assert not started
     assert versions == [0, 0]
 

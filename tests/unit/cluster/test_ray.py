@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from concurrent.futures import Future
 
 import pytest
@@ -9,6 +10,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError
 
 from fastps.cluster import ray as cluster
+from fastps.cluster.program import own_ray
 from fastps.errors import ClosedError, ParameterError, RayRequiredError, ShardDiedError, WaitTimeoutError
 
 
@@ -76,3 +78,28 @@ def test_names_that_only_fastps_looks_for_are_told_from_those_of_users(monkeypat
     listed = [{"name": name, "namespace": namespace} for name, namespace in actors]
     monkeypatch.setattr(ray.util, "list_named_actors", lambda everywhere: listed)
     assert cluster.names() == ["a/b", "mine"]
+
+
+@pytest.mark.parametrize("kind", [Exception, RuntimeError])
+def test_a_ray_that_does_not_start_is_an_error_that_says_what_to_do(kind, monkeypatch):
+    def give_up(**options):
+        raise kind("The current node timed out during startup.")
+
+    ended = []
+    monkeypatch.setattr(ray, "init", give_up)
+    monkeypatch.setattr(ray, "shutdown", lambda: ended.append(True))
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(RayRequiredError, match=r"Ray did not start: The current node .* `ray start --head`"):
+        cluster.start()
+    assert ended == [True]
+    with pytest.raises(RayRequiredError, match="Ray did not start"), own_ray(contextlib.nullcontext, print, "local"):
+        pass
+
+
+def test_other_errors_of_rays_start_come_as_they_are(monkeypatch):
+    def refuse(**options):
+        raise ConnectionError("no cluster")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(ConnectionError, match="no cluster"):
+        cluster.init()

@@ -23,7 +23,7 @@ from fastps.kernels.image import KernelImage
 from fastps.kernels.loader import Loader, addresses_of
 from fastps.testing.naive import Naive
 from tests.support.clipped import clipped
-from tests.support.extent import combinations
+from tests.support.extent import combinations, samples
 from tests.support.kernels import Compiled, addresses
 from tests.support.references import CASES
 
@@ -349,8 +349,7 @@ ANY = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("family", ANY, ids=lambda family: family.name)
-@pytest.mark.parametrize("dtype", DTYPES)
+@samples(family=ANY, dtype=DTYPES)
 def test_a_rule_may_be_written_in_many_ways(family, dtype, rng):
     p, *grads = rng.normal(size=(4, 100)).astype(dtype)
     found, expected = (after(kind, family(), p, grads).params for kind in (Compiled, Naive))
@@ -393,17 +392,15 @@ def test_a_keyword_only_argument_of_a_function_that_is_called_is_refused(on_elem
         image_of(calls(), "float64")
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(
-    "schedule",
-    [
+@samples(
+    schedule=[
         schedules.constant(0.1),
         schedules.step_decay(1.0, every=2, factor=0.5),
         schedules.cosine(0.1, steps=5),
         schedules.warmup(schedules.step_decay(1.0, every=2), steps=3),
         schedules.warmup(schedules.cosine(0.1, steps=3), steps=2),
     ],
-    ids=repr,
+    dtype=DTYPES,
 )
 def test_a_schedule_is_compiled_and_gives_what_it_gives_in_python(schedule, dtype):
     p, grads = np.zeros(3, dtype), [np.ones(3, dtype)] * 8
