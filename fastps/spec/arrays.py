@@ -280,9 +280,9 @@ def sum_of(arrays: Arrays) -> Array:
     if len(apart) == 1:
         return apart[0]
     stored = np.float64 if apart[0].dtype == np.float64 else np.float32
-    total = apart[0].astype(stored)
+    total: Array = apart[0].astype(stored)
     for array in apart[1:]:
-        total += array
+        total = np.add(total, array, dtype=stored)
     return total
 
 
