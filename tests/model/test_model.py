@@ -117,7 +117,7 @@ class Servers(RuleBasedStateMachine):
         seed=seeds,
         break_it=st.sampled_from(
             [
-                lambda g: each(g, lambda a: a.astype(np.float16)),
+                lambda g: each(g, lambda a: a.astype(np.int32)),
                 lambda g: each(g, lambda a: a[None]),
                 lambda g: each(g, lambda a: a.astype(a.dtype.newbyteorder())),
                 lambda g: {**g, "more": np.zeros(1)} if isinstance(g, dict) else {"params": g},

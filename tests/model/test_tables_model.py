@@ -116,7 +116,7 @@ class Tables(RuleBasedStateMachine):
     def push_what_does_not_fit(self, handle, places, seed):
         """The invariants see that nothing has changed."""
         keys, grads = self.keys(places), self.rows(seed, len(places) + 1)
-        for wrong in (grads, grads[:-1, :-1], grads[:-1].astype(np.float16)):
+        for wrong in (grads, grads[:-1, :-1], grads[:-1].astype(np.int32)):
             for verb in (self.handles[handle].push, self.handles[handle].push_pull, self.handles[handle].set):
                 with pytest.raises(fastps.ParameterError):
                     verb(keys, wrong)

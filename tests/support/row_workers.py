@@ -32,7 +32,7 @@ def pull_into(ps, table, keys, kind):
     elif kind == "strided":
         out = np.full((*shape, 2), np.nan, dtype)[..., 0]
     elif kind == "dtype":
-        out = np.full(shape, np.nan, np.float16)
+        out = np.full(shape, np.nan, np.int32)
     elif kind == "shape":
         out = np.full((n + 1, handle.dim), np.nan, dtype)
     elif kind == "list":
