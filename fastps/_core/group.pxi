@@ -161,15 +161,24 @@ cdef class Group:
             pointers[i] = np.PyArray_DATA(array)
         return found
 
+    cdef object bytes_of(self, uint32_t buffer, const uint8_t *halves):
+        """The bytes of a caller's buffer."""
+        return self.sizes[buffer] // 2 if halves != NULL and halves[buffer] else self.sizes[buffer]
+
     cdef bint any_overlap(self, Lane lane, fps_call *call, bint pushes):
         """Whether `outs` overlap each other, or the gradients."""
         cdef uint32_t i
         cdef size_t end = 0
         if self.n_buffers == 1 and not pushes:
             return False
-        ranges = [(<size_t>lane.outs[i], self.sizes[i] >> (call.half_outs != NULL and call.half_outs[i] > 0)) for i in range(self.n_buffers)]
-        if pushes:
-            ranges += [(<size_t>lane.grads[i], self.sizes[i] >> (call.half_grads != NULL and call.half_grads[i] > 0)) for i in range(self.n_buffers)]
+        if call.half_outs == NULL and call.half_grads == NULL:
+            ranges = [(<size_t>lane.outs[i], self.sizes[i]) for i in range(self.n_buffers)]
+            if pushes:
+                ranges += [(<size_t>lane.grads[i], self.sizes[i]) for i in range(self.n_buffers)]
+        else:
+            ranges = [(<size_t>lane.outs[i], self.bytes_of(i, call.half_outs)) for i in range(self.n_buffers)]
+            if pushes:
+                ranges += [(<size_t>lane.grads[i], self.bytes_of(i, call.half_grads)) for i in range(self.n_buffers)]
         for start, size in sorted(ranges):
             if <size_t>start < end:
                 return True
@@ -195,14 +204,17 @@ cdef class Group:
         """
         cdef double limit = self.timeout if timeout is None else timeout
         cdef int of_grads = PLAIN, of_outs = PLAIN
+        cdef fps_call call
         cdef Lane lane = self.take(&limit)
-        cdef fps_call call = self.call_of(lane, FPS_PULL if not pushes else FPS_PUSH_PULL if pulls else FPS_PUSH)
         if pushes:
             of_grads = self.bind(grads, <void **>lane.grads, lane.half_grads, False)
         if pulls and of_grads != UNFIT:
             of_outs = self.bind(outs, lane.outs, lane.half_outs, True)
-        call.half_grads = lane.half_grads if of_grads == HALF else NULL
-        call.half_outs = lane.half_outs if of_outs == HALF else NULL
+        call = self.call_of(lane, FPS_PULL if not pushes else FPS_PUSH_PULL if pulls else FPS_PUSH)
+        if of_grads == HALF:
+            call.half_grads = lane.half_grads
+        if of_outs == HALF:
+            call.half_outs = lane.half_outs
         if not (pushes or pulls) or of_grads == UNFIT or of_outs == UNFIT or pulls and self.any_overlap(lane, &call, pushes):
             self.give_back(lane)
             return None

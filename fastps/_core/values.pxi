@@ -8,10 +8,12 @@ cdef extern from "numpy/arrayobject.h":
 cdef int bfloat16_number = -1  # numpy's number of ml_dtypes.bfloat16, once it has been seen
 
 
-cdef uint8_t half_of(np.ndarray array):
+cdef inline uint8_t half_of(object array):
     """FPS_FLOAT16 or FPS_BFLOAT16; 0 for other types."""
     global bfloat16_number
     cdef int number = np.PyArray_TYPE(array)
+    if number == np.NPY_FLOAT or number == np.NPY_DOUBLE:
+        return 0
     if number == NPY_HALF:
         return FPS_FLOAT16
     if number < NPY_USERDEF:
@@ -29,7 +31,7 @@ cdef uint32_t type_of(np.ndarray array):
     return half_of(array) or <uint32_t>np.PyArray_ITEMSIZE(array)
 
 
-cdef bint is_matrix(object array, np.npy_intp rows, np.npy_intp columns, int number, bint writable):
+cdef inline bint is_matrix(object array, np.npy_intp rows, np.npy_intp columns, int number, bint writable):
     """Whether an object is an array of this shape, of the type with numpy's number, or for floats of half precision,
     whose memory can be used as it is."""
     if not np.PyArray_CheckExact(array) or np.PyArray_NDIM(array) != 2:
