@@ -288,7 +288,8 @@ def sum_of(arrays: Arrays) -> Array:
 
 def replacement(leaf: Leaf) -> str:
     """What to pass instead of an `out` that does not fit: a new array, since a conversion would make a copy."""
-    return f"pass np.empty({leaf.shape}, np.{leaf.dtype if leaf.trains else leaf.given}), or omit out="
+    dtype = f"np.{leaf.dtype}" if leaf.trains else repr(leaf.given.str)  # of text and records there is no np.NAME
+    return f"pass np.empty({leaf.shape}, {dtype}), or omit out="
 
 
 def reshaping(array: Array, leaf: Leaf) -> str:

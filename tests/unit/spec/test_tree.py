@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections import OrderedDict
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastps.errors import NamesError, OutputError, ShapeError
+from fastps.errors import DtypeError, NamesError, OutputError, ShapeError
 from fastps.spec.arrays import structure_of
 from fastps.spec.tree import leaves_by_path, taken_apart
 
@@ -101,6 +102,17 @@ def test_constants_and_arrays_that_no_rule_can_train_are_carried():
         assert structure.grads(grads, "push")[0].tolist() == [1, 1, 1]
     with pytest.raises(NamesError, match=r"missing \['w'\]"):
         structure.grads({"count": np.array(7)}, "push")
+
+
+def test_the_hint_of_an_output_for_what_is_carried_works():
+    params = {"w": np.ones(3), "words": np.array(["a", "bc"]), "count": np.array(7)}
+    structure, _ = structure_of(params)
+    outs = {"w": np.ones(3), "words": np.zeros(2), "count": np.zeros(())}
+    for name in ("words", "count"):
+        with pytest.raises(DtypeError) as caught:
+            structure.outs(outs, "pull")
+        outs[name] = eval(re.search(r"pass (np\.empty\(.*\)), or", str(caught.value))[1], {"np": np})
+    structure.outs(outs, "pull")
 
 
 def test_the_same_memory_twice_is_one_leaf_and_comes_out_tied():
