@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastps.cluster import ray as cluster
+from fastps.cluster.by_value import unpacked
 from fastps.deadline import seconds
 from fastps.errors import OptionError, ServerNotFoundError, WaitTimeoutError
 from fastps.server.handle import ParameterServer, creations, handle_of
@@ -58,15 +59,15 @@ def get(name: str, *, timeout: float | None = None) -> ParameterServer:
     cluster.join(what)
     actor = cluster.named_actor(name)
     try:
-        spec = None if actor is None else cluster.get(actor.spec.remote(), limit, what)
+        whole = None if actor is None else cluster.get(actor.spec.remote(), limit, what)
     except WaitTimeoutError as error:
         raise WaitTimeoutError(
             f"{error}: the process of its first shard is stopped, or busy for longer; see it with `ray list actors`, "
             f"or pass a larger timeout="
         ) from None
-    if spec is None:
+    if whole is None:
         raise ServerNotFoundError(
             f"{what}: no server of that name lives in this cluster, only {cluster.names()}; create it with "
             f"ParameterServer(..., name={name!r}), or set RAY_ADDRESS to the address of the cluster in which it lives"
         )
-    return handle_of(spec)
+    return handle_of(unpacked(whole))

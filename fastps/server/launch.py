@@ -67,7 +67,9 @@ def launch(plan: ServerPlan, attach: Callable[[ServerSpec], Session], detach: Ca
         _start(plan, names, owned)
         nodes, addresses = _create(plan, functions, owned.actors)
         spec = plan.spec(server_id, nodes, addresses, tuple(names))
-        cluster.get([a.join.remote(spec) for a in owned.actors], plan.timeout, "create: shards that meet")
+        known, whole = replace(spec, structure=spec.structure.bare()), packed(spec)
+        joins = [actor.join.remote(known, whole) for actor in owned.actors]
+        cluster.get(joins, plan.timeout, "create: shards that meet")
         session = attach(spec)
         if plan.arrays is not None:  # before other processes use them
             session.run(Operation(sets=plan.arrays), plan.timeout, "create")
@@ -109,7 +111,7 @@ def _create(
         functions, plan.gradients.clips, plan.max_sessions, plan.isolated, plan.max_workers, plan.consistency,
     )  # fmt: skip
     needs = [
-        actor.prepare.remote(plan.structure, shard.params_bytes, *options)
+        actor.prepare.remote(plan.structure.bare(), shard.params_bytes, *options)
         for actor, shard in zip(actors, plan.shards, strict=True)
     ]
     try:

@@ -27,6 +27,7 @@ class ShardActor:
         self._node_id: str = here.get_node_id()
         self._shard, self._index = Shard(index, count, self._node_id, here.get_actor_id()), index
         self._spec: ServerSpec | None = None
+        self._whole = b""
         self._published = False
         self._coordinator: Any = None
         self._coordinators = 0  # started so far
@@ -45,18 +46,18 @@ class ShardActor:
         """As `Shard.create`."""
         return self._shard.create()
 
-    def join(self, spec: ServerSpec) -> None:
-        """As `Shard.join`."""
-        self._spec = spec
+    def join(self, spec: ServerSpec, whole: bytes) -> None:
+        """As `Shard.join`. `whole`: the spec with its containers, whose classes this process may be unable to load."""
+        self._spec, self._whole = spec, whole
         self._shard.join(spec, {"coordinator": self._find_coordinator})
 
     def publish(self) -> None:
         """The initial values are in place: others may find the server by its name."""
         self._published = True
 
-    def spec(self) -> ServerSpec | None:
-        """What `fastps.get` makes a handle from; None until the server is complete."""
-        return self._spec if self._published else None
+    def spec(self) -> bytes | None:
+        """What `fastps.get` makes a handle from, packed; None until the server is complete."""
+        return self._whole if self._published else None
 
     def serve(self, head: Buffer, *parts: Buffer) -> Buffer:
         """Serves a message, by the gateway."""

@@ -133,6 +133,10 @@ class Structure:
         """That of an empty mapping, for servers of tables alone."""
         return cls((), Container(dict, (), ()))
 
+    def bare(self) -> Structure:
+        """The leaves alone: what shards know, whose processes may lack the classes of containers."""
+        return Structure(self.leaves)
+
     def only(self, numbers: list[int]) -> Structure:
         """The structure of some of the leaves."""
         leaves = tuple(self.leaves[number] for number in numbers)

@@ -138,3 +138,15 @@ def test_what_is_carried_is_untouched_by_pushes_of_workers(ray_local, policy):
             assert (slot["a"] > 0).all()
             assert slot["b"][1] is None
             assert "n" not in slot
+
+
+def test_shards_need_not_know_the_classes_of_containers(ray_local, tmp_path, monkeypatch):
+    (tmp_path / "only_the_driver.py").write_text(
+        "from dataclasses import dataclass\n@dataclass\nclass Model:\n    weight: object\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    import only_the_driver
+
+    with fastps.ParameterServer(only_the_driver.Model(np.zeros(3)), name="only the driver knows") as ps:
+        assert type(ps.pull()) is only_the_driver.Model
+        assert (fastps.get("only the driver knows").pull().weight == 0).all()
