@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from fastps.cluster import pickled
 from fastps.cluster import ray as cluster
-from fastps.cluster.by_value import unpacked
 from fastps.deadline import seconds
 from fastps.errors import OptionError, ServerNotFoundError, WaitTimeoutError
 from fastps.server.handle import ParameterServer, creations, handle_of
@@ -70,4 +70,4 @@ def get(name: str, *, timeout: float | None = None) -> ParameterServer:
             f"{what}: no server of that name lives in this cluster, only {cluster.names()}; create it with "
             f"ParameterServer(..., name={name!r}), or set RAY_ADDRESS to the address of the cluster in which it lives"
         )
-    return handle_of(unpacked(whole))
+    return handle_of(pickled.spec(whole, what))

@@ -14,8 +14,8 @@ from typing import Any
 
 from fastps.client.rows import RowSession
 from fastps.client.session import Session
+from fastps.cluster import pickled
 from fastps.cluster import ray as cluster
-from fastps.cluster.by_value import packed
 from fastps.cluster.placement import Owned, Placed, place
 from fastps.deadline import deadline_after, left_until
 from fastps.errors import NameTakenError, WaitTimeoutError
@@ -52,7 +52,7 @@ def launch(plan: ServerPlan, attach: Callable[[ServerSpec], Session], detach: Ca
     TableFullError
         Nothing is left behind, whatever is raised, also by signal handlers.
     """
-    functions = packed((plan.assignment, tuple((table.info, table.rule, table.life) for table in plan.tables)))
+    functions = pickled.packed_functions((plan.assignment, tuple((table.info, table.rule, table.life) for table in plan.tables)))
     cluster.start()
     if plan.name is not None and cluster.named_actor(plan.name) is not None:
         raise NameTakenError(
@@ -67,7 +67,7 @@ def launch(plan: ServerPlan, attach: Callable[[ServerSpec], Session], detach: Ca
         _start(plan, names, owned)
         nodes, addresses = _create(plan, functions, owned.actors)
         spec = plan.spec(server_id, nodes, addresses, tuple(names))
-        known, whole = replace(spec, structure=spec.structure.bare()), packed(spec)
+        known, whole = replace(spec, structure=spec.structure.bare()), pickled.packed_spec(spec)
         joins = [actor.join.remote(known, whole) for actor in owned.actors]
         cluster.get(joins, plan.timeout, "create: shards that meet")
         session = attach(spec)

@@ -7,8 +7,8 @@ from typing import Any
 
 import ray
 
+from fastps.cluster import pickled
 from fastps.cluster import ray as cluster
-from fastps.cluster.by_value import unpacked
 from fastps.consistency import Consistency
 from fastps.machine import capacity
 from fastps.shard.coordinator import MAX_PARKED, Coordinator
@@ -27,7 +27,7 @@ class ShardActor:
         self._node_id: str = here.get_node_id()
         self._shard, self._index = Shard(index, count, self._node_id, here.get_actor_id()), index
         self._spec: ServerSpec | None = None
-        self._whole = b""
+        self._whole, self._containing = b"", None  # the spec with the containers of parameters, packed and unpacked
         self._published = False
         self._coordinator: Any = None
         self._coordinators = 0  # started so far
@@ -37,7 +37,7 @@ class ShardActor:
         isolated: bool, max_workers: int, consistency: Consistency,
     ) -> capacity.Need:  # fmt: skip
         """As `Shard.prepare`; `functions` are the rules of the arrays and of the tables."""
-        assignment, tables = unpacked(functions)
+        assignment, tables = pickled.functions(functions)
         return self._shard.prepare(
             structure, params_bytes, assignment, tables, clips, max_sessions, isolated, max_workers, consistency
         )
@@ -76,8 +76,10 @@ class ShardActor:
         return name, cluster.id_of(self._coordinator)
 
     def perform(self, call: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
-        """Runs a call from `fastps.server.actor_style`, with the server's spec and this process's gateway."""
-        return call(self._spec, self._index, self._shard.serve, *args, **options)
+        """Runs a call from `fastps.server.actor_style`, with the whole spec and this process's gateway."""
+        if self._containing is None:
+            self._containing = pickled.spec(self._whole, "remote")
+        return call(self._containing, self._index, self._shard.serve, *args, **options)
 
     def close(self) -> None:
         """As `Shard.close`."""

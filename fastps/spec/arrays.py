@@ -313,12 +313,12 @@ def structure_of(params: Any) -> tuple[Structure, Arrays]:
     leaves: list[Leaf] = []
     arrays: Arrays = []
     constants: list[Any] = []
-    numbers: dict[int, int] = {}  # of what was found, to that of its leaf, or -1 and below of constants
+    numbers: list[int] = []  # that of the leaf of each value that was found, or -1 and below of constants
     seen: dict[Any, int] = {}
-    for place, (path, value) in enumerate(found):
+    for path, value in found:
         if path and isinstance(value, CONSTANTS):
             constants.append(value)
-            numbers[place] = -len(constants)
+            numbers.append(-len(constants))
             continue
         leaf, array = _stored(path, value)
         same = memory_of(array) if array.size else path
@@ -326,11 +326,11 @@ def structure_of(params: Any) -> tuple[Structure, Arrays]:
             seen[same] = len(leaves)
             leaves.append(leaf)
             arrays.append(array)
-        numbers[place] = seen[same]
+        numbers.append(seen[same])
     if not any(leaf.trains for leaf in leaves):
         raise _nothing_to_train(leaves)
-    numbers = {place: number if number >= 0 else len(leaves) - number - 1 for place, number in numbers.items()}
-    whole = tree.only(numbers) if isinstance(tree, Container) else None
+    numbers = [number if number >= 0 else len(leaves) - number - 1 for number in numbers]
+    whole = tree.renumbered(numbers) if isinstance(tree, Container) else None
     stored = [_as_stored(leaf, array) for leaf, array in zip(leaves, arrays, strict=True)]
     return Structure(tuple(leaves), whole, tuple(constants)), stored
 

@@ -52,6 +52,14 @@ class Container:
             elif child is not None:
                 yield (*before, name), child
 
+    def renumbered(self, numbers: Sequence[int]) -> Container:
+        """With the new number of each leaf."""
+        children = [
+            child.renumbered(numbers) if isinstance(child, Container) else None if child is None else numbers[child]
+            for child in self.children
+        ]
+        return Container(self.made_by, self.names, tuple(children))
+
     def only(self, numbers: Mapping[int, int]) -> Container | None:
         """With some of the leaves, which get other numbers. What is left out of a mapping is not there, elsewhere it is
         None; None if nothing is left."""
@@ -100,10 +108,13 @@ def taken_apart(value: Any, verb: str) -> tuple[Container | int, list[tuple[Path
     NamesError
         A name is not a str, or empty.
     ShapeError
-        A container is empty.
+        It is an empty container.
     """
     leaves: list[tuple[Path, Any]] = []
-    return _taken(value, (), verb, leaves), leaves
+    tree = _taken(value, (), verb, leaves)
+    if not leaves:
+        raise ShapeError(f"{verb}: expected at least one array, got an empty {type(value).__name__}")
+    return tree, leaves
 
 
 def _taken(value: Any, path: Path, verb: str, leaves: list[tuple[Path, Any]]) -> Container | int:
@@ -111,9 +122,6 @@ def _taken(value: Any, path: Path, verb: str, leaves: list[tuple[Path, Any]]) ->
         leaves.append((path, value))
         return len(leaves) - 1
     found = children_of(value, path, verb)
-    if not found:
-        where = f" in `{'/'.join(path)}`" if path else ""
-        raise ShapeError(f"{verb}: expected at least one array{where}, got an empty {type(value).__name__}")
     children = tuple(_taken(child, (*path, name), verb, leaves) for name, child in found)
     return Container(_class_of(value), tuple(name for name, _ in found), children)
 

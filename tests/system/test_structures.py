@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import ray
 
 import fastps
 
@@ -41,6 +44,17 @@ def test_a_model_comes_out_in_the_containers_that_it_came_in(ray_local):
         assert ps["layers/1/weight"].pull().tolist() == [[2, 2]]
         with ps.view() as view:
             assert view["scale"] == 4
+
+
+def test_empty_containers_and_constants_come_out(ray_local):
+    with fastps.ParameterServer({"w": np.zeros(3), "empty": ((), {}, [[]]), "none": None, "name": "mine"}) as ps:
+        ps.push({"w": np.ones(3)})
+        found = ps.pull()
+        assert found["w"].tolist() == [1, 1, 1]
+        del found["w"]
+        assert found == {"empty": ((), {}, [[]]), "none": None, "name": "mine"}
+        assert ps.push_pull([np.ones(3)])["empty"] == ((), {}, [[]])
+        assert ps.pull(out=ps.pull())["empty"] == ((), {}, [[]])
 
 
 def test_a_list_of_arrays_in_one_line(ray_local):
@@ -145,8 +159,17 @@ def test_shards_need_not_know_the_classes_of_containers(ray_local, tmp_path, mon
         "from dataclasses import dataclass\n@dataclass\nclass Model:\n    weight: object\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    import only_the_driver
-
+    only_the_driver = importlib.import_module("only_the_driver")
     with fastps.ParameterServer(only_the_driver.Model(np.zeros(3)), name="only the driver knows") as ps:
         assert type(ps.pull()) is only_the_driver.Model
-        assert (fastps.get("only the driver knows").pull().weight == 0).all()
+        assert type(fastps.get("only the driver knows").pull()) is only_the_driver.Model
+        monkeypatch.setitem(sys.modules, "only_the_driver", None)
+        with pytest.raises(fastps.ParameterError, match="the module 'only_the_driver', which this process cannot"):
+            fastps.get("only the driver knows")
+
+
+def test_a_model_is_executed_on_by_remote(ray_local):
+    with fastps.ParameterServer.remote([np.zeros(3), np.zeros(())]) as ps:
+        ray.get(ps.push.remote([np.ones(3), np.zeros(())]))
+        one, two = ray.get(ps.get_params.remote())
+        assert (one.tolist(), two.item()) == ([1, 1, 1], 0)

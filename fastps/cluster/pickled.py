@@ -1,7 +1,8 @@
-"""Pickles users' functions for the shards' processes: rules, schedules, `on_evict`.
+"""What travels pickled, and what it says where it cannot be: functions for the shards' processes, specs for handles.
 
-They are pickled with their code: those processes may lack the `sys.path` entry of the module, or have started before it
-was edited. Installed modules are pickled by name.
+Users' functions (rules, schedules, `on_evict`) are pickled with their code: those processes may lack the `sys.path`
+entry of the module, or have started before it was edited. Installed modules are pickled by name. The classes of
+parameters' containers are pickled by name, so that what comes out is of the class that the reader of it knows.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from typing import Any
 
 from ray import cloudpickle
 
-from fastps.errors import RuleError
+from fastps.errors import ParameterError, RuleError
 
 
-def packed(value: Any) -> bytes:
+def packed_functions(value: Any) -> bytes:
     """Raises RuleError for what cannot be pickled."""
     try:
         with _by_value(_of_the_user()):
@@ -35,18 +36,42 @@ def packed(value: Any) -> bytes:
             ) from error
 
 
-def unpacked(data: bytes) -> Any:
-    """Raises RuleError where this process lacks a module."""
+def functions(data: bytes) -> Any:
+    """What was packed. Raises RuleError where this process lacks a module."""
     try:
         return pickle.loads(data)
     except (ImportError, AttributeError) as error:
-        name = getattr(error, "name", None)
-        missing = f"the module {name!r}" if name else str(error)
         raise RuleError(
-            f"create: a rule, a schedule or on_evict needs {missing}, which the shards' processes cannot import; put "
-            f"its folder into PYTHONPATH before Ray starts, or say "
-            f"ray.init(runtime_env={{'env_vars': {{'PYTHONPATH': folder}}}})"
+            f"create: a rule, a schedule or on_evict needs {_missing(error)}, which the shards' processes cannot "
+            f"import; {REMEDY}"
         ) from error
+
+
+def packed_spec(spec: Any) -> bytes:
+    """The spec with its containers."""
+    return bytes(cloudpickle.dumps(spec))
+
+
+def spec(data: bytes, verb: str) -> Any:
+    """The spec that was packed. Raises ParameterError where this process lacks the module of a class."""
+    try:
+        return pickle.loads(data)
+    except (ImportError, AttributeError) as error:
+        raise ParameterError(
+            f"{verb}: the server's parameters are in containers of {_missing(error)}, which this process cannot "
+            f"import; {REMEDY}"
+        ) from error
+
+
+REMEDY = (
+    "put its folder into PYTHONPATH before Ray starts, or say "
+    "ray.init(runtime_env={'env_vars': {'PYTHONPATH': folder}})"
+)
+
+
+def _missing(error: ImportError | AttributeError) -> str:
+    name = getattr(error, "name", None)
+    return f"the module {name!r}" if isinstance(error, ImportError) and name else str(error)
 
 
 def _of_the_user() -> list[ModuleType]:
