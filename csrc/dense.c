@@ -38,7 +38,9 @@ static void pull_piece(const walk *w, const fps_span *span, uint64_t from, uint6
                    w->streaming);
 }
 
-static void push_piece(const walk *w, const fps_span *span, uint64_t from, uint64_t to)
+/* By the redo steps, a block at a time. Values of half precision are widened into `grad` and `pulled`. */
+static inline void push_blocks(const walk *w, const fps_span *span, uint64_t from, uint64_t to, float *grad,
+                               float *pulled)
 {
     const fps_call *call = w->call;
     const fps_rule *rule = &call->rules[span->rule];
@@ -47,7 +49,6 @@ static void push_piece(const walk *w, const fps_span *span, uint64_t from, uint6
     const int64_t ahead = (int64_t)(w->arena->layout.ahead_bytes / span->item_bytes);
     void *results[1 + FPS_MAX_SLOTS];
     const void *state[2 + FPS_MAX_SLOTS];
-    float grad[WIDE], pulled[WIDE];
     for (uint32_t k = 0; k <= rule->n_slots; k++) results[k] = fps_arena_redo(w->arena, w->part->session->index, k);
     for (uint64_t bytes; from < to; from += bytes) {
         bytes = to - from < w->block_bytes ? to - from : w->block_bytes;
@@ -58,6 +59,20 @@ static void push_piece(const walk *w, const fps_span *span, uint64_t from, uint6
                      (int64_t)(bytes / span->item_bytes), ahead, uniforms);
         fps_redo_write_piece(w->part->session, from, FPS_STREAMS_UP_TO(rule->n_slots), bytes);
     }
+}
+
+__attribute__((noinline)) static void push_half_piece(const walk *w, const fps_span *span, uint64_t from, uint64_t to)
+{
+    float grad[WIDE], pulled[WIDE];
+    push_blocks(w, span, from, to, grad, pulled);
+}
+
+static void push_piece(const walk *w, const fps_span *span, uint64_t from, uint64_t to)
+{
+    if (w->call->half_grads || w->call->half_pulled)
+        push_half_piece(w, span, from, to);
+    else
+        push_blocks(w, span, from, to, NULL, NULL);
 }
 
 /* Sets a slot, or the parameters, by the same redo steps. */

@@ -11,25 +11,15 @@ uint32_t fps_rowcall_room(const fps_sparse_call *call, const fps_table *t)
     return call->half_outs ? t->bytes[0] : 0;
 }
 
-static uint8_t *out_of(const fps_sparse_call *call, const fps_sparse_part *part, const fps_table *t, uint32_t i)
-{
-    return call->outs + (uint64_t)fps_rowcall_place(part, i) * t->bytes[0];
-}
-
-uint8_t *fps_rowcall_landing(const fps_sparse_call *call, const fps_sparse_part *part, const fps_table *t, uint32_t i)
-{
-    return call->half_outs ? part->batch->sum : out_of(call, part, t, i);
-}
-
 void fps_rowcall_deliver(const fps_sparse_call *call, const fps_sparse_part *part, const fps_table *t, uint32_t i,
                          const uint8_t *values)
 {
-    const uint64_t dim = t->layout.dim;
+    const uint64_t place = fps_rowcall_place(part, i), dim = t->layout.dim;
     if (call->half_outs)
-        fps_narrow((uint16_t *)(void *)call->outs + fps_rowcall_place(part, i) * dim,
-                   (const float *)(const void *)values, dim, call->half_outs);
-    else if (values != out_of(call, part, t, i))
-        memcpy(out_of(call, part, t, i), values, t->bytes[0]);
+        fps_narrow((uint16_t *)(void *)call->outs + place * dim, (const float *)(const void *)values, dim,
+                   call->half_outs);
+    else
+        memcpy(call->outs + place * t->bytes[0], values, t->bytes[0]);
 }
 
 /* The gradient at the place of key i; one of half precision is widened into `wide`. */
@@ -60,8 +50,7 @@ static void add(const fps_table *t, uint8_t *sum, const uint8_t *more)
         add_doubles((double *)(void *)sum, (const double *)(const void *)more, t->layout.dim);
 }
 
-const uint8_t *fps_rowcall_gradient(const fps_sparse_call *call, const fps_sparse_part *part, const fps_table *t,
-                                    uint32_t u)
+const uint8_t *fps_rowcall_sum(const fps_sparse_call *call, const fps_sparse_part *part, const fps_table *t, uint32_t u)
 {
     fps_batch *batch = part->batch;
     uint8_t *sum = batch->sum, *wide = sum + t->bytes[0];

@@ -56,15 +56,36 @@ static inline uint32_t fps_rowcall_place(const fps_sparse_part *part, uint32_t i
 /* Bytes that the batch of a part must have room for, see fps_batch_reserve. */
 uint32_t fps_rowcall_room(const fps_sparse_call *call, const fps_table *t);
 
-/* Where the row of key i is to be read to; then fps_rowcall_deliver. */
-uint8_t *fps_rowcall_landing(const fps_sparse_call *call, const fps_sparse_part *part, const fps_table *t, uint32_t i);
-
-/* Gives the caller the values of key i, which may lie where the row was read to. */
+/* Gives the caller the values of key i. */
 void fps_rowcall_deliver(const fps_sparse_call *call, const fps_sparse_part *part, const fps_table *t, uint32_t i,
                          const uint8_t *values);
 
-/* The gradient of distinct key u: the sum over its places, in order. */
-const uint8_t *fps_rowcall_gradient(const fps_sparse_call *call, const fps_sparse_part *part, const fps_table *t,
-                                    uint32_t u);
+/* Where the row of key i is to be read to; then fps_rowcall_landed. */
+static inline uint8_t *fps_rowcall_landing(const fps_sparse_call *call, const fps_sparse_part *part, const fps_table *t,
+                                           uint32_t i)
+{
+    if (call->half_outs) return part->batch->sum;
+    return call->outs + (uint64_t)fps_rowcall_place(part, i) * t->bytes[0];
+}
+
+static inline void fps_rowcall_landed(const fps_sparse_call *call, const fps_sparse_part *part, const fps_table *t,
+                                      uint32_t i)
+{
+    if (call->half_outs) fps_rowcall_deliver(call, part, t, i, part->batch->sum);
+}
+
+/* The gradient of distinct key u, which comes several times or is of half precision: the sum over its places, in
+ * order. */
+const uint8_t *fps_rowcall_sum(const fps_sparse_call *call, const fps_sparse_part *part, const fps_table *t,
+                               uint32_t u);
+
+/* The same of any key. */
+static inline const uint8_t *fps_rowcall_gradient(const fps_sparse_call *call, const fps_sparse_part *part,
+                                                  const fps_table *t, uint32_t u)
+{
+    const uint32_t i = part->batch->first[u];
+    if (call->half_grads || part->batch->next[i] != FPS_BATCH_END) return fps_rowcall_sum(call, part, t, u);
+    return call->grads + (uint64_t)fps_rowcall_place(part, i) * t->bytes[0];
+}
 
 #endif

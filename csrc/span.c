@@ -3,20 +3,14 @@
 #include "copy.h"
 #include "half.h"
 
-/* The byte in the caller's buffer of the element at `position` of params; `half`: its type has half of the bytes. */
-static uint64_t buffer_at(const fps_span *span, uint64_t position, uint8_t half)
+const void *fps_span_widened(const fps_span *span, const void *const *buffers, const uint8_t *halves, uint64_t position,
+                             uint64_t bytes, float *wide)
 {
-    const uint64_t at = span->buffer_offset + (position - span->position);
-    return half ? at / 2 : at;
-}
-
-const void *fps_span_read(const fps_span *span, const void *const *buffers, const uint8_t *halves, uint64_t position,
-                          uint64_t bytes, float *wide)
-{
-    const uint8_t half = halves ? halves[span->buffer] : 0;
-    const uint8_t *from = (const uint8_t *)buffers[span->buffer] + buffer_at(span, position, half);
-    if (!half) return from;
-    fps_widen(wide, (const uint16_t *)(const void *)from, bytes / sizeof(float), half);
+    const uint8_t half = halves[span->buffer];
+    const uint8_t *buffer = buffers[span->buffer];
+    const uint64_t at = fps_span_offset(span, position);
+    if (!half) return buffer + at;
+    fps_widen(wide, (const uint16_t *)(const void *)(buffer + at / 2), bytes / sizeof(float), half);
     return wide;
 }
 
@@ -25,11 +19,12 @@ void fps_span_write(const fps_span *span, void *const *buffers, const uint8_t *h
                     uint64_t bytes, const void *values, bool streaming)
 {
     const uint8_t half = halves ? halves[span->buffer] : 0;
-    uint8_t *to = (uint8_t *)buffers[span->buffer] + buffer_at(span, position, half);
+    const uint64_t at = fps_span_offset(span, position);
+    uint8_t *buffer = buffers[span->buffer];
     if (half)
-        fps_narrow((uint16_t *)(void *)to, values, bytes / sizeof(float), half);
+        fps_narrow((uint16_t *)(void *)(buffer + at / 2), values, bytes / sizeof(float), half);
     else if (streaming)
-        fps_copy_stream(to, values, bytes);
+        fps_copy_stream(buffer + at, values, bytes);
     else
-        fps_copy(to, values, bytes);
+        fps_copy(buffer + at, values, bytes);
 }

@@ -15,10 +15,24 @@ typedef struct fps_span {
     uint32_t item_bytes; /* 4 or 8; 1 for what is carried */
 } fps_span;
 
+/* The byte in the caller's buffer of the element at `position` of params. */
+static inline uint64_t fps_span_offset(const fps_span *span, uint64_t position)
+{
+    return span->buffer_offset + (position - span->position);
+}
+
 /* `bytes` of the span's elements from `position` of params on, as the caller's buffer has them. Those of half precision
- * (`halves`: per buffer its type, or NULL) are widened into `wide`, which has room for that many bytes. */
-const void *fps_span_read(const fps_span *span, const void *const *buffers, const uint8_t *halves, uint64_t position,
-                          uint64_t bytes, float *wide);
+ * (`halves`: per buffer its type) are widened into `wide`, which has room for that many bytes. */
+const void *fps_span_widened(const fps_span *span, const void *const *buffers, const uint8_t *halves, uint64_t position,
+                             uint64_t bytes, float *wide);
+
+/* The same; `halves` may be NULL. */
+static inline const void *fps_span_read(const fps_span *span, const void *const *buffers, const uint8_t *halves,
+                                        uint64_t position, uint64_t bytes, float *wide)
+{
+    if (halves) return fps_span_widened(span, buffers, halves, position, bytes, wide);
+    return (const uint8_t *)buffers[span->buffer] + fps_span_offset(span, position);
+}
 
 /* Copies `bytes` of values into the caller's buffer, to the span's elements from `position` on; `streaming` bypasses
  * the caches. */

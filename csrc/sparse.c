@@ -66,10 +66,7 @@ static uint32_t ahead(const fps_table *t, uint32_t most, uint32_t bytes)
 
 static uint8_t *landing(const walk *w, uint32_t i) { return fps_rowcall_landing(w->call, w->part, w->t, i); }
 
-static void deliver(const walk *w, uint32_t i, const uint8_t *values)
-{
-    fps_rowcall_deliver(w->call, w->part, w->t, i, values);
-}
+static void landed(const walk *w, uint32_t i) { fps_rowcall_landed(w->call, w->part, w->t, i); }
 
 /* Pull */
 
@@ -83,7 +80,7 @@ static fps_status pull_again(walk *w, uint32_t i, bool *missing)
         if (*missing) return FPS_OK;
         fps_status status =
             fps_row_read_surely(w->arena, w->t, row, key, landing(w, i), w->t->at[0], w->t->bytes[0], &w->wait);
-        if (status == FPS_OK) deliver(w, i, landing(w, i));
+        if (status == FPS_OK) landed(w, i);
         if (status == FPS_OK && w->now) fps_row_track(fps_row_at(w->t, row), w->now, 1);
         if (status != FPS_ALREADY) return status;
     }
@@ -117,7 +114,7 @@ static fps_status pull_rows(walk *w, const uint32_t *which, uint32_t n, uint32_t
             bool absent = row == FPS_NO_ROW;
             if (!absent &&
                 fps_row_read(t, row, keys[k], landing(w, k), t->at[0], t->bytes[0], w->past) == FPS_READ_DONE) {
-                deliver(w, k, landing(w, k));
+                landed(w, k);
                 if (w->now) fps_row_track(fps_row_at(t, row), w->now, 1);
                 continue;
             }
@@ -146,7 +143,7 @@ static fps_status create_missing(walk *w, uint32_t n_missing)
 static void fill(const walk *w, uint32_t i)
 {
     fps_initial_fill(&w->t->layout, w->part->keys[i], landing(w, i));
-    deliver(w, i, landing(w, i));
+    landed(w, i);
 }
 
 static fps_status pull(walk *w)
@@ -308,7 +305,8 @@ static fps_status push_row(walk *w, uint32_t u)
     }
     fps_redo_write_row(w->part->session, t, batch->rows[u], u + UINT64_C(1));
     fps_row_leave(t, batch->rows[u], word + FPS_ROW_ONCE);
-    for (uint32_t i = batch->first[u]; pulls && i != FPS_BATCH_END; i = batch->next[i]) deliver(w, i, redo);
+    for (uint32_t i = batch->first[u]; pulls && i != FPS_BATCH_END; i = batch->next[i])
+        fps_rowcall_deliver(w->call, w->part, t, i, redo);
     return FPS_OK;
 }
 

@@ -1,6 +1,7 @@
 # A group: the shards that this process has mapped, operated on by one C call for all of them.
 
 from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
+from libc.stdlib cimport qsort
 
 from collections import OrderedDict
 
@@ -18,6 +19,22 @@ cdef inline bint is_dict(object value):
 # Whether arguments can be used as they are, see `Group.bind`.
 cdef enum:
     UNFIT, PLAIN, HALF
+
+
+cdef struct Kind:  # of array that a buffer is for the fast path
+    int type  # numpy's number
+    int n_dims
+    np.npy_intp *dims
+    size_t bytes
+
+
+cdef struct Range:
+    size_t start, end
+
+
+cdef int by_start(const void *one, const void *other) noexcept nogil:
+    cdef size_t a = (<const Range *>one).start, b = (<const Range *>other).start
+    return (a > b) - (a < b)
 
 
 cdef class Group:
@@ -43,7 +60,9 @@ cdef class Group:
     cdef uint32_t *n_spans
     cdef fps_rule *rules
     cdef tuple mapped, shards
-    cdef list idle, kinds, sizes, names
+    cdef list idle, names
+    cdef Kind *kinds
+    cdef np.npy_intp *dims
     cdef uint64_t bytes
     cdef bint may_keep_gil, rounds
     cdef Pins pins
@@ -90,9 +109,9 @@ cdef class Group:
                 raise ValueError(f"rule {i}: {n_slots} slots and number {number} are out of range")
             self.rules[i].kernel, self.rules[i].prepare = <fps_kernel><size_t>kernel, <fps_prepare><size_t>prepare
             self.rules[i].n_slots, self.rules[i].number = n_slots, number
-        self.kinds = None if kinds is None else [(dtype.num, shape) for dtype, shape in kinds]
-        self.sizes = None if kinds is None else [dtype.itemsize * math.prod(shape) for dtype, shape in kinds]
         self.names = names
+        if kinds is not None:
+            self.expect(kinds)
 
     def __dealloc__(self):
         cdef uint32_t i
@@ -103,6 +122,21 @@ cdef class Group:
         free(self.arenas)
         free(self.n_spans)
         free(self.rules)
+        free(self.kinds)
+        free(self.dims)
+
+    cdef int expect(self, list kinds) except -1:
+        cdef Py_ssize_t at = 0
+        self.kinds = <Kind *>calloc(max(1, len(kinds)), sizeof(Kind))
+        self.dims = <np.npy_intp *>calloc(max(1, sum([len(shape) for _, shape in kinds])), sizeof(np.npy_intp))
+        if not (self.kinds and self.dims):
+            raise MemoryError("a group")
+        for i, (dtype, shape) in enumerate(kinds):
+            self.kinds[i].type, self.kinds[i].n_dims, self.kinds[i].dims = dtype.num, len(shape), self.dims + at
+            self.kinds[i].bytes = dtype.itemsize * math.prod(shape)
+            for size in shape:
+                self.dims[at] = size
+                at += 1
 
     cdef str label(self, uint32_t part):
         return (<Arena>self.mapped[part]).label
@@ -130,59 +164,57 @@ cdef class Group:
         Returns PLAIN when none is, HALF when some are; UNFIT if the fast path does not support an array."""
         cdef int found = PLAIN
         cdef np.npy_intp *dims
-        cdef tuple shape
+        cdef const Kind *kind
         cdef object array = value
         cdef uint32_t i
         cdef int k
-        if self.kinds is None:
+        if self.kinds == NULL:
             return UNFIT
         if self.names is not None and (not is_dict(value) or <uint32_t>len(<dict>value) != self.n_buffers):
             return UNFIT
         for i in range(self.n_buffers):
             if self.names is not None:
                 array = (<dict>value).get(self.names[i])
-            number, shape = <tuple>self.kinds[i]
+            kind = &self.kinds[i]
             if not np.PyArray_CheckExact(array):
                 return UNFIT
-            if np.PyArray_TYPE(array) != <int>number:
-                if <int>number != np.NPY_FLOAT or not half_of(array):
+            if np.PyArray_TYPE(array) != kind.type:
+                if kind.type != np.NPY_FLOAT or not half_of(array):
                     return UNFIT
                 if found == PLAIN:
                     memset(halves, 0, self.n_buffers)
                 halves[i], found = half_of(array), HALF
             if not (np.PyArray_ISCARRAY(array) if writable else np.PyArray_ISCARRAY_RO(array)):
                 return UNFIT
-            if np.PyArray_NDIM(array) != len(shape):
+            if np.PyArray_NDIM(array) != kind.n_dims:
                 return UNFIT
             dims = np.PyArray_DIMS(array)
-            for k in range(np.PyArray_NDIM(array)):
-                if dims[k] != <np.npy_intp>shape[k]:
+            for k in range(kind.n_dims):
+                if dims[k] != kind.dims[k]:
                     return UNFIT
             pointers[i] = np.PyArray_DATA(array)
         return found
 
-    cdef object bytes_of(self, uint32_t buffer, const uint8_t *halves):
-        """The bytes of a caller's buffer."""
-        return self.sizes[buffer] // 2 if halves != NULL and halves[buffer] else self.sizes[buffer]
-
-    cdef bint any_overlap(self, Lane lane, fps_call *call, bint pushes):
-        """Whether `outs` overlap each other, or the gradients."""
+    cdef uint32_t add_ranges(self, Range *ranges, void **pointers, const uint8_t *halves):
+        """The memory of the caller's buffers. Returns their number."""
         cdef uint32_t i
-        cdef size_t end = 0
+        for i in range(self.n_buffers):
+            ranges[i].start = <size_t>pointers[i]
+            ranges[i].end = ranges[i].start + self.kinds[i].bytes // (2 if halves != NULL and halves[i] else 1)
+        return self.n_buffers
+
+    cdef bint any_overlap(self, Lane lane, const fps_call *call, bint pushes):
+        """Whether `outs` overlap each other, or the gradients."""
+        cdef uint32_t i, n
         if self.n_buffers == 1 and not pushes:
             return False
-        if call.half_outs == NULL and call.half_grads == NULL:
-            ranges = [(<size_t>lane.outs[i], self.sizes[i]) for i in range(self.n_buffers)]
-            if pushes:
-                ranges += [(<size_t>lane.grads[i], self.sizes[i]) for i in range(self.n_buffers)]
-        else:
-            ranges = [(<size_t>lane.outs[i], self.bytes_of(i, call.half_outs)) for i in range(self.n_buffers)]
-            if pushes:
-                ranges += [(<size_t>lane.grads[i], self.bytes_of(i, call.half_grads)) for i in range(self.n_buffers)]
-        for start, size in sorted(ranges):
-            if <size_t>start < end:
+        n = self.add_ranges(lane.ranges, lane.outs, call.half_outs)
+        if pushes:
+            n += self.add_ranges(lane.ranges + n, <void **>lane.grads, call.half_grads)
+        qsort(lane.ranges, n, sizeof(Range), by_start)
+        for i in range(1, n):
+            if lane.ranges[i].start < lane.ranges[i - 1].end:
                 return True
-            end = start + size
         return False
 
     cdef fps_call call_of(self, Lane lane, fps_kind kind) noexcept:
@@ -320,10 +352,7 @@ cdef class Group:
         if status != FPS_OK:
             self.fail(lane, call, status, at, limit, error_of(&signal) if status == FPS_INTERRUPTED else None, into, outcome)
         if outcome is not None and into == NULL and fps_kind_writes(call.kind):
-            if outcome.on is None and outcome.perhaps is None:
-                outcome.whole = self.shards
-            else:
-                outcome.end(self.shards)
+            outcome.end_all(self.shards)
         versions = PyTuple_New(self.n_parts)
         for i in range(self.n_parts):
             version = lane.parts[i].version

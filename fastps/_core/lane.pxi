@@ -19,6 +19,7 @@ cdef class Lane:
     cdef uint8_t *half_outs
     cdef double *uniforms
     cdef uint32_t *streams
+    cdef Range *ranges
     cdef uint32_t generation
     cdef uint32_t n_open
 
@@ -39,8 +40,9 @@ cdef class Lane:
         self.half_outs = self.half_pulled + group.n_buffers
         self.uniforms = <double *>calloc(group.n_uniforms, sizeof(double))
         self.streams = <uint32_t *>calloc(group.n_rules, sizeof(uint32_t))
+        self.ranges = <Range *>calloc(2 * <size_t>group.n_buffers, sizeof(Range))
         if not (self.sessions and self.parts and self.grads and self.pulled and self.outs and self.half_grads
-                and self.uniforms and self.streams):
+                and self.uniforms and self.streams and self.ranges):
             raise MemoryError("a lane")
         for i in range(group.n_parts):
             session = &self.sessions[i]
@@ -73,6 +75,7 @@ cdef class Lane:
         free(self.half_grads)
         free(self.uniforms)
         free(self.streams)
+        free(self.ranges)
 
     cdef void reset(self) noexcept:
         cdef uint32_t i

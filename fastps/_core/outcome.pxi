@@ -56,7 +56,7 @@ cdef class Outcome:
     counts : bool or None
         Of a worker's push in rounds: whether its gradients count, or will with the next operation. None: not in rounds.
     """
-    cdef tuple whole  # shards that one C call has done; the usual case costs one store
+    cdef tuple whole  # shards that one C call has done, in the usual case all
     cdef set on, on_part, perhaps
     cdef public object counts
 
@@ -75,6 +75,13 @@ cdef class Outcome:
     def begin(self, shards):
         """From now on it is unknown whether it is applied on these."""
         self.perhaps = {*(self.perhaps or ()), *shards}
+
+    cdef void end_all(self, tuple shards) except *:
+        """It is applied on these. Costs one store for the first call of an operation."""
+        if self.whole is None and self.on is None and self.on_part is None and self.perhaps is None:
+            self.whole = shards
+        else:
+            self.end(shards)
 
     def end(self, shards):
         """It is applied on these."""

@@ -139,6 +139,7 @@ cdef class TableGroup:
         cdef Signal signal
         cdef const uint8_t *streams[16]
         cdef uint32_t at = 0, i
+        cdef object version
         cdef fps_status status
         cdef double limit = self.group.timeout if timeout is None else timeout
         if sets is not None:
@@ -171,8 +172,12 @@ cdef class TableGroup:
         if status != FPS_OK:
             self.fail(lane, &call, status, at, limit, error_of(&signal) if status == FPS_INTERRUPTED else None, outcome)
         if outcome is not None and fps_kind_writes(call.kind):
-            outcome.end(self.shards)
-        versions = tuple([lane.parts[i].version for i in range(self.group.n_parts)])
+            outcome.end_all(self.shards)
+        versions = PyTuple_New(self.group.n_parts)
+        for i in range(self.group.n_parts):
+            version = lane.parts[i].version
+            Py_INCREF(version)
+            PyTuple_SET_ITEM(versions, i, version)
         self.give_back(lane)
         return versions
 

@@ -52,7 +52,9 @@ def launch(plan: ServerPlan, attach: Callable[[ServerSpec], Session], detach: Ca
     TableFullError
         Nothing is left behind, whatever is raised, also by signal handlers.
     """
-    functions = pickled.packed_functions((plan.assignment, tuple((table.info, table.rule, table.life) for table in plan.tables)))
+    functions = pickled.packed_functions(
+        (plan.assignment, tuple((table.info, table.rule, table.life) for table in plan.tables))
+    )
     cluster.start()
     if plan.name is not None and cluster.named_actor(plan.name) is not None:
         raise NameTakenError(
