@@ -92,7 +92,7 @@ define install
 		|| { echo "install python3-venv"; exit 1; }
 	@echo "Installing fastps and the packages for $(1) into $(VENV): pip downloads what is missing (Ray is the largest)"
 	@echo "and compiles the C core. This takes some minutes, and happens once."
-	$(BIN)/pip install --disable-pip-version-check --editable '.[$(1)]'
+	$(BIN)/pip install --disable-pip-version-check --no-compile --editable '.[$(1)]'  # imports compile what they use
 	@touch $@
 endef
 

@@ -1,6 +1,5 @@
 #include "span.h"
 
-#include "copy.h"
 #include "half.h"
 
 const void *fps_span_widened(const fps_span *span, const void *const *buffers, const uint8_t *halves, uint64_t position,
@@ -15,16 +14,14 @@ const void *fps_span_widened(const fps_span *span, const void *const *buffers, c
 }
 
 /* Of half precision always through the caches: a pull of 80 MB takes 0.76 of one of float32, which bypasses them. */
-void fps_span_write(const fps_span *span, void *const *buffers, const uint8_t *halves, uint64_t position,
-                    uint64_t bytes, const void *values, bool streaming)
+void fps_span_narrowed(const fps_span *span, void *const *buffers, const uint8_t *halves, uint64_t position,
+                       uint64_t bytes, const void *values, bool streaming)
 {
-    const uint8_t half = halves ? halves[span->buffer] : 0;
+    const uint8_t half = halves[span->buffer];
     const uint64_t at = fps_span_offset(span, position);
     uint8_t *buffer = buffers[span->buffer];
     if (half)
         fps_narrow((uint16_t *)(void *)(buffer + at / 2), values, bytes / sizeof(float), half);
-    else if (streaming)
-        fps_copy_stream(buffer + at, values, bytes);
     else
-        fps_copy(buffer + at, values, bytes);
+        fps_span_write(span, buffers, NULL, position, bytes, values, streaming);
 }

@@ -5,6 +5,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "copy.h"
+
 /* A run of elements of one dtype: its position in the shard, and in one of the caller's buffers. */
 typedef struct fps_span {
     uint64_t position; /* bytes from the start of params, a multiple of item_bytes; sorted, without overlap */
@@ -35,8 +37,21 @@ static inline const void *fps_span_read(const fps_span *span, const void *const 
 }
 
 /* Copies `bytes` of values into the caller's buffer, to the span's elements from `position` on; `streaming` bypasses
- * the caches. */
-void fps_span_write(const fps_span *span, void *const *buffers, const uint8_t *halves, uint64_t position,
-                    uint64_t bytes, const void *values, bool streaming);
+ * the caches. Rounds them where the buffer is of half precision. */
+void fps_span_narrowed(const fps_span *span, void *const *buffers, const uint8_t *halves, uint64_t position,
+                       uint64_t bytes, const void *values, bool streaming);
+
+/* The same; `halves` may be NULL. */
+static inline void fps_span_write(const fps_span *span, void *const *buffers, const uint8_t *halves, uint64_t position,
+                                  uint64_t bytes, const void *values, bool streaming)
+{
+    uint8_t *to = (uint8_t *)buffers[span->buffer] + fps_span_offset(span, position);
+    if (halves)
+        fps_span_narrowed(span, buffers, halves, position, bytes, values, streaming);
+    else if (streaming)
+        fps_copy_stream(to, values, bytes);
+    else
+        fps_copy(to, values, bytes);
+}
 
 #endif

@@ -1,9 +1,6 @@
 # A group: the shards that this process has mapped, operated on by one C call for all of them.
 
 from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
-from libc.stdlib cimport qsort
-
-from collections import OrderedDict
 
 cdef uint64_t MIXED_ROUND = 0xffffffffffffffff
 
@@ -11,32 +8,7 @@ cdef uint64_t MIXED_ROUND = 0xffffffffffffffff
 cdef uint64_t KEEP_GIL_BYTES = 32768
 
 
-cdef inline bint is_dict(object value):
-    """Whether it is a mapping that nobody has given other methods."""
-    return type(value) is dict or type(value) is OrderedDict
-
-
-# Whether arguments can be used as they are, see `Group.bind`.
-cdef enum:
-    UNFIT, PLAIN, HALF
-
-
-cdef struct Kind:  # of array that a buffer is for the fast path
-    int type  # numpy's number
-    int n_dims
-    np.npy_intp *dims
-    size_t bytes
-
-
-cdef struct Range:
-    size_t start, end
-
-
-cdef int by_start(const void *one, const void *other) noexcept nogil:
-    cdef size_t a = (<const Range *>one).start, b = (<const Range *>other).start
-    return (a > b) - (a < b)
-
-
+@cython.final
 cdef class Group:
     """Shards mapped by this process, the spans of the caller's buffers on each, and the compiled rules.
 
@@ -60,9 +32,8 @@ cdef class Group:
     cdef uint32_t *n_spans
     cdef fps_rule *rules
     cdef tuple mapped, shards
-    cdef list idle, names
-    cdef Kind *kinds
-    cdef np.npy_intp *dims
+    cdef list idle
+    cdef Expected expected
     cdef uint64_t bytes
     cdef bint may_keep_gil, rounds
     cdef Pins pins
@@ -109,9 +80,7 @@ cdef class Group:
                 raise ValueError(f"rule {i}: {n_slots} slots and number {number} are out of range")
             self.rules[i].kernel, self.rules[i].prepare = <fps_kernel><size_t>kernel, <fps_prepare><size_t>prepare
             self.rules[i].n_slots, self.rules[i].number = n_slots, number
-        self.names = names
-        if kinds is not None:
-            self.expect(kinds)
+        self.expected = None if kinds is None else Expected(kinds, names)
 
     def __dealloc__(self):
         cdef uint32_t i
@@ -122,21 +91,6 @@ cdef class Group:
         free(self.arenas)
         free(self.n_spans)
         free(self.rules)
-        free(self.kinds)
-        free(self.dims)
-
-    cdef int expect(self, list kinds) except -1:
-        cdef Py_ssize_t at = 0
-        self.kinds = <Kind *>calloc(max(1, len(kinds)), sizeof(Kind))
-        self.dims = <np.npy_intp *>calloc(max(1, sum([len(shape) for _, shape in kinds])), sizeof(np.npy_intp))
-        if not (self.kinds and self.dims):
-            raise MemoryError("a group")
-        for i, (dtype, shape) in enumerate(kinds):
-            self.kinds[i].type, self.kinds[i].n_dims, self.kinds[i].dims = dtype.num, len(shape), self.dims + at
-            self.kinds[i].bytes = dtype.itemsize * math.prod(shape)
-            for size in shape:
-                self.dims[at] = size
-                at += 1
 
     cdef str label(self, uint32_t part):
         return (<Arena>self.mapped[part]).label
@@ -159,64 +113,6 @@ cdef class Group:
         if lane.generation == self.generation:
             self.idle.append(lane)
 
-    cdef int bind(self, object value, void **pointers, uint8_t *halves, bint writable):
-        """Puts the address of one array per buffer into `pointers`, and in `halves` which are of half precision.
-        Returns PLAIN when none is, HALF when some are; UNFIT if the fast path does not support an array."""
-        cdef int found = PLAIN
-        cdef np.npy_intp *dims
-        cdef const Kind *kind
-        cdef object array = value
-        cdef uint32_t i
-        cdef int k
-        if self.kinds == NULL:
-            return UNFIT
-        if self.names is not None and (not is_dict(value) or <uint32_t>len(<dict>value) != self.n_buffers):
-            return UNFIT
-        for i in range(self.n_buffers):
-            if self.names is not None:
-                array = (<dict>value).get(self.names[i])
-            kind = &self.kinds[i]
-            if not np.PyArray_CheckExact(array):
-                return UNFIT
-            if np.PyArray_TYPE(array) != kind.type:
-                if kind.type != np.NPY_FLOAT or not half_of(array):
-                    return UNFIT
-                if found == PLAIN:
-                    memset(halves, 0, self.n_buffers)
-                halves[i], found = half_of(array), HALF
-            if not (np.PyArray_ISCARRAY(array) if writable else np.PyArray_ISCARRAY_RO(array)):
-                return UNFIT
-            if np.PyArray_NDIM(array) != kind.n_dims:
-                return UNFIT
-            dims = np.PyArray_DIMS(array)
-            for k in range(kind.n_dims):
-                if dims[k] != kind.dims[k]:
-                    return UNFIT
-            pointers[i] = np.PyArray_DATA(array)
-        return found
-
-    cdef uint32_t add_ranges(self, Range *ranges, void **pointers, const uint8_t *halves):
-        """The memory of the caller's buffers. Returns their number."""
-        cdef uint32_t i
-        for i in range(self.n_buffers):
-            ranges[i].start = <size_t>pointers[i]
-            ranges[i].end = ranges[i].start + self.kinds[i].bytes // (2 if halves != NULL and halves[i] else 1)
-        return self.n_buffers
-
-    cdef bint any_overlap(self, Lane lane, const fps_call *call, bint pushes):
-        """Whether `outs` overlap each other, or the gradients."""
-        cdef uint32_t i, n
-        if self.n_buffers == 1 and not pushes:
-            return False
-        n = self.add_ranges(lane.ranges, lane.outs, call.half_outs)
-        if pushes:
-            n += self.add_ranges(lane.ranges + n, <void **>lane.grads, call.half_grads)
-        qsort(lane.ranges, n, sizeof(Range), by_start)
-        for i in range(1, n):
-            if lane.ranges[i].start < lane.ranges[i - 1].end:
-                return True
-        return False
-
     cdef fps_call call_of(self, Lane lane, fps_kind kind) noexcept:
         """An operation, for the caller's stack: it only uses memory of the lane."""
         cdef fps_call call
@@ -237,17 +133,21 @@ cdef class Group:
         cdef double limit = self.timeout if timeout is None else timeout
         cdef int of_grads = PLAIN, of_outs = PLAIN
         cdef fps_call call
-        cdef Lane lane = self.take(&limit)
+        cdef Lane lane
+        if self.expected is None or not (pushes or pulls):
+            return None
+        lane = self.take(&limit)
         if pushes:
-            of_grads = self.bind(grads, <void **>lane.grads, lane.half_grads, False)
+            of_grads = self.expected.bind(grads, <void **>lane.grads, lane.half_grads, False)
         if pulls and of_grads != UNFIT:
-            of_outs = self.bind(outs, lane.outs, lane.half_outs, True)
+            of_outs = self.expected.bind(outs, lane.outs, lane.half_outs, True)
         call = self.call_of(lane, FPS_PULL if not pushes else FPS_PUSH_PULL if pulls else FPS_PUSH)
         if of_grads == HALF:
             call.half_grads = lane.half_grads
         if of_outs == HALF:
             call.half_outs = lane.half_outs
-        if not (pushes or pulls) or of_grads == UNFIT or of_outs == UNFIT or pulls and self.any_overlap(lane, &call, pushes):
+        if (of_grads == UNFIT or of_outs == UNFIT
+                or pulls and self.expected.any_overlap(lane.ranges, &call, pushes)):
             self.give_back(lane)
             return None
         lane.reset()
@@ -342,7 +242,7 @@ cdef class Group:
             status = self.execute(call, closed, into, &at)
         if status == FPS_BUSY or (status == FPS_HELD and self.may_keep_gil):
             call.wait = wait_for(limit, &signal)
-            if self.names is not None:
+            if self.expected is not None and self.expected.names is not None:
                 held = [list((<dict>some).values()) for some in (grads, outs) if is_dict(some)]
             with nogil:
                 status = self.execute(call, closed, into, &at)

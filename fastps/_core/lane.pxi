@@ -1,8 +1,7 @@
 # Lanes: the resources of one operation on a group; and the rest of a push that timed out.
 
-from libc.stdlib cimport calloc, free
 
-
+@cython.final
 @cython.no_gc_clear  # __dealloc__ closes the sessions: the arenas must still be mapped then
 cdef class Lane:
     """The memory of one operation at a time: a session in every arena, and room for what a call points to. It belongs

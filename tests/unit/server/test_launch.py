@@ -92,7 +92,7 @@ class Actor:
 def cluster(monkeypatch):
     made = Cluster()
     monkeypatch.setattr(module, "cluster", made)
-    monkeypatch.setattr(module, "packed", lambda functions: b"")
+    monkeypatch.setattr(module, "pickled", SimpleNamespace(packed_functions=lambda _: b"", packed_spec=lambda _: b""))
     monkeypatch.setattr(module, "place", made.place)
     monkeypatch.setattr(module, "shard_actor", lambda _: made)
     monkeypatch.setattr(Owned, "kill", lambda owned: made.kill(owned))
