@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Worker processes of pytest: tests wait most of the time.
 SIDE_BY_SIDE ?= -n 4
+# Otherwise each of the hundreds of processes that a test run starts would compile what it imports.
+unexport PYTHONDONTWRITEBYTECODE
 NOW := $(shell date +%Y%m%d-%H%M%S)
 BUILT_FROM := pyproject.toml setup.py $(wildcard csrc/*.[ch]) $(wildcard fastps/_core/*.p*)
 
