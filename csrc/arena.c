@@ -105,7 +105,7 @@ fps_status fps_arena_back_version(const fps_arena *arena, uint32_t version)
 {
     const fps_layout *l = &arena->layout;
     if (fps_load32_relaxed(&arena->header->backed) >> version & 1) return FPS_OK;
-    uint64_t bytes = l->slots_offset - l->params_offset + l->n_slots * l->slot_stride;
+    uint64_t bytes = l->counts_offset + l->n_leaves * sizeof(fps_word) - l->params_offset;
     fps_status status = back(arena, fps_arena_version(arena, version, 0), bytes);
     if (status == FPS_OK) atomic_fetch_or_explicit(&arena->header->backed, 1u << version, memory_order_relaxed);
     return status;

@@ -48,9 +48,21 @@ static inline uint8_t *fps_arena_version(const fps_arena *arena, uint32_t versio
     return fps_arena_stream(arena, stream) + version * arena->layout.version_stride;
 }
 
+/* Of each array, in a version. */
+static inline fps_word *fps_arena_counts(const fps_arena *arena, uint32_t version)
+{
+    return (fps_word *)(void *)(arena->base + arena->layout.counts_offset + version * arena->layout.version_stride);
+}
+
 static inline uint8_t *fps_arena_tray(const fps_arena *arena, uint32_t rank)
 {
     return arena->base + arena->layout.trays_offset + rank * arena->layout.tray_stride;
+}
+
+/* Of each array, how many gradients are in a tray. */
+static inline fps_word32 *fps_arena_given(const fps_arena *arena, uint32_t rank)
+{
+    return (fps_word32 *)(void *)(fps_arena_tray(arena, rank) + fps_line_up(arena->layout.params_bytes));
 }
 
 /* The redo block of a session for a stream. */

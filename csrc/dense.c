@@ -18,9 +18,12 @@ struct walk {
     fps_part *part;
     const fps_arena *arena;
     fps_seat *seat;
-    uint64_t end;   /* of params */
+    uint64_t end; /* of params, or of the last span that a partial operation has */
+    const fps_span *spans;
+    uint32_t n_spans;
     uint32_t span;  /* the first span that ends after the position */
     bool streaming; /* writes to outs bypass the caches */
+    bool varies;    /* it pushes, and arrays are at different steps */
     uint64_t block_bytes;
     void (*run_piece)(const walk *w, const fps_span *span, uint64_t from, uint64_t to);
 };
@@ -45,7 +48,7 @@ static inline void push_blocks(const walk *w, const fps_span *span, uint64_t fro
     const fps_call *call = w->call;
     const fps_rule *rule = &call->rules[span->rule];
     if (!rule->kernel) return;
-    const double *uniforms = w->part->uniforms + (size_t)span->rule * FPS_UNIFORMS;
+    const double *uniforms = fps_rule_uniforms(w->part->uniforms, span->rule);
     const int64_t ahead = (int64_t)(w->arena->layout.ahead_bytes / span->item_bytes);
     void *results[1 + FPS_MAX_SLOTS];
     const void *state[2 + FPS_MAX_SLOTS];
@@ -99,30 +102,44 @@ static void push_pull_piece(const walk *w, const fps_span *span, uint64_t from, 
     }
 }
 
+/* Where arrays are at different steps: counts a partial push of an array with its first byte, and computes its
+ * uniforms. They stay for all of the span: others that follow this push may have counted theirs when it goes on. */
+static void begin_span(const walk *w, const fps_span *span, uint64_t from)
+{
+    const fps_rule *rule = &w->call->rules[span->rule];
+    double *uniforms = fps_rule_uniforms(w->part->uniforms, span->rule);
+    fps_word *count = &fps_arena_counts(w->arena, 0)[span->leaf];
+    if (!rule->kernel || (from > span->position && fps_rule_has_step(uniforms))) return;
+    if (w->call->partial && from == span->position) atomic_fetch_add_explicit(count, 1, memory_order_relaxed);
+    fps_rule_prepare(w->arena, rule, w->part->wholes + fps_load_relaxed(count), uniforms);
+}
+
 /* Runs the elements in [from, to) of params. */
 static void run_range(walk *w, uint64_t from, uint64_t to)
 {
-    const fps_span *spans = w->part->spans;
-    for (; w->span < w->part->n_spans; w->span++) {
-        const fps_span *span = &spans[w->span];
+    for (; w->span < w->n_spans; w->span++) {
+        const fps_span *span = &w->spans[w->span];
         uint64_t span_end = span->position + span->bytes;
         if (span->position >= to) return;
         uint64_t lo = span->position > from ? span->position : from, hi = span_end < to ? span_end : to;
+        if (lo < hi && w->varies) begin_span(w, span, lo);
         if (lo < hi) w->run_piece(w, span, lo, hi);
         if (span_end > to) return; /* the rest belongs to the next stripe */
     }
 }
 
-/* Computes the uniforms. A push that is resumed keeps those that it began with. */
-static void prepare(walk *w, uint64_t version)
+/* Computes the uniforms, if all arrays are at one step. A push that is resumed keeps those that it began with. */
+static void prepare(walk *w, uint64_t version, uint64_t partials)
 {
     fps_part *part = w->part;
-    if (w->call->kind == FPS_SET || part->prepared) return;
+    if (w->call->kind == FPS_SET) return;
+    w->varies = part->varies = part->prepared ? part->varies : partials > 0;
+    if (part->prepared) return;
+    part->wholes = version - partials;
     for (uint32_t i = 0; i < w->call->n_rules; i++) {
-        double *uniforms = part->uniforms + (size_t)i * FPS_UNIFORMS;
-        fps_dense_prepare(w->arena, &w->call->rules[i], version, uniforms);
-        uniforms[FPS_MAX_UNIFORMS] = w->call->limit;
-        uniforms[FPS_MAX_UNIFORMS + 1] = w->call->scale;
+        double *uniforms = fps_rule_uniforms(part->uniforms, i);
+        fps_rule_begin(uniforms, w->call->limit, w->call->scale);
+        if (!part->varies) fps_rule_prepare(w->arena, &w->call->rules[i], version, uniforms);
     }
     part->prepared = true;
 }
@@ -131,24 +148,28 @@ static void prepare(walk *w, uint64_t version)
 static void begin_push(walk *w, uint32_t stripe)
 {
     fps_part *part = w->part;
-    fps_word *version = &w->arena->header->version;
-    bool again = fps_load_relaxed(&w->seat->begun_seq) == part->seq;
-    uint64_t number = again                ? fps_load_relaxed(&w->seat->begun_version)
-                      : part->position > 0 ? part->version /* resumed after other operations of the session */
-                                           : fps_load_relaxed(version) + 1;
+    fps_word *version = &w->arena->header->version, *partials = &w->arena->header->partials;
+    bool again = fps_load_relaxed(&w->seat->begun_seq) == part->seq, resumed = part->position > 0;
+    uint64_t number = again     ? fps_load_relaxed(&w->seat->begun_version)
+                      : resumed ? part->version /* after other operations of the session */
+                                : fps_load_relaxed(version) + 1;
+    uint64_t of_them = again ? fps_load_relaxed(&w->seat->begun_partials)
+                             : fps_load_relaxed(partials) + (w->call->partial && !resumed);
     if (w->call->kind == FPS_SET)
-        number = 0; /* a set is not counted as a push */
+        number = of_them = 0; /* a set is not counted as a push */
     else
         part->version = number;
     fps_redo_begin(w->seat, part->position);
     atomic_signal_fence(memory_order_seq_cst); /* the mark is never seen with the position of the previous push */
     fps_store32_relaxed(&w->arena->stripes[stripe].writer, w->part->session->index + 1);
     fps_store_relaxed(&w->seat->begun_version, number);
+    fps_store_relaxed(&w->seat->begun_partials, of_them);
     atomic_signal_fence(memory_order_seq_cst); /* begun implies a mark: the repair counts what died uncounted */
     fps_store_relaxed(&w->seat->begun_seq, part->seq);
     atomic_signal_fence(memory_order_seq_cst);
     if (fps_load_relaxed(version) < number) fps_store_relaxed(version, number);
-    prepare(w, number);
+    if (fps_load_relaxed(partials) < of_them) fps_store_relaxed(partials, of_them);
+    prepare(w, number, of_them);
 }
 
 static void move_writer(walk *w, uint32_t from, uint32_t to)
@@ -206,6 +227,7 @@ static fps_status run_stripes(walk *w, uint32_t stripe)
     }
     if (pushes) {
         if (readers_do_not_lock) sequence_end(&arena->stripes[0]);
+        if (w->call->partial) fps_redo_done(w->seat, arena->layout.params_bytes);
         fps_store_relaxed(&w->seat->applied_seq, part->seq);
         atomic_signal_fence(memory_order_seq_cst);
         fps_store32_relaxed(&arena->stripes[stripe].writer, 0);
@@ -241,12 +263,13 @@ __attribute__((no_sanitize("thread"))) static bool read_optimistically(walk *w)
 /* Hogwild: the redo block is scratch; there are no locks and no records. */
 static void run_unlocked(walk *w)
 {
-    fps_word *version = &w->arena->header->version;
+    fps_word *version = &w->arena->header->version, *partials = &w->arena->header->partials;
     const fps_kind kind = w->call->kind;
     if (kind == FPS_PUSH || kind == FPS_PUSH_PULL) {
         w->part->version = atomic_fetch_add_explicit(version, 1, memory_order_relaxed) + 1;
+        if (w->call->partial) atomic_fetch_add_explicit(partials, 1, memory_order_relaxed);
         fps_store_relaxed(&w->seat->begun_seq, w->part->seq);
-        prepare(w, w->part->version);
+        prepare(w, w->part->version, fps_load_relaxed(partials));
     } else {
         w->part->version = fps_load_relaxed(version);
         if (kind == FPS_SET) fps_store_relaxed(&w->seat->begun_seq, w->part->seq);
@@ -256,12 +279,20 @@ static void run_unlocked(walk *w)
     w->part->position = w->end;
 }
 
+static uint64_t bytes_of(const fps_call *call, const fps_part *part)
+{
+    uint64_t bytes = 0;
+    uint32_t n;
+    const fps_span *spans = fps_dense_spans(call, part, &n);
+    for (uint32_t i = 0; i < n; i++) bytes += spans[i].bytes;
+    return bytes;
+}
+
 void fps_dense_count(const fps_call *call, const fps_part *part)
 {
     fps_meters *m = &part->session->seat->meters;
-    uint64_t bytes = 0;
+    const uint64_t bytes = bytes_of(call, part);
     if (fps_kind_of_streams(call->kind)) return;
-    for (uint32_t i = 0; i < part->n_spans; i++) bytes += part->spans[i].bytes;
     if (call->kind == FPS_PULL) fps_count(&m->pulls, 1);
     if (call->kind == FPS_PUSH) fps_count(&m->pushes, 1);
     if (call->kind == FPS_PUSH_PULL) fps_count(&m->push_pulls, 1);
@@ -306,6 +337,14 @@ static fps_status run_part(fps_call *call, fps_part *part, const fps_wait *entry
     if (fps_kind_reads(call->kind) && w.block_bytes > FPS_BLOCK_BYTES) w.block_bytes = FPS_BLOCK_BYTES;
     fps_status status = fps_arena_state(arena);
     if (status != FPS_OK) return status;
+    w.spans = fps_dense_spans(call, part, &w.n_spans);
+    if (call->partial && w.n_spans == 0) { /* it has nothing of these arrays */
+        part->version = fps_load_relaxed(&arena->header->version);
+        part->done = true;
+        part->applied = writes;
+        return FPS_OK;
+    }
+    if (call->partial) w.end = w.spans[w.n_spans - 1].position + w.spans[w.n_spans - 1].bytes;
     if (writes) {
         status = number_push(&w);
         if (status != FPS_OK) return status;
@@ -350,7 +389,8 @@ static fps_status pull_again(const fps_call *call, fps_part *part)
 fps_status fps_dense_run(fps_call *call, uint32_t *at)
 {
     uint64_t bytes = 0;
-    for (uint32_t i = 0; i < call->n_parts; i++) bytes += call->parts[i].session->arena->layout.params_bytes;
+    for (uint32_t i = 0; i < call->n_parts; i++)
+        bytes += call->partial ? bytes_of(call, &call->parts[i]) : call->parts[i].session->arena->layout.params_bytes;
     bool streaming = fps_kind_reads(call->kind) && bytes >= FPS_STREAM_BYTES;
     fps_wait no_wait = call->wait;
     no_wait.deadline_ns = FPS_NO_WAIT;
@@ -395,34 +435,6 @@ out:
         *at = i;
     }
     return status;
-}
-
-void fps_dense_fill(const fps_arena *arena, const fps_span *spans, uint32_t n_spans, const void *const *values)
-{
-    for (uint32_t i = 0; i < n_spans; i++) {
-        const fps_span *s = &spans[i];
-        fps_copy(arena->params + s->position, (const uint8_t *)values[s->buffer] + s->buffer_offset, s->bytes);
-    }
-}
-
-void fps_dense_begin(const fps_arena *arena, const fps_span *span, uint32_t stream, double value)
-{
-    uint8_t *to = fps_arena_stream(arena, stream) + span->position;
-    const float narrow = (float)value;
-    for (uint64_t i = 0; i < span->bytes; i += span->item_bytes) {
-        if (span->item_bytes == sizeof value)
-            memcpy(to + i, &value, sizeof value);
-        else
-            memcpy(to + i, &narrow, sizeof narrow);
-    }
-}
-
-void fps_dense_prepare(const fps_arena *arena, const fps_rule *rule, uint64_t step, double *uniforms)
-{
-    double hyper[FPS_MAX_HYPER];
-    if (!rule->prepare) return;
-    fps_hyper_read(&arena->header->hyper[rule->number], hyper);
-    rule->prepare(hyper, (double)step, uniforms);
 }
 
 fps_status fps_dense_configure(const fps_arena *arena, uint32_t rule, uint32_t which, const double *values,

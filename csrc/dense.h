@@ -14,30 +14,10 @@
 #include <stdint.h>
 
 #include "arena.h"
-#include "hyper.h"
 #include "lock.h"
+#include "rule.h"
 #include "span.h"
 #include "status.h"
-
-#define FPS_MAX_UNIFORMS 32u
-#define FPS_UNIFORMS (FPS_MAX_UNIFORMS + 2u) /* with the limit and the scale of gradients */
-
-/* results[...][i] = rule(state[...][i], grad[i]) for i < n. `state` is the parameters, each slot and, if the rule uses
- * them, the parameters that the worker pulled; `results` the parameters and each slot. No two of the arrays overlap; n
- * may be 0; up to `ahead` elements after the n are prefetched, 0 for none. Returns 0: a kernel cannot fail. */
-typedef int32_t (*fps_kernel)(const void *const *state, const void *grad, void *const *results, int64_t n,
-                              int64_t ahead, const double *uniforms);
-
-/* The uniforms: values for all elements of a push, computed from the hyper-parameters and the push's update count. */
-typedef int32_t (*fps_prepare)(const double *hyper, double step, double *uniforms);
-
-/* A compiled rule for one dtype. */
-typedef struct fps_rule {
-    fps_kernel kernel; /* NULL: its parameters are carried, no push changes them */
-    fps_prepare prepare;
-    uint32_t n_slots;
-    uint32_t number; /* index of its hyper-parameters in the arena */
-} fps_rule;
 
 /* The stream of an operation: params, or one chosen for each rule. */
 #define FPS_NO_STREAM UINT32_MAX
@@ -47,14 +27,18 @@ typedef struct fps_rule {
  * session, which assigns it a new number. */
 typedef struct fps_part {
     fps_session *session;
-    const fps_span *spans;
+    const fps_span *spans; /* of all arrays */
     uint32_t n_spans;
+    const fps_span *some; /* of those that a partial operation has; there may be none */
+    uint32_t n_some;
     bool done;
     bool applied;        /* everything is written; a push_pull may still have to read */
     bool prepared;       /* the uniforms belong to this push */
+    bool varies;         /* arrays are at different steps */
     uint64_t position;   /* bytes of params that are done */
     uint64_t seq;        /* sequence number of the push in its session; 0: to be assigned */
     uint64_t version;    /* update count of the state that was read or written */
+    uint64_t wholes;     /* of these, pushes of all arrays */
     uint64_t pinned;     /* in rounds: `current` as a pull reads it */
     double *uniforms;    /* [rules][FPS_UNIFORMS] */
     uint32_t waited_for; /* the stripe whose lock was busy */
@@ -82,6 +66,7 @@ static inline bool fps_kind_of_streams(fps_kind kind) { return kind == FPS_GET |
 /* An operation; fields that its kind does not use are ignored. It is on the stack of its one caller. */
 typedef struct fps_call {
     fps_kind kind;
+    bool partial;              /* of `some` spans; no walk goes beyond them */
     const void *const *grads;  /* per buffer */
     void *const *outs;         /* per buffer */
     const void *const *pulled; /* per buffer, or NULL; for rules that use it */
@@ -98,6 +83,13 @@ typedef struct fps_call {
     fps_wait wait;
 } fps_call;
 
+/* The spans of an operation, and their number. */
+static inline const fps_span *fps_dense_spans(const fps_call *call, const fps_part *part, uint32_t *n)
+{
+    *n = call->partial ? part->n_some : part->n_spans;
+    return call->partial ? part->some : part->spans;
+}
+
 /* Size from which writes to `outs` bypass the caches: they would not stay there, and loading their lines first costs
  * as much again. */
 #define FPS_STREAM_BYTES (UINT64_C(12) << 20)
@@ -105,12 +97,6 @@ typedef struct fps_call {
 /* Runs the parts that are not done. If it does not return FPS_OK, `*at` is the part that stopped; parts before and
  * after it may be done, and the contents of `outs` are undefined. */
 fps_status fps_dense_run(fps_call *call, uint32_t *at);
-
-/* Sets the parameters without a rule, in an arena that no other process has opened yet. */
-void fps_dense_fill(const fps_arena *arena, const fps_span *spans, uint32_t n_spans, const void *const *values);
-
-/* Sets a stream of one span to one value, in an arena that no other process has opened yet. */
-void fps_dense_begin(const fps_arena *arena, const fps_span *span, uint32_t stream, double value);
 
 /* Changes hyper-parameters of a rule atomically, for every push that enters from now on. Those whose bit in `which` is
  * 0 are kept. */
@@ -120,9 +106,6 @@ static inline void fps_dense_hyper(const fps_arena *arena, uint32_t rule, double
 {
     fps_hyper_read(&arena->header->hyper[rule], values);
 }
-
-/* The uniforms of a rule for the push with this update count. */
-void fps_dense_prepare(const fps_arena *arena, const fps_rule *rule, uint64_t step, double *uniforms);
 
 /* Adds what a part did to its session's meters. */
 void fps_dense_count(const fps_call *call, const fps_part *part);

@@ -20,9 +20,11 @@
  *         | params[params_bytes]                                             |
  *         +------------------------------------------------------------------+ at 2304 mod 4096, each next one 256 on
  *         | slots[n_slots][slot_stride]     a rule's per-parameter state     |
+ *         | counts[n_leaves]     updates of each array, see csrc/steps.h     |
  *         +------------------------------------------------------------------+ fixed_bytes, a multiple of 4096
- *         | further versions of params and slots, version_stride apart       |
- *         | trays[n_members][tray_stride]    a worker's gradient of a round   |
+ *         | further versions of all since params, version_stride apart       |
+ *         | trays[n_members][tray_stride]    a worker's gradient of a round,  |
+ *         |              and how many gradients of each array are in it      |
  *         +------------------------------------------------------------------+ a multiple of 2 MiB, as are all that
  * follow | of each table: its index, twice; its rows                        |
  *         +------------------------------------------------------------------+ total_bytes, a multiple of 4096
@@ -56,7 +58,7 @@
 #include "sync.h"
 
 #define FPS_MAGIC UINT64_C(0x00315350545341ff) /* ff 'A' 'S' 'T' 'P' 'S' '1' 00 */
-#define FPS_FORMAT_VERSION 8u
+#define FPS_FORMAT_VERSION 9u
 #define FPS_PAGE 4096u
 #define FPS_HEADER_BYTES (2 * FPS_PAGE)
 #define FPS_BLOCK_BYTES 4096u /* one kernel call, the unit that a death leaves whole; layout.block_bytes decides */
@@ -155,8 +157,9 @@ typedef struct fps_layout {
     uint64_t version_stride;
     uint64_t trays_offset;
     uint64_t tray_stride;
+    uint64_t counts_offset;
     uint32_t n_tables;
-    uint32_t unused;
+    uint32_t n_leaves; /* arrays of the server; 0: pushes are of all arrays */
     uint64_t checksum; /* FNV-1a of the bytes before it */
 } fps_layout;
 
@@ -211,7 +214,8 @@ typedef struct fps_header {
     fps_word current;  /* FPS_CURRENT: the rounds applied, and the version that holds the result */
     fps_word32 backed; /* bit v: version v is allocated */
     fps_word32 turn;   /* seat + 1 of the session whose turn it is to make the next version; 0: none */
-    uint8_t pad2[40];
+    fps_word partials; /* of `version`: pushes of some of the arrays */
+    uint8_t pad2[32];
 
     /* 384: written by recovery only */
     fps_word recovered_locks;    /* locks found abandoned by a dead process */
@@ -260,7 +264,7 @@ typedef struct fps_seat {
     fps_word begun_version;   /* update count of the last push begun: a rule's `step` */
     fps_word pins;            /* bit v: this session reads version v, which must not be written meanwhile */
     fps_word redo;            /* the contents of the redo block, and whether they are complete: csrc/redo.h */
-    uint8_t pad1[8];
+    fps_word begun_partials;  /* `partials` of the shard, that push included */
 
     /* 128 */
     fps_meters meters;
@@ -372,7 +376,7 @@ static_assert(offsetof(fps_layout, total_bytes) == 16, "layout");
 static_assert(offsetof(fps_layout, arena_id) == 24, "layout");
 static_assert(offsetof(fps_layout, stripe_bytes) == 56, "layout");
 static_assert(offsetof(fps_layout, params_bytes) == 104, "layout");
-static_assert(offsetof(fps_layout, checksum) == 232 && sizeof(fps_layout) == 240, "layout");
+static_assert(offsetof(fps_layout, checksum) == 240 && sizeof(fps_layout) == 248, "layout");
 static_assert(offsetof(fps_header, owner_life) == 256, "header");
 static_assert(offsetof(fps_header, version) == 320, "header");
 static_assert(offsetof(fps_header, recovered_locks) == 384 && offsetof(fps_header, hyper) == 448, "header");
@@ -393,6 +397,7 @@ static_assert(offsetof(fps_board, progress) == 64 && offsetof(fps_board, started
 static_assert(sizeof(fps_board) == 192, "board");
 
 static inline uint64_t fps_page_up(uint64_t bytes) { return (bytes + FPS_PAGE - 1) / FPS_PAGE * FPS_PAGE; }
+static inline uint64_t fps_line_up(uint64_t bytes) { return (bytes + 63) / 64 * 64; }
 static inline uint64_t fps_huge_up(uint64_t bytes)
 {
     return (bytes + FPS_HUGE_PAGE - 1) / FPS_HUGE_PAGE * FPS_HUGE_PAGE;

@@ -11,6 +11,7 @@
 #define PARAMS_MAX_BYTES (UINT64_C(1) << 45)
 #define CACHED_BYTES (UINT64_C(12) << 20)
 #define TOTAL_MAX_BYTES (UINT64_C(1) << 46)
+#define LEAVES_MAX (UINT32_C(1) << 24)
 
 static uint64_t checksum(const void *layout, size_t length)
 {
@@ -87,6 +88,7 @@ fps_status fps_arena_plan(const fps_arena_spec *spec, fps_layout *out, fps_table
     if (spec->params_bytes > PARAMS_MAX_BYTES) return FPS_NO_MEMORY;
     if (spec->n_sessions == 0 || spec->n_sessions > FPS_MAX_SESSIONS) return FPS_BAD_HEADER;
     if (spec->n_slots > FPS_MAX_SLOTS || spec->isolation > FPS_ISOLATION_NONE) return FPS_BAD_HEADER;
+    if (spec->n_leaves > LEAVES_MAX) return FPS_BAD_HEADER;
     if (stripe_bytes < FPS_BLOCK_BYTES || (stripe_bytes & (stripe_bytes - 1)) != 0) return FPS_BAD_HEADER;
     bool rounds = spec->policy.kind == FPS_BSP;
     if (spec->n_members > FPS_MAX_MEMBERS || spec->policy.kind > FPS_BSP || spec->policy.straggler_ns < 0)
@@ -116,6 +118,7 @@ fps_status fps_arena_plan(const fps_arena_spec *spec, fps_layout *out, fps_table
         .n_slots = spec->n_slots,
         .isolation = spec->isolation,
         .n_tables = spec->n_tables,
+        .n_leaves = spec->n_leaves,
     };
     uint64_t controls_offset = fps_page_up(FPS_HEADER_BYTES + out->n_tables * sizeof(fps_table_layout));
     if (out->n_tables > 0) out->sessions_offset = controls_offset + out->n_tables * (uint64_t)FPS_PAGE;
@@ -142,10 +145,11 @@ fps_status fps_arena_plan(const fps_arena_spec *spec, fps_layout *out, fps_table
     out->params_offset = residue_up(out->redo_offset + (uint64_t)out->n_sessions * out->redo_bytes, PARAMS_RESIDUE);
     out->slot_stride = fps_page_up(out->params_bytes) + FPS_STREAM_APART;
     out->slots_offset = residue_up(out->params_offset + out->params_bytes, PARAMS_RESIDUE + FPS_STREAM_APART);
-    out->fixed_bytes = fps_page_up(out->slots_offset + out->n_slots * out->slot_stride);
+    out->counts_offset = fps_line_up(out->slots_offset + out->n_slots * out->slot_stride);
+    out->fixed_bytes = fps_page_up(out->counts_offset + out->n_leaves * sizeof(fps_word));
     out->version_stride = fps_page_up(out->fixed_bytes - out->params_offset);
     out->trays_offset = residue_up(out->fixed_bytes + (out->n_versions - 1) * out->version_stride, PARAMS_RESIDUE);
-    out->tray_stride = fps_page_up(out->params_bytes);
+    out->tray_stride = fps_page_up(fps_line_up(out->params_bytes) + out->n_leaves * sizeof(fps_word32));
     out->total_bytes = rounds ? fps_page_up(out->trays_offset + out->n_members * out->tray_stride) : out->fixed_bytes;
     for (uint32_t i = 0; i < out->n_tables; i++) {
         uint64_t control = controls_offset + i * (uint64_t)FPS_PAGE;
@@ -190,6 +194,7 @@ fps_status fps_layout_parse(const void *bytes, size_t available, uint64_t file_b
         .params_bytes = found.params_bytes,
         .stripe_bytes = found.stripe_bytes,
         .n_tables = found.n_tables,
+        .n_leaves = found.n_leaves,
         .tables = tables,
     };
     memcpy(spec.arena_id, found.arena_id, sizeof spec.arena_id);

@@ -19,6 +19,7 @@ typedef struct fps_arena_spec {
     uint32_t n_members;
     fps_policy policy;
     uint64_t params_bytes;
+    uint32_t n_leaves;
     uint64_t stripe_bytes; /* 0: chosen from params_bytes; else a power of two, at least one block */
     uint32_t n_tables;
     const fps_table_layout *tables; /* the fields up to `max_rows`; the offsets follow from them */

@@ -14,18 +14,40 @@ typedef struct update {
     const fps_part *part;
     const fps_arena *arena;
     const fps_decision *decision;
-    uint32_t from, to; /* versions */
+    uint32_t from, to;                 /* versions */
+    uint32_t weights[FPS_MAX_MEMBERS]; /* of the decision's ranks: the gradients of the current array in their trays */
+    uint32_t total;
 } update;
+
+/* How many gradients of an array, or the whole of all, the round has. */
+static void count_gradients(update *u, const fps_span *span)
+{
+    const fps_decision *d = u->decision;
+    u->total = 0;
+    for (uint32_t i = 0; i < d->n_given; i++) {
+        uint32_t weight = d->weights[i], of_array = weight;
+        if (u->arena->layout.n_leaves > 0)
+            of_array = fps_load32_relaxed(&fps_arena_given(u->arena, d->ranks[i])[span->leaf]);
+        u->weights[i] = weight < of_array ? weight : of_array;
+        u->total += u->weights[i];
+    }
+}
+
+static void copy_block(const update *u, uint32_t n_slots, uint64_t from, uint64_t bytes)
+{
+    for (uint32_t k = 0; k <= n_slots; k++)
+        fps_copy(fps_arena_version(u->arena, u->to, k) + from, fps_arena_version(u->arena, u->from, k) + from, bytes);
+}
 
 static void apply_block(const update *u, const fps_span *span, uint64_t from, uint64_t bytes)
 {
     const fps_rule *rule = &u->call->rules[span->rule];
     const void *state[1 + FPS_MAX_SLOTS];
-    if (!rule->kernel) {
-        fps_copy(fps_arena_version(u->arena, u->to, 0) + from, fps_arena_version(u->arena, u->from, 0) + from, bytes);
+    if (!rule->kernel || u->total == 0) {
+        copy_block(u, rule->n_slots, from, bytes);
         return;
     }
-    const void *reduced = fps_trays_reduce(u->arena, u->decision, from, bytes, span->item_bytes,
+    const void *reduced = fps_trays_reduce(u->arena, u->decision, u->weights, from, bytes, span->item_bytes,
                                            fps_arena_redo(u->arena, u->part->session->index, 0));
     void *results[1 + FPS_MAX_SLOTS];
     if (u->arena->layout.policy.reduce == FPS_REDUCE_PARAMS) {
@@ -38,23 +60,33 @@ static void apply_block(const update *u, const fps_span *span, uint64_t from, ui
     }
     rule->kernel(state, reduced, results, (int64_t)(bytes / span->item_bytes),
                  (int64_t)(u->arena->layout.ahead_bytes / span->item_bytes),
-                 u->part->uniforms + (size_t)span->rule * FPS_UNIFORMS);
+                 fps_rule_uniforms(u->part->uniforms, span->rule));
 }
 
-static void prepare(const update *u)
+/* Gradients were clipped when they were deposited. */
+static void begin(const update *u)
 {
-    uint64_t step = fps_load_relaxed(&u->arena->header->updates[u->from]) + 1;
-    for (uint32_t i = 0; i < u->call->n_rules; i++) {
-        double *uniforms = u->part->uniforms + (size_t)i * FPS_UNIFORMS;
-        fps_dense_prepare(u->arena, &u->call->rules[i], step, uniforms);
-        uniforms[FPS_MAX_UNIFORMS] = INFINITY; /* gradients were clipped when they were deposited */
-        uniforms[FPS_MAX_UNIFORMS + 1] = 1.0;
+    for (uint32_t i = 0; i < u->call->n_rules; i++)
+        fps_rule_begin(fps_rule_uniforms(u->part->uniforms, i), INFINITY, 1.0);
+}
+
+/* Counts the round for an array, and computes its uniforms. */
+static void begin_span(update *u, const fps_span *span)
+{
+    const fps_word *updates = u->arena->header->updates;
+    uint64_t step = fps_load_relaxed(&updates[u->from]) + 1;
+    count_gradients(u, span);
+    if (u->arena->layout.n_leaves > 0) {
+        step = fps_load_relaxed(&fps_arena_counts(u->arena, u->from)[span->leaf]) + (u->total > 0);
+        fps_store_relaxed(&fps_arena_counts(u->arena, u->to)[span->leaf], step);
     }
+    if (u->total > 0)
+        fps_rule_prepare(u->arena, &u->call->rules[span->rule], step, fps_rule_uniforms(u->part->uniforms, span->rule));
 }
 
 /* Formally a data race if this process was stopped and overtaken: trays may be written again. What it reads then goes
  * into a version that is not published. */
-static void write_update(const update *u)
+static void write_update(update *u)
 {
     const fps_layout *l = &u->arena->layout;
     fps_word *updates = u->arena->header->updates;
@@ -62,6 +94,7 @@ static void write_update(const update *u)
     for (uint32_t i = 0; i < u->part->n_spans; i++) {
         const fps_span *span = &u->part->spans[i];
         uint64_t end = span->position + span->bytes;
+        begin_span(u, span);
         for (uint64_t at = span->position, bytes; at < end; at += bytes) {
             bytes = end - at < l->block_bytes ? end - at : l->block_bytes;
             apply_block(u, span, at, bytes);
@@ -138,7 +171,7 @@ static fps_status attempt_round(const fps_call *call, const fps_part *part, cons
         } else {
             status = fps_version_claim(u.arena, &u.to);
             if (status == FPS_OK) {
-                prepare(&u);
+                begin(&u);
                 write_update(&u);
                 status = fps_version_publish(u.arena, current, decision->round, u.to) ? FPS_OK : FPS_BUSY;
             }
@@ -158,8 +191,10 @@ static fps_status attempt_set(const fps_call *call, fps_part *part)
     fps_status status = fps_version_claim(arena, &to);
     if (status == FPS_OK) {
         fps_version_copy(arena, from, to);
-        for (uint32_t i = 0; i < part->n_spans; i++) {
-            const fps_span *s = &part->spans[i];
+        uint32_t n_spans;
+        const fps_span *spans = fps_dense_spans(call, part, &n_spans);
+        for (uint32_t i = 0; i < n_spans; i++) {
+            const fps_span *s = &spans[i];
             uint32_t stream = call->streams[s->rule];
             if (stream == FPS_NO_STREAM) continue;
             uint8_t *values = fps_arena_version(arena, to, stream);
@@ -239,8 +274,10 @@ static fps_status deposit_all(fps_call *call, const fps_deposit *d, uint32_t *at
 
 static void copy_out(const fps_call *call, const fps_part *part, uint32_t version, bool streaming)
 {
-    for (uint32_t i = 0; i < part->n_spans; i++) {
-        const fps_span *s = &part->spans[i];
+    uint32_t n_spans;
+    const fps_span *spans = fps_dense_spans(call, part, &n_spans);
+    for (uint32_t i = 0; i < n_spans; i++) {
+        const fps_span *s = &spans[i];
         uint32_t stream = call->kind == FPS_GET ? call->streams[s->rule] : 0;
         if (stream == FPS_NO_STREAM) continue;
         const uint8_t *from = fps_arena_version(part->session->arena, version, stream) + s->position;

@@ -15,6 +15,7 @@ typedef struct fps_span {
     uint32_t buffer;
     uint32_t rule;
     uint32_t item_bytes; /* 4 or 8; 1 for what is carried */
+    uint32_t leaf;       /* the number of the array of which these are elements */
 } fps_span;
 
 /* The byte in the caller's buffer of the element at `position` of params. */

@@ -203,9 +203,8 @@ static void prepare(walk *w)
     double hyper[FPS_MAX_HYPER];
     if (call->kind == FPS_SET) return;
     fps_table_hyper(w->t, hyper);
+    fps_rule_begin(w->part->uniforms, call->limit, call->scale);
     call->rule->prepare(hyper, (double)w->part->version, w->part->uniforms);
-    w->part->uniforms[FPS_MAX_UNIFORMS] = call->limit;
-    w->part->uniforms[FPS_MAX_UNIFORMS + 1] = call->scale;
 }
 
 /* Creates rows for all keys, or for none; nothing is applied yet. */

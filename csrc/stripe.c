@@ -4,6 +4,12 @@
 
 #include "redo.h"
 
+static void count_one_more(fps_word *count, const fps_word *begun)
+{
+    const uint64_t next = fps_load_relaxed(count) + 1;
+    if (fps_load_relaxed(begun) == next) fps_store_relaxed(count, next);
+}
+
 /* Finishes the piece of this stripe that its dead writer had completed, and records that the push was interrupted. The
  * caller holds the stripe's lock. */
 static void repair(const fps_arena *arena, uint32_t stripe)
@@ -23,8 +29,10 @@ static void repair(const fps_arena *arena, uint32_t stripe)
         bool applied = fps_load_relaxed(&seat->applied_seq) == begun;
         bool complete = applied || position >= arena->layout.params_bytes;
         /* The push entered the shard but was not counted yet; no other push may get its number. */
-        if (stripe == 0 && !applied && fps_load_relaxed(&seat->begun_version) == fps_load_relaxed(&header->version) + 1)
-            fps_store_relaxed(&header->version, fps_load_relaxed(&header->version) + 1);
+        if (stripe == 0 && !applied) {
+            count_one_more(&header->version, &seat->begun_version);
+            count_one_more(&header->partials, &seat->begun_partials);
+        }
         if (!complete && atomic_exchange_explicit(&seat->interrupted_seq, begun, memory_order_relaxed) != begun) {
             atomic_fetch_add_explicit(&header->interrupted_pushes, 1, memory_order_relaxed);
             fps_store_relaxed(&header->interrupted_pid, fps_load32_relaxed(&seat->pid));

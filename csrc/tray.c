@@ -49,15 +49,15 @@ static void divide(void *to, uint64_t bytes, uint32_t item_bytes, uint32_t by)
         divide_double(to, bytes / sizeof(double), by);
 }
 
-const void *fps_trays_reduce(const fps_arena *arena, const fps_decision *d, uint64_t from, uint64_t bytes,
-                             uint32_t item_bytes, void *sum)
+const void *fps_trays_reduce(const fps_arena *arena, const fps_decision *d, const uint32_t *weights, uint64_t from,
+                             uint64_t bytes, uint32_t item_bytes, void *sum)
 {
     const uint8_t *only = NULL;
     uint32_t trays = 0, total = 0;
     for (uint32_t i = 0; i < d->n_given; i++) {
-        if (d->weights[i] == 0) continue;
+        if (weights[i] == 0) continue;
         const uint8_t *tray = fps_arena_tray(arena, d->ranks[i]) + from;
-        total += d->weights[i];
+        total += weights[i];
         if (trays++ == 0) {
             only = tray;
             continue;
@@ -90,16 +90,23 @@ static void put(const fps_call *call, const fps_deposit *deposit, const fps_part
 {
     bool params = part->session->arena->layout.policy.reduce == FPS_REDUCE_PARAMS;
     bool clips = !params && (call->scale < 1.0 || call->scale > 1.0 || !isfinite(call->scale) || isfinite(call->limit));
-    for (uint32_t i = 0; i < part->n_spans; i++) {
-        const fps_span *s = &part->spans[i];
+    const uint32_t n_leaves = part->session->arena->layout.n_leaves;
+    fps_word32 *given = fps_arena_given(part->session->arena, deposit->rank);
+    for (uint32_t i = 0; deposit->number == 1 && i < n_leaves; i++) fps_store32_relaxed(&given[i], 0);
+    uint32_t n_spans;
+    const fps_span *spans = fps_dense_spans(call, part, &n_spans);
+    for (uint32_t i = 0; i < n_spans; i++) {
+        const fps_span *s = &spans[i];
         if (!call->rules[s->rule].kernel) continue;
         const bool half = call->half_grads && call->half_grads[s->buffer];
+        const uint32_t before = n_leaves > 0 ? fps_load32_relaxed(&given[s->leaf]) : deposit->number - 1;
         for (uint64_t at = s->position, end = at + s->bytes, bytes; at < end; at += bytes) {
             float wide[FPS_BLOCK_MAX_BYTES / sizeof(float)];
             bytes = half && end - at > sizeof wide ? sizeof wide : end - at; /* others in one piece */
             const void *from = fps_span_read(s, call->grads, call->half_grads, at, bytes, wide);
-            put_piece(call, tray + at, from, bytes, s->item_bytes, deposit->number == 1, clips);
+            put_piece(call, tray + at, from, bytes, s->item_bytes, before == 0, clips);
         }
+        if (n_leaves > 0) fps_store32_relaxed(&given[s->leaf], before + 1);
     }
 }
 

@@ -23,8 +23,9 @@ typedef struct fps_deposit {
  * the tray is not, or no longer, the worker's; FPS_MIXED when its contents have not been read yet. */
 fps_status fps_tray_deposit(const fps_call *call, const fps_deposit *deposit, const fps_part *part);
 
-/* A block of the gradients that count, reduced in the order of ranks: in `sum`, or in a tray if there is only one. */
-const void *fps_trays_reduce(const fps_arena *arena, const fps_decision *decision, uint64_t from, uint64_t bytes,
-                             uint32_t item_bytes, void *sum);
+/* A block of the gradients that count, reduced in the order of ranks: in `sum`, or in a tray if there is only one.
+ * `weights`: of the decision's ranks, how many gradients the tray has there. They are not all 0. */
+const void *fps_trays_reduce(const fps_arena *arena, const fps_decision *decision, const uint32_t *weights,
+                             uint64_t from, uint64_t bytes, uint32_t item_bytes, void *sum);
 
 #endif

@@ -77,6 +77,8 @@ void fps_version_copy(const fps_arena *arena, uint32_t from, uint32_t to)
 {
     fps_word *updates = arena->header->updates;
     fps_store_relaxed(&updates[to], fps_load_relaxed(&updates[from]));
+    for (uint32_t i = 0; i < arena->layout.n_leaves; i++)
+        fps_store_relaxed(&fps_arena_counts(arena, to)[i], fps_load_relaxed(&fps_arena_counts(arena, from)[i]));
     for (uint32_t k = 0; k <= arena->layout.n_slots; k++)
         fps_copy(fps_arena_version(arena, to, k), fps_arena_version(arena, from, k), arena->layout.params_bytes);
 }

@@ -207,8 +207,9 @@ static void the_format_version_is_the_third_word(void)
     uint32_t version;
     memcpy(&version, (const uint8_t *)&layout + 8, sizeof version);
     CHECK_EQ(version, FPS_FORMAT_VERSION);
-    CHECK_EQ(version, 8); /* 1 had one redo block a session and no hyper-parameters, 2 no members, 3 no trays, 4 no
-                             tables, 5 one set of a table's hyper-parameters, 6 one of a shard's, 7 two redo records */
+    CHECK_EQ(version, 9); /* 1 had one redo block a session and no hyper-parameters, 2 no members, 3 no trays, 4 no
+                             tables, 5 one set of a table's hyper-parameters, 6 one of a shard's, 7 two redo records,
+                             8 no update counts of single arrays */
     for (layout.format_version = 1; layout.format_version < FPS_FORMAT_VERSION; layout.format_version++) {
         layout.checksum = fnv1a(&layout, offsetof(fps_layout, checksum));
         CHECK_EQ(parse(&layout), FPS_BAD_VERSION);
@@ -656,10 +657,13 @@ static void a_layout_of_rounds_parses_and_one_that_was_tampered_with_does_not(vo
     CHECK_EQ(parse(&layout), FPS_OK);
     CHECK_EQ(parse_again(layout), FPS_OK);
 
-    fps_layout broken[23];
+    fps_layout broken[26];
     size_t n = 0;
     for (; n < COUNT(broken); n++) broken[n] = layout;
     n = 0;
+    broken[n++].n_leaves = 1000;
+    broken[n++].n_leaves = UINT32_MAX;
+    broken[n++].counts_offset += 64;
     broken[n++].n_members = 0;
     broken[n++].n_members = 2;
     broken[n++].n_members = 4;

@@ -3,6 +3,7 @@
 
 #include "check.h"
 #include "copy.h"
+#include "fill.h"
 #include "stripe.h"
 
 #define MAX_SHARDS 3
@@ -259,7 +260,7 @@ static void fill_sets_the_runs_and_leaves_the_gaps(void)
     add_shard(&w, runs, COUNT(runs), 64, 4096);
     finish_world(&w);
     randomise_grads(&w, &state);
-    fps_dense_fill(&w.arena[0], w.spans[0], w.n_spans[0], (const void *const *)w.grads);
+    fps_fill(&w.arena[0], w.spans[0], w.n_spans[0], (const void *const *)w.grads);
     push_to_twin(&w); /* to zeros: the same */
     check_params(&w);
     CHECK_EQ(fps_load_relaxed(&w.arena[0].header->version), 0);

@@ -2,6 +2,7 @@
 #include <math.h>
 #include <sys/stat.h>
 
+#include "fill.h"
 #include "stripe.h"
 #include "team.h"
 #include "version.h"
@@ -235,7 +236,7 @@ static void check_reduce(uint32_t reduce, uint64_t n, uint32_t item_bytes, const
     uint64_t random = n * 16 + item_bytes + reduce;
     void *begin = rough_array(n, item_bytes, &random), *grads[MAX_MATES][MAX_WEIGHT], *out = malloc(n * item_bytes);
     for (uint32_t r = 0; r < MAX_MATES; r++) join_team(&mates[r], &arena, 1, r, item_bytes);
-    fps_dense_fill(&arena, &mates[0].hand.spans[0], 1, (const void *const *)&begin);
+    fps_fill(&arena, &mates[0].hand.spans[0], 1, (const void *const *)&begin);
     fps_decision d = last_decision(&mates[0]);
     for (uint32_t i = 0; i < MAX_MATES; i++) {
         uint32_t rank = order[i];

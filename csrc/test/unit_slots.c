@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 
 #include "check.h"
+#include "fill.h"
 #include "stripe.h"
 
 #define MANY_STRIPES 4096
@@ -78,7 +79,7 @@ static void finish_world(world *w, uint64_t tail_bytes, uint64_t stripe_bytes, u
     w->arena = make_arena_with_slots(last->position + last->bytes + tail_bytes, stripe_bytes, 2, n_slots);
     w->session = open_session(&w->arena);
     for (uint32_t i = 0; i < w->n; i++)
-        for (uint32_t k = 0; k <= n_slots; k++) fps_dense_begin(&w->arena, &w->spans[i], k, initial(k));
+        for (uint32_t k = 0; k <= n_slots; k++) fps_fill_stream(&w->arena, &w->spans[i], k, initial(k));
 }
 
 static fps_status run_world(world *w, bool pushes, bool pulls, const uint32_t *streams)
@@ -216,9 +217,9 @@ static void begin_sets_one_stream_of_one_run(void)
     finish_world(&w, 40, MANY_STRIPES, 2);
     check_world(&w);
     CHECK_EQ(fps_load_relaxed(&w.arena.header->version), 0);
-    fps_dense_begin(&w.arena, &w.spans[1], 2, 0.1); /* a double keeps all its digits */
+    fps_fill_stream(&w.arena, &w.spans[1], 2, 0.1); /* a double keeps all its digits */
     CHECK_FLOAT(item(fps_arena_stream(&w.arena, 2) + w.spans[1].position, 8), 0.1);
-    fps_dense_begin(&w.arena, &w.spans[1], 2, initial(2));
+    fps_fill_stream(&w.arena, &w.spans[1], 2, initial(2));
     check_world(&w);
     drop_world(&w);
 }

@@ -76,24 +76,25 @@ cdef class Arena:
 
     @staticmethod
     def size(uint64_t params_bytes, uint32_t max_sessions, uint32_t n_slots=0, uint32_t max_workers=0,
-             tuple policy=ANY_TIME, object tables=()):
+             tuple policy=ANY_TIME, object tables=(), uint32_t n_leaves=0):
         """The bytes of shared memory that an arena takes at first; 0 if the arguments are invalid."""
         cdef fps_arena_spec spec
         cdef fps_table_layout layouts[64]
         memset(&spec, 0, sizeof(spec))
         fill_tables(&spec, layouts, tables)
         spec.params_bytes, spec.n_sessions, spec.n_slots = params_bytes, max_sessions, n_slots
-        spec.n_members, spec.policy = max_workers, policy_of(policy)
+        spec.n_members, spec.policy, spec.n_leaves = max_workers, policy_of(policy), n_leaves
         return fps_arena_bytes(&spec)
 
     @staticmethod
     def create(bytes arena_id, str label, uint32_t shard_index, uint32_t shard_count, uint64_t params_bytes,
                uint32_t max_sessions, bint isolated, uint64_t stripe_bytes=0, uint32_t n_slots=0,
-               uint32_t max_workers=0, tuple policy=ANY_TIME, object tables=()):
+               uint32_t max_workers=0, tuple policy=ANY_TIME, object tables=(), uint32_t n_leaves=0):
         """Allocates, pre-faults and seals the memory; this process owns it. Cost: a page fault per 4 KiB.
 
         `policy` is that of `Consistency.policy`. `tables` is a list of (dim, item bytes, initial value of each slot,
-        whether it is one value per row, fps_initial, first, second, seed, tracked, most rows).
+        whether it is one value per row, fps_initial, first, second, seed, tracked, most rows). `n_leaves`: arrays whose
+        updates are counted one by one, for partial operations; 0: there are none.
         """
         cdef Arena self = Arena.__new__(Arena)
         cdef fps_arena_spec spec
@@ -106,7 +107,7 @@ cdef class Arena:
         spec.shard_index, spec.shard_count = shard_index, shard_count
         spec.params_bytes, spec.n_sessions, spec.stripe_bytes = params_bytes, max_sessions, stripe_bytes
         spec.n_slots = n_slots
-        spec.n_members, spec.policy = max_workers, policy_of(policy)
+        spec.n_members, spec.policy, spec.n_leaves = max_workers, policy_of(policy), n_leaves
         spec.isolation = FPS_ISOLATION_SHARD if isolated else FPS_ISOLATION_NONE
         fill_tables(&spec, layouts, tables)
         with nogil:

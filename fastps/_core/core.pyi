@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,7 @@ class Arena:
         max_workers: int = 0,
         policy: Policy = ...,
         tables: Sequence[TableLayout] = (),
+        n_leaves: int = 0,
     ) -> int: ...
     @staticmethod
     def create(
@@ -70,6 +71,7 @@ class Arena:
         max_workers: int = 0,
         policy: Policy = ...,
         tables: Sequence[TableLayout] = (),
+        n_leaves: int = 0,
     ) -> Arena: ...
     @staticmethod
     def open(fd: int, arena_id: bytes, label: str) -> Arena: ...
@@ -115,7 +117,7 @@ class Group:
     def __init__(
         self,
         arenas: list[Arena],
-        spans: list[list[tuple[int, int, int, int, int, int]]],
+        spans: list[list[tuple[int, int, int, int, int, int, int]]],
         rules: list[tuple[int, int, int, int]],
         n_buffers: int,
         timeout: float,
@@ -124,6 +126,17 @@ class Group:
         limit: float = ...,
     ) -> None: ...
     def run_if_fits(
+        self,
+        pushes: bool,
+        grads: Any,
+        pulls: bool,
+        outs: Any,
+        timeout: float | None = None,
+        decision: Decision | None = None,
+        deposit: Deposit | None = None,
+        outcome: Outcome | None = None,
+    ) -> tuple[int, ...] | None: ...
+    def run_some_if_fits(
         self,
         pushes: bool,
         grads: Any,
@@ -146,6 +159,8 @@ class Group:
         decision: Decision | None = None,
         deposit: Deposit | None = None,
         outcome: Outcome | None = None,
+        leaves: tuple[int, ...] | None = None,
+        place: Callable[[int, int], tuple[int, int]] | None = None,
     ) -> tuple[int, ...]: ...
     def help(self, decision: Decision) -> bool: ...
     def hold(self) -> Held | None: ...

@@ -69,13 +69,13 @@ cdef extern from "layout.h" nogil:
         fps_word live, high, rows_created, rows_removed, rebuilt, version, rows_backed
         fps_word index_backed[2]
     ctypedef struct fps_layout:
-        uint32_t n_tables
+        uint32_t n_tables, n_leaves
         uint64_t total_bytes, fixed_bytes, stripe_bytes, params_bytes
         fps_policy policy
         uint32_t n_members, n_versions
         uint32_t n_sessions, n_stripes, n_slots, isolation, shard_index, shard_count
     ctypedef struct fps_header:
-        fps_word version, current, recovered_locks, interrupted_pushes, interrupted_pid, interrupted_at
+        fps_word version, partials, current, recovered_locks, interrupted_pushes, interrupted_pid, interrupted_at
         fps_word32 owner_pid, turn
     ctypedef struct fps_meters:
         fps_word pulls, pushes, push_pulls, bytes_read, bytes_written
@@ -101,7 +101,7 @@ cdef extern from "plan.h" nogil:
         uint32_t shard_index, shard_count, n_sessions, n_slots, isolation, n_members
         fps_policy policy
         uint64_t params_bytes, stripe_bytes
-        uint32_t n_tables
+        uint32_t n_tables, n_leaves
         const fps_table_layout *tables
     ctypedef struct fps_table:
         fps_table_layout layout
@@ -182,13 +182,15 @@ cdef extern from "dense.h" nogil:
         uint32_t n_slots, number
     ctypedef struct fps_span:
         uint64_t position, bytes, buffer_offset
-        uint32_t buffer, rule, item_bytes
+        uint32_t buffer, rule, item_bytes, leaf
     ctypedef struct fps_part:
         fps_session *session
         const fps_span *spans
         uint32_t n_spans
-        bool_c done, applied, prepared
-        uint64_t position, seq, version
+        const fps_span *some
+        uint32_t n_some
+        bool_c done, applied, prepared, varies
+        uint64_t position, seq, version, wholes
         double *uniforms
         uint32_t waited_for
     ctypedef enum fps_kind:
@@ -201,6 +203,7 @@ cdef extern from "dense.h" nogil:
     bint fps_kind_writes(fps_kind kind)
     ctypedef struct fps_call:
         fps_kind kind
+        bool_c partial
         const void *const *grads
         void *const *outs
         const void *const *pulled
@@ -215,11 +218,14 @@ cdef extern from "dense.h" nogil:
         uint32_t n_parts, first
         fps_wait wait
     fps_status fps_dense_run(fps_call *call, uint32_t *at)
-    void fps_dense_fill(const fps_arena *arena, const fps_span *spans, uint32_t n_spans, const void *const *values)
-    void fps_dense_begin(const fps_arena *arena, const fps_span *span, uint32_t stream, double value)
     fps_status fps_dense_configure(const fps_arena *arena, uint32_t rule, uint32_t which, const double *values,
                                    const fps_wait *wait)
     void fps_dense_hyper(const fps_arena *arena, uint32_t rule, double *values)
+
+
+cdef extern from "fill.h" nogil:
+    void fps_fill(const fps_arena *arena, const fps_span *spans, uint32_t n_spans, const void *const *values)
+    void fps_fill_stream(const fps_arena *arena, const fps_span *span, uint32_t stream, double value)
 
 
 cdef extern from "hash.h" nogil:

@@ -15,7 +15,7 @@ cdef class Group:
     Parameters
     ----------
     arenas : list of Arena
-    spans : per arena a list of (position, bytes, buffer, buffer offset, rule, item bytes), sorted by position
+    spans : per arena a list of (position, bytes, buffer, buffer offset, rule, item bytes, leaf), sorted by position
     rules : list of (address of the kernel, of `prepare`, slots, number in the arena); addresses of 0: no push changes
         what has this rule
     limit : of the gradients' absolute values, for kernels that clip
@@ -33,6 +33,7 @@ cdef class Group:
     cdef fps_rule *rules
     cdef tuple mapped, shards
     cdef list idle
+    cdef dict selections
     cdef Expected expected
     cdef uint64_t bytes
     cdef bint may_keep_gil, rounds
@@ -46,7 +47,7 @@ cdef class Group:
         cdef Py_ssize_t i, k
         self.n_parts, self.n_buffers = <uint32_t>len(arenas), n_buffers
         self.n_rules, self.limit = <uint32_t>len(rules), limit
-        self.mapped, self.idle, self.timeout = tuple(arenas), [], timeout
+        self.mapped, self.idle, self.selections, self.timeout = tuple(arenas), [], {}, timeout
         self.shards = tuple([(<Arena>a).arena.layout.shard_index for a in arenas])
         self.n_uniforms = <size_t>self.n_parts * self.n_rules * FPS_UNIFORMS
         self.generation = fps_life_generation()
@@ -67,8 +68,10 @@ cdef class Group:
             self.n_spans[i] = <uint32_t>len(spans[i])
             for k in range(len(spans[i])):
                 span = &self.spans[i][k]
-                (span.position, span.bytes, span.buffer, span.buffer_offset, span.rule, span.item_bytes) = spans[i][k]
+                (span.position, span.bytes, span.buffer, span.buffer_offset, span.rule, span.item_bytes,
+                 span.leaf) = spans[i][k]
                 if (span.buffer >= n_buffers or span.rule >= <uint64_t>len(rules) or span.item_bytes not in (1, 4, 8)
+                        or 0 < arena.arena.layout.n_leaves <= span.leaf
                         or span.position % span.item_bytes or span.bytes % span.item_bytes
                         or span.bytes > arena.arena.layout.params_bytes
                         or span.position > arena.arena.layout.params_bytes - span.bytes):
@@ -122,6 +125,15 @@ cdef class Group:
         call.parts, call.n_parts, call.first = lane.parts, self.n_parts, lane.sessions[0].index % self.n_parts
         return call
 
+    cdef Selection select(self, tuple leaves, object place):
+        """The spans of some arrays. `place`: None, or says (shard, number of the span) -> (buffer, offset in that)."""
+        cdef Selection found = <Selection>self.selections.get(leaves)
+        if found is None:
+            if len(self.selections) >= MOST_SELECTIONS:
+                self.selections = {}
+            found = self.selections[leaves] = Selection(self, leaves, place)
+        return found
+
     def run_if_fits(self, bint pushes, object grads, bint pulls, object outs, object timeout=None,
                     Decision decision=None, tuple deposit=None, Outcome outcome=None):
         """The fast path of an operation on parameters: returns the versions, as `run` does; or None, having done
@@ -147,14 +159,42 @@ cdef class Group:
         if of_outs == HALF:
             call.half_outs = lane.half_outs
         if (of_grads == UNFIT or of_outs == UNFIT
-                or pulls and self.expected.any_overlap(lane.ranges, &call, pushes)):
+                or pulls and self.expected.any_overlap(lane.ranges, &call, pushes, None)):
             self.give_back(lane)
             return None
-        lane.reset()
+        lane.reset(None)
+        return self.finish(lane, &call, limit, decision, deposit, outcome, grads, outs)
+
+    def run_some_if_fits(self, bint pushes, object grads, bint pulls, object outs, object timeout=None,
+                         Decision decision=None, tuple deposit=None, Outcome outcome=None):
+        """The same for the arrays that `grads` or, for a pull, `outs` name: a partial operation."""
+        cdef double limit = self.timeout if timeout is None else timeout
+        cdef int of_grads = PLAIN, of_outs = PLAIN
+        cdef fps_call call
+        cdef tuple leaves, of = None
+        cdef Lane lane
+        if self.expected is None or not (pushes or pulls):
+            return None
+        lane = self.take(&limit)
+        if pushes:
+            of = self.expected.bind_some(grads, <void **>lane.grads, lane.half_grads, False, &of_grads)
+        leaves = self.expected.bind_some(outs, lane.outs, lane.half_outs, True, &of_outs) if pulls else of
+        call = self.call_of(lane, FPS_PULL if not pushes else FPS_PUSH_PULL if pulls else FPS_PUSH)
+        call.partial = True
+        if of_grads == HALF:
+            call.half_grads = lane.half_grads
+        if of_outs == HALF:
+            call.half_outs = lane.half_outs
+        if (not leaves or pushes and of != leaves
+                or pulls and self.expected.any_overlap(lane.ranges, &call, pushes, leaves)):
+            self.give_back(lane)
+            return None
+        lane.reset(self.select(leaves, None))
         return self.finish(lane, &call, limit, decision, deposit, outcome, grads, outs)
 
     def run(self, list grads, list outs, object timeout=None, Rest resume=None, list pulled=None, double scale=1.0,
-            list streams=None, Decision decision=None, tuple deposit=None, Outcome outcome=None):
+            list streams=None, Decision decision=None, tuple deposit=None, Outcome outcome=None, tuple leaves=None,
+            object place=None):
         """Any operation on any buffers, which the caller has checked: flat, contiguous, of the right dtype and length;
         those of float32 elements may be of half precision.
 
@@ -166,11 +206,15 @@ cdef class Group:
         Where updates are applied in rounds, the shards are first brought to the round of `decision`, and `grads` go to
         a worker's tray by `deposit`, the fields of fps_deposit. Versions are rounds; an empty tuple, having read
         nothing, if the shards are at other rounds than the decision's.
+
+        `leaves`, sorted, makes it a partial operation on these arrays. `place`, always the same for the same leaves,
+        says where in the buffers they are, by (arena, span) -> (buffer, offset); None: where they are among all.
         """
         cdef double limit = self.timeout if timeout is None else timeout
         cdef fps_kind kind = FPS_REACH
         cdef fps_call call
         cdef Lane lane
+        cdef Selection selection = None
         cdef Py_ssize_t i
         if grads is not None:
             kind = FPS_SET if streams is not None else FPS_PUSH if outs is None else FPS_PUSH_PULL
@@ -190,17 +234,19 @@ cdef class Group:
         for i in range(0 if streams is None else self.n_rules):
             if streams[i] is not None and streams[i] > self.rules[i].n_slots:
                 raise IndexError(f"slot {streams[i]} of {self.rules[i].n_slots}")
+        if leaves is not None:
+            selection = self.select(leaves, place)
         if resume is not None:
             if resume.group is not self or resume.used or resume.generation != fps_life_generation():
                 raise ValueError("resume: it was used already, or belongs to another server or process")
         lane = self.take(&limit)
         if resume is not None:
             resume.used = True
-            lane.go_on(resume)
+            lane.go_on(resume, selection)
         else:
-            lane.reset()
+            lane.reset(selection)
         memset(lane.half_grads, 0, 3 * <size_t>self.n_buffers)
-        for i in range(self.n_buffers):
+        for i in range(self.n_buffers) if selection is None else selection.buffers:
             if grads is not None:
                 lane.grads[i], lane.half_grads[i] = np.PyArray_DATA(grads[i]), half_of(grads[i])
             if pulled is not None:
@@ -210,6 +256,7 @@ cdef class Group:
         for i in range(0 if streams is None else self.n_rules):
             lane.streams[i] = FPS_NO_STREAM if streams[i] is None else streams[i]
         call = self.call_of(lane, kind)
+        call.partial = selection is not None
         call.scale, call.pulled = scale, lane.pulled if pulled is not None else NULL
         call.half_grads, call.half_pulled, call.half_outs = lane.half_grads, lane.half_pulled, lane.half_outs
         return self.finish(lane, &call, limit, decision, deposit, outcome, None, None)
@@ -319,7 +366,7 @@ cdef class Group:
         for i in range(self.n_spans[part]):
             for stream, value in enumerate(values[self.spans[part][i].rule], 1):
                 if value != 0:
-                    fps_dense_begin(self.arenas[part], &self.spans[part][i], stream, value)
+                    fps_fill_stream(self.arenas[part], &self.spans[part][i], stream, value)
 
     def help(self, Decision decision):
         """Brings the arenas to the decision's round, as far as possible without waiting. Returns whether all are
@@ -329,7 +376,7 @@ cdef class Group:
         cdef uint32_t at = 0
         cdef fps_status status
         cdef fps_call call = self.call_of(lane, FPS_REACH)
-        lane.reset()
+        lane.reset(None)
         call.wait.deadline_ns = FPS_NO_WAIT
         with nogil:
             status = fps_rounds_run(&call, &decision.decision, NULL, &at)
@@ -362,5 +409,5 @@ cdef class Group:
             buffers[i] = np.PyArray_DATA(values[i])
         for i in range(self.n_parts):
             with nogil:
-                fps_dense_fill(self.arenas[i], self.spans[i], self.n_spans[i], buffers)
+                fps_fill(self.arenas[i], self.spans[i], self.n_spans[i], buffers)
         free(buffers)

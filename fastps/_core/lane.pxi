@@ -76,24 +76,28 @@ cdef class Lane:
         free(self.streams)
         free(self.ranges)
 
-    cdef void reset(self) noexcept:
+    cdef void reset(self, Selection selection) noexcept:
+        """Of an operation on all arrays, or on those of the selection."""
         cdef uint32_t i
         cdef fps_part *part
         for i in range(self.group.n_parts):
             part = &self.parts[i]
             part.done = part.applied = part.prepared = False
             part.position = part.seq = part.version = 0
+            if selection is not None:
+                part.some, part.n_some = selection.spans[i], selection.n_spans[i]
 
-    cdef void go_on(self, Rest rest) noexcept:
+    cdef void go_on(self, Rest rest, Selection selection) noexcept:
         """As `reset`, but from where a push has stopped. This lane's sessions assign it new sequence numbers, and what
         was read before is read again: it is not in this operation's `outs`."""
         cdef uint32_t i
         cdef fps_part *part
-        self.reset()
+        self.reset(selection)
         for i in range(self.group.n_parts):
             part = &self.parts[i]
             part.applied, part.prepared = rest.parts[i].applied, rest.parts[i].prepared
             part.position, part.version = rest.parts[i].position, rest.parts[i].version
+            part.varies, part.wholes = rest.parts[i].varies, rest.parts[i].wholes
         memcpy(self.uniforms, rest.uniforms, self.group.n_uniforms * sizeof(double))
 
 

@@ -28,8 +28,9 @@ class ArrayHandle:
         self.name, self.shape, self.dtype = leaf.name, leaf.shape, leaf.given.name
 
     def pull(self, *, timeout: float | None = None) -> Array:
-        """A copy of this array as `ParameterServer.pull` reads it. Cost: that of a pull of all parameters."""
-        return self._in((self.attachment.arrays or self.attachment.attach()).pull(None, seconds(timeout))[0])
+        """A copy of this array as `ParameterServer.pull` reads it with ``names=[name]``."""
+        names = [self.name] if self._path else None
+        return self._in((self.attachment.arrays or self.attachment.attach()).pull(None, seconds(timeout), names)[0])
 
     def view(self) -> Array:
         """This array read-only on the memory itself, as `ParameterServer.view` gives it. Raises SplitError where it is

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,12 @@ from fastps.arrays.types import Arrays
 from fastps.client.session import Session
 from fastps.client.view import View
 from fastps.deadline import deadline_after, left_until
-from fastps.errors import OptionError, WaitTimeoutError
+from fastps.errors import NamesError, OptionError, WaitTimeoutError
+from fastps.messages import few
 from fastps.spec.arrays import Structure
 from fastps.transport.contract import Operation
+
+MOST_PARTS = 1024  # structures that a session keeps for partial operations
 
 
 class ArraySession:
@@ -29,37 +33,73 @@ class ArraySession:
         self.session, self.spec, self.structure = session, session.spec, session.spec.structure
         # All shards here: one C call checks and does everything, unless an argument needs a closer look.
         self._direct = session.shm.group if session.shm and session.all_here else None
+        self._parts = dict[tuple[int, ...], Structure]()
 
-    def pull(self, out: Any, timeout: float | None) -> tuple[Any, tuple[int, ...]]:
-        """The parameters, and per shard their update count."""
-        structure = self.structure
+    def pull(self, out: Any, timeout: float | None, names: Any = None) -> tuple[Any, tuple[int, ...]]:
+        """The parameters, or those with the names, and per shard their update count."""
+        structure, leaves = self.named(names, "pull")
         arrays = structure.empty() if out is None else None
         target = out if arrays is None else structure.assemble(arrays)
-        versions = None if self._direct is None else self._run_directly(False, None, True, target, timeout)
+        partial = leaves is not None
+        direct = self._direct is not None
+        versions = self._run_directly(False, None, True, target, timeout, None, partial) if direct else None
         if versions is None:
             outs = structure.outs(out, "pull") if arrays is None else arrays
-            versions = self.session.run(Operation(outs=outs), timeout, "pull")
+            if leaves is not None:
+                outs = self.spread(leaves, outs)
+            versions = self.session.run(Operation(outs=outs, leaves=leaves), timeout, "pull")
         return target, versions
 
+    def named(self, names: Any, verb: str) -> tuple[Structure, tuple[int, ...] | None]:
+        """The structure of the arrays with these names, and their numbers; None: all arrays."""
+        if names is None:
+            return self.structure, None
+        leaves = self.structure.named(names, verb)
+        return self._part(leaves), leaves
+
+    def names_of(self, grads: Any, verb: str) -> list[str]:
+        """The names of the arrays of which there are gradients for a partial push."""
+        given = self.structure.part(self.session.resolve(grads, self.session.limit(None)), verb)[1]
+        return [self.structure.leaves[number].name for number in given]
+
+    def _part(self, leaves: tuple[int, ...]) -> Structure:
+        """The structure of some of the arrays."""
+        found = self._parts.get(leaves)
+        if found is None:
+            if len(self._parts) >= MOST_PARTS:
+                self._parts = {}
+            found = self._parts[leaves] = self.structure.only(list(leaves))
+        return found
+
     def push(
-        self, grads: Any, pulled: Any, timeout: float | None, resume: Any, outcome: Outcome
+        self,
+        grads: Any,
+        pulled: Any,
+        timeout: float | None,
+        resume: Any,
+        outcome: Outcome,
+        partial: bool = False,
     ) -> tuple[int, ...] | None:
         """Per shard the update count that it made, 0 where an earlier attempt had applied it; None if it was
         skipped."""
         if resume is None and pulled is None and self._direct is not None:
-            versions = self._run_directly(True, grads, False, None, timeout, outcome)
+            versions = self._run_directly(True, grads, False, None, timeout, outcome, partial)
             if versions is not None:
                 return versions
         deadline = deadline_after(self.session.limit(timeout))
-        operation = self.pushing(grads, pulled, None, "push", left_until(deadline), resume)
+        operation = self.pushing(grads, pulled, None, "push", left_until(deadline), resume, partial=partial)
         if operation is None:
             return None
         return self.session.run(operation, left_until(deadline), "push", resume, outcome)
 
     def push_pull(
-        self, grads: Any, pulled: Any, out: Any, timeout: float | None, resume: Any, outcome: Outcome
-    ) -> tuple[Any, tuple[int, ...], bool]:
-        """The parameters, their update counts, and whether the push was applied, not skipped."""
+        self, grads: Any, pulled: Any, out: Any, timeout: float | None, resume: Any, outcome: Outcome,
+        partial: bool = False,
+    ) -> tuple[Any, tuple[int, ...], bool]:  # fmt: skip
+        """The parameters, of a partial push those that it has; their update counts; and whether the push was applied,
+        not skipped."""
+        if partial:
+            return self._push_pull_part(grads, pulled, out, timeout, resume, outcome)
         if resume is not None:  # what was pushed before is not in this `out`
             deadline = deadline_after(self.session.limit(timeout))
             applied = self.push(grads, pulled, left_until(deadline), resume, outcome) is not None
@@ -78,6 +118,32 @@ class ArraySession:
             return target, self.session.run(Operation(outs=arrays), left_until(deadline), "push_pull"), False
         return target, self.session.run(operation, left_until(deadline), "push_pull", None, outcome), True
 
+    def _push_pull_part(
+        self, grads: Any, pulled: Any, out: Any, timeout: float | None, resume: Any, outcome: Outcome
+    ) -> tuple[Any, tuple[int, ...], bool]:
+        deadline = deadline_after(self.session.limit(timeout))
+        if out is not None and pulled is None and resume is None and self._direct is not None:
+            versions = self._run_directly(True, grads, True, out, left_until(deadline), outcome, True)
+            if versions is not None:
+                return out, versions, True
+        given, leaves = self.structure.part(self.session.resolve(grads, left_until(deadline)), "push_pull")
+        structure = self._part(leaves)
+        fresh = structure.empty() if out is None else None
+        outs = self.spread(leaves, structure.outs(out, "push_pull") if fresh is None else fresh)
+        target = out if fresh is None else structure.assemble(fresh)
+        if resume is not None:
+            applied = self.push(grads, pulled, left_until(deadline), resume, outcome, True) is not None
+            pull = Operation(outs=outs, leaves=leaves)
+            return target, self.session.run(pull, left_until(deadline), "push_pull"), applied
+        theirs = out is not None
+        operation = self.pushing(
+            grads, pulled, outs, "push_pull", left_until(deadline), theirs=theirs, part=(given, leaves)
+        )
+        if operation is None:
+            pull = Operation(outs=outs, leaves=leaves)
+            return target, self.session.run(pull, left_until(deadline), "push_pull"), False
+        return target, self.session.run(operation, left_until(deadline), "push_pull", None, outcome), True
+
     def pushing(
         self,
         grads: Any,
@@ -87,23 +153,39 @@ class ArraySession:
         timeout: float,
         resume: Any = None,
         theirs: bool = False,
+        partial: bool = False,
+        part: tuple[Arrays, tuple[int, ...]] | None = None,
     ) -> Operation | None:
         """A push of checked gradients; None when it is to be skipped. `theirs`: `outs` are the caller's, and may share
-        memory with the gradients."""
+        memory with the gradients. `part`: the gradients of a partial push and the numbers of their arrays, where they
+        are known already."""
         deadline, resolve, structure = deadline_after(timeout), self.session.resolve, self.structure
-        given = structure.grads(resolve(grads, left_until(deadline)), verb)
+        leaves: tuple[int, ...] | None = None
+        if part is not None:
+            given, leaves = part
+        elif partial:
+            given, leaves = structure.part(resolve(grads, left_until(deadline)), verb)
+        else:
+            given = structure.grads(resolve(grads, left_until(deadline)), verb)
         wanted = [rule.label for rule in self.spec.rules if rule.uses_pulled]
         if wanted and pulled is None:
             raise OptionError(f"{verb}: {wanted[0]} needs pulled=, the parameters with which grads were computed")
         if pulled is not None and not wanted:
             raise OptionError(f"{verb}: pulled= is for rules that use it; {self.spec.rules_label} does not")
-        had = None if pulled is None else structure.grads(resolve(pulled, left_until(deadline)), f"{verb} pulled")
+        had = None
+        if pulled is not None:
+            value = resolve(pulled, left_until(deadline))
+            whole = leaves is None
+            had = structure.grads(value, f"{verb} pulled") if whole else structure.part(value, f"{verb} pulled")[0]
+            lacking = [structure.leaves[i].name for i in leaves or () if had[i].shape != structure.leaves[i].shape]
+            if lacking:
+                raise NamesError(f"{verb} pulled: missing {few(lacking)}, of which there are gradients; pass them too")
         if outs is not None and theirs:  # gradients in the memory of `out` would be overwritten while they are read
             given = apart(given, outs)
             had = None if had is None else apart(had, outs)
         names = [f"`{leaf.name}`" for leaf in structure.leaves]
         scale = self.session.scale(given, names, verb, resume)
-        return None if scale is None else Operation(grads=given, outs=outs, pulled=had, scale=scale)
+        return None if scale is None else Operation(grads=given, outs=outs, pulled=had, scale=scale, leaves=leaves)
 
     def settle(self, timeout: float) -> None:
         """In rounds, applies the last round that closed before something else changes."""
@@ -112,7 +194,7 @@ class ArraySession:
         deadline = deadline_after(self.session.limit(timeout))
         structure, with_slot = self._slot(name, "slots", deadline)
         arrays = structure.stored()
-        self.read_slot(Operation(outs=self._spread(with_slot, arrays), slot=name), left_until(deadline))
+        self.read_slot(Operation(outs=self.spread(with_slot, arrays), slot=name), left_until(deadline))
         return structure.assemble(arrays)
 
     def read_slot(self, operation: Operation, timeout: float) -> None:
@@ -121,7 +203,7 @@ class ArraySession:
     def set_slots(self, name: str, values: Any, timeout: float | None, outcome: Outcome) -> None:
         deadline = deadline_after(self.session.limit(timeout))
         structure, with_slot = self._slot(name, "set_slots", deadline)
-        given = self._spread(with_slot, structure.grads(values, "set_slots"))
+        given = self.spread(with_slot, structure.grads(values, "set_slots"))
         try:
             self.session.run(Operation(sets=given, slot=name), left_until(deadline), "set_slots", None, outcome)
         except WaitTimeoutError as error:
@@ -137,9 +219,9 @@ class ArraySession:
         with_slot = self.spec.leaves_with(name)
         return self.structure.only(with_slot), with_slot
 
-    def _spread(self, with_slot: list[int], arrays: Arrays) -> Arrays:
-        """One array per leaf: an empty one for leaves without the slot."""
-        by_leaf = dict(zip(with_slot, arrays, strict=True))
+    def spread(self, leaves: Sequence[int], arrays: Arrays) -> Arrays:
+        """One array per leaf: an empty one for other leaves."""
+        by_leaf = dict(zip(leaves, arrays, strict=True))
         return [by_leaf.get(i, np.empty(0, np.float32)) for i in range(len(self.structure.leaves))]
 
     def configure(self, pattern: str | None, values: dict[str, Any], timeout: float | None, outcome: Outcome) -> None:
@@ -183,11 +265,14 @@ class ArraySession:
         )  # fmt: skip
 
     def _run_directly(
-        self, pushes: bool, grads: Any, pulls: bool, outs: Any, timeout: float | None, outcome: Outcome | None = None
-    ) -> tuple[int, ...] | None:
+        self, pushes: bool, grads: Any, pulls: bool, outs: Any, timeout: float | None, outcome: Outcome | None = None,
+        partial: bool = False,
+    ) -> tuple[int, ...] | None:  # fmt: skip
         """The update counts, if one C call could check the arguments and do everything; otherwise None."""
         assert self._direct is not None
         try:
+            if partial:
+                return self._direct.run_some_if_fits(pushes, grads, pulls, outs, timeout, None, None, outcome)
             return self._direct.run_if_fits(pushes, grads, pulls, outs, timeout, None, None, outcome)
         except WaitTimeoutError as error:
             raise self.session.late(error, pushes) from None

@@ -40,19 +40,24 @@ class RoundSession(ArraySession):
             with contextlib.suppress(FastPSError, MemoryError):
                 self.session.shm.group.help(decision)
 
-    def pull(self, out: Any, timeout: float | None, decision: Decision | None = None) -> tuple[Any, tuple[int, ...]]:
+    def pull(
+        self, out: Any, timeout: float | None, names: Any = None, decision: Decision | None = None
+    ) -> tuple[Any, tuple[int, ...]]:
         """The parameters of one round, that of the decision or a later one, and its number for each shard."""
-        session, structure = self.session, self.structure
+        session, (structure, leaves) = self.session, self.named(names, "pull")
         deadline = deadline_after(session.limit(timeout))
         arrays = structure.empty() if out is None else None
         target = out if arrays is None else structure.assemble(arrays)
         while True:
             if decision is None and (session.shm is not None or len(session.endpoints) > 1):
                 decision = self.decision(left_until(deadline))
-            versions = self._round_directly(None, target, left_until(deadline), decision)
+            partial = leaves is not None
+            versions = self._round_directly(None, target, left_until(deadline), decision, None, partial)
             if versions is None:
                 arrays = structure.outs(out, "pull") if arrays is None else arrays
-                versions = session.run(Operation(outs=arrays, decision=decision), left_until(deadline), "pull")
+                outs = arrays if leaves is None else self.spread(leaves, arrays)
+                pull = Operation(outs=outs, decision=decision, leaves=leaves)
+                versions = session.run(pull, left_until(deadline), "pull")
             if is_one_round(versions):
                 return target, versions
             decision = self._newer(deadline, "pull")
@@ -64,12 +69,14 @@ class RoundSession(ArraySession):
                 raise WaitTimeoutError("slots: the shards did not come to one round in time; try again")
             self.settle(left_until(deadline))
 
-    def deposit_directly(self, grads: Any, place: Deposit, decision: Decision, timeout: float) -> bool:
+    def deposit_directly(
+        self, grads: Any, place: Deposit, decision: Decision, timeout: float, partial: bool = False
+    ) -> bool:
         """Puts gradients into a worker's trays, where they have no effect until they are given. False, with nothing
         done, if the fast path does not support the arguments."""
         deadline = deadline_after(timeout)
         while True:
-            versions = self._round_directly(grads, None, left_until(deadline), decision, place)
+            versions = self._round_directly(grads, None, left_until(deadline), decision, place, partial)
             if versions is None or is_one_round(versions):
                 return versions is not None
             decision = self._newer(deadline, "push")
@@ -111,14 +118,16 @@ class RoundSession(ArraySession):
         return self.decision(left)
 
     def _round_directly(
-        self, grads: Any, outs: Any, timeout: float, decision: Decision | None, deposit: Deposit | None = None
-    ) -> tuple[int, ...] | None:
+        self, grads: Any, outs: Any, timeout: float, decision: Decision | None, deposit: Deposit | None = None,
+        partial: bool = False,
+    ) -> tuple[int, ...] | None:  # fmt: skip
         """As `_run_directly`."""
         if self._direct is None:
             return None
         pushes = deposit is not None
         try:
-            versions = self._direct.run_if_fits(pushes, grads, not pushes, outs, timeout, decision, deposit)
+            run = self._direct.run_some_if_fits if partial else self._direct.run_if_fits
+            versions = run(pushes, grads, not pushes, outs, timeout, decision, deposit)
         except WaitTimeoutError as error:
             raise self.session.late(error, False) from None
         return (MIXED,) if versions == () else versions

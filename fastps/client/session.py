@@ -59,6 +59,7 @@ class Session:
         if self.shm:
             self.endpoints.append(self.shm)
         self.all_here = not by_node
+        self._leaves = [frozenset(r.leaf for s in e.shards for r in spec.plans[s].runs) for e in self.endpoints]
         self._endpoint_of_shard = np.zeros(len(spec.plans), np.intp)
         for i, endpoint in enumerate(self.endpoints):
             self._endpoint_of_shard[list(endpoint.shards)] = i
@@ -111,6 +112,8 @@ class Session:
                 if outcome is not None:
                     outcome.end(endpoint.shards)
                 continue
+            if self._has_nothing_of(operation, i):
+                continue
             if places is not None and len(places[i]) == 0 and operation.grads is None:  # a push is counted everywhere
                 continue
             part = operation if places is None else operation.rows(places[i])
@@ -143,6 +146,12 @@ class Session:
         if not pending:  # no endpoint has checked that the server is alive
             self.require_alive()
         return tuple([versions.get(i, 0) for i in range(len(self.spec.plans))])
+
+    def _has_nothing_of(self, operation: Operation, i: int) -> bool:
+        """Whether the shards of an endpoint have nothing of a partial operation's arrays. In rounds all have one
+        state, and get every deposit."""
+        leaves = operation.leaves
+        return leaves is not None and not self.spec.consistency.rounds and self._leaves[i].isdisjoint(leaves)
 
     def ask(self, verb: str, *arguments: Any, timeout: float | None, outcome: Outcome | None = None) -> list[Any]:
         """Calls a verb on each node, one after the other. Returns their results."""

@@ -28,7 +28,7 @@ class ArrayVerbs:
     attachment: Attachment
     _free: bool  # whether a push needs no worker's session
 
-    def pull(self, *, out: Any = None, timeout: float | None = None) -> Any:
+    def pull(self, *, out: Any = None, names: Any = None, timeout: float | None = None) -> Any:
         """A copy of the parameters, in the structure that they came in.
 
         Parameters
@@ -36,13 +36,16 @@ class ArrayVerbs:
         out : array or container of arrays, optional
             Written in place and returned: writable, C-contiguous arrays of the parameters' shapes and dtypes, for
             float32 also bfloat16 and float16: values are rounded to the nearest, ties to even.
+        names : list of str, optional
+            Only these arrays, or those in these containers (``"layers/0"``), in the structure of the parameters without
+            the others; None for all. `out` has the same arrays.
         timeout : float, optional
             Seconds.
 
         Raises
         ------
         ShapeError, DtypeError, NamesError, OutputError
-            `out` does not fit; nothing was done.
+            `out` or `names` do not fit; nothing was done.
         ClosedError, ShardDiedError, WaitTimeoutError
             What `out` holds is undefined.
 
@@ -52,9 +55,11 @@ class ArrayVerbs:
         parameters' node: one C call that copies once; with `out` no allocation, and uncontended no system call. From
         another node: one call for each node that has shards. From 12 MiB on, writes to `out` bypass the caches.
         """
-        return (self.attachment.arrays or self.attachment.attach()).pull(out, seconds(timeout))[0]
+        return (self.attachment.arrays or self.attachment.attach()).pull(out, seconds(timeout), names)[0]
 
-    def push(self, grads: Any, *, pulled: Any = None, timeout: float | None = None, resume: Any = None) -> None:
+    def push(
+        self, grads: Any, *, partial: bool = False, pulled: Any = None, timeout: float | None = None, resume: Any = None
+    ) -> None:
         """Applies the rule to every parameter with its gradient. The push has been applied when this returns.
 
         Parameters
@@ -63,6 +68,9 @@ class ArrayVerbs:
             Of the parameters' shapes and dtypes, for float32 also bfloat16 and float16; read in place if C-contiguous.
             For a mapping also a list in its order. What is carried may be left out. Of an array that comes twice in the
             parameters, the gradients are added up. Ray object references and futures are resolved first.
+        partial : bool
+            Gradients may be missing, or None: the rule is applied to the arrays that have one, and the others stay as
+            they are. The `step` of a rule counts, for each array, the pushes that had it.
         pulled : array or container of arrays, optional
             The parameters with which the gradients were computed, for rules that use them (`fastps.DCASGD`).
         timeout : float, optional
@@ -86,15 +94,23 @@ class ArrayVerbs:
             self._refuse("push")
         arrays, limit, outcome = self.attachment.arrays or self.attachment.attach(), seconds(timeout), Outcome()
         try:
-            arrays.push(grads, pulled, limit, resume, outcome)
+            arrays.push(grads, pulled, limit, resume, outcome, partial)
         except BaseException as error:
             outcome.tell(error)
             raise
 
     def push_pull(
-        self, grads: Any, *, pulled: Any = None, out: Any = None, timeout: float | None = None, resume: Any = None
+        self,
+        grads: Any,
+        *,
+        partial: bool = False,
+        pulled: Any = None,
+        out: Any = None,
+        timeout: float | None = None,
+        resume: Any = None,
     ) -> Any:
-        """A push that returns the parameters as it left them, in one pass over the memory.
+        """A push that returns the parameters as it left them, in one pass over the memory; of a partial push those of
+        its arrays.
 
         Parameters, errors and threads as for `push` and `pull`; after an error, the push may have been applied, as the
         error says. Cost: from 8 MB on about three quarters of a push and a pull.
@@ -103,7 +119,7 @@ class ArrayVerbs:
             self._refuse("push_pull")
         arrays, limit, outcome = self.attachment.arrays or self.attachment.attach(), seconds(timeout), Outcome()
         try:
-            return arrays.push_pull(grads, pulled, out, limit, resume, outcome)[0]
+            return arrays.push_pull(grads, pulled, out, limit, resume, outcome, partial)[0]
         except BaseException as error:
             outcome.tell(error)
             raise
@@ -155,7 +171,7 @@ class ArrayVerbs:
             membership.leave()  # other workers must not wait for it
             raise
 
-    def pull_async(self, *, out: Any = None, timeout: float | None = None) -> Future:
+    def pull_async(self, *, out: Any = None, names: Any = None, timeout: float | None = None) -> Future:
         """Starts a pull and returns a Future of its result. `out` may be written until the Future is done.
 
         The asynchronous operations of one process on one server, its tables included, run one after the other, in the
@@ -165,25 +181,29 @@ class ArrayVerbs:
         """
         arrays = self.attachment.arrays or self.attachment.attach()
         limit = seconds(timeout)
-        return arrays.session.queue.submit("pull_async", lambda: arrays.pull(out, limit)[0])
+        return arrays.session.queue.submit("pull_async", lambda: arrays.pull(out, limit, names)[0])
 
-    def push_async(self, grads: Any, *, pulled: Any = None, timeout: float | None = None) -> Future:
+    def push_async(
+        self, grads: Any, *, partial: bool = False, pulled: Any = None, timeout: float | None = None
+    ) -> Future:
         """Starts a push and returns a Future. `grads` must not change until it is done. See `pull_async`."""
         if not self._free:
             self._refuse("push")
         arrays = self.attachment.arrays or self.attachment.attach()
         limit = seconds(timeout)
-        return arrays.session.queue.submit("push_async", lambda: _push(arrays, grads, pulled, limit))
+        return arrays.session.queue.submit("push_async", lambda: _push(arrays, grads, pulled, limit, partial))
 
     def push_pull_async(
-        self, grads: Any, *, pulled: Any = None, out: Any = None, timeout: float | None = None
+        self, grads: Any, *, partial: bool = False, pulled: Any = None, out: Any = None, timeout: float | None = None
     ) -> Future:
         """Starts a push_pull and returns a Future of its result. See `pull_async` and `push_async`."""
         if not self._free:
             self._refuse("push_pull")
         arrays = self.attachment.arrays or self.attachment.attach()
         limit = seconds(timeout)
-        return arrays.session.queue.submit("push_pull_async", lambda: _push_pull(arrays, grads, pulled, out, limit))
+        return arrays.session.queue.submit(
+            "push_pull_async", lambda: _push_pull(arrays, grads, pulled, out, limit, partial)
+        )
 
     def flush(self, *, timeout: float | None = None) -> None:
         """Waits for all asynchronous operations of this process on this server that were not cancelled.
@@ -232,21 +252,21 @@ class ArrayVerbs:
         return (self.attachment.arrays or self.attachment.attach()).view()
 
 
-def _push_pull(arrays: ArraySession, grads: Any, pulled: Any, out: Any, timeout: float | None) -> Any:
+def _push_pull(arrays: ArraySession, grads: Any, pulled: Any, out: Any, timeout: float | None, partial: bool) -> Any:
     """What a `Future` of `push_pull_async` runs."""
     outcome = Outcome()
     try:
-        return arrays.push_pull(grads, pulled, out, timeout, None, outcome)[0]
+        return arrays.push_pull(grads, pulled, out, timeout, None, outcome, partial)[0]
     except BaseException as error:
         outcome.tell(error)
         raise
 
 
-def _push(arrays: ArraySession, grads: Any, pulled: Any, timeout: float | None) -> None:
+def _push(arrays: ArraySession, grads: Any, pulled: Any, timeout: float | None, partial: bool) -> None:
     """What a `Future` of `push_async` runs."""
     outcome = Outcome()
     try:
-        arrays.push(grads, pulled, timeout, None, outcome)
+        arrays.push(grads, pulled, timeout, None, outcome, partial)
     except BaseException as error:
         outcome.tell(error)
         raise

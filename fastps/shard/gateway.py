@@ -19,7 +19,7 @@ from fastps.shard.once import PAYLOADS, Once, Recent
 from fastps.spec.server import ServerSpec
 from fastps.transport import message, values
 from fastps.transport.contract import MIXED, Buffer, Operation
-from fastps.transport.layout import Layout
+from fastps.transport.layout import Layouts
 from fastps.transport.message import Header
 from fastps.transport.shm import ShmEndpoint, Verbs
 
@@ -33,8 +33,8 @@ class Gateway:
     ----------
     spec : the server
     label : names the process in errors
-    layout : of the arrays in messages
-    endpoint : to the shards of this node; its operations on arrays have the two buffers of that layout
+    layouts : of the arrays in messages
+    endpoint : to the shards of this node; its operations on arrays have the two buffers of these
     verbs : further verbs of this process, besides `Verbs`; the last argument is the timeout, the others
         are described in `fastps.shard.arguments`
     """
@@ -43,11 +43,12 @@ class Gateway:
         self,
         spec: ServerSpec,
         label: str,
-        layout: Layout,
+        layouts: Layouts,
         endpoint: ShmEndpoint,
         verbs: Mapping[str, Callable[..., Any]],
     ) -> None:
-        self._spec, self._label, self._layout, self._endpoint, self._verbs = spec, label, layout, endpoint, verbs
+        self._spec, self._label, self._layouts, self._endpoint, self._verbs = spec, label, layouts, endpoint, verbs
+        self._shards = layouts.of(None).shards
         self._once = Once(label)
         self._replies: Recent[Array] = Recent(PAYLOADS)  # with pieces that are still to be fetched
 
@@ -97,10 +98,11 @@ class Gateway:
         and what was read. A payload that comes in several messages is kept until the last one."""
         message.require_operation(header, self._spec)
         info = self._spec.tables[header.table - 1] if header.table else None
-        payload = self._once.payload(header, head, parts, message.nbytes_of(header, self._layout, info))
+        layout = self._layouts.of(header.leaves)
+        payload = self._once.payload(header, head, parts, message.nbytes_of(header, layout, info))
         if payload is None:
             return message.DONE
-        got, deadline = message.received(header, payload, self._layout, self._spec), deadline_after(header.timeout)
+        got, deadline = message.received(header, payload, layout, self._spec), deadline_after(header.timeout)
         operation, reply = self._in_rounds(got.operation), got.reply
         if operation.grads is None and operation.sets is None:
             versions = self._run(operation, header.timeout)
@@ -153,7 +155,8 @@ class Gateway:
         outcome = Outcome()
         outcome.end(self._endpoint.shards)
         try:
-            self._run(Operation(operation.table, operation.keys, outs=operation.outs, create=False), timeout)
+            pull = replace(operation, grads=None, sets=None, pulled=None, scale=1.0, create=False)
+            self._run(pull, timeout)
         except BaseException as error:
             outcome.tell(error)
             raise
@@ -162,7 +165,7 @@ class Gateway:
         self, operation: Operation, timeout: float, resume: Any = None, outcome: Outcome | None = None
     ) -> tuple[int, ...]:
         versions = self._endpoint.start(operation, timeout, resume, outcome).finish()
-        return tuple([versions.get(shard, MIXED) for shard in self._layout.shards])
+        return tuple([versions.get(shard, MIXED) for shard in self._shards])
 
     def _rest(self, header: Header) -> Buffer:
         """A further piece of the reply to this client's last operation; empty if the reply was dropped."""

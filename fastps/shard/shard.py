@@ -27,7 +27,7 @@ from fastps.spec.server import NodeAddress, ServerSpec, ShardAddress, kernels_of
 from fastps.spec.table import MAX_ROWS, Life, TableInfo
 from fastps.transport.arenas import open_arena, require_alive, this_machine
 from fastps.transport.contract import Buffer
-from fastps.transport.layout import layout_of
+from fastps.transport.layout import Layouts
 from fastps.transport.shm import ShmEndpoint
 
 Tables = tuple[tuple[TableInfo, Rule, Life], ...]
@@ -84,9 +84,11 @@ class Shard:
         self._create = partial(
             Arena.create, label=self._label, shard_index=self._index, params_bytes=params_bytes,
             max_sessions=max_sessions, isolated=isolated, n_slots=n_slots, max_workers=max_workers,
-            policy=consistency.policy, tables=layouts,
+            policy=consistency.policy, tables=layouts, n_leaves=len(structure.leaves),
         )  # fmt: skip
-        size = Arena.size(params_bytes, max_sessions, n_slots, max_workers, consistency.policy, layouts)
+        size = Arena.size(
+            params_bytes, max_sessions, n_slots, max_workers, consistency.policy, layouts, len(structure.leaves)
+        )
         return capacity.Need(self._label, self._node_id, size, capacity.available_bytes())
 
     def create(self) -> tuple[NodeAddress, ShardAddress]:
@@ -111,8 +113,8 @@ class Shard:
         assert self._arena is not None
         shards = spec.shards_of_node(spec.addresses[self._index].node)
         self._arenas = {i: self._arena if i == self._index else open_arena(spec, i) for i in shards}
-        layout = layout_of(spec, shards)
-        endpoint = ShmEndpoint.of_layout(spec, self._arenas, layout)
+        layouts = Layouts(spec, shards)
+        endpoint = ShmEndpoint.of_layouts(spec, self._arenas, layouts)
         endpoint.group.begin(shards.index(self._index), self._initial)
         for number, values in enumerate(self._table_values):
             endpoint.verbs.configure(number, 0, numbered(values), 1.0, Outcome())
@@ -120,7 +122,7 @@ class Shard:
         self._evictions = {i: Eviction(tables[i], self._index, life) for i, life in self._lives.items()}
         for eviction in self._evictions.values():
             eviction.start()
-        self._gateway = Gateway(spec, self._label, layout, endpoint, {"make_room": self._make_room, **verbs})
+        self._gateway = Gateway(spec, self._label, layouts, endpoint, {"make_room": self._make_room, **verbs})
 
     def serve(self, head: Buffer, *parts: Buffer) -> Buffer:
         """Serves a message, by the gateway."""

@@ -6,9 +6,11 @@ are the arrays, in order. Arrays that no rule can train are carried: stored, pul
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from fastps.arrays.checks import overlap
 from fastps.arrays.interchange import as_array, conversion
 from fastps.arrays.types import DTYPES, HALVES, Array, Arrays, describe, fits, item_bytes, type_name
 from fastps.errors import DtypeError, NamesError, OutputError, ShapeError
-from fastps.messages import few, few_of
+from fastps.messages import brief, few, few_of
 from fastps.spec.tree import Container, Path, is_container, leaves_by_path, taken_apart
 
 CARRIED = "bytes"  # how arrays are stored that no rule can train
@@ -87,6 +89,9 @@ class Structure:
     tree: Container | None = None
     constants: tuple[Any, ...] = ()
 
+    def __reduce__(self) -> Any:
+        return Structure, (self.leaves, self.tree, self.constants)  # what is cached does not travel
+
     @property
     def is_array(self) -> bool:
         return len(self.leaves) == 1 and not self.leaves[0].path
@@ -103,7 +108,7 @@ class Structure:
         """Elements of all arrays together."""
         return sum(leaf.size for leaf in self.leaves)
 
-    @property
+    @cached_property
     def trained(self) -> list[int]:
         """The numbers of the arrays to which gradients are pushed."""
         return [number for number, leaf in enumerate(self.leaves) if leaf.trains]
@@ -141,7 +146,50 @@ class Structure:
         """The structure of some of the leaves."""
         leaves = tuple(self.leaves[number] for number in numbers)
         renumbered = {number: i for i, number in enumerate(numbers)}
+        if not leaves:
+            return Structure.nothing()
         return Structure(leaves, None if self.tree is None else self.tree.only(renumbered))
+
+    def named(self, names: Any, verb: str) -> tuple[int, ...]:
+        """The numbers of the arrays with these names, or in containers with these names, sorted.
+
+        Raises
+        ------
+        NamesError
+            There is none of that name.
+        """
+        wanted = [names] if isinstance(names, str) else list(names)
+        found: set[int] = set()
+        for name in wanted:
+            if not isinstance(name, str):
+                raise NamesError(f"{verb}: expected names to be str, got {type(name).__name__} {brief(name)}")
+            some = self._by_name.get(name)
+            if some is None:
+                close = difflib.get_close_matches(name, self._by_name, 3) or list(self._by_name)
+                raise NamesError(f"{verb}: no array is called {brief(name)}; there are {few(close)}")
+            found.update(some)
+        return tuple(sorted(found))
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[int]]:
+        """The arrays of each name, and of each container by its path."""
+        found: dict[str, list[int]] = {}
+        for path, number in self._numbers.items():
+            for end in range(1, len(path) + 1):
+                if number < len(self.leaves):
+                    found.setdefault("/".join(path[:end]), []).append(number)
+        return found
+
+    def part(self, value: Any, verb: str) -> tuple[Arrays, tuple[int, ...]]:
+        """As `grads` for some of the leaves: what is missing or None is left out. Also their numbers, sorted."""
+        if self.is_array:
+            given = {} if value is None else {0: value}
+        elif self._is_list_of(value, len(self.trained)):
+            given = dict(zip(self.trained, value, strict=True))
+        else:
+            given = self._match(value, verb, self.trained, partial=True)
+        given = {number: one for number, one in given.items() if one is not None}
+        return self._checked_grads(given, verb), tuple(sorted(given))
 
     def grads(self, value: Any, verb: str) -> Arrays:
         """The arrays of `value`, checked against the leaves; those that are not C-contiguous are copied. For a mapping
@@ -157,6 +205,9 @@ class Structure:
             found = dict(zip(trained, value, strict=True))
         else:
             found = self._match(value, verb, trained)
+        return self._checked_grads(found, verb)
+
+    def _checked_grads(self, found: dict[int, Any], verb: str) -> Arrays:
         arrays: Arrays = [np.empty(0, np.uint8)] * len(self.leaves)
         for number, given in found.items():
             several = given if isinstance(given, Several) else Several([given])
@@ -181,8 +232,8 @@ class Structure:
         """
         if self.is_array and not hasattr(value, "__len__") and isinstance(value, (int, float, np.generic)):
             raise OutputError(f"{verb} out: expected an array, got {type(value).__name__}; pass np.empty(())")
-        arrays = []
-        for number, given in self._match(value, verb, list(range(len(self.leaves)))).items():
+        arrays: Arrays = []
+        for number, given in self._match(value, verb, range(len(self.leaves))).items():
             leaf, several = self.leaves[number], given.values if isinstance(given, Several) else [given]
             checked = [self._checked(number, one, verb, out=True) for one in several]
             if any(memory_of(one) != memory_of(checked[0]) for one in checked):
@@ -211,8 +262,9 @@ class Structure:
             raise OutputError(f"{verb} out: `{one}` and `{other}` share memory; pass separate arrays")
         return arrays
 
-    def _match(self, value: Any, verb: str, wanted: list[int]) -> dict[int, Any]:
-        """The values for the wanted leaves, by number. What is given for others must be None, or a constant."""
+    def _match(self, value: Any, verb: str, wanted: Sequence[int], partial: bool = False) -> dict[int, Any]:
+        """The values for the wanted leaves, by number; with `partial` None for those that are missing. What is given
+        for others must be None, or a constant."""
         if self.is_array:
             return {0: value}
         assert self.tree is not None
@@ -223,29 +275,33 @@ class Structure:
                 f"{verb}: expected {article(self.tree.made_by)} {self}, or the {len(self.trained)} arrays of gradients "
                 f"in a list, got a {told}"
             )
-        numbers, values = dict(self.tree.paths()), leaves_by_path(value, verb)
-        missing = [path for path, number in numbers.items() if number in wanted and path not in values]
+        found: dict[int, Any] = dict.fromkeys(wanted)
+        numbers, values = self._numbers, leaves_by_path(value, verb)
+        missing = [path for path, number in numbers.items() if number in found and path not in values and not partial]
         unknown = [path for path in values if path not in numbers]
         if missing or unknown:
-            raise NamesError(
-                f"{verb}: "
-                + " and ".join(
-                    f"{what} {few(['/'.join(path) for path in paths])}"
-                    for what, paths in (("missing", missing), ("unknown", unknown))
-                    if paths
-                )
-                + f"; expected {self}: pass exactly the names of the parameters"
+            told = " and ".join(
+                f"{what} {few(['/'.join(path) for path in paths])}"
+                for what, paths in (("missing", missing), ("unknown", unknown))
+                if paths
             )
-        found: dict[int, Any] = dict.fromkeys(wanted)
+            hint = ", or partial=True for some of them" if missing and verb.startswith("push") else ""
+            raise NamesError(f"{verb}: {told}; expected {self}: pass exactly the names of the parameters{hint}")
         for path, number in numbers.items():
-            if number not in found:
+            given = values.get(path)
+            if number not in found or (partial and given is None):
                 continue
-            if found[number] is None:
-                found[number] = values[path]
+            before = found[number]
+            if before is None:
+                found[number] = given
             else:
-                before = found[number]
-                found[number] = Several([*(before.values if isinstance(before, Several) else [before]), values[path]])
+                found[number] = Several([*(before.values if isinstance(before, Several) else [before]), given])
         return found
+
+    @cached_property
+    def _numbers(self) -> dict[Path, int]:
+        """The leaf, or constant, of each path."""
+        return {} if self.tree is None else dict(self.tree.paths())
 
     def _checked(self, number: int, given: Any, verb: str, out: bool = False) -> Array:
         """A value for a leaf as an array of its shape and a fitting dtype."""

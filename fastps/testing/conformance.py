@@ -156,6 +156,20 @@ class CarrierSuite:
             for given, read in (("bfloat16", "float16"), ("float16", "float32"), ("float32", "bfloat16")):
                 for kinds in ((given, None), (None, read), (given, read)):
                     both(partial(in_half, *kinds))
+            nothing = np.empty(0, np.uint8)
+            for leaves in ((0,), (1,), (0, 1), (), (1,)):
+
+                def some(arrays: list[Any], leaves: tuple[int, ...] = leaves) -> list[Any]:
+                    return [array if i in leaves else nothing for i, array in enumerate(arrays)]
+
+                both(lambda leaves=leaves, some=some: Operation(grads=some(grads), leaves=leaves))  # type: ignore[misc]
+                both(lambda leaves=leaves, some=some: Operation(outs=some(outs()), leaves=leaves))  # type: ignore[misc]
+                both(
+                    lambda leaves=leaves, some=some: Operation(  # type: ignore[misc]
+                        grads=some(grads), outs=some(outs()), leaves=leaves, scale=0.5
+                    )
+                )
+            both(lambda: Operation(grads=grads, outs=outs()))
             empty = np.empty(0, np.float32)
             both(lambda: Operation(outs=[np.empty(30_000), empty], slot="m"))
             both(lambda: Operation(sets=[np.ones(30_000), empty], slot="m"))
@@ -183,16 +197,16 @@ class CarrierSuite:
         with local, self.reach(a_server) as carrier:
             far = RemoteEndpoint(local.spec, (0, 1), carrier)
             push = Operation(grads=[np.ones(30_000), np.ones((3, 5), np.float32)])
-            payload = message.payload_of(push, far.layout)
-            header = message.header_of(push, local.spec, far.layout, 5, 1, 10.0)
+            payload = message.payload_of(push, far.layouts.of(None))
+            header = message.header_of(push, local.spec, far.layouts.of(None), 5, 1, 10.0)
             messages = message.pieces(header, payload, carrier.limits)
             found = [
-                message.versions_of(message.opened(carrier.send(messages).replies(60.0)[-1]), far.layout)
+                message.versions_of(message.opened(carrier.send(messages).replies(60.0)[-1]), far.layouts.of(None))
                 for _ in range(3)
             ]
             assert found == [{0: 1, 1: 1}] * 3
             again = message.pieces(replace(header, number=2), payload, carrier.limits)
-            assert message.versions_of(message.opened(carrier.send(again).replies(60.0)[-1]), far.layout) == {
+            assert message.versions_of(message.opened(carrier.send(again).replies(60.0)[-1]), far.layouts.of(None)) == {
                 0: 2,
                 1: 2,
             }

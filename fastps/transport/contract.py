@@ -33,6 +33,8 @@ class Operation:
     Attributes
     ----------
     table : the number of the table, or ARRAYS
+    leaves : of arrays, a partial operation: on those with these numbers, sorted; None: on all. What the lists of arrays
+        have for others is ignored
     keys : of rows, uint64[n]
     grads : makes it a push: one array per leaf, or [n, dim] of rows
     outs : makes it a pull, or with `grads` a push_pull: the same shapes
@@ -57,6 +59,7 @@ class Operation:
     create: bool = True
     decision: Decision | None = None
     deposit: Deposit | None = None
+    leaves: tuple[int, ...] | None = None
 
     @property
     def writes(self) -> bool:

@@ -16,6 +16,7 @@ from fastps.spec.server import ServerSpec
 
 ALIGNMENT = 8
 NARROW, WIDE = 0, 1  # the numbers of the buffers
+MOST_LAYOUTS = 256  # of partial operations
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,10 @@ class Layout:
     places: tuple[Place, ...]
     sizes: tuple[int, int]
     offsets: dict[tuple[int, int], tuple[int, int]]
+
+    def place(self, shard: int, number: int) -> tuple[int, int]:
+        """Where a run begins: its buffer, and the byte in that."""
+        return self.offsets[shard, number]
 
     def nbytes(self, half: str | None = None) -> int:
         """Of both buffers."""
@@ -129,10 +134,34 @@ class Layout:
         return elements.view(np.uint8)
 
 
-def layout_of(spec: ServerSpec, shards: Sequence[int]) -> Layout:
+class Layouts:
+    """Those of a node: of all arrays, and of the arrays of partial operations, of which the latest are kept.
+
+    Threads: any number; two may make the same one.
+    """
+
+    def __init__(self, spec: ServerSpec, shards: Sequence[int]) -> None:
+        self._spec, self._shards = spec, tuple(sorted(shards))
+        self._whole, self._some = layout_of(spec, shards), dict[tuple[int, ...], Layout]()
+
+    def of(self, leaves: tuple[int, ...] | None) -> Layout:
+        if leaves is None:
+            return self._whole
+        found = self._some.get(leaves)
+        if found is None:
+            if len(self._some) >= MOST_LAYOUTS:
+                self._some.clear()
+            found = self._some[leaves] = layout_of(self._spec, self._shards, leaves)
+        return found
+
+
+def layout_of(spec: ServerSpec, shards: Sequence[int], leaves: Sequence[int] | None = None) -> Layout:
     places, offsets, ends = [], {}, [0, 0]
+    wanted = frozenset(range(len(spec.structure.leaves)) if leaves is None else leaves)
     for shard in sorted(shards):
         for number, run in enumerate(spec.plans[shard].runs):
+            if run.leaf not in wanted:
+                continue
             leaf = spec.structure.leaves[run.leaf]
             buffer, nbytes = NARROW if leaf.item_bytes == 4 else WIDE, run.count * leaf.item_bytes
             places.append(Place(buffer, ends[buffer], nbytes, run.leaf, run.start, run.count))

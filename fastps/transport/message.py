@@ -13,6 +13,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,6 +28,7 @@ from fastps.transport.values import pack_error, unpack_error
 
 OPERATION, QUESTION, REST = 1, 2, 3
 PUSHES, PULLS, CREATES, HAS_PULLED = 1, 2, 4, 8
+PARTIAL = 1 << 10
 GIVEN_HALF, READ_HALF, PULLED_HALF = 4, 6, 8  # the bits of flags where two of them say which of HALVES, from 1; 0: none
 DONE, FAILED = struct.pack("<Q", 0), struct.pack("<Q", 1)
 WHOLE = 2**62  # `stop` of a reply that is fetched in one piece
@@ -43,9 +45,10 @@ class Header:
     timeout : seconds left to wait for locks
     nbytes : of the payload
     table : its number + 1; 0: the arrays
-    flags : PUSHES, PULLS, CREATES; HAS_PULLED: the payload has the parameters that the worker pulled; and for arrays,
-        in which half precision elements of float32 travel, if any: what is given, what is read, what was pulled
-    n : number of keys
+    flags : PUSHES, PULLS, CREATES; HAS_PULLED: the payload has the parameters that the worker pulled; PARTIAL: it has
+        those of `leaves`; and for arrays, in which half precision elements of float32 travel, if any: what is given,
+        what is read, what was pulled
+    n : number of keys, or of `leaves`
     sets : of rows, bit k: stream k is set; of arrays, 1: all of them
     slot : of arrays, its number + 1 in `ServerSpec.slot_names`; 0: the parameters
     scale : of the gradients
@@ -53,6 +56,7 @@ class Header:
     start, stop : the requested bytes of the reply
     deposit : the fields of fps_deposit; None: gradients go to no tray
     decision : packed, the round to which the shards are brought first; empty: none
+    leaves : of a partial operation, the numbers of its arrays, sorted
     """
 
     kind: int
@@ -72,6 +76,7 @@ class Header:
     stop: int = WHOLE
     deposit: Deposit | None = None
     decision: bytes = b""
+    leaves: tuple[int, ...] | None = None
 
     def half(self, at: int) -> str | None:
         """Which of HALVES the flags say at GIVEN_HALF, READ_HALF or PULLED_HALF."""
@@ -81,7 +86,13 @@ class Header:
 
     @property
     def size(self) -> int:
-        return self.FORMAT.size + len(self.decision)
+        return self.FORMAT.size + len(self.decision) + len(self._packed_leaves)
+
+    @property
+    def _packed_leaves(self) -> bytes:
+        """A multiple of 8 bytes."""
+        leaves = self.leaves or ()
+        return struct.pack(f"<{len(leaves) + len(leaves) % 2}I", *leaves, *[0] * (len(leaves) % 2))
 
     def pack(self) -> bytes:
         return (
@@ -91,6 +102,7 @@ class Header:
                 *(self.deposit or (0,) * 5),
             )
             + self.decision
+            + self._packed_leaves
         )  # fmt: skip
 
     @classmethod
@@ -107,11 +119,17 @@ class Header:
             raise ValueError("a header that does not fit its message")
         if length % 8 or not timeout >= 0:  # NaN included
             raise ValueError(f"a header with a decision of {length} bytes and a timeout of {timeout} s")
+        leaves = None
+        if flags & PARTIAL and table == 0:
+            start_of = cls.FORMAT.size + length
+            if len(data) < start_of + (n + n % 2) * 4:
+                raise ValueError(f"a header without the {n} arrays of its operation")
+            leaves = struct.unpack_from(f"<{n}I", data, start_of)
         rank, gradient, generation, attempt, round = place
         deposit = (rank, gradient, generation, attempt, round) if gradient else None  # gradients count from 1
         return cls(
             kind, client, number, timeout, nbytes, table, flags, n, sets, slot, scale, piece, pieces, start, stop,
-            deposit, decision,
+            deposit, decision, leaves,
         )  # fmt: skip
 
 
@@ -123,6 +141,7 @@ def header_of(
         | (PULLS if operation.outs is not None else 0)
         | (CREATES if operation.create else 0)
         | (HAS_PULLED if operation.pulled is not None else 0)
+        | (PARTIAL if operation.leaves is not None else 0)
     )
     sets = operation.sets or []
     given, rows = operation.grads, operation.table is not None
@@ -137,9 +156,10 @@ def header_of(
     return Header(
         OPERATION, client, number, timeout,
         table=0 if operation.table is None else operation.table + 1, flags=flags,
-        n=0 if operation.keys is None else len(operation.keys), sets=streams,
+        n=len(operation.keys if operation.keys is not None else operation.leaves or ()), sets=streams,
         slot=0 if operation.slot is None else spec.slot_names().index(operation.slot) + 1, scale=operation.scale,
         deposit=operation.deposit, decision=b"" if operation.decision is None else operation.decision.pack(),
+        leaves=operation.leaves,
     )  # fmt: skip
 
 
@@ -149,7 +169,7 @@ def require_operation(header: Header, spec: ServerSpec) -> None:
     pushes, pulls, pulled = header.flags & PUSHES, header.flags & PULLS, header.flags & HAS_PULLED
     rounds, problem = spec.consistency.rounds, None
     halves = [header.flags >> at & 3 for at in (GIVEN_HALF, READ_HALF, PULLED_HALF)]
-    if header.number == 0 or header.flags >> PULLED_HALF + 2 or max(halves) > len(HALVES):
+    if header.number == 0 or header.flags >= PARTIAL << 1 or max(halves) > len(HALVES):
         problem = f"with the number {header.number} and the flags {header.flags}"
     elif any(
         half and not present
@@ -166,9 +186,15 @@ def require_operation(header: Header, spec: ServerSpec) -> None:
             problem = f"that sets unknown streams {header.sets:#b}"
         elif any(halves) and info.dtype != "float32":
             problem = f"of half precision on a table of {info.dtype}"
-        elif pulled or header.slot or header.deposit or header.decision:
+        elif pulled or header.slot or header.deposit or header.decision or header.flags & PARTIAL:
             problem = "on rows, with what belongs to arrays"
-    elif header.n or header.sets > 1 or header.slot > len(spec.slot_names()) or (header.slot and pushes):
+    elif header.n != len(header.leaves or ()):
+        problem = f"on arrays, with {header.n} keys"
+    elif header.leaves is not None and not are_leaves(header.leaves, spec):
+        problem = f"on arrays {header.leaves[:8]}"
+    elif header.leaves is not None and header.sets:
+        problem = "that sets some arrays"
+    elif header.sets > 1 or header.slot > len(spec.slot_names()) or (header.slot and pushes):
         problem = f"on slot {header.slot} of arrays, with {header.n} keys and streams {header.sets:#b}"
     elif bool(pulled) != bool(pushes and any(rule.uses_pulled for rule in spec.rules)):
         problem = "with pulled parameters and a rule without, or the other way round"
@@ -178,6 +204,12 @@ def require_operation(header: Header, spec: ServerSpec) -> None:
         problem = "with a decision on a server without rounds"
     if problem:
         raise ValueError(f"an operation {problem}")
+
+
+def are_leaves(numbers: tuple[int, ...], spec: ServerSpec) -> bool:
+    """Whether they are numbers of arrays, sorted, each once."""
+    ascending = all(one < other for one, other in pairwise(numbers))
+    return ascending and (not numbers or numbers[-1] < len(spec.structure.leaves))
 
 
 def payload_of(operation: Operation, layout: Layout) -> Array:
@@ -245,7 +277,7 @@ def received(header: Header, payload: Array, layout: Layout, spec: ServerSpec) -
                 sets=values if header.sets else None,
                 slot=spec.slot_names()[header.slot - 1] if header.slot else None,
                 pulled=pulled if header.flags & HAS_PULLED else None,
-                scale=header.scale, decision=decision, deposit=header.deposit,
+                scale=header.scale, decision=decision, deposit=header.deposit, leaves=header.leaves,
             ),
             reply,
         )  # fmt: skip

@@ -19,7 +19,7 @@ from fastps.errors import TableFullError, WaitTimeoutError
 from fastps.spec.server import ServerSpec
 from fastps.transport import message, values
 from fastps.transport.contract import Call, Carrier, Operation
-from fastps.transport.layout import layout_of
+from fastps.transport.layout import Layouts
 from fastps.transport.once import Numbers, Sending
 
 
@@ -28,7 +28,7 @@ class RemoteEndpoint:
 
     def __init__(self, spec: ServerSpec, shards: tuple[int, ...], carrier: Carrier) -> None:
         self.shards, self.spec, self.carrier = shards, spec, carrier
-        self.layout, self.numbers, self.what = layout_of(spec, shards), Numbers(), spec.labels(shards)
+        self.layouts, self.numbers, self.what = Layouts(spec, shards), Numbers(), spec.labels(shards)
 
     def start(self, operation: Operation, timeout: float, resume: Any = None, outcome: Outcome | None = None) -> Sent:
         return Sent(self, operation, timeout, resume, outcome if operation.writes else None)
@@ -80,7 +80,7 @@ class Sent:
     ) -> None:
         self._endpoint, self._operation, self._deadline = endpoint, operation, deadline_after(timeout)
         limits = endpoint.carrier.limits
-        self._layout = endpoint.layout
+        self._layout = endpoint.layouts.of(operation.leaves)
         self._payload = message.payload_of(operation, self._layout)
         self._client: int
         self._number: int
@@ -107,7 +107,7 @@ class Sent:
             self._operation, self._endpoint.spec, self._layout, self._client, self._number, left_until(self._deadline)
         )
         messages = message.pieces(replace(header, stop=first[1]), self._payload, carrier.limits)
-        further = replace(header, kind=message.REST, decision=b"")
+        further = replace(header, kind=message.REST, decision=b"", flags=0, n=0, leaves=None)
         return carrier.send([*messages, *([replace(further, start=a, stop=b).pack()] for a, b in rest)])
 
     def finish(self) -> dict[int, int]:

@@ -22,7 +22,7 @@ from fastps.kernels.loader import addresses_of
 from fastps.spec.server import ServerSpec
 from fastps.transport.arenas import open_arena, require_alive
 from fastps.transport.contract import MIXED, Operation
-from fastps.transport.layout import Layout
+from fastps.transport.layout import Layouts
 
 Offset = Callable[[int, int], tuple[int, int]]  # (shard, number of the run) -> (its buffer, the byte in that)
 NO_ROW = 2**32 - 1
@@ -59,7 +59,8 @@ def group_of(
             leaf = spec.structure.leaves[run.leaf]
             which = (spec.rule_of_leaf[run.leaf], leaf.dtype)
             kernel = kernels.index(which) if leaf.trains else len(kernels)
-            runs.append((run.position, run.count * leaf.item_bytes, *offset(shard, number), kernel, leaf.item_bytes))
+            nbytes = run.count * leaf.item_bytes
+            runs.append((run.position, nbytes, *offset(shard, number), kernel, leaf.item_bytes, run.leaf))
         spans.append(runs)
     images = spec.node_of(next(iter(arenas))).kernels[: len(kernels)]
     rules = [
@@ -253,10 +254,13 @@ class ShmEndpoint:
     spec : the server
     arenas : those of the shards, mapped
     group : of the same arenas
+    layouts : of messages, if operations have their buffers and not one array per leaf
     """
 
-    def __init__(self, spec: ServerSpec, arenas: dict[int, Arena], group: Group) -> None:
-        self.shards, self.arenas, self.group = tuple(arenas), arenas, group
+    def __init__(
+        self, spec: ServerSpec, arenas: dict[int, Arena], group: Group, layouts: Layouts | None = None
+    ) -> None:
+        self.shards, self.arenas, self.group, self._layouts = tuple(arenas), arenas, group, layouts
         self.verbs = Verbs(spec, arenas, group)
         self._streams = {slot: spec.streams(slot) for slot in spec.slot_names()}
 
@@ -272,13 +276,16 @@ class ShmEndpoint:
         return cls(spec, arenas, group)
 
     @classmethod
-    def of_layout(cls, spec: ServerSpec, arenas: dict[int, Arena], layout: Layout) -> ShmEndpoint:
+    def of_layouts(cls, spec: ServerSpec, arenas: dict[int, Arena], layouts: Layouts) -> ShmEndpoint:
         """Operations have the two buffers of messages."""
+        return cls(spec, arenas, group_of(spec, arenas, buffers=2, offset=layouts.of(None).place), layouts)
 
-        def offset(shard: int, number: int) -> tuple[int, int]:
-            return layout.offsets[shard, number]
-
-        return cls(spec, arenas, group_of(spec, arenas, buffers=2, offset=offset))
+    def _place(self, leaves: tuple[int, ...] | None) -> Offset | None:
+        """Where the spans of a partial operation are in its buffers, by (part, span)."""
+        if leaves is None or self._layouts is None:
+            return None
+        layout = self._layouts.of(leaves)
+        return lambda part, number: layout.place(self.shards[part], number)
 
     def start(self, operation: Operation, timeout: float, resume: Any = None, outcome: Outcome | None = None) -> Done:
         op = operation
@@ -293,7 +300,7 @@ class ShmEndpoint:
             streams = None if op.slot is None else self._streams[op.slot]
             versions = self.group.run(
                 op.grads if op.sets is None else op.sets, op.outs, timeout, resume, op.pulled, op.scale, streams,
-                op.decision, op.deposit, outcome,
+                op.decision, op.deposit, outcome, op.leaves, self._place(op.leaves),
             )  # fmt: skip
         return Done(dict(zip(self.shards, versions or [MIXED] * len(self.shards), strict=True)))
 

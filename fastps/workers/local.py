@@ -43,16 +43,17 @@ class LocalWorker(RoundWorker):
                 f"worker: local steps run what was compiled on the node of shard 0, for {theirs.split(',')[0]}; this "
                 f"node is {ours.split(',')[0]}, or has other features of it; place workers on nodes of one kind"
             )
+        leaves = len(spec.structure.leaves)
         for plan in spec.plans:
-            capacity.require(Arena.size(plan.params_bytes, SESSIONS, spec.n_slots), "worker: its local copy")
+            needed = Arena.size(plan.params_bytes, SESSIONS, spec.n_slots, n_leaves=leaves)
+            capacity.require(needed, "worker: its local copy")
         self._arenas = {
             plan.index: Arena.create(
                 os.urandom(16), f"local copy of {spec.label(plan.index)}", plan.index, len(self._shards),
-                plan.params_bytes, SESSIONS, True, n_slots=spec.n_slots,
+                plan.params_bytes, SESSIONS, True, n_slots=spec.n_slots, n_leaves=leaves,
             )
             for plan in spec.plans
         }  # fmt: skip
-        leaves = len(spec.structure.leaves)
         self._group = group_of(spec, self._arenas, buffers=leaves, offset=in_leaves(spec), slots=True)
         initial = [*(list(spec.rules[rule].initial) for rule, _ in spec.kernels), []]
         for part in range(len(self._arenas)):
@@ -61,12 +62,13 @@ class LocalWorker(RoundWorker):
         self._begun = False  # the copy has this round's parameters
         self._steps = 0  # of this round
 
-    def pull(self, *, out: Any = None, timeout: float | None = None) -> Any:
+    def pull(self, *, out: Any = None, names: Any = None, timeout: float | None = None) -> Any:
         """The parameters of this worker's copy."""
         deadline = self._begin_locally(timeout)
-        structure = self._spec.structure
+        structure, leaves = self._rounds.named(names, "pull")
         arrays = structure.empty() if out is None else structure.outs(out, "pull")
-        self._reply(self._group.run(None, arrays, left_until(deadline)))
+        outs = arrays if leaves is None else self._rounds.spread(leaves, arrays)
+        self._reply(self._group.run(None, outs, left_until(deadline), leaves=leaves))
         return structure.assemble(arrays) if out is None else out
 
     def view(self, *, timeout: float | None = None) -> View:
@@ -78,12 +80,21 @@ class LocalWorker(RoundWorker):
         )  # fmt: skip
 
     def push(
-        self, grads: Any, *, step: bool = True, pulled: Any = None, timeout: float | None = None, resume: Any = None
+        self,
+        grads: Any,
+        *,
+        step: bool = True,
+        partial: bool = False,
+        pulled: Any = None,
+        timeout: float | None = None,
+        resume: Any = None,
     ) -> Reply:
         """Applies the rule to this worker's copy; the last step of a round gives the copy's parameters to the round."""
-        return self._give(grads, step, pulled, timeout, resume)[0]
+        return self._give(grads, step, partial, pulled, timeout, resume)[0]
 
-    def _give(self, grads: Any, step: bool, pulled: Any, timeout: float | None, resume: Any) -> tuple[Reply, float]:
+    def _give(
+        self, grads: Any, step: bool, partial: bool, pulled: Any, timeout: float | None, resume: Any
+    ) -> tuple[Reply, float]:
         versions: tuple[int, ...] = ()
         outcome, begun, returns = Outcome(), False, self.returns
         try:
@@ -93,11 +104,12 @@ class LocalWorker(RoundWorker):
             clock, staleness = self.clock, max(0, self.clock - self._progress)
             counted = self.returns == returns  # otherwise the gradients belong to a copy that is gone
             if counted:
-                pushing = self._rounds.pushing(grads, None, None, "push", left_until(deadline))
+                pushing = self._rounds.pushing(grads, None, None, "push", left_until(deadline), partial=partial)
                 counted = pushing is not None
                 if pushing is not None:
                     versions = self._group.run(
-                        pushing.grads, None, left_until(deadline), scale=pushing.scale, outcome=outcome
+                        pushing.grads, None, left_until(deadline), scale=pushing.scale, outcome=outcome,
+                        leaves=pushing.leaves,
                     )  # fmt: skip
                 if step:
                     counted = self._count_step(deadline) and counted
@@ -128,17 +140,19 @@ class LocalWorker(RoundWorker):
         grads: Any,
         *,
         step: bool = True,
+        partial: bool = False,
         pulled: Any = None,
         out: Any = None,
         timeout: float | None = None,
         resume: Any = None,
     ) -> Any:
-        """A push, then the copy as that push left it; after the last step of a round it waits for the mean of all
-        copies and returns that."""
+        """A push, then the copy as that push left it, of a partial push its arrays; after the last step of a round it
+        waits for the mean of all copies and returns that."""
         outcome = Outcome()
-        reply, deadline = self._give(grads, step, pulled, timeout, resume)
+        names = self._rounds.names_of(grads, "push_pull") if partial else None
+        reply, deadline = self._give(grads, step, partial, pulled, timeout, resume)
         try:
-            params = self.pull(out=out, timeout=left_until(deadline))
+            params = self.pull(out=out, names=names, timeout=left_until(deadline))
             self.reply = reply
             return params
         except BaseException as error:
@@ -165,7 +179,7 @@ class LocalWorker(RoundWorker):
             return deadline
         streams: list[int | None] = [0] * (len(spec.kernels) + 1)  # the parameters themselves
         _, versions = self._rounds.pull(
-            spec.structure.assemble(self._buffers), left_until(deadline), self._membership.decision()
+            spec.structure.assemble(self._buffers), left_until(deadline), None, self._membership.decision()
         )
         self._has_read(versions[0], deadline)
         self._group.run(self._buffers, None, left_until(deadline), streams=streams)
@@ -190,14 +204,14 @@ class LocalWorker(RoundWorker):
         if self._number == 0 and self._progress <= self.clock:
             returns = self.returns
             self._group.run(None, self._buffers, left_until(deadline))
-            self._deposit(self._buffers, deadline)
+            self._deposit(self._buffers, False, deadline)
             if self.returns > returns:
                 self._owes_end = self._counted = False
                 return
         self._begun = False  # even if the next line raises, the next operation begins with the mean
         super()._end_step(deadline)
 
-    def _place(self, grads: Any, place: Deposit, deadline: float) -> bool:
+    def _place(self, grads: Any, partial: bool, place: Deposit, deadline: float) -> bool:
         self._rounds.deposit(Operation(grads=grads), place, self._membership.decision(), left_until(deadline))
         return True
 

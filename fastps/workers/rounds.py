@@ -48,10 +48,10 @@ class RoundWorker(Worker):
         self._touched = False  # the push under way may have changed the trays
         self._counted = True  # what was given last
 
-    def pull(self, *, out: Any = None, timeout: float | None = None) -> Any:
+    def pull(self, *, out: Any = None, names: Any = None, timeout: float | None = None) -> Any:
         """As `ParameterServer.pull`: the parameters of this worker's round, once the one before has closed."""
         deadline = self._begin(timeout)
-        params, versions = self._rounds.pull(out, left_until(deadline), self._membership.decision())
+        params, versions = self._rounds.pull(out, left_until(deadline), names, self._membership.decision())
         self._has_read(versions[0], deadline)
         self._reply(versions)
         return params
@@ -65,27 +65,38 @@ class RoundWorker(Worker):
         return view
 
     def push(
-        self, grads: Any, *, step: bool = True, pulled: Any = None, timeout: float | None = None, resume: Any = None
+        self,
+        grads: Any,
+        *,
+        step: bool = True,
+        partial: bool = False,
+        pulled: Any = None,
+        timeout: float | None = None,
+        resume: Any = None,
     ) -> Reply:
         """Gives gradients to this worker's round; with ``step=False`` keeps them, at most 65,534 times in a step, for
-        the push that ends the step. There is nothing to resume."""
-        return self._give(grads, step, pulled, timeout, resume)[0]
+        the push that ends the step. There is nothing to resume. With ``partial=True``, of some arrays: the round
+        reduces, for each array, the gradients that were given of it."""
+        return self._give(grads, step, partial, pulled, timeout, resume)[0]
 
     def push_pull(
         self,
         grads: Any,
         *,
         step: bool = True,
+        partial: bool = False,
         pulled: Any = None,
         out: Any = None,
         timeout: float | None = None,
         resume: Any = None,
     ) -> Any:
-        """A push, then, once the round has closed, the parameters as that round left them."""
+        """A push, then, once the round has closed, the parameters as that round left them; of a partial push those of
+        its arrays."""
         outcome = Outcome()
-        reply, deadline = self._give(grads, step, pulled, timeout, resume)
+        names = self._rounds.names_of(grads, "push_pull") if partial else None
+        reply, deadline = self._give(grads, step, partial, pulled, timeout, resume)
         try:
-            params = self.pull(out=out, timeout=left_until(deadline))
+            params = self.pull(out=out, names=names, timeout=left_until(deadline))
             assert self.reply is not None
             self.reply = Reply(reply.clock, reply.staleness, self.reply.versions, reply.counted)
             return params
@@ -95,7 +106,9 @@ class RoundWorker(Worker):
             outcome.tell(error, None, f"the push {what} in round {reply.clock}")
             raise
 
-    def _give(self, grads: Any, step: bool, pulled: Any, timeout: float | None, resume: Any) -> tuple[Reply, float]:
+    def _give(
+        self, grads: Any, step: bool, partial: bool, pulled: Any, timeout: float | None, resume: Any
+    ) -> tuple[Reply, float]:
         """A push: its reply, and its deadline. If `self.returns` is not `returns` any more, the worker was expelled and
         has rejoined meanwhile: its gradients are of an old round, and the step is over."""
         outcome, begun, counted, returns = Outcome(), False, False, self.returns
@@ -105,7 +118,7 @@ class RoundWorker(Worker):
             gives, clock, self._touched, begun = self._gives, self.clock, False, True
             staleness = max(0, clock - self._progress)
             if self.returns == returns:
-                counted = self._deposit(grads, deadline)
+                counted = self._deposit(grads, partial, deadline)
             if step and self.returns == returns:
                 self._owes_end = True
                 self._end_step(deadline)
@@ -123,7 +136,7 @@ class RoundWorker(Worker):
             outcome.tell(error, None, says)
             raise
 
-    def _deposit(self, grads: Any, deadline: float) -> bool:
+    def _deposit(self, grads: Any, partial: bool, deadline: float) -> bool:
         """Puts gradients into the worker's trays; False when they are skipped, or their round has closed."""
         if self._progress > self.clock:
             return False  # its round has closed: the end of the step reports that
@@ -132,20 +145,20 @@ class RoundWorker(Worker):
         self._attempt += 1
         place = (self.rank, self._number + 1, self._membership.generation, self._attempt, self.clock)
         try:
-            deposited = self._place(grads, place, deadline)
+            deposited = self._place(grads, partial, place, deadline)
         except WorkerExpelledError:
             self._return(deadline)
             return False
         self._number += deposited
         return deposited
 
-    def _place(self, grads: Any, place: Deposit, deadline: float) -> bool:
+    def _place(self, grads: Any, partial: bool, place: Deposit, deadline: float) -> bool:
         decision = self._membership.decision()
         self._touched = True
-        if self._rounds.deposit_directly(grads, place, decision, left_until(deadline)):
+        if self._rounds.deposit_directly(grads, place, decision, left_until(deadline), partial):
             return True
         self._touched = False
-        pushing = self._rounds.pushing(grads, None, None, "push", left_until(deadline))
+        pushing = self._rounds.pushing(grads, None, None, "push", left_until(deadline), partial=partial)
         if pushing is None:
             return False
         self._touched = True

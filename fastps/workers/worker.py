@@ -76,15 +76,22 @@ class Worker:
         self.reply: Reply | None = None
         self.returns = 0
 
-    def pull(self, *, out: Any = None, timeout: float | None = None) -> Any:
+    def pull(self, *, out: Any = None, names: Any = None, timeout: float | None = None) -> Any:
         """As `ParameterServer.pull`, once the worker may begin its step."""
         deadline = self._begin(timeout)
-        params, versions = self._arrays.pull(out, left_until(deadline))
+        params, versions = self._arrays.pull(out, left_until(deadline), names)
         self._reply(versions)
         return params
 
     def push(
-        self, grads: Any, *, step: bool = True, pulled: Any = None, timeout: float | None = None, resume: Any = None
+        self,
+        grads: Any,
+        *,
+        step: bool = True,
+        partial: bool = False,
+        pulled: Any = None,
+        timeout: float | None = None,
+        resume: Any = None,
     ) -> Reply:
         """As `ParameterServer.push`; ends the step unless `step` is False.
 
@@ -94,7 +101,7 @@ class Worker:
         outcome, versions, ends = Outcome(), None, False
         try:
             deadline = self._begin(timeout)
-            versions = self._arrays.push(grads, pulled, left_until(deadline), resume, outcome)
+            versions = self._arrays.push(grads, pulled, left_until(deadline), resume, outcome, partial)
             reply = self._reply(versions or (), versions is not None)
             if step:
                 ends = self._owes_end = True
@@ -111,6 +118,7 @@ class Worker:
         grads: Any,
         *,
         step: bool = True,
+        partial: bool = False,
         pulled: Any = None,
         out: Any = None,
         timeout: float | None = None,
@@ -120,7 +128,7 @@ class Worker:
         outcome, ends, done = Outcome(), False, None
         try:
             deadline = self._begin(timeout)
-            done = self._arrays.push_pull(grads, pulled, out, left_until(deadline), resume, outcome)
+            done = self._arrays.push_pull(grads, pulled, out, left_until(deadline), resume, outcome, partial)
             params, versions, applied = done
             self._reply(versions, applied)
             if step:

@@ -23,7 +23,7 @@ from fastps.spec.partition import partition
 
 # csrc/layout.h: where the words of fps_layout lie, and how large a stripe's record is.
 FORMAT_VERSION_AT, TOTAL_BYTES_AT, ARENA_ID_AT, N_SESSIONS_AT, STRIPE_BYTES_AT = 8, 16, 24, 48, 56
-STRIPES_OFFSET_AT, PARAMS_OFFSET_AT, PARAMS_BYTES_AT, CHECKSUM_AT = 80, 96, 104, 232
+STRIPES_OFFSET_AT, PARAMS_OFFSET_AT, PARAMS_BYTES_AT, CHECKSUM_AT = 80, 96, 104, 240
 STRIPE_RECORD_BYTES = 128
 READY_AT = 256 + 40
 SESSIONS_OFFSET_AT, SEAT_BYTES, SEAT_STATE_AT, TURN_AT = 72, 256, 40, 320 + 20
@@ -63,7 +63,7 @@ class LocalServer:
             arenas[-1].configure(0, dict(enumerate(rule.values)), 1.0)
             spans.append(
                 [
-                    (r.position, r.count * leaf.item_bytes, 0, r.start * leaf.item_bytes, 0, leaf.item_bytes)
+                    (r.position, r.count * leaf.item_bytes, 0, r.start * leaf.item_bytes, 0, leaf.item_bytes, 0)
                     for r in plan.runs
                 ]
             )

@@ -127,7 +127,7 @@ def test_spans_out_of_range_are_refused(column, value):
 def test_a_span_that_wraps_around_is_refused():
     server = LocalServer.create(np.zeros(10))
     with pytest.raises(ValueError, match="out of range"):
-        Group(server.arenas, [[(2**64 - 8, 16, 0, 0, 0, 8)]], [(1, 1, 0, 0)], 1, 1.0)
+        Group(server.arenas, [[(2**64 - 8, 16, 0, 0, 0, 8, 0)]], [(1, 1, 0, 0)], 1, 1.0)
 
 
 def test_a_resume_that_was_used_or_belongs_to_another_group_is_refused():
@@ -333,7 +333,7 @@ def round_server(n=256, sessions=16):
     rule = fastps.SGD(1.0, momentum=0.5)
     arena = Arena.create(os.urandom(16), "s", 0, 1, 4 * n, sessions, True, n_slots=1, max_workers=2, policy=ROUNDS)
     rules = [(*addresses_of(image_of(rule, "float32")), 1, 0)]
-    return arena, Group([arena], [[(0, 4 * n, 0, 0, 0, 4)]], rules, 1, 10.0)
+    return arena, Group([arena], [[(0, 4 * n, 0, 0, 0, 4, 0)]], rules, 1, 10.0)
 
 
 def put(group, value, n=256):

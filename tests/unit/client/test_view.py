@@ -40,7 +40,7 @@ def view_of(params, num_shards=1):
     spans = [
         [
             (r.position, r.count * leaves[r.leaf].item_bytes, r.leaf, r.start * leaves[r.leaf].item_bytes, 0,
-             leaves[r.leaf].item_bytes)
+             leaves[r.leaf].item_bytes, r.leaf)
             for r in plan.runs
         ]
         for plan in plans

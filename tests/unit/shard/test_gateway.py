@@ -23,7 +23,7 @@ from fastps.shard.gateway import Gateway
 from fastps.spec.table import Table
 from fastps.testing.local import LocalServer
 from fastps.transport import message, values
-from fastps.transport.layout import layout_of
+from fastps.transport.layout import Layouts
 from fastps.transport.loopback import Loopback
 from fastps.transport.remote import RemoteEndpoint
 from fastps.transport.shm import ShmEndpoint, Verbs
@@ -90,7 +90,7 @@ class Chance:
 
     def __init__(self, seed, spec):
         self.rng, self.spec = np.random.default_rng(seed), spec
-        self.layout = layout_of(spec, range(len(spec.plans)))
+        self.layouts = Layouts(spec, range(len(spec.plans)))
 
     def one_of(self, choices):
         return choices[self.rng.integers(len(choices))]
@@ -135,14 +135,20 @@ class Chance:
         header = message.Header(
             self.one_of([message.OPERATION] * 5 + [message.REST]), int(few(4)), int(few(2**31)),
             self.one_of([0.0, 0.01, 1e300, np.nan]), table=int(few(len(self.spec.tables) + 2)), n=int(few(6)),
-            flags=self.one_of([0, 1, 2, 3, int(few(2048))]), sets=self.one_of([0, 0, 0, 1, 2, 7, 2**32 - 1]),
+            flags=self.one_of([0, 1, 2, 3, int(few(4096)), message.PARTIAL + int(few(4))]),
+            sets=self.one_of([0, 0, 0, 1, 2, 7, 2**32 - 1]),
             slot=self.one_of([0, 0, 1, 2, 3, 2**32 - 1]), scale=self.one_of([1.0, 0.5, np.nan, np.inf]),
             stop=self.one_of([message.WHOLE, 0, 8, 100]),
             decision=self.one_of([b"", b"", ROUND.pack(), bytes(8), bytes(5), b"\xff" * 24]),
             deposit=self.one_of([None, None, (0, 1, 1, 1, 0), (9, 1, 1, 1, 0), (2**32 - 1, 2, 2**63, 1, 2**63)]),
         )  # fmt: skip
         info = self.spec.tables[header.table - 1] if 0 < header.table <= len(self.spec.tables) else None
-        nbytes = message.nbytes_of(header, self.layout, info) if self.rng.random() < 0.95 else int(few(100))
+        known = len(self.spec.structure.leaves)
+        if header.flags & message.PARTIAL and self.rng.random() < 0.9:
+            some = self.one_of([tuple(range(known)), (0,), (known - 1,), (1, 0), (known,), ()])
+            header = replace(header, leaves=some, n=len(some))
+        leaves = tuple(i for i in header.leaves or () if i < known) if header.leaves is not None else None
+        nbytes = message.nbytes_of(header, self.layouts.of(leaves), info) if self.rng.random() < 0.95 else int(few(100))
         return replace(header, nbytes=nbytes).pack() + self.rng.bytes(nbytes)
 
     def message(self):
@@ -235,6 +241,7 @@ def test_a_timeout_that_is_no_number_of_seconds_is_refused(server, timeout):
 
 OPERATION = message.Header(message.OPERATION, 6, 1, 0.1)
 PUSHES, PULLS, HAS_PULLED = message.PUSHES, message.PULLS, message.HAS_PULLED
+PARTIAL = message.PARTIAL
 GIVEN_HALF, READ_HALF, PULLED_HALF = message.GIVEN_HALF, message.READ_HALF, message.PULLED_HALF
 
 
@@ -245,7 +252,7 @@ GIVEN_HALF, READ_HALF, PULLED_HALF = message.GIVEN_HALF, message.READ_HALF, mess
         ("arrays and tables", {"table": 1, "flags": 0, "n": 3}),
         ("arrays and tables", {"flags": HAS_PULLED}),
         ("arrays and tables", {"flags": HAS_PULLED | PUSHES}),
-        ("arrays and tables", {"flags": 2**10 | PULLS}),
+        ("arrays and tables", {"flags": 2**11 | PULLS}),
         ("arrays and tables", {"flags": 1 << GIVEN_HALF | PULLS}),
         ("arrays and tables", {"flags": 1 << READ_HALF | PUSHES}),
         ("arrays and tables", {"flags": 1 << PULLED_HALF | PUSHES}),
@@ -267,6 +274,10 @@ GIVEN_HALF, READ_HALF, PULLED_HALF = message.GIVEN_HALF, message.READ_HALF, mess
         ("arrays and tables", {"table": 4, "flags": PULLS, "n": 3}),
         ("a rule with pulled", {"flags": PUSHES}),
         ("a rule with pulled", {"flags": PULLS | HAS_PULLED}),
+        ("arrays and tables", {"flags": PULLS | PARTIAL, "n": 2, "leaves": (1, 0)}),
+        ("arrays and tables", {"flags": PULLS | PARTIAL, "n": 2, "leaves": (0, 0)}),
+        ("arrays and tables", {"flags": PULLS | PARTIAL, "n": 1, "leaves": (99,)}),
+        ("arrays and tables", {"table": 1, "flags": PULLS | PARTIAL, "n": 3}),
         ("rounds", {"flags": PUSHES}),
         ("rounds", {"flags": PULLS, "deposit": (0, 1, 1, 1, 0)}),
         ("rounds", {"flags": PUSHES | PULLS, "deposit": (0, 1, 1, 1, 0)}),
@@ -278,7 +289,7 @@ def test_an_operation_that_no_session_sends_is_refused_and_changes_nothing(kind,
         header = replace(OPERATION, **fields)
         before = reply(server, "counters", None)
         info = spec.tables[header.table - 1] if 0 < header.table <= len(spec.tables) else None
-        nbytes = message.nbytes_of(header, layout_of(spec, range(len(spec.plans))), info)
+        nbytes = message.nbytes_of(header, Layouts(spec, range(len(spec.plans))).of(None), info)
         with pytest.raises(FastPSError, match="ValueError: an operation"):
             message.opened(server.serve(replace(header, nbytes=nbytes).pack() + bytes(nbytes)))
         assert reply(server, "counters", None) == before
@@ -320,7 +331,7 @@ def test_rows_that_were_removed_are_returned_although_the_reply_was_lost():
 def of_gateway(server):
     """The endpoint that a gateway of the only shard has."""
     arenas = server.endpoint().arenas
-    return ShmEndpoint.of_layout(server.spec, arenas, layout_of(server.spec, (0,)))
+    return ShmEndpoint.of_layouts(server.spec, arenas, Layouts(server.spec, (0,)))
 
 
 class Stalling:
@@ -353,7 +364,7 @@ def test_a_push_pull_is_applied_once_and_read_whatever_fails_on_the_way(failures
     with LocalServer(np.zeros(1000), rule=fastps.Add()) as server:
         endpoint = of_gateway(server)
         attempts, stalling = len(failures) - failures.count(None) + 1, Stalling(endpoint, list(failures))
-        gateway = Gateway(server.spec, "shard 0 of 1", layout_of(server.spec, (0,)), stalling, {})
+        gateway = Gateway(server.spec, "shard 0 of 1", Layouts(server.spec, (0,)), stalling, {})
         header = replace(OPERATION, flags=PUSHES | PULLS, nbytes=8000)
         for _ in range(max(attempts, 2)):
             reply = gateway.serve(header.pack() + np.ones(1000).tobytes())
@@ -366,7 +377,7 @@ def test_an_error_of_the_read_says_that_the_push_was_applied():
     with LocalServer(np.zeros(1000), rule=fastps.Add()) as server:
         endpoint = of_gateway(server)
         failures = ["token", None, ""]
-        gateway = Gateway(server.spec, "shard 0 of 1", layout_of(server.spec, (0,)), Stalling(endpoint, failures), {})
+        gateway = Gateway(server.spec, "shard 0 of 1", Layouts(server.spec, (0,)), Stalling(endpoint, failures), {})
         header = replace(OPERATION, flags=PUSHES | PULLS, nbytes=8000)
         for applied in ((), (0,)):
             with pytest.raises(WaitTimeoutError) as caught:

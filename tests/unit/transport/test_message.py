@@ -1,6 +1,7 @@
 """Headers, payloads in pieces and replies."""
 
 import contextlib
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -56,8 +57,16 @@ HEADERS = st.builds(
     decision=st.lists(st.binary(min_size=8, max_size=8), max_size=257).map(b"".join),
 )
 
+PARTIAL = st.builds(
+    lambda header, leaves: replace(
+        header, table=0, flags=header.flags | message.PARTIAL, n=len(leaves), leaves=tuple(sorted(leaves))
+    ),
+    HEADERS,
+    st.sets(st.integers(0, 2**32 - 1), max_size=9),
+)
 
-@given(HEADERS, st.binary(max_size=100))
+
+@given(HEADERS | PARTIAL, st.binary(max_size=100))
 def test_a_header_arrives_as_it_was_sent_whatever_follows_it(header, payload):
     packed = header.pack()
     assert len(packed) == header.size

@@ -1,0 +1,16 @@
+/* The values with which a shard begins: in an arena that no other process has opened yet. */
+#ifndef FPS_FILL_H
+#define FPS_FILL_H
+
+#include <stdint.h>
+
+#include "arena.h"
+#include "span.h"
+
+/* Sets the parameters. */
+void fps_fill(const fps_arena *arena, const fps_span *spans, uint32_t n_spans, const void *const *values);
+
+/* Sets a stream of one span to one value. */
+void fps_fill_stream(const fps_arena *arena, const fps_span *span, uint32_t stream, double value);
+
+#endif
