@@ -53,6 +53,8 @@ SECONDS = {
     "tests/system/test_many_arrays.py": 10,
     "tests/system/test_names_and_rules.py": 15,
     "tests/system/test_own_ray.py": 10,
+    "tests/system/test_parts_across_nodes.py": 20,
+    "tests/system/test_parts_of_a_model.py": 20,
     "tests/system/test_placement.py": 30,
     "tests/system/test_processes.py": 30,
     "tests/system/test_questions.py": 50,
