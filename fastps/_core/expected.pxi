@@ -65,7 +65,7 @@ cdef class Expected:
         free(self.kinds)
         free(self.dims)
 
-    cdef int fit(self, object array, uint32_t i, void **pointers, uint8_t *halves, bint writable):
+    cdef inline int fit(self, object array, uint32_t i, void **pointers, uint8_t *halves, bint writable):
         """Puts the address of buffer i's array into `pointers`, and in `halves` whether it is of half precision."""
         cdef const Kind *kind = &self.kinds[i]
         cdef np.npy_intp *dims

@@ -37,16 +37,26 @@ class ArraySession:
 
     def pull(self, out: Any, timeout: float | None, names: Any = None) -> tuple[Any, tuple[int, ...]]:
         """The parameters, or those with the names, and per shard their update count."""
-        structure, leaves = self.named(names, "pull")
+        if names is not None:
+            return self._pull_part(out, timeout, names)
+        structure = self.structure
         arrays = structure.empty() if out is None else None
         target = out if arrays is None else structure.assemble(arrays)
-        partial = leaves is not None
-        direct = self._direct is not None
-        versions = self._run_directly(False, None, True, target, timeout, None, partial) if direct else None
+        versions = None if self._direct is None else self._run_directly(False, None, True, target, timeout)
         if versions is None:
             outs = structure.outs(out, "pull") if arrays is None else arrays
-            if leaves is not None:
-                outs = self.spread(leaves, outs)
+            versions = self.session.run(Operation(outs=outs), timeout, "pull")
+        return target, versions
+
+    def _pull_part(self, out: Any, timeout: float | None, names: Any) -> tuple[Any, tuple[int, ...]]:
+        leaves = self.structure.named(names, "pull")
+        structure = self._part(leaves)
+        arrays = structure.empty() if out is None else None
+        target = out if arrays is None else structure.assemble(arrays)
+        direct = self._direct is not None
+        versions = self._run_directly(False, None, True, target, timeout, None, True) if direct else None
+        if versions is None:
+            outs = self.spread(leaves, structure.outs(out, "pull") if arrays is None else arrays)
             versions = self.session.run(Operation(outs=outs, leaves=leaves), timeout, "pull")
         return target, versions
 

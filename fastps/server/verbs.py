@@ -55,7 +55,8 @@ class ArrayVerbs:
         parameters' node: one C call that copies once; with `out` no allocation, and uncontended no system call. From
         another node: one call for each node that has shards. From 12 MiB on, writes to `out` bypass the caches.
         """
-        return (self.attachment.arrays or self.attachment.attach()).pull(out, seconds(timeout), names)[0]
+        limit = None if timeout is None else seconds(timeout)
+        return (self.attachment.arrays or self.attachment.attach()).pull(out, limit, names)[0]
 
     def push(
         self, grads: Any, *, partial: bool = False, pulled: Any = None, timeout: float | None = None, resume: Any = None
@@ -92,7 +93,8 @@ class ArrayVerbs:
         """
         if not self._free:
             self._refuse("push")
-        arrays, limit, outcome = self.attachment.arrays or self.attachment.attach(), seconds(timeout), Outcome()
+        arrays, outcome = self.attachment.arrays or self.attachment.attach(), Outcome()
+        limit = None if timeout is None else seconds(timeout)
         try:
             arrays.push(grads, pulled, limit, resume, outcome, partial)
         except BaseException as error:
@@ -117,7 +119,8 @@ class ArrayVerbs:
         """
         if not self._free:
             self._refuse("push_pull")
-        arrays, limit, outcome = self.attachment.arrays or self.attachment.attach(), seconds(timeout), Outcome()
+        arrays, outcome = self.attachment.arrays or self.attachment.attach(), Outcome()
+        limit = None if timeout is None else seconds(timeout)
         try:
             return arrays.push_pull(grads, pulled, out, limit, resume, outcome, partial)[0]
         except BaseException as error:

@@ -158,9 +158,10 @@ class Structure:
         NamesError
             There is none of that name.
         """
-        wanted = [names] if isinstance(names, str) else list(names)
+        if self.is_array:
+            raise NamesError(f"{verb}: the parameters are one array, which has no name; omit names=")
         found: set[int] = set()
-        for name in wanted:
+        for name in [names] if isinstance(names, str) or not isinstance(names, Iterable) else names:
             if not isinstance(name, str):
                 raise NamesError(f"{verb}: expected names to be str, got {type(name).__name__} {brief(name)}")
             some = self._by_name.get(name)

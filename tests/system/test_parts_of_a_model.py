@@ -68,6 +68,9 @@ def test_a_part_is_pulled_by_name(ray_local):
         assert ps.pull_async(names=["head"]).result(60)["head"].tolist() == [1, 1]
         with pytest.raises(NamesError, match=r"no array is called 'hed'; there are \['head'"):
             ps.pull(names=["hed"])
+        for names in (5, [0], b"head"):
+            with pytest.raises(NamesError, match="expected names to be str"):
+                ps.pull(names=names)
         with pytest.raises(NamesError, match="missing"):
             ps.pull(names=["head"], out={"other": np.empty(2)})
         with pytest.raises(NamesError, match=r"unknown \['typo'\]"):
@@ -91,6 +94,24 @@ def test_a_partial_push_pull_returns_what_it_made(ray_local):
         same = np.ones(3)
         ps.push_pull({"a": same}, partial=True, out={"a": same})
         assert same.tolist() == [5, 5, 5]
+
+
+def test_one_array_is_a_part_of_itself(ray_local):
+    with fastps.ParameterServer(np.zeros(3), rule=steps) as ps:
+        ps.push(None, partial=True)
+        ps.push(np.ones(3), partial=True)
+        assert ps.push_pull(np.ones(3), partial=True).tolist() == [5, 5, 5]
+        assert ps.versions == (2,)
+        with pytest.raises(NamesError, match="omit names="):
+            ps.pull(names=["w"])
+
+
+def test_a_push_of_nothing_changes_nothing(ray_local):
+    with fastps.ParameterServer({"a": np.zeros(3), "b": [np.zeros(2)]}, rule=steps) as ps:
+        for nothing in ({}, {"a": None}, {"b": []}, [None, None]):
+            ps.push(nothing, partial=True)
+            assert ps.push_pull(nothing, partial=True) == {}
+        assert ps.versions == (0,)
 
 
 def test_gradients_of_unused_layers_are_none(ray_local):
