@@ -114,7 +114,8 @@ fps_status fps_arena_back_version(const fps_arena *arena, uint32_t version)
 fps_status fps_arena_back_tray(const fps_arena *arena, uint32_t rank)
 {
     if (fps_load32_relaxed(&arena->trays[rank].backed)) return FPS_OK;
-    fps_status status = back(arena, fps_arena_tray(arena, rank), arena->layout.params_bytes);
+    const uint64_t bytes = fps_line_up(arena->layout.params_bytes) + arena->layout.n_leaves * sizeof(fps_word32);
+    fps_status status = back(arena, fps_arena_tray(arena, rank), bytes);
     if (status == FPS_OK) fps_store32_relaxed(&arena->trays[rank].backed, 1);
     return status;
 }

@@ -110,8 +110,10 @@ static void begin_span(const walk *w, const fps_span *span, uint64_t from)
     double *uniforms = fps_rule_uniforms(w->part->uniforms, span->rule);
     fps_word *count = &fps_arena_counts(w->arena, 0)[span->leaf];
     if (!rule->kernel || (from > span->position && fps_rule_has_step(uniforms))) return;
-    if (w->call->partial && from == span->position) atomic_fetch_add_explicit(count, 1, memory_order_relaxed);
-    fps_rule_prepare(w->arena, rule, w->part->wholes + fps_load_relaxed(count), uniforms);
+    uint64_t partials = w->call->partial && from == span->position
+                            ? atomic_fetch_add_explicit(count, 1, memory_order_relaxed) + 1
+                            : fps_load_relaxed(count);
+    fps_rule_prepare(w->arena, rule, w->part->wholes + partials, uniforms);
 }
 
 /* Runs the elements in [from, to) of params. */
@@ -266,10 +268,12 @@ static void run_unlocked(walk *w)
     fps_word *version = &w->arena->header->version, *partials = &w->arena->header->partials;
     const fps_kind kind = w->call->kind;
     if (kind == FPS_PUSH || kind == FPS_PUSH_PULL) {
-        w->part->version = atomic_fetch_add_explicit(version, 1, memory_order_relaxed) + 1;
-        if (w->call->partial) atomic_fetch_add_explicit(partials, 1, memory_order_relaxed);
+        /* Before the version: no partial push with a later number is subtracted from this one's. */
+        const uint64_t before = atomic_load_explicit(partials, memory_order_acquire) + w->call->partial;
+        w->part->version = atomic_fetch_add_explicit(version, 1, memory_order_acq_rel) + 1;
+        if (w->call->partial) atomic_fetch_add_explicit(partials, 1, memory_order_release);
         fps_store_relaxed(&w->seat->begun_seq, w->part->seq);
-        prepare(w, w->part->version, fps_load_relaxed(partials));
+        prepare(w, w->part->version, before);
     } else {
         w->part->version = fps_load_relaxed(version);
         if (kind == FPS_SET) fps_store_relaxed(&w->seat->begun_seq, w->part->seq);
@@ -279,19 +283,10 @@ static void run_unlocked(walk *w)
     w->part->position = w->end;
 }
 
-static uint64_t bytes_of(const fps_call *call, const fps_part *part)
-{
-    uint64_t bytes = 0;
-    uint32_t n;
-    const fps_span *spans = fps_dense_spans(call, part, &n);
-    for (uint32_t i = 0; i < n; i++) bytes += spans[i].bytes;
-    return bytes;
-}
-
 void fps_dense_count(const fps_call *call, const fps_part *part)
 {
     fps_meters *m = &part->session->seat->meters;
-    const uint64_t bytes = bytes_of(call, part);
+    const uint64_t bytes = fps_dense_bytes(call, part);
     if (fps_kind_of_streams(call->kind)) return;
     if (call->kind == FPS_PULL) fps_count(&m->pulls, 1);
     if (call->kind == FPS_PUSH) fps_count(&m->pushes, 1);
@@ -390,7 +385,8 @@ fps_status fps_dense_run(fps_call *call, uint32_t *at)
 {
     uint64_t bytes = 0;
     for (uint32_t i = 0; i < call->n_parts; i++)
-        bytes += call->partial ? bytes_of(call, &call->parts[i]) : call->parts[i].session->arena->layout.params_bytes;
+        bytes +=
+            call->partial ? fps_dense_bytes(call, &call->parts[i]) : call->parts[i].session->arena->layout.params_bytes;
     bool streaming = fps_kind_reads(call->kind) && bytes >= FPS_STREAM_BYTES;
     fps_wait no_wait = call->wait;
     no_wait.deadline_ns = FPS_NO_WAIT;

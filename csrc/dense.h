@@ -90,6 +90,16 @@ static inline const fps_span *fps_dense_spans(const fps_call *call, const fps_pa
     return call->partial ? part->some : part->spans;
 }
 
+/* The bytes of the spans. */
+static inline uint64_t fps_dense_bytes(const fps_call *call, const fps_part *part)
+{
+    uint64_t bytes = 0;
+    uint32_t n;
+    const fps_span *spans = fps_dense_spans(call, part, &n);
+    for (uint32_t i = 0; i < n; i++) bytes += spans[i].bytes;
+    return bytes;
+}
+
 /* Size from which writes to `outs` bypass the caches: they would not stay there, and loading their lines first costs
  * as much again. */
 #define FPS_STREAM_BYTES (UINT64_C(12) << 20)

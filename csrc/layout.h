@@ -20,7 +20,7 @@
  *         | params[params_bytes]                                             |
  *         +------------------------------------------------------------------+ at 2304 mod 4096, each next one 256 on
  *         | slots[n_slots][slot_stride]     a rule's per-parameter state     |
- *         | counts[n_leaves]     updates of each array, see csrc/steps.h     |
+ *         | counts[n_leaves]     updates of each array, see csrc/rule.h     |
  *         +------------------------------------------------------------------+ fixed_bytes, a multiple of 4096
  *         | further versions of all since params, version_stride apart       |
  *         | trays[n_members][tray_stride]    a worker's gradient of a round,  |

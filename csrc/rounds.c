@@ -294,7 +294,7 @@ static fps_status pull_all(fps_call *call, uint32_t *at)
         fps_part *part = &call->parts[i];
         part->pinned = fps_version_pin(part->session);
         part->version = FPS_CURRENT_ROUND(part->pinned);
-        bytes += part->session->arena->layout.params_bytes;
+        bytes += fps_dense_bytes(call, part);
         if (part->version != call->parts[0].version) status = FPS_MIXED;
     }
     bool streaming = bytes >= FPS_STREAM_BYTES;

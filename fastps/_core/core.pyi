@@ -146,6 +146,7 @@ class Group:
         decision: Decision | None = None,
         deposit: Deposit | None = None,
         outcome: Outcome | None = None,
+        wanted: tuple[int, ...] | None = None,
     ) -> tuple[int, ...] | None: ...
     def run(
         self,

@@ -166,12 +166,14 @@ cdef class Group:
         return self.finish(lane, &call, limit, decision, deposit, outcome, grads, outs)
 
     def run_some_if_fits(self, bint pushes, object grads, bint pulls, object outs, object timeout=None,
-                         Decision decision=None, tuple deposit=None, Outcome outcome=None):
-        """The same for the arrays that `grads` or, for a pull, `outs` name: a partial operation."""
+                         Decision decision=None, tuple deposit=None, Outcome outcome=None, tuple wanted=None):
+        """The same for the arrays that `grads` or, for a pull, `outs` name: a partial operation. Runs only if these are
+        the `wanted` ones, if that is given."""
         cdef double limit = self.timeout if timeout is None else timeout
         cdef int of_grads = PLAIN, of_outs = PLAIN
         cdef fps_call call
         cdef tuple leaves, of = None
+        cdef Selection selection
         cdef Lane lane
         if self.expected is None or not (pushes or pulls):
             return None
@@ -185,11 +187,12 @@ cdef class Group:
             call.half_grads = lane.half_grads
         if of_outs == HALF:
             call.half_outs = lane.half_outs
-        if (not leaves or pushes and of != leaves
+        if (not leaves or pushes and of != leaves or wanted is not None and leaves != wanted
                 or pulls and self.expected.any_overlap(lane.ranges, &call, pushes, leaves)):
             self.give_back(lane)
             return None
-        lane.reset(self.select(leaves, None))
+        selection = self.select(leaves, None)  # kept until the operation has ended, whatever others select
+        lane.reset(selection)
         return self.finish(lane, &call, limit, decision, deposit, outcome, grads, outs)
 
     def run(self, list grads, list outs, object timeout=None, Rest resume=None, list pulled=None, double scale=1.0,

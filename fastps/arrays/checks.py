@@ -54,7 +54,7 @@ def norm_of(arrays: Arrays) -> float:
     """
     norm = global_norm(arrays)
     if math.isinf(norm) and all_finite(arrays):
-        most = max(float(np.abs(array).max()) for array in arrays)
+        most = max(float(np.abs(array).max()) for array in arrays if array.size)
         norm = min(most * global_norm([array / most for array in arrays]), sys.float_info.max)
     return norm
 

@@ -54,7 +54,7 @@ class ArraySession:
         arrays = structure.empty() if out is None else None
         target = out if arrays is None else structure.assemble(arrays)
         direct = self._direct is not None
-        versions = self._run_directly(False, None, True, target, timeout, None, True) if direct else None
+        versions = self._run_directly(False, None, True, target, timeout, None, True, leaves) if direct else None
         if versions is None:
             outs = self.spread(leaves, structure.outs(out, "pull") if arrays is None else arrays)
             versions = self.session.run(Operation(outs=outs, leaves=leaves), timeout, "pull")
@@ -67,9 +67,11 @@ class ArraySession:
         leaves = self.structure.named(names, verb)
         return self._part(leaves), leaves
 
-    def names_of(self, grads: Any, verb: str) -> list[str]:
-        """The names of the arrays of which there are gradients for a partial push."""
-        given = self.structure.part(self.session.resolve(grads, self.session.limit(None)), verb)[1]
+    def names_of(self, grads: Any, verb: str, timeout: float | None) -> list[str] | None:
+        """The names of the arrays of which there are gradients for a partial push; None: it is one array."""
+        if self.structure.is_array:
+            return None
+        given = self.structure.part(self.session.resolve(grads, self.session.limit(timeout)), verb)[1]
         return [self.structure.leaves[number].name for number in given]
 
     def _part(self, leaves: tuple[int, ...]) -> Structure:
@@ -276,13 +278,13 @@ class ArraySession:
 
     def _run_directly(
         self, pushes: bool, grads: Any, pulls: bool, outs: Any, timeout: float | None, outcome: Outcome | None = None,
-        partial: bool = False,
+        partial: bool = False, wanted: tuple[int, ...] | None = None,
     ) -> tuple[int, ...] | None:  # fmt: skip
         """The update counts, if one C call could check the arguments and do everything; otherwise None."""
         assert self._direct is not None
         try:
             if partial:
-                return self._direct.run_some_if_fits(pushes, grads, pulls, outs, timeout, None, None, outcome)
+                return self._direct.run_some_if_fits(pushes, grads, pulls, outs, timeout, None, None, outcome, wanted)
             return self._direct.run_if_fits(pushes, grads, pulls, outs, timeout, None, None, outcome)
         except WaitTimeoutError as error:
             raise self.session.late(error, pushes) from None

@@ -52,7 +52,7 @@ class RoundSession(ArraySession):
             if decision is None and (session.shm is not None or len(session.endpoints) > 1):
                 decision = self.decision(left_until(deadline))
             partial = leaves is not None
-            versions = self._round_directly(None, target, left_until(deadline), decision, None, partial)
+            versions = self._round_directly(None, target, left_until(deadline), decision, None, partial, leaves)
             if versions is None:
                 arrays = structure.outs(out, "pull") if arrays is None else arrays
                 outs = arrays if leaves is None else self.spread(leaves, arrays)
@@ -119,15 +119,16 @@ class RoundSession(ArraySession):
 
     def _round_directly(
         self, grads: Any, outs: Any, timeout: float, decision: Decision | None, deposit: Deposit | None = None,
-        partial: bool = False,
+        partial: bool = False, wanted: tuple[int, ...] | None = None,
     ) -> tuple[int, ...] | None:  # fmt: skip
         """As `_run_directly`."""
         if self._direct is None:
             return None
         pushes = deposit is not None
         try:
-            run = self._direct.run_some_if_fits if partial else self._direct.run_if_fits
-            versions = run(pushes, grads, not pushes, outs, timeout, decision, deposit)
+            arguments = (pushes, grads, not pushes, outs, timeout, decision, deposit, None)
+            direct = self._direct
+            versions = direct.run_some_if_fits(*arguments, wanted) if partial else direct.run_if_fits(*arguments)
         except WaitTimeoutError as error:
             raise self.session.late(error, False) from None
         return (MIXED,) if versions == () else versions

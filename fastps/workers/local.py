@@ -9,7 +9,7 @@ from fastps._core import Arena, Outcome
 from fastps.client.attach import Attachment
 from fastps.client.view import View
 from fastps.consistency import LocalSGD
-from fastps.deadline import left_until
+from fastps.deadline import left_until, seconds
 from fastps.errors import PlacementError
 from fastps.kernels.loader import host_cpu
 from fastps.machine import capacity
@@ -149,7 +149,7 @@ class LocalWorker(RoundWorker):
         """A push, then the copy as that push left it, of a partial push its arrays; after the last step of a round it
         waits for the mean of all copies and returns that."""
         outcome = Outcome()
-        names = self._rounds.names_of(grads, "push_pull") if partial else None
+        names = self._rounds.names_of(grads, "push_pull", seconds(timeout)) if partial else None
         reply, deadline = self._give(grads, step, partial, pulled, timeout, resume)
         try:
             params = self.pull(out=out, names=names, timeout=left_until(deadline))

@@ -9,7 +9,7 @@ from fastps._core import Outcome
 from fastps.client.attach import Attachment
 from fastps.client.rounds import RoundSession
 from fastps.client.view import View
-from fastps.deadline import left_until
+from fastps.deadline import left_until, seconds
 from fastps.errors import OptionError, WorkerExpelledError
 from fastps.transport.contract import Deposit, Membership
 from fastps.workers.worker import Reply, Worker
@@ -93,7 +93,7 @@ class RoundWorker(Worker):
         """A push, then, once the round has closed, the parameters as that round left them; of a partial push those of
         its arrays."""
         outcome = Outcome()
-        names = self._rounds.names_of(grads, "push_pull") if partial else None
+        names = self._rounds.names_of(grads, "push_pull", seconds(timeout)) if partial else None
         reply, deadline = self._give(grads, step, partial, pulled, timeout, resume)
         try:
             params = self.pull(out=out, names=names, timeout=left_until(deadline))

@@ -104,6 +104,23 @@ def test_one_array_is_a_part_of_itself(ray_local):
         assert ps.versions == (2,)
         with pytest.raises(NamesError, match="omit names="):
             ps.pull(names=["w"])
+    with fastps.ParameterServer(np.zeros(3), rule=steps, consistency=BSP()) as ps, ps.worker() as w:
+        assert w.push_pull(np.ones(3), partial=True).tolist() == [1, 1, 1]
+
+
+def test_names_are_those_of_out(ray_local):
+    with fastps.ParameterServer({"a": np.zeros(3), "b": np.zeros(2)}) as ps:
+        for names, out in ((["a"], "b"), (["a", "b"], "a"), (["a"], "ab")):
+            kept = {name: np.full(3 if name == "a" else 2, 7.0) for name in out}
+            with pytest.raises(NamesError):
+                ps.pull(names=names, out=kept)
+            assert all((array == 7).all() for array in kept.values())
+
+
+def test_a_norm_that_overflows_ignores_what_is_not_given(ray_local):
+    with fastps.ParameterServer({"a": np.zeros(2), "b": np.zeros(2)}, clip_norm=1.0) as ps:
+        ps.push({"a": np.full(2, 1e200)}, partial=True)
+        assert ps.pull()["a"] == pytest.approx(np.sqrt([0.5, 0.5]))
 
 
 def test_a_push_of_nothing_changes_nothing(ray_local):
