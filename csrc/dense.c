@@ -113,7 +113,7 @@ static void begin_span(const walk *w, const fps_span *span, uint64_t from)
     uint64_t partials = w->call->partial && from == span->position
                             ? atomic_fetch_add_explicit(count, 1, memory_order_relaxed) + 1
                             : fps_load_relaxed(count);
-    fps_rule_prepare(w->arena, rule, w->part->wholes + partials, uniforms);
+    fps_rule_prepare(rule, w->part->wholes + partials, uniforms);
 }
 
 /* Runs the elements in [from, to) of params. */
@@ -130,7 +130,8 @@ static void run_range(walk *w, uint64_t from, uint64_t to)
     }
 }
 
-/* Computes the uniforms, if all arrays are at one step. A push that is resumed keeps those that it began with. */
+/* Computes the uniforms, if all arrays are at one step. A push that is resumed keeps its hyper-parameters, and numbers
+ * the arrays that it comes to later as of its entry: two pushes may then give an array the same step. */
 static void prepare(walk *w, uint64_t version, uint64_t partials)
 {
     fps_part *part = w->part;
@@ -140,8 +141,8 @@ static void prepare(walk *w, uint64_t version, uint64_t partials)
     part->wholes = version - partials;
     for (uint32_t i = 0; i < w->call->n_rules; i++) {
         double *uniforms = fps_rule_uniforms(part->uniforms, i);
-        fps_rule_begin(uniforms, w->call->limit, w->call->scale);
-        if (!part->varies) fps_rule_prepare(w->arena, &w->call->rules[i], version, uniforms);
+        fps_rule_begin_with_hyper(w->arena, &w->call->rules[i], w->call->limit, w->call->scale, uniforms);
+        if (!part->varies) fps_rule_prepare(&w->call->rules[i], version, uniforms);
     }
     part->prepared = true;
 }

@@ -228,7 +228,7 @@ typedef struct fps_header {
     fps_hyper hyper[FPS_MAX_RULES];
 
     /* of the versions, where updates are applied in rounds */
-    fps_word updates[FPS_MAX_VERSIONS];        /* update count of each, a rule's `step`: rounds with gradients */
+    fps_word updates[FPS_MAX_VERSIONS];        /* rounds with gradients of each; of an array: its counts */
     pthread_mutex_t writing[FPS_MAX_VERSIONS]; /* held by the thread that writes the version */
 } fps_header;
 

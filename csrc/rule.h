@@ -13,8 +13,9 @@
 #include "hyper.h"
 
 #define FPS_MAX_UNIFORMS 32u
-/* With the limit and the scale of gradients, and the step that they are of; 0: of none yet. */
-#define FPS_UNIFORMS (FPS_MAX_UNIFORMS + 3u)
+/* With the limit and the scale of gradients, the step that they are of, 0: of none yet, and the hyper-parameters: a
+ * push uses one set of these for all arrays, whenever it comes to them. */
+#define FPS_UNIFORMS (FPS_MAX_UNIFORMS + 3u + FPS_MAX_HYPER)
 
 /* results[...][i] = rule(state[...][i], grad[i]) for i < n. `state` is the parameters, each slot and, if the rule uses
  * them, the parameters that the worker pulled; `results` the parameters and each slot. No two of the arrays overlap; n
@@ -49,7 +50,11 @@ static inline void fps_rule_begin(double *uniforms, double limit, double scale)
 
 static inline bool fps_rule_has_step(const double *uniforms) { return uniforms[FPS_MAX_UNIFORMS + 2] > 0; }
 
+/* The same, with the hyper-parameters of now. */
+void fps_rule_begin_with_hyper(const fps_arena *arena, const fps_rule *rule, double limit, double scale,
+                               double *uniforms);
+
 /* Computes them for this step, if they are not of it already. */
-void fps_rule_prepare(const fps_arena *arena, const fps_rule *rule, uint64_t step, double *uniforms);
+void fps_rule_prepare(const fps_rule *rule, uint64_t step, double *uniforms);
 
 #endif

@@ -11,8 +11,8 @@
 
 static int32_t prepare_step(const double *hyper, double step, double *uniforms)
 {
-    (void)hyper;
     uniforms[0] = step;
+    uniforms[1] = hyper[0];
     return 0;
 }
 
@@ -200,7 +200,7 @@ static void a_resumed_push_goes_on_with_the_step_of_its_array(void)
     holding h = {.w = &w, .stripe = middle_of_array_2(&w), .held = &words[0], .released = &words[1]};
     pid_t child = start_process(hold, &h);
     await(h.held, 1);
-    aim_world(&w, &w.session, FPS_PUSH, 4);
+    aim_world(&w, &w.session, FPS_PUSH, 12);
     w.call.wait = wait_ms(5);
     CHECK_EQ(fps_dense_run(&w.call, &w.at), FPS_TIMEOUT);
     CHECK(w.part.position > w.spans[2].position && w.part.position < w.spans[2].position + w.spans[2].bytes);
@@ -216,13 +216,17 @@ static void a_resumed_push_goes_on_with_the_step_of_its_array(void)
     CHECK_FLOAT(w.uniforms[0], 3.0);
     fps_session_close(&theirs);
 
-    aim_world(&w, &w.session, FPS_PUSH, 4);
+    const double changed = 7;
+    const fps_wait wait = wait_ms(20000);
+    CHECK_EQ(fps_dense_configure(&w.arena, 0, 1, &changed, &wait), FPS_OK);
+    aim_world(&w, &w.session, FPS_PUSH, 12);
     w.part = stopped;
     memcpy(w.uniforms, kept, sizeof kept);
     CHECK_EQ(fps_dense_run(&w.call, &w.at), FPS_OK);
-    CHECK_FLOAT(w.uniforms[0], 2.0);
+    CHECK_FLOAT(w.uniforms[0], 1.0); /* of array 3, */
+    CHECK_FLOAT(w.uniforms[1], 0.0); /* with the hyper-parameters that the push began with */
     expect_push_of(&w, 4);
-    expect_push_of(&w, 4);
+    expect_push_of(&w, 12);
     check_world(&w);
     CHECK_EQ(fps_load_relaxed(&fps_arena_counts(&w.arena, 0)[2]), 3);
     CHECK_EQ(fps_load_relaxed(&w.arena.header->partials), 3);

@@ -334,9 +334,10 @@ cdef class Group:
             text = f"{self.label(at)}: waited {limit:.3g} s for a lock that {process_of(self.holder(arena, stripe, deposit))} holds"
             if not writes:
                 raise errors.WaitTimeoutError(text)
+            part = " and partial=True" if call.partial else ""
             raise errors.WaitTimeoutError(
                 f"{text}; the push is applied on shards {few(applied)}, on a part of shards {few(partial)} and not on shards "
-                f"{few(pending)}: push the same gradients with resume=error.resume to finish it", applied, partial, pending, rest)
+                f"{few(pending)}: push the same gradients{part} with resume=error.resume to finish it", applied, partial, pending, rest)
         if status == FPS_HELD:
             holders = {fps_load32_relaxed(&arena.seats[i].pid) for i in range(arena.layout.n_sessions)
                        if fps_load_relaxed(&arena.seats[i].pins) and not fps_life_ended(&arena.seats[i].life)}

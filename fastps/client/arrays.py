@@ -233,8 +233,8 @@ class ArraySession:
 
     def spread(self, leaves: Sequence[int], arrays: Arrays) -> Arrays:
         """One array per leaf: an empty one for other leaves."""
-        by_leaf = dict(zip(leaves, arrays, strict=True))
-        return [by_leaf.get(i, np.empty(0, np.float32)) for i in range(len(self.structure.leaves))]
+        by_leaf, nothing = dict(zip(leaves, arrays, strict=True)), np.empty(0, np.float32)
+        return [by_leaf.get(i, nothing) for i in range(len(self.structure.leaves))]
 
     def configure(self, pattern: str | None, values: dict[str, Any], timeout: float | None, outcome: Outcome) -> None:
         deadline = deadline_after(self.session.limit(timeout))

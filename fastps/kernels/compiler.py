@@ -34,7 +34,7 @@ from fastps.rules.source import at_line, at_line_of
 OPTIONS: dict[str, Any] = {"error_model": "numpy", "fastmath": False}
 # Of functions that only other compiled code calls: numba makes no ways to call them from Python or C.
 INNER: dict[str, Any] = {**OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-MAX_UNIFORMS = 32  # FPS_MAX_UNIFORMS in csrc/dense.h; followed by the limit and the scale of gradients
+MAX_UNIFORMS = 32  # FPS_MAX_UNIFORMS in csrc/rule.h; followed by the limit and the scale of gradients
 ELEMENTS: dict[str, tuple[Any, type]] = {
     "float32": (types.float32, np.float32),
     "float64": (types.float64, np.float64),

@@ -206,13 +206,14 @@ def rule(
     """Makes an update rule from a scalar function.
 
     The function takes a parameter, its gradient and the slots, and, after a ``*``, hyper-parameters and optionally
-    `step`: the number of this push in the shard, from 1. It returns the new parameter, followed by the new slots in the
-    order of the arguments. An argument called `pulled` is the parameter as the worker had it when it computed the
-    gradient; the worker then passes it to `push`. In tables, an argument called `mean_square` is the mean of the
-    squares of the row's gradient. The function may use arithmetic, comparisons, ``if``, `abs`, `min`, `max`, the
-    functions of `math`, `numpy.sign`, `numpy.clip`, and call other such functions. docs/rules.md has the details.
+    `step`: the number of this push among those that had the array, from 1. It returns the new parameter, followed by
+    the new slots in the order of the arguments. An argument called `pulled` is the parameter as the worker had it when
+    it computed the gradient; the worker then passes it to `push`. In tables, an argument called `mean_square` is the
+    mean of the squares of the row's gradient. The function may use arithmetic, comparisons, ``if``, `abs`, `min`,
+    `max`, the functions of `math`, `numpy.sign`, `numpy.clip`, and call other such functions.
+    docs/rules.md has the details.
 
-    A value that depends only on hyper-parameters and `step` is uniform: it is computed in float64, once per push. A
+    A value that depends only on hyper-parameters and `step` is uniform: it is computed in float64, once per array. A
     value that depends on an element is computed in the dtype of the parameters. A division by a uniform value is a
     multiplication by its reciprocal.
 

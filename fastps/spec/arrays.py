@@ -286,7 +286,7 @@ class Structure:
                 for what, paths in (("missing", missing), ("unknown", unknown))
                 if paths
             )
-            hint = ", or partial=True for some of them" if missing and verb.startswith("push") else ""
+            hint = ", or partial=True for some of them" if missing and verb in ("push", "push_pull") else ""
             raise NamesError(f"{verb}: {told}; expected {self}: pass exactly the names of the parameters{hint}")
         for path, number in numbers.items():
             given = values.get(path)

@@ -16,7 +16,7 @@ from fastps.spec.server import ServerSpec
 
 ALIGNMENT = 8
 NARROW, WIDE = 0, 1  # the numbers of the buffers
-MOST_LAYOUTS = 256  # of partial operations
+MOST_LAYOUTS = 4096  # of partial operations
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class Layout:
 
 
 class Layouts:
-    """Those of a node: of all arrays, and of the arrays of partial operations, of which the latest are kept.
+    """Those of a node: of all arrays, and of the arrays of partial operations, of which MOST_LAYOUTS are kept.
 
     Threads: any number; two may make the same one.
     """
