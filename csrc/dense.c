@@ -113,7 +113,7 @@ static void begin_span(const walk *w, const fps_span *span, uint64_t from)
     uint64_t partials = w->call->partial && from == span->position
                             ? atomic_fetch_add_explicit(count, 1, memory_order_relaxed) + 1
                             : fps_load_relaxed(count);
-    fps_rule_prepare(rule, w->part->wholes + partials, uniforms);
+    fps_rule_prepare_array(rule, w->part->wholes + partials, uniforms);
 }
 
 /* Runs the elements in [from, to) of params. */
@@ -141,8 +141,11 @@ static void prepare(walk *w, uint64_t version, uint64_t partials)
     part->wholes = version - partials;
     for (uint32_t i = 0; i < w->call->n_rules; i++) {
         double *uniforms = fps_rule_uniforms(part->uniforms, i);
-        fps_rule_begin_with_hyper(w->arena, &w->call->rules[i], w->call->limit, w->call->scale, uniforms);
-        if (!part->varies) fps_rule_prepare(&w->call->rules[i], version, uniforms);
+        fps_rule_begin(uniforms, w->call->limit, w->call->scale);
+        if (part->varies)
+            fps_rule_keep_hyper(w->arena, &w->call->rules[i], uniforms);
+        else
+            fps_rule_prepare(w->arena, &w->call->rules[i], version, uniforms);
     }
     part->prepared = true;
 }

@@ -66,8 +66,11 @@ static void apply_block(const update *u, const fps_span *span, uint64_t from, ui
 /* Gradients were clipped when they were deposited. */
 static void begin(const update *u)
 {
-    for (uint32_t i = 0; i < u->call->n_rules; i++)
-        fps_rule_begin_with_hyper(u->arena, &u->call->rules[i], INFINITY, 1.0, fps_rule_uniforms(u->part->uniforms, i));
+    for (uint32_t i = 0; i < u->call->n_rules; i++) {
+        double *uniforms = fps_rule_uniforms(u->part->uniforms, i);
+        fps_rule_begin(uniforms, INFINITY, 1.0);
+        fps_rule_keep_hyper(u->arena, &u->call->rules[i], uniforms);
+    }
 }
 
 /* Counts the round for an array, and computes its uniforms. */
@@ -81,7 +84,7 @@ static void begin_span(update *u, const fps_span *span)
         fps_store_relaxed(&fps_arena_counts(u->arena, u->to)[span->leaf], step);
     }
     if (u->total > 0)
-        fps_rule_prepare(&u->call->rules[span->rule], step, fps_rule_uniforms(u->part->uniforms, span->rule));
+        fps_rule_prepare_array(&u->call->rules[span->rule], step, fps_rule_uniforms(u->part->uniforms, span->rule));
 }
 
 /* Formally a data race if this process was stopped and overtaken: trays may be written again. What it reads then goes

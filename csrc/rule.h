@@ -13,8 +13,8 @@
 #include "hyper.h"
 
 #define FPS_MAX_UNIFORMS 32u
-/* With the limit and the scale of gradients, the step that they are of, 0: of none yet, and the hyper-parameters: a
- * push uses one set of these for all arrays, whenever it comes to them. */
+/* With the limit and the scale of gradients, the step that they are of, 0: of none yet, and, where arrays are at
+ * different steps, the hyper-parameters: a push uses one set of these for all arrays, whenever it comes to them. */
 #define FPS_UNIFORMS (FPS_MAX_UNIFORMS + 3u + FPS_MAX_HYPER)
 
 /* results[...][i] = rule(state[...][i], grad[i]) for i < n. `state` is the parameters, each slot and, if the rule uses
@@ -50,11 +50,13 @@ static inline void fps_rule_begin(double *uniforms, double limit, double scale)
 
 static inline bool fps_rule_has_step(const double *uniforms) { return uniforms[FPS_MAX_UNIFORMS + 2] > 0; }
 
-/* The same, with the hyper-parameters of now. */
-void fps_rule_begin_with_hyper(const fps_arena *arena, const fps_rule *rule, double limit, double scale,
-                               double *uniforms);
+/* Computes them for all arrays, which are at this step. */
+void fps_rule_prepare(const fps_arena *arena, const fps_rule *rule, uint64_t step, double *uniforms);
 
-/* Computes them for this step, if they are not of it already. */
-void fps_rule_prepare(const fps_rule *rule, uint64_t step, double *uniforms);
+/* Where arrays are at different steps: keeps the hyper-parameters of now, */
+void fps_rule_keep_hyper(const fps_arena *arena, const fps_rule *rule, double *uniforms);
+
+/* and computes the uniforms of an array with those, if they are not of its step already. */
+void fps_rule_prepare_array(const fps_rule *rule, uint64_t step, double *uniforms);
 
 #endif

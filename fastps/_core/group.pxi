@@ -32,7 +32,7 @@ cdef class Group:
     cdef uint32_t *n_spans
     cdef fps_rule *rules
     cdef tuple mapped, shards
-    cdef list idle
+    cdef Lane idle  # and those behind it, by `next`
     cdef dict selections
     cdef Expected expected
     cdef uint64_t bytes
@@ -47,7 +47,7 @@ cdef class Group:
         cdef Py_ssize_t i, k
         self.n_parts, self.n_buffers = <uint32_t>len(arenas), n_buffers
         self.n_rules, self.limit = <uint32_t>len(rules), limit
-        self.mapped, self.idle, self.selections, self.timeout = tuple(arenas), [], {}, timeout
+        self.mapped, self.idle, self.selections, self.timeout = tuple(arenas), None, {}, timeout
         self.shards = tuple([(<Arena>a).arena.layout.shard_index for a in arenas])
         self.n_uniforms = <size_t>self.n_parts * self.n_rules * FPS_UNIFORMS
         self.generation = fps_life_generation()
@@ -103,9 +103,11 @@ cdef class Group:
         cdef int64_t start
         cdef Lane lane
         if self.generation != fps_life_generation():  # a fork: these sessions are the parent's
-            self.idle, self.pins, self.generation = [], None, fps_life_generation()
-        if self.idle:
-            return self.idle.pop()
+            self.idle, self.pins, self.generation = None, None, fps_life_generation()
+        lane = self.idle
+        if lane is not None:
+            self.idle, lane.next = lane.next, None
+            return lane
         start = fps_now_ns()
         lane = Lane(self, limit[0])
         limit[0] -= 1e-9 * (fps_now_ns() - start)
@@ -114,16 +116,15 @@ cdef class Group:
     cdef void give_back(self, Lane lane) noexcept:
         """Returns the lane of an operation that has ended: the next one may take it at once."""
         if lane.generation == self.generation:
-            self.idle.append(lane)
+            lane.next = self.idle
+            self.idle = lane
 
-    cdef fps_call call_of(self, Lane lane, fps_kind kind) noexcept:
-        """An operation, for the caller's stack: it only uses memory of the lane."""
-        cdef fps_call call
-        memset(&call, 0, sizeof(call))
+    cdef void begin_call(self, Lane lane, fps_kind kind, fps_call *call) noexcept:
+        """Fills in an operation, which is on the caller's stack and else only uses memory of the lane."""
+        memset(call, 0, sizeof(fps_call))
         call.kind, call.grads, call.outs, call.streams = kind, lane.grads, lane.outs, lane.streams
         call.rules, call.n_rules, call.limit, call.scale = self.rules, self.n_rules, self.limit, 1.0
         call.parts, call.n_parts, call.first = lane.parts, self.n_parts, lane.sessions[0].index % self.n_parts
-        return call
 
     cdef Selection select(self, tuple leaves, object place):
         """The spans of some arrays. `place`: None, or says (shard, number of the span) -> (buffer, offset in that)."""
@@ -153,7 +154,7 @@ cdef class Group:
             of_grads = self.expected.bind(grads, <void **>lane.grads, lane.half_grads, False)
         if pulls and of_grads != UNFIT:
             of_outs = self.expected.bind(outs, lane.outs, lane.half_outs, True)
-        call = self.call_of(lane, FPS_PULL if not pushes else FPS_PUSH_PULL if pulls else FPS_PUSH)
+        self.begin_call(lane, FPS_PULL if not pushes else FPS_PUSH_PULL if pulls else FPS_PUSH, &call)
         if of_grads == HALF:
             call.half_grads = lane.half_grads
         if of_outs == HALF:
@@ -181,7 +182,7 @@ cdef class Group:
         if pushes:
             of = self.expected.bind_some(grads, <void **>lane.grads, lane.half_grads, False, &of_grads)
         leaves = self.expected.bind_some(outs, lane.outs, lane.half_outs, True, &of_outs) if pulls else of
-        call = self.call_of(lane, FPS_PULL if not pushes else FPS_PUSH_PULL if pulls else FPS_PUSH)
+        self.begin_call(lane, FPS_PULL if not pushes else FPS_PUSH_PULL if pulls else FPS_PUSH, &call)
         call.partial = True
         if of_grads == HALF:
             call.half_grads = lane.half_grads
@@ -258,7 +259,7 @@ cdef class Group:
                 lane.outs[i], lane.half_outs[i] = np.PyArray_DATA(outs[i]), half_of(outs[i])
         for i in range(0 if streams is None else self.n_rules):
             lane.streams[i] = FPS_NO_STREAM if streams[i] is None else streams[i]
-        call = self.call_of(lane, kind)
+        self.begin_call(lane, kind, &call)
         call.partial = selection is not None
         call.scale, call.pulled = scale, lane.pulled if pulled is not None else NULL
         call.half_grads, call.half_pulled, call.half_outs = lane.half_grads, lane.half_pulled, lane.half_outs
@@ -379,7 +380,8 @@ cdef class Group:
         cdef Lane lane = self.take(&limit)
         cdef uint32_t at = 0
         cdef fps_status status
-        cdef fps_call call = self.call_of(lane, FPS_REACH)
+        cdef fps_call call
+        self.begin_call(lane, FPS_REACH, &call)
         lane.reset(None)
         call.wait.deadline_ns = FPS_NO_WAIT
         with nogil:
@@ -393,7 +395,7 @@ cdef class Group:
         """Pins the current version; None if the shards are at different rounds."""
         cdef Held held
         if self.generation != fps_life_generation():
-            self.idle, self.pins, self.generation = [], None, fps_life_generation()
+            self.idle, self.pins, self.generation = None, None, fps_life_generation()
         if self.pins is None:
             self.pins = Pins(self)
         held = Held(self.pins)
@@ -401,7 +403,7 @@ cdef class Group:
 
     def close(self):
         """Closes the sessions of idle lanes."""
-        self.idle, self.pins = [], None
+        self.idle, self.pins = None, None
 
     def fill(self, list values):
         """Sets the parameters, before other processes open the arenas."""

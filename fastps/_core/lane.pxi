@@ -7,6 +7,7 @@ cdef class Lane:
     """The memory of one operation at a time: a session in every arena, and room for what a call points to. It belongs
     to the operation that has taken it, which does not use it after returning it."""
     cdef Group group
+    cdef Lane next  # in the pool of idle ones
     cdef tuple mapped
     cdef fps_session *sessions
     cdef fps_part *parts

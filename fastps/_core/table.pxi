@@ -24,7 +24,7 @@ cdef class TableGroup:
     cdef uint32_t number, num_shards, n_slots, dim
     cdef int key_type, value_type
     cdef double limit
-    cdef list idle
+    cdef TableLane idle  # and those behind it, by `next`
     cdef str name
     cdef tuple shards
 
@@ -35,7 +35,7 @@ cdef class TableGroup:
         kernel, prepare, self.n_slots = rule
         self.rule.kernel, self.rule.prepare = <fps_kernel><size_t>kernel, <fps_prepare><size_t>prepare
         self.rule.n_slots, self.rule.number = self.n_slots, 0
-        self.idle, self.shards = [], group.shards
+        self.shards = group.shards
         for arena in group.mapped:
             if number >= arena.arena.layout.n_tables or arena.arena.tables[number].layout.n_slots != self.n_slots:
                 raise ValueError(f"{arena.label}: table {number} with {self.n_slots} slots")
@@ -48,7 +48,8 @@ cdef class TableGroup:
 
     cdef TableLane take(self, double *limit):
         cdef Lane sessions = self.group.take(limit)
-        cdef TableLane lane = self.idle.pop() if self.idle else TableLane(self)
+        cdef TableLane lane = TableLane(self) if self.idle is None else self.idle
+        self.idle, lane.next = lane.next, None
         lane.lane, lane.generation = sessions, fps_life_generation()
         return lane
 
@@ -58,7 +59,8 @@ cdef class TableGroup:
         lane.lane = None
         self.group.give_back(sessions)
         if lane.n <= KEEP_KEYS and not lane.resumable:
-            self.idle.append(lane)
+            lane.next = self.idle
+            self.idle = lane
 
     cdef TableLane go_on(self, TableLane lane, object keys, double *limit):
         """Gives a lane that holds a push its sessions again."""

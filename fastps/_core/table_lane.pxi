@@ -6,6 +6,7 @@ from libc.stdlib cimport realloc
 cdef class TableLane:
     """What one operation on a table needs besides a lane: its keys by shard, and scratch."""
     cdef Lane lane
+    cdef TableLane next  # in the pool of idle ones
     cdef void *owner  # its table, without a reference: a cycle would keep arenas mapped
     cdef fps_sparse_part *parts
     cdef fps_batch *batches
