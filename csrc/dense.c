@@ -4,107 +4,15 @@
 #include <string.h>
 
 #include "copy.h"
+#include "piece.h"
 #include "redo.h"
 #include "stripe.h"
 
 #define READ_TRIES 3
-#define WIDE (FPS_BLOCK_MAX_BYTES / sizeof(float)) /* elements of a block */
-#define PUSH_PULL_BYTES (UINT64_C(16) << 10) /* with blocks of 4 KiB: 0.84 of push and pull; 8, 32 and 64 KiB 0.86 */
-
-/* Constant while one part is run. */
-typedef struct walk walk;
-struct walk {
-    const fps_call *call;
-    fps_part *part;
-    const fps_arena *arena;
-    fps_seat *seat;
-    uint64_t end; /* of params, or of the last span that a partial operation has */
-    const fps_span *spans;
-    uint32_t n_spans;
-    uint32_t span;  /* the first span that ends after the position */
-    bool streaming; /* writes to outs bypass the caches */
-    bool varies;    /* it pushes, and arrays are at different steps */
-    uint64_t block_bytes;
-    void (*run_piece)(const walk *w, const fps_span *span, uint64_t from, uint64_t to);
-};
-
-static uint32_t stream_of(const walk *w, const fps_span *span)
-{
-    return fps_kind_of_streams(w->call->kind) ? w->call->streams[span->rule] : 0;
-}
-
-static void pull_piece(const walk *w, const fps_span *span, uint64_t from, uint64_t to)
-{
-    uint32_t stream = stream_of(w, span);
-    if (stream == FPS_NO_STREAM) return;
-    fps_span_write(span, w->call->outs, w->call->half_outs, from, to - from, fps_arena_stream(w->arena, stream) + from,
-                   w->streaming);
-}
-
-/* By the redo steps, a block at a time. Values of half precision are widened into `grad` and `pulled`. */
-static inline void push_blocks(const walk *w, const fps_span *span, uint64_t from, uint64_t to, float *grad,
-                               float *pulled)
-{
-    const fps_call *call = w->call;
-    const fps_rule *rule = &call->rules[span->rule];
-    if (!rule->kernel) return;
-    const double *uniforms = fps_rule_uniforms(w->part->uniforms, span->rule);
-    const int64_t ahead = (int64_t)(w->arena->layout.ahead_bytes / span->item_bytes);
-    void *results[1 + FPS_MAX_SLOTS];
-    const void *state[2 + FPS_MAX_SLOTS];
-    for (uint32_t k = 0; k <= rule->n_slots; k++) results[k] = fps_arena_redo(w->arena, w->part->session->index, k);
-    for (uint64_t bytes; from < to; from += bytes) {
-        bytes = to - from < w->block_bytes ? to - from : w->block_bytes;
-        for (uint32_t k = 0; k <= rule->n_slots; k++) state[k] = fps_arena_stream(w->arena, k) + from;
-        if (call->pulled)
-            state[1 + rule->n_slots] = fps_span_read(span, call->pulled, call->half_pulled, from, bytes, pulled);
-        rule->kernel(state, fps_span_read(span, call->grads, call->half_grads, from, bytes, grad), results,
-                     (int64_t)(bytes / span->item_bytes), ahead, uniforms);
-        fps_redo_write_piece(w->part->session, from, FPS_STREAMS_UP_TO(rule->n_slots), bytes);
-    }
-}
-
-__attribute__((noinline)) static void push_half_piece(const walk *w, const fps_span *span, uint64_t from, uint64_t to)
-{
-    float grad[WIDE], pulled[WIDE];
-    push_blocks(w, span, from, to, grad, pulled);
-}
-
-static void push_piece(const walk *w, const fps_span *span, uint64_t from, uint64_t to)
-{
-    if (w->call->half_grads || w->call->half_pulled)
-        push_half_piece(w, span, from, to);
-    else
-        push_blocks(w, span, from, to, NULL, NULL);
-}
-
-/* Sets a slot, or the parameters, by the same redo steps. */
-static void set_piece(const walk *w, const fps_span *span, uint64_t from, uint64_t to)
-{
-    uint32_t stream = stream_of(w, span);
-    float wide[WIDE];
-    if (stream == FPS_NO_STREAM) return;
-    for (uint64_t bytes; from < to; from += bytes) {
-        bytes = to - from < w->block_bytes ? to - from : w->block_bytes;
-        fps_copy(fps_arena_redo(w->arena, w->part->session->index, stream),
-                 fps_span_read(span, w->call->grads, w->call->half_grads, from, bytes, wide), bytes);
-        fps_redo_write_piece(w->part->session, from, FPS_STREAM_ALONE(stream), bytes);
-    }
-}
-
-/* The new parameters are read back while they are in the cache, many pages at a time. */
-static void push_pull_piece(const walk *w, const fps_span *span, uint64_t from, uint64_t to)
-{
-    for (uint64_t stop; from < to; from = stop) {
-        stop = to - from < PUSH_PULL_BYTES ? to : from + PUSH_PULL_BYTES;
-        push_piece(w, span, from, stop);
-        pull_piece(w, span, from, stop);
-    }
-}
 
 /* Where arrays are at different steps: counts a partial push of an array with its first byte, and computes its
  * uniforms. They stay for all of the span: others that follow this push may have counted theirs when it goes on. */
-static void begin_span(const walk *w, const fps_span *span, uint64_t from)
+static void begin_span(const fps_walk *w, const fps_span *span, uint64_t from)
 {
     const fps_rule *rule = &w->call->rules[span->rule];
     double *uniforms = fps_rule_uniforms(w->part->uniforms, span->rule);
@@ -117,7 +25,7 @@ static void begin_span(const walk *w, const fps_span *span, uint64_t from)
 }
 
 /* Runs the elements in [from, to) of params. */
-static void run_range(walk *w, uint64_t from, uint64_t to)
+static void run_range(fps_walk *w, uint64_t from, uint64_t to)
 {
     for (; w->span < w->n_spans; w->span++) {
         const fps_span *span = &w->spans[w->span];
@@ -132,7 +40,7 @@ static void run_range(walk *w, uint64_t from, uint64_t to)
 
 /* Computes the uniforms, if all arrays are at one step. A push that is resumed keeps its hyper-parameters, and numbers
  * the arrays that it comes to later as of its entry: two pushes may then give an array the same step. */
-static void prepare(walk *w, uint64_t version, uint64_t partials)
+static void prepare(fps_walk *w, uint64_t version, uint64_t partials)
 {
     fps_part *part = w->part;
     if (w->call->kind == FPS_SET) return;
@@ -151,7 +59,7 @@ static void prepare(walk *w, uint64_t version, uint64_t partials)
 }
 
 /* Records that a push begins or is resumed, and counts it where it enters the shard. */
-static void begin_push(walk *w, uint32_t stripe)
+static void begin_push(fps_walk *w, uint32_t stripe)
 {
     fps_part *part = w->part;
     fps_word *version = &w->arena->header->version, *partials = &w->arena->header->partials;
@@ -175,10 +83,11 @@ static void begin_push(walk *w, uint32_t stripe)
     atomic_signal_fence(memory_order_seq_cst);
     if (fps_load_relaxed(version) < number) fps_store_relaxed(version, number);
     if (fps_load_relaxed(partials) < of_them) fps_store_relaxed(partials, of_them);
+    if (w->call->kind == FPS_SET && part->steps) fps_call_begin_steps(w->call, part);
     prepare(w, number, of_them);
 }
 
-static void move_writer(walk *w, uint32_t from, uint32_t to)
+static void move_writer(fps_walk *w, uint32_t from, uint32_t to)
 {
     fps_store32_relaxed(&w->arena->stripes[to].writer, w->part->session->index + 1);
     atomic_signal_fence(memory_order_seq_cst); /* after a death at least one of the two marks is set */
@@ -198,7 +107,7 @@ static void sequence_end(fps_stripe *s)
 
 /* From the locked `stripe` to the end of the shard. Returns with every lock released. On FPS_OK the part is done;
  * otherwise part->position says where a push stopped, and a pull starts over. */
-static fps_status run_stripes(walk *w, uint32_t stripe)
+static fps_status run_stripes(fps_walk *w, uint32_t stripe)
 {
     const fps_arena *arena = w->arena;
     fps_part *part = w->part;
@@ -206,6 +115,7 @@ static fps_status run_stripes(walk *w, uint32_t stripe)
     if (pushes && readers_do_not_lock) sequence_begin(&arena->stripes[0]);
     if (pushes) begin_push(w, stripe);
     if (!pushes || w->call->kind == FPS_SET) part->version = fps_load_relaxed(&arena->header->version);
+    if (w->call->kind == FPS_GET) part->wholes = part->version - fps_load_relaxed(&arena->header->partials);
     for (;;) {
         uint64_t stop = (stripe + UINT64_C(1)) * arena->layout.stripe_bytes;
         if (stop > w->end) stop = w->end;
@@ -244,7 +154,7 @@ static fps_status run_stripes(walk *w, uint32_t stripe)
 
 /* A pull of a shard of one stripe, while nobody writes. The copy races with writers on purpose and is discarded if one
  * was active: formally a data race, so ThreadSanitizer is disabled here. */
-__attribute__((no_sanitize("thread"))) static bool read_optimistically(walk *w)
+__attribute__((no_sanitize("thread"))) static bool read_optimistically(fps_walk *w)
 {
     fps_stripe *s = &w->arena->stripes[0];
     for (int i = 0; i < READ_TRIES; i++) {
@@ -267,7 +177,7 @@ __attribute__((no_sanitize("thread"))) static bool read_optimistically(walk *w)
 }
 
 /* Hogwild: the redo block is scratch; there are no locks and no records. */
-static void run_unlocked(walk *w)
+static void run_unlocked(fps_walk *w)
 {
     fps_word *version = &w->arena->header->version, *partials = &w->arena->header->partials;
     const fps_kind kind = w->call->kind;
@@ -280,27 +190,17 @@ static void run_unlocked(walk *w)
         prepare(w, w->part->version, before);
     } else {
         w->part->version = fps_load_relaxed(version);
+        w->part->wholes = w->part->version - fps_load_relaxed(partials);
         if (kind == FPS_SET) fps_store_relaxed(&w->seat->begun_seq, w->part->seq);
+        if (kind == FPS_SET && w->part->steps) fps_call_begin_steps(w->call, w->part);
     }
     run_range(w, 0, w->end);
     if (fps_kind_writes(kind)) fps_store_relaxed(&w->seat->applied_seq, w->part->seq);
     w->part->position = w->end;
 }
 
-void fps_dense_count(const fps_call *call, const fps_part *part)
-{
-    fps_meters *m = &part->session->seat->meters;
-    const uint64_t bytes = fps_dense_bytes(call, part);
-    if (fps_kind_of_streams(call->kind)) return;
-    if (call->kind == FPS_PULL) fps_count(&m->pulls, 1);
-    if (call->kind == FPS_PUSH) fps_count(&m->pushes, 1);
-    if (call->kind == FPS_PUSH_PULL) fps_count(&m->push_pulls, 1);
-    if (fps_kind_writes(call->kind)) fps_count(&m->bytes_written, bytes);
-    if (fps_kind_reads(call->kind)) fps_count(&m->bytes_read, bytes);
-}
-
 /* Assigns the push its sequence number, or finds where an earlier attempt with the same number stopped. */
-static fps_status number_push(walk *w)
+static fps_status number_push(fps_walk *w)
 {
     fps_part *part = w->part;
     if (part->seq == 0) {
@@ -319,7 +219,7 @@ static fps_status number_push(walk *w)
 static fps_status run_part(fps_call *call, fps_part *part, const fps_wait *entry, bool streaming, bool *resumed)
 {
     const fps_arena *arena = part->session->arena;
-    walk w = {
+    fps_walk w = {
         .call = call,
         .part = part,
         .arena = arena,
@@ -327,16 +227,13 @@ static fps_status run_part(fps_call *call, fps_part *part, const fps_wait *entry
         .end = arena->layout.params_bytes,
         .streaming = streaming,
         .block_bytes = arena->layout.block_bytes,
-        .run_piece = call->kind == FPS_PUSH        ? push_piece
-                     : call->kind == FPS_PUSH_PULL ? push_pull_piece
-                     : call->kind == FPS_SET       ? set_piece
-                                                   : pull_piece,
+        .run_piece = fps_piece_of(call->kind),
     };
     const bool writes = fps_kind_writes(call->kind);
     if (fps_kind_reads(call->kind) && w.block_bytes > FPS_BLOCK_BYTES) w.block_bytes = FPS_BLOCK_BYTES;
     fps_status status = fps_arena_state(arena);
     if (status != FPS_OK) return status;
-    w.spans = fps_dense_spans(call, part, &w.n_spans);
+    w.spans = fps_call_spans(call, part, &w.n_spans);
     if (call->partial && w.n_spans == 0) { /* it has nothing of these arrays */
         part->version = fps_load_relaxed(&arena->header->version);
         part->done = true;
@@ -350,7 +247,7 @@ static fps_status run_part(fps_call *call, fps_part *part, const fps_wait *entry
     }
     if (arena->layout.isolation == FPS_ISOLATION_NONE) {
         run_unlocked(&w);
-    } else if (writes || arena->layout.n_stripes > 1 || !read_optimistically(&w)) {
+    } else if (writes || arena->layout.n_stripes > 1 || call->kind == FPS_GET || !read_optimistically(&w)) {
         uint32_t stripe = (uint32_t)(part->position / arena->layout.stripe_bytes);
         if (stripe == arena->layout.n_stripes) stripe--; /* an attempt that died after its last block */
         fps_wait wait = *entry;
@@ -369,7 +266,7 @@ static fps_status run_part(fps_call *call, fps_part *part, const fps_wait *entry
     }
     part->done = true;
     if (writes) part->applied = true;
-    fps_dense_count(call, part);
+    fps_call_count(call, part);
     return FPS_OK;
 }
 
@@ -390,7 +287,7 @@ fps_status fps_dense_run(fps_call *call, uint32_t *at)
     uint64_t bytes = 0;
     for (uint32_t i = 0; i < call->n_parts; i++)
         bytes +=
-            call->partial ? fps_dense_bytes(call, &call->parts[i]) : call->parts[i].session->arena->layout.params_bytes;
+            call->partial ? fps_call_bytes(call, &call->parts[i]) : call->parts[i].session->arena->layout.params_bytes;
     bool streaming = fps_kind_reads(call->kind) && bytes >= FPS_STREAM_BYTES;
     fps_wait no_wait = call->wait;
     no_wait.deadline_ns = FPS_NO_WAIT;

@@ -5,10 +5,11 @@
 #include <stdint.h>
 
 #include "arena.h"
+#include "call.h"
 #include "span.h"
 
-/* Sets the parameters. */
-void fps_fill(const fps_arena *arena, const fps_span *spans, uint32_t n_spans, const void *const *values);
+/* A call of kind FPS_SET on all arrays of all parts, without locks or records. */
+void fps_fill(const fps_call *call);
 
 /* Sets a stream of one span to one value. */
 void fps_fill_stream(const fps_arena *arena, const fps_span *span, uint32_t stream, double value);

@@ -184,6 +184,22 @@ static fps_status attempt_round(const fps_call *call, const fps_part *part, cons
     return status;
 }
 
+/* Sets stream `k` of the operation in a version that nobody reads yet. */
+static void set_span(const fps_call *call, const fps_arena *arena, uint32_t version, const fps_span *s, uint32_t k)
+{
+    float wide[FPS_BLOCK_MAX_BYTES / sizeof(float)];
+    const uint32_t stream = fps_call_stream(call, k, s);
+    if (stream == FPS_NO_STREAM) return;
+    uint8_t *to = fps_arena_version(arena, version, stream);
+    for (uint64_t at = s->position, end = at + s->bytes, bytes; at < end; at += bytes) {
+        bytes = end - at < sizeof wide ? end - at : sizeof wide;
+        fps_copy(to + at,
+                 fps_span_read(s, call->grads + k * call->n_buffers, fps_call_half(call, k, call->half_grads), at,
+                               bytes, wide),
+                 bytes);
+    }
+}
+
 /* One attempt to make a version with some streams set to `grads`. */
 static fps_status attempt_set(const fps_call *call, fps_part *part)
 {
@@ -195,18 +211,13 @@ static fps_status attempt_set(const fps_call *call, fps_part *part)
     if (status == FPS_OK) {
         fps_version_copy(arena, from, to);
         uint32_t n_spans;
-        const fps_span *spans = fps_dense_spans(call, part, &n_spans);
+        const fps_span *spans = fps_call_spans(call, part, &n_spans);
         for (uint32_t i = 0; i < n_spans; i++) {
-            const fps_span *s = &spans[i];
-            uint32_t stream = call->streams[s->rule];
-            if (stream == FPS_NO_STREAM) continue;
-            uint8_t *values = fps_arena_version(arena, to, stream);
-            for (uint64_t at = s->position, end = at + s->bytes, bytes; at < end; at += bytes) {
-                float wide[FPS_BLOCK_MAX_BYTES / sizeof(float)];
-                bytes = end - at < sizeof wide ? end - at : sizeof wide;
-                fps_copy(values + at, fps_span_read(s, call->grads, call->half_grads, at, bytes, wide), bytes);
-            }
+            if (part->steps) fps_store_relaxed(&fps_arena_counts(arena, to)[spans[i].leaf], part->steps[i]);
+            for (uint32_t k = 0; k < call->n_streams; k++) set_span(call, arena, to, &spans[i], k);
         }
+        if (part->steps && !call->partial)
+            fps_store_relaxed(&arena->header->updates[to], fps_call_most_steps(part, n_spans));
         part->version = FPS_CURRENT_ROUND(current);
         status = fps_version_publish(arena, current, part->version, to) ? FPS_OK : FPS_BUSY;
     }
@@ -270,21 +281,30 @@ static fps_status deposit_all(fps_call *call, const fps_deposit *d, uint32_t *at
         if (status != FPS_OK) return status;
         part->version = d->round + 1;
         part->done = true;
-        fps_dense_count(call, part);
+        fps_call_count(call, part);
     }
     return FPS_OK;
+}
+
+static void copy_span(const fps_call *call, const fps_arena *arena, uint32_t version, const fps_span *s, uint32_t k,
+                      bool streaming)
+{
+    const uint32_t stream = call->kind == FPS_GET ? fps_call_stream(call, k, s) : 0;
+    if (stream == FPS_NO_STREAM) return;
+    const uint8_t *from = fps_arena_version(arena, version, stream) + s->position;
+    fps_span_write(s, call->outs + k * call->n_buffers, fps_call_half(call, k, call->half_outs), s->position, s->bytes,
+                   from, streaming);
 }
 
 static void copy_out(const fps_call *call, const fps_part *part, uint32_t version, bool streaming)
 {
     uint32_t n_spans;
-    const fps_span *spans = fps_dense_spans(call, part, &n_spans);
+    const fps_span *spans = fps_call_spans(call, part, &n_spans);
+    const fps_arena *arena = part->session->arena;
+    const uint32_t n_streams = call->kind == FPS_GET ? call->n_streams : 1;
     for (uint32_t i = 0; i < n_spans; i++) {
-        const fps_span *s = &spans[i];
-        uint32_t stream = call->kind == FPS_GET ? call->streams[s->rule] : 0;
-        if (stream == FPS_NO_STREAM) continue;
-        const uint8_t *from = fps_arena_version(part->session->arena, version, stream) + s->position;
-        fps_span_write(s, call->outs, call->half_outs, s->position, s->bytes, from, streaming);
+        if (part->steps) part->steps[i] = fps_load_relaxed(&fps_arena_counts(arena, version)[spans[i].leaf]);
+        for (uint32_t k = 0; k < n_streams; k++) copy_span(call, arena, version, &spans[i], k, streaming);
     }
 }
 
@@ -297,7 +317,7 @@ static fps_status pull_all(fps_call *call, uint32_t *at)
         fps_part *part = &call->parts[i];
         part->pinned = fps_version_pin(part->session);
         part->version = FPS_CURRENT_ROUND(part->pinned);
-        bytes += fps_dense_bytes(call, part);
+        bytes += fps_call_bytes(call, part);
         if (part->version != call->parts[0].version) status = FPS_MIXED;
     }
     bool streaming = bytes >= FPS_STREAM_BYTES;
@@ -307,7 +327,7 @@ static fps_status pull_all(fps_call *call, uint32_t *at)
         if (status == FPS_OK) copy_out(call, part, version, streaming);
         fps_version_unpin(part->session, version);
         part->done = true;
-        if (status == FPS_OK) fps_dense_count(call, part);
+        if (status == FPS_OK) fps_call_count(call, part);
     }
     if (streaming) fps_copy_drain();
     atomic_thread_fence(memory_order_acquire); /* everything was read before the state of the arenas is checked */

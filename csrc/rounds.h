@@ -15,8 +15,8 @@
 #ifndef FPS_ROUNDS_H
 #define FPS_ROUNDS_H
 
+#include "call.h"
 #include "clock.h"
-#include "dense.h"
 #include "tray.h"
 
 /* Runs the parts that are not done: brings each shard to the decision's round, then deposits `grads`, or copies one

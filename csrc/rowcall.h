@@ -8,7 +8,7 @@
 
 #include "arena.h"
 #include "batch.h"
-#include "dense.h"
+#include "call.h"
 #include "lock.h"
 
 /* One shard's part of an operation. `position` says how far it has come: an operation that was not finished resumes

@@ -94,7 +94,7 @@ static void put(const fps_call *call, const fps_deposit *deposit, const fps_part
     fps_word32 *given = fps_arena_given(part->session->arena, deposit->rank);
     for (uint32_t i = 0; deposit->number == 1 && i < n_leaves; i++) fps_store32_relaxed(&given[i], 0);
     uint32_t n_spans;
-    const fps_span *spans = fps_dense_spans(call, part, &n_spans);
+    const fps_span *spans = fps_call_spans(call, part, &n_spans);
     for (uint32_t i = 0; i < n_spans; i++) {
         const fps_span *s = &spans[i];
         if (!call->rules[s->rule].kernel) continue;

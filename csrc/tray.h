@@ -6,8 +6,8 @@
 #include <stdint.h>
 
 #include "arena.h"
+#include "call.h"
 #include "clock.h"
-#include "dense.h"
 #include "status.h"
 
 /* A gradient to be put into a tray. */

@@ -338,6 +338,7 @@ static inline void prepare_stream(whole *w, fps_session *session, uint32_t strea
     prepare(w, session, values, out);
     w->streams[0] = stream;
     w->call.streams = w->streams;
+    w->call.n_streams = 1;
     w->call.kind = values ? FPS_SET : FPS_GET;
 }
 

@@ -106,6 +106,7 @@ static inline void aim_at_stream(hand *h, uint32_t stream, const void *values, v
     aim(h, values, outs);
     h->streams[0] = stream;
     h->call.streams = h->streams;
+    h->call.n_streams = 1;
     h->call.kind = values ? FPS_SET : FPS_GET;
 }
 

@@ -260,7 +260,11 @@ static void fill_sets_the_runs_and_leaves_the_gaps(void)
     add_shard(&w, runs, COUNT(runs), 64, 4096);
     finish_world(&w);
     randomise_grads(&w, &state);
-    fps_fill(&w.arena[0], w.spans[0], w.n_spans[0], (const void *const *)w.grads);
+    const uint32_t params[COUNT(rules)] = {0};
+    prepare_call(&w, true, false);
+    w.call.streams = params;
+    w.call.n_streams = 1;
+    fps_fill(&w.call);
     push_to_twin(&w); /* to zeros: the same */
     check_params(&w);
     CHECK_EQ(fps_load_relaxed(&w.arena[0].header->version), 0);

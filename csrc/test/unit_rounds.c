@@ -236,7 +236,11 @@ static void check_reduce(uint32_t reduce, uint64_t n, uint32_t item_bytes, const
     uint64_t random = n * 16 + item_bytes + reduce;
     void *begin = rough_array(n, item_bytes, &random), *grads[MAX_MATES][MAX_WEIGHT], *out = malloc(n * item_bytes);
     for (uint32_t r = 0; r < MAX_MATES; r++) join_team(&mates[r], &arena, 1, r, item_bytes);
-    fps_fill(&arena, &mates[0].hand.spans[0], 1, (const void *const *)&begin);
+    const uint32_t params = 0;
+    aim(&mates[0].hand, begin, NULL);
+    mates[0].hand.call.streams = &params;
+    mates[0].hand.call.n_streams = 1;
+    fps_fill(&mates[0].hand.call);
     fps_decision d = last_decision(&mates[0]);
     for (uint32_t i = 0; i < MAX_MATES; i++) {
         uint32_t rank = order[i];
@@ -343,6 +347,7 @@ static void runs_of_both_types_in_one_shard_are_reduced_in_their_own(void)
         h->call.n_rules = 2;
         h->call.outs = outs;
         h->call.streams = streams;
+        h->call.n_streams = 1;
         h->call.kind = FPS_GET;
         memset(outs[0], 0, 4000);
         CHECK_EQ(run_hand(h, &d, NULL), FPS_OK);

@@ -90,6 +90,8 @@ static fps_status run_world(world *w, bool pushes, bool pulls, const uint32_t *s
                          .grads = pushes ? (const void *const *)w->grads : NULL,
                          .outs = pulls ? (void *const *)w->outs : NULL,
                          .streams = streams,
+                         .n_streams = 1,
+                         .n_buffers = w->n,
                          .rules = rules,
                          .n_rules = N_RULES,
                          .parts = &w->part,
@@ -293,6 +295,83 @@ static void a_set_of_streams_changes_those_and_no_others(void)
         }
         check_world(&w); /* nothing lies where it should not */
         drop_world(&w);
+    }
+}
+
+/* Parameters, and a slot where the rule has one: what one set writes, one get reads. */
+static void several_streams_are_set_and_read_at_once(void)
+{
+    for (uint64_t stripe_bytes = MANY_STRIPES; stripe_bytes <= ONE_STRIPE; stripe_bytes <<= 8) {
+        world w = {0};
+        uint32_t streams[2][N_RULES];
+        void *values[6], *outs[6];
+        make_named_world(&w, stripe_bytes);
+        for (uint32_t i = 0; i < N_RULES; i++) streams[0][i] = 0, streams[1][i] = named[i];
+        for (uint32_t i = 0; i < 6; i++) {
+            const fps_span *s = &w.spans[i % 3];
+            values[i] = malloc(s->bytes);
+            outs[i] = malloc(s->bytes);
+            CHECK(values[i] && outs[i]);
+            memset(outs[i], 0x5a, s->bytes);
+            for (uint64_t at = 0; at < s->bytes; at += s->item_bytes)
+                put((uint8_t *)values[i] + at, s->item_bytes, (double)(i * 10000 + at));
+        }
+        for (int reads = 0; reads < 2; reads++) {
+            uint32_t at;
+            CHECK_EQ(run_world(&w, !reads, reads, &streams[0][0]), FPS_OK);
+            w.part = (fps_part){.session = &w.session, .spans = w.spans, .n_spans = w.n, .uniforms = w.uniforms};
+            w.call.n_streams = 2;
+            w.call.grads = (const void *const *)values;
+            w.call.outs = (void *const *)outs;
+            CHECK_EQ(fps_dense_run(&w.call, &at), FPS_OK);
+            CHECK_EQ(w.part.version, 1);
+        }
+        for (uint32_t i = 0; i < 6; i++) {
+            if (streams[i / 3][w.spans[i % 3].rule] == FPS_NO_STREAM)
+                for (uint64_t at = 0; at < w.spans[i % 3].bytes; at++) CHECK_EQ(((uint8_t *)outs[i])[at], 0x5a);
+            else
+                CHECK(memcmp(values[i], outs[i], w.spans[i % 3].bytes) == 0);
+            free(values[i]);
+            free(outs[i]);
+        }
+        drop_world(&w);
+    }
+}
+
+/* What is carried has any number of bytes, and begins at a whole word. */
+static void a_set_of_what_is_carried_writes_its_last_bytes(void)
+{
+    static const fps_rule carried = {0};
+    static const uint32_t params = 0;
+    for (uint32_t bytes = 1; bytes < 6000; bytes = bytes * 5 / 3 + 1) {
+        fps_arena arena = make_arena_with_slots((bytes + 3) / 4 * 4 + 64, MANY_STRIPES, 1, 0);
+        fps_session session = open_session(&arena);
+        uint8_t *given = malloc(bytes), *out = calloc(1, bytes);
+        CHECK(given && out);
+        for (uint32_t i = 0; i < bytes; i++) given[i] = (uint8_t)(i * 7 + 1);
+        const fps_span span = {.position = 64, .bytes = bytes, .item_bytes = 1};
+        for (int reads = 0; reads < 2; reads++) {
+            uint32_t at;
+            fps_part part = {.session = &session, .spans = &span, .n_spans = 1};
+            fps_call call = {.kind = reads ? FPS_GET : FPS_SET,
+                             .grads = (const void *const *)&given,
+                             .outs = (void *const *)&out,
+                             .streams = &params,
+                             .n_streams = 1,
+                             .n_buffers = 1,
+                             .rules = &carried,
+                             .n_rules = 1,
+                             .parts = &part,
+                             .n_parts = 1,
+                             .wait = {.deadline_ns = FPS_NEVER}};
+            CHECK_EQ(fps_dense_run(&call, &at), FPS_OK);
+        }
+        CHECK(memcmp(given, out, bytes) == 0);
+        for (uint32_t i = 0; i < 64; i++) CHECK_EQ(arena.params[i], 0);
+        fps_session_close(&session);
+        drop_arena(&arena);
+        free(given);
+        free(out);
     }
 }
 
@@ -958,6 +1037,8 @@ int main(void)
         TEST(each_slot_is_pulled_through_streams),
         TEST(a_pull_of_streams_passes_rules_without_one_over),
         TEST(a_set_of_streams_changes_those_and_no_others),
+        TEST(several_streams_are_set_and_read_at_once),
+        TEST(a_set_of_what_is_carried_writes_its_last_bytes),
         TEST(setting_counts_neither_as_a_push_nor_as_a_version),
         TEST(a_set_that_timed_out_half_way_goes_on),
         TEST(a_set_that_was_applied_is_not_applied_again),

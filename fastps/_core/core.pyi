@@ -124,6 +124,7 @@ class Group:
         kinds: list[tuple[np.dtype[Any], tuple[int, ...]]] | None = None,
         names: list[str] | None = None,
         limit: float = ...,
+        n_streams: int = 1,
     ) -> None: ...
     def run_if_fits(
         self,
@@ -156,19 +157,20 @@ class Group:
         resume: Rest | None = None,
         pulled: list[Any] | None = None,
         scale: float = 1.0,
-        streams: list[int | None] | None = None,
+        streams: list[list[int | None]] | None = None,
         decision: Decision | None = None,
         deposit: Deposit | None = None,
         outcome: Outcome | None = None,
         leaves: tuple[int, ...] | None = None,
         place: Callable[[int, int], tuple[int, int]] | None = None,
+        initial: bool = False,
+        steps: list[Any] | None = None,
     ) -> tuple[int, ...]: ...
     def help(self, decision: Decision) -> bool: ...
     def hold(self) -> Held | None: ...
     def count_skipped(self, timeout: float | None = None) -> None: ...
     def begin(self, part: int, values: list[list[float]]) -> None: ...
     def close(self) -> None: ...
-    def fill(self, values: list[Any]) -> None: ...
 
 class Member:
     def __init__(self, arena: Arena, rank: int | None, lease: float, timeout: float) -> None: ...

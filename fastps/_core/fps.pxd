@@ -169,8 +169,7 @@ cdef extern from "copy.h" nogil:
     void fps_copy_drain()
 
 
-cdef extern from "dense.h" nogil:
-    uint64_t FPS_STREAM_BYTES
+cdef extern from "call.h" nogil:
     uint32_t FPS_NO_STREAM
     int FPS_UNIFORMS
     ctypedef int (*fps_kernel)(
@@ -192,6 +191,7 @@ cdef extern from "dense.h" nogil:
         bool_c done, applied, prepared, varies
         uint64_t position, seq, version, wholes
         double *uniforms
+        uint64_t *steps
         uint32_t waited_for
     ctypedef enum fps_kind:
         FPS_REACH
@@ -211,12 +211,17 @@ cdef extern from "dense.h" nogil:
         const uint8_t *half_outs
         const uint8_t *half_pulled
         const uint32_t *streams
+        uint32_t n_streams, n_buffers
         const fps_rule *rules
         uint32_t n_rules
         double limit, scale
         fps_part *parts
         uint32_t n_parts, first
         fps_wait wait
+
+
+cdef extern from "dense.h" nogil:
+    uint64_t FPS_STREAM_BYTES
     fps_status fps_dense_run(fps_call *call, uint32_t *at)
     fps_status fps_dense_configure(const fps_arena *arena, uint32_t rule, uint32_t which, const double *values,
                                    const fps_wait *wait)
@@ -224,7 +229,7 @@ cdef extern from "dense.h" nogil:
 
 
 cdef extern from "fill.h" nogil:
-    void fps_fill(const fps_arena *arena, const fps_span *spans, uint32_t n_spans, const void *const *values)
+    void fps_fill(const fps_call *call)
     void fps_fill_stream(const fps_arena *arena, const fps_span *span, uint32_t stream, double value)
 
 

@@ -19,13 +19,14 @@ cdef class Group:
     rules : list of (address of the kernel, of `prepare`, slots, number in the arena); addresses of 0: no push changes
         what has this rule
     limit : of the gradients' absolute values, for kernels that clip
+    n_streams : most streams that an operation reads or sets
     kinds : for `run_if_fits`, per buffer its (dtype, shape)
     names : for `run_if_fits`, the names of the buffers in a dict; None for a bare array
 
     Threads: any number; each operation takes a lane from a pool that grows on demand.
     """
-    cdef uint32_t n_parts, n_buffers, n_rules, generation
-    cdef size_t n_uniforms
+    cdef uint32_t n_parts, n_buffers, n_rules, n_streams, generation
+    cdef size_t n_uniforms, n_pointers
     cdef double limit
     cdef const fps_arena **arenas
     cdef fps_span **spans
@@ -41,12 +42,13 @@ cdef class Group:
     cdef public double timeout
 
     def __cinit__(self, list arenas, list spans, list rules, uint32_t n_buffers, double timeout,
-                  list kinds=None, list names=None, double limit=math.inf):
+                  list kinds=None, list names=None, double limit=math.inf, uint32_t n_streams=1):
         cdef Arena arena
         cdef fps_span *span
         cdef Py_ssize_t i, k
         self.n_parts, self.n_buffers = <uint32_t>len(arenas), n_buffers
-        self.n_rules, self.limit = <uint32_t>len(rules), limit
+        self.n_rules, self.limit, self.n_streams = <uint32_t>len(rules), limit, n_streams
+        self.n_pointers = <size_t>n_streams * n_buffers
         self.mapped, self.idle, self.selections, self.timeout = tuple(arenas), None, {}, timeout
         self.shards = tuple([(<Arena>a).arena.layout.shard_index for a in arenas])
         self.n_uniforms = <size_t>self.n_parts * self.n_rules * FPS_UNIFORMS
@@ -124,6 +126,7 @@ cdef class Group:
         memset(call, 0, sizeof(fps_call))
         call.kind, call.grads, call.outs, call.streams = kind, lane.grads, lane.outs, lane.streams
         call.rules, call.n_rules, call.limit, call.scale = self.rules, self.n_rules, self.limit, 1.0
+        call.n_buffers = self.n_buffers
         call.parts, call.n_parts, call.first = lane.parts, self.n_parts, lane.sessions[0].index % self.n_parts
 
     cdef Selection select(self, tuple leaves, object place):
@@ -198,14 +201,17 @@ cdef class Group:
 
     def run(self, list grads, list outs, object timeout=None, Rest resume=None, list pulled=None, double scale=1.0,
             list streams=None, Decision decision=None, tuple deposit=None, Outcome outcome=None, tuple leaves=None,
-            object place=None):
+            object place=None, bint initial=False, list steps=None):
         """Any operation on any buffers, which the caller has checked: flat, contiguous, of the right dtype and length;
         those of float32 elements may be of half precision.
 
         `grads` make it a push, `outs` a pull. `resume` comes from a WaitTimeoutError and can be used once. `scale`
-        multiplies gradients, for kernels that clip. `streams`, per rule the slot's number from 1 or None, makes it an
-        operation on slots: buffers of rules with None are ignored. Returns, per arena, the version that was read or
-        made; before that, `outcome` records what was applied.
+        multiplies gradients, for kernels that clip. `streams` make it an operation on parameters and slots: for each of
+        them, and for each rule, 0 for the parameters, the slot's number from 1, or None; `grads` and `outs` are then the
+        buffers of the first one, of the second one, and so on, and those of rules with None are ignored. `initial`:
+        they are set before other processes open the arenas, without locks. `steps`, per arena uint64[spans], are the
+        update counts of the spans' arrays, which are set or, with `outs`, read too. Returns, per arena, the version that
+        was read or made; before that, `outcome` records what was applied.
 
         Where updates are applied in rounds, the shards are first brought to the round of `decision`, and `grads` go to
         a worker's tray by `deposit`, the fields of fps_deposit. Versions are rounds; an empty tuple, having read
@@ -219,25 +225,30 @@ cdef class Group:
         cdef fps_call call
         cdef Lane lane
         cdef Selection selection = None
-        cdef Py_ssize_t i
+        cdef Py_ssize_t i, k, at, n_streams = 1 if streams is None else len(streams)
         if grads is not None:
             kind = FPS_SET if streams is not None else FPS_PUSH if outs is None else FPS_PUSH_PULL
         elif outs is not None:
             kind = FPS_GET if streams is not None else FPS_PULL
         for what in (grads, outs, pulled):
-            if what is not None and len(what) != self.n_buffers:
-                raise ValueError(f"{len(what)} of {self.n_buffers} buffers")
-        if streams is not None and len(streams) != self.n_rules:
-            raise ValueError(f"streams of {len(streams)} of {self.n_rules} rules")
+            if what is not None and len(what) != n_streams * self.n_buffers:
+                raise ValueError(f"{len(what)} of {n_streams * self.n_buffers} buffers")
+        if n_streams > self.n_streams or any([len(of_rules) != self.n_rules for of_rules in streams or ()]):
+            raise ValueError(f"streams {streams} of at most {self.n_streams} for {self.n_rules} rules")
         if pulled is not None and (grads is None or streams is not None):
             raise ValueError("parameters that a worker had go with a push")
         if not self.rounds and (kind == FPS_REACH or decision is not None or deposit is not None):
             raise ValueError("a round of shards that apply updates at once")
         if self.rounds and (kind == FPS_PUSH or kind == FPS_PUSH_PULL) and (deposit is None or outs is not None):
             raise ValueError("a push of no worker, to shards that apply updates in rounds")
-        for i in range(0 if streams is None else self.n_rules):
-            if streams[i] is not None and streams[i] > self.rules[i].n_slots:
-                raise IndexError(f"slot {streams[i]} of {self.rules[i].n_slots}")
+        for of_rules in streams or ():
+            for i in range(self.n_rules):
+                if of_rules[i] is not None and not 0 <= of_rules[i] <= self.rules[i].n_slots:
+                    raise IndexError(f"slot {of_rules[i]} of {self.rules[i].n_slots}")
+        if initial and (kind != FPS_SET or leaves is not None):
+            raise ValueError("initial values set all arrays")
+        if steps is not None and (streams is None or len(steps) != self.n_parts):
+            raise ValueError("update counts are read or set with streams")
         if leaves is not None:
             selection = self.select(leaves, place)
         if resume is not None:
@@ -249,20 +260,33 @@ cdef class Group:
             lane.go_on(resume, selection)
         else:
             lane.reset(selection)
-        memset(lane.half_grads, 0, 3 * <size_t>self.n_buffers)
-        for i in range(self.n_buffers) if selection is None else selection.buffers:
-            if grads is not None:
-                lane.grads[i], lane.half_grads[i] = np.PyArray_DATA(grads[i]), half_of(grads[i])
-            if pulled is not None:
-                lane.pulled[i], lane.half_pulled[i] = np.PyArray_DATA(pulled[i]), half_of(pulled[i])
-            if outs is not None:
-                lane.outs[i], lane.half_outs[i] = np.PyArray_DATA(outs[i]), half_of(outs[i])
-        for i in range(0 if streams is None else self.n_rules):
-            lane.streams[i] = FPS_NO_STREAM if streams[i] is None else streams[i]
+        for i in range(0 if steps is None else self.n_parts):
+            counts = self.n_spans[i] if selection is None else selection.n_spans[i]
+            if self.arenas[i].layout.n_leaves == 0 or np.PyArray_SIZE(steps[i]) != counts:
+                self.give_back(lane)
+                raise ValueError(f"{self.label(i)}: expected the update counts of {counts} spans")
+            lane.parts[i].steps = <uint64_t *>np.PyArray_DATA(steps[i])
+        memset(lane.half_grads, 0, 3 * self.n_pointers)
+        for k in range(n_streams):
+            for i in range(self.n_buffers) if selection is None else selection.buffers:
+                at = k * self.n_buffers + i
+                if grads is not None:
+                    lane.grads[at], lane.half_grads[at] = np.PyArray_DATA(grads[at]), half_of(grads[at])
+                if pulled is not None:
+                    lane.pulled[at], lane.half_pulled[at] = np.PyArray_DATA(pulled[at]), half_of(pulled[at])
+                if outs is not None:
+                    lane.outs[at], lane.half_outs[at] = np.PyArray_DATA(outs[at]), half_of(outs[at])
+            for i in range(0 if streams is None else self.n_rules):
+                lane.streams[k * self.n_rules + i] = FPS_NO_STREAM if streams[k][i] is None else streams[k][i]
         self.begin_call(lane, kind, &call)
-        call.partial = selection is not None
+        call.partial, call.n_streams = selection is not None, <uint32_t>n_streams
         call.scale, call.pulled = scale, lane.pulled if pulled is not None else NULL
         call.half_grads, call.half_pulled, call.half_outs = lane.half_grads, lane.half_pulled, lane.half_outs
+        if initial:
+            with nogil:
+                fps_fill(&call)
+            self.give_back(lane)
+            return (0,) * self.n_parts
         return self.finish(lane, &call, limit, decision, deposit, outcome, None, None)
 
     cdef fps_status execute(self, fps_call *call, const fps_decision *decision, const fps_deposit *deposit,
@@ -404,16 +428,3 @@ cdef class Group:
     def close(self):
         """Closes the sessions of idle lanes."""
         self.idle, self.pins = None, None
-
-    def fill(self, list values):
-        """Sets the parameters, before other processes open the arenas."""
-        cdef Py_ssize_t i
-        cdef const void **buffers = <const void **>calloc(self.n_buffers, sizeof(void *))
-        if not buffers:
-            raise MemoryError("fill")
-        for i in range(self.n_buffers):
-            buffers[i] = np.PyArray_DATA(values[i])
-        for i in range(self.n_parts):
-            with nogil:
-                fps_fill(self.arenas[i], self.spans[i], self.n_spans[i], buffers)
-        free(buffers)

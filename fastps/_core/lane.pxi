@@ -32,14 +32,14 @@ cdef class Lane:
         self.group, self.mapped, self.generation = group, group.mapped, fps_life_generation()
         self.sessions = <fps_session *>calloc(group.n_parts, sizeof(fps_session))
         self.parts = <fps_part *>calloc(group.n_parts, sizeof(fps_part))
-        self.grads = <const void **>calloc(group.n_buffers, sizeof(void *))
+        self.grads = <const void **>calloc(group.n_pointers, sizeof(void *))
         self.pulled = <const void **>calloc(group.n_buffers, sizeof(void *))
-        self.outs = <void **>calloc(group.n_buffers, sizeof(void *))
-        self.half_grads = <uint8_t *>calloc(3 * <size_t>group.n_buffers, 1)
-        self.half_pulled = self.half_grads + group.n_buffers
-        self.half_outs = self.half_pulled + group.n_buffers
+        self.outs = <void **>calloc(group.n_pointers, sizeof(void *))
+        self.half_grads = <uint8_t *>calloc(3 * group.n_pointers, 1)
+        self.half_pulled = self.half_grads + group.n_pointers
+        self.half_outs = self.half_pulled + group.n_pointers
         self.uniforms = <double *>calloc(group.n_uniforms, sizeof(double))
-        self.streams = <uint32_t *>calloc(group.n_rules, sizeof(uint32_t))
+        self.streams = <uint32_t *>calloc(<size_t>group.n_streams * group.n_rules, sizeof(uint32_t))
         self.ranges = <Range *>calloc(2 * <size_t>group.n_buffers, sizeof(Range))
         if not (self.sessions and self.parts and self.grads and self.pulled and self.outs and self.half_grads
                 and self.uniforms and self.streams and self.ranges):
@@ -85,6 +85,7 @@ cdef class Lane:
             part = &self.parts[i]
             part.done = part.applied = part.prepared = False
             part.position = part.seq = part.version = 0
+            part.steps = NULL
             if selection is not None:
                 part.some, part.n_some = selection.spans[i], selection.n_spans[i]
 

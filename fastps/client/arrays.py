@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from fastps._core import Outcome
 from fastps.arrays.checks import apart
-from fastps.arrays.types import Arrays
+from fastps.arrays.types import Array, Arrays
 from fastps.client.session import Session
 from fastps.client.view import View
 from fastps.deadline import deadline_after, left_until
@@ -202,34 +202,106 @@ class ArraySession:
     def settle(self, timeout: float) -> None:
         """In rounds, applies the last round that closed before something else changes."""
 
-    def slots(self, name: str, timeout: float | None) -> Any:
+    def slots(self, names: Sequence[str], timeout: float | None) -> dict[str, Any]:
+        """The slots with these names, all of one moment for each shard."""
         deadline = deadline_after(self.session.limit(timeout))
-        structure, with_slot = self._slot(name, "slots", deadline)
-        arrays = structure.stored()
-        self.read_slot(Operation(outs=self.spread(with_slot, arrays), slot=name), left_until(deadline))
-        return structure.assemble(arrays)
+        streams, found = self._streams(), dict[str, tuple[Structure, Arrays]]()
+        for name in names:
+            number, with_slot = self._slot(name, "slots")
+            structure = self.structure.only(with_slot)
+            found[name] = structure, structure.stored()
+            streams[number] = self.spread(with_slot, found[name][1])
+        if found:
+            self.settle(left_until(deadline))
+            self.read(Operation(gets=streams), left_until(deadline), "slots")
+        return {name: structure.assemble(arrays) for name, (structure, arrays) in found.items()}
 
-    def read_slot(self, operation: Operation, timeout: float) -> None:
-        self.session.run(operation, timeout, "slots")
-
-    def set_slots(self, name: str, values: Any, timeout: float | None, outcome: Outcome) -> None:
+    def steps(self, timeout: float | None) -> Any:
+        """The update count of each array that is trained; the largest, where its shards have different ones."""
         deadline = deadline_after(self.session.limit(timeout))
-        structure, with_slot = self._slot(name, "set_slots", deadline)
-        given = self.spread(with_slot, structure.grads(values, "set_slots"))
-        try:
-            self.session.run(Operation(sets=given, slot=name), left_until(deadline), "set_slots", None, outcome)
-        except WaitTimeoutError as error:
-            raise WaitTimeoutError(f"set_slots: {error}; call it again to set all of it") from None
+        self.settle(left_until(deadline))
+        by_shard, counts = self._no_steps(), dict.fromkeys(self.structure.trained, 0)
+        self.read(Operation(gets=self._streams(), steps=by_shard), left_until(deadline), "steps")
+        for plan in self.spec.plans:
+            for run, step in zip(plan.runs, by_shard[plan.index].tolist(), strict=True):
+                if run.leaf in counts:
+                    counts[run.leaf] = max(counts[run.leaf], step)
+        return self.structure.only(self.structure.trained).assemble(list(counts.values()))
 
-    def _slot(self, name: Any, verb: str, deadline: float) -> tuple[Structure, list[int]]:
-        """The structure of a slot, and the numbers of the arrays that have it."""
+    def read(self, operation: Operation, timeout: float, verb: str) -> None:
+        """Reads streams of the parameters."""
+        self.session.run(operation, timeout, verb)
+
+    def set(
+        self,
+        params: Any,
+        slots: Mapping[str, Any] | None,
+        steps: Any,
+        partial: bool,
+        timeout: float | None,
+        outcome: Outcome,
+    ) -> None:
+        """Sets parameters, slots and update counts without the rule."""
+        deadline = deadline_after(self.session.limit(timeout))
+        operations = self._setting(params, slots, steps, partial, deadline)
+        self.settle(left_until(deadline))
+        for operation in operations:
+            try:
+                self.session.run(operation, left_until(deadline), "set", None, outcome)
+            except WaitTimeoutError as error:
+                raise WaitTimeoutError(f"set: {error}; call it again to set all of it") from None
+
+    def _setting(
+        self, params: Any, slots: Mapping[str, Any] | None, steps: Any, partial: bool, deadline: float
+    ) -> list[Operation]:
+        """The operations that set what is given, checked: one for all, or where only some arrays are given one for
+        those of each stream, which may be others."""
+        resolve, everything = self.session.resolve, tuple(range(len(self.structure.leaves)))
+        chosen: list[tuple[int, Sequence[int], Any, str]] = []
+        if params is not None:
+            chosen.append((0, everything, params, "set"))
+        if slots is not None and not isinstance(slots, Mapping):
+            raise OptionError(f"set slots: expected a dict of slots by name, got {type(slots).__name__}")
+        for name, values in (slots or {}).items():
+            chosen.append((*self._slot(name, "set"), values, f"set slot {name!r}"))
+        if not chosen or (steps is not None and params is None):
+            raise OptionError("set: expected params, slots or both, and steps= with params alone")
+        streams, operations, counts = self._streams(), list[Operation](), None
+        for number, have, values, verb in chosen:
+            structure = self.structure if number == 0 else self.structure.only(list(have))
+            given = structure.values(resolve(values, left_until(deadline)), verb, partial)
+            leaves = tuple(have[i] for i in given)
+            streams[number] = self.spread(leaves, list(given.values()))
+            if number == 0 and steps is not None:
+                counts = self._steps_by_shard(structure.counts(steps, leaves, "set steps"))
+            if partial and leaves:
+                operations.append(Operation(sets=streams, leaves=leaves, steps=counts))
+                streams, counts = self._streams(), None
+        return operations if partial else [Operation(sets=streams, steps=counts)]
+
+    def _no_steps(self) -> dict[int, Array]:
+        """Room for the update counts of all runs."""
+        return {plan.index: np.zeros(len(plan.runs), np.uint64) for plan in self.spec.plans}
+
+    def _steps_by_shard(self, counts: dict[int, int]) -> dict[int, Array]:
+        """Those of the runs of these arrays."""
+        return {
+            plan.index: np.array([counts[run.leaf] for run in plan.runs if run.leaf in counts], np.uint64)
+            for plan in self.spec.plans
+        }
+
+    def _streams(self) -> list[Arrays | None]:
+        """Of an operation that reads or sets nothing yet."""
+        return [None] * (1 + len(self.spec.slot_names()))
+
+    def _slot(self, name: Any, verb: str) -> tuple[int, list[int]]:
+        """The number of a slot among the streams, and those of the arrays that have it."""
+        names = self.spec.slot_names()
         if self.spec.consistency.local:
             raise OptionError(f"{verb}: under {self.spec.consistency} each worker has slots of its own")
-        if name not in self.spec.slot_names():
-            raise OptionError(f"{verb}: {self.spec.rules_label} has no slot {name!r}, only {self.spec.slot_names()}")
-        self.settle(left_until(deadline))
-        with_slot = self.spec.leaves_with(name)
-        return self.structure.only(with_slot), with_slot
+        if name not in names:
+            raise OptionError(f"{verb}: {self.spec.rules_label} has no slot {name!r}, only {names}")
+        return 1 + names.index(name), self.spec.leaves_with(name)
 
     def spread(self, leaves: Sequence[int], arrays: Arrays) -> Arrays:
         """One array per leaf: an empty one for other leaves."""

@@ -62,11 +62,11 @@ class RoundSession(ArraySession):
                 return target, versions
             decision = self._newer(deadline, "pull")
 
-    def read_slot(self, operation: Operation, timeout: float) -> None:
+    def read(self, operation: Operation, timeout: float, verb: str) -> None:
         deadline = deadline_after(timeout)
-        while not is_one_round(self.session.run(operation, left_until(deadline), "slots")):
+        while not is_one_round(self.session.run(operation, left_until(deadline), verb)):
             if left_until(deadline) == 0:
-                raise WaitTimeoutError("slots: the shards did not come to one round in time; try again")
+                raise WaitTimeoutError(f"{verb}: the shards did not come to one round in time; try again")
             self.settle(left_until(deadline))
 
     def deposit_directly(

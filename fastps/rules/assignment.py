@@ -13,6 +13,7 @@ from fastps.rules.add import Add
 from fastps.rules.base import Rule, RuleFamily
 
 MAX_RULES = 16  # rows of an arena's table of hyper-parameters
+MAX_SLOT_NAMES = 63  # bits of a message that says which slots it is about
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,12 @@ def assign(rule: Any, arrays: list[str], tables: list[str]) -> tuple[Assignment,
     if not used:  # there are no arrays: no push will ask for it
         return Assignment(("*",), (Add(),), ()), of_tables
     of_arrays = tuple(_of_arrays(chosen[pattern], whats[pattern]) for pattern in used)
+    slots = {slot for rule in of_arrays for slot in rule.slots}
+    if len(slots) > MAX_SLOT_NAMES:
+        raise RuleError(
+            f"rule: expected at most {MAX_SLOT_NAMES} names of slots, got {len(slots)}; give slots of different rules "
+            f"the same names"
+        )
     return Assignment(tuple(used), of_arrays, tuple(used.index(p) for p in pattern_of[: len(arrays)])), of_tables
 
 

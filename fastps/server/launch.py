@@ -74,7 +74,7 @@ def launch(plan: ServerPlan, attach: Callable[[ServerSpec], Session], detach: Ca
         cluster.get(joins, plan.timeout, "create: shards that meet")
         session = attach(spec)
         if plan.arrays is not None:  # before other processes use them
-            session.run(Operation(sets=plan.arrays), plan.timeout, "create")
+            session.run(Operation(sets=[plan.arrays], initial=True), plan.timeout, "create")
         for rows in plan.first_rows:
             _fill_table(session, rows, plan.timeout)
         cluster.get(owned.actors[0].publish.remote(), plan.timeout, "create")

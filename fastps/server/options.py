@@ -23,8 +23,9 @@ from fastps.messages import brief
 from fastps.rules import Add, Rule
 from fastps.rules.assignment import Assignment, assign
 from fastps.scalars import choice, positive, whole
-from fastps.spec.arrays import Structure, require_distinct, structure_of, zeros
+from fastps.spec.arrays import Structure
 from fastps.spec.gradients import GradientPolicy, gradient_policy
+from fastps.spec.initial import require_distinct, structure_of, zeros
 from fastps.spec.keys import Keys, as_keys
 from fastps.spec.partition import ShardPlan, partition
 from fastps.spec.placement import PlacementRequest, placement_request

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastps._core import Outcome
@@ -10,7 +11,7 @@ from fastps.client.attach import Attachment
 from fastps.client.future import Future
 from fastps.client.view import View
 from fastps.consistency import BSP
-from fastps.deadline import deadline_after, left_until, seconds
+from fastps.deadline import seconds
 from fastps.errors import OptionError, RankError, WorkerRequiredError
 from fastps.scalars import whole
 from fastps.workers.policies import worker_of
@@ -223,25 +224,68 @@ class ArrayVerbs:
         """A copy of a slot of the rule, such as Adam's ``"m"``, in the structure of the parameters.
 
         Where arrays have different rules, only those whose rule has the slot. Without `name`, a dict of all slots by
-        name, read one after the other. Each shard's part of a slot is read between two pushes. Raises OptionError for
-        an unknown name.
+        name. Each shard's part is read between two pushes, that of all slots at once. Raises OptionError for an unknown
+        name. Cost: as that of a pull of as many bytes.
         """
-        arrays = self.attachment.arrays or self.attachment.attach()
+        arrays, limit = self.attachment.arrays or self.attachment.attach(), seconds(timeout)
         if name is None:
-            deadline = deadline_after(arrays.session.limit(seconds(timeout)))
-            return {slot: arrays.slots(slot, left_until(deadline)) for slot in self.attachment.spec.slot_names()}
-        return arrays.slots(name, seconds(timeout))
+            return arrays.slots(self.attachment.spec.slot_names(), limit)
+        return arrays.slots([name], limit)[name]
 
-    def set_slots(self, name: str, values: Any, *, timeout: float | None = None) -> None:
-        """Sets a slot to `values`, in the structure that `slots` returns: for warm starts.
+    def steps(self, *, timeout: float | None = None) -> Any:
+        """The update count of each array that is trained, in the structure of the parameters: the last `step` of its
+        rule.
 
-        Each shard's part is set between two pushes; update counts do not change. Raises OptionError for an unknown
-        name, ShapeError, DtypeError or NamesError for values that do not fit, with nothing set; WaitTimeoutError when a
-        part of it may be set.
+        Where an array has parts on several shards, some of which have had more pushes, the largest.
+        """
+        return (self.attachment.arrays or self.attachment.attach()).steps(seconds(timeout))
+
+    def set(
+        self,
+        params: Any = None,
+        *,
+        slots: Mapping[str, Any] | None = None,
+        steps: Any = None,
+        partial: bool = False,
+        timeout: float | None = None,
+    ) -> None:
+        """Overwrites parameters, slots or both, without the rule: to load weights, reset a layer or copy another model.
+
+        Parameters
+        ----------
+        params : array or container of arrays, optional
+            In the structure of the parameters, carried ones included; for float32 also bfloat16 and float16. For a
+            mapping also a list in its order. An array that comes twice in the parameters has the same values in both
+            places. Ray object references and futures are resolved first.
+        slots : dict, optional
+            By the name of a slot, values in the structure that `slots` returns.
+        steps : int or container of int, optional
+            With `params`: the update counts of their arrays, as `steps` returns them, or one for all. None: they do not
+            change.
+        partial : bool
+            Arrays may be missing, or None: the others stay as they are.
+        timeout : float, optional
+            Seconds.
+
+        Raises
+        ------
+        ShapeError, DtypeError, NamesError, OptionError
+            Nothing was set.
+        WaitTimeoutError
+            A part of it may be set; call it again to set all of it.
+        ClosedError, ShardDiedError
+            A note on the error names the shards where it was set.
+
+        Notes
+        -----
+        Each shard's part is set between two pushes, parameters, slots and counts at once; with `partial`, parameters
+        and each slot one after the other. Under `BSP` and `LocalSGD` it is set after the rounds that have closed, in
+        the round that is current then. A process that dies in the middle leaves some blocks set. `versions` never
+        decreases, but may grow with `steps`. Cost: as that of a push of as many bytes.
         """
         arrays, outcome = self.attachment.arrays or self.attachment.attach(), Outcome()
         try:
-            arrays.set_slots(name, values, seconds(timeout), outcome)
+            arrays.set(params, slots, steps, partial, seconds(timeout), outcome)
         except BaseException as error:
             outcome.tell(error, "set")
             raise

@@ -121,7 +121,6 @@ class Gateway:
         if (
             operation.decision is None
             and operation.table is None
-            and operation.slot is None
             and operation.outs is not None
             and self._spec.consistency.rounds
             and 0 in self._endpoint.shards

@@ -17,13 +17,14 @@ import numpy as np
 
 from fastps.arrays.checks import overlap
 from fastps.arrays.interchange import as_array, conversion
-from fastps.arrays.types import DTYPES, HALVES, Array, Arrays, describe, fits, item_bytes, type_name
+from fastps.arrays.types import Array, Arrays, describe, fits, item_bytes, type_name
 from fastps.errors import DtypeError, NamesError, OutputError, ShapeError
 from fastps.messages import brief, few, few_of
-from fastps.spec.tree import Container, Path, is_container, leaves_by_path, taken_apart
+from fastps.scalars import whole
+from fastps.spec.tree import Container, Path, is_container, leaves_by_path
 
 CARRIED = "bytes"  # how arrays are stored that no rule can train
-CONSTANTS = (bool, int, str, bytes, complex, type(None))
+MOST_STEPS = 2**63 - 1  # of one array
 
 
 @dataclass(frozen=True)
@@ -208,6 +209,46 @@ class Structure:
             found = self._match(value, verb, trained)
         return self._checked_grads(found, verb)
 
+    def values(self, value: Any, verb: str, partial: bool = False) -> dict[int, Array]:
+        """By the number of its leaf, what is to be stored for each: an array as for `grads`, and of leaves that are
+        carried their bytes. With `partial` for those that are there and not None. An array that comes twice must be
+        the same in both places.
+
+        Raises
+        ------
+        NamesError, DtypeError, ShapeError
+        """
+        if self._is_list_of(value, len(self.leaves)):
+            found = dict(enumerate(value))
+        else:
+            found = self._match(value, verb, range(len(self.leaves)), partial)
+        arrays = {}
+        for number, given in sorted(found.items()):
+            leaf, several = self.leaves[number], given.values if isinstance(given, Several) else [given]
+            if partial and given is None:
+                continue
+            checked = [np.ascontiguousarray(self._checked(number, one, verb)).reshape(leaf.shape) for one in several]
+            if any(one.tobytes() != checked[0].tobytes() for one in checked[1:]):
+                raise NamesError(
+                    f"{verb} `{leaf.name}`: it comes twice in the parameters, so its values must be the same in both "
+                    f"places; pass one array in both"
+                )
+            arrays[number] = checked[0] if leaf.trains else checked[0].reshape(-1).view(np.uint8)
+        return arrays
+
+    def counts(self, value: Any, leaves: Sequence[int], verb: str) -> dict[int, int]:
+        """A whole number for each of these leaves, given as one for all, or in the structure of those that are trained.
+        What is carried gets the largest."""
+        trained = [number for number in leaves if self.leaves[number].trains]
+        if isinstance(value, (int, np.integer)):
+            found = dict.fromkeys(trained, value)
+        else:
+            found = self._match(value, verb, trained)
+        counted = {
+            number: whole(f"{verb} `{self.leaves[number].name}`", one, 0, MOST_STEPS) for number, one in found.items()
+        }
+        return dict.fromkeys(leaves, max(counted.values(), default=0)) | counted
+
     def _checked_grads(self, found: dict[int, Any], verb: str) -> Arrays:
         arrays: Arrays = [np.empty(0, np.uint8)] * len(self.leaves)
         for number, given in found.items():
@@ -358,85 +399,3 @@ def reshaping(array: Array, leaf: Leaf) -> str:
     if array.size == math.prod(leaf.shape):
         return f"pass it as .reshape{leaf.shape if len(leaf.shape) != 1 else f'({leaf.shape[0]})'}"
     return "pass an array of the parameter's own shape"
-
-
-def structure_of(params: Any) -> tuple[Structure, Arrays]:
-    """The structure of initial parameters, and their arrays as they are stored, C-contiguous. The same memory twice is
-    one leaf.
-
-    Raises a ParameterError for what fastps cannot store.
-    """
-    tree, found = taken_apart(params, "create")
-    leaves: list[Leaf] = []
-    arrays: Arrays = []
-    constants: list[Any] = []
-    numbers: list[int] = []  # that of the leaf of each value that was found, or -1 and below of constants
-    seen: dict[Any, int] = {}
-    for path, value in found:
-        if path and isinstance(value, CONSTANTS):
-            constants.append(value)
-            numbers.append(-len(constants))
-            continue
-        leaf, array = _stored(path, value)
-        same = memory_of(array) if array.size else path
-        if same not in seen:
-            seen[same] = len(leaves)
-            leaves.append(leaf)
-            arrays.append(array)
-        numbers.append(seen[same])
-    if not any(leaf.trains for leaf in leaves):
-        raise _nothing_to_train(leaves)
-    numbers = [number if number >= 0 else len(leaves) - number - 1 for number in numbers]
-    whole = tree.renumbered(numbers) if isinstance(tree, Container) else None
-    stored = [_as_stored(leaf, array) for leaf, array in zip(leaves, arrays, strict=True)]
-    return Structure(tuple(leaves), whole, tuple(constants)), stored
-
-
-def _stored(path: Path, value: Any) -> tuple[Leaf, Array]:
-    """The leaf for an initial value, and its array."""
-    name = "/".join(path) or "params"
-    array = as_array(value, f"create `{name}`")
-    given = array.dtype
-    if not given.isnative:
-        raise DtypeError(
-            f"create `{name}`: expected native bytes, got {describe(array)}; {conversion(value, 'float32')}"
-        )
-    trains = given.name in (*DTYPES, *HALVES) and array.size > 0
-    dtype = CARRIED if not trains else "float32" if given.name in HALVES else given.name
-    return Leaf(path, array.shape, dtype, given), array
-
-
-def _as_stored(leaf: Leaf, array: Array) -> Array:
-    if leaf.trains:
-        return np.ascontiguousarray(array, leaf.dtype).reshape(leaf.shape)
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-
-
-def _nothing_to_train(leaves: list[Leaf]) -> DtypeError | ShapeError:
-    """The error for parameters without an array that a rule can train."""
-    if not leaves:
-        return DtypeError("create: expected at least one array of float32, float64, bfloat16 or float16, got none")
-    leaf = leaves[0]
-    if leaf.size == 0:
-        return ShapeError(f"create `{leaf.name}`: expected at least one element, got {leaf}")
-    return DtypeError(
-        f"create `{leaf.name}`: expected float32, float64, bfloat16 or float16, got {leaf}; convert it with "
-        f".astype(np.float32)"
-    )
-
-
-def require_distinct(paths: Iterable[Path]) -> None:
-    """Raises NamesError when two paths have the same name: names may contain the "/" that joins them."""
-    seen: dict[str, Path] = {}
-    for path in paths:
-        other = seen.setdefault("/".join(path), path)
-        if other is not path:
-            one, two = ("params" + "".join(f"[{name!r}]" for name in names) for names in (other, path))
-            raise NamesError(f"create: {one} and {two} are both called `{'/'.join(path)}`; rename one")
-
-
-def zeros(length: int) -> Structure:
-    """The structure of `length` float64 zeros."""
-    if length <= 0:
-        raise ShapeError(f"create: expected at least one element, got {length}")
-    return Structure((Leaf.of((), (length,), "float64"),))

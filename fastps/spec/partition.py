@@ -14,7 +14,7 @@ from fastps.spec.arrays import Structure
 
 PAGE_BYTES = 4096
 LINE_BYTES = 64
-WORD_BYTES = 4  # shards hold whole words, also of what is carried as bytes
+WORD_BYTES = 4  # runs begin at whole words and have room up to the next, also of what is carried as bytes
 # From this size on, a run keeps its leaf's offset modulo a page, so that parameters and the user's array stay at the
 # distance that csrc/layout.h describes.
 LARGE_BYTES = 32768
@@ -63,7 +63,8 @@ def _plan(structure: Structure, index: int, start: int, stop: int) -> ShardPlan:
         low, high = max(start, first), min(stop, first + leaf.size)
         if low < high:
             offset_bytes, run_bytes = (low - first) * leaf.item_bytes, (high - low) * leaf.item_bytes
-            step, wanted = (PAGE_BYTES, offset_bytes) if run_bytes >= LARGE_BYTES else (LINE_BYTES, 0)
+            whole_words = offset_bytes - offset_bytes % WORD_BYTES
+            step, wanted = (PAGE_BYTES, whole_words) if run_bytes >= LARGE_BYTES else (LINE_BYTES, 0)
             position += (wanted - position) % step
             runs.append(Run(position, number, low - first, high - low))
             position += run_bytes

@@ -135,11 +135,17 @@ class ServerSpec:
         """The arrays whose rule has this slot."""
         return [i for i in self.structure.trained if slot in self.rules[self.rule_of_leaf[i]].slots]
 
-    def streams(self, slot: str) -> list[int | None]:
-        """For each kernel, the stream in which its rule keeps a slot; None if it has no slot of that name. The last one
-        is of arrays that are carried."""
+    def streams(self) -> list[list[int | None]]:
+        """For the parameters and each of `slot_names`, for each kernel, the stream in a shard's arena; None if its rule
+        has no slot of that name. The last one is of arrays that are carried."""
         rules = [self.rules[rule] for rule, _ in self.kernels]
-        return [*(rule.slots.index(slot) + 1 if slot in rule.slots else None for rule in rules), None]
+        return [
+            [0] * (len(rules) + 1),
+            *(
+                [*(rule.slots.index(slot) + 1 if slot in rule.slots else None for rule in rules), None]
+                for slot in self.slot_names()
+            ),
+        ]
 
 
 NO_RULE = -1  # of an array that is carried

@@ -171,9 +171,9 @@ class CarrierSuite:
                 )
             both(lambda: Operation(grads=grads, outs=outs()))
             empty = np.empty(0, np.float32)
-            both(lambda: Operation(outs=[np.empty(30_000), empty], slot="m"))
-            both(lambda: Operation(sets=[np.ones(30_000), empty], slot="m"))
-            both(lambda: Operation(outs=[np.empty(30_000), empty], slot="m"))
+            both(lambda: Operation(gets=[None, [np.empty(30_000), empty], None]))
+            both(lambda: Operation(sets=[None, [np.ones(30_000), empty], None]))
+            both(lambda: Operation(gets=[None, [np.empty(30_000), empty], None]))
             for op in (
                 lambda: Operation(0, keys, outs=[np.empty((4, 4), np.float32)]),
                 lambda: Operation(0, keys, [rows]),

@@ -38,9 +38,13 @@ class Operation:
     keys : of rows, uint64[n]
     grads : makes it a push: one array per leaf, or [n, dim] of rows
     outs : makes it a pull, or with `grads` a push_pull: the same shapes
-    sets : what is set without the rule. For a slot, one array per leaf; for rows, an array [n, ...] or None for the
-        values and each slot. For arrays without `slot`, the initial values of all parameters, before first use
-    slot : of arrays, what is read or set in place of the parameters. Arrays of leaves without this slot are ignored
+    sets : what is set without the rule, for the values and each slot, or None. Of rows, an array [n, ...]; of arrays,
+        for the parameters and each of `ServerSpec.slot_names` one array per leaf, where those of leaves without this
+        slot are ignored
+    gets : of arrays, what is read: as `sets`
+    steps : of arrays, by shard the update count of the array of each run, uint64[runs]: read with `gets`, or set with
+        `sets`; None: neither
+    initial : of arrays, `sets` are the values with which the server begins, before anybody uses it
     pulled : the parameters that the worker had, for rules that use them
     scale : of the gradients
     create : missing rows are created
@@ -53,7 +57,9 @@ class Operation:
     grads: Arrays | None = None
     outs: Arrays | None = None
     sets: list[Any] | None = None
-    slot: str | None = None
+    gets: list[Any] | None = None
+    steps: dict[int, Array] | None = None
+    initial: bool = False
     pulled: Arrays | None = None
     scale: float = 1.0
     create: bool = True

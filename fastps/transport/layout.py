@@ -4,8 +4,10 @@ the others, one after the other as bytes. The elements of the first buffer may b
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -56,6 +58,21 @@ class Layout:
     sizes: tuple[int, int]
     offsets: dict[tuple[int, int], tuple[int, int]]
 
+    @cached_property
+    def runs(self) -> dict[int, int]:
+        """How many runs each shard has."""
+        counts = Counter(shard for shard, _ in self.offsets)
+        return {shard: counts[shard] for shard in self.shards}
+
+    def steps(self, data: Array) -> dict[int, Array]:
+        """By shard, the update counts of its runs' arrays, which are one after the other in the bytes."""
+        at, counts = 0, data[: 8 * len(self.places)].view(np.uint64)
+        found = {}
+        for shard, n in self.runs.items():
+            found[shard] = counts[at : at + n]
+            at += n
+        return found
+
     def place(self, shard: int, number: int) -> tuple[int, int]:
         """Where a run begins: its buffer, and the byte in that."""
         return self.offsets[shard, number]
@@ -76,10 +93,10 @@ class Layout:
         by = 2 if half else 1
         return place.offset // by, (place.offset + place.nbytes) // by
 
-    def half_of(self, arrays: Arrays) -> str | None:
+    def half_of(self, *streams: Arrays) -> str | None:
         """The type in which the elements of float32 travel: that of the arrays if it is the same half precision for
         all of them, otherwise None."""
-        some = [arrays[place.leaf] for place in self.places if place.buffer == NARROW]
+        some = [arrays[place.leaf] for arrays in streams for place in self.places if place.buffer == NARROW]
         names = {array.dtype.name for array in some if array.size}
         name = names.pop() if len(names) == 1 else None
         return name if name in HALVES else None

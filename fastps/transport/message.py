@@ -11,7 +11,7 @@ count of each shard of the node, then the parameters or rows if it pulls. Furthe
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastps._core import Decision
-from fastps.arrays.types import HALVES, Array, numpy_dtype
+from fastps.arrays.types import HALVES, Array, Arrays, numpy_dtype
 from fastps.spec.server import ServerSpec
 from fastps.spec.table import TableInfo
 from fastps.transport.contract import Buffer, Deposit, Limits, Operation
@@ -28,7 +28,7 @@ from fastps.transport.values import pack_error, unpack_error
 
 OPERATION, QUESTION, REST = 1, 2, 3
 PUSHES, PULLS, CREATES, HAS_PULLED = 1, 2, 4, 8
-PARTIAL = 1 << 10
+PARTIAL, INITIAL, STEPS = 1 << 10, 1 << 11, 1 << 12
 GIVEN_HALF, READ_HALF, PULLED_HALF = 4, 6, 8  # the bits of flags where two of them say which of HALVES, from 1; 0: none
 DONE, FAILED = struct.pack("<Q", 0), struct.pack("<Q", 1)
 WHOLE = 2**62  # `stop` of a reply that is fetched in one piece
@@ -46,11 +46,12 @@ class Header:
     nbytes : of the payload
     table : its number + 1; 0: the arrays
     flags : PUSHES, PULLS, CREATES; HAS_PULLED: the payload has the parameters that the worker pulled; PARTIAL: it has
-        those of `leaves`; and for arrays, in which half precision elements of float32 travel, if any: what is given,
-        what is read, what was pulled
+        those of `leaves`; INITIAL: it has the values with which the server begins; STEPS: update counts are set, or
+        read; and for arrays, in which half precision elements of float32 travel, if any: what is given, what is read,
+        what was pulled
     n : number of keys, or of `leaves`
-    sets : of rows, bit k: stream k is set; of arrays, 1: all of them
-    slot : of arrays, its number + 1 in `ServerSpec.slot_names`; 0: the parameters
+    sets, gets : bit k: stream k is set, or of arrays read. Stream 0 are the parameters, the others the slots, those of
+        arrays as in `ServerSpec.slot_names`
     scale : of the gradients
     piece, pieces : which of the messages that carry this payload, and how many there are
     start, stop : the requested bytes of the reply
@@ -68,7 +69,7 @@ class Header:
     flags: int = 0
     n: int = 0
     sets: int = 0
-    slot: int = 0
+    gets: int = 0
     scale: float = 1.0
     piece: int = 0
     pieces: int = 1
@@ -82,7 +83,7 @@ class Header:
         """Which of HALVES the flags say at GIVEN_HALF, READ_HALF or PULLED_HALF."""
         return (None, *HALVES, None)[self.flags >> at & 3]
 
-    FORMAT: ClassVar[struct.Struct] = struct.Struct("<IIQQdQIIIIdIIQQQ5Q")  # a multiple of 8: what follows is aligned
+    FORMAT: ClassVar[struct.Struct] = struct.Struct("<IIQQdQIIQQdIIQQQ5Q")  # a multiple of 8: what follows is aligned
 
     @property
     def size(self) -> int:
@@ -98,7 +99,7 @@ class Header:
         return (
             self.FORMAT.pack(
                 self.kind, self.table, self.client, self.number, self.timeout, self.nbytes, self.flags, self.n,
-                self.sets, self.slot, self.scale, self.piece, self.pieces, self.start, self.stop, len(self.decision),
+                self.sets, self.gets, self.scale, self.piece, self.pieces, self.start, self.stop, len(self.decision),
                 *(self.deposit or (0,) * 5),
             )
             + self.decision
@@ -111,7 +112,7 @@ class Header:
         if len(data) < cls.FORMAT.size:
             raise ValueError(f"a header of {len(data)} bytes")
         (
-            kind, table, client, number, timeout, nbytes, flags, n, sets, slot, scale, piece, pieces, start, stop,
+            kind, table, client, number, timeout, nbytes, flags, n, sets, gets, scale, piece, pieces, start, stop,
             length, *place,
         ) = cls.FORMAT.unpack_from(data)  # fmt: skip
         decision = bytes(data[cls.FORMAT.size : cls.FORMAT.size + length])
@@ -128,7 +129,7 @@ class Header:
         rank, gradient, generation, attempt, round = place
         deposit = (rank, gradient, generation, attempt, round) if gradient else None  # gradients count from 1
         return cls(
-            kind, client, number, timeout, nbytes, table, flags, n, sets, slot, scale, piece, pieces, start, stop,
+            kind, client, number, timeout, nbytes, table, flags, n, sets, gets, scale, piece, pieces, start, stop,
             deposit, decision, leaves,
         )  # fmt: skip
 
@@ -142,42 +143,65 @@ def header_of(
         | (CREATES if operation.create else 0)
         | (HAS_PULLED if operation.pulled is not None else 0)
         | (PARTIAL if operation.leaves is not None else 0)
+        | (INITIAL if operation.initial else 0)
+        | (STEPS if operation.steps is not None else 0)
     )
-    sets = operation.sets or []
-    given, rows = operation.grads, operation.table is not None
-    if rows:
-        streams = sum(1 << k for k, stream in enumerate(sets) if stream is not None)
-    else:
-        streams, given = 1 if sets else 0, operation.sets or given
-    for at, arrays in ((GIVEN_HALF, given), (READ_HALF, operation.outs), (PULLED_HALF, operation.pulled)):
-        if arrays is not None:
-            half = half_name(arrays[0]) if rows else layout.half_of(arrays)
+    rows = operation.table is not None
+    for at, values in ((GIVEN_HALF, given(operation)), (READ_HALF, read(operation)), (PULLED_HALF, [operation.pulled])):
+        if values and values[0] is not None:
+            half = half_name(values[0][0]) if rows else layout.half_of(*values)
             flags |= HALVES.index(half) + 1 << at if half else 0
     return Header(
         OPERATION, client, number, timeout,
         table=0 if operation.table is None else operation.table + 1, flags=flags,
-        n=len(operation.keys if operation.keys is not None else operation.leaves or ()), sets=streams,
-        slot=0 if operation.slot is None else spec.slot_names().index(operation.slot) + 1, scale=operation.scale,
+        n=len(operation.keys if operation.keys is not None else operation.leaves or ()),
+        sets=streams_of(operation.sets), gets=streams_of(operation.gets), scale=operation.scale,
         deposit=operation.deposit, decision=b"" if operation.decision is None else operation.decision.pack(),
         leaves=operation.leaves,
     )  # fmt: skip
+
+
+def streams_of(values: list[Any] | None) -> int:
+    """Bit k: stream k is among them."""
+    return sum(1 << k for k, stream in enumerate(values or ()) if stream is not None)
+
+
+def reads_steps(header: Header) -> bool:
+    """Whether update counts are read."""
+    return bool(header.flags & STEPS) and not header.sets
+
+
+def given(operation: Operation) -> list[Arrays]:
+    """What changes arrays or rows: the gradients, or of arrays what is set for each stream."""
+    if operation.grads is not None or operation.table is not None:
+        return [] if operation.grads is None else [operation.grads]
+    return [arrays for arrays in operation.sets or () if arrays is not None]
+
+
+def read(operation: Operation) -> list[Arrays]:
+    """What is read: the values, or of arrays each stream."""
+    if operation.gets is None:
+        return [] if operation.outs is None else [operation.outs]
+    return [arrays for arrays in operation.gets if arrays is not None]
 
 
 def require_operation(header: Header, spec: ServerSpec) -> None:
     """Raises ValueError for a header that `header_of` does not make: what executes operations takes for granted that
     all arrays which it reads and writes are there."""
     pushes, pulls, pulled = header.flags & PUSHES, header.flags & PULLS, header.flags & HAS_PULLED
-    rounds, problem = spec.consistency.rounds, None
+    rounds, problem, reads = spec.consistency.rounds, None, header.gets or reads_steps(header)
     halves = [header.flags >> at & 3 for at in (GIVEN_HALF, READ_HALF, PULLED_HALF)]
-    if header.number == 0 or header.flags >= PARTIAL << 1 or max(halves) > len(HALVES):
+    if header.number == 0 or header.flags >= STEPS << 1 or max(halves) > len(HALVES):
         problem = f"with the number {header.number} and the flags {header.flags}"
     elif any(
         half and not present
-        for half, present in zip(halves, (pushes or (header.sets and header.slot), pulls, pulled), strict=True)
+        for half, present in zip(
+            halves, (pushes or (header.sets and not header.table), pulls or header.gets, pulled), strict=True
+        )
     ):
         problem = f"with the flags {header.flags:#x} for elements that it does not have"
-    elif bool(header.sets) + bool(pushes or pulls) != 1:
-        problem = "that does not either set, or push and pull"
+    elif bool(header.sets) + bool(reads) + bool(pushes or pulls) != 1:
+        problem = "that does not either set, or read streams, or push and pull"
     elif header.table > len(spec.tables):
         problem = f"on table {header.table} of {len(spec.tables)}"
     elif header.table:
@@ -186,16 +210,16 @@ def require_operation(header: Header, spec: ServerSpec) -> None:
             problem = f"that sets unknown streams {header.sets:#b}"
         elif any(halves) and info.dtype != "float32":
             problem = f"of half precision on a table of {info.dtype}"
-        elif pulled or header.slot or header.deposit or header.decision or header.flags & PARTIAL:
+        elif pulled or header.gets or header.deposit or header.decision or header.flags & (PARTIAL | INITIAL | STEPS):
             problem = "on rows, with what belongs to arrays"
     elif header.n != len(header.leaves or ()):
         problem = f"on arrays, with {header.n} keys"
     elif header.leaves is not None and not are_leaves(header.leaves, spec):
         problem = f"on arrays {header.leaves[:8]}"
-    elif header.leaves is not None and header.sets:
-        problem = "that sets some arrays"
-    elif header.sets > 1 or header.slot > len(spec.slot_names()) or (header.slot and pushes):
-        problem = f"on slot {header.slot} of arrays, with {header.n} keys and streams {header.sets:#b}"
+    elif (header.sets | header.gets) >> (1 + len(spec.slot_names())):
+        problem = f"on unknown slots {header.sets | header.gets:#b}"
+    elif header.flags & INITIAL and (not header.sets or header.leaves is not None):
+        problem = "that begins a server with something else than values of all arrays"
     elif bool(pulled) != bool(pushes and any(rule.uses_pulled for rule in spec.rules)):
         problem = "with pulled parameters and a rule without, or the other way round"
     elif bool(header.deposit) != bool(pushes and rounds) or (header.deposit and pulls):
@@ -215,8 +239,13 @@ def are_leaves(numbers: tuple[int, ...], spec: ServerSpec) -> bool:
 def payload_of(operation: Operation, layout: Layout) -> Array:
     """The bytes after the header."""
     if operation.table is None:
-        given = [arrays for arrays in (operation.grads, operation.sets, operation.pulled) if arrays is not None]
-        parts = [layout.gather(arrays, layout.half_of(arrays)) for arrays in given]
+        changes, pulled = given(operation), operation.pulled
+        half = layout.half_of(*changes)
+        parts = [layout.gather(arrays, half) for arrays in changes]
+        if pulled is not None:
+            parts.append(layout.gather(pulled, layout.half_of(pulled)))
+        if operation.steps is not None and operation.sets is not None:
+            parts += [operation.steps[shard].view(np.uint8) for shard in layout.runs]
     else:
         rows = [array for array in [*(operation.grads or []), *(operation.sets or [])] if array is not None]
         parts = [array.reshape(-1).view(np.uint8) for array in (operation.keys, *rows)]
@@ -226,7 +255,9 @@ def payload_of(operation: Operation, layout: Layout) -> Array:
 def nbytes_of(header: Header, layout: Layout, info: TableInfo | None) -> int:
     """The size of a payload with this header, in bytes."""
     if info is None:
-        given = layout.nbytes(header.half(GIVEN_HALF)) if header.flags & PUSHES or header.sets else 0
+        streams = 1 if header.flags & PUSHES else header.sets.bit_count()
+        given = layout.nbytes(header.half(GIVEN_HALF)) * streams
+        given += 8 * len(layout.places) if header.flags & STEPS else 0
         return given + (layout.nbytes(header.half(PULLED_HALF)) if header.flags & HAS_PULLED else 0)
     elements = [elements for _, elements in info.streams]
     each = info.item_bytes * sum(count for k, count in enumerate(elements) if header.sets >> k & 1)
@@ -266,16 +297,22 @@ def received(header: Header, payload: Array, layout: Layout, spec: ServerSpec) -
     pushes, pulls, head = header.flags & PUSHES, header.flags & PULLS, reply_head(layout)
     decision = Decision.unpack(header.decision) if header.decision else None
     if header.table == 0:
-        read, given = header.half(READ_HALF), header.half(GIVEN_HALF)
-        reply = np.empty(head + (layout.nbytes(read) if pulls else 0), np.uint8)
-        values = layout.buffers(payload, given) if pushes or header.sets else None
-        pulled = layout.buffers(payload[layout.nbytes(given) :], header.half(PULLED_HALF))
+        out_half, in_half = header.half(READ_HALF), header.half(GIVEN_HALF)
+        out_bytes, in_bytes = layout.nbytes(out_half), layout.nbytes(in_half)
+        reply = np.empty(head + reply_bytes(header, layout), np.uint8)
+        gets_end, sets_end = head + header.gets.bit_count() * out_bytes, header.sets.bit_count() * in_bytes
+        steps = None
+        if header.flags & STEPS:
+            steps = layout.steps(payload[sets_end:] if header.sets else reply[gets_end:])
+        sets = _streams(header.sets, lambda k: layout.buffers(payload[k * in_bytes :], in_half))
+        gets = _streams(header.gets, lambda k: layout.buffers(reply[head + k * out_bytes :], out_half))
+        pulled = layout.buffers(payload[in_bytes:], header.half(PULLED_HALF))
         return Received(
             Operation(
-                grads=values if pushes else None,
-                outs=layout.buffers(reply[head:], read) if pulls else None,
-                sets=values if header.sets else None,
-                slot=spec.slot_names()[header.slot - 1] if header.slot else None,
+                grads=layout.buffers(payload, in_half) if pushes else None,
+                outs=layout.buffers(reply[head:], out_half) if pulls else None,
+                sets=sets, gets=[] if gets is None and reads_steps(header) else gets,
+                steps=steps, initial=bool(header.flags & INITIAL),
                 pulled=pulled if header.flags & HAS_PULLED else None,
                 scale=header.scale, decision=decision, deposit=header.deposit, leaves=header.leaves,
             ),
@@ -299,6 +336,14 @@ def received(header: Header, payload: Array, layout: Layout, spec: ServerSpec) -
     outs = [reply[head:].view(out_dtype).reshape(header.n, info.dim)] if pulls else None
     create = bool(header.flags & CREATES)
     return Received(Operation(header.table - 1, keys, grads, outs, sets, scale=header.scale, create=create), reply)
+
+
+def _streams(wanted: int, nth: Callable[[int], Arrays]) -> list[Any] | None:
+    """For each stream its buffers, those of the nth one that is wanted; None if none is."""
+    if not wanted:
+        return None
+    before = [(wanted & ((1 << k) - 1)).bit_count() for k in range(wanted.bit_length())]
+    return [nth(before[k]) if wanted >> k & 1 else None for k in range(wanted.bit_length())]
 
 
 def pieces(header: Header, payload: Array, limits: Limits) -> list[list[Buffer]]:
@@ -342,6 +387,12 @@ class Inbox:
         if payload.nbytes != self._nbytes:
             raise ValueError(f"a payload of {self._nbytes} bytes, of which {payload.nbytes} arrived")
         return payload
+
+
+def reply_bytes(header: Header, layout: Layout) -> int:
+    """The bytes behind `reply_head` in the reply to an operation on arrays."""
+    streams = 1 if header.flags & PULLS else header.gets.bit_count()
+    return streams * layout.nbytes(header.half(READ_HALF)) + (8 * len(layout.places) if reads_steps(header) else 0)
 
 
 def reply_head(layout: Layout) -> int:

@@ -86,16 +86,18 @@ class Sent:
         self._number: int
         self._client, self._number = endpoint.numbers.take() if resume is None else resume
         self._head = message.reply_head(self._layout)
-        nbytes, self._outs = 0, operation.outs or []
+        nbytes, self._outs = 0, message.read(operation)
         self._half: str | None = None
         if operation.outs is not None and operation.table is not None:
             nbytes = operation.outs[0].nbytes
-        elif operation.outs is not None:
-            self._half = self._layout.half_of(operation.outs)
-            nbytes = self._layout.nbytes(self._half)
+        else:
+            self._half = self._layout.half_of(*self._outs)
+            nbytes = self._layout.nbytes(self._half) * len(self._outs)
+            nbytes += 8 * len(self._layout.places) if operation.gets is not None and operation.steps is not None else 0
             if self._half is None:  # outputs of several types are converted here
                 self._outs = [
-                    np.empty(out.shape, np.float32) if out.dtype.name in HALVES else out for out in operation.outs
+                    [np.empty(out.shape, np.float32) if out.dtype.name in HALVES else out for out in outs]
+                    for outs in self._outs
                 ]
         self._cuts = message.cuts(self._head + nbytes, limits)
         self._sending = Sending(self._send, self._deadline, len(self._cuts) - 1, endpoint.shards, outcome)
@@ -129,12 +131,28 @@ class Sent:
             for piece in (first[head:], *rest):
                 rows[at : at + piece.nbytes] = np.frombuffer(piece, np.uint8)
                 at += piece.nbytes
-        elif outs is not None:
-            self._layout.scatter(0, first[head:], self._outs, self._half)
-            for (start, _), piece in zip(self._cuts[1:], rest, strict=True):
-                self._layout.scatter(start - self._head, piece, self._outs, self._half)
-            self._layout.assign(outs, self._outs)
+        else:
+            starts = [start - self._head for start, _ in self._cuts[1:]]
+            self._take_arrays([(0, first[head:]), *zip(starts, rest, strict=True)])
         return message.versions_of(first, self._layout)
+
+    def _take_arrays(self, pieces: list[tuple[int, Any]]) -> None:
+        """Takes what was read from the pieces of the reply, given with where they begin: the streams one after the
+        other, and the update counts."""
+        each, layout, steps = self._layout.nbytes(self._half), self._layout, self._operation.steps
+        for k, (read, wanted) in enumerate(zip(self._outs, message.read(self._operation), strict=True)):
+            for start, piece in pieces:
+                layout.scatter(start - k * each, piece, read, self._half)
+            layout.assign(wanted, read)
+        if steps is not None and self._operation.gets is not None:
+            data, at = np.empty(8 * len(layout.places), np.uint8), len(self._outs) * each
+            for start, piece in pieces:
+                part = np.frombuffer(piece, np.uint8)
+                low, high = max(start, at), min(start + part.nbytes, at + data.nbytes)
+                if low < high:
+                    data[low - at : high - at] = part[low - start : high - start]
+            for shard, counts in layout.steps(data).items():
+                steps[shard][:] = counts
 
     def _timed_out(self, text: str) -> WaitTimeoutError:
         """Whether the push was or will be applied is not known; resuming it sends it again under the same number."""

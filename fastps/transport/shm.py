@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fastps._core import Arena, Decision, Group, Outcome, TableGroup, shards_of
-from fastps.arrays.types import Array
+from fastps.arrays.types import Array, Arrays
 from fastps.deadline import deadline_after, left_until
 from fastps.errors import ClosedError, KeysError, ShardDiedError
 from fastps.kernels.loader import addresses_of
@@ -72,7 +72,13 @@ def group_of(
     kinds = [(np.dtype(leaf.dtype), leaf.shape) for leaf in leaves] if direct else None
     names = [leaf.path[0] for leaf in leaves] if direct and not spec.structure.is_array else None
     limit = spec.gradients.clip_value
-    return Group(list(arenas.values()), spans, rules, buffers, spec.timeout, kinds, names, limit)
+    streams = 1 + len(spec.slot_names())
+    return Group(list(arenas.values()), spans, rules, buffers, spec.timeout, kinds, names, limit, streams)
+
+
+def in_a_row(streams: list[Any]) -> Arrays:
+    """The buffers of several streams, of which some are None."""
+    return [buffer for buffers in streams if buffers is not None for buffer in buffers]
 
 
 @dataclass(frozen=True)
@@ -262,7 +268,7 @@ class ShmEndpoint:
     ) -> None:
         self.shards, self.arenas, self.group, self._layouts = tuple(arenas), arenas, group, layouts
         self.verbs = Verbs(spec, arenas, group)
-        self._streams = {slot: spec.streams(slot) for slot in spec.slot_names()}
+        self._streams = spec.streams()
 
     @classmethod
     def of_leaves(cls, spec: ServerSpec, shards: tuple[int, ...]) -> ShmEndpoint:
@@ -293,14 +299,14 @@ class ShmEndpoint:
             grads, outs = op.grads and op.grads[0], op.outs and op.outs[0]
             group = self.verbs.tables[op.table].group
             versions = group.run(op.keys, grads, outs, op.sets, op.create, timeout, resume, op.scale, outcome)
-        elif op.sets is not None and op.slot is None:
-            self.group.fill(op.sets)
-            versions = (0,) * len(self.shards)
         else:
-            streams = None if op.slot is None else self._streams[op.slot]
+            chosen = op.sets or op.gets
+            streams = chosen and [self._streams[k] for k, arrays in enumerate(chosen) if arrays is not None]
+            steps = None if op.steps is None else [op.steps[shard] for shard in self.shards]
             versions = self.group.run(
-                op.grads if op.sets is None else op.sets, op.outs, timeout, resume, op.pulled, op.scale, streams,
-                op.decision, op.deposit, outcome, op.leaves, self._place(op.leaves),
+                op.grads if op.sets is None else in_a_row(op.sets), op.outs if op.gets is None else in_a_row(op.gets),
+                timeout, resume, op.pulled, op.scale, streams, op.decision, op.deposit, outcome, op.leaves,
+                self._place(op.leaves), op.initial, steps,
             )  # fmt: skip
         return Done(dict(zip(self.shards, versions or [MIXED] * len(self.shards), strict=True)))
 

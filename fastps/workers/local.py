@@ -177,12 +177,11 @@ class LocalWorker(RoundWorker):
         self._rounds.session.require_alive()
         if self._begun:
             return deadline
-        streams: list[int | None] = [0] * (len(spec.kernels) + 1)  # the parameters themselves
         _, versions = self._rounds.pull(
             spec.structure.assemble(self._buffers), left_until(deadline), None, self._membership.decision()
         )
         self._has_read(versions[0], deadline)
-        self._group.run(self._buffers, None, left_until(deadline), streams=streams)
+        self._group.run(self._buffers, None, left_until(deadline), streams=spec.streams()[:1])
         hyper = self._rounds.hyper_by_row(left_until(deadline))
         for arena in self._arenas.values():
             for row, values in enumerate(hyper):

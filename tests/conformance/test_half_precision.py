@@ -69,7 +69,7 @@ def test_pushes_and_pulls_have_the_bits_of_float32_rounded(place, rng, half):
         with np.errstate(over="ignore"):
             values = grads["w"].astype(half)
         names = {"w": values, "b": np.zeros(3, np.float32), "wide": np.zeros(5)}
-        ps.set_slots("m", names)
+        ps.set(slots={"m": names})
         assert np.array_equal(ps.slots("m")["w"], values.astype(np.float32))
 
 

@@ -48,7 +48,7 @@ def alone(rule, first, limit=np.inf):
             server.pull_into(own[rank])
         means.append(own.mean(axis=0, dtype=first.dtype))
         for server in servers:
-            server.group.run([means[-1]], None, streams=[0])
+            server.group.run([means[-1]], None, streams=[[0]])
     return means
 
 
@@ -214,7 +214,7 @@ def test_a_wrong_gradient_leaves_copy_and_steps_as_they_were(shared):
 
 def test_slots_are_each_workers_own():
     with fastps.ParameterServer(ZEROS, rule=fastps.Adam(0.1), consistency=fastps.LocalSGD(2)) as ps:
-        for call in (lambda: ps.slots("m"), lambda: ps.set_slots("m", ZEROS)):
+        for call in (lambda: ps.slots("m"), lambda: ps.set(slots={"m": ZEROS})):
             with pytest.raises(fastps.OptionError, match="each worker has slots of its own"):
                 call()
         with pytest.raises(fastps.WorkerRequiredError):

@@ -391,7 +391,7 @@ def look_on(ps, count):
                 assert all((piece == first).all() for piece in pieces)
         ps.configure(lr=1.0)
         if number % 5 == 0:
-            ps.set_slots("twice", np.full(N, 1e6 * (1 + number), np.float32))
+            ps.set(slots={"twice": np.full(N, 1e6 * (1 + number), np.float32)})
     assert seen == sorted(seen)
     return seen
 
@@ -403,7 +403,7 @@ def check_what_others_do(ps, away, onlooker, rounds, count):
     assert len(set(onlooker(look_on, count))) > 1, "rounds went on meanwhile"
     assert ray.get(going) == [rounds, rounds]
     assert (ps.pull() == 2 * rounds).all()
-    ps.set_slots("twice", 5 * ONES)
+    ps.set(slots={"twice": 5 * ONES})
     assert (ps.slots("twice") == 5).all()
     assert (ps.pull() == 2 * rounds).all()
     ps.configure(lr=3.0)
@@ -427,7 +427,7 @@ def test_what_has_closed_is_applied_with_what_there_was():
         b.push(ONES)
         ps.configure(lr=10.0)
         a.push(ONES)
-        ps.set_slots("twice", 100 * ONES)
+        ps.set(slots={"twice": 100 * ONES})
         b.push(ONES)
         assert (ps.pull() == 22).all()
         assert (ps.slots("twice") == 104).all()

@@ -161,16 +161,16 @@ def test_slots_are_read_and_set_in_the_structure_of_the_parameters(there, rng):
         assert list(ps.slots("velocity")) == ["w"]
         assert ps.slots("sum")["deep"]["x"].tolist() == [2.0] * 9
         velocity = rng.normal(size=(30, 7)).astype(np.float32)
-        ps.set_slots("velocity", {"w": velocity})
+        ps.set(slots={"velocity": {"w": velocity}})
         assert np.array_equal(ps.slots("velocity")["w"], velocity)
         assert np.array_equal(ps.pull()["w"], params["w"])
         assert ps.versions == (0, 0)
         with pytest.raises(fastps.OptionError, match=r"\['velocity', 'sum'\]"):
             ps.slots("m")
         with pytest.raises(fastps.ShapeError):
-            ps.set_slots("velocity", {"w": velocity[:1]})
+            ps.set(slots={"velocity": {"w": velocity[:1]}})
         with pytest.raises(fastps.NamesError):
-            ps.set_slots("sum", {"w": velocity})
+            ps.set(slots={"sum": {"w": velocity}})
         assert np.array_equal(ps.slots("velocity")["w"], velocity)
 
 

@@ -14,7 +14,7 @@ import ray
 
 import fastps
 from fastps.client import attach
-from fastps.spec.arrays import structure_of
+from fastps.spec.initial import structure_of
 from fastps.spec.partition import partition
 from fastps.testing import ModelServer
 from tests.support import workers

@@ -33,7 +33,7 @@ SERVER = {
     "push_async": lambda ps, there: ps.push_async(GRADS).result(GUARD_SECONDS),
     "push_pull_async": lambda ps, there: ps.push_pull_async(GRADS).result(GUARD_SECONDS),
     "slots": lambda ps, there: ps.slots(),
-    "set_slots": lambda ps, there: ps.set_slots("velocity", GRADS),
+    "set": lambda ps, there: ps.set(GRADS, slots={"velocity": GRADS}),
     "configure": lambda ps, there: ps.configure(lr=0.2),
     "hyper": lambda ps, there: ps.hyper,
     "versions": lambda ps, there: ps.versions,

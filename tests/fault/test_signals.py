@@ -136,7 +136,7 @@ class OnArrays:
         self.call = {
             "push": lambda: ps.push(self.ones),
             "push_pull": lambda: ps.push_pull(self.ones, out=self.out),
-            "set_slots": lambda: ps.set_slots("m", self.value),
+            "set": lambda: ps.set(slots={"m": self.value}),
             "configure": lambda: ps.configure(lr=float(self.value[0])),
             "pull": lambda: ps.pull(out=self.out),
         }[verb]
@@ -146,12 +146,12 @@ class OnArrays:
             times = returned + (shard in applied)
             if self.verb in ("push", "push_pull"):
                 self.params[part] += times
-            elif self.verb == "set_slots" and times:
+            elif self.verb == "set" and times:
                 self.slot[part] = self.value[part]
             elif self.verb == "configure" and times:
                 self.lr[shard] = self.value[0]
         assert (self.ps.pull(out=self.out) == self.params).all()
-        if self.verb == "set_slots":
+        if self.verb == "set":
             assert (self.ps.slots("m") == self.slot).all()
         assert self.rates() == self.lr
         self.trial += 1
@@ -162,7 +162,7 @@ class OnArrays:
         return [arena.hyper(0, 1)[0] for arena in self.ps.attachment.session.shm.arenas.values()]
 
 
-@samples(verb=["push", "push_pull", "set_slots", "configure", "pull"], n=[10, 100_000], traffic=[False, True])
+@samples(verb=["push", "push_pull", "set", "configure", "pull"], n=[10, 100_000], traffic=[False, True])
 def test_async(verb, n, traffic, rng, server_of):
     nothing = np.zeros(n)
     ps = server_of(nothing, rule=adding)

@@ -139,7 +139,7 @@ def test_async_arrays():
                     if shrug(lambda: ps.pull(out=out, timeout=dice.choice(LATE))) is not None:
                         assert uniform(np.split(out, 2))
                 elif kind == "set":
-                    shrug(lambda: ps.set_slots("m", mine, timeout=dice.choice(LATE)))
+                    shrug(lambda: ps.set(slots={"m": mine}, timeout=dice.choice(LATE)))
                 elif kind == "slots":
                     found = shrug(lambda: ps.slots("m", timeout=dice.choice(LATE)))
                     assert found is None or set(np.unique(found)) <= set(range(THREADS + 1))

@@ -18,7 +18,7 @@ from fastps._core import Arena, Group
 from fastps.kernels.cache import image_of
 from fastps.kernels.loader import addresses_of
 from fastps.rules import Add
-from fastps.spec.arrays import structure_of
+from fastps.spec.initial import structure_of
 from fastps.spec.partition import partition
 
 # csrc/layout.h: where the words of fps_layout lie, and how large a stripe's record is.
@@ -69,7 +69,7 @@ class LocalServer:
             )
         rules = [(*addresses_of(image_of(rule, leaf.dtype)), len(rule.slots), 0)]
         group = Group(arenas, spans, rules, 1, timeout, [(np.dtype(leaf.dtype), leaf.shape)])
-        group.fill([array])
+        group.run([array], None, streams=[[0]], initial=True)
         for part in range(num_shards):
             group.begin(part, [list(rule.slots.values())])
         return cls(arenas, ids, group, spans)

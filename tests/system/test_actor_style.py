@@ -21,7 +21,7 @@ ONES = np.ones((3, 2), np.float32)
 # By verb the arguments of a call.
 SERVER = {
     "pull": (), "push": ({"w": np.ones(5)},), "push_pull": ({"w": np.ones(5)},), "slots": ("velocity",),
-    "set_slots": ("velocity", {"w": np.ones(5)}), "configure": (), "hyper": (), "versions": (), "stats": (),
+    "set": ({"w": np.ones(5)},), "configure": (), "hyper": (), "versions": (), "stats": (),
     "get_params": (), "update_params": ({"w": np.ones(5)},),
 }  # fmt: skip
 TABLE = {
@@ -70,7 +70,7 @@ def test_every_verb_of_a_table_is_executed_by_remote(verb, ps):
 
 def test_pushes_by_remote_are_applied_in_order_and_once(ps):
     before, versions = ps.pull()["w"], ps.versions()
-    ps.set_slots("velocity", {"w": np.zeros(5)})
+    ps.set(slots={"velocity": {"w": np.zeros(5)}})
     ps.configure(momentum=0.0)
     for _ in range(5):
         ps.push.remote({"w": np.ones(5)})

@@ -306,7 +306,7 @@ def test_threads_that_time_out_change_nothing_of_operations_beside_them():
     def set_slot():
         values = np.full(n, -1.0)
         while time.monotonic() < until:
-            server.group.run([values], None, 10.0, streams=[1])
+            server.group.run([values], None, 10.0, streams=[[1]])
             times["set"] += 1
 
     threads = [threading.Thread(target=target) for target in (be_late, set_slot) for _ in range(4)]
@@ -321,7 +321,7 @@ def test_threads_that_time_out_change_nothing_of_operations_beside_them():
     assert min(times.values()) > 0
     assert (pulled(server, n) == 7).all()
     slot = np.empty(n)
-    server.group.run(None, [slot], 1.0, streams=[1])
+    server.group.run(None, [slot], 1.0, streams=[[1]])
     assert (slot == -1).all()
 
 
@@ -337,7 +337,7 @@ def round_server(n=256, sessions=16):
 
 
 def put(group, value, n=256):
-    group.run([np.full(n, value, np.float32)], None, 5.0, streams=[0])
+    group.run([np.full(n, value, np.float32)], None, 5.0, streams=[[0]])
 
 
 def test_a_view_of_a_version_stays_as_it_is_in_a_forked_child():
@@ -479,6 +479,14 @@ def test_a_resumed_push_pull_reads_the_shards_that_were_done_before():
         {"grads": [np.zeros(10)], "outs": None, "pulled": []},
         {"grads": None, "outs": [np.zeros(10)], "pulled": [np.zeros(10)]},
         {"grads": [np.zeros(10)], "outs": None, "streams": []},
+        {"grads": [np.zeros(10)], "outs": None, "steps": [np.zeros(1, np.uint64)]},
+        {"grads": None, "outs": [np.zeros(10)], "streams": [[0]], "steps": []},
+        {"grads": None, "outs": [np.zeros(10)], "streams": [[0]], "steps": [np.zeros(2, np.uint64)]},
+        {"grads": [np.zeros(10)], "outs": None, "streams": [[]]},
+        {"grads": [np.zeros(10)] * 2, "outs": None, "streams": [[0]]},
+        {"grads": [np.zeros(10)] * 2, "outs": None, "streams": [[0], [0]]},
+        {"grads": [np.zeros(10)], "outs": None, "initial": True},
+        {"grads": None, "outs": [np.zeros(10)], "streams": [[0]], "initial": True},
         {"grads": None, "outs": None},
         {"grads": [np.zeros(10)], "outs": None, "deposit": (0, 0, 0, 0, 0)},
         {"grads": None, "outs": [np.zeros(10)], "decision": Decision()},
@@ -487,7 +495,7 @@ def test_a_resumed_push_pull_reads_the_shards_that_were_done_before():
 )
 def test_an_operation_that_does_not_fit_the_group_is_refused(arguments):
     server = LocalServer.create(np.zeros(10))
-    with pytest.raises(ValueError, match=r"buffers|rules|rounds?|worker"):
+    with pytest.raises(ValueError, match=r"buffers|rules|rounds?|worker|initial|counts"):
         server.group.run(**arguments)
     assert pulled(server, 10).tolist() == [0] * 10
 
@@ -508,12 +516,12 @@ def test_what_is_set_before_a_signal_in_rounds_is_told():
         try:
             signal.setitimer(signal.ITIMER_REAL, 0.2)
             with pytest.raises(Interrupt):
-                endpoint.start(Operation(slot="m", sets=[np.ones(8)]), 60.0, outcome=outcome)
+                endpoint.start(Operation(sets=[None, [np.ones(8)], None]), 60.0, outcome=outcome)
         finally:
             signal.signal(signal.SIGALRM, before)
         os.pwrite(arenas[1].fd, struct.pack("I", 0), TURN_AT)
         error = Interrupt()
-        outcome.tell(error, "set_slots")
+        outcome.tell(error, "set")
         assert fastps.outcome_of(error).applied == (0,)
-        endpoint.start(Operation(slot="m", outs=[out := np.empty(8)]), 5.0).finish()
+        endpoint.start(Operation(gets=[None, [out := np.empty(8)], None]), 5.0).finish()
         assert out.tolist() == [1, 1, 1, 1, 0, 0, 0, 0]

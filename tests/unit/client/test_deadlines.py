@@ -115,7 +115,7 @@ def test_slots_and_hyper_parameters_are_read_and_set_within_a_timeout(slow, cloc
     some = kind(session)
     for verb in (
         lambda: some.slots("m", TIMEOUT),
-        lambda: some.set_slots("m", {"w": np.ones(4)}, TIMEOUT, Outcome()),
+        lambda: some.set(None, {"m": {"w": np.ones(4)}}, None, False, TIMEOUT, Outcome()),
         lambda: some.configure(None, {"lr": 0.5}, TIMEOUT, Outcome()),
         lambda: some.hyper(TIMEOUT),
     ):

@@ -12,8 +12,8 @@ from fastps.consistency import Async
 from fastps.errors import ClosedError, NamesError, SplitError
 from fastps.rules import Add
 from fastps.rules.assignment import assign
-from fastps.spec.arrays import structure_of
 from fastps.spec.gradients import GradientPolicy
+from fastps.spec.initial import structure_of
 from fastps.spec.partition import partition
 from fastps.spec.rule import infos
 from fastps.spec.server import ServerSpec
@@ -46,7 +46,7 @@ def view_of(params, num_shards=1):
         for plan in plans
     ]  # fmt: skip
     group = Group(list(arenas.values()), spans, [(1, 1, 0, 0)], len(leaves), 1.0)  # never runs a kernel
-    group.fill(arrays)
+    group.run(arrays, None, streams=[[0]], initial=True)
     return View(
         spec, lambda shard, position, nbytes: arenas[shard].window(position, nbytes), lambda: require_alive(arenas)
     )

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fastps.arrays.checks import apart
 from fastps.errors import DtypeError, NamesError, OutputError, ParameterError, ShapeError
-from fastps.spec.arrays import require_distinct, structure_of, zeros
+from fastps.spec.initial import require_distinct, structure_of, zeros
 
 names = st.text("abc/é", min_size=1, max_size=4)
 arrays = st.tuples(st.lists(st.integers(1, 4), max_size=3).map(tuple), st.sampled_from([np.float32, np.float64])).map(

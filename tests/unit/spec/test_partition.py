@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastps.errors import OptionError
-from fastps.spec.arrays import Leaf, Structure, structure_of
+from fastps.spec.arrays import Leaf, Structure
+from fastps.spec.initial import structure_of
 from fastps.spec.partition import LARGE_BYTES, LINE_BYTES, PAGE_BYTES, partition
 
 leaves = st.lists(

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastps.errors import DtypeError, NamesError, OutputError, ShapeError
-from fastps.spec.arrays import structure_of
+from fastps.spec.initial import structure_of
 from fastps.spec.tree import leaves_by_path, taken_apart
 
 

@@ -1,0 +1,98 @@
+"""The structure of initial parameters, and their arrays as they are stored. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from fastps.arrays.interchange import as_array, conversion
+from fastps.arrays.types import DTYPES, HALVES, Array, Arrays, describe
+from fastps.errors import DtypeError, NamesError, ShapeError
+from fastps.spec.arrays import CARRIED, Leaf, Structure, memory_of
+from fastps.spec.tree import Container, Path, taken_apart
+
+CONSTANTS = (bool, int, str, bytes, complex, type(None))
+
+
+def structure_of(params: Any) -> tuple[Structure, Arrays]:
+    """The structure of initial parameters, and their arrays as they are stored, C-contiguous. The same memory twice is
+    one leaf.
+
+    Raises a ParameterError for what fastps cannot store.
+    """
+    tree, found = taken_apart(params, "create")
+    leaves: list[Leaf] = []
+    arrays: Arrays = []
+    constants: list[Any] = []
+    numbers: list[int] = []  # that of the leaf of each value that was found, or -1 and below of constants
+    seen: dict[Any, int] = {}
+    for path, value in found:
+        if path and isinstance(value, CONSTANTS):
+            constants.append(value)
+            numbers.append(-len(constants))
+            continue
+        leaf, array = _stored(path, value)
+        same = memory_of(array) if array.size else path
+        if same not in seen:
+            seen[same] = len(leaves)
+            leaves.append(leaf)
+            arrays.append(array)
+        numbers.append(seen[same])
+    if not any(leaf.trains for leaf in leaves):
+        raise _nothing_to_train(leaves)
+    numbers = [number if number >= 0 else len(leaves) - number - 1 for number in numbers]
+    whole = tree.renumbered(numbers) if isinstance(tree, Container) else None
+    stored = [_as_stored(leaf, array) for leaf, array in zip(leaves, arrays, strict=True)]
+    return Structure(tuple(leaves), whole, tuple(constants)), stored
+
+
+def _stored(path: Path, value: Any) -> tuple[Leaf, Array]:
+    """The leaf for an initial value, and its array."""
+    name = "/".join(path) or "params"
+    array = as_array(value, f"create `{name}`")
+    given = array.dtype
+    if not given.isnative:
+        raise DtypeError(
+            f"create `{name}`: expected native bytes, got {describe(array)}; {conversion(value, 'float32')}"
+        )
+    trains = given.name in (*DTYPES, *HALVES) and array.size > 0
+    dtype = CARRIED if not trains else "float32" if given.name in HALVES else given.name
+    return Leaf(path, array.shape, dtype, given), array
+
+
+def _as_stored(leaf: Leaf, array: Array) -> Array:
+    if leaf.trains:
+        return np.ascontiguousarray(array, leaf.dtype).reshape(leaf.shape)
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+
+
+def _nothing_to_train(leaves: list[Leaf]) -> DtypeError | ShapeError:
+    """The error for parameters without an array that a rule can train."""
+    if not leaves:
+        return DtypeError("create: expected at least one array of float32, float64, bfloat16 or float16, got none")
+    leaf = leaves[0]
+    if leaf.size == 0:
+        return ShapeError(f"create `{leaf.name}`: expected at least one element, got {leaf}")
+    return DtypeError(
+        f"create `{leaf.name}`: expected float32, float64, bfloat16 or float16, got {leaf}; convert it with "
+        f".astype(np.float32)"
+    )
+
+
+def require_distinct(paths: Iterable[Path]) -> None:
+    """Raises NamesError when two paths have the same name: names may contain the "/" that joins them."""
+    seen: dict[str, Path] = {}
+    for path in paths:
+        other = seen.setdefault("/".join(path), path)
+        if other is not path:
+            one, two = ("params" + "".join(f"[{name!r}]" for name in names) for names in (other, path))
+            raise NamesError(f"create: {one} and {two} are both called `{'/'.join(path)}`; rename one")
+
+
+def zeros(length: int) -> Structure:
+    """The structure of `length` float64 zeros."""
+    if length <= 0:
+        raise ShapeError(f"create: expected at least one element, got {length}")
+    return Structure((Leaf.of((), (length,), "float64"),))
