@@ -13,6 +13,10 @@
 /* In place of a stream, of a rule that has no such slot: its parameters are left out. */
 #define FPS_NO_STREAM UINT32_MAX
 
+/* Size from which writes to `outs` bypass the caches: they would not stay there, and loading their lines first costs
+ * as much again. */
+#define FPS_STREAM_BYTES (UINT64_C(12) << 20)
+
 /* One shard's part of an operation. `applied`, `position` and `version` say how far it has come: an operation that was
  * not finished resumes there when it is run again with the same parts. With `seq` set to 0 it can resume in another
  * session, which assigns it a new number. */

@@ -189,10 +189,10 @@ static void run_unlocked(fps_walk *w)
         fps_store_relaxed(&w->seat->begun_seq, w->part->seq);
         prepare(w, w->part->version, before);
     } else {
-        w->part->version = fps_load_relaxed(version);
-        w->part->wholes = w->part->version - fps_load_relaxed(partials);
         if (kind == FPS_SET) fps_store_relaxed(&w->seat->begun_seq, w->part->seq);
         if (kind == FPS_SET && w->part->steps) fps_call_begin_steps(w->call, w->part);
+        w->part->version = fps_load_relaxed(version);
+        w->part->wholes = w->part->version - fps_load_relaxed(partials);
     }
     run_range(w, 0, w->end);
     if (fps_kind_writes(kind)) fps_store_relaxed(&w->seat->applied_seq, w->part->seq);
@@ -247,7 +247,7 @@ static fps_status run_part(fps_call *call, fps_part *part, const fps_wait *entry
     }
     if (arena->layout.isolation == FPS_ISOLATION_NONE) {
         run_unlocked(&w);
-    } else if (writes || arena->layout.n_stripes > 1 || call->kind == FPS_GET || !read_optimistically(&w)) {
+    } else if (writes || arena->layout.n_stripes > 1 || part->steps || !read_optimistically(&w)) {
         uint32_t stripe = (uint32_t)(part->position / arena->layout.stripe_bytes);
         if (stripe == arena->layout.n_stripes) stripe--; /* an attempt that died after its last block */
         fps_wait wait = *entry;

@@ -17,10 +17,6 @@
 #include "lock.h"
 #include "status.h"
 
-/* Size from which writes to `outs` bypass the caches: they would not stay there, and loading their lines first costs
- * as much again. */
-#define FPS_STREAM_BYTES (UINT64_C(12) << 20)
-
 /* Runs the parts that are not done. If it does not return FPS_OK, `*at` is the part that stopped; parts before and
  * after it may be done, and the contents of `outs` are undefined. */
 fps_status fps_dense_run(fps_call *call, uint32_t *at);

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 
 #include "check.h"
+#include "fill.h"
 #include "stripe.h"
 #include "team.h"
 
@@ -133,6 +134,74 @@ static void each_array_counts_the_pushes_that_had_it(void)
         }
         close_world(&w);
     }
+}
+
+static void get_or_set(world *w, fps_kind kind, uint32_t which, uint64_t *steps)
+{
+    static const uint32_t params = 0;
+    aim_world(w, &w->session, kind, which);
+    w->call.streams = &params;
+    w->call.n_streams = 1;
+    w->call.n_buffers = N_LEAVES;
+    w->part.steps = steps;
+    CHECK_EQ(fps_dense_run(&w->call, &w->at), FPS_OK);
+}
+
+static void check_steps(world *w)
+{
+    uint64_t steps[N_LEAVES];
+    get_or_set(w, FPS_GET, ALL, steps);
+    for (uint32_t i = 0; i < N_LEAVES; i++) CHECK_EQ(steps[i], w->steps[i]);
+}
+
+/* What is set is what is read and what the next pushes go on with, and no update count of a shard decreases. */
+static void steps_are_read_and_set(void)
+{
+    static const uint64_t given[][N_LEAVES] = {{9, 9, 9, 9}, {2, 2, 2, 2}, {0, 30, 1, 7}, {0, 0, 0, 0}, {5, 4, 40, 5}};
+    for (uint32_t i = 0; i < 6 * COUNT(given); i++) {
+        const uint32_t which = i % 2 ? ALL : 6;
+        world w;
+        open_world(&w, i % 3 == 0 ? 4096 : 0, i / COUNT(given) % 2 ? FPS_ISOLATION_SHARD : FPS_ISOLATION_NONE);
+        for (uint32_t k = 0; k < COUNT(MIXED); k++) {
+            const uint64_t before = fps_load_relaxed(&w.arena.header->version);
+            uint64_t steps[N_LEAVES], n = 0;
+            push_some(&w, MIXED[k]);
+            check_steps(&w);
+            if (k % 4 != i % 4) continue;
+            for (uint32_t leaf = 0; leaf < N_LEAVES; leaf++) {
+                if (!(which >> leaf & 1)) continue;
+                steps[n++] = w.steps[leaf] = given[i % COUNT(given)][leaf];
+                w.expected[leaf] = 1; /* the values of a set are ones */
+            }
+            get_or_set(&w, FPS_SET, which, steps);
+            check_world(&w);
+            check_steps(&w);
+            CHECK(fps_load_relaxed(&w.arena.header->version) >= before);
+            CHECK_EQ(fps_load_relaxed(&w.arena.header->version), w.part.version);
+        }
+        check_world(&w);
+        close_world(&w);
+    }
+}
+
+/* Arrays at one step have no counts to look up. */
+static void a_set_of_all_arrays_brings_them_to_one_step(void)
+{
+    uint64_t steps[N_LEAVES] = {100, 100, 100, 100};
+    world w;
+    open_world(&w, 4096, FPS_ISOLATION_SHARD);
+    push_some(&w, 1);
+    push_some(&w, ALL);
+    get_or_set(&w, FPS_SET, ALL, steps);
+    CHECK_EQ(fps_load_relaxed(&w.arena.header->version), 100);
+    CHECK_EQ(fps_load_relaxed(&w.arena.header->partials), 0);
+    steps[2] = 90;
+    fps_fill(&w.call);
+    CHECK_EQ(fps_load_relaxed(&w.arena.header->version), 100);
+    CHECK_EQ(fps_load_relaxed(&w.arena.header->partials), 10);
+    for (uint32_t i = 0; i < N_LEAVES; i++) w.steps[i] = steps[i];
+    check_steps(&w);
+    close_world(&w);
 }
 
 static void a_partial_pull_reads_its_arrays_and_no_other_one(void)
@@ -315,6 +384,8 @@ int main(void)
 {
     const test tests[] = {
         TEST(each_array_counts_the_pushes_that_had_it),
+        TEST(steps_are_read_and_set),
+        TEST(a_set_of_all_arrays_brings_them_to_one_step),
         TEST(a_partial_pull_reads_its_arrays_and_no_other_one),
         TEST(a_partial_push_pull_returns_what_it_made),
         TEST(a_resumed_push_goes_on_with_the_step_of_its_array),

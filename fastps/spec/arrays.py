@@ -327,7 +327,8 @@ class Structure:
                 for what, paths in (("missing", missing), ("unknown", unknown))
                 if paths
             )
-            hint = ", or partial=True for some of them" if missing and verb in ("push", "push_pull") else ""
+            may_be_partial = verb.split()[0] in ("push", "push_pull", "set")
+            hint = ", or partial=True for some of them" if missing and may_be_partial else ""
             raise NamesError(f"{verb}: {told}; expected {self}: pass exactly the names of the parameters{hint}")
         for path, number in numbers.items():
             given = values.get(path)

@@ -29,6 +29,7 @@ from fastps.testing.local import LocalServer
 from fastps.transport import message, values
 from fastps.transport.contract import Buffer, Carrier, Operation
 from fastps.transport.remote import RemoteEndpoint, question
+from fastps.transport.shm import in_a_row
 
 E = TypeVar("E", bound=Exception)
 SIZES = (0, 8, 1000, 99_992, 100_000, 100_008, 2_500_000, 11_000_000)  # bytes of payloads
@@ -140,10 +141,34 @@ class CarrierSuite:
                 one, two = make(), make()
                 versions = [endpoint.start(op, 10.0).finish() for endpoint, op in ((near, one), (far, two))]
                 assert versions[0] == versions[1]
-                for a, b in zip(one.outs or [], two.outs or [], strict=True):
+                read = [[*(op.outs or in_a_row(op.gets or [])), *(op.steps or {}).values()] for op in (one, two)]
+                for a, b in zip(*read, strict=True):
                     assert np.array_equal(a, b)
 
-            both(lambda: Operation(sets=[np.arange(30_000.0), np.ones((3, 5), np.float32)]))
+            spec = here.spec
+
+            def all_streams(leaves: tuple[int, ...] | None = None) -> Operation:
+                wanted = range(2) if leaves is None else leaves
+                steps = {p.index: np.zeros(sum(r.leaf in wanted for r in p.runs), np.uint64) for p in spec.plans}
+                params = [np.zeros(30_000), np.zeros((3, 5), np.float32)]
+                return Operation(gets=[params, *([np.zeros(30_000), empty] for _ in "mv")], leaves=leaves, steps=steps)
+
+            def setting(step: int, leaves: tuple[int, ...] | None = None) -> Operation:
+                operation = all_streams(leaves)
+                counts = {shard: one + np.uint64(step) for shard, one in (operation.steps or {}).items()}
+                return Operation(sets=[grads, [grads[0] + 1, empty], None], leaves=leaves, steps=counts)
+
+            empty = np.empty(0, np.float32)
+            initial = [np.arange(30_000.0), np.ones((3, 5), np.float32)]
+            both(lambda: Operation(sets=[initial, None, None], initial=True))
+            for operation in (lambda: setting(9), lambda: setting(4, (0,)), lambda: setting(2, (1,))):
+                both(operation)
+                both(all_streams)
+                both(lambda: all_streams((0,)))
+                both(lambda: Operation(gets=[], steps=all_streams().steps))
+                both(lambda: Operation(grads=grads))
+                both(all_streams)
+            both(lambda: Operation(sets=[initial, [initial[0] * 0, empty], [initial[0] * 0, empty]]))
             both(lambda: Operation(outs=outs()))
             both(lambda: Operation(grads=grads))
             both(lambda: Operation(grads=grads, outs=outs(), scale=0.5))
@@ -170,7 +195,6 @@ class CarrierSuite:
                     )
                 )
             both(lambda: Operation(grads=grads, outs=outs()))
-            empty = np.empty(0, np.float32)
             both(lambda: Operation(gets=[None, [np.empty(30_000), empty], None]))
             both(lambda: Operation(sets=[None, [np.ones(30_000), empty], None]))
             both(lambda: Operation(gets=[None, [np.empty(30_000), empty], None]))

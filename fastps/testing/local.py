@@ -43,7 +43,7 @@ class LocalServer:
         for shard in self.shards:
             shard.join(self.spec, {})
         if plan.arrays is not None:
-            self.endpoint().start(Operation(sets=list(plan.arrays)), plan.timeout)
+            self.endpoint().start(Operation(sets=[list(plan.arrays)], initial=True), plan.timeout)
 
     def endpoint(self) -> ShmEndpoint:
         """An endpoint to all shards, by shared memory."""

@@ -257,7 +257,7 @@ def nbytes_of(header: Header, layout: Layout, info: TableInfo | None) -> int:
     if info is None:
         streams = 1 if header.flags & PUSHES else header.sets.bit_count()
         given = layout.nbytes(header.half(GIVEN_HALF)) * streams
-        given += 8 * len(layout.places) if header.flags & STEPS else 0
+        given += 8 * len(layout.places) if header.flags & STEPS and header.sets else 0
         return given + (layout.nbytes(header.half(PULLED_HALF)) if header.flags & HAS_PULLED else 0)
     elements = [elements for _, elements in info.streams]
     each = info.item_bytes * sum(count for k, count in enumerate(elements) if header.sets >> k & 1)

@@ -20,7 +20,7 @@ ONES = np.ones((3, 2), np.float32)
 
 # By verb the arguments of a call.
 SERVER = {
-    "pull": (), "push": ({"w": np.ones(5)},), "push_pull": ({"w": np.ones(5)},), "slots": ("velocity",),
+    "pull": (), "push": ({"w": np.ones(5)},), "push_pull": ({"w": np.ones(5)},), "slots": ("velocity",), "steps": (),
     "set": ({"w": np.ones(5)},), "configure": (), "hyper": (), "versions": (), "stats": (),
     "get_params": (), "update_params": ({"w": np.ones(5)},),
 }  # fmt: skip

@@ -121,7 +121,7 @@ def test_slots_and_hyper_parameters_are_read_and_set_within_a_timeout(slow, cloc
     ):
         clock.now = 0
         verb()
-    assert clock.steps == (6 if kind is ArraySession else 12)
+    assert clock.steps == (7 if kind is ArraySession else 13)
 
 
 def counted(slow):

@@ -262,7 +262,6 @@ GIVEN_HALF, READ_HALF, PULLED_HALF = message.GIVEN_HALF, message.READ_HALF, mess
         ("arrays and tables", {"flags": message.INITIAL | PULLS}),
         ("arrays and tables", {"flags": message.INITIAL, "gets": 1}),
         ("arrays and tables", {"flags": message.STEPS | PULLS}),
-        ("arrays and tables", {"flags": message.STEPS, "gets": 1}),
         ("arrays and tables", {"flags": message.INITIAL | PARTIAL, "sets": 1, "n": 1, "leaves": (0,)}),
         ("arrays and tables", {"flags": message.INITIAL, "table": 1, "sets": 1, "n": 3}),
         ("arrays and tables", {"table": 1, "flags": 1 << READ_HALF | PUSHES, "n": 3}),
