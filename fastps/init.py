@@ -16,7 +16,7 @@ import numpy as np
 from fastps.arrays.interchange import as_array
 from fastps.errors import DtypeError, OptionError
 from fastps.messages import brief
-from fastps.scalars import finite, is_no_number
+from fastps.scalars import finite, is_masked, is_no_number
 
 CONSTANT, UNIFORM, NORMAL = range(3)  # fps_initial in csrc/layout.h
 
@@ -122,7 +122,7 @@ class Array(Initializer):
         rows = given if isinstance(given, (list, tuple)) else []
         try:
             for at, row in enumerate(rows):
-                if isinstance(row, np.ma.MaskedArray):
+                if is_masked(row):
                     as_array(row, f"Array values[{at}]")  # says why it cannot be
             values = np.asarray(rows or as_array(given, "Array values"))
         except DtypeError as error:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import operator
 import re
+import sys
 from collections import UserString
 from numbers import Real
 from typing import Any
@@ -20,8 +21,14 @@ import numpy as np
 from fastps.errors import OptionError
 from fastps.messages import brief
 
-NO_NUMBERS = (bool, str, bytes, bytearray, UserString, np.ma.MaskedArray)
+NO_NUMBERS = (bool, str, bytes, bytearray, UserString)
 NUMERIC = re.compile(r"\b(u?int|b?float)\d")  # dtypes by their names, those of torch and ml_dtypes included
+
+
+def is_masked(value: Any) -> bool:
+    """Whether it is a masked array of numpy. Loads nothing: who has one has loaded numpy.ma, which takes 5 ms."""
+    masked = sys.modules.get("numpy.ma")
+    return masked is not None and isinstance(value, masked.MaskedArray)
 
 
 def whole(what: str, value: Any, least: int, most: int) -> int:
@@ -78,7 +85,7 @@ def choice(what: str, value: Any, choices: tuple[str, ...], otherwise: str = "")
 
 def is_no_number(value: Any) -> bool:
     """Whether `float` or `operator.index` might accept a value that is meant as something else."""
-    if isinstance(value, NO_NUMBERS):
+    if isinstance(value, NO_NUMBERS) or is_masked(value):
         return True
     if not hasattr(value, "dtype"):
         return False

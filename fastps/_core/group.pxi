@@ -267,7 +267,7 @@ cdef class Group:
                 raise ValueError(f"{self.label(i)}: expected the update counts of {counts} spans")
             lane.parts[i].steps = <uint64_t *>np.PyArray_DATA(steps[i])
         memset(lane.half_grads, 0, 3 * self.n_pointers)
-        for k in range(n_streams):
+        for k in range(0 if kind == FPS_REACH else n_streams):
             for i in range(self.n_buffers) if selection is None else selection.buffers:
                 at = k * self.n_buffers + i
                 if grads is not None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from fastps.arrays.types import Array, describe, numpy_dtype
 from fastps.errors import DtypeError
+from fastps.scalars import is_masked
 
 
 def as_array(value: Any, where: str, dtype: str = "float32") -> Array:
@@ -20,7 +21,7 @@ def as_array(value: Any, where: str, dtype: str = "float32") -> Array:
     """
     if type(value) is np.ndarray:
         array = value
-    elif isinstance(value, np.ma.MaskedArray):
+    elif is_masked(value):
         raise DtypeError(
             f"{where}: this is a masked array, and its mask would be lost; fill it first: .filled(0), or .data where "
             f"nothing is masked"

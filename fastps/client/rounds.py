@@ -103,7 +103,7 @@ class RoundSession(ArraySession):
             if decision is None:
                 decision = self.decision(left_until(deadline))
             held: Held | None = None
-            if session.shm.ask("reach", decision, timeout=left_until(deadline)):
+            if session.shm.verbs.reach(decision, left_until(deadline)):
                 held = session.shm.group.hold()
             session.require_alive()
             if held is not None:

@@ -68,7 +68,7 @@ class Session:
         return self.spec.timeout if timeout is None else timeout
 
     def endpoint_of(self, shard: int) -> Endpoint:
-        return self.endpoints[int(self._endpoint_of_shard[shard])]
+        return self.endpoints[self._endpoint_of_shard.item(shard)]
 
     def process_of(self, shard: int) -> Endpoint:
         """The endpoint to a shard's process, on whatever node: for what only that process can do."""

@@ -76,7 +76,7 @@ class View:
     def _array(self, shard: int, position: int, leaf: Leaf, count: int) -> Array:
         assert self._window is not None
         window = self._window(shard, position, count * leaf.item_bytes)
-        return np.frombuffer(memoryview(window), np.dtype(leaf.dtype) if leaf.trains else leaf.given)
+        return np.frombuffer(memoryview(window), leaf.in_memory)
 
     @cached_property
     def _first_runs(self) -> dict[int, tuple[int, Run]]:
@@ -89,7 +89,7 @@ class View:
 
     def _whole(self, number: int) -> Array:
         leaf = self._spec.structure.leaves[number]
-        if leaf.size == 0:
+        if number not in self._first_runs:
             return np.empty(leaf.shape, leaf.given)
         shard, run = self._first_runs[number]
         if run.count == leaf.size:

@@ -18,8 +18,6 @@ from fastps.observe.stats import ServerStats
 from fastps.rules import Rule, RuleFamily
 from fastps.server.actor_style import ActorStyleServer
 from fastps.server.creations import Creations
-from fastps.server.launch import launch
-from fastps.server.options import plan_server
 from fastps.server.verbs import ArrayVerbs
 from fastps.spec.placement import Placement
 from fastps.spec.server import ServerSpec
@@ -127,6 +125,9 @@ class ParameterServer(ArrayVerbs):
         max_sessions: int = 128,
         max_workers: int = 64,
     ) -> None:
+        from fastps.server.launch import launch  # loaded only where servers are created: takes 10 ms
+        from fastps.server.options import plan_server
+
         plan = plan_server(
             params, rule=rule, num_shards=num_shards, consistency=consistency, isolation=isolation,
             clip_norm=clip_norm, clip_value=clip_value, nonfinite=nonfinite, placement=placement, name=name,

@@ -6,7 +6,6 @@ are the arrays, in order. Arrays that no rule can train are carried: stored, pul
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -49,19 +48,27 @@ class Leaf:
         """One that is stored as float32 or float64 and pulled as that."""
         return cls(path, shape, dtype, np.dtype(dtype))
 
-    @property
+    def __reduce__(self) -> Any:
+        return Leaf, (self.path, self.shape, self.dtype, self.given)  # what is cached does not travel
+
+    @cached_property
     def trains(self) -> bool:
         """Whether gradients are pushed to it."""
         return self.dtype != CARRIED
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Elements as they are stored; bytes of one that is carried."""
         return math.prod(self.shape) * (1 if self.trains else self.given.itemsize)
 
-    @property
+    @cached_property
     def item_bytes(self) -> int:
         return item_bytes(self.dtype) if self.trains else 1
+
+    @cached_property
+    def in_memory(self) -> np.dtype[Any]:
+        """The dtype of its elements as they are stored."""
+        return np.dtype(self.dtype) if self.trains else self.given
 
     @property
     def name(self) -> str:
@@ -125,7 +132,7 @@ class Structure:
 
     def stored(self) -> Arrays:
         """The same of the types in which they are stored."""
-        return [np.empty(leaf.shape, leaf.dtype if leaf.trains else leaf.given) for leaf in self.leaves]
+        return [np.empty(leaf.shape, leaf.in_memory) for leaf in self.leaves]
 
     def assemble(self, arrays: list[Any]) -> Any:
         """One value for each leaf, put into the structure of the parameters."""
@@ -167,6 +174,8 @@ class Structure:
                 raise NamesError(f"{verb}: expected names to be str, got {type(name).__name__} {brief(name)}")
             some = self._by_name.get(name)
             if some is None:
+                import difflib  # loaded only for this message
+
                 close = difflib.get_close_matches(name, self._by_name, 3) or list(self._by_name)
                 raise NamesError(f"{verb}: no array is called {brief(name)}; there are {few(close)}")
             found.update(some)

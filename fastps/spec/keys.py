@@ -12,6 +12,7 @@ from fastps.arrays.interchange import as_array, conversion, is_torch, remedy
 from fastps.arrays.types import Array
 from fastps.errors import DtypeError, KeysError, ShapeError
 from fastps.messages import brief
+from fastps.scalars import is_masked
 
 KINDS = ("int64", "uint64", "bytes")
 OFFERS = ("__array_interface__", "__arrow_c_array__", "__arrow_c_stream__", "__dlpack__")  # array interfaces
@@ -82,7 +83,7 @@ def _array_of_numbers(keys: Any, kind: str, where: str) -> Array:
 
 
 def _hashes(keys: Any, where: str) -> Keys:
-    if isinstance(keys, np.ma.MaskedArray):
+    if is_masked(keys):
         as_array(keys, where)  # says why it cannot be
     if isinstance(keys, np.ndarray) and keys.ndim != 1 and (keys.ndim > 1 or keys.dtype.kind in "SU"):
         raise ShapeError(f"{where}: expected str or bytes[n], got {keys.ndim} dimensions")
