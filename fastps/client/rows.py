@@ -171,7 +171,7 @@ class RowSession:
                 self.run(Operation(self.number, keys, outs=[outs], create=create), left_until(deadline), "pull")
             self._forget_sightings(keys[admitted], deadline)
             return
-        self.run(Operation(self.number, keys, outs=[outs], create=create), timeout, "pull")
+        self.run(Operation(self.number, keys, outs=[outs], create=create), timeout, "pull" if create else "peek")
 
     def push(
         self, keys: Array, grads: Array, outs: Array | None, timeout: float | None, resume: Any, outcome: Outcome

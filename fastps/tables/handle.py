@@ -112,16 +112,47 @@ class TableHandle:
             raise OutputError(f"{what}: expected a writable, C-contiguous {expected}; {hint}")
         return array
 
-    def pull(self, keys: Any, *, out: Any = None, create: bool = True, timeout: float | None = None) -> Array:
-        """The rows of keys, in their order: dtype[n, dim].
+    def peek(self, keys: Any, *, out: Any = None, timeout: float | None = None) -> Array:
+        """The rows of keys, in their order: dtype[n, dim]. Creates none: of a key without a row, the initial values.
+
+        Parameters
+        ----------
+        keys : n keys
+        out : array, optional
+            Written and returned, as by `pull`.
+        timeout : float, optional
+            Seconds.
+
+        Raises
+        ------
+        DtypeError, ShapeError, KeysError, OutputError
+            Nothing was done.
+        ClosedError, ShardDiedError, WaitTimeoutError
+            What `out` holds is undefined.
+
+        Notes
+        -----
+        Changes nothing of the table: a key without a row comes no nearer to the `admit`-th pull, and a row counts as no
+        more recently or frequently used, for `activity`, `ttl` and `evict`. Counted as a pull in ``ps.stats()``. Cost:
+        as that of a `pull` of keys that have rows.
+        """
+        session, limit = self._session, seconds(timeout)
+        peeked = session.pull_directly(keys, out, False, limit)
+        if peeked is not None:
+            return peeked
+        numbers = self._keys(keys, "peek")
+        rows = self._out(out, len(numbers), "peek")
+        session.pull(numbers, rows, False, limit)
+        return rows if out is None else out
+
+    def pull(self, keys: Any, *, out: Any = None, timeout: float | None = None) -> Array:
+        """The rows of keys, in their order: dtype[n, dim]. Missing rows are created; `peek` creates none.
 
         Parameters
         ----------
         keys : n keys
         out : array, optional
             Written and returned: writable, C-contiguous dtype[n, dim]; of a float32 table also bfloat16 or float16.
-        create : bool
-            Create missing rows. With False, initial values are returned for them and no row is created.
         timeout : float, optional
             Seconds.
 
@@ -141,12 +172,12 @@ class TableHandle:
         """
         session, limit = self._session, seconds(timeout)
         deadline = None if self._info.evict is None else deadline_after(session.limit(limit))
-        pulled = session.pull_directly(keys, out, bool(create), limit)
+        pulled = session.pull_directly(keys, out, True, limit)
         if pulled is not None:
             return pulled
         numbers = self._keys(keys, "pull")
         rows = self._out(out, len(numbers), "pull")
-        session.pull(numbers, rows, bool(create), limit if deadline is None else left_until(deadline))
+        session.pull(numbers, rows, True, limit if deadline is None else left_until(deadline))
         return rows if out is None else out
 
     def push(self, keys: Any, grads: Any, *, timeout: float | None = None, resume: Any = None) -> None:
@@ -212,11 +243,16 @@ class TableHandle:
         given = self._rows(grads, len(numbers), f"{verb} `{self.name}` grads")
         return self._session.push(numbers, given, out, timeout, resume, outcome)
 
-    def pull_async(self, keys: Any, *, out: Any = None, create: bool = True, timeout: float | None = None) -> Future:
+    def pull_async(self, keys: Any, *, out: Any = None, timeout: float | None = None) -> Future:
         """Starts a pull and returns a Future of its rows. Until it is done, `keys` must not change, and `out` may be
         written. Runs in one order with the asynchronous operations of the server: see `ParameterServer.pull_async`."""
         queue, limit = self._session.session.queue, seconds(timeout)
-        return queue.submit("pull_async", lambda: self.pull(keys, out=out, create=create, timeout=limit))
+        return queue.submit("pull_async", lambda: self.pull(keys, out=out, timeout=limit))
+
+    def peek_async(self, keys: Any, *, out: Any = None, timeout: float | None = None) -> Future:
+        """Starts a peek and returns a Future of its rows. See `pull_async`."""
+        queue, limit = self._session.session.queue, seconds(timeout)
+        return queue.submit("peek_async", lambda: self.peek(keys, out=out, timeout=limit))
 
     def push_async(self, keys: Any, grads: Any, *, timeout: float | None = None) -> Future:
         """Starts a push and returns a Future. `keys` and `grads` must not change until it is done. See `pull_async`."""
@@ -272,7 +308,7 @@ class TableHandle:
 
     def activity(self, keys: Any, *, timeout: float | None = None) -> tuple[Array, Array]:
         """How many seconds ago the rows of keys were last used, to 1/16 s, and how often: float64[n], int64[n]. NaN and
-        0 for keys without a row. Pulls with ``create=False`` do not count. Raises OptionError unless the table was
+        0 for keys without a row. A `peek` does not count. Raises OptionError unless the table was
         created with ``track=True``, `ttl` or `evict`."""
         if not self._info.tracked:
             raise OptionError(f"activity `{self.name}`: create the table with track=True")

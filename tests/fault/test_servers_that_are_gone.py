@@ -44,9 +44,11 @@ SERVER = {
 SERVER_FACTS = {"name", "num_shards", "node_ids", "table", "remote", "close", "flush"}  # flush: of this process's queue
 TABLE = {
     "pull": lambda t, there: t.pull(KEYS),
+    "peek": lambda t, there: t.peek(KEYS),
     "push": lambda t, there: t.push(KEYS, ROWS),
     "push_pull": lambda t, there: t.push_pull(KEYS, ROWS),
     "pull_async": lambda t, there: t.pull_async(KEYS).result(GUARD_SECONDS),
+    "peek_async": lambda t, there: t.peek_async(KEYS).result(GUARD_SECONDS),
     "push_async": lambda t, there: t.push_async(KEYS, ROWS).result(GUARD_SECONDS),
     "push_pull_async": lambda t, there: t.push_pull_async(KEYS, ROWS).result(GUARD_SECONDS),
     "set": lambda t, there: t.set(KEYS, ROWS),
@@ -86,6 +88,7 @@ VIEW = {
 }
 EMPTY = {  # operations on no keys at all
     "pull": lambda t, there: t.pull([]),
+    "peek": lambda t, there: t.peek([]),
     "push": lambda t, there: t.push([], np.empty((0, 2), np.float32)),
     "push_pull": lambda t, there: t.push_pull([], np.empty((0, 2), np.float32)),
     "set": lambda t, there: t.set([], np.empty((0, 2), np.float32)),
