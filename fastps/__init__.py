@@ -46,7 +46,8 @@ if TYPE_CHECKING:
     from fastps.server.find import get, servers
     from fastps.server.handle import ParameterServer
     from fastps.spec.table import Table
-    from fastps.tables.handle import TableHandle, TableStats
+    from fastps.tables.handle import TableHandle
+    from fastps.tables.reading import TableStats
 
 __version__ = "0.1.0"
 __all__ = [
@@ -61,7 +62,7 @@ _LAZY = {
     "ParameterServer": "fastps.server.handle",
     "Table": "fastps.spec.table",
     "TableHandle": "fastps.tables.handle",
-    "TableStats": "fastps.tables.handle",
+    "TableStats": "fastps.tables.reading",
     "View": "fastps.client.view",
     "get": "fastps.server.find",
     "servers": "fastps.server.find",

@@ -108,7 +108,7 @@ ENDS = {
 
 
 def public(cls):
-    return {name for name in dir(cls) if not name.startswith("_")} | (DUNDERS & set(vars(cls)))
+    return {name for name in dir(cls) if not name.startswith("_")} | (DUNDERS & set(dir(cls)))
 
 
 @pytest.mark.parametrize(
