@@ -18,6 +18,7 @@ from fastps.server.actor_style import ActorStyleServer
 from fastps.server.creations import Creations
 from fastps.server.launch import launch
 from fastps.server.options import plan_server
+from fastps.server.reader import Reader
 from fastps.server.verbs import ArrayVerbs
 from fastps.spec.placement import Placement
 from fastps.spec.server import ServerSpec
@@ -161,12 +162,17 @@ class ParameterServer(ArrayVerbs):
     def __getitem__(self, name: str) -> Any:
         """The table or the array of this name: a `TableHandle` or an `ArrayHandle`. Names of nested mappings are
         joined by "/"."""
-        return handle_named(self.attachment, name)
+        return handle_named(self.attachment, name, TableHandle)
 
     @property
     def table(self) -> TableHandle:
         """The only table. Raises NamesError if there are several, or none."""
         return TableHandle(self.attachment, self._only_table())
+
+    def reader(self) -> Reader:
+        """A handle of the server that can only read: for programs that evaluate or serve the model. A guard against
+        mistakes, not a security boundary. See `fastps.Reader`. Cost: none; nothing is sent."""
+        return Reader(self.attachment)
 
     def configure(self, pattern: str | None = None, /, *, timeout: float | None = None, **hyper: float | None) -> None:
         """Changes hyper-parameters: ``ps.configure(lr=0.01)``. Every push that begins on a shard after that uses them.

@@ -196,7 +196,7 @@ class TableHandle(TableReading):
 
         Raises SplitError when shards are on other nodes. Missing rows are created. Cost: microseconds per row.
         """
-        return self._session.views(self._keys(keys, "view"))
+        return self._session.views(self._keys(keys, "view"), True)
 
     def from_arrow(self, data: Any, *, timeout: float | None = None) -> int:
         """Sets rows, and slots if there are columns for them, as `set` does; returns how many rows.

@@ -41,7 +41,8 @@ SERVER = {
     "view": lambda ps, there: ps.view(),
     "worker": lambda ps, there: ps.worker(),
 }
-SERVER_FACTS = {"name", "num_shards", "node_ids", "table", "remote", "close", "flush"}  # flush: of this process's queue
+# flush: of this process's queue
+SERVER_FACTS = {"name", "num_shards", "node_ids", "table", "reader", "remote", "close", "flush"}
 TABLE = {
     "pull": lambda t, there: t.pull(KEYS),
     "peek": lambda t, there: t.peek(KEYS),

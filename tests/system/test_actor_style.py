@@ -30,7 +30,7 @@ TABLE = {
     "initial": (KEYS,), "configure": (), "hyper": (), "stats": (), "from_arrow": (pa.table({"key": KEYS,
         "row": pa.FixedSizeListArray.from_arrays(pa.array(ONES.ravel()), 2)}),),
 }  # fmt: skip
-FACTS = {"name", "num_shards", "node_ids", "table", "remote", "dim", "dtype"}  # of a handle
+FACTS = {"name", "num_shards", "node_ids", "table", "reader", "remote", "dim", "dtype"}  # of a handle
 
 
 @pytest.fixture(scope="module")
