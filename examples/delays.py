@@ -85,7 +85,7 @@ table = fastps.Table(1, rule=fastps.FTRL(0.07, l1=1.0), init=0.0, keys="uint64")
 with fastps.ParameterServer(table, num_shards=2) as ps:
     seconds = max(ray.get([learn.remote(ps, keys[share], late[share]) for share in np.array_split(train, WORKERS)]))
     nonzero = sum(np.count_nonzero(weights) for _, weights in ps.table.items())
-    weights = ps.table.pull(keys[test].ravel(), create=False).reshape(-1, len(FEATURES))
+    weights = ps.table.peek(keys[test].ravel()).reshape(-1, len(FEATURES))
     print(f"{len(train):,} learned from in {seconds:.2f} s: {len(ps.table):,} weights, {nonzero:,} of them not zero")
 
 cells = keys[:, FEATURES.index("carrier,hour")]

@@ -45,23 +45,29 @@ if TYPE_CHECKING:
     from fastps.client.view import View
     from fastps.server.find import get, servers
     from fastps.server.handle import ParameterServer
+    from fastps.server.reader import Reader
     from fastps.spec.table import Table
-    from fastps.tables.handle import TableHandle, TableStats
+    from fastps.tables.handle import TableHandle
+    from fastps.tables.reader import TableReader
+    from fastps.tables.reading import TableStats
 
 __version__ = "0.1.0"
 __all__ = [
     "BSP", "DCASGD", "FTRL", "SGD", "SSP", "AMSGrad", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Add", "Async",
-    "Future", "Lion", "LocalSGD", "NAdam", "Outcome", "ParameterServer", "ProximalSGD", "RMSprop", "RowAdagrad", "Rule",
-    "Table", "TableHandle", "TableStats", "View", "get", "init", "outcome_of", "rule", "schedules", "servers",
+    "Future", "Lion", "LocalSGD", "NAdam", "Outcome", "ParameterServer", "ProximalSGD", "RMSprop", "Reader",
+    "RowAdagrad", "Rule", "Table", "TableHandle", "TableReader", "TableStats", "View", "get", "init", "outcome_of",
+    "rule", "schedules", "servers",
     *errors.__all__,
 ]  # fmt: skip
 
 _LAZY = {
     "Future": "fastps.client.future",
     "ParameterServer": "fastps.server.handle",
+    "Reader": "fastps.server.reader",
     "Table": "fastps.spec.table",
     "TableHandle": "fastps.tables.handle",
-    "TableStats": "fastps.tables.handle",
+    "TableReader": "fastps.tables.reader",
+    "TableStats": "fastps.tables.reading",
     "View": "fastps.client.view",
     "get": "fastps.server.find",
     "servers": "fastps.server.find",

@@ -19,6 +19,7 @@
      |    +-- UnavailableError                      or cannot be reached at the moment
      +-- WaitTimeoutError        (TimeoutError)     an operation did not end in time
      +-- WorkerRequiredError     (RuntimeError)     this consistency needs `with ps.worker() as w:`
+     +-- ReadOnlyError           (PermissionError)  a reader was asked to change something
      +-- RayRequiredError        (RuntimeError)     an operation needs Ray, and this process is not connected
      +-- WorkerExpelledError     (RuntimeError)     this worker was expelled
      +-- SessionsExhaustedError  (RuntimeError)     more concurrent sessions than a shard has
@@ -63,6 +64,7 @@ __all__ = [
     "PlacementError",
     "RankError",
     "RayRequiredError",
+    "ReadOnlyError",
     "RuleError",
     "ServerNotFoundError",
     "SessionsExhaustedError",
@@ -197,6 +199,11 @@ class WaitTimeoutError(FastPSError, TimeoutError):
 
 class WorkerRequiredError(FastPSError, RuntimeError):
     """A push without a worker's session to a server whose consistency needs to know who pushes. Nothing was applied."""
+
+
+class ReadOnlyError(FastPSError, PermissionError):
+    """A reader, `fastps.Reader` or a table of one, was asked for what only a `ParameterServer` or its tables can do.
+    Nothing was done."""
 
 
 class RayRequiredError(FastPSError, RuntimeError):

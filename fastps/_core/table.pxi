@@ -227,7 +227,7 @@ cdef class TableGroup:
                 raise errors.TableFullError(f"{text}; {done}", self.name, t.layout.max_rows, self.shards[at], applied, token)
             raise errors.TableFullError(
                 f"{text}; nothing was applied, and no row was created there; create the table with a larger capacity, evict rows, or "
-                f"pull with create=False", self.name, t.layout.max_rows, self.shards[at])
+                f"read with peek()", self.name, t.layout.max_rows, self.shards[at])
         raise exception_of(status, where, code)
 
     def find(self, object keys, object timeout=None):

@@ -14,7 +14,9 @@ from fastps.arrays.types import Array
 from fastps.client.resume import Resume
 from fastps.client.session import Session
 from fastps.deadline import deadline_after, left_until
-from fastps.errors import FastPSError, OptionError, SplitError, TableFullError, WaitTimeoutError
+from fastps.errors import FastPSError, KeysError, OptionError, SplitError, TableFullError, WaitTimeoutError
+from fastps.messages import few
+from fastps.spec.keys import from_keys
 from fastps.transport.contract import Operation
 
 
@@ -171,7 +173,7 @@ class RowSession:
                 self.run(Operation(self.number, keys, outs=[outs], create=create), left_until(deadline), "pull")
             self._forget_sightings(keys[admitted], deadline)
             return
-        self.run(Operation(self.number, keys, outs=[outs], create=create), timeout, "pull")
+        self.run(Operation(self.number, keys, outs=[outs], create=create), timeout, "pull" if create else "peek")
 
     def push(
         self, keys: Array, grads: Array, outs: Array | None, timeout: float | None, resume: Any, outcome: Outcome
@@ -270,14 +272,18 @@ class RowSession:
                         break
                     yield keys, streams
 
-    def views(self, keys: Array) -> list[Array]:
-        """Read-only arrays on the rows of keys; missing rows are created. Raises SplitError."""
+    def views(self, keys: Array, create: bool) -> list[Array]:
+        """Read-only arrays on the rows of keys. Missing rows are created, or if not, KeysError. Raises SplitError."""
         here = self.session.shm
         if here is None or not self.session.all_here:
             raise SplitError(
                 f"view `{self.info.name}`: shards are on other nodes, whose memory cannot be viewed; use pull()"
             )
-        self.run(Operation(self.number, keys, outs=[self.info.empty(len(keys))]), None, "view")  # admitted at once
+        if create:
+            self.run(Operation(self.number, keys, outs=[self.info.empty(len(keys))]), None, "view")  # admitted at once
+        elif not (found := self.find(keys, None)).all():
+            missing = from_keys(keys[~found], self.info.keys).tolist()
+            raise KeysError(f"view `{self.info.name}`: no row for {few(missing)}; read with peek(keys)")
         return here.verbs.tables[self.number].views(keys)
 
     def require_alive(self) -> None:

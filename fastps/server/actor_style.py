@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastps.client.attach import attachments
+from fastps.client.refusal import Refusal
 from fastps.cluster import ray as cluster
 from fastps.errors import ClosedError, OptionError
+from fastps.server.reader import reader_of
 from fastps.spec.server import ServerSpec
-from fastps.tables.handle import TableHandle
+from fastps.tables.reading import TableReading
 
 Make = Callable[[ServerSpec], Any]  # a handle of a server
 NAMES = {"get_params": "pull", "update_params": "push"}  # names in such programs, and in fastps
@@ -24,6 +26,7 @@ HERE = {
     "items": "batches come one by one: `for keys, rows in items():`, or to_arrow.remote()",
     "keys": "batches come one by one: `for keys in keys():`, or to_arrow.remote()",
     "load": "the path would be one of the shard's machine: load(path), or from_arrow.remote(table)",
+    "peek_async": "a reference is a result to come already: peek.remote(keys)",
     "pull_async": "a reference is a result to come already: pull.remote()",
     "push_async": "a reference is a result to come already: push.remote(grads)",
     "push_pull_async": "a reference is a result to come already: push_pull.remote(grads)",
@@ -75,7 +78,7 @@ class Method:
         attachment = self._target.attachment
         if attachment.closed:
             raise ClosedError(f"{self._name}.remote: this handle was closed")
-        call = Call(self._make, self._target.name if isinstance(self._target, TableHandle) else None, self._name)
+        call = Call(self._make, self._target.name if isinstance(self._target, TableReading) else None, self._name)
         return cluster.actor_of(attachment.spec, 0).perform.remote(call, *args, **options)
 
     def __repr__(self) -> str:
@@ -101,8 +104,10 @@ class ActorStyle:
         if verb in ASKED and hasattr(type(self._target), verb):
             return Method(self._target, self._make, verb)
         value = getattr(self._target, verb)
-        if isinstance(value, TableHandle):
+        if isinstance(value, TableReading):
             return ActorStyleTable(value, self._make)
+        if isinstance(value, Refusal):
+            return value
         return Method(self._target, self._make, verb) if callable(value) else value
 
     def __dir__(self) -> list[str]:
@@ -115,20 +120,16 @@ class ActorStyle:
         return f"<actor style {self._target!r}>"
 
 
-class ActorStyleServer(ActorStyle):
-    """What `ParameterServer.remote` returns.
+class ActorStyleReader(ActorStyle):
+    """What `reader` of such a server returns: a `fastps.Reader` whose verbs have `remote`."""
 
-    ``get_params.remote()`` and ``update_params.remote(grad)``, and verbs of ParameterServer in this way
-    (``push.remote(grad)``, ``slots.remote("m")``, ``versions.remote()``), are Ray calls: the first shard's process
-    executes them, in the order in which one process makes them. Verbs that make sense only in the calling process,
-    those of `HERE`, raise OptionError by `remote`, with what to use instead. Without `remote`, a verb runs in the
-    calling process and does not wait for calls under way; ``hyper()`` and ``versions()`` are methods here. ``ps[name]``
-    and ``ps.table`` are tables in the same style.
-    """
+    def reader(self) -> ActorStyleReader:
+        """A reader in this style: its tables and what it does by `remote` only read, too."""
+        return ActorStyleReader(self._target.reader(), reader_of)
 
     def __getitem__(self, name: str) -> Any:
         found = self._target[name]
-        return ActorStyleTable(found, self._make) if isinstance(found, TableHandle) else found
+        return ActorStyleTable(found, self._make) if isinstance(found, TableReading) else found
 
     def __contains__(self, name: object) -> bool:
         return name in self._target
@@ -139,14 +140,26 @@ class ActorStyleServer(ActorStyle):
     def __len__(self) -> int:
         return len(self._target)
 
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *NAMES]
+
+
+class ActorStyleServer(ActorStyleReader):
+    """What `ParameterServer.remote` returns.
+
+    ``get_params.remote()`` and ``update_params.remote(grad)``, and verbs of ParameterServer in this way
+    (``push.remote(grad)``, ``slots.remote("m")``, ``versions.remote()``), are Ray calls: the first shard's process
+    executes them, in the order in which one process makes them. Verbs that make sense only in the calling process,
+    those of `HERE`, raise OptionError by `remote`, with what to use instead. Without `remote`, a verb runs in the
+    calling process and does not wait for calls under way; ``hyper()`` and ``versions()`` are methods here. ``ps[name]``
+    and ``ps.table`` are tables in the same style, and so is what `reader` returns.
+    """
+
     def __enter__(self) -> ActorStyleServer:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._target.close()
-
-    def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *NAMES]
 
 
 class ActorStyleTable(ActorStyle):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -12,12 +12,11 @@ from fastps.client.attach import Attachment, attachments
 from fastps.cluster.placement import Owned
 from fastps.consistency import Consistency
 from fastps.deadline import deadline_after, left_until, seconds
-from fastps.errors import NamesError, OptionError
-from fastps.messages import few_of
-from fastps.observe.stats import ServerStats
+from fastps.errors import OptionError
 from fastps.rules import Rule, RuleFamily
 from fastps.server.actor_style import ActorStyleServer
 from fastps.server.creations import Creations
+from fastps.server.reader import Reader
 from fastps.server.verbs import ArrayVerbs
 from fastps.spec.placement import Placement
 from fastps.spec.server import ServerSpec
@@ -164,27 +163,17 @@ class ParameterServer(ArrayVerbs):
     def __getitem__(self, name: str) -> Any:
         """The table or the array of this name: a `TableHandle` or an `ArrayHandle`. Names of nested mappings are
         joined by "/"."""
-        return handle_named(self.attachment, name)
-
-    def __contains__(self, name: object) -> bool:
-        """Whether there is an array or a table of this name."""
-        return name in self.attachment.spec.names
-
-    def __iter__(self) -> Iterator[str]:
-        """The names of the arrays in order, then of the tables. A bare array is "params", a bare table "table"."""
-        return iter(self.attachment.spec.names)
-
-    def __len__(self) -> int:
-        """The number of arrays and tables."""
-        return len(self.attachment.spec.names)
+        return handle_named(self.attachment, name, TableHandle)
 
     @property
     def table(self) -> TableHandle:
         """The only table. Raises NamesError if there are several, or none."""
-        names = self.attachment.spec.table_names
-        if len(names) != 1:
-            raise NamesError(f"table: expected a server with one table, it has {list(names)}; use ps[name]")
-        return TableHandle(self.attachment, *names.values())
+        return TableHandle(self.attachment, self._only_table())
+
+    def reader(self) -> Reader:
+        """A handle of the server that can only read: for programs that evaluate or serve the model. A guard against
+        mistakes, not a security boundary. See `fastps.Reader`. Cost: none; nothing is sent."""
+        return Reader(self.attachment)
 
     def configure(self, pattern: str | None = None, /, *, timeout: float | None = None, **hyper: float | None) -> None:
         """Changes hyper-parameters: ``ps.configure(lr=0.01)``. Every push that begins on a shard after that uses them.
@@ -217,43 +206,6 @@ class ParameterServer(ArrayVerbs):
             outcome.tell(error, "change")
             raise
 
-    @property
-    def hyper(self) -> Any:
-        """The hyper-parameters as they are now, by name; with several rules, such a dict for each pattern and each
-        table. None stands for a schedule. Cost: a few loads; a call to another node when no shard is on this one."""
-        attachment, spec = self.attachment, self.attachment.spec
-        by_pattern: dict[str, Any] = {}
-        if spec.structure.leaves:
-            by_pattern |= (attachment.arrays or attachment.attach()).hyper(None)
-        by_pattern |= {name: TableHandle(attachment, i).hyper for name, i in spec.table_names.items()}
-        return by_pattern if len(by_pattern) > 1 else next(iter(by_pattern.values()))
-
-    @property
-    def versions(self) -> tuple[int, ...]:
-        """The update count of each shard: pushes that have begun on it, or rounds that have been applied.
-
-        Cost: a load per shard; for shards elsewhere a call per node.
-        """
-        return self.attachment.session.versions(None)
-
-    def stats(self, *, timeout: float | None = None) -> ServerStats:
-        """Counters of every shard: operations, bytes, retries, lock waits, pushes interrupted by deaths."""
-        return self.attachment.session.stats(seconds(timeout))
-
-    @property
-    def num_shards(self) -> int:
-        return len(self.attachment.spec.plans)
-
-    @property
-    def name(self) -> str | None:
-        return self.attachment.spec.name
-
-    @property
-    def node_ids(self) -> tuple[str, ...]:
-        """Ray's id of each shard's node."""
-        spec = self.attachment.spec
-        return tuple(spec.node_of(shard).node_id for shard in range(len(spec.plans)))
-
     def close(self) -> None:
         """Called by the owner, ends the server: workers get ClosedError, memory is freed, the shards' processes end.
         Called on another handle, closes that handle in this process only. Idempotent."""
@@ -275,14 +227,6 @@ class ParameterServer(ArrayVerbs):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def __repr__(self) -> str:
-        spec = self.attachment.spec
-        parts = [f"{spec.structure}, {spec.rules_label}"] if spec.structure.leaves else []
-        tables = [f"{i.name}: {i}, {i.rule.label}" for i in spec.tables if i.counts_for is None]
-        parts += [few_of(tables, len(tables), 4)] if tables else []
-        closed = ", closed" if self.attachment.closed else ""
-        return f"<ParameterServer {'; '.join(parts)} on {self.num_shards} shards{closed}>"
 
 
 def handle_of(spec: ServerSpec, owned: Owned | None = None) -> ParameterServer:

@@ -1,4 +1,4 @@
-"""Operations on the arrays of a server."""
+"""Operations that change the arrays of a server."""
 
 from __future__ import annotations
 
@@ -7,57 +7,20 @@ from typing import Any
 
 from fastps._core import Outcome
 from fastps.client.arrays import ArraySession
-from fastps.client.attach import Attachment
 from fastps.client.future import Future
-from fastps.client.view import View
 from fastps.consistency import BSP
 from fastps.deadline import seconds
 from fastps.errors import OptionError, RankError, WorkerRequiredError
 from fastps.scalars import whole
+from fastps.server.reading import ServerReading
 from fastps.workers.policies import worker_of
 from fastps.workers.worker import Worker
 
 
-class ArrayVerbs:
-    """The operations of `fastps.ParameterServer` on arrays.
+class ArrayVerbs(ServerReading):
+    """The operations of `fastps.ParameterServer` that change its arrays."""
 
-    Attributes
-    ----------
-    attachment : this process's side of the server
-    """
-
-    attachment: Attachment
     _free: bool  # whether a push needs no worker's session
-
-    def pull(self, *, out: Any = None, names: Any = None, timeout: float | None = None) -> Any:
-        """A copy of the parameters, in the structure that they came in.
-
-        Parameters
-        ----------
-        out : array or container of arrays, optional
-            Written in place and returned: writable, C-contiguous arrays of the parameters' shapes and dtypes, for
-            float32 also bfloat16 and float16: values are rounded to the nearest, ties to even.
-        names : list of str, optional
-            Only these arrays, or those in these containers (``"layers/0"``), in the structure of the parameters without
-            the others; None for all. `out` has the same arrays.
-        timeout : float, optional
-            Seconds.
-
-        Raises
-        ------
-        ShapeError, DtypeError, NamesError, OutputError
-            `out` or `names` do not fit; nothing was done.
-        ClosedError, ShardDiedError, WaitTimeoutError
-            What `out` holds is undefined.
-
-        Notes
-        -----
-        For each shard the state after a whole number of pushes (``isolation="shard"``); NaN passes through. Cost on the
-        parameters' node: one C call that copies once; with `out` no allocation, and uncontended no system call. From
-        another node: one call for each node that has shards. From 12 MiB on, writes to `out` bypass the caches.
-        """
-        limit = None if timeout is None else seconds(timeout)
-        return (self.attachment.arrays or self.attachment.attach()).pull(out, limit, names)[0]
 
     def push(
         self, grads: Any, *, partial: bool = False, pulled: Any = None, timeout: float | None = None, resume: Any = None
@@ -175,18 +138,6 @@ class ArrayVerbs:
             membership.leave()  # other workers must not wait for it
             raise
 
-    def pull_async(self, *, out: Any = None, names: Any = None, timeout: float | None = None) -> Future:
-        """Starts a pull and returns a Future of its result. `out` may be written until the Future is done.
-
-        The asynchronous operations of one process on one server, its tables included, run one after the other, in the
-        order in which they were started, on a thread of their own; other operations do not wait for them. `timeout`
-        counts from when the operation begins. An operation that is cancelled before it begins does nothing; one that
-        has begun continues, and a push is applied. Cost: a thread switch, tens of microseconds.
-        """
-        arrays = self.attachment.arrays or self.attachment.attach()
-        limit = seconds(timeout)
-        return arrays.session.queue.submit("pull_async", lambda: arrays.pull(out, limit, names)[0])
-
     def push_async(
         self, grads: Any, *, partial: bool = False, pulled: Any = None, timeout: float | None = None
     ) -> Future:
@@ -208,37 +159,6 @@ class ArrayVerbs:
         return arrays.session.queue.submit(
             "push_pull_async", lambda: _push_pull(arrays, grads, pulled, out, limit, partial)
         )
-
-    def flush(self, *, timeout: float | None = None) -> None:
-        """Waits for all asynchronous operations of this process on this server that were not cancelled.
-
-        Raises the first error that was not yet retrieved by `Future.result`, `Future.exception` or ``await``, with
-        notes on the others, also of operations that had ended before. When operations are still under way after
-        `timeout` seconds, raises WaitTimeoutError, with notes on all such errors.
-        """
-        limit = seconds(timeout)
-        session = self.attachment.session
-        session.queue.flush(session.limit(limit))
-
-    def slots(self, name: str | None = None, *, timeout: float | None = None) -> Any:
-        """A copy of a slot of the rule, such as Adam's ``"m"``, in the structure of the parameters.
-
-        Where arrays have different rules, only those whose rule has the slot. Without `name`, a dict of all slots by
-        name. Each shard's part is read between two pushes, that of all slots at once. Raises OptionError for an unknown
-        name. Cost: as that of a pull of as many bytes.
-        """
-        arrays, limit = self.attachment.arrays or self.attachment.attach(), seconds(timeout)
-        if name is None:
-            return arrays.slots(self.attachment.spec.slot_names(), limit)
-        return arrays.slots([name], limit)[name]
-
-    def steps(self, *, timeout: float | None = None) -> Any:
-        """The update count of each array that is trained, in the structure of the parameters: the last `step` of its
-        rule.
-
-        Where an array has parts on several shards, some of which have had more pushes, the largest.
-        """
-        return (self.attachment.arrays or self.attachment.attach()).steps(seconds(timeout))
 
     def set(
         self,
@@ -289,14 +209,6 @@ class ArrayVerbs:
         except BaseException as error:
             outcome.tell(error, "set")
             raise
-
-    def view(self) -> View:
-        """Read-only arrays on the parameters themselves, for a ``with`` block: no copy, no lock. Live memory; under
-        `BSP` the parameters of the newest round, which do not change. See `fastps.View`.
-
-        Raises SplitError when shards are on other nodes. Cost: microseconds, whatever the size.
-        """
-        return (self.attachment.arrays or self.attachment.attach()).view()
 
 
 def _push_pull(arrays: ArraySession, grads: Any, pulled: Any, out: Any, timeout: float | None, partial: bool) -> Any:

@@ -150,7 +150,7 @@ class Worker:
         """A table or an array by its name, as ``ps[name]``. A push to a table ends no step."""
         if not self._open:
             raise ClosedError(LEFT)
-        return handle_named(self._attachment, name)
+        return handle_named(self._attachment, name, TableHandle)
 
     def end_step(self, *, timeout: float | None = None) -> None:
         """Ends a step without a push: after pushes with ``step=False``, or for a worker that has nothing to push."""

@@ -176,7 +176,8 @@ def test_rows_that_nobody_asks_for_expire_and_others_do_not(there, expired):
 def test_a_read_that_creates_no_row_keeps_nothing_alive(there):
     table = there["tracked"]
     table.pull([1])
-    table.pull([1], create=False)
+    table.peek([1])
+    table.peek_async([1, 2]).result(60)
     table.push([1], ONES)
     ages, counts = table.activity([1, 2])
     assert counts.tolist() == [2, 0]
@@ -199,7 +200,7 @@ def test_a_row_is_born_at_its_nth_pull(there):
     assert table.contains([7, 8, 9]).tolist() == [True, False, False]
     table.push([7, 8], np.ones((2, 2), np.float32))
     assert table.pull([7, 8]).tolist() == [[0, 0], [1, 1]]
-    assert (table.pull([10, 10, 10], create=False) == 1).all()  # no sighting
+    assert (table.peek([10, 10, 10]) == 1).all()  # no sighting
     assert table.push_pull([7, 10], np.ones((2, 2), np.float32)).tolist() == [[-1, -1], [1, 1]]
     assert table.pull([11, 11, 11]).tolist() == [[1, 1]] * 3  # each place is one
     assert len(table) == 2

@@ -308,14 +308,22 @@ def test_out_is_written_in_place_and_refused_where_it_cannot_be(reach):
     assert len(reach.table("order")) == before
 
 
-def test_a_pull_without_create_answers_first_values_and_makes_no_row(reach):
+def test_a_peek_answers_first_values_and_makes_no_row(reach):
     table = reach.table("missing")
     table.set([1, 2], np.ones((2, 3), np.float32))
     keys = [2, 77, 1, 78, 77]
-    found = table.pull(keys, create=False)
+    found = table.peek(keys)
+    assert found.dtype == np.float32
     assert np.array_equal(found[[0, 2]], np.ones((2, 3)))
     assert np.array_equal(found[[1, 3, 4]], table.initial([77, 78, 77]))
     assert table.contains(keys).tolist() == [True, False, True, False, False]
+    assert len(table) == 2
+    wrong = {"read-only": fastps.OutputError, "dtype": fastps.DtypeError, "shape": fastps.ShapeError}
+    for kind, error in wrong.items():
+        assert ray.get(reach.worker.error_of.remote(row_workers.pull_into, "missing", keys, kind, "peek"))[0] is error
+    is_out, out = reach.do(row_workers.pull_into, "missing", keys, "fine", "peek")
+    assert is_out
+    assert np.array_equal(out, found)
     assert len(table) == 2
     assert np.array_equal(table.pull(keys), found)
     assert len(table) == 4
@@ -382,7 +390,7 @@ def test_operations_on_no_keys_do_nothing_but_count_a_push(reach):
     none = np.empty((0, 3), np.float32)
     for keys in ([], np.empty(0, np.int64)):
         assert table.pull(keys).shape == (0, 3)
-        assert table.pull(keys, create=False).shape == (0, 3)
+        assert table.peek(keys).shape == (0, 3)
         assert table.push_pull(keys, none).shape == (0, 3)
         assert table.push(keys, none) is None
         assert table.set(keys, none, m=none) is None
@@ -429,8 +437,8 @@ def test_a_hundred_thousand_keys_at_once(reach, rng):
     assert np.array_equal(np.concatenate([rows for _, rows in batches])[order], (3 + grads)[np.argsort(keys)])
     assert table.evict(keys[::2]) == 50_000
     assert np.array_equal(table.contains(keys), np.arange(100_000) % 2 == 1)
-    assert np.array_equal(table.pull(keys[1::2], create=False), (3 + grads)[1::2])
-    assert (table.pull(keys[::2], create=False) == 1).all()
+    assert np.array_equal(table.peek(keys[1::2]), (3 + grads)[1::2])
+    assert (table.peek(keys[::2]) == 1).all()
 
 
 @pytest.mark.parametrize("n", [1, 8, 30])
@@ -442,7 +450,7 @@ def test_payloads_of_every_size_arrive_whole(reach, n, rng):
     assert np.array_equal(table.pull(keys), rows)
     assert np.array_equal(table.push_pull(keys[::-1], rows[::-1]), (rows + rows)[::-1])
     table.set(keys, rows)
-    assert np.array_equal(table.pull(keys, create=False), rows)
+    assert np.array_equal(table.peek(keys), rows)
     assert table.evict(keys) == n
 
 
@@ -500,7 +508,7 @@ def test_rows_are_born_the_same_whoever_comes_first_and_however(reach, name, rng
     table.push(keys[300:400][::-1], grads)
     assert np.array_equal(table.push_pull(keys[400:500], grads), expected[400:500])
     assert np.array_equal(table.pull(keys), expected)
-    assert np.array_equal(other.pull(keys, create=False), expected)
+    assert np.array_equal(other.peek(keys), expected)
 
 
 # Out and in again
@@ -605,12 +613,12 @@ def test_a_stream_is_taken_batch_by_batch_and_one_that_is_refused_leaves_those_b
     ):
         assert table.from_arrow(data) == 3504
         keys = np.arange(start, start + 3504)
-        assert (table.pull(keys, create=False) == keys[:, None]).all()
+        assert (table.peek(keys) == keys[:, None]).all()
         assert table.evict(keys) == 3504
     sliced = pa.Table.from_batches(batches_of(table, [100], start)).slice(40, 25)
     assert table.from_arrow(sliced) == 25
     assert table.contains(np.arange(start, start + 100)).tolist() == [40 <= i < 65 for i in range(100)]
-    assert (table.pull([start + 40], create=False) == start + 40).all()
+    assert (table.peek([start + 40]) == start + 40).all()
     table.evict(np.arange(start, start + 100))
 
     def spoilt():
@@ -691,9 +699,9 @@ def test_text_is_a_key_and_keys_answer_its_hashes(reach, elsewhere):
     assert table.nearest(np.ones(2, np.float32), 1, metric="dot")[0][0] in hashes
     other = elsewhere["words"]
     other.from_arrow(table.to_arrow())
-    assert other.pull(words, create=False)[:, 0].tolist() == [4, 4, 3, 3]
+    assert other.peek(words)[:, 0].tolist() == [4, 4, 3, 3]
     other.from_arrow(pa.table({"key": ["new"], "row": pa.array([[5.0, 5.0]], pa.list_(pa.float32(), 2))}))
-    assert other.pull(["new"], create=False).tolist() == [[5, 5]]
+    assert other.peek(["new"]).tolist() == [[5, 5]]
     clear_words(other, [*words, "new"])
     for wrong in ([1], "user:1", [None], [["user:1"]]):
         with pytest.raises(fastps.DtypeError, match="words"):
@@ -737,12 +745,12 @@ def alike(count, tag=0xABCDEF01):
 
 def test_keys_that_meet_in_the_index_have_rows_of_their_own(reach):
     table, keys = reach.table("unsigned"), alike(40)
-    assert not table.pull(keys, create=False).any()
+    assert not table.peek(keys).any()
     rows = np.arange(40, dtype=np.float32).repeat(2).reshape(40, 2)
     table.push(keys[:25], rows[:25])
     assert table.contains(keys).tolist() == [True] * 25 + [False] * 15
-    assert np.array_equal(table.pull(keys, create=False)[:25], rows[:25])
-    assert not table.pull(keys, create=False)[25:].any()
+    assert np.array_equal(table.peek(keys)[:25], rows[:25])
+    assert not table.peek(keys)[25:].any()
     assert table.evict(keys[5:15]) == 10
     table.push(keys, rows)
     found = table.pull(keys)
@@ -852,7 +860,7 @@ def test_a_full_table_takes_no_new_rows_and_of_such_a_push_applies_nothing(reach
     assert_same(everything(table), before)
     pushes = [3 * (reach.node_of[s] != reach.node_of[shard]) for s in range(reach.num_shards)]
     assert [shard.version for shard in table.stats()] == [a + b for a, b in zip(versions, pushes, strict=True)]
-    assert table.pull([old, new], create=False).tolist() == [[8] * 4, [7] * 4]
+    assert table.peek([old, new]).tolist() == [[8] * 4, [7] * 4]
     assert table.contains([old, new]).tolist() == [True, False]
     table.push([old, old], ones[:2])  # rows that are there are none the worse
     assert table.evict([old]) == 1
@@ -1128,7 +1136,7 @@ def test_operations_on_tables_of_a_closed_server_raise_closed_error(cluster3, tr
             lambda h: h.pull([1]), lambda h: h.push([1], ones), lambda h: h.push_pull([1], ones), lambda h: 1 in h,
             lambda h: h.set([1], ones), lambda h: h.evict([1]), lambda h: h.contains([1]), lambda h: list(h.items()),
             lambda h: h.to_arrow(), lambda h: h.nearest(np.ones(3)), lambda h: list(h.keys()),
-            lambda h: h.pull([1], create=False), lambda h: h.pull([2]),
+            lambda h: h.peek([1]), lambda h: h.pull([2]),
             *([lambda h: h.view([1])] if transport == "shm" else []),
         ]:  # fmt: skip
             with pytest.raises(fastps.ClosedError):

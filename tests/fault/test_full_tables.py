@@ -109,7 +109,7 @@ def test_a_push_that_waited_for_room_in_vain_resumes_to_exactly_once(placement):
         finally:
             os.kill(pid, signal.SIGCONT)
         ps.table.push(keys, ones(4), timeout=GUARD_SECONDS, resume=error.resume)
-        assert ps.table.pull(keys, create=False).tolist() == ones(4).tolist()
+        assert ps.table.peek(keys).tolist() == ones(4).tolist()
 
 
 def test_a_callback_that_is_not_done_in_time_makes_a_push_wait_and_not_fail_as_full(cluster3, tmp_path):
@@ -128,7 +128,7 @@ def test_a_callback_that_is_not_done_in_time_makes_a_push_wait_and_not_fail_as_f
             ps.table.push([key], ones(1), timeout=0.3)
         go_on.touch()
         ps.table.push([key], ones(1), timeout=GUARD_SECONDS)
-        assert ps.table.pull([key], create=False).tolist() == [[1]]
+        assert ps.table.peek([key]).tolist() == [[1]]
 
 
 def test_a_callback_of_expired_rows_keeps_no_push_beyond_its_deadline(cluster3, tmp_path):

@@ -42,12 +42,15 @@ SERVER = {
     "view": lambda ps, there: ps.view(),
     "worker": lambda ps, there: ps.worker(),
 }
-SERVER_FACTS = {"name", "num_shards", "node_ids", "table", "remote", "close", "flush"}  # flush: of this process's queue
+# flush: of this process's queue
+SERVER_FACTS = {"name", "num_shards", "node_ids", "table", "reader", "remote", "close", "flush"}
 TABLE = {
     "pull": lambda t, there: t.pull(KEYS),
+    "peek": lambda t, there: t.peek(KEYS),
     "push": lambda t, there: t.push(KEYS, ROWS),
     "push_pull": lambda t, there: t.push_pull(KEYS, ROWS),
     "pull_async": lambda t, there: t.pull_async(KEYS).result(GUARD_SECONDS),
+    "peek_async": lambda t, there: t.peek_async(KEYS).result(GUARD_SECONDS),
     "push_async": lambda t, there: t.push_async(KEYS, ROWS).result(GUARD_SECONDS),
     "push_pull_async": lambda t, there: t.push_pull_async(KEYS, ROWS).result(GUARD_SECONDS),
     "set": lambda t, there: t.set(KEYS, ROWS),
@@ -87,6 +90,7 @@ VIEW = {
 }
 EMPTY = {  # operations on no keys at all
     "pull": lambda t, there: t.pull([]),
+    "peek": lambda t, there: t.peek([]),
     "push": lambda t, there: t.push([], np.empty((0, 2), np.float32)),
     "push_pull": lambda t, there: t.push_pull([], np.empty((0, 2), np.float32)),
     "set": lambda t, there: t.set([], np.empty((0, 2), np.float32)),
@@ -106,7 +110,7 @@ ENDS = {
 
 
 def public(cls):
-    return {name for name in dir(cls) if not name.startswith("_")} | (DUNDERS & set(vars(cls)))
+    return {name for name in dir(cls) if not name.startswith("_")} | (DUNDERS & set(dir(cls)))
 
 
 @pytest.mark.parametrize(

@@ -289,7 +289,7 @@ class OnRows:
             found = self.table.contains(self.keys)
             assert (found == (times[:, 0] == 0)).all()
             self.table.pull(self.keys)  # they are created again
-        assert (self.table.pull(self.keys, create=False) == self.rows).all()
+        assert (self.table.peek(self.keys) == self.rows).all()
 
 
 @samples(verb=["push", "push_pull", "set", "evict", "pull"], traffic=[True, False])

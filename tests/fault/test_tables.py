@@ -181,7 +181,7 @@ def test_a_process_that_is_stopped_while_it_creates_rows_blocks_creations_alone_
         stopped(workers, job, lambda: table.pull([next(newborn)], timeout=0.2))
         table.push([1, 2, 1], ones, timeout=GUARD_SECONDS)  # rows that are there go on
         assert (table.pull([1, 2], timeout=GUARD_SECONDS)[:, 0] == [3, 2]).all()
-        assert not table.pull([5000], create=False, timeout=GUARD_SECONDS).any()
+        assert not table.peek([5000], timeout=GUARD_SECONDS).any()
         assert table.contains([1, 5000]).tolist() == [True, False]
         with pytest.raises(fastps.WaitTimeoutError) as caught:
             table.push([1, 5000, 1], ones, timeout=0.1)
@@ -283,10 +283,10 @@ def test_a_push_resumes_with_the_keys_and_gradients_that_it_had_or_not_at_all(tm
             with pytest.raises((fastps.OptionError, fastps.ParameterError)):
                 table.push(first + np.array(keys), grads, resume=error.resume, timeout=GUARD_SECONDS)
         assert table.stats()[0].version == version
-        assert not table.pull(first + np.arange(7), create=False).any()
+        assert not table.peek(first + np.arange(7)).any()
         # Nobody has used it up: what it is of goes on.
         table.push(first + np.arange(3), ones[:3], resume=error.resume, timeout=GUARD_SECONDS)
-        assert table.pull(first + np.arange(7), create=False).sum(axis=1).tolist() == [dim] * 3 + [0] * 4
+        assert table.peek(first + np.arange(7)).sum(axis=1).tolist() == [dim] * 3 + [0] * 4
 
 
 def test_a_set_that_timed_out_is_set_again_and_no_push_goes_on_from_it(tmp_path):
@@ -381,7 +381,7 @@ def test_a_table_that_grows_while_two_push_and_one_reads_loses_nothing(tmp_path,
         before = 0
         while any(map(workers.lives, jobs)):
             keys = rng.integers(0, ROWS, 2000)
-            found = table.pull(keys, create=False)
+            found = table.peek(keys)
             assert (found == found[:, :1]).all(), "a torn row"
             assert (found >= 0).all()
             assert (found[keys >= space] <= 2).all()

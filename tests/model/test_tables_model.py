@@ -65,11 +65,11 @@ class Tables(RuleBasedStateMachine):
         values = np.random.default_rng(seed).normal(size=(n, self.naive.dim))
         return values.astype(self.naive.dtype)
 
-    @rule(handle=handles, places=places, create=st.booleans())
-    def pull(self, handle, places, create):
+    @rule(handle=handles, places=places, verb=st.sampled_from(["peek", "pull"]))
+    def read(self, handle, places, verb):
         keys = self.keys(places)
-        found = self.handles[handle].pull(keys, create=create)
-        assert same(found, self.naive.pull(keys, create))
+        found = getattr(self.handles[handle], verb)(keys)
+        assert same(found, getattr(self.naive, verb)(keys))
         found.fill(np.nan)  # a copy: what we do to it stays here
 
     @rule(handle=handles, places=places)
@@ -142,7 +142,7 @@ class Tables(RuleBasedStateMachine):
         for handle in self.handles:
             assert len(handle) == len(self.naive)
             assert np.array_equal(handle.contains(self.every), self.naive.contains(self.every))
-            assert same(handle.pull(self.every, create=False), self.naive.pull(self.every, create=False))
+            assert same(handle.peek(self.every), self.naive.peek(self.every))
             assert handle.stats()[0].version == handle.stats()[-1].version == self.naive.version
         slots = {name: [] for name in self.naive.rule.slots}
         rows = 0

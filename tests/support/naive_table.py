@@ -39,8 +39,12 @@ class NaiveTable:
     def contains(self, keys: Any) -> Array:
         return np.array([key in self.rows for key in keys], bool)
 
-    def pull(self, keys: Any, create: bool = True) -> Array:
-        found = [self._row(key)["row"] if create or key in self.rows else self.first(key) for key in keys]
+    def pull(self, keys: Any) -> Array:
+        found = [self._row(key)["row"] for key in keys]
+        return np.array(found, self.dtype).reshape(len(found), self.dim)
+
+    def peek(self, keys: Any) -> Array:
+        found = [self.rows[key]["row"] if key in self.rows else self.first(key) for key in keys]
         return np.array(found, self.dtype).reshape(len(found), self.dim)
 
     def push(self, keys: Any, grads: Array, scale: float = 1.0, limit: float = math.inf) -> None:

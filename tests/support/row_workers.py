@@ -20,8 +20,8 @@ def ask(ps, table, verb, args, named):
         return error, None
 
 
-def pull_into(ps, table, keys, kind):
-    """Pulls into an output of a kind; whether that was the object answered, and what it holds."""
+def pull_into(ps, table, keys, kind, verb="pull"):
+    """Pulls or peeks into an output of a kind; whether that was the object answered, and what it holds."""
     handle, n = ps[table], len(keys)
     shape, dtype = (n, handle.dim), handle.dtype
     if kind == "fine":
@@ -37,7 +37,7 @@ def pull_into(ps, table, keys, kind):
         out = np.full((n + 1, handle.dim), np.nan, dtype)
     elif kind == "list":
         out = [[0.0] * handle.dim] * n
-    found = handle.pull(keys, out=out)
+    found = getattr(handle, verb)(keys, out=out)
     return found is out, out
 
 

@@ -25,12 +25,12 @@ SERVER = {
     "get_params": (), "update_params": ({"w": np.ones(5)},),
 }  # fmt: skip
 TABLE = {
-    "pull": (KEYS,), "push": (KEYS, ONES), "push_pull": (KEYS, ONES), "set": (KEYS, ONES), "evict": (KEYS,),
-    "contains": (KEYS,), "activity": (KEYS,), "to_arrow": (), "nearest": ([1, 1],), "initial": (KEYS,), "configure": (),
-    "hyper": (), "stats": (), "from_arrow": (pa.table({"key": KEYS, "row": pa.FixedSizeListArray.from_arrays(
-        pa.array(ONES.ravel()), 2)}),),
+    "pull": (KEYS,), "peek": (KEYS,), "push": (KEYS, ONES), "push_pull": (KEYS, ONES), "set": (KEYS, ONES),
+    "evict": (KEYS,), "contains": (KEYS,), "activity": (KEYS,), "to_arrow": (), "nearest": ([1, 1],),
+    "initial": (KEYS,), "configure": (), "hyper": (), "stats": (), "from_arrow": (pa.table({"key": KEYS,
+        "row": pa.FixedSizeListArray.from_arrays(pa.array(ONES.ravel()), 2)}),),
 }  # fmt: skip
-FACTS = {"name", "num_shards", "node_ids", "table", "remote", "dim", "dtype"}  # of a handle
+FACTS = {"name", "num_shards", "node_ids", "table", "reader", "remote", "dim", "dtype"}  # of a handle
 
 
 @pytest.fixture(scope="module")

@@ -69,4 +69,4 @@ def test_the_keys_of_one_call_must_fit_at_once_even_where_rows_make_room(num_sha
         for start in range(0, len(keys), most):
             some = keys[start : start + most]
             ps.table.push(some, ones(len(some)))
-            assert (ps.table.pull(some, create=False) == 1).all()
+            assert (ps.table.peek(some) == 1).all()

@@ -44,9 +44,9 @@ def test_flush_waits_for_operations_of_tables_and_arrays_and_raises_what_failed(
     assert ps["t"].pull([1]).tolist() == [[1.5, 1.5]]
 
 
-def test_a_pull_of_a_table_can_be_awaited(ps):
+def test_a_peek_of_a_table_can_be_awaited(ps):
     async def main():
-        return await ps["t"].pull_async([7], create=False)
+        return await ps["t"].peek_async([7])
 
     assert asyncio.run(main()).tolist() == [[0.5, 0.5]]
     assert len(ps["t"]) == 0

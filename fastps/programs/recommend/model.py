@@ -79,7 +79,7 @@ def _gradient(error: Array, own: Array, other: Array) -> Array:
 def rows(server: ParameterServer, table: str, keys: Array) -> Array:
     """The rows of keys; zeros, which add nothing to a prediction, for those that were not trained."""
     found = server[table].contains(keys)
-    pulled = server[table].pull(keys[found])
+    pulled = server[table].peek(keys[found])
     out = np.zeros((len(keys), pulled.shape[1]), np.float32)
     out[found] = pulled
     return out

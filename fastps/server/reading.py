@@ -1,0 +1,171 @@
+"""What reads a server: common to its handle and its reader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from fastps.client.attach import Attachment
+from fastps.client.future import Future
+from fastps.client.view import View
+from fastps.deadline import seconds
+from fastps.errors import NamesError
+from fastps.messages import few_of
+from fastps.observe.stats import ServerStats
+from fastps.tables.reading import TableReading
+
+
+class ServerReading:
+    """What reads a server and changes nothing of it, for `ParameterServer` and `Reader`.
+
+    Attributes
+    ----------
+    attachment : this process's side of the server
+    """
+
+    attachment: Attachment
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is an array or a table of this name."""
+        return name in self.attachment.spec.names
+
+    def __iter__(self) -> Iterator[str]:
+        """The names of the arrays in order, then of the tables. A bare array is "params", a bare table "table"."""
+        return iter(self.attachment.spec.names)
+
+    def __len__(self) -> int:
+        """The number of arrays and tables."""
+        return len(self.attachment.spec.names)
+
+    def pull(self, *, out: Any = None, names: Any = None, timeout: float | None = None) -> Any:
+        """A copy of the parameters, in the structure that they came in.
+
+        Parameters
+        ----------
+        out : array or container of arrays, optional
+            Written in place and returned: writable, C-contiguous arrays of the parameters' shapes and dtypes, for
+            float32 also bfloat16 and float16: values are rounded to the nearest, ties to even.
+        names : list of str, optional
+            Only these arrays, or those in these containers (``"layers/0"``), in the structure of the parameters without
+            the others; None for all. `out` has the same arrays.
+        timeout : float, optional
+            Seconds.
+
+        Raises
+        ------
+        ShapeError, DtypeError, NamesError, OutputError
+            `out` or `names` do not fit; nothing was done.
+        ClosedError, ShardDiedError, WaitTimeoutError
+            What `out` holds is undefined.
+
+        Notes
+        -----
+        For each shard the state after a whole number of pushes (``isolation="shard"``); NaN passes through. Cost on the
+        parameters' node: one C call that copies once; with `out` no allocation, and uncontended no system call. From
+        another node: one call for each node that has shards. From 12 MiB on, writes to `out` bypass the caches.
+        """
+        limit = None if timeout is None else seconds(timeout)
+        return (self.attachment.arrays or self.attachment.attach()).pull(out, limit, names)[0]
+
+    def pull_async(self, *, out: Any = None, names: Any = None, timeout: float | None = None) -> Future:
+        """Starts a pull and returns a Future of its result. `out` may be written until the Future is done.
+
+        The asynchronous operations of one process on one server, its tables included, run one after the other, in the
+        order in which they were started, on a thread of their own; other operations do not wait for them. `timeout`
+        counts from when the operation begins. An operation that is cancelled before it begins does nothing; one that
+        has begun continues, and a push is applied. Cost: a thread switch, tens of microseconds.
+        """
+        arrays = self.attachment.arrays or self.attachment.attach()
+        limit = seconds(timeout)
+        return arrays.session.queue.submit("pull_async", lambda: arrays.pull(out, limit, names)[0])
+
+    def flush(self, *, timeout: float | None = None) -> None:
+        """Waits for all asynchronous operations of this process on this server that were not cancelled.
+
+        Raises the first error that was not yet retrieved by `Future.result`, `Future.exception` or ``await``, with
+        notes on the others, also of operations that had ended before. When operations are still under way after
+        `timeout` seconds, raises WaitTimeoutError, with notes on all such errors.
+        """
+        limit = seconds(timeout)
+        session = self.attachment.session
+        session.queue.flush(session.limit(limit))
+
+    def slots(self, name: str | None = None, *, timeout: float | None = None) -> Any:
+        """A copy of a slot of the rule, such as Adam's ``"m"``, in the structure of the parameters.
+
+        Where arrays have different rules, only those whose rule has the slot. Without `name`, a dict of all slots by
+        name. Each shard's part is read between two pushes, that of all slots at once. Raises OptionError for an unknown
+        name. Cost: as that of a pull of as many bytes.
+        """
+        arrays, limit = self.attachment.arrays or self.attachment.attach(), seconds(timeout)
+        if name is None:
+            return arrays.slots(self.attachment.spec.slot_names(), limit)
+        return arrays.slots([name], limit)[name]
+
+    def steps(self, *, timeout: float | None = None) -> Any:
+        """The update count of each array that is trained, in the structure of the parameters: the last `step` of its
+        rule.
+
+        Where an array has parts on several shards, some of which have had more pushes, the largest.
+        """
+        return (self.attachment.arrays or self.attachment.attach()).steps(seconds(timeout))
+
+    def view(self) -> View:
+        """Read-only arrays on the parameters themselves, for a ``with`` block: no copy, no lock. Live memory; under
+        `BSP` the parameters of the newest round, which do not change. See `fastps.View`.
+
+        Raises SplitError when shards are on other nodes. Cost: microseconds, whatever the size.
+        """
+        return (self.attachment.arrays or self.attachment.attach()).view()
+
+    @property
+    def hyper(self) -> Any:
+        """The hyper-parameters as they are now, by name; with several rules, such a dict for each pattern and each
+        table. None stands for a schedule. Cost: a few loads; a call to another node when no shard is on this one."""
+        attachment, spec = self.attachment, self.attachment.spec
+        by_pattern: dict[str, Any] = {}
+        if spec.structure.leaves:
+            by_pattern |= (attachment.arrays or attachment.attach()).hyper(None)
+        by_pattern |= {name: TableReading(attachment, i).hyper for name, i in spec.table_names.items()}
+        return by_pattern if len(by_pattern) > 1 else next(iter(by_pattern.values()))
+
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """The update count of each shard: pushes that have begun on it, or rounds that have been applied.
+
+        Cost: a load per shard; for shards elsewhere a call per node.
+        """
+        return self.attachment.session.versions(None)
+
+    def stats(self, *, timeout: float | None = None) -> ServerStats:
+        """Counters of every shard: operations, bytes, retries, lock waits, pushes interrupted by deaths."""
+        return self.attachment.session.stats(seconds(timeout))
+
+    def _only_table(self) -> int:
+        """The number of the only table."""
+        names = self.attachment.spec.table_names
+        if len(names) != 1:
+            raise NamesError(f"table: expected a server with one table, it has {list(names)}; use ps[name]")
+        return next(iter(names.values()))
+
+    @property
+    def num_shards(self) -> int:
+        return len(self.attachment.spec.plans)
+
+    @property
+    def name(self) -> str | None:
+        return self.attachment.spec.name
+
+    @property
+    def node_ids(self) -> tuple[str, ...]:
+        """Ray's id of each shard's node."""
+        spec = self.attachment.spec
+        return tuple(spec.node_of(shard).node_id for shard in range(len(spec.plans)))
+
+    def __repr__(self) -> str:
+        spec = self.attachment.spec
+        parts = [f"{spec.structure}, {spec.rules_label}"] if spec.structure.leaves else []
+        tables = [f"{i.name}: {i}, {i.rule.label}" for i in spec.tables if i.counts_for is None]
+        parts += [few_of(tables, len(tables), 4)] if tables else []
+        closed = ", closed" if self.attachment.closed else ""
+        return f"<{type(self).__name__} {'; '.join(parts)} on {self.num_shards} shards{closed}>"
