@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fastps.rules import Adam
-from fastps.server import creations, find, handle
+from fastps.server import creations, find, handle, launch
 from fastps.server.find import servers
 from fastps.server.handle import handle_of
 from fastps.testing.local import LocalServer
@@ -65,7 +65,7 @@ def test_a_server_that_no_handle_owns_yet_is_ended_where_a_signal_handler_raises
         owned = SimpleNamespace(kill=lambda: killed.append(True))
         session = SimpleNamespace(spec=server.spec, shm=None, all_here=False)
         monkeypatch.setattr(
-            handle, "launch", lambda *_: SimpleNamespace(spec=server.spec, owned=owned, session=session)
+            launch, "launch", lambda *_: SimpleNamespace(spec=server.spec, owned=owned, session=session)
         )
         monkeypatch.setattr(handle.creations, "add", interrupted)
         with pytest.raises(KeyboardInterrupt):
