@@ -22,7 +22,8 @@ class Reader(ServerReading):
 
     It has `pull` and `pull_async`, `flush`, `view`, `slots`, `steps`, `hyper`, `versions`, `stats`, and the names,
     arrays and tables of the server; its tables are readers too (`fastps.TableReader`). All other verbs of a
-    `ParameterServer` and a `TableHandle` raise ReadOnlyError. It travels as a `ParameterServer` does, and arrives as a reader.
+    `ParameterServer` and a `TableHandle` raise ReadOnlyError. It travels as a `ParameterServer` does, and arrives as a
+    reader.
 
     This is a guard against mistakes: it keeps a program that evaluates or serves a model from changing it. It is no
     protection against code that wants to change the server: a process that can read the server can also write to it.
