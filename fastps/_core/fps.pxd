@@ -233,6 +233,10 @@ cdef extern from "fill.h" nogil:
     void fps_fill_stream(const fps_arena *arena, const fps_span *span, uint32_t stream, double value)
 
 
+cdef extern from "crc.h" nogil:
+    uint32_t fps_crc32c(uint32_t before, const void *bytes, size_t n)
+
+
 cdef extern from "hash.h" nogil:
     uint64_t fps_hash(uint64_t key)
     uint64_t fps_hash_bytes(const unsigned char *text, uint64_t n)

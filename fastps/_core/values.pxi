@@ -1,4 +1,4 @@
-# The values of arrays: the type of their elements, their norm, and whether they are finite.
+# The values of arrays: the type of their elements, their norm, whether they are finite, and their checksum.
 
 import sys
 
@@ -71,3 +71,14 @@ def global_norm(list arrays):
         with nogil:
             total += fps_sum_squares(data, n, type)
     return math.sqrt(total)
+
+
+def crc32c(const uint8_t[::1] data not None, uint32_t before=0):
+    """The CRC32C of bytes that follow those of which `before` is the checksum."""
+    cdef uint32_t found
+    cdef size_t n = <size_t>data.shape[0]
+    if n == 0:
+        return before
+    with nogil:
+        found = fps_crc32c(before, &data[0], n)
+    return found
