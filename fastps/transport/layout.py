@@ -85,7 +85,7 @@ class Layout:
         narrow = self.sizes[NARROW] // 2 if half else self.sizes[NARROW]
         return -(-narrow // ALIGNMENT) * ALIGNMENT
 
-    def _at(self, place: Place, half: str | None) -> tuple[int, int]:
+    def at(self, place: Place, half: str | None) -> tuple[int, int]:
         """[start, stop) of a run in the bytes of both buffers."""
         if place.buffer == WIDE:
             start = self._wide_at(half) + place.offset
@@ -111,12 +111,12 @@ class Layout:
         """The arrays' elements as bytes, without a copy where they are contiguous already. Without `half`, elements of
         half precision are widened."""
         nbytes = self.nbytes(half)
-        if len(self.places) == 1 and self._at(self.places[0], half) == (0, nbytes):
+        if len(self.places) == 1 and self.at(self.places[0], half) == (0, nbytes):
             return self._elements(self.places[0], arrays, half)
         data = np.empty(nbytes, np.uint8)
         for place in self.places:
             if arrays[place.leaf].size:
-                start, stop = self._at(place, half)
+                start, stop = self.at(place, half)
                 data[start:stop] = self._elements(place, arrays, half)
         return data
 
@@ -125,7 +125,7 @@ class Layout:
         data = np.frombuffer(piece, np.uint8)
         stop = start + data.nbytes
         for place in self.places:
-            first, end = self._at(place, half)
+            first, end = self.at(place, half)
             low, high = max(start, first), min(stop, end)
             if low < high and arrays[place.leaf].size:
                 elements = self._elements(place, arrays, half)

@@ -1,0 +1,154 @@
+"""The files of a checkpoint: tensors in the format of safetensors, written in one pass with checksums, and read in
+place.
+
+A file is eight bytes with the length of a header, the header as JSON, and the elements one after the other, see
+https://huggingface.co/docs/safetensors. It is written here, not by that library, since the elements are in pieces and
+are neither copied nor kept until all are there.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastps._core import crc32c
+from fastps.arrays.types import Array
+from fastps.errors import CheckpointError, FileError, MissingFileError
+
+BLOCK_BYTES = 16 << 20  # each has a checksum
+# The names of the format; what has none is written as bytes.
+NAMES = {
+    "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "int32": "I32",
+    "int16": "I16", "int8": "I8", "uint64": "U64", "uint32": "U32", "uint16": "U16", "uint8": "U8", "bool": "BOOL",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor of a file.
+
+    Attributes
+    ----------
+    name : in the file
+    dtype : the name of a numpy type
+    shape : of its elements
+    data : their bytes
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    data: Array
+
+
+@dataclass(frozen=True)
+class File:
+    """A file that was written.
+
+    Attributes
+    ----------
+    name : in the directory of the checkpoint
+    nbytes : its size
+    checksums : CRC32C of each BLOCK_BYTES
+    """
+
+    name: str
+    nbytes: int
+    checksums: tuple[int, ...]
+
+
+def write_file(folder: Path, name: str, chunks: Iterable[Any]) -> File:
+    """Writes a new file of these bytes, and waits until they are on the disk. Raises FileError."""
+    checksums, filled, total = list[int](), 0, 0
+    target = folder / name
+    try:
+        fd = os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
+        try:
+            for chunk in chunks:
+                view = memoryview(chunk).cast("B")
+                while len(view):
+                    if filled in (0, BLOCK_BYTES):
+                        checksums.append(0)
+                        filled = 0
+                    written = os.write(fd, view[: BLOCK_BYTES - filled])
+                    checksums[-1] = crc32c(view[:written], checksums[-1])
+                    filled, total, view = filled + written, total + written, view[written:]
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise unwritable(target, error) from error
+    return File(name, total, tuple(checksums))
+
+
+def write_tensors(folder: Path, name: str, tensors: Sequence[Tensor]) -> tuple[File, list[int]]:
+    """Writes a file of tensors. Returns it, and the byte in it where each of them begins."""
+    header: dict[str, Any] = {"__metadata__": {"format": "np"}}
+    ends, at = list[int](), 0
+    for tensor in tensors:
+        known = NAMES.get(tensor.dtype)
+        shape = list(tensor.shape) if known else [tensor.data.nbytes]
+        header[tensor.name] = {"dtype": known or "U8", "shape": shape, "data_offsets": [at, at + tensor.data.nbytes]}
+        at += tensor.data.nbytes
+        ends.append(at)
+    packed = json.dumps(header, separators=(",", ":")).encode()
+    packed += b" " * (-len(packed) % 8)
+    head = struct.pack("<Q", len(packed)) + packed
+    file = write_file(folder, name, [head, *(tensor.data for tensor in tensors)])
+    return file, [len(head) + end - tensor.data.nbytes for tensor, end in zip(tensors, ends, strict=True)]
+
+
+def sync_folder(folder: Path) -> None:
+    """Waits until the names in a directory are on the disk."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def mapped(folder: Path, file: File) -> Array:
+    """The bytes of a file, read when they are used. Raises a FileError if it is not there or has another size."""
+    target = folder / file.name
+    try:
+        with target.open("rb") as opened:
+            nbytes = os.fstat(opened.fileno()).st_size
+            if nbytes != file.nbytes:
+                raise CheckpointError(f"{target}: expected {file.nbytes:,} bytes, got {nbytes:,}; it was damaged")
+            if nbytes == 0:
+                return np.empty(0, np.uint8)
+            return np.frombuffer(mmap.mmap(opened.fileno(), 0, prot=mmap.PROT_READ), np.uint8)
+    except OSError as error:
+        raise unreadable(target, error) from error
+
+
+def verify(folder: Path, file: File, data: Array) -> None:
+    """Raises CheckpointError unless all bytes are those that were written."""
+    for number, expected in enumerate(file.checksums):
+        start = number * BLOCK_BYTES
+        if crc32c(data[start : start + BLOCK_BYTES]) != expected:
+            raise CheckpointError(
+                f"{folder / file.name}: the bytes from {start:,} on are not those that were written; nothing was "
+                f"restored; use another checkpoint"
+            )
+
+
+def unwritable(target: Path, error: OSError) -> FileError:
+    return FileError(
+        error.errno,
+        f"save: {str(target)!r} cannot be written ({error.strerror}); nothing was saved; pass a path in a directory "
+        f"that exists, has space left, and is writable on the nodes of the shards",
+    )
+
+
+def unreadable(target: Path, error: OSError) -> FileError:
+    kind = MissingFileError if isinstance(error, FileNotFoundError) else FileError
+    return kind(error.errno, f"{str(target)!r} cannot be read ({error.strerror}); pass a directory that save() made")

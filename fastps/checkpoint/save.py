@@ -1,0 +1,107 @@
+"""Saves a server: starts a writer on each node that has shards, and lets one of them commit."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from fastps.checkpoint.described import server_to
+from fastps.checkpoint.manifest import Manifest
+from fastps.checkpoint.writer import CheckpointWriter, require_free
+from fastps.client.attach import Attachment
+from fastps.cluster import ray as cluster
+from fastps.deadline import deadline_after, left_until
+from fastps.errors import MissingFileError, OptionError
+from fastps.messages import brief
+
+
+class Saving:
+    """A checkpoint that is being written. The writers end when this is dropped.
+
+    Attributes
+    ----------
+    path : where the checkpoint will be
+    """
+
+    def __init__(self, path: Path, folder: Path, writers: list[Any], reference: Any) -> None:
+        self.path, self._folder, self._writers, self._reference = path, folder, writers, reference
+        self._future: Future[Any] = reference.future()
+
+    def done(self) -> bool:
+        """Whether it is there, or has failed."""
+        return self._future.done()
+
+    def result(self, timeout: float | None = None) -> Path:
+        """Waits for it, and returns its path. Raises the error of a writer; then nothing has that path, and what was
+        written is removed. Raises WaitTimeoutError after `timeout` seconds; it then goes on."""
+        from fastps.errors import WaitTimeoutError
+
+        try:
+            cluster.get(self._reference, timeout, "save")
+        except WaitTimeoutError:
+            if self._future.done():
+                self._discard()
+            raise
+        except BaseException:
+            self._discard()
+            raise
+        return self.path
+
+    def _discard(self) -> None:
+        for writer in self._writers:
+            writer.discard.remote(str(self._folder))
+
+    def __repr__(self) -> str:
+        return f"<Saving {str(self.path)!r}, {'done' if self.done() else 'under way'}>"
+
+
+def save(attachment: Attachment, path: Any, timeout: float) -> Saving:
+    """Begins to save a server. See `ParameterServer.save`."""
+    deadline = deadline_after(timeout)
+    target = _path_of(path)
+    require_free(target)
+    arrays = attachment.arrays or attachment.attach()
+    spec = attachment.spec
+    cluster.require("save")
+    folder = target.with_name(f".{target.name}-{os.urandom(6).hex()}")
+    try:
+        folder.mkdir()
+    except FileNotFoundError as error:
+        raise MissingFileError(
+            error.errno, f"save: there is no directory {str(target.parent)!r}; nothing was saved; create it first"
+        ) from error
+    except OSError as error:
+        from fastps.checkpoint.files import unwritable
+
+        raise unwritable(target, error) from error
+    try:
+        arrays.settle(left_until(deadline))
+        server = server_to(spec, arrays.hyper_by_row(left_until(deadline)))
+        writers = [
+            cluster.start_on(node.node_id, CheckpointWriter, 1, cluster.generated(os.urandom(16).hex(), "writer"))()
+            for node in spec.nodes
+        ]
+        parts = [
+            writer.write.remote(spec, str(folder), number, left_until(deadline))
+            for number, writer in enumerate(writers)
+        ]
+        slots = [] if spec.consistency.local else spec.slot_names()
+        reference = writers[0].commit.remote(
+            str(folder), str(target), server, slots, spec.consistency.rounds, *parts
+        )
+    except BaseException:
+        folder.rmdir()
+        raise
+    return Saving(target, folder, writers, reference)
+
+
+def _path_of(path: Any) -> Path:
+    try:
+        return Path(os.path.abspath(os.fsdecode(path)))
+    except TypeError:
+        raise OptionError(f"save: expected a path, got {type(path).__name__} {brief(path)}") from None
+
+
+__all__ = ["Manifest", "Saving", "save"]

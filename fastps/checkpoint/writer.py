@@ -1,0 +1,110 @@
+"""Writes the state of a node's shards, in a process of its own: a Ray actor that ends with what it has written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastps.checkpoint import manifest
+from fastps.checkpoint.files import File, sync_folder, unwritable, write_file, write_tensors
+from fastps.checkpoint.manifest import Manifest, Piece
+from fastps.checkpoint.snapshot import Snapshot, snapshots
+from fastps.client.attach import attachments
+from fastps.errors import FileError, WaitTimeoutError
+from fastps.spec.server import ServerSpec
+
+NICE = 10  # of the thread that writes; the one that copies holds locks for which pushes wait
+
+
+@dataclass(frozen=True)
+class Written:
+    """The state of some shards, in files.
+
+    Attributes
+    ----------
+    versions : of the shards, by their number
+    files : what was written
+    pieces : of all arrays; `file` is a number in `files`
+    """
+
+    versions: dict[int, int]
+    files: list[File]
+    pieces: list[Piece]
+
+
+class CheckpointWriter:
+    """The actor. One for each node that has shards; that of shard 0 also commits."""
+
+    def write(self, spec: ServerSpec, folder: str, node: int, timeout: float) -> Written:
+        """Writes the state of the shards of this node. While one snapshot is written, the next one is copied."""
+        session, target = attachments.session(spec), Path(folder)
+        versions, files, pieces = dict[int, int](), list[File](), list[Piece]()
+        written: list[Future[tuple[File, list[int]]]] = []
+        taken: list[Snapshot] = []
+        with ThreadPoolExecutor(1, initializer=_work_in_the_background) as background:
+            for number, snapshot in enumerate(snapshots(session, timeout)):
+                tensors = [part.tensor for part in snapshot.parts]
+                name = f"arrays-{node:05}-{number:05}.safetensors"
+                if len(written) > 0:
+                    written[-1].result()  # at most two snapshots are in memory
+                written.append(background.submit(write_tensors, target, name, tensors))
+                taken.append(snapshot)
+                versions |= snapshot.versions
+            for snapshot, future in zip(taken, written, strict=True):
+                file, offsets = future.result()
+                for part, offset in zip(snapshot.parts, offsets, strict=True):
+                    place, nbytes = part.place, part.tensor.data.nbytes
+                    pieces.append(
+                        Piece(part.stream, place.leaf, place.start, place.count, len(files), offset, nbytes, part.step)
+                    )
+                files.append(file)
+        return Written(versions, files, pieces)
+
+    def commit(
+        self, folder: str, path: str, server: dict[str, Any], slots: list[str], rounds: bool, *parts: Written
+    ) -> Manifest:
+        """Writes the manifest, and gives the directory its name: from then on there is a checkpoint."""
+        versions = {shard: version for part in parts for shard, version in part.versions.items()}
+        if rounds and len(set(versions.values())) > 1:
+            raise WaitTimeoutError("save: the nodes came to different rounds meanwhile; nothing was saved, try again")
+        files, pieces = list[File](), list[Piece]()
+        for part in parts:
+            pieces += [
+                Piece(**{**vars(piece), "file": piece.file + len(files)}) for piece in part.pieces
+            ]  # that of all files
+            files += part.files
+        whole = Manifest(
+            server, tuple(slots), tuple(versions[shard] for shard in sorted(versions)), time.time(), tuple(files),
+            tuple(pieces),
+        )  # fmt: skip
+        source, target = Path(folder), Path(path)
+        write_file(source, manifest.NAME, [whole.packed()])
+        try:
+            sync_folder(source)
+            require_free(target)
+            source.rename(target)
+            sync_folder(target.parent)
+        except OSError as error:
+            raise unwritable(target, error) from error
+        return whole
+
+    def discard(self, folder: str) -> None:
+        """Removes what was written of a checkpoint that will not be."""
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def require_free(path: Path) -> None:
+    """Raises FileError if something has this name."""
+    if path.is_symlink() or path.exists():
+        raise FileError(
+            17, f"save: {str(path)!r} is there already; nothing was saved and it was not changed; pass another path"
+        )
+
+
+def _work_in_the_background() -> None:
+    os.setpriority(os.PRIO_PROCESS, 0, NICE)  # of this thread alone
