@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from fastps.server.find import get, servers
     from fastps.server.handle import ParameterServer
     from fastps.server.reader import Reader
+    from fastps.server.restore import restore
     from fastps.spec.table import Table
     from fastps.tables.handle import TableHandle
     from fastps.tables.reader import TableReader
@@ -56,7 +57,7 @@ __all__ = [
     "BSP", "DCASGD", "FTRL", "SGD", "SSP", "AMSGrad", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Add", "Async",
     "Future", "Lion", "LocalSGD", "NAdam", "Outcome", "ParameterServer", "ProximalSGD", "RMSprop", "Reader",
     "RowAdagrad", "Rule", "Table", "TableHandle", "TableReader", "TableStats", "View", "get", "init", "outcome_of",
-    "rule", "schedules", "servers",
+    "restore", "rule", "schedules", "servers",
     *errors.__all__,
 ]  # fmt: skip
 
@@ -70,6 +71,7 @@ _LAZY = {
     "TableStats": "fastps.tables.reading",
     "View": "fastps.client.view",
     "get": "fastps.server.find",
+    "restore": "fastps.server.restore",
     "servers": "fastps.server.find",
 }
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fastps.checkpoint.described import server_to
-from fastps.checkpoint.manifest import Manifest
+from fastps.checkpoint.files import unwritable
 from fastps.checkpoint.writer import CheckpointWriter, require_free
 from fastps.client.attach import Attachment
 from fastps.cluster import ray as cluster
@@ -34,16 +34,10 @@ class Saving:
         return self._future.done()
 
     def result(self, timeout: float | None = None) -> Path:
-        """Waits for it, and returns its path. Raises the error of a writer; then nothing has that path, and what was
-        written is removed. Raises WaitTimeoutError after `timeout` seconds; it then goes on."""
-        from fastps.errors import WaitTimeoutError
-
+        """Waits for it, and returns its path. After an error, also that `timeout` seconds were not enough, it is given
+        up: nothing has that path, and what was written is removed."""
         try:
             cluster.get(self._reference, timeout, "save")
-        except WaitTimeoutError:
-            if self._future.done():
-                self._discard()
-            raise
         except BaseException:
             self._discard()
             raise
@@ -62,8 +56,9 @@ def save(attachment: Attachment, path: Any, timeout: float) -> Saving:
     deadline = deadline_after(timeout)
     target = _path_of(path)
     require_free(target)
-    arrays = attachment.arrays or attachment.attach()
-    spec = attachment.spec
+    arrays, spec = attachment.arrays or attachment.attach(), attachment.spec
+    if spec.tables:
+        raise OptionError("save: the server has tables, which are not saved yet; use export() of each of them")
     cluster.require("save")
     folder = target.with_name(f".{target.name}-{os.urandom(6).hex()}")
     try:
@@ -73,8 +68,6 @@ def save(attachment: Attachment, path: Any, timeout: float) -> Saving:
             error.errno, f"save: there is no directory {str(target.parent)!r}; nothing was saved; create it first"
         ) from error
     except OSError as error:
-        from fastps.checkpoint.files import unwritable
-
         raise unwritable(target, error) from error
     try:
         arrays.settle(left_until(deadline))
@@ -103,5 +96,3 @@ def _path_of(path: Any) -> Path:
     except TypeError:
         raise OptionError(f"save: expected a path, got {type(path).__name__} {brief(path)}") from None
 
-
-__all__ = ["Manifest", "Saving", "save"]

@@ -24,7 +24,6 @@ from fastps.outcome import Outcome
 from fastps.server.options import FirstRows, ServerPlan
 from fastps.shard.actor import shard_actor
 from fastps.spec.server import NodeAddress, ServerSpec, ShardAddress
-from fastps.transport.contract import Operation
 
 
 @dataclass(frozen=True)
@@ -73,8 +72,9 @@ def launch(plan: ServerPlan, attach: Callable[[ServerSpec], Session], detach: Ca
         joins = [actor.join.remote(known, whole) for actor in owned.actors]
         cluster.get(joins, plan.timeout, "create: shards that meet")
         session = attach(spec)
-        if plan.arrays is not None:  # before other processes use them
-            session.run(Operation(sets=[plan.arrays], initial=True), plan.timeout, "create")
+        initial = plan.initial()
+        if initial is not None:  # before other processes use them
+            session.run(initial, plan.timeout, "create")
         for rows in plan.first_rows:
             _fill_table(session, rows, plan.timeout)
         cluster.get(owned.actors[0].publish.remote(), plan.timeout, "create")

@@ -25,14 +25,15 @@ from fastps.rules.assignment import Assignment, assign
 from fastps.scalars import choice, positive, whole
 from fastps.spec.arrays import Structure
 from fastps.spec.gradients import GradientPolicy, gradient_policy
-from fastps.spec.initial import require_distinct, structure_of, zeros
+from fastps.spec.initial import State, require_distinct, structure_of, zeros
 from fastps.spec.keys import Keys, as_keys
 from fastps.spec.partition import ShardPlan, partition
 from fastps.spec.placement import PlacementRequest, placement_request
 from fastps.spec.rule import infos
-from fastps.spec.server import NodeAddress, ServerSpec, ShardAddress, rules_of_leaves
+from fastps.spec.server import NodeAddress, ServerSpec, ShardAddress, rules_of_leaves, slot_names_of
 from fastps.spec.table import MAX_TABLES, Life, Table, TableInfo, infos_of, with_sightings
 from fastps.spec.tree import Path, require_name
+from fastps.transport.contract import Operation
 
 ISOLATIONS = ("shard", "none")
 MAX_SESSIONS, MAX_WORKERS = 2048, 256
@@ -90,6 +91,7 @@ class ServerPlan:
     name : for `fastps.get`, or None
     timeout : seconds that creation and operations wait
     max_sessions, max_workers : per shard, and at once
+    state : of another server, with which it begins
     """
 
     structure: Structure
@@ -106,6 +108,18 @@ class ServerPlan:
     timeout: float
     max_sessions: int
     max_workers: int
+    state: State | None = None
+
+    def initial(self) -> Operation | None:
+        """Sets the values with which the server begins; None: zeros."""
+        if self.arrays is None:
+            return None
+        if self.state is None:
+            return Operation(sets=[self.arrays], initial=True)
+        names = slot_names_of(infos(self.assignment))
+        steps = {s.index: np.array([self.state.steps[r.leaf] for r in s.runs], np.uint64) for s in self.shards}
+        sets = [self.arrays, *(self.state.slots.get(name) for name in names)]
+        return Operation(sets=sets, steps=steps, initial=True)
 
     def spec(
         self,
@@ -161,6 +175,7 @@ def plan_server(
     return ServerPlan(
         structure, arrays, shards, assignment, table_plans, first_rows, gradients, policy, isolation == "shard",
         placement_request(placement, len(shards)), name, timeout, max_sessions, max_workers,
+        params if isinstance(params, State) else None,
     )  # fmt: skip
 
 
@@ -179,6 +194,8 @@ def _initial(params: Any) -> tuple[Structure, list[Array] | None, dict[Path, Tab
     """The structure of the arrays, their values, and the tables."""
     if isinstance(params, (int, np.integer)) and not isinstance(params, bool):
         return zeros(int(params)), None, {}
+    if isinstance(params, State):
+        return params.structure, params.arrays, {}
     tables: dict[Path, Table] = {}
     rest = _without_tables(params, (), tables)
     none = bool(tables) and isinstance(rest, Mapping) and not rest

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastps.client.attach import Attachment
 from fastps.client.future import Future
@@ -13,6 +13,9 @@ from fastps.errors import NamesError
 from fastps.messages import few_of
 from fastps.observe.stats import ServerStats
 from fastps.tables.reading import TableReading
+
+if TYPE_CHECKING:
+    from fastps.checkpoint.save import Saving
 
 
 class ServerReading:
@@ -109,6 +112,48 @@ class ServerReading:
         Where an array has parts on several shards, some of which have had more pushes, the largest.
         """
         return (self.attachment.arrays or self.attachment.attach()).steps(seconds(timeout))
+
+    def save(self, path: Any, *, wait: bool = True, timeout: float | None = None) -> Saving:
+        """Saves the state of the server to a new directory: parameters, slots, update counts, hyper-parameters and
+        rules. `fastps.restore` makes a server of it, with any number of shards.
+
+        Parameters
+        ----------
+        path : str or path
+            Where the directory will be. It must not exist, and the one above it must, on every node with shards.
+        wait : bool
+            Whether to wait until it is there; otherwise ``result`` of what is returned waits.
+        timeout : float, optional
+            Seconds for all of it.
+
+        Returns
+        -------
+        Saving
+            ``path``, ``done()`` and ``result(timeout)``. Keep it until it is done: dropped, it ends.
+
+        Raises
+        ------
+        FileError, MissingFileError
+            There is something at `path`, or it cannot be written. Nothing was saved.
+        OptionError
+            The server has tables, which are saved by `export`.
+        WaitTimeoutError, ClosedError, ShardDiedError, RayRequiredError
+            Nothing has the path.
+
+        Notes
+        -----
+        Nobody is stopped: a process of its own on each node copies each shard's state between two pushes, under `BSP`
+        that of one round, and writes it. The directory has safetensors files and a ``manifest.json`` with a checksum of
+        each 16 MiB; it gets its name when everything is on the disk. Memory: two shards' state on each node.
+        """
+        from fastps.checkpoint.save import save
+
+        session = self.attachment.session
+        limit = session.limit(seconds(timeout))
+        saving = save(self.attachment, path, limit)
+        if wait:
+            saving.result(limit)
+        return saving
 
     def view(self) -> View:
         """Read-only arrays on the parameters themselves, for a ``with`` block: no copy, no lock. Live memory; under

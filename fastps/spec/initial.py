@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,24 @@ from fastps.spec.arrays import CARRIED, Leaf, Structure, memory_of
 from fastps.spec.tree import Container, Path, taken_apart
 
 CONSTANTS = (bool, int, str, bytes, complex, type(None))
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """The state of a server: what another one can begin with, in place of initial parameters.
+
+    Attributes
+    ----------
+    structure : of the arrays
+    arrays : their values, as they are stored
+    slots : by name, the values of a slot, one array per leaf; those of leaves without it are ignored
+    steps : the update count of each array
+    """
+
+    structure: Structure
+    arrays: Arrays
+    slots: dict[str, Arrays]
+    steps: tuple[int, ...]
 
 
 def structure_of(params: Any) -> tuple[Structure, Arrays]:

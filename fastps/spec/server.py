@@ -129,7 +129,7 @@ class ServerSpec:
 
     def slot_names(self) -> list[str]:
         """The slots of all rules."""
-        return list(dict.fromkeys(slot for rule in self.rules for slot in rule.slots))
+        return slot_names_of(self.rules)
 
     def leaves_with(self, slot: str) -> list[int]:
         """The arrays whose rule has this slot."""
@@ -146,6 +146,10 @@ class ServerSpec:
                 for slot in self.slot_names()
             ),
         ]
+
+
+def slot_names_of(rules: Sequence[RuleInfo]) -> list[str]:
+    return list(dict.fromkeys(slot for rule in rules for slot in rule.slots))
 
 
 NO_RULE = -1  # of an array that is carried

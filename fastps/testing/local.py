@@ -10,7 +10,7 @@ from typing import Any
 from fastps.server.options import plan_server
 from fastps.shard.shard import Shard
 from fastps.spec.server import ServerSpec
-from fastps.transport.contract import Buffer, Operation
+from fastps.transport.contract import Buffer
 from fastps.transport.shm import ShmEndpoint
 
 DEFAULTS: Mapping[str, Any] = {
@@ -42,8 +42,9 @@ class LocalServer:
         self.spec: ServerSpec = plan.spec(os.urandom(16).hex(), (created[0][0],), addresses, ("",) * count)
         for shard in self.shards:
             shard.join(self.spec, {})
-        if plan.arrays is not None:
-            self.endpoint().start(Operation(sets=[list(plan.arrays)], initial=True), plan.timeout)
+        initial = plan.initial()
+        if initial is not None:
+            self.endpoint().start(initial, plan.timeout)
 
     def endpoint(self) -> ShmEndpoint:
         """An endpoint to all shards, by shared memory."""

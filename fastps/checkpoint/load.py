@@ -1,0 +1,81 @@
+"""Reads a checkpoint: its files are mapped, verified, and put together for any number of shards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fastps._core import copy
+from fastps.arrays.types import Array
+from fastps.checkpoint.described import structure_from
+from fastps.checkpoint.files import mapped, verify
+from fastps.checkpoint.manifest import Manifest, Piece
+from fastps.errors import CheckpointError
+from fastps.spec.arrays import Leaf
+from fastps.spec.initial import State
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A checkpoint whose bytes are those that were written.
+
+    Attributes
+    ----------
+    folder : where it is
+    manifest : what it consists of
+    state : of the server
+    """
+
+    folder: Path
+    manifest: Manifest
+    state: State
+
+
+def load(folder: Path) -> Checkpoint:
+    """Raises MissingFileError, FileError or CheckpointError. Arrays that are in one file are read when they are used."""
+    manifest = Manifest.read(folder)
+    structure = structure_from(manifest.server["structure"])
+    contents = [mapped(folder, file) for file in manifest.files]
+    for file, data in zip(manifest.files, contents, strict=True):
+        verify(folder, file, data)
+    by_stream: dict[tuple[int, int], list[Piece]] = {}
+    for piece in manifest.pieces:
+        by_stream.setdefault((piece.stream, piece.leaf), []).append(piece)
+    where = str(folder)
+    if any(leaf >= len(structure.leaves) for _, leaf in by_stream):
+        raise CheckpointError(f"{where}: it has values of arrays that its structure does not have")
+    arrays = [_array(leaf, by_stream.get((0, i), []), contents, where) for i, leaf in enumerate(structure.leaves)]
+    nothing = np.empty(0, np.float32)
+    slots = {
+        name: [
+            _array(leaf, by_stream[k, i], contents, where) if (k, i) in by_stream else nothing
+            for i, leaf in enumerate(structure.leaves)
+        ]
+        for k, name in enumerate(manifest.slots, 1)
+    }
+    steps = [max((piece.step for piece in by_stream.get((0, i), [])), default=0) for i in range(len(structure.leaves))]
+    highest = max(steps, default=0)
+    trained = {i: steps[i] for i in structure.trained}
+    return Checkpoint(
+        folder, manifest, State(structure, arrays, slots, tuple(trained.get(i, highest) for i in range(len(steps))))
+    )
+
+
+def _array(leaf: Leaf, pieces: list[Piece], contents: list[Array], where: str) -> Array:
+    """The values of an array: in place if they are one piece."""
+    pieces, at = sorted(pieces, key=lambda piece: piece.start), 0
+    for piece in pieces:
+        if piece.start != at or piece.nbytes != piece.count * leaf.item_bytes:
+            raise CheckpointError(f"{where}: pieces of `{leaf.name}` are missing, or overlap")
+        at += piece.count
+    if at != leaf.size:
+        raise CheckpointError(f"{where}: expected {leaf.size:,} elements of `{leaf.name}`, got {at:,}")
+    parts = [contents[piece.file][piece.offset : piece.offset + piece.nbytes] for piece in pieces]
+    data = parts[0] if len(parts) == 1 else np.empty(leaf.size * leaf.item_bytes, np.uint8)
+    at = 0
+    for part in parts if len(parts) > 1 else []:
+        copy(data[at : at + part.nbytes], part)
+        at += part.nbytes
+    return data.view(leaf.dtype).reshape(leaf.shape) if leaf.trains else data
