@@ -229,6 +229,10 @@ class MissingFileError(FileError, FileNotFoundError):
     """There is no such file, or not the directory that it should be in. Nothing was done."""
 
 
+class CheckpointError(FastPSError, ValueError):
+    """A checkpoint is damaged, of another format, or says what cannot be. Nothing was restored."""
+
+
 class ArenaError(FastPSError, OSError):
     """An arena could not be opened or created; the message has the operating system's reason."""
 
