@@ -23,6 +23,7 @@
      +-- RayRequiredError        (RuntimeError)     an operation needs Ray, and this process is not connected
      +-- WorkerExpelledError     (RuntimeError)     this worker was expelled
      +-- SessionsExhaustedError  (RuntimeError)     more concurrent sessions than a shard has
+     +-- CheckpointError         (ValueError)       a checkpoint that is damaged, or of another format
      +-- FileError               (OSError)          a file that cannot be written or read, or is damaged
      |    +-- MissingFileError   (FileNotFoundError)
      +-- ArenaError              (OSError)          an arena that cannot be opened
@@ -48,6 +49,7 @@ __all__ = [
     "ArenaError",
     "ArenaFormatError",
     "ArenaMemoryError",
+    "CheckpointError",
     "ClosedError",
     "CompileError",
     "DtypeError",

@@ -28,6 +28,6 @@ from fastps._core.core import (
 
 __all__ = [
     "BLOCK_BYTES", "Arena", "Board", "Decision", "Group", "Held", "Lane", "Member", "Outcome", "Rest", "TableGroup",
-    "TableLane", "all_finite", "copy", "crc32c", "global_norm", "hash_of", "life_generation", "outcome_from", "process_of",
-    "shards_of", "table_initial", "table_row_bytes",
+    "TableLane", "all_finite", "copy", "crc32c", "global_norm", "hash_of", "life_generation", "outcome_from",
+    "process_of", "shards_of", "table_initial", "table_row_bytes",
 ]  # fmt: skip

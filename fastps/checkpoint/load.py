@@ -34,7 +34,7 @@ class Checkpoint:
 
 
 def load(folder: Path) -> Checkpoint:
-    """Raises MissingFileError, FileError or CheckpointError. Arrays that are in one file are read when they are used."""
+    """Raises MissingFileError, FileError or CheckpointError. An array that is in one piece is used where it is."""
     manifest = Manifest.read(folder)
     structure = structure_from(manifest.server["structure"])
     contents = [mapped(folder, file) for file in manifest.files]

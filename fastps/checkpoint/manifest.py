@@ -117,6 +117,8 @@ class Manifest:
         server, slots, versions = content.get("server"), content.get("slots"), content.get("versions")
         if type(server) is not dict or not _is_list_of(slots, str) or not _are_counts(versions):
             raise CheckpointError(f"{where}: expected a server, names of slots and versions")
+        assert slots is not None
+        assert versions is not None
         if type(content.get("created")) is not float:
             raise CheckpointError(f"{where}: expected the time when it was created")
         files, pieces = _all(File, content.get("files"), where), _all(Piece, content.get("pieces"), where)

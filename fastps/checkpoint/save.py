@@ -57,9 +57,12 @@ def save(attachment: Attachment, path: Any, timeout: float) -> Saving:
     target = _path_of(path)
     require_free(target)
     arrays, spec = attachment.arrays or attachment.attach(), attachment.spec
+    arrays.session.versions(left_until(deadline))  # the server is alive, on all nodes
+    cluster.require("save")
+    arrays.settle(left_until(deadline))
+    server = server_to(spec, arrays.hyper_by_row(left_until(deadline)))
     if spec.tables:
         raise OptionError("save: the server has tables, which are not saved yet; use export() of each of them")
-    cluster.require("save")
     folder = target.with_name(f".{target.name}-{os.urandom(6).hex()}")
     try:
         folder.mkdir()
@@ -70,8 +73,6 @@ def save(attachment: Attachment, path: Any, timeout: float) -> Saving:
     except OSError as error:
         raise unwritable(target, error) from error
     try:
-        arrays.settle(left_until(deadline))
-        server = server_to(spec, arrays.hyper_by_row(left_until(deadline)))
         writers = [
             cluster.start_on(node.node_id, CheckpointWriter, 1, cluster.generated(os.urandom(16).hex(), "writer"))()
             for node in spec.nodes
@@ -81,9 +82,7 @@ def save(attachment: Attachment, path: Any, timeout: float) -> Saving:
             for number, writer in enumerate(writers)
         ]
         slots = [] if spec.consistency.local else spec.slot_names()
-        reference = writers[0].commit.remote(
-            str(folder), str(target), server, slots, spec.consistency.rounds, *parts
-        )
+        reference = writers[0].commit.remote(str(folder), str(target), server, slots, spec.consistency.rounds, *parts)
     except BaseException:
         folder.rmdir()
         raise
@@ -95,4 +94,3 @@ def _path_of(path: Any) -> Path:
         return Path(os.path.abspath(os.fsdecode(path)))
     except TypeError:
         raise OptionError(f"save: expected a path, got {type(path).__name__} {brief(path)}") from None
-

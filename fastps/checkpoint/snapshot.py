@@ -72,7 +72,9 @@ def _snapshot(session: Session, shards: tuple[int, ...], deadline: float) -> Sna
     data, counts = np.empty(streams * each, np.uint8), np.empty(8 * len(layout.places), np.uint8)
     try:
         gets = [layout.buffers(data[k * each :], None) for k in range(streams)]
-        operation = Operation(gets=[*gets, *[None] * (1 + len(spec.slot_names()) - streams)], steps=layout.steps(counts))
+        operation = Operation(
+            gets=[*gets, *[None] * (1 + len(spec.slot_names()) - streams)], steps=layout.steps(counts)
+        )
         while True:
             versions = endpoint.start(operation, left_until(deadline)).finish()
             if MIXED not in versions.values():

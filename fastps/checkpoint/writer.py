@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fastps.checkpoint import manifest
 from fastps.checkpoint.files import File, sync_folder, unwritable, write_file, write_tensors
 from fastps.checkpoint.manifest import Manifest, Piece
-from fastps.checkpoint.snapshot import Snapshot, snapshots
+from fastps.checkpoint.snapshot import snapshots
 from fastps.client.attach import attachments
 from fastps.errors import FileError, WaitTimeoutError
 from fastps.spec.server import ServerSpec
@@ -43,26 +44,35 @@ class CheckpointWriter:
     def write(self, spec: ServerSpec, folder: str, node: int, timeout: float) -> Written:
         """Writes the state of the shards of this node. While one snapshot is written, the next one is copied."""
         session, target = attachments.session(spec), Path(folder)
+        streams = 1 if spec.consistency.local else 1 + spec.n_slots
+        require_space(target, streams * sum(spec.plans[shard].params_bytes for shard in spec.shards_of_node(node)))
         versions, files, pieces = dict[int, int](), list[File](), list[Piece]()
-        written: list[Future[tuple[File, list[int]]]] = []
-        taken: list[Snapshot] = []
+        unplaced: list[Piece] = []
+        writing: Future[tuple[File, list[int]]] | None = None
+
+        def end() -> None:
+            """Waits for the file that is being written, and places its pieces."""
+            if writing is not None:
+                file, offsets = writing.result()
+                pieces.extend(replace(piece, offset=at) for piece, at in zip(unplaced, offsets, strict=True))
+                files.append(file)
+
         with ThreadPoolExecutor(1, initializer=_work_in_the_background) as background:
-            for number, snapshot in enumerate(snapshots(session, timeout)):
+            for snapshot in snapshots(session, timeout):
+                end()
+                number, versions = len(files), versions | snapshot.versions
+                unplaced = [
+                    Piece(
+                        part.stream, part.place.leaf, part.place.start, part.place.count, number, 0,
+                        part.tensor.data.nbytes, part.step,
+                    )
+                    for part in snapshot.parts
+                ]  # fmt: skip
                 tensors = [part.tensor for part in snapshot.parts]
                 name = f"arrays-{node:05}-{number:05}.safetensors"
-                if len(written) > 0:
-                    written[-1].result()  # at most two snapshots are in memory
-                written.append(background.submit(write_tensors, target, name, tensors))
-                taken.append(snapshot)
-                versions |= snapshot.versions
-            for snapshot, future in zip(taken, written, strict=True):
-                file, offsets = future.result()
-                for part, offset in zip(snapshot.parts, offsets, strict=True):
-                    place, nbytes = part.place, part.tensor.data.nbytes
-                    pieces.append(
-                        Piece(part.stream, place.leaf, place.start, place.count, len(files), offset, nbytes, part.step)
-                    )
-                files.append(file)
+                writing = background.submit(write_tensors, target, name, tensors)
+                del snapshot, tensors  # their memory is free when they are written
+            end()
         return Written(versions, files, pieces)
 
     def commit(
@@ -74,9 +84,7 @@ class CheckpointWriter:
             raise WaitTimeoutError("save: the nodes came to different rounds meanwhile; nothing was saved, try again")
         files, pieces = list[File](), list[Piece]()
         for part in parts:
-            pieces += [
-                Piece(**{**vars(piece), "file": piece.file + len(files)}) for piece in part.pieces
-            ]  # that of all files
+            pieces += [replace(piece, file=piece.file + len(files)) for piece in part.pieces]
             files += part.files
         whole = Manifest(
             server, tuple(slots), tuple(versions[shard] for shard in sorted(versions)), time.time(), tuple(files),
@@ -102,7 +110,19 @@ def require_free(path: Path) -> None:
     """Raises FileError if something has this name."""
     if path.is_symlink() or path.exists():
         raise FileError(
-            17, f"save: {str(path)!r} is there already; nothing was saved and it was not changed; pass another path"
+            errno.EEXIST,
+            f"save: {str(path)!r} is there already; nothing was saved and it was not changed; pass another path",
+        )
+
+
+def require_space(folder: Path, nbytes: int) -> None:
+    """Raises FileError if there is less space left."""
+    free = shutil.disk_usage(folder).free
+    if free < nbytes:
+        raise FileError(
+            errno.ENOSPC,
+            f"save: {str(folder.parent)!r} has {free:,} bytes free, of {nbytes:,} that are needed; nothing was saved; "
+            f"make room, or pass another path",
         )
 
 

@@ -113,8 +113,12 @@ class RuleFamily:
         hyper = {n: _value(self.label, n, given.get(n, d), isinstance(d, bool)) for n, d in self.defaults.items()}
         return Rule(self, tuple(hyper.values()))
 
+    @property
+    def of_library(self) -> bool:
+        return str(self.__module__).split(".")[0] == "fastps"  # None in an `exec` without `__name__`
+
     def __reduce__(self) -> Any:
-        if str(self.__module__).split(".")[0] == "fastps":  # None in an `exec` without `__name__`
+        if self.of_library:
             return self.__qualname__  # by reference
         return type(self), (self.function, dict(self.slots), self.row_slots)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import linecache
 from collections.abc import Callable
 from typing import Any
@@ -18,3 +20,13 @@ def at_line_of(function: Callable[..., Any]) -> str:
 def at_line(filename: str, line: int) -> str:
     text = linecache.getline(filename, line).strip()
     return f"\n  {filename}:{line}" + (f"\n    {text}" if text else "")
+
+
+def hash_of_source(function: Callable[..., Any]) -> str:
+    """SHA-256 of the function's text, or where there is none of its code."""
+    try:
+        text = inspect.getsource(function).encode()
+    except (OSError, TypeError):
+        code = function.__code__
+        text = code.co_code + repr((code.co_consts, code.co_names, code.co_varnames)).encode()
+    return hashlib.sha256(text).hexdigest()

@@ -27,6 +27,7 @@ HERE = {
     "keys": "batches come one by one: `for keys in keys():`, or to_arrow.remote()",
     "load": "the path would be one of the shard's machine: load(path), or from_arrow.remote(table)",
     "peek_async": "a reference is a result to come already: peek.remote(keys)",
+    "save": "the path would be one of the shard's machine: save(path)",
     "pull_async": "a reference is a result to come already: pull.remote()",
     "push_async": "a reference is a result to come already: push.remote(grads)",
     "push_pull_async": "a reference is a result to come already: push_pull.remote(grads)",

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
 
-from fastps.checkpoint.described import consistency_from, gradients_from, require_same_rules, rules_from
+from fastps.checkpoint.described import (
+    consistency_from,
+    gradients_from,
+    hyper_from,
+    require_same_rules,
+    rules_from,
+)
 from fastps.checkpoint.load import load
 from fastps.consistency import Consistency
 from fastps.errors import OptionError
 from fastps.messages import brief
+from fastps.rules.assignment import assign
 from fastps.server.handle import ParameterServer
 from fastps.spec.placement import Placement
 
@@ -30,8 +38,8 @@ def restore(
 ) -> ParameterServer:
     """A new server with the state that `ParameterServer.save` has written.
 
-    Parameters, slots, update counts and hyper-parameters are those of the saved server, bit for bit, so training goes on
-    exactly; clocks and rounds begin at 0. All bytes are compared with their checksums before anything starts.
+    Parameters, slots, update counts and hyper-parameters are those of the saved server, bit for bit, so training goes
+    on exactly; clocks and rounds begin at 0. All bytes are compared with their checksums before anything starts.
 
     Parameters
     ----------
@@ -60,16 +68,27 @@ def restore(
     except TypeError:
         raise OptionError(f"restore: expected a path, got {type(path).__name__} {brief(path)}") from None
     found = load(folder)
-    server = found.manifest.server
-    if rule is None:
-        rule = rules_from(server["rules"])
-    else:
-        require_same_rules(server["rules"], rule)
-    gradients = gradients_from(server["gradients"])
-    return ParameterServer(
+    server, structure = found.manifest.server, found.state.structure
+    rule = rules_from(server.get("rules")) if rule is None else rule
+    require_same_rules(server.get("rules"), assign(rule, [structure.leaves[i].name for i in structure.trained], [])[0])
+    hyper, gradients = hyper_from(server.get("rules")), gradients_from(server.get("gradients"))
+    policy = consistency_from(server.get("consistency"))
+    ps = ParameterServer(
         found.state, rule=rule, num_shards=len(found.manifest.versions) if num_shards is None else num_shards,
-        consistency=consistency_from(server["consistency"]) if consistency is None else consistency,
-        isolation=isolation, clip_norm=gradients.get("clip_norm"), clip_value=gradients.get("clip_value"),
-        nonfinite=gradients.get("nonfinite", "apply"), placement=placement, name=name, timeout=timeout,
-        max_sessions=max_sessions, max_workers=max_workers,
+        consistency=policy if consistency is None else consistency, isolation=isolation,
+        clip_norm=_or_none(gradients.clip_norm), clip_value=_or_none(gradients.clip_value),
+        nonfinite=gradients.nonfinite, placement=placement, name=name, timeout=timeout, max_sessions=max_sessions,
+        max_workers=max_workers,
     )  # fmt: skip
+    try:
+        for pattern, values in hyper.items():
+            if values:
+                ps.configure(pattern, **values)
+    except BaseException:
+        ps.close()
+        raise
+    return ps
+
+
+def _or_none(limit: float) -> float | None:
+    return None if limit == math.inf else limit

@@ -10,6 +10,7 @@ from typing import Any
 from fastps.errors import OptionError
 from fastps.rules.assignment import Assignment
 from fastps.rules.base import Rule
+from fastps.rules.source import hash_of_source
 from fastps.scalars import finite
 
 
@@ -27,6 +28,7 @@ class RuleInfo:
     initial : the initial value of each
     uses_pulled : whether it needs the parameters that the worker pulled
     row_slots : for each slot, whether it has one value per row of a table
+    source : a hash of its source; None of the library's rules
     """
 
     pattern: str
@@ -37,6 +39,7 @@ class RuleInfo:
     initial: tuple[float, ...]
     uses_pulled: bool
     row_slots: tuple[bool, ...]
+    source: str | None = None
 
     @classmethod
     def of(cls, pattern: str, rule: Rule) -> RuleInfo:
@@ -45,6 +48,7 @@ class RuleInfo:
         return cls(
             pattern, repr(rule), tuple(rule.hyper), frozenset(rule.schedules), tuple(slots), tuple(slots.values()),
             uses_pulled, tuple(slot in rule.family.row_slots for slot in slots),
+            None if rule.family.of_library else hash_of_source(rule.family.function),
         )  # fmt: skip
 
     def numbers(self, values: Mapping[str, Any], verb: str) -> dict[int, float]:

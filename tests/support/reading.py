@@ -12,6 +12,15 @@ KEYS, ROWS = [3, 1, 2], np.array([[3, 3], [1, 1], [0, 0]], np.float32)  # 2 has 
 ONES = {"w": np.ones(3)}
 PUSHES = 4  # of the array and of the table, on each of the shards
 
+
+def refused_for_tables(reader):
+    try:
+        reader.save("/tmp/no/such/folder")
+    except fastps.OptionError as error:
+        return "tables" in str(error)
+    return False
+
+
 # By verb, a call, and whether its answer is right.
 SERVER = {
     "pull": lambda r: r.pull()["w"].tolist() == [1, 1, 1],
@@ -22,6 +31,7 @@ SERVER = {
     "hyper": lambda r: r.hyper["*"]["lr"] == 1.0,
     "versions": lambda r: r.versions == (1, 1),
     "stats": lambda r: r.stats().total["pushes"] == PUSHES,
+    "save": lambda r: refused_for_tables(r),
     "name": lambda r: r.name is None,
     "num_shards": lambda r: r.num_shards == 2,
     "node_ids": lambda r: len(r.node_ids) == 2,

@@ -24,13 +24,15 @@ def a_model(rng):
     }
 
 
-RULE = {"layers/*": Adam(fastps.schedules.cosine(1e-2, 100)), "*": SGD(0.1, momentum=0.9)}
+RULE = {"layers/*": Adam(fastps.schedules.cosine(1e-2, steps=100)), "*": SGD(0.1, momentum=0.9)}
 
 
 def grads_of(model, rng):
     return {
         "embed": rng.normal(size=(700, 31)).astype(np.float32),
-        "layers": [{k: rng.normal(size=v.shape).astype(v.dtype) for k, v in layer.items()} for layer in model["layers"]],
+        "layers": [
+            {k: rng.normal(size=v.shape).astype(v.dtype) for k, v in layer.items()} for layer in model["layers"]
+        ],
     }
 
 
@@ -52,12 +54,12 @@ def check_same(one, other):
 def test_a_training_goes_on_exactly_on_another_number_of_shards(ray_local, tmp_path, rng, before, after):
     model = a_model(rng)
     steps = [grads_of(model, rng) for _ in range(12)]
-    part = {"layers": [None, steps[0]["layers"][1]]}
+    part = {"layers": [{"w": None, "b": None}, steps[0]["layers"][1]]}
     with fastps.ParameterServer(model, rule=RULE, num_shards=before) as ps:
         for grads in steps[:6]:
             ps.push(grads)
         ps.push(part, partial=True)
-        ps.configure(pattern="*", momentum=0.5)
+        ps.configure("*", momentum=0.5)
         assert ps.save(tmp_path / "saved").path == tmp_path / "saved"
         saved, slots, counts, hyper = ps.pull(), ps.slots(), ps.steps(), ps.hyper
         for grads in steps[6:]:
@@ -134,10 +136,11 @@ def test_a_save_goes_on_while_others_push(ray_local, tmp_path):
             pushed += 1
         assert saving.result(GUARD_SECONDS) == tmp_path / "saved"
     with fastps.restore(tmp_path / "saved") as ps:
-        found = ps.pull()
-        for half, version in zip(np.split(found, 2), ps.versions, strict=True):
+        versions = load(tmp_path / "saved").manifest.versions
+        for half, version in zip(np.split(ps.pull(), 2), versions, strict=True):
             assert set(half.tolist()) == {float(version)}
             assert version <= pushed
+        assert ps.versions == (max(versions),) * 2
 
 
 def test_what_is_in_the_way_or_missing_is_refused_and_nothing_is_left(ray_local, tmp_path):
@@ -168,8 +171,7 @@ def test_every_damage_is_found(ray_local, tmp_path, rng):
     names = sorted(os.listdir(folder))
     for name in names:
         data = (folder / name).read_bytes()
-        every = range(8 * len(data)) if name == "manifest.json" else rng.integers(0, 8 * len(data), 300)
-        for bit in [int(b) for b in every][:: 1 if name != "manifest.json" else 3]:
+        for bit in rng.integers(0, 8 * len(data), 200).tolist():
             broken = bytearray(data)
             broken[bit // 8] ^= 1 << bit % 8
             (folder / name).write_bytes(broken)
