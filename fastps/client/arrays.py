@@ -38,7 +38,8 @@ class ArraySession:
     def pull(self, out: Any, timeout: float | None, names: Any = None) -> tuple[Any, tuple[int, ...]]:
         """The parameters, or those with the names, and per shard their update count."""
         if names is not None:
-            return self._pull_part(out, timeout, names)
+            leaves = self.structure.named(names, "pull")
+            return self._pull_part(out, timeout, self._part(leaves), leaves)
         structure = self.structure
         arrays = structure.empty() if out is None else None
         target = out if arrays is None else structure.assemble(arrays)
@@ -48,9 +49,19 @@ class ArraySession:
             versions = self.session.run(Operation(outs=outs), timeout, "pull")
         return target, versions
 
-    def _pull_part(self, out: Any, timeout: float | None, names: Any) -> tuple[Any, tuple[int, ...]]:
-        leaves = self.structure.named(names, "pull")
-        structure = self._part(leaves)
+    def pull_one(self, number: int, timeout: float | None) -> Array:
+        """One array, by its number: the containers that it is in are not made."""
+        if self.structure.is_array:
+            whole: Array = self.pull(None, timeout)[0]
+            return whole
+        structure = self.structure.alone(number)
+        array: Array = self._pull_part(None, timeout, structure, (number,))[0][structure.leaves[0].name]
+        return array
+
+    def _pull_part(
+        self, out: Any, timeout: float | None, structure: Structure, leaves: tuple[int, ...]
+    ) -> tuple[Any, tuple[int, ...]]:
+        """Some of the arrays, put into a structure of these."""
         arrays = structure.empty() if out is None else None
         target = out if arrays is None else structure.assemble(arrays)
         direct = self._direct is not None

@@ -158,6 +158,11 @@ class Structure:
             return Structure.nothing()
         return Structure(leaves, None if self.tree is None else self.tree.only(renumbered))
 
+    def alone(self, number: int) -> Structure:
+        """The structure of one of the leaves, in a dict by its name."""
+        leaf = self.leaves[number]
+        return Structure((leaf,), Container(dict, (leaf.name,), (0,)))
+
     def named(self, names: Any, verb: str) -> tuple[int, ...]:
         """The numbers of the arrays with these names, or in containers with these names, sorted.
 
