@@ -67,7 +67,7 @@ class ArraySession:
         direct = self._direct is not None
         versions = self._run_directly(False, None, True, target, timeout, None, True, leaves) if direct else None
         if versions is None:
-            outs = self.spread(leaves, structure.outs(out, "pull") if arrays is None else arrays)
+            outs = self.spread(leaves, structure.outs(out, "pull", self.structure) if arrays is None else arrays)
             versions = self.session.run(Operation(outs=outs, leaves=leaves), timeout, "pull")
         return target, versions
 
@@ -152,7 +152,7 @@ class ArraySession:
         given, leaves = self.structure.part(self.session.resolve(grads, left_until(deadline)), "push_pull")
         structure = self._part(leaves)
         fresh = structure.empty() if out is None else None
-        outs = self.spread(leaves, structure.outs(out, "push_pull") if fresh is None else fresh)
+        outs = self.spread(leaves, structure.outs(out, "push_pull", self.structure) if fresh is None else fresh)
         target = out if fresh is None else structure.assemble(fresh)
         if resume is not None:
             applied = self.push(grads, pulled, left_until(deadline), resume, outcome, True) is not None

@@ -66,7 +66,7 @@ class RoundSession(ArraySession):
             partial = leaves is not None
             versions = self._round_directly(None, target, left_until(deadline), decision, None, partial, leaves)
             if versions is None:
-                arrays = structure.outs(out, "pull") if arrays is None else arrays
+                arrays = structure.outs(out, "pull", self.structure) if arrays is None else arrays
                 outs = arrays if leaves is None else self.spread(leaves, arrays)
                 pull = Operation(outs=outs, decision=decision, leaves=leaves)
                 versions = session.run(pull, left_until(deadline), "pull")

@@ -49,7 +49,7 @@ class ServerReading:
             Only these arrays, or those in these containers (``"layers/0"``), in the structure of the parameters without
             the others: mappings lack them; lists, tuples, named tuples and dataclasses have None in their places. A
             class that refuses None there raises NamesError: read single arrays by ``ps[name].pull()``, or all of
-            them. None for all. `out` has the same arrays.
+            them. None for all. `out` has the same arrays, and may have None for others: what such a pull returned fits.
         timeout : float, optional
             Seconds.
 

@@ -66,7 +66,7 @@ class LocalWorker(RoundWorker):
         """The parameters of this worker's copy."""
         deadline = self._begin_locally(timeout)
         structure, leaves = self._rounds.named(names, "pull")
-        arrays = structure.empty() if out is None else structure.outs(out, "pull")
+        arrays = structure.empty() if out is None else structure.outs(out, "pull", self._spec.structure)
         outs = arrays if leaves is None else self._rounds.spread(leaves, arrays)
         self._reply(self._group.run(None, outs, left_until(deadline), leaves=leaves))
         return structure.assemble(arrays) if out is None else out

@@ -8,12 +8,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from fastps import BSP
+from fastps import BSP, LocalSGD
+from fastps._core import Outcome
 from fastps.client.array import ArrayHandle
 from fastps.client.attach import Attachment
 from fastps.client.session import Session
 from fastps.errors import NamesError
+from fastps.spec.tree import leaves_by_path
 from fastps.testing.local import LocalServer
+from fastps.workers.policies import worker_of
 
 LONG = 30.0  # a guard against hanging
 NODE = "0" * 56
@@ -80,3 +83,67 @@ def test_a_class_that_refuses_none_for_what_is_left_out_is_told_what_to_do(polic
         assert isinstance(caught.value.__cause__, TypeError)
         assert arrays.pull(None, LONG, ["1"])[0][0] is None
         assert arrays.pull(None, LONG, ["0"])[0][0].sizes == (3, 4)
+
+
+@dataclass
+class Layer:
+    weight: Any
+    bias: Any = None
+
+
+MODELS = {
+    "dict": ({"a": np.arange(3.0), "b": np.ones(2)}, ["a"]),
+    "list": ([np.arange(3.0), np.ones(2)], ["1"]),
+    "tuple": ((np.arange(3.0), np.ones(2)), ["1"]),
+    "named tuple": (Pair(np.arange(3.0), np.ones(2)), ["second"]),
+    "dataclass": (Layer(np.arange(3.0), np.ones(2)), ["bias"]),
+    "nested": (
+        [{"in": [Layer(np.arange(3.0), np.ones(2)), Pair(np.ones(3), (np.ones(1),))], "x": 1}, np.ones(4)],
+        ["0/in/1/second"],
+    ),
+    "constants": ([Layer(np.arange(3.0), "words"), None, np.ones(2)], ["0/weight"]),
+    "tied": ((lambda w: [w, {"head": w, "bias": np.ones(2)}, np.ones(1)])(np.arange(3.0)), ["0"]),
+}  # fmt: skip
+
+
+def rows_of(value):
+    return [given.tolist() for given in leaves_by_path(value, "test").values() if given is not None]
+
+
+@pytest.mark.parametrize("policy", [None, BSP(), LocalSGD(2)], ids=["Async", "BSP", "LocalSGD"])
+@pytest.mark.parametrize("kind", MODELS)
+def test_what_a_partial_pull_returned_is_an_out_for_it(kind, policy):
+    model, names = MODELS[kind]
+    with LocalServer(model, consistency=policy) as server:
+        attachment = attachment_of(server)
+        arrays = attachment.attach()
+        out = arrays.pull(None, LONG, names)[0]
+        expected = rows_of(out)
+        for given in leaves_by_path(out, "test").values():
+            if given is not None:
+                given[...] = -1
+        assert arrays.pull(out, LONG, names)[0] is out
+        assert rows_of(out) == expected != []
+        with worker_of(attachment, attachment.session.join(None, LONG)) as worker:
+            out = worker.pull(names=names)
+            assert worker.pull(names=names, out=out) is out
+            assert rows_of(out) == expected
+            assert worker.push_pull(out, partial=True, out=out) is out
+
+
+def test_a_partial_push_pull_takes_what_one_returned_as_its_out():
+    with LocalServer([np.arange(3.0), Layer(np.ones(2), np.ones(1))]) as server:
+        arrays, grads = attachment_of(server).attach(), [None, Layer(np.ones(2))]
+        out = arrays.push_pull(grads, None, None, LONG, None, Outcome(), True)[0]
+        assert arrays.push_pull(grads, None, out, LONG, None, Outcome(), True)[0] is out
+        assert out[1].weight.tolist() == arrays.pull(None, LONG)[0][1].weight.tolist()
+
+
+@pytest.mark.parametrize(
+    "out",
+    [[np.empty(3), np.empty(2)], [None, np.empty(2), None], [np.empty(3), None], {"1": np.empty(2), "x": None}],
+    ids=str,
+)  # fmt: skip
+def test_an_out_has_none_or_nothing_for_other_arrays(out):
+    with LocalServer([np.arange(3.0), np.ones(2)]) as server, pytest.raises(NamesError):
+        attachment_of(server).attach().pull(out, LONG, ["1"])
