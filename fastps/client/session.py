@@ -90,8 +90,9 @@ class Session:
         outcome: Outcome | None = None,
     ) -> tuple[int, ...]:
         """Runs an operation on all nodes at once. Returns, per shard, the update count that was read or made; 0 where
-        there was nothing to do. Raises the error of any node, with the shards that succeeded. An exception of a signal
-        handler is raised at once: what became of the parts of other nodes is then unknown."""
+        there was nothing to do: the rest of a push had been applied before, or a node has none of a partial operation's
+        arrays. Raises the error of any node, with the shards that succeeded, those without such arrays among them. An
+        exception of a signal handler is raised at once: what became of the parts of other nodes is then unknown."""
         deadline = deadline_after(self.limit(timeout))
         if resume is None:
             return self._attempt(operation, deadline, None, outcome)
@@ -107,12 +108,16 @@ class Session:
         pending: list[tuple[int, Operation, Pending]] = []
         errors: list[tuple[int, FastPSError]] = []
         versions: dict[int, int] = {}
+        idle = [i for i in range(len(self.endpoints)) if self._has_nothing_of(operation, i)]
+        if outcome is not None:  # all of the push that concerns them is applied, as on such shards of other nodes
+            for i in idle:
+                outcome.end(self.endpoints[i].shards)
         for i, endpoint in enumerate(self.endpoints):
+            if i in idle:
+                continue
             if tokens is not None and i not in tokens:  # this part of the push was applied before
                 if outcome is not None:
                     outcome.end(endpoint.shards)
-                continue
-            if self._has_nothing_of(operation, i):
                 continue
             if places is not None and len(places[i]) == 0 and operation.grads is None:  # a push is counted everywhere
                 continue
@@ -137,10 +142,11 @@ class Session:
         if errors:
             failed = {i for i, _ in errors}
             done = tuple(s for i, endpoint in enumerate(self.endpoints) if i not in failed for s in endpoint.shards)
+            begun = len(failed) + len(idle) < len(self.endpoints)
             errors.sort(key=itemgetter(0))
             pushes, owner = operation.grads is not None, (self, operation.table)
             try:
-                raise merged(errors, done, operation.writes, pushes, owner, tokens)
+                raise merged(errors, done, operation.writes, pushes, owner, tokens, begun)
             finally:
                 errors.clear()  # their tracebacks refer to this frame: a cycle
         if not pending:  # no endpoint has checked that the server is alive

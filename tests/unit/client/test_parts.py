@@ -8,14 +8,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from fastps import BSP, LocalSGD
+from fastps import BSP, SSP, LocalSGD
 from fastps._core import Outcome
 from fastps.client.array import ArrayHandle
 from fastps.client.attach import Attachment
 from fastps.client.session import Session
-from fastps.errors import NamesError
+from fastps.errors import NamesError, SessionsExhaustedError, WaitTimeoutError
 from fastps.spec.tree import leaves_by_path
 from fastps.testing.local import LocalServer
+from fastps.transport.shm import ShmEndpoint
 from fastps.workers.policies import worker_of
 
 LONG = 30.0  # a guard against hanging
@@ -147,3 +148,94 @@ def test_a_partial_push_pull_takes_what_one_returned_as_its_out():
 def test_an_out_has_none_or_nothing_for_other_arrays(out):
     with LocalServer([np.arange(3.0), np.ones(2)]) as server, pytest.raises(NamesError):
         attachment_of(server).attach().pull(out, LONG, ["1"])
+
+
+class Part:
+    """An endpoint to some shards of this process. Its operations raise `before` or `after`, where set, before or
+    after they are done."""
+
+    def __init__(self, endpoint):
+        self.endpoint, self.shards, self.before, self.after = endpoint, endpoint.shards, None, None
+
+    def start(self, *arguments):
+        if self.before is not None:
+            raise self.before
+        pending = self.endpoint.start(*arguments)
+        if self.after is not None:
+            raise self.after
+        return pending
+
+
+@pytest.fixture
+def on_nodes():
+    """Makes a session of a server with two shards that are reached as if each was on a node of its own. Returns its
+    attachment, per shard its endpoint, and the name of an array there."""
+    servers = []
+
+    def make(**options):
+        servers.append(LocalServer({"a": np.zeros(3), "b": np.zeros(3)}, num_shards=2, **options))
+        spec = servers[-1].spec
+        parts = [Part(ShmEndpoint.of_leaves(spec, (shard,))) for shard in (0, 1)]
+        attachment = Attachment(spec)
+        attachment.use(SplitSession(spec, parts))
+        names = [[spec.structure.leaves[run.leaf].name for run in plan.runs] for plan in spec.plans]
+        assert sorted(names) == [["a"], ["b"]]
+        return attachment, parts, [name for (name,) in names]
+
+    yield make
+    for server in servers:
+        server.close()
+
+
+class SplitSession(Session):
+    """A session with an endpoint for each shard."""
+
+    def __init__(self, spec, parts):
+        super().__init__(spec, NODE, None, lambda value, timeout: value, None)
+        self.endpoints, self.all_here = parts, False
+        self._leaves = [frozenset(run.leaf for run in plan.runs) for plan in spec.plans]
+
+
+@pytest.mark.parametrize("shard", [0, 1])
+def test_nodes_that_have_nothing_of_a_partial_push_count_as_applied(on_nodes, shard):
+    attachment, _, names = on_nodes()
+    outcome = Outcome()
+    versions = attachment.attach().push({names[shard]: np.ones(3)}, None, LONG, None, outcome, True)
+    assert outcome.applied == (0, 1)
+    assert versions[1 - shard] == 0 < versions[shard]
+
+
+@pytest.mark.parametrize("shard", [0, 1])
+def test_errors_and_outcomes_agree_on_where_a_partial_push_is_applied(on_nodes, shard):
+    attachment, parts, names = on_nodes()
+    parts[shard].before = WaitTimeoutError("in vain", pending=(shard,))
+    outcome = Outcome()
+    with pytest.raises(WaitTimeoutError) as caught:
+        attachment.attach().push({names[shard]: np.ones(3)}, None, LONG, None, outcome, True)
+    assert caught.value.applied == outcome.applied == (1 - shard,)
+    parts[shard].before = None
+    attachment.attach().push({names[shard]: np.ones(3)}, None, LONG, caught.value.resume, outcome, True)
+    assert outcome.applied == (0, 1)
+    assert attachment.attach().pull(None, LONG)[0][names[shard]].any()
+
+
+def test_a_partial_push_of_which_nothing_began_has_nothing_to_resume(on_nodes):
+    attachment, parts, names = on_nodes()
+    parts[0].before = SessionsExhaustedError("every session is taken")
+    with pytest.raises(SessionsExhaustedError) as caught:
+        attachment.attach().push({names[0]: np.ones(3)}, None, LONG, None, Outcome(), True)
+    assert caught.value.resume is None
+    assert not getattr(caught.value, "__notes__", ())
+
+
+@pytest.mark.parametrize("shard", [0, 1])
+@pytest.mark.parametrize("verb", ["push", "push_pull"])
+def test_a_step_ends_whose_partial_push_was_applied_and_then_interrupted(on_nodes, shard, verb):
+    attachment, parts, names = on_nodes(consistency=SSP(1))
+    with worker_of(attachment, attachment.session.join(None, LONG)) as worker:
+        parts[shard].after = KeyboardInterrupt()
+        with pytest.raises(KeyboardInterrupt):
+            getattr(worker, verb)({names[shard]: np.ones(3)}, partial=True)
+        parts[shard].after = None
+        worker.pull()
+        assert worker.clock == 1
