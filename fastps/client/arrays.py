@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,14 @@ from fastps.spec.arrays import Structure
 from fastps.transport.contract import Operation
 
 MOST_PARTS = 1024  # structures that a session keeps for partial operations
+
+
+@dataclass(frozen=True)
+class Part:
+    """Checked gradients of a partial push: one array per leaf, of which those with the numbers `leaves` count."""
+
+    grads: Arrays
+    leaves: tuple[int, ...]
 
 
 class ArraySession:
@@ -39,7 +48,7 @@ class ArraySession:
         """The parameters, or those with the names, and per shard their update count."""
         if names is not None:
             leaves = self.structure.named(names, "pull")
-            return self._pull_part(out, timeout, self._part(leaves), leaves)
+            return self._pull_part(out, timeout, self.structure_of(leaves), leaves)
         structure = self.structure
         arrays = structure.empty() if out is None else None
         target = out if arrays is None else structure.assemble(arrays)
@@ -76,16 +85,13 @@ class ArraySession:
         if names is None:
             return self.structure, None
         leaves = self.structure.named(names, verb)
-        return self._part(leaves), leaves
+        return self.structure_of(leaves), leaves
 
-    def names_of(self, grads: Any, verb: str, timeout: float | None) -> list[str] | None:
-        """The names of the arrays of which there are gradients for a partial push; None: it is one array."""
-        if self.structure.is_array:
-            return None
-        given = self.structure.part(self.session.resolve(grads, self.session.limit(timeout)), verb)[1]
-        return [self.structure.leaves[number].name for number in given]
+    def part(self, grads: Any, verb: str, timeout: float) -> Part:
+        """The gradients of a partial push. They are looked at once: references are fetched, and iterators used up."""
+        return Part(*self.structure.part(self.session.resolve(grads, timeout), verb))
 
-    def _part(self, leaves: tuple[int, ...]) -> Structure:
+    def structure_of(self, leaves: tuple[int, ...]) -> Structure:
         """The structure of some of the arrays."""
         found = self._parts.get(leaves)
         if found is None:
@@ -149,19 +155,17 @@ class ArraySession:
             versions = self._run_directly(True, grads, True, out, left_until(deadline), outcome, True)
             if versions is not None:
                 return out, versions, True
-        given, leaves = self.structure.part(self.session.resolve(grads, left_until(deadline)), "push_pull")
-        structure = self._part(leaves)
+        part = self.part(grads, "push_pull", left_until(deadline))
+        leaves, structure = part.leaves, self.structure_of(part.leaves)
         fresh = structure.empty() if out is None else None
         outs = self.spread(leaves, structure.outs(out, "push_pull", self.structure) if fresh is None else fresh)
         target = out if fresh is None else structure.assemble(fresh)
         if resume is not None:
-            applied = self.push(grads, pulled, left_until(deadline), resume, outcome, True) is not None
+            applied = self.push(part, pulled, left_until(deadline), resume, outcome, True) is not None
             pull = Operation(outs=outs, leaves=leaves)
             return target, self.session.run(pull, left_until(deadline), "push_pull"), applied
         theirs = out is not None
-        operation = self.pushing(
-            grads, pulled, outs, "push_pull", left_until(deadline), theirs=theirs, part=(given, leaves)
-        )
+        operation = self.pushing(part, pulled, outs, "push_pull", left_until(deadline), theirs=theirs)
         if operation is None:
             pull = Operation(outs=outs, leaves=leaves)
             return target, self.session.run(pull, left_until(deadline), "push_pull"), False
@@ -177,17 +181,14 @@ class ArraySession:
         resume: Any = None,
         theirs: bool = False,
         partial: bool = False,
-        part: tuple[Arrays, tuple[int, ...]] | None = None,
     ) -> Operation | None:
-        """A push of checked gradients; None when it is to be skipped. `theirs`: `outs` are the caller's, and may share
-        memory with the gradients. `part`: the gradients of a partial push and the numbers of their arrays, where they
-        are known already."""
+        """A push of checked gradients; None when it is to be skipped. `grads` may be a Part. `theirs`: `outs` are the
+        caller's, and may share memory with the gradients."""
         deadline, resolve, structure = deadline_after(timeout), self.session.resolve, self.structure
         leaves: tuple[int, ...] | None = None
-        if part is not None:
-            given, leaves = part
-        elif partial:
-            given, leaves = structure.part(resolve(grads, left_until(deadline)), verb)
+        if partial or isinstance(grads, Part):
+            part = grads if isinstance(grads, Part) else self.part(grads, verb, left_until(deadline))
+            given, leaves = part.grads, part.leaves
         else:
             given = structure.grads(resolve(grads, left_until(deadline)), verb)
         wanted = [rule.label for rule in self.spec.rules if rule.uses_pulled]

@@ -45,17 +45,18 @@ class RoundSession(ArraySession):
         self, out: Any, timeout: float | None, names: Any = None, decision: Decision | None = None
     ) -> tuple[Any, tuple[int, ...]]:
         """The parameters of one round, that of the decision or a later one, and its number for each shard."""
-        return self._pull(out, timeout, *self.named(names, "pull"), decision)
+        return self.pull_of(out, timeout, *self.named(names, "pull"), decision)
 
     def _pull_part(
         self, out: Any, timeout: float | None, structure: Structure, leaves: tuple[int, ...]
     ) -> tuple[Any, tuple[int, ...]]:
-        return self._pull(out, timeout, structure, leaves, None)
+        return self.pull_of(out, timeout, structure, leaves, None)
 
-    def _pull(
+    def pull_of(
         self, out: Any, timeout: float | None, structure: Structure, leaves: tuple[int, ...] | None,
         decision: Decision | None,
     ) -> tuple[Any, tuple[int, ...]]:  # fmt: skip
+        """`pull` of the arrays with these numbers, or all, in their structure."""
         session = self.session
         deadline = deadline_after(session.limit(timeout))
         arrays = structure.empty() if out is None else None

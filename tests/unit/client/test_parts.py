@@ -239,3 +239,49 @@ def test_a_step_ends_whose_partial_push_was_applied_and_then_interrupted(on_node
         parts[shard].after = None
         worker.pull()
         assert worker.clock == 1
+
+
+@pytest.mark.parametrize("policy", [None, SSP(1), BSP(), LocalSGD(2)], ids=["Async", "SSP", "BSP", "LocalSGD"])
+@pytest.mark.parametrize("flat", [False, True], ids=["slow", "fast"])
+def test_a_partial_push_pull_resolves_its_gradients_once(policy, flat):
+    resolved = []
+
+    def resolve(value, timeout):
+        assert not any(value is one for one in resolved)
+        resolved.append(value)
+        return value
+
+    model = {"a": np.zeros(3), "b": np.zeros(2)} if flat else {"in": {"a": np.zeros(3), "b": np.zeros(2)}}
+    with LocalServer(model, consistency=policy) as server:
+        attachment = Attachment(server.spec)
+        attachment.use(Session(server.spec, NODE, None, resolve, None))
+        with worker_of(attachment, attachment.session.join(None, LONG)) as worker:
+            grads = {"b": np.ones(2)} if flat else {"in": {"b": np.ones(2)}}
+            found = worker.push_pull(grads, partial=True)
+            assert found.keys() == grads.keys()
+            assert len(resolved) == 1
+            assert rows_of(found) == rows_of(worker.pull(names=["b" if flat else "in/b"])) != [[0, 0]]
+
+
+def test_a_partial_push_pull_that_is_resumed_resolves_its_gradients_once(on_nodes):
+    attachment, parts, _ = on_nodes()
+    parts[0].before = WaitTimeoutError("in vain", pending=(0,))
+    grads, arrays, resolved = dict.fromkeys("ab", np.ones(3)), attachment.attach(), []
+    with pytest.raises(WaitTimeoutError) as caught:
+        arrays.push_pull(grads, None, None, LONG, None, Outcome(), True)
+    parts[0].before = None
+    arrays.session.resolve = lambda value, timeout: resolved.append(value) or value
+    found = arrays.push_pull(grads, None, None, LONG, caught.value.resume, Outcome(), True)[0]
+    assert len(resolved) == 1
+    assert found["a"].tolist() == found["b"].tolist() != [0, 0, 0]
+
+
+@pytest.mark.parametrize("policy", [BSP(), LocalSGD(2)], ids=["BSP", "LocalSGD"])
+def test_a_class_that_refuses_none_does_so_before_the_push(policy):
+    with LocalServer(a_strict_model(), consistency=policy) as server:
+        attachment = attachment_of(server)
+        with worker_of(attachment, attachment.session.join(None, LONG)) as worker:
+            before = rows_of(worker.pull())
+            with pytest.raises(NamesError, match="Strict"):
+                worker.push_pull([{"weight": np.ones(3)}, None], partial=True)
+            assert (rows_of(worker.pull()), worker.clock) == (before, 0)
