@@ -207,8 +207,7 @@ class ArraySession:
         if outs is not None and theirs:  # gradients in the memory of `out` would be overwritten while they are read
             given = apart(given, outs)
             had = None if had is None else apart(had, outs)
-        names = [f"`{leaf.name}`" for leaf in structure.leaves]
-        scale = self.session.scale(given, names, verb, resume)
+        scale = self.session.scale(given, lambda number: f"`{structure.leaves[number].name}`", verb, resume)
         return None if scale is None else Operation(grads=given, outs=outs, pulled=had, scale=scale, leaves=leaves)
 
     def settle(self, timeout: float) -> None:

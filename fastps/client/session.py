@@ -6,7 +6,7 @@ The verbs are implemented in `arrays`, `rounds` and `rows`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from operator import itemgetter
 from typing import Any
 
@@ -170,9 +170,10 @@ class Session:
         """The error of an operation on a server whose shards are all on this node."""
         return merged([(0, error)], (), pushes, pushes, (self, table))
 
-    def scale(self, grads: Arrays, names: Sequence[str], verb: str, resume: Any) -> float | None:
+    def scale(self, grads: Arrays, name: Callable[[int], str], verb: str, resume: Any) -> float | None:
         """The factor for gradients of this global norm, or None when the push is to be skipped, which is counted.
-        `names` are those of the gradients. Raises NonfiniteError when the server refuses such pushes."""
+        `name` says that of one of the gradients, for errors. Raises NonfiniteError when the server refuses such
+        pushes."""
         policy, scale, finite = self.spec.gradients, 1.0, True
         if not policy.inspects:
             return scale
@@ -184,7 +185,7 @@ class Session:
         if policy.nonfinite == "apply" or finite:
             return scale
         found = first_nonfinite(grads)
-        where = "the norm of the gradients" if found is None else f"{names[found[0]]}{found[1]}"
+        where = "the norm of the gradients" if found is None else f"{name(found[0])}{found[1]}"
         if resume is not None:
             raise OptionError(
                 f"{verb}: resume= is for the gradients of the push that did not end, and {where} is NaN or infinite "

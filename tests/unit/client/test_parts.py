@@ -13,7 +13,8 @@ from fastps._core import Outcome
 from fastps.client.array import ArrayHandle
 from fastps.client.attach import Attachment
 from fastps.client.session import Session
-from fastps.errors import NamesError, SessionsExhaustedError, WaitTimeoutError
+from fastps.errors import NamesError, NonfiniteError, SessionsExhaustedError, WaitTimeoutError
+from fastps.spec.arrays import Leaf
 from fastps.spec.tree import leaves_by_path
 from fastps.testing.local import LocalServer
 from fastps.transport.shm import ShmEndpoint
@@ -285,3 +286,17 @@ def test_a_class_that_refuses_none_does_so_before_the_push(policy):
             with pytest.raises(NamesError, match="Strict"):
                 worker.push_pull([{"weight": np.ones(3)}, None], partial=True)
             assert (rows_of(worker.pull()), worker.clock) == (before, 0)
+
+
+@pytest.mark.parametrize("options", [{}, {"clip_norm": 1.0}, {"nonfinite": "raise"}], ids=str)
+def test_a_push_makes_no_names_unless_an_error_says_them(options, monkeypatch):
+    asked = []
+    with LocalServer({"in": {"a": np.zeros(3), "b": np.zeros(2)}}, **options) as server:
+        arrays = attachment_of(server).attach()
+        monkeypatch.setattr(Leaf, "name", property(lambda leaf: asked.append(leaf.path) or "/".join(leaf.path)))
+        arrays.push({"in": {"b": np.ones(2)}}, None, LONG, None, Outcome(), True)
+        arrays.push({"in": {"a": np.ones(3), "b": np.ones(2)}}, None, LONG, None, Outcome())
+        assert len(asked) == 3  # one for each gradient, in the check of its type
+        if "nonfinite" in options:
+            with pytest.raises(NonfiniteError, match=r"`in/b`\[1\]"):
+                arrays.push({"in": {"b": np.array([0, np.nan])}}, None, LONG, None, Outcome(), True)
