@@ -114,6 +114,8 @@ class Held:
 
 class Group:
     timeout: float
+    @property
+    def selected_spans(self) -> int: ...
     def __init__(
         self,
         arenas: list[Arena],

@@ -11,6 +11,7 @@ import numpy as np
 from fastps._core import Outcome
 from fastps.arrays.checks import apart
 from fastps.arrays.types import Array, Arrays
+from fastps.bounded import Bounded
 from fastps.client.session import Session
 from fastps.client.view import View
 from fastps.deadline import deadline_after, left_until
@@ -20,6 +21,7 @@ from fastps.spec.arrays import Structure
 from fastps.transport.contract import Operation
 
 MOST_PARTS = 1024  # structures that a session keeps for partial operations
+MOST_PARTS_LEAVES = 1 << 17  # of all of them together; each takes about half a KiB
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class ArraySession:
         self.session, self.spec, self.structure = session, session.spec, session.spec.structure
         # All shards here: one C call checks and does everything, unless an argument needs a closer look.
         self._direct = session.shm.group if session.shm and session.all_here else None
-        self._parts = dict[tuple[int, ...], Structure]()
+        self._parts = Bounded[tuple[int, ...], Structure](MOST_PARTS, MOST_PARTS_LEAVES)
 
     def pull(self, out: Any, timeout: float | None, names: Any = None) -> tuple[Any, tuple[int, ...]]:
         """The parameters, or those with the names, and per shard their update count."""
@@ -91,13 +93,16 @@ class ArraySession:
         """The gradients of a partial push. They are looked at once: references are fetched, and iterators used up."""
         return Part(*self.structure.part(self.session.resolve(grads, timeout), verb))
 
+    @property
+    def kept_leaves(self) -> int:
+        """The leaves of the structures that are kept for partial operations."""
+        return self._parts.size
+
     def structure_of(self, leaves: tuple[int, ...]) -> Structure:
         """The structure of some of the arrays."""
         found = self._parts.get(leaves)
         if found is None:
-            if len(self._parts) >= MOST_PARTS:
-                self._parts = {}
-            found = self._parts[leaves] = self.structure.only(list(leaves))
+            found = self._parts.keep(leaves, self.structure.only(list(leaves)), len(leaves))
         return found
 
     def push(

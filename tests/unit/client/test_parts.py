@@ -11,12 +11,14 @@ import pytest
 from fastps import BSP, SSP, LocalSGD
 from fastps._core import Outcome
 from fastps.client.array import ArrayHandle
+from fastps.client.arrays import MOST_PARTS_LEAVES, ArraySession
 from fastps.client.attach import Attachment
 from fastps.client.session import Session
 from fastps.errors import NamesError, NonfiniteError, SessionsExhaustedError, WaitTimeoutError
 from fastps.spec.arrays import Leaf
 from fastps.spec.tree import leaves_by_path
 from fastps.testing.local import LocalServer
+from fastps.transport.layout import MOST_PLACES, Layouts
 from fastps.transport.shm import ShmEndpoint
 from fastps.workers.policies import worker_of
 
@@ -300,3 +302,23 @@ def test_a_push_makes_no_names_unless_an_error_says_them(options, monkeypatch):
         if "nonfinite" in options:
             with pytest.raises(NonfiniteError, match=r"`in/b`\[1\]"):
                 arrays.push({"in": {"b": np.array([0, np.nan])}}, None, LONG, None, Outcome(), True)
+
+
+def test_what_is_kept_for_partial_operations_is_bounded_by_its_size():
+    n, most = 1100, {"selected_spans": 1 << 20, "places": MOST_PLACES, "leaves": MOST_PARTS_LEAVES}
+    sizes = {name: [] for name in most}
+    with LocalServer({f"w{i}": np.zeros(1) for i in range(n)}) as server:
+        session = Session(server.spec, NODE, None, lambda value, timeout: value, None)
+        arrays, layouts, outs = ArraySession(session), Layouts(server.spec, (0,)), [np.zeros(1) for _ in range(n)]
+        for i in range(n):
+            leaves = tuple(k for k in range(n) if k != i)
+            session.shm.group.run(None, outs, LONG, leaves=leaves)
+            sizes["selected_spans"].append(session.shm.group.selected_spans)
+            if i < 150:
+                assert layouts.of(leaves) is layouts.of(leaves)
+                assert arrays.structure_of(leaves) is arrays.structure_of(leaves)
+                sizes["places"].append(layouts.size)
+                sizes["leaves"].append(arrays.kept_leaves)
+    for name, found in sizes.items():
+        assert max(found) <= most[name] < max(found) + n, name
+        assert found[-1] < max(found), name
