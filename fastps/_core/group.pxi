@@ -293,8 +293,7 @@ cdef class Group:
         if initial:
             with nogil:
                 fps_fill(&call)
-            self.give_back(lane)
-            return (0,) * self.n_parts
+            return (0,) * self.n_parts  # the lane is not kept: creating a server leaves no session taken
         return self.finish(lane, &call, limit, decision, deposit, outcome, None, None)
 
     cdef fps_status execute(self, fps_call *call, const fps_decision *decision, const fps_deposit *deposit,

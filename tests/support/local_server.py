@@ -70,7 +70,6 @@ class LocalServer:
         rules = [(*addresses_of(image_of(rule, leaf.dtype)), len(rule.slots), 0)]
         group = Group(arenas, spans, rules, 1, timeout, [(np.dtype(leaf.dtype), leaf.shape)])
         group.run([array], None, streams=[[0]], initial=True)
-        group.close()  # no session is in use yet
         for part in range(num_shards):
             group.begin(part, [list(rule.slots.values())])
         return cls(arenas, ids, group, spans)
