@@ -181,7 +181,8 @@ class WaitTimeoutError(FastPSError, TimeoutError):
     ----------
     applied, partial, pending : tuple[int, ...]
         The shards where the push is complete, where it has been applied to a prefix of the shard (only when the
-        process that holds a lock is stopped or debugged), and where nothing was done. A pull has no effect.
+        process that holds a lock is stopped or debugged), and where nothing was done. A partial push is complete where
+        a shard has none of its arrays. A pull has no effect.
     resume : object or None
         Pass it to ``push(grads, resume=error.resume)`` with the same gradients to apply exactly what is missing. It is
         valid in the process that raised the error; a copy of the error has None.

@@ -115,6 +115,8 @@ class Held:
 
 class Group:
     timeout: float
+    @property
+    def selected_spans(self) -> int: ...
     def __init__(
         self,
         arenas: list[Arena],

@@ -23,6 +23,10 @@ cdef class Group:
     kinds : for `run_if_fits`, per buffer its (dtype, shape)
     names : for `run_if_fits`, the names of the buffers in a dict; None for a bare array
 
+    Attributes
+    ----------
+    selected_spans : spans of the selections for partial operations that it keeps
+
     Threads: any number; each operation takes a lane from a pool that grows on demand.
     """
     cdef uint32_t n_parts, n_buffers, n_rules, n_streams, generation
@@ -35,6 +39,7 @@ cdef class Group:
     cdef tuple mapped, shards
     cdef Lane idle  # and those behind it, by `next`
     cdef dict selections
+    cdef readonly uint64_t selected_spans
     cdef Expected expected
     cdef uint64_t bytes
     cdef bint may_keep_gil, rounds
@@ -133,9 +138,12 @@ cdef class Group:
         """The spans of some arrays. `place`: None, or says (shard, number of the span) -> (buffer, offset in that)."""
         cdef Selection found = <Selection>self.selections.get(leaves)
         if found is None:
-            if len(self.selections) >= MOST_SELECTIONS:
-                self.selections = {}
-            found = self.selections[leaves] = Selection(self, leaves, place)
+            found = Selection(self, leaves, place)
+            if len(self.selections) >= MOST_SELECTIONS or self.selected_spans + found.size > MOST_SPANS:
+                self.selections, self.selected_spans = {}, 0
+            if leaves not in self.selections:  # `place` is Python, and lets other threads select
+                self.selected_spans += found.size
+            self.selections[leaves] = found
         return found
 
     def run_if_fits(self, bint pushes, object grads, bint pulls, object outs, object timeout=None,

@@ -52,7 +52,8 @@ cdef class Outcome:
     Attributes
     ----------
     applied, partial, unknown : tuple[int, ...]
-        The shards on which it is applied, on which it is applied in part, and for which that is unknown.
+        The shards on which it is applied, on which it is applied in part, and for which that is unknown. A partial
+        operation is applied on shards that have none of its arrays.
     counts : bool or None
         Of a worker's push in rounds: whether its gradients count, or will with the next operation. None: not in rounds.
     """

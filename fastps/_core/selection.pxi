@@ -1,7 +1,8 @@
 # Some of the arrays of a group, for partial operations.
 
-# A group keeps this many selections. Layer by layer, a push names each layer alone.
+# A group keeps this many selections, with this many spans together. Layer by layer, a push names each layer alone.
 cdef Py_ssize_t MOST_SELECTIONS = 4096
+cdef uint64_t MOST_SPANS = 1 << 20
 
 
 @cython.final
@@ -17,8 +18,10 @@ cdef class Selection:
     Attributes
     ----------
     buffers : those in which the arrays are, sorted
+    size : spans on all shards
     """
     cdef uint32_t n_parts
+    cdef uint64_t size
     cdef fps_span **spans
     cdef uint32_t *n_spans
     cdef list buffers
@@ -48,6 +51,7 @@ cdef class Selection:
                     raise ValueError(f"{group.label(i)}: array {span.leaf} is in buffer {span.buffer}")
                 buffers.add(span.buffer)
                 self.n_spans[i] += 1
+            self.size += self.n_spans[i]
         self.buffers = sorted(buffers)
 
     def __dealloc__(self):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from fastps._core import Outcome
 from fastps.arrays.checks import apart
 from fastps.arrays.types import Array, Arrays
+from fastps.bounded import Bounded
 from fastps.client.session import Session
 from fastps.client.view import View
 from fastps.deadline import deadline_after, left_until
@@ -19,6 +21,15 @@ from fastps.spec.arrays import Structure
 from fastps.transport.contract import Operation
 
 MOST_PARTS = 1024  # structures that a session keeps for partial operations
+MOST_PARTS_LEAVES = 1 << 17  # of all of them together; each takes about half a KiB
+
+
+@dataclass(frozen=True)
+class Part:
+    """Checked gradients of a partial push: one array per leaf, of which those with the numbers `leaves` count."""
+
+    grads: Arrays
+    leaves: tuple[int, ...]
 
 
 class ArraySession:
@@ -33,12 +44,13 @@ class ArraySession:
         self.session, self.spec, self.structure = session, session.spec, session.spec.structure
         # All shards here: one C call checks and does everything, unless an argument needs a closer look.
         self._direct = session.shm.group if session.shm and session.all_here else None
-        self._parts = dict[tuple[int, ...], Structure]()
+        self._parts = Bounded[tuple[int, ...], Structure](MOST_PARTS, MOST_PARTS_LEAVES)
 
     def pull(self, out: Any, timeout: float | None, names: Any = None) -> tuple[Any, tuple[int, ...]]:
         """The parameters, or those with the names, and per shard their update count."""
         if names is not None:
-            return self._pull_part(out, timeout, names)
+            leaves = self.structure.named(names, "pull")
+            return self._pull_part(out, timeout, self.structure_of(leaves), leaves)
         structure = self.structure
         arrays = structure.empty() if out is None else None
         target = out if arrays is None else structure.assemble(arrays)
@@ -48,15 +60,25 @@ class ArraySession:
             versions = self.session.run(Operation(outs=outs), timeout, "pull")
         return target, versions
 
-    def _pull_part(self, out: Any, timeout: float | None, names: Any) -> tuple[Any, tuple[int, ...]]:
-        leaves = self.structure.named(names, "pull")
-        structure = self._part(leaves)
+    def pull_one(self, number: int, timeout: float | None) -> Array:
+        """One array, by its number: the containers that it is in are not made."""
+        if self.structure.is_array:
+            whole: Array = self.pull(None, timeout)[0]
+            return whole
+        structure = self.structure.alone(number)
+        array: Array = self._pull_part(None, timeout, structure, (number,))[0][structure.leaves[0].name]
+        return array
+
+    def _pull_part(
+        self, out: Any, timeout: float | None, structure: Structure, leaves: tuple[int, ...]
+    ) -> tuple[Any, tuple[int, ...]]:
+        """Some of the arrays, put into a structure of these."""
         arrays = structure.empty() if out is None else None
         target = out if arrays is None else structure.assemble(arrays)
         direct = self._direct is not None
         versions = self._run_directly(False, None, True, target, timeout, None, True, leaves) if direct else None
         if versions is None:
-            outs = self.spread(leaves, structure.outs(out, "pull") if arrays is None else arrays)
+            outs = self.spread(leaves, structure.outs(out, "pull", self.structure) if arrays is None else arrays)
             versions = self.session.run(Operation(outs=outs, leaves=leaves), timeout, "pull")
         return target, versions
 
@@ -65,22 +87,22 @@ class ArraySession:
         if names is None:
             return self.structure, None
         leaves = self.structure.named(names, verb)
-        return self._part(leaves), leaves
+        return self.structure_of(leaves), leaves
 
-    def names_of(self, grads: Any, verb: str, timeout: float | None) -> list[str] | None:
-        """The names of the arrays of which there are gradients for a partial push; None: it is one array."""
-        if self.structure.is_array:
-            return None
-        given = self.structure.part(self.session.resolve(grads, self.session.limit(timeout)), verb)[1]
-        return [self.structure.leaves[number].name for number in given]
+    def part(self, grads: Any, verb: str, timeout: float) -> Part:
+        """The gradients of a partial push. They are looked at once: references are fetched, and iterators used up."""
+        return Part(*self.structure.part(self.session.resolve(grads, timeout), verb))
 
-    def _part(self, leaves: tuple[int, ...]) -> Structure:
+    @property
+    def kept_leaves(self) -> int:
+        """The leaves of the structures that are kept for partial operations."""
+        return self._parts.size
+
+    def structure_of(self, leaves: tuple[int, ...]) -> Structure:
         """The structure of some of the arrays."""
         found = self._parts.get(leaves)
         if found is None:
-            if len(self._parts) >= MOST_PARTS:
-                self._parts = {}
-            found = self._parts[leaves] = self.structure.only(list(leaves))
+            found = self._parts.keep(leaves, self.structure.only(list(leaves)), len(leaves))
         return found
 
     def push(
@@ -138,19 +160,17 @@ class ArraySession:
             versions = self._run_directly(True, grads, True, out, left_until(deadline), outcome, True)
             if versions is not None:
                 return out, versions, True
-        given, leaves = self.structure.part(self.session.resolve(grads, left_until(deadline)), "push_pull")
-        structure = self._part(leaves)
+        part = self.part(grads, "push_pull", left_until(deadline))
+        leaves, structure = part.leaves, self.structure_of(part.leaves)
         fresh = structure.empty() if out is None else None
-        outs = self.spread(leaves, structure.outs(out, "push_pull") if fresh is None else fresh)
+        outs = self.spread(leaves, structure.outs(out, "push_pull", self.structure) if fresh is None else fresh)
         target = out if fresh is None else structure.assemble(fresh)
         if resume is not None:
-            applied = self.push(grads, pulled, left_until(deadline), resume, outcome, True) is not None
+            applied = self.push(part, pulled, left_until(deadline), resume, outcome, True) is not None
             pull = Operation(outs=outs, leaves=leaves)
             return target, self.session.run(pull, left_until(deadline), "push_pull"), applied
         theirs = out is not None
-        operation = self.pushing(
-            grads, pulled, outs, "push_pull", left_until(deadline), theirs=theirs, part=(given, leaves)
-        )
+        operation = self.pushing(part, pulled, outs, "push_pull", left_until(deadline), theirs=theirs)
         if operation is None:
             pull = Operation(outs=outs, leaves=leaves)
             return target, self.session.run(pull, left_until(deadline), "push_pull"), False
@@ -166,17 +186,14 @@ class ArraySession:
         resume: Any = None,
         theirs: bool = False,
         partial: bool = False,
-        part: tuple[Arrays, tuple[int, ...]] | None = None,
     ) -> Operation | None:
-        """A push of checked gradients; None when it is to be skipped. `theirs`: `outs` are the caller's, and may share
-        memory with the gradients. `part`: the gradients of a partial push and the numbers of their arrays, where they
-        are known already."""
+        """A push of checked gradients; None when it is to be skipped. `grads` may be a Part. `theirs`: `outs` are the
+        caller's, and may share memory with the gradients."""
         deadline, resolve, structure = deadline_after(timeout), self.session.resolve, self.structure
         leaves: tuple[int, ...] | None = None
-        if part is not None:
-            given, leaves = part
-        elif partial:
-            given, leaves = structure.part(resolve(grads, left_until(deadline)), verb)
+        if partial or isinstance(grads, Part):
+            part = grads if isinstance(grads, Part) else self.part(grads, verb, left_until(deadline))
+            given, leaves = part.grads, part.leaves
         else:
             given = structure.grads(resolve(grads, left_until(deadline)), verb)
         wanted = [rule.label for rule in self.spec.rules if rule.uses_pulled]
@@ -195,8 +212,7 @@ class ArraySession:
         if outs is not None and theirs:  # gradients in the memory of `out` would be overwritten while they are read
             given = apart(given, outs)
             had = None if had is None else apart(had, outs)
-        names = [f"`{leaf.name}`" for leaf in structure.leaves]
-        scale = self.session.scale(given, names, verb, resume)
+        scale = self.session.scale(given, lambda number: f"`{structure.leaves[number].name}`", verb, resume)
         return None if scale is None else Operation(grads=given, outs=outs, pulled=had, scale=scale, leaves=leaves)
 
     def settle(self, timeout: float) -> None:

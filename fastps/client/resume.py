@@ -55,17 +55,19 @@ def resuming(resume: Any, owner: Any, verb: str) -> Iterator[dict[int, Any]]:
 
 
 def merged(
-    errors: Errors, done: tuple[int, ...], writes: bool, pushes: bool, owner: Any, tokens: dict[int, Any] | None = None
-) -> FastPSError:
+    errors: Errors, done: tuple[int, ...], writes: bool, pushes: bool, owner: Any, tokens: dict[int, Any] | None = None,
+    begun: bool = False,
+) -> FastPSError:  # fmt: skip
     """One error for all endpoints: the most severe, with what happened elsewhere.
 
     Parameters
     ----------
     errors : with the number of the endpoint
-    done : the shards that succeeded
+    done : the shards that succeeded, or have nothing of a partial operation's arrays
     writes, pushes : whether the operation changes something, and by gradients
     tokens : what the operation was resumed from; is brought up to date. An endpoint whose error came before it began
         keeps its own
+    begun : whether an endpoint succeeded that has something of the arrays
     """
     first = next((e for _, e in errors if not isinstance(e, WaitTimeoutError)), errors[0][1])
     if not writes:
@@ -74,7 +76,7 @@ def merged(
     if tokens is not None:
         tokens.update(left)
     rest = Resume(owner, left)
-    resume = rest if done or rest.begun else None
+    resume = rest if begun or rest.begun else None
     if isinstance(first, TableFullError):
         first.applied = tuple(sorted({*first.applied, *done}))
         first.resume = resume

@@ -15,6 +15,7 @@ from fastps.client.arrays import ArraySession
 from fastps.client.view import View
 from fastps.deadline import deadline_after, left_until
 from fastps.errors import FastPSError, WaitTimeoutError
+from fastps.spec.arrays import Structure
 from fastps.transport.contract import MIXED, Deposit, Operation
 
 
@@ -44,7 +45,19 @@ class RoundSession(ArraySession):
         self, out: Any, timeout: float | None, names: Any = None, decision: Decision | None = None
     ) -> tuple[Any, tuple[int, ...]]:
         """The parameters of one round, that of the decision or a later one, and its number for each shard."""
-        session, (structure, leaves) = self.session, self.named(names, "pull")
+        return self.pull_of(out, timeout, *self.named(names, "pull"), decision)
+
+    def _pull_part(
+        self, out: Any, timeout: float | None, structure: Structure, leaves: tuple[int, ...]
+    ) -> tuple[Any, tuple[int, ...]]:
+        return self.pull_of(out, timeout, structure, leaves, None)
+
+    def pull_of(
+        self, out: Any, timeout: float | None, structure: Structure, leaves: tuple[int, ...] | None,
+        decision: Decision | None,
+    ) -> tuple[Any, tuple[int, ...]]:  # fmt: skip
+        """`pull` of the arrays with these numbers, or all, in their structure."""
+        session = self.session
         deadline = deadline_after(session.limit(timeout))
         arrays = structure.empty() if out is None else None
         target = out if arrays is None else structure.assemble(arrays)
@@ -54,7 +67,7 @@ class RoundSession(ArraySession):
             partial = leaves is not None
             versions = self._round_directly(None, target, left_until(deadline), decision, None, partial, leaves)
             if versions is None:
-                arrays = structure.outs(out, "pull") if arrays is None else arrays
+                arrays = structure.outs(out, "pull", self.structure) if arrays is None else arrays
                 outs = arrays if leaves is None else self.spread(leaves, arrays)
                 pull = Operation(outs=outs, decision=decision, leaves=leaves)
                 versions = session.run(pull, left_until(deadline), "pull")

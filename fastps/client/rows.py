@@ -186,7 +186,7 @@ class RowSession:
             )
         if outs is not None:
             (grads,) = apart([grads], [outs])
-        scale = self.session.scale([grads], ["grads"], verb, resume)
+        scale = self.session.scale([grads], lambda _: "grads", verb, resume)
         if scale is None:
             return False
         pushing = Operation(self.number, keys, [grads], None if outs is None else [outs], scale=scale)

@@ -6,7 +6,7 @@ The verbs are implemented in `arrays`, `rounds` and `rows`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from operator import itemgetter
 from typing import Any
 
@@ -90,8 +90,9 @@ class Session:
         outcome: Outcome | None = None,
     ) -> tuple[int, ...]:
         """Runs an operation on all nodes at once. Returns, per shard, the update count that was read or made; 0 where
-        there was nothing to do. Raises the error of any node, with the shards that succeeded. An exception of a signal
-        handler is raised at once: what became of the parts of other nodes is then unknown."""
+        there was nothing to do: the rest of a push had been applied before, or a node has none of a partial operation's
+        arrays. Raises the error of any node, with the shards that succeeded, those without such arrays among them. An
+        exception of a signal handler is raised at once: what became of the parts of other nodes is then unknown."""
         deadline = deadline_after(self.limit(timeout))
         if resume is None:
             return self._attempt(operation, deadline, None, outcome)
@@ -107,12 +108,16 @@ class Session:
         pending: list[tuple[int, Operation, Pending]] = []
         errors: list[tuple[int, FastPSError]] = []
         versions: dict[int, int] = {}
+        idle = [i for i in range(len(self.endpoints)) if self._has_nothing_of(operation, i)]
+        if outcome is not None:  # all of the push that concerns them is applied, as on such shards of other nodes
+            for i in idle:
+                outcome.end(self.endpoints[i].shards)
         for i, endpoint in enumerate(self.endpoints):
+            if i in idle:
+                continue
             if tokens is not None and i not in tokens:  # this part of the push was applied before
                 if outcome is not None:
                     outcome.end(endpoint.shards)
-                continue
-            if self._has_nothing_of(operation, i):
                 continue
             if places is not None and len(places[i]) == 0 and operation.grads is None:  # a push is counted everywhere
                 continue
@@ -137,10 +142,11 @@ class Session:
         if errors:
             failed = {i for i, _ in errors}
             done = tuple(s for i, endpoint in enumerate(self.endpoints) if i not in failed for s in endpoint.shards)
+            begun = len(failed) + len(idle) < len(self.endpoints)
             errors.sort(key=itemgetter(0))
             pushes, owner = operation.grads is not None, (self, operation.table)
             try:
-                raise merged(errors, done, operation.writes, pushes, owner, tokens)
+                raise merged(errors, done, operation.writes, pushes, owner, tokens, begun)
             finally:
                 errors.clear()  # their tracebacks refer to this frame: a cycle
         if not pending:  # no endpoint has checked that the server is alive
@@ -164,9 +170,10 @@ class Session:
         """The error of an operation on a server whose shards are all on this node."""
         return merged([(0, error)], (), pushes, pushes, (self, table))
 
-    def scale(self, grads: Arrays, names: Sequence[str], verb: str, resume: Any) -> float | None:
+    def scale(self, grads: Arrays, name: Callable[[int], str], verb: str, resume: Any) -> float | None:
         """The factor for gradients of this global norm, or None when the push is to be skipped, which is counted.
-        `names` are those of the gradients. Raises NonfiniteError when the server refuses such pushes."""
+        `name` says that of one of the gradients, for errors. Raises NonfiniteError when the server refuses such
+        pushes."""
         policy, scale, finite = self.spec.gradients, 1.0, True
         if not policy.inspects:
             return scale
@@ -178,7 +185,7 @@ class Session:
         if policy.nonfinite == "apply" or finite:
             return scale
         found = first_nonfinite(grads)
-        where = "the norm of the gradients" if found is None else f"{names[found[0]]}{found[1]}"
+        where = "the norm of the gradients" if found is None else f"{name(found[0])}{found[1]}"
         if resume is not None:
             raise OptionError(
                 f"{verb}: resume= is for the gradients of the push that did not end, and {where} is NaN or infinite "

@@ -107,6 +107,11 @@ class View:
         structure = self._spec.structure
         return structure.assemble([self._whole(i) for i in range(len(structure.leaves))])
 
+    def array(self, number: int) -> Array:
+        """One of the arrays, by its number among them. Raises SplitError when it is split over shards."""
+        self._require_open()
+        return self._whole(number)
+
     @property
     def pieces(self) -> list[Piece]:
         """All parameters to which gradients are pushed, shard by shard, in order."""

@@ -50,7 +50,9 @@ class ServerReading:
             float32 also bfloat16 and float16: values are rounded to the nearest, ties to even.
         names : list of str, optional
             Only these arrays, or those in these containers (``"layers/0"``), in the structure of the parameters without
-            the others; None for all. `out` has the same arrays.
+            the others: mappings lack them; lists, tuples, named tuples and dataclasses have None in their places. A
+            class that refuses None there raises NamesError: read single arrays by ``ps[name].pull()``, or all of
+            them. None for all. `out` has the same arrays, and may have None for others: what such a pull returned fits.
         timeout : float, optional
             Seconds.
 

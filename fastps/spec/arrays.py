@@ -158,6 +158,11 @@ class Structure:
             return Structure.nothing()
         return Structure(leaves, None if self.tree is None else self.tree.only(renumbered))
 
+    def alone(self, number: int) -> Structure:
+        """The structure of one of the leaves, in a dict by its name."""
+        leaf = self.leaves[number]
+        return Structure((leaf,), Container(dict, (leaf.name,), (0,)))
+
     def named(self, names: Any, verb: str) -> tuple[int, ...]:
         """The numbers of the arrays with these names, or in containers with these names, sorted.
 
@@ -272,8 +277,9 @@ class Structure:
         is_list = type(value) in (list, tuple) and len(value) == count
         return mapping and is_list and not any(is_container(one) for one in value)
 
-    def outs(self, value: Any, verb: str) -> Arrays:
-        """The arrays of `value`, checked against the leaves, and that they can be written in place.
+    def outs(self, value: Any, verb: str, whole: Structure | None = None) -> Arrays:
+        """The arrays of `value`, checked against the leaves, and that they can be written in place. `whole`: the
+        structure of which this is a part; what else is in that may be None.
 
         Raises
         ------
@@ -284,7 +290,7 @@ class Structure:
         if self.is_array and not hasattr(value, "__len__") and isinstance(value, (int, float, np.generic)):
             raise OutputError(f"{verb} out: expected an array, got {type(value).__name__}; pass np.empty(())")
         arrays: Arrays = []
-        for number, given in self._match(value, verb, range(len(self.leaves))).items():
+        for number, given in self._match(value, verb, range(len(self.leaves)), whole=whole).items():
             leaf, several = self.leaves[number], given.values if isinstance(given, Several) else [given]
             checked = [self._checked(number, one, verb, out=True) for one in several]
             if any(memory_of(one) != memory_of(checked[0]) for one in checked):
@@ -313,9 +319,11 @@ class Structure:
             raise OutputError(f"{verb} out: `{one}` and `{other}` share memory; pass separate arrays")
         return arrays
 
-    def _match(self, value: Any, verb: str, wanted: Sequence[int], partial: bool = False) -> dict[int, Any]:
+    def _match(
+        self, value: Any, verb: str, wanted: Sequence[int], partial: bool = False, whole: Structure | None = None
+    ) -> dict[int, Any]:
         """The values for the wanted leaves, by number; with `partial` None for those that are missing. What is given
-        for others must be None, or a constant."""
+        for others must be None, or a constant; for what is only in `whole`, and with `partial` for containers, None."""
         if self.is_array:
             return {0: value}
         assert self.tree is not None
@@ -330,6 +338,9 @@ class Structure:
         numbers, values = self._numbers, leaves_by_path(value, verb)
         missing = [path for path, number in numbers.items() if number in found and path not in values and not partial]
         unknown = [path for path in values if path not in numbers]
+        model = self if partial else whole
+        if unknown and model is not None:
+            unknown = [path for path in unknown if values[path] is not None or not model.has(path)]
         if missing or unknown:
             told = " and ".join(
                 f"{what} {few(['/'.join(path) for path in paths])}"
@@ -349,6 +360,15 @@ class Structure:
             else:
                 found[number] = Several([*(before.values if isinstance(before, Several) else [before]), given])
         return found
+
+    def has(self, path: Path) -> bool:
+        """Whether an array, a constant or a container is there."""
+        return path in self._numbers or path in self._containers
+
+    @cached_property
+    def _containers(self) -> frozenset[Path]:
+        """The paths of the containers, but the outermost."""
+        return frozenset(path[:end] for path in self._numbers for end in range(1, len(path)))
 
     @cached_property
     def _numbers(self) -> dict[Path, int]:

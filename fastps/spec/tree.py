@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastps.errors import NamesError, ShapeError
-from fastps.messages import brief
+from fastps.messages import brief, few
 
 Path = tuple[str, ...]
 
@@ -34,7 +34,13 @@ class Container:
     children: tuple[Container | int | None, ...]
 
     def build(self, values: Sequence[Any] | Mapping[int, Any]) -> Any:
-        """The container with one value for each leaf, by its number."""
+        """The container with one value for each leaf, by its number.
+
+        Raises
+        ------
+        NamesError
+            A named tuple or dataclass refuses None for the fields in which nothing is.
+        """
         found = [
             child.build(values) if isinstance(child, Container) else None if child is None else values[child]
             for child in self.children
@@ -42,7 +48,19 @@ class Container:
         if self.made_by in (list, tuple):
             return self.made_by(found)
         named = dict(zip(self.names, found, strict=True))
-        return self.made_by(**named) if is_record(self.made_by) else self.made_by(named)
+        return self._record(named) if is_record(self.made_by) else self.made_by(named)
+
+    def _record(self, named: dict[str, Any]) -> Any:
+        try:
+            return self.made_by(**named)
+        except Exception as error:
+            lacking = [name for name, child in zip(self.names, self.children, strict=True) if child is None]
+            if not lacking:
+                raise
+            raise NamesError(
+                f"{self.made_by.__name__}: it cannot be made with None for {few(lacking)}, of which nothing was asked "
+                f"({type(error).__name__}: {brief(str(error))}); read single arrays by ps[name].pull(), or pull all"
+            ) from error
 
     def paths(self, before: Path = ()) -> Iterable[tuple[Path, int]]:
         """The path of each leaf and its number, in order."""

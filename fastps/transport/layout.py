@@ -14,11 +14,13 @@ import numpy as np
 
 from fastps._core import copy
 from fastps.arrays.types import HALVES, Array, Arrays, numpy_dtype
+from fastps.bounded import Bounded
 from fastps.spec.server import ServerSpec
 
 ALIGNMENT = 8
 NARROW, WIDE = 0, 1  # the numbers of the buffers
 MOST_LAYOUTS = 4096  # of partial operations
+MOST_PLACES = 1 << 17  # of all of them together; each takes about half a KiB
 
 
 @dataclass(frozen=True)
@@ -152,23 +154,29 @@ class Layout:
 
 
 class Layouts:
-    """Those of a node: of all arrays, and of the arrays of partial operations, of which MOST_LAYOUTS are kept.
+    """Those of a node: of all arrays, and of the arrays of partial operations, of which MOST_LAYOUTS with MOST_PLACES
+    are kept.
 
     Threads: any number; two may make the same one.
     """
 
     def __init__(self, spec: ServerSpec, shards: Sequence[int]) -> None:
         self._spec, self._shards = spec, tuple(sorted(shards))
-        self._whole, self._some = layout_of(spec, shards), dict[tuple[int, ...], Layout]()
+        self._whole = layout_of(spec, shards)
+        self._some = Bounded[tuple[int, ...], Layout](MOST_LAYOUTS, MOST_PLACES)
+
+    @property
+    def size(self) -> int:
+        """The places of the layouts that are kept for partial operations."""
+        return self._some.size
 
     def of(self, leaves: tuple[int, ...] | None) -> Layout:
         if leaves is None:
             return self._whole
         found = self._some.get(leaves)
         if found is None:
-            if len(self._some) >= MOST_LAYOUTS:
-                self._some.clear()
-            found = self._some[leaves] = layout_of(self._spec, self._shards, leaves)
+            layout = layout_of(self._spec, self._shards, leaves)
+            found = self._some.keep(leaves, layout, len(layout.places))
         return found
 
 

@@ -9,10 +9,11 @@ from fastps._core import Arena, Outcome
 from fastps.client.attach import Attachment
 from fastps.client.view import View
 from fastps.consistency import LocalSGD
-from fastps.deadline import left_until, seconds
+from fastps.deadline import left_until
 from fastps.errors import PlacementError
 from fastps.kernels.loader import host_cpu
 from fastps.machine import capacity
+from fastps.spec.arrays import Structure
 from fastps.transport.contract import Deposit, Membership, Operation
 from fastps.transport.shm import group_of, in_leaves
 from fastps.workers.rounds import NOTHING, RoundWorker, refuse
@@ -65,8 +66,10 @@ class LocalWorker(RoundWorker):
     def pull(self, *, out: Any = None, names: Any = None, timeout: float | None = None) -> Any:
         """The parameters of this worker's copy."""
         deadline = self._begin_locally(timeout)
-        structure, leaves = self._rounds.named(names, "pull")
-        arrays = structure.empty() if out is None else structure.outs(out, "pull")
+        return self._pull(out, *self._rounds.named(names, "pull"), deadline)
+
+    def _pull(self, out: Any, structure: Structure, leaves: tuple[int, ...] | None, deadline: float) -> Any:
+        arrays = structure.empty() if out is None else structure.outs(out, "pull", self._spec.structure)
         outs = arrays if leaves is None else self._rounds.spread(leaves, arrays)
         self._reply(self._group.run(None, outs, left_until(deadline), leaves=leaves))
         return structure.assemble(arrays) if out is None else out
@@ -148,11 +151,11 @@ class LocalWorker(RoundWorker):
     ) -> Any:
         """A push, then the copy as that push left it, of a partial push its arrays; after the last step of a round it
         waits for the mean of all copies and returns that."""
-        outcome = Outcome()
-        names = self._rounds.names_of(grads, "push_pull", seconds(timeout)) if partial else None
-        reply, deadline = self._give(grads, step, partial, pulled, timeout, resume)
+        outcome, deadline = Outcome(), self._deadline(timeout)
+        given, structure, leaves = self._given(grads, partial, out, deadline)
+        reply, deadline = self._give(given, step, partial, pulled, left_until(deadline), resume)
         try:
-            params = self.pull(out=out, names=names, timeout=left_until(deadline))
+            params = self._pull(out, structure, leaves, self._begin_locally(left_until(deadline)))
             self.reply = reply
             return params
         except BaseException as error:

@@ -9,8 +9,9 @@ from fastps._core import Outcome
 from fastps.client.attach import Attachment
 from fastps.client.rounds import RoundSession
 from fastps.client.view import View
-from fastps.deadline import left_until, seconds
+from fastps.deadline import left_until
 from fastps.errors import OptionError, WorkerExpelledError
+from fastps.spec.arrays import Structure
 from fastps.transport.contract import Deposit, Membership
 from fastps.workers.worker import Reply, Worker
 
@@ -51,7 +52,11 @@ class RoundWorker(Worker):
     def pull(self, *, out: Any = None, names: Any = None, timeout: float | None = None) -> Any:
         """As `ParameterServer.pull`: the parameters of this worker's round, once the one before has closed."""
         deadline = self._begin(timeout)
-        params, versions = self._rounds.pull(out, left_until(deadline), names, self._membership.decision())
+        return self._pull(out, *self._rounds.named(names, "pull"), deadline)
+
+    def _pull(self, out: Any, structure: Structure, leaves: tuple[int, ...] | None, deadline: float) -> Any:
+        decision = self._membership.decision()
+        params, versions = self._rounds.pull_of(out, left_until(deadline), structure, leaves, decision)
         self._has_read(versions[0], deadline)
         self._reply(versions)
         return params
@@ -92,11 +97,11 @@ class RoundWorker(Worker):
     ) -> Any:
         """A push, then, once the round has closed, the parameters as that round left them; of a partial push those of
         its arrays."""
-        outcome = Outcome()
-        names = self._rounds.names_of(grads, "push_pull", seconds(timeout)) if partial else None
-        reply, deadline = self._give(grads, step, partial, pulled, timeout, resume)
+        outcome, deadline = Outcome(), self._deadline(timeout)
+        given, structure, leaves = self._given(grads, partial, out, deadline)
+        reply, deadline = self._give(given, step, partial, pulled, left_until(deadline), resume)
         try:
-            params = self.pull(out=out, names=names, timeout=left_until(deadline))
+            params = self._pull(out, structure, leaves, self._begin(left_until(deadline)))
             assert self.reply is not None
             self.reply = Reply(reply.clock, reply.staleness, self.reply.versions, reply.counted)
             return params
@@ -105,6 +110,20 @@ class RoundWorker(Worker):
             what = "counts" if reply.counted else "came too late"
             outcome.tell(error, None, f"the push {what} in round {reply.clock}")
             raise
+
+    def _given(
+        self, grads: Any, partial: bool, out: Any, deadline: float
+    ) -> tuple[Any, Structure, tuple[int, ...] | None]:
+        """What a push_pull gives, a Part if it is partial; and what it is to return: its structure, and the numbers of
+        the arrays or None for all."""
+        structure = self._rounds.structure
+        if not partial or structure.is_array:
+            return grads, structure, None
+        part = self._rounds.part(grads, "push_pull", left_until(deadline))
+        some = self._rounds.structure_of(part.leaves)
+        if out is None:
+            some.assemble(some.empty())  # a class that refuses None for the others does so before the push
+        return part, some, part.leaves
 
     def _give(
         self, grads: Any, step: bool, partial: bool, pulled: Any, timeout: float | None, resume: Any

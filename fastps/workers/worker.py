@@ -31,7 +31,8 @@ class Reply:
     staleness : by how many clocks the worker was ahead of the slowest live one then, 0 for the slowest itself. On
         another node than that of shard 0 it may be reported larger than it was, never smaller
     versions : per shard, the update count that a pull read or a push made, in rounds that of the round; 0 where a
-        resumed push was applied before
+        resumed push was applied before, and on other nodes that have none of a partial operation's arrays. Shards
+        without them on a node that has some report the count that they have
     counted : False for a push that was not applied: its gradients were not finite, or its round had closed without it
     """
 

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "fastps"
 # From the ground up: a folder of fastps, or a module beside them, may import what is on the floors above it in this
 # table, and itself; no two of one floor import each other. Imports for type checkers and within functions count.
 FLOORS = [
-    ["errors", "messages"],
+    ["bounded", "errors", "messages"],
     ["_core", "scalars"],
     ["arrays", "consistency", "deadline", "schedules"],
     ["init", "rules"],
