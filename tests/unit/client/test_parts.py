@@ -145,7 +145,7 @@ def test_a_partial_push_pull_takes_what_one_returned_as_its_out():
 
 @pytest.mark.parametrize(
     "out",
-    [[np.empty(3), np.empty(2)], [None, np.empty(2), None], [np.empty(3), None], {"1": np.empty(2), "x": None}],
+    [[np.zeros(3), np.zeros(2)], [None, np.zeros(2), None], [np.zeros(3), None], {"1": np.zeros(2), "x": None}],
     ids=str,
 )  # fmt: skip
 def test_an_out_has_none_or_nothing_for_other_arrays(out):
