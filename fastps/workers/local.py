@@ -151,9 +151,9 @@ class LocalWorker(RoundWorker):
     ) -> Any:
         """A push, then the copy as that push left it, of a partial push its arrays; after the last step of a round it
         waits for the mean of all copies and returns that."""
-        outcome, deadline = Outcome(), self._deadline(timeout)
-        given, structure, leaves = self._given(grads, partial, out, deadline)
-        reply, deadline = self._give(given, step, partial, pulled, left_until(deadline), resume)
+        outcome = Outcome()
+        given, structure, leaves, timeout = self._given(grads, partial, out, timeout)
+        reply, deadline = self._give(given, step, partial, pulled, timeout, resume)
         try:
             params = self._pull(out, structure, leaves, self._begin_locally(left_until(deadline)))
             self.reply = reply

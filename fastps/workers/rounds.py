@@ -97,9 +97,9 @@ class RoundWorker(Worker):
     ) -> Any:
         """A push, then, once the round has closed, the parameters as that round left them; of a partial push those of
         its arrays."""
-        outcome, deadline = Outcome(), self._deadline(timeout)
-        given, structure, leaves = self._given(grads, partial, out, deadline)
-        reply, deadline = self._give(given, step, partial, pulled, left_until(deadline), resume)
+        outcome = Outcome()
+        given, structure, leaves, timeout = self._given(grads, partial, out, timeout)
+        reply, deadline = self._give(given, step, partial, pulled, timeout, resume)
         try:
             params = self._pull(out, structure, leaves, self._begin(left_until(deadline)))
             assert self.reply is not None
@@ -112,18 +112,24 @@ class RoundWorker(Worker):
             raise
 
     def _given(
-        self, grads: Any, partial: bool, out: Any, deadline: float
-    ) -> tuple[Any, Structure, tuple[int, ...] | None]:
-        """What a push_pull gives, a Part if it is partial; and what it is to return: its structure, and the numbers of
-        the arrays or None for all."""
-        structure = self._rounds.structure
+        self, grads: Any, partial: bool, out: Any, timeout: float | None
+    ) -> tuple[Any, Structure, tuple[int, ...] | None, float | None]:
+        """What a push_pull gives, a Part if it is partial; what it is to return: its structure, and the numbers of the
+        arrays or None for all; and the rest of its timeout."""
+        outcome, structure = Outcome(), self._rounds.structure
         if not partial or structure.is_array:
-            return grads, structure, None
-        part = self._rounds.part(grads, "push_pull", left_until(deadline))
-        some = self._rounds.structure_of(part.leaves)
-        if out is None:
-            some.assemble(some.empty())  # a class that refuses None for the others does so before the push
-        return part, some, part.leaves
+            return grads, structure, None, timeout
+        try:
+            deadline = self._deadline(timeout)
+            part = self._rounds.part(grads, "push_pull", left_until(deadline))
+            some = self._rounds.structure_of(part.leaves)
+            if out is None:
+                some.assemble(some.empty())  # a class that refuses None for the others does so before the push
+            return part, some, part.leaves, left_until(deadline)
+        except BaseException as error:
+            outcome.counts = False
+            outcome.tell(error, None, NOTHING)
+            raise
 
     def _give(
         self, grads: Any, step: bool, partial: bool, pulled: Any, timeout: float | None, resume: Any

@@ -664,7 +664,7 @@ def test_a_future_that_fails_leaves_the_gradients_of_the_step_where_they_are(sha
 
 def test_an_interrupt_while_others_are_waited_for_says_that_the_push_counts(shared):
     with shared(2) as (_, a, b):
-        a._rounds = Interrupted(a._rounds, "pull", behind=False)
+        a._rounds = Interrupted(a._rounds, "pull_of", behind=False)
         b.push(ONES)
         assert f"the push counts in round {a.clock}" in notes_of(a.push_pull, ONES)
         assert (a.pull() == 2).all()

@@ -83,6 +83,7 @@ WORKER = {
 WORKER_FACTS = {"__getitem__", "close"}  # and what an instance has: rank, clock, reply, returns
 VIEW = {
     "params": lambda v, there: v.params,
+    "array": lambda v, there: v.array(0),
     "pieces": lambda v, there: v.pieces,
     "to_arrow": lambda v, there: v.to_arrow(),
     "__getitem__": lambda v, there: v[...],

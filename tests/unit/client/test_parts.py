@@ -285,8 +285,9 @@ def test_a_class_that_refuses_none_does_so_before_the_push(policy):
         attachment = attachment_of(server)
         with worker_of(attachment, attachment.session.join(None, LONG)) as worker:
             before = rows_of(worker.pull())
-            with pytest.raises(NamesError, match="Strict"):
+            with pytest.raises(NamesError, match="Strict") as caught:
                 worker.push_pull([{"weight": np.ones(3)}, None], partial=True)
+            assert "nothing was done" in caught.value.__notes__
             assert (rows_of(worker.pull()), worker.clock) == (before, 0)
 
 
