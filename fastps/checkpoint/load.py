@@ -36,7 +36,7 @@ class Checkpoint:
 def load(folder: Path) -> Checkpoint:
     """Raises MissingFileError, FileError or CheckpointError. An array that is in one piece is used where it is."""
     manifest = Manifest.read(folder)
-    structure = structure_from(manifest.server["structure"])
+    structure = structure_from(manifest.server.get("structure"))
     contents = [mapped(folder, file) for file in manifest.files]
     for file, data in zip(manifest.files, contents, strict=True):
         verify(folder, file, data)

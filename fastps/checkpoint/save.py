@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import weakref
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,13 @@ from fastps.checkpoint.writer import CheckpointWriter, require_free
 from fastps.client.attach import Attachment
 from fastps.cluster import ray as cluster
 from fastps.deadline import deadline_after, left_until
-from fastps.errors import MissingFileError, OptionError
+from fastps.errors import MissingFileError, OptionError, ShardDiedError, UnavailableError
 from fastps.messages import brief
 
 
 class Saving:
-    """A checkpoint that is being written. The writers end when this is dropped.
+    """A checkpoint that is being written. Dropped before it is done, it is given up: nothing has its path, and what was
+    written is removed.
 
     Attributes
     ----------
@@ -28,6 +31,7 @@ class Saving:
     def __init__(self, path: Path, folder: Path, writers: list[Any], reference: Any) -> None:
         self.path, self._folder, self._writers, self._reference = path, folder, writers, reference
         self._future: Future[Any] = reference.future()
+        weakref.finalize(self, given_up, folder)
 
     def done(self) -> bool:
         """Whether it is there, or has failed."""
@@ -38,14 +42,16 @@ class Saving:
         up: nothing has that path, and what was written is removed."""
         try:
             cluster.get(self._reference, timeout, "save")
+        except ShardDiedError as error:
+            given_up(self._folder)
+            raise UnavailableError(
+                f"save: the server, or a process that wrote the checkpoint, is gone; nothing was saved, save again "
+                f"({error})"
+            ) from error
         except BaseException:
-            self._discard()
-            raise
+            if given_up(self._folder) or not self.path.exists():  # it did not come to its end just now
+                raise
         return self.path
-
-    def _discard(self) -> None:
-        for writer in self._writers:
-            writer.discard.remote(str(self._folder))
 
     def __repr__(self) -> str:
         return f"<Saving {str(self.path)!r}, {'done' if self.done() else 'under way'}>"
@@ -84,9 +90,21 @@ def save(attachment: Attachment, path: Any, timeout: float) -> Saving:
         slots = [] if spec.consistency.local else spec.slot_names()
         reference = writers[0].commit.remote(str(folder), str(target), server, slots, spec.consistency.rounds, *parts)
     except BaseException:
-        folder.rmdir()
+        given_up(folder)
         raise
     return Saving(target, folder, writers, reference)
+
+
+def given_up(folder: Path) -> bool:
+    """Removes what was written of a checkpoint, unless it was committed: False. One of two renames comes first, this
+    one or the writer's; the other one fails."""
+    away = folder.with_name(f"{folder.name}-given-up")
+    try:
+        folder.rename(away)
+    except OSError:
+        return False
+    shutil.rmtree(away, ignore_errors=True)
+    return True
 
 
 def _path_of(path: Any) -> Path:

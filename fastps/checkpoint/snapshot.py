@@ -91,6 +91,7 @@ def _snapshot(session: Session, shards: tuple[int, ...], deadline: float) -> Sna
             start, stop = layout.at(place, None)
             elements = data[stream * each + start : stream * each + stop]
             parts.append(Part(stream, place, step, _tensor(spec, stream, place, elements)))
+    parts.sort(key=lambda part: -spec.structure.leaves[part.place.leaf].item_bytes)  # so all of them are aligned
     return Snapshot(versions, parts)
 
 

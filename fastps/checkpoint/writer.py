@@ -92,18 +92,14 @@ class CheckpointWriter:
         )  # fmt: skip
         source, target = Path(folder), Path(path)
         write_file(source, manifest.NAME, [whole.packed()])
+        require_free(target)
         try:
             sync_folder(source)
-            require_free(target)
             source.rename(target)
             sync_folder(target.parent)
         except OSError as error:
             raise unwritable(target, error) from error
         return whole
-
-    def discard(self, folder: str) -> None:
-        """Removes what was written of a checkpoint that will not be."""
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def require_free(path: Path) -> None:

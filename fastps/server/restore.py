@@ -48,7 +48,8 @@ def restore(
     num_shards : int, optional
         As for `ParameterServer`; None: as many as were saved.
     rule : Rule, or mapping of patterns to rules, optional
-        Needed for rules of your own, which must have the same source. None: those that were saved.
+        Needed for rules of your own, which must have the same source. Its hyper-parameters become the saved ones, which
+        `configure` changes. None: those that were saved.
     consistency : Consistency, optional
         None: as it was saved.
     isolation, placement, name, timeout, max_sessions, max_workers

@@ -76,7 +76,7 @@ class CarrierSuite:
 
     def reach(self, make: Callable[[], Any]) -> AbstractContextManager[Carrier]:
         """A carrier to something that ``make()`` has made, in whatever process; `make` is found by its name."""
-        raise NotImplementedError
+        raise NotImplementedError("a subclass of CarrierSuite says how its carrier reaches the other end")
 
     def test_payloads_of_every_size_come_and_go_whole(self) -> None:
         rng = np.random.default_rng(0)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import os
+import shutil
+import signal
+import time
 
 import numpy as np
 import pytest
@@ -11,6 +16,7 @@ import pytest
 import fastps
 from fastps import BSP, SGD, Adam, CheckpointError, FileError, LocalSGD, MissingFileError, OptionError
 from fastps.checkpoint.load import load
+from tests.support.leftovers import started_here
 from tests.support.waiting import GUARD_SECONDS
 
 
@@ -141,6 +147,57 @@ def test_a_save_goes_on_while_others_push(ray_local, tmp_path):
             assert set(half.tolist()) == {float(version)}
             assert version <= pushed
         assert ps.versions == (max(versions),) * 2
+
+
+def writers():
+    """The processes that write a checkpoint now."""
+    return [pid for pid, name in started_here(shared=True).items() if name.startswith("ray::CheckpointWriter")]
+
+
+def until(found):
+    deadline = time.monotonic() + GUARD_SECONDS
+    while not (result := found()) and time.monotonic() < deadline:
+        time.sleep(0.001)
+    return result
+
+
+def test_a_save_that_is_given_up_leaves_nothing(ray_local, tmp_path):
+    with fastps.ParameterServer(np.zeros(8_000_000), num_shards=2) as ps:
+        with pytest.raises(fastps.WaitTimeoutError):
+            ps.save(tmp_path / "late", wait=False).result(0.0)
+        ps.save(tmp_path / "dropped", wait=False)
+        gc.collect()
+        assert until(lambda: not writers())
+        assert os.listdir(tmp_path) == []
+        ps.save(tmp_path / "saved")
+        assert os.listdir(tmp_path) == ["saved"]
+
+
+def test_the_death_of_a_writer_leaves_all_or_nothing(ray_local, tmp_path):
+    with fastps.ParameterServer(np.arange(8_000_000.0), num_shards=2) as ps:
+        for number in range(4):
+            saving = ps.save(tmp_path / "saved", wait=False)
+            for pid in until(writers):
+                time.sleep(0.03 * number)
+                os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(fastps.UnavailableError):
+                saving.result(GUARD_SECONDS)
+                load(tmp_path / "saved")
+            assert os.listdir(tmp_path) in ([], ["saved"])
+            shutil.rmtree(tmp_path / "saved", ignore_errors=True)
+            assert until(lambda: not writers())
+        ps.save(tmp_path / "saved")
+        ps.push(np.ones(8_000_000))
+
+
+def test_what_is_carried_leaves_what_follows_aligned(ray_local, tmp_path):
+    params = {"odd": np.array([True] * 3), "w": np.arange(5.0), "f": np.arange(5, dtype=np.float32)}
+    with fastps.ParameterServer(params) as ps:
+        ps.save(tmp_path / "saved")
+    assert all(array.flags.aligned for array in load(tmp_path / "saved").state.arrays)
+    with fastps.restore(tmp_path / "saved", num_shards=2) as ps:
+        assert ps.pull()["w"].tolist() == [0, 1, 2, 3, 4]
+        assert ps.pull()["odd"].tolist() == [True] * 3
 
 
 def test_what_is_in_the_way_or_missing_is_refused_and_nothing_is_left(ray_local, tmp_path):
