@@ -27,8 +27,8 @@ cdef object exception_of(fps_status status, str where, int code=0):
             "its parameters with it; create the server again")
     if status == FPS_FULL:
         return errors.SessionsExhaustedError(
-            f"{where}: every session is taken by a live process; let fewer threads and processes of this node work on "
-            f"the server at once, or create it with a larger max_sessions")
+            f"{where}: every session is taken by a live process, which keeps one for each thread that it ever had at work at "
+            f"the same moment as others; end processes that had many, or create the server with a larger max_sessions")
     if status == FPS_PROCESS_FULL:
         return errors.SessionsExhaustedError(
             f"{where}: this process holds 1,900 sessions, one for each shard and each thread that worked at the same moment as "

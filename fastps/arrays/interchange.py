@@ -59,7 +59,8 @@ def _foreign(value: Any, where: str, dtype: str) -> Array:
             return np.asarray(value)  # JAX: DLPack has the type, numpy's reader of it has not
         return np.from_dlpack(value)
     if value is None:
-        raise DtypeError(f"{where}: expected an array, got NoneType; where there is no gradient, pass zeros")
+        hint = "; for gradients of some arrays only, pass partial=True" if where.startswith("push") else ""
+        raise DtypeError(f"{where}: expected an array, got NoneType{hint}")
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return np.asarray(value)
     try:

@@ -148,7 +148,7 @@ class View:
 
     def __getitem__(self, key: Any) -> Any:
         if self._spec.structure.is_array:
-            return self.params[key]
+            return self.params if isinstance(key, str) and key == "params" else self.params[key]
         self._require_open()
         if str(key) not in self._children:
             raise NamesError(f"view: no array is called {brief(key)}; there are {few(self._children)}")

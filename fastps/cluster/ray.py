@@ -265,3 +265,18 @@ def named_actor(name: str) -> Any | None:
         return ray.get_actor(name, namespace=NAMESPACE)
     except ValueError:
         return None
+
+
+def living_actor(name: str, timeout: float) -> Any | None:
+    """The same, but None for one that has died: Ray keeps its name for as long as its owner refers to it, so the name
+    is freed. One that does not reply in time is taken to live."""
+    found = named_actor(name)
+    if found is not None:
+        try:
+            ray.get(found.__ray_ready__.remote(), timeout=timeout)
+        except ray.exceptions.ActorDiedError:
+            ray.kill(found)
+            return None
+        except ray.exceptions.RayError:
+            pass
+    return found

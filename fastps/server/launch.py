@@ -25,6 +25,8 @@ from fastps.server.options import FirstRows, ServerPlan
 from fastps.shard.actor import shard_actor
 from fastps.spec.server import NodeAddress, ServerSpec, ShardAddress
 
+ASK_SECONDS = 5.0  # for a reply of a server that has the same name
+
 
 @dataclass(frozen=True)
 class Launched:
@@ -55,10 +57,8 @@ def launch(plan: ServerPlan, attach: Callable[[ServerSpec], Session], detach: Ca
         (plan.assignment, tuple((table.info, table.rule, table.life) for table in plan.tables))
     )
     cluster.start()
-    if plan.name is not None and cluster.named_actor(plan.name) is not None:
-        raise NameTakenError(
-            f"name: a server {plan.name!r} lives already; use fastps.get({plan.name!r}) or another name"
-        )
+    if plan.name is not None and cluster.living_actor(plan.name, min(plan.timeout, ASK_SECONDS)) is not None:
+        raise _taken(plan.name)
     server_id = os.urandom(16).hex()
     names = [cluster.generated(server_id, f"shard/{shard.index}") for shard in plan.shards]
     names[0] = plan.name or names[0]
@@ -98,10 +98,15 @@ def _start(plan: ServerPlan, names: list[str], owned: Owned) -> None:
             owned.actors.append(kind.options(**options).remote(shard.index, len(plan.shards)))
         except ValueError as error:
             if plan.name is not None and cluster.named_actor(plan.name) is not None:
-                raise NameTakenError(
-                    f"name: a server {plan.name!r} lives already; use fastps.get({plan.name!r})"
-                ) from error
+                raise _taken(plan.name) from error
             raise
+
+
+def _taken(name: str) -> NameTakenError:
+    return NameTakenError(
+        f"name: a server {name!r} lives already; use fastps.get({name!r}), or another name; if it has lost a shard, "
+        f"the program that created it frees the name by close()"
+    )
 
 
 def _create(

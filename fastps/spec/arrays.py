@@ -254,8 +254,8 @@ class Structure:
         """A whole number for each of these leaves, given as one for all, or in the structure of those that are trained.
         What is carried gets the largest."""
         trained = [number for number in leaves if self.leaves[number].trains]
-        if isinstance(value, (int, np.integer)):
-            found = dict.fromkeys(trained, value)
+        if not is_container(value):  # one for all, or it is refused as that
+            found = dict.fromkeys(trained, whole(verb, value, 0, MOST_STEPS))
         else:
             found = self._match(value, verb, trained)
         counted = {
@@ -330,10 +330,11 @@ class Structure:
         is_list, takes_list = type(value) in (list, tuple), self.tree.made_by in (list, tuple)
         if not is_container(value) or (is_list and not takes_list):
             told = f"{type(value).__name__} of {len(value)}" if is_list else type(value).__name__
-            raise NamesError(
-                f"{verb}: expected {article(self.tree.made_by)} {self}, or the {len(self.trained)} arrays of gradients "
-                f"in a list, got a {told}"
-            )
+            name, listed = verb.split()[0], ""
+            if issubclass(self.tree.made_by, Mapping) and name in ("push", "push_pull", "set") and " out" not in verb:
+                gradients, everything = f"the {len(self.trained)} arrays of gradients", f"its {len(self.leaves)} arrays"
+                listed = f", or {everything if name == 'set' else gradients} in a list"
+            raise NamesError(f"{verb}: expected {article(self.tree.made_by)} {self}{listed}, got a {told}")
         found: dict[int, Any] = dict.fromkeys(wanted)
         numbers, values = self._numbers, leaves_by_path(value, verb)
         missing = [path for path, number in numbers.items() if number in found and path not in values and not partial]

@@ -262,3 +262,17 @@ def test_every_verb_of_a_worker_of_other_consistencies_raises(scene, consistency
         untold = untold | {"pull"}  # of the worker's own copy
     with fastps.ParameterServer(GRADS, rule=fastps.SGD(0.1), consistency=consistency, **options) as ps:
         check_workers(another_handle(ps), lambda: end(ps), untold)
+
+
+def test_the_name_of_a_server_whose_first_shard_died_can_be_taken_again(cluster3):
+    """Although the program that created it still has its handle."""
+    old = fastps.ParameterServer(np.zeros(3), name="again")
+    kill(old, 0)
+    with pytest.raises(fastps.ShardDiedError, match="create the server again"):
+        fastps.get("again")
+    with fastps.ParameterServer(np.ones(4), name="again") as new:
+        assert fastps.get("again").pull().tolist() == [1] * 4
+        with pytest.raises(fastps.NameTakenError, match=r"lives already.*frees the name by close"):
+            fastps.ParameterServer(np.zeros(3), name="again")
+        old.close()
+        assert new.pull().tolist() == [1] * 4

@@ -345,9 +345,11 @@ def test_what_pandas_holds_is_numbers_or_told_what_it_lacks():
     assert as_array(followed(refused(value), value), "push").tolist() == [1, 2]
 
 
-def test_no_gradient_is_told_to_be_zeros():
-    with pytest.raises(DtypeError, match="NoneType; where there is no gradient, pass zeros"):
-        as_array(None, "push")
+def test_no_gradient_is_told_to_be_left_out():
+    with pytest.raises(DtypeError, match="NoneType; for gradients of some arrays only, pass partial=True"):
+        as_array(None, "push `w`")
+    with pytest.raises(DtypeError, match=r"NoneType$"):
+        as_array(None, "create `w`")
 
 
 def test_what_is_told_of_a_dtype_that_numpy_does_not_have_works():

@@ -60,6 +60,7 @@ def test_a_view_of_an_array_has_its_shape_and_lies_on_the_arena():
     with view_of(values) as view:
         assert np.array_equal(view.params, values)
         assert np.array_equal(np.asarray(view), values)
+        assert np.array_equal(view["params"], values)
         assert np.array_equal(view[1], values[1])
         assert len(view) == 3
         assert not view.params.flags.writeable

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastps.arrays.checks import apart
-from fastps.errors import DtypeError, NamesError, OutputError, ParameterError, ShapeError
+from fastps.errors import DtypeError, NamesError, OptionError, OutputError, ParameterError, ShapeError
 from fastps.spec.initial import require_distinct, structure_of, zeros
 
 names = st.text("abc/é", min_size=1, max_size=4)
@@ -237,6 +237,15 @@ def test_gradients_of_a_mapping_may_be_a_list_in_its_order():
         structure.grads(grads[::-1], "push")
     with pytest.raises(NamesError, match="the 2 arrays of gradients in a list, got a list of 3"):
         structure.grads([*grads, grads[0]], "push")
+    for call, text in (
+        (lambda: structure.values([*grads, grads[0]], "set"), r"n: 3\}|, or its 2 arrays in a list, got a list of 3"),
+        (lambda: structure.outs(grads, "pull"), r"^pull: expected a mapping \{[^}]*\}, got a list of 2$"),
+    ):
+        with pytest.raises(NamesError, match=text):
+            call()
+    for steps in (1.5, "1", None, True, -1):
+        with pytest.raises(OptionError, match="set steps: expected a whole number from 0"):
+            structure.counts(steps, [0, 1], "set steps")
 
 
 def test_the_hint_of_a_shape_works():
