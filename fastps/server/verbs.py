@@ -200,8 +200,9 @@ class ArrayVerbs(ServerReading):
         -----
         Each shard's part is set between two pushes, parameters, slots and counts at once; with `partial`, parameters
         and each slot one after the other. Under `BSP` and `LocalSGD` it is set after the rounds that have closed, in
-        the round that is current then. A process that dies in the middle leaves a part of it set, and counts that
-        are wrong until it is called again. `versions` never decreases, but may grow with `steps`. Cost: as that of a push of as many bytes.
+        the round that is current then. A process that dies in the middle leaves a part of it set, and counts that are
+        wrong until it is called again. `versions` never decreases, but may grow with `steps`. Cost: as that of a push
+        of as many bytes.
         """
         arrays, outcome = self.attachment.arrays or self.attachment.attach(), Outcome()
         try:
