@@ -266,6 +266,9 @@ cdef extern from "table.h" nogil:
                                 uint32_t since, uint8_t **values, uint8_t *removed, uint32_t *done, const fps_wait *wait)
     fps_status fps_table_configure(const fps_arena *arena, const fps_table *t, uint32_t which, const double *values,
                                     const fps_wait *wait)
+    fps_status fps_table_resume(const fps_arena *arena, const fps_table *t, uint64_t version, uint32_t now,
+                                const fps_wait *wait)
+    void fps_table_use(const fps_table *t, const uint64_t *keys, uint32_t n, const uint32_t *uses)
     void fps_table_hyper(const fps_table *t, double *values)
 
 

@@ -384,6 +384,41 @@ cdef class TableGroup:
         self.check(status, &signal, part, f"scan: waited {limit:.3g} s", "")
         return n, cursor
 
+    def resume(self, uint32_t part, uint64_t version, uint32_t now, object timeout=None):
+        """Gives an arena's table an update count, and the time in its ticks."""
+        cdef double limit = self.group.timeout if timeout is None else timeout
+        cdef Signal signal
+        cdef fps_wait wait
+        cdef fps_status status
+        cdef const fps_arena *arena
+        cdef const fps_table *t = self.table(part)
+        arena, wait = self.group.arenas[part], wait_for(limit, &signal)
+        with nogil:
+            status = fps_table_resume(arena, t, version, now, &wait)
+        self.check(status, &signal, part, f"resume: waited {limit:.3g} s", "")
+
+    def use(self, object keys, object uses, object timeout=None):
+        """Records the use of the rows of keys, uint64[n]: how many ticks ago and how often, uint32[n, 2]."""
+        cdef double limit = self.group.timeout if timeout is None else timeout
+        cdef TableLane lane
+        cdef fps_sparse_part *part
+        cdef uint32_t i, k
+        check_keys(keys)
+        if uses.dtype != "u4" or uses.shape != (len(keys), 2):
+            raise ValueError(f"uses: expected uint32[{len(keys)}, 2], got {uses.dtype}{uses.shape}")
+        lane = self.take(&limit)
+        try:
+            self.spread(lane, keys)
+            for i in range(self.group.n_parts):
+                part = &lane.parts[i]
+                (<Arena>self.group.mapped[i]).check()
+                places = slice(None) if part.places == NULL else [part.places[k] for k in range(part.n)]
+                some = np_contiguous(uses[places])
+                fps_table_use(self.table(i), part.keys, part.n, <const uint32_t *>np.PyArray_DATA(some))
+                (<Arena>self.group.mapped[i]).check()
+        finally:
+            self.give_back(lane)
+
     def configure(self, dict values, double timeout, Outcome outcome=None):
         """Changes hyper-parameters by their index, on every arena, for every push that begins from now on."""
         cdef double numbers[16]

@@ -47,6 +47,28 @@ class Piece:
 
 
 @dataclass(frozen=True)
+class Rows:
+    """The rows of one table on one shard: a file.
+
+    Attributes
+    ----------
+    table : its number among the tables of the server
+    shard : that had them
+    file : where they are
+    count : how many
+    step : the update count of the table on this shard
+    now : the time in the table's ticks when its rows were read
+    """
+
+    table: int
+    shard: int
+    file: int
+    count: int
+    step: int
+    now: int
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What a checkpoint consists of.
 
@@ -58,6 +80,7 @@ class Manifest:
     created : seconds since 1970
     files : those of the directory
     pieces : of the arrays
+    rows : of the tables
     """
 
     server: dict[str, Any]
@@ -66,11 +89,12 @@ class Manifest:
     created: float
     files: tuple[File, ...]
     pieces: tuple[Piece, ...]
+    rows: tuple[Rows, ...]
 
     def packed(self) -> bytes:
         content = {"format": FORMAT, "version": VERSION, **{f.name: getattr(self, f.name) for f in fields(self)}}
-        content["files"] = [asdict(file) for file in self.files]
-        content["pieces"] = [asdict(piece) for piece in self.pieces]
+        for name in ("files", "pieces", "rows"):
+            content[name] = [asdict(one) for one in getattr(self, name)]
         return _text(content | {"checksum": crc32c(_text(content))})
 
     @classmethod
@@ -134,7 +158,11 @@ class Manifest:
                 raise CheckpointError(f"{where}: expected a piece of an array in a file, got {brief(piece)}")
             if piece.offset + piece.nbytes > files[piece.file].nbytes:
                 raise CheckpointError(f"{where}: {brief(piece)} is not inside of its file")
-        return cls(server, tuple(slots), tuple(versions), content["created"], files, pieces)
+        rows = _all(Rows, content.get("rows"), where)
+        for one in rows:
+            if not _are_counts(list(asdict(one).values())) or one.file >= len(files) or one.shard >= len(versions):
+                raise CheckpointError(f"{where}: expected the rows of a table in a file, got {brief(one)}")
+        return cls(server, tuple(slots), tuple(versions), content["created"], files, pieces, rows)
 
 
 def _text(content: dict[str, Any]) -> bytes:

@@ -66,9 +66,8 @@ def save(attachment: Attachment, path: Any, timeout: float) -> Saving:
     arrays.session.versions(left_until(deadline))  # the server is alive, on all nodes
     cluster.require("save")
     arrays.settle(left_until(deadline))
-    server = server_to(spec, arrays.hyper_by_row(left_until(deadline)))
-    if spec.tables:
-        raise OptionError("save: the server has tables, which are not saved yet; use export() of each of them")
+    of_tables = [attachment.rows(number).hyper(left_until(deadline)) for number in range(len(spec.tables))]
+    server = server_to(spec, arrays.hyper_by_row(left_until(deadline)), of_tables)
     folder = target.with_name(f".{target.name}-{os.urandom(6).hex()}")
     try:
         folder.mkdir()

@@ -13,11 +13,13 @@ from typing import Any
 
 from fastps.checkpoint import manifest
 from fastps.checkpoint.files import File, sync_folder, unwritable, write_file, write_tensors
-from fastps.checkpoint.manifest import Manifest, Piece
+from fastps.checkpoint.manifest import Manifest, Piece, Rows
 from fastps.checkpoint.snapshot import snapshots
 from fastps.client.attach import attachments
+from fastps.client.session import Session
 from fastps.errors import FileError, WaitTimeoutError
 from fastps.spec.server import ServerSpec
+from fastps.transport.shm import Rows as TableRows
 
 NICE = 10  # of the thread that writes; the one that copies holds locks for which pushes wait
 
@@ -31,11 +33,13 @@ class Written:
     versions : of the shards, by their number
     files : what was written
     pieces : of all arrays; `file` is a number in `files`
+    rows : of all tables; likewise
     """
 
     versions: dict[int, int]
     files: list[File]
     pieces: list[Piece]
+    rows: list[Rows]
 
 
 class CheckpointWriter:
@@ -44,9 +48,8 @@ class CheckpointWriter:
     def write(self, spec: ServerSpec, folder: str, node: int, timeout: float) -> Written:
         """Writes the state of the shards of this node. While one snapshot is written, the next one is copied."""
         session, target = attachments.session(spec), Path(folder)
-        streams = 1 if spec.consistency.local else 1 + spec.n_slots
-        require_space(target, streams * sum(spec.plans[shard].params_bytes for shard in spec.shards_of_node(node)))
-        versions, files, pieces = dict[int, int](), list[File](), list[Piece]()
+        require_space(target, _bytes_of(session, timeout))
+        versions, files, pieces, rows = dict[int, int](), list[File](), list[Piece](), list[Rows]()
         unplaced: list[Piece] = []
         writing: Future[tuple[File, list[int]]] | None = None
 
@@ -73,7 +76,14 @@ class CheckpointWriter:
                 writing = background.submit(write_tensors, target, name, tensors)
                 del snapshot, tensors  # their memory is free when they are written
             end()
-        return Written(versions, files, pieces)
+            assert session.shm is not None
+            for number, table in enumerate(session.shm.verbs.tables):
+                for shard in session.shm.shards:
+                    name = f"rows-{node:05}-{len(files):05}.arrow"
+                    file, saved = background.submit(_write_rows, target, name, table, number, shard).result()
+                    rows.append(replace(saved, file=len(files)))
+                    files.append(file)
+        return Written(versions, files, pieces, rows)
 
     def commit(
         self, folder: str, path: str, server: dict[str, Any], slots: list[str], rounds: bool, *parts: Written
@@ -82,13 +92,14 @@ class CheckpointWriter:
         versions = {shard: version for part in parts for shard, version in part.versions.items()}
         if rounds and len(set(versions.values())) > 1:
             raise WaitTimeoutError("save: the nodes came to different rounds meanwhile; nothing was saved, try again")
-        files, pieces = list[File](), list[Piece]()
+        files, pieces, rows = list[File](), list[Piece](), list[Rows]()
         for part in parts:
             pieces += [replace(piece, file=piece.file + len(files)) for piece in part.pieces]
+            rows += [replace(one, file=one.file + len(files)) for one in part.rows]
             files += part.files
         whole = Manifest(
             server, tuple(slots), tuple(versions[shard] for shard in sorted(versions)), time.time(), tuple(files),
-            tuple(pieces),
+            tuple(pieces), tuple(rows),
         )  # fmt: skip
         source, target = Path(folder), Path(path)
         write_file(source, manifest.NAME, [whole.packed()])
@@ -100,6 +111,27 @@ class CheckpointWriter:
         except OSError as error:
             raise unwritable(target, error) from error
         return whole
+
+
+def _bytes_of(session: Session, timeout: float) -> int:
+    """About what the shards of this node will take in files."""
+    assert session.shm is not None
+    spec, shards = session.spec, session.shm.shards
+    streams = 1 if spec.consistency.local else 1 + spec.n_slots
+    nbytes = streams * sum(spec.plans[shard].params_bytes for shard in shards)
+    for table in session.shm.verbs.tables:
+        from fastps.checkpoint.tables import row_bytes  # loads pyarrow
+
+        nbytes += row_bytes(table.info) * sum(counted["rows"] for counted in table.counters_of_all().values())
+    return nbytes
+
+
+def _write_rows(folder: Path, name: str, table: TableRows, number: int, shard: int) -> tuple[File, Rows]:
+    from fastps.checkpoint.tables import write_rows  # loads pyarrow
+
+    now, step = table.now(shard), table.counters(shard)["version"]
+    file, count = write_rows(folder, name, table, shard, now)
+    return file, Rows(number, shard, 0, count, step, now)
 
 
 def require_free(path: Path) -> None:
