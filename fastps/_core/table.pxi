@@ -358,15 +358,38 @@ cdef class TableGroup:
         if status != FPS_OK:
             raise exception_of(status, where, code)
 
-    def scan(self, uint32_t part, uint64_t cursor, object keys, list streams, object seen, object timeout=None):
+    def begin_scan(self, uint32_t part, object timeout=None):
+        """Begins a scan of one arena's table that can be asked later what has changed since: its epoch, the time in
+        ticks, the update count, and how many rows were removed so far."""
+        cdef double limit = self.group.timeout if timeout is None else timeout
+        cdef Signal signal
+        cdef fps_wait wait = wait_for(limit, &signal)
+        cdef fps_scan_start start
+        cdef fps_status status
+        cdef const fps_arena *arena
+        cdef const fps_table *t
+        if part >= self.group.n_parts:
+            raise IndexError(f"part {part} of {self.group.n_parts}")
+        arena, t = self.group.arenas[part], self.table(part)
+        memset(&start, 0, sizeof(start))
+        with nogil:
+            status = fps_scan_begin(arena, t, &wait, &start)
+        self.check(status, &signal, part, f"scan: waited {limit:.3g} s", "")
+        return start.epoch, start.now, start.version, start.removed
+
+    def scan(self, uint32_t part, uint64_t cursor, object keys, list streams, object seen, object timeout=None,
+             uint32_t epoch=0, uint32_t tick=0):
         """Rows of one arena from row `cursor` on into `keys`, uint64[n], `streams`, an array [n, ...] or None for the
-        values and each slot, and `seen`, uint32[n, 2] or None. Returns how many, 0 at the end, and the next cursor."""
+        values and each slot, and `seen`, uint32[n, 2] or None. Returns how many, 0 at the end, and the next cursor.
+
+        With `epoch` and `tick` of an earlier scan, those that were written, created or used since."""
         cdef uint8_t *outs[16]
         cdef uint32_t i, n = 0
         cdef uint32_t most = <uint32_t>np.PyArray_SIZE(keys)
         cdef Signal signal
         cdef fps_wait wait
         cdef fps_status status
+        cdef fps_since since
         cdef uint64_t *key = <uint64_t *>np.PyArray_DATA(keys)
         cdef uint32_t *when = NULL if seen is None else <uint32_t *>np.PyArray_DATA(seen)
         cdef double limit = self.group.timeout if timeout is None else timeout
@@ -379,8 +402,9 @@ cdef class TableGroup:
             outs[i] = NULL if streams[i] is None else <uint8_t *>np.PyArray_DATA(streams[i])
         arena, t = self.group.arenas[part], self.table(part)
         wait = wait_for(limit, &signal)
+        since.epoch, since.tick = epoch, tick
         with nogil:
-            status = fps_scan_rows(arena, t, &cursor, most, key, outs, when, &wait, &n)
+            status = fps_scan_rows(arena, t, &cursor, most, since, key, outs, when, &wait, &n)
         self.check(status, &signal, part, f"scan: waited {limit:.3g} s", "")
         return n, cursor
 
