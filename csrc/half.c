@@ -55,6 +55,37 @@ static uint16_t to_float16(float x)
     return (uint16_t)(sign | h);
 }
 
+/* 32 random bits for element i. The mixer is `lowbias32` of https://github.com/skeeto/hash-prospector. */
+static inline uint32_t noise(uint32_t seed, uint32_t i)
+{
+    uint32_t x = seed + i * 0x9e3779b9u;
+    x = (x ^ x >> 16) * 0x21f0aaadu;
+    x = (x ^ x >> 15) * 0xd35a2d97u;
+    return x ^ x >> 15;
+}
+
+/* A random number of the bits that are cut off is added before. */
+static inline uint16_t to_bfloat16_randomly(float x, uint32_t random)
+{
+    const uint32_t u = bits_of(x), h = (u + (random & 0xffffu)) >> 16;
+    return (h & 0x7fffu) >= 0x7f80u ? to_bfloat16(x) : (uint16_t)h;
+}
+
+static uint16_t to_float16_randomly(float x, uint32_t random)
+{
+    const uint32_t sign = bits_of(x) >> 16 & 0x8000u, u = bits_of(x) & 0x7fffffffu;
+    if (u >= 0x477fe000u) return to_float16(x); /* 65,504, the largest number */
+    if (u >= 0x38800000u) return (uint16_t)(sign | (u - (112u << 23) + (random & 0x1fffu)) >> 13);
+    const uint32_t shift = 126u - (u >> 23), mantissa = (u & 0x7fffffu) | 0x800000u;
+    if (shift > 31) return (uint16_t)sign; /* of less than 2^-31 of the smallest number */
+    return (uint16_t)(sign | (mantissa + (random & ((1u << shift) - 1u))) >> shift);
+}
+
+static void narrow_float16_randomly(uint16_t *restrict to, const float *restrict from, size_t n, uint32_t seed)
+{
+    for (size_t i = 0; i < n; i++) to[i] = to_float16_randomly(from[i], noise(seed, (uint32_t)i));
+}
+
 static void widen_float16(float *restrict to, const uint16_t *restrict from, size_t n)
 {
     for (size_t i = 0; i < n; i++) to[i] = of_float16(from[i]);
@@ -74,6 +105,11 @@ static void narrow_float16(uint16_t *restrict to, const float *restrict from, si
     features static void narrow_bfloat16##suffix(uint16_t *restrict to, const float *restrict from, size_t n)          \
     {                                                                                                                  \
         for (size_t i = 0; i < n; i++) to[i] = to_bfloat16(from[i]);                                                   \
+    }                                                                                                                  \
+    features static void narrow_bfloat16_randomly##suffix(uint16_t *restrict to, const float *restrict from, size_t n, \
+                                                          uint32_t seed)                                               \
+    {                                                                                                                  \
+        for (size_t i = 0; i < n; i++) to[i] = to_bfloat16_randomly(from[i], noise(seed, (uint32_t)i));                \
     }
 
 BFLOAT16(, _plain)
@@ -180,6 +216,7 @@ static int level(void)
 #define narrow_float16_unit narrow_float16_avx512
 #define widen_bfloat16_unit widen_bfloat16_avx512
 #define narrow_float16_plain narrow_float16
+#define narrow_bfloat16_randomly_unit narrow_bfloat16_randomly_avx512
 
 void fps_widen(float *restrict to, const uint16_t *restrict from, size_t n, uint32_t type)
 {
@@ -195,4 +232,12 @@ void fps_narrow(uint16_t *restrict to, const float *restrict from, size_t n, uin
         CHOOSE(narrow_bfloat16, (to, from, n))
     else
         CHOOSE(narrow_float16, (to, from, n))
+}
+
+void fps_narrow_randomly(uint16_t *restrict to, const float *restrict from, size_t n, uint32_t type, uint32_t seed)
+{
+    if (type == FPS_BFLOAT16)
+        CHOOSE(narrow_bfloat16_randomly, (to, from, n, seed))
+    else
+        narrow_float16_randomly(to, from, n, seed);
 }

@@ -1,7 +1,9 @@
 #include "initial.h"
 
+#include <stdbool.h>
 #include <string.h>
 
+#include "half.h"
 #include "hash.h"
 
 #define CHUNK 64 /* elements at a time */
@@ -100,7 +102,8 @@ INLINE void chunk_of(const fps_table_layout *l, uint64_t stream, uint32_t at, do
     for (uint32_t i = 0; i < CHUNK; i++) chunk[i] = first + by * (double)made[i];
 }
 
-INLINE void store(const fps_table_layout *l, void *values, uint32_t at, const double *chunk)
+/* `held`: as the row holds them. */
+INLINE void store(const fps_table_layout *l, void *values, uint32_t at, const double *chunk, bool held)
 {
     const uint32_t n = l->dim - at < CHUNK ? l->dim - at : CHUNK;
     if (l->item_bytes == sizeof *chunk) {
@@ -111,6 +114,17 @@ INLINE void store(const fps_table_layout *l, void *values, uint32_t at, const do
             memcpy(to, chunk, n * sizeof *to);
         return;
     }
+    if (l->stored) {
+        uint16_t half[CHUNK];
+        float rounded[CHUNK];
+        for (uint32_t i = 0; i < CHUNK; i++) rounded[i] = (float)chunk[i];
+        fps_narrow(half, rounded, n, l->stored);
+        if (held)
+            memcpy((uint16_t *)values + at, half, n * sizeof *half);
+        else
+            fps_widen((float *)values + at, half, n, l->stored);
+        return;
+    }
     float *to = (float *)values + at;
     if (n == CHUNK) {
         for (uint32_t i = 0; i < CHUNK; i++) to[i] = (float)chunk[i];
@@ -119,40 +133,43 @@ INLINE void store(const fps_table_layout *l, void *values, uint32_t at, const do
     }
 }
 
-INLINE void fill(const fps_table_layout *l, uint64_t key, void *values)
+INLINE void fill(const fps_table_layout *l, uint64_t key, void *values, bool held)
 {
     double chunk[CHUNK];
     if (l->initial == FPS_INITIAL_CONSTANT) {
         for (uint32_t i = 0; i < CHUNK; i++) chunk[i] = l->first;
-        for (uint32_t at = 0; at < l->dim; at += CHUNK) store(l, values, at, chunk);
+        for (uint32_t at = 0; at < l->dim; at += CHUNK) store(l, values, at, chunk, held);
         return;
     }
     const uint64_t stream = stream_of(l, key);
     for (uint32_t at = 0; at < l->dim; at += CHUNK) {
         chunk_of(l, stream, at, chunk);
-        store(l, values, at, chunk);
+        store(l, values, at, chunk, held);
     }
 }
 
-void fps_initial_fill_anywhere(const fps_table_layout *l, uint64_t key, void *values) { fill(l, key, values); }
+void fps_initial_fill_anywhere(const fps_table_layout *l, uint64_t key, void *values) { fill(l, key, values, false); }
 
 #if defined(__x86_64__) && defined(__GNUC__)
 /* For processors that multiply eight 64-bit numbers at once: the same code takes a third of the time. */
 __attribute__((target("avx512f,avx512dq,avx512vl"))) static void fill_wide(const fps_table_layout *l, uint64_t key,
-                                                                           void *values)
+                                                                           void *values, bool held)
 {
-    fill(l, key, values);
+    fill(l, key, values, held);
 }
 
 #endif
 
-void fps_initial_fill(const fps_table_layout *l, uint64_t key, void *values)
+static void fill_here(const fps_table_layout *l, uint64_t key, void *values, bool held)
 {
 #if defined(__x86_64__) && defined(__GNUC__)
     if (__builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
-        fill_wide(l, key, values);
+        fill_wide(l, key, values, held);
         return;
     }
 #endif
-    fps_initial_fill_anywhere(l, key, values);
+    fill(l, key, values, held);
 }
+
+void fps_initial_fill(const fps_table_layout *l, uint64_t key, void *values) { fill_here(l, key, values, false); }
+void fps_initial_hold(const fps_table_layout *l, uint64_t key, void *held) { fill_here(l, key, held, true); }

@@ -7,8 +7,11 @@
 
 #include "layout.h"
 
-/* values[i] for i < layout->dim, of layout->item_bytes each. */
+/* values[i] for i < layout->dim, of layout->item_bytes each; those that the row can hold. */
 void fps_initial_fill(const fps_table_layout *layout, uint64_t key, void *values);
+
+/* The same as the row holds them. */
+void fps_initial_hold(const fps_table_layout *layout, uint64_t key, void *held);
 
 /* The same without instructions that only some processors have. */
 void fps_initial_fill_anywhere(const fps_table_layout *layout, uint64_t key, void *values);

@@ -180,7 +180,9 @@ typedef struct fps_table_layout {
     uint32_t n_slots;
     uint32_t row_slots; /* bit k: slot k has one value for the whole row */
     uint32_t initial;
-    uint32_t tracked; /* rows record when they were last used, and how often */
+    uint32_t tracked;    /* rows record when they were last used, and how often */
+    uint32_t stored;     /* FPS_BFLOAT16 or FPS_FLOAT16: how rows hold the values of float32; 0: as they are */
+    uint32_t stochastic; /* a push rounds them up or down at random, else to nearest */
     uint64_t seed;
     double first, second;
     double slots[FPS_MAX_SLOTS]; /* initial values */
@@ -388,7 +390,7 @@ static_assert(offsetof(fps_header, updates) == 5568 && sizeof(fps_header) <= FPS
 static_assert(offsetof(fps_hyper, sets) == 64 && sizeof(fps_hyper) == 320, "hyper-parameters");
 static_assert(offsetof(fps_seat, begun_seq) == 64 && offsetof(fps_seat, meters) == 128, "seat");
 static_assert(sizeof(fps_seat) == 256, "seat");
-static_assert(sizeof(fps_table_layout) == 232 && offsetof(fps_table_layout, checksum) == 224, "table");
+static_assert(sizeof(fps_table_layout) == 240 && offsetof(fps_table_layout, checksum) == 232, "table");
 static_assert(offsetof(fps_control, index) == 64 && offsetof(fps_control, version) == 192, "control");
 static_assert(offsetof(fps_control, hyper) == 256, "control");
 static_assert(sizeof(fps_control) == FPS_PAGE, "control");

@@ -3,6 +3,8 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "half.h"
+
 #define REDO_RESIDUE 3072u
 #define PARAMS_RESIDUE 2048u
 #define STRIPE_MIN_BYTES (UINT64_C(64) << 10)
@@ -49,7 +51,8 @@ void fps_table_plan_row(fps_table *t)
     for (uint32_t k = 0; k <= l->n_slots; k++) {
         t->at[k] = at;
         t->bytes[k] = l->item_bytes * (k > 0 && (l->row_slots >> (k - 1) & 1) ? 1 : l->dim);
-        at += t->bytes[k];
+        t->held[k] = k == 0 && l->stored ? t->bytes[0] / 2 : t->bytes[k];
+        at += (t->held[k] + 3) / 4 * 4;
     }
     t->layout.row_bytes = (at + 7) / 8 * 8;
 }
@@ -68,7 +71,8 @@ static uint64_t plan_table(const fps_table_layout *spec, uint64_t from, uint64_t
     fps_table_layout *l = &t.layout;
     if (l->dim == 0 || l->dim > FPS_MAX_DIM || (l->item_bytes != 4 && l->item_bytes != 8)) return 0;
     if (l->n_slots > FPS_MAX_SLOTS || l->row_slots >> l->n_slots != 0) return 0;
-    if (l->initial > FPS_INITIAL_NORMAL || l->tracked > 1) return 0;
+    if (l->initial > FPS_INITIAL_NORMAL || l->tracked > 1 || l->stochastic > 1) return 0;
+    if (l->stored && (l->item_bytes != 4 || l->stored > FPS_FLOAT16)) return 0;
     if (l->max_rows == 0 || l->max_rows > FPS_MAX_ROWS) return 0;
     fps_table_plan_row(&t);
     l->max_buckets = l->max_rows / 4 + FPS_MIN_BUCKETS;

@@ -34,7 +34,8 @@ typedef struct fps_table {
     uint32_t number;
     uint32_t head_bytes;
     uint32_t at[1 + FPS_MAX_SLOTS];    /* offset of a stream in a row */
-    uint32_t bytes[1 + FPS_MAX_SLOTS]; /* size of a stream in a row */
+    uint32_t bytes[1 + FPS_MAX_SLOTS]; /* size of a stream of a row in arrays of callers, */
+    uint32_t held[1 + FPS_MAX_SLOTS];  /* and in the row */
 } fps_table;
 
 /* The part of an arena that describes it. */

@@ -3,23 +3,35 @@
 #include <string.h>
 
 #include "half.h"
+#include "stored.h"
 
-/* A push adds up two gradients that it has widened; a pull narrows a row that it has read. */
 uint32_t fps_rowcall_room(const fps_sparse_call *call, const fps_table *t)
 {
-    if (fps_kind_writes(call->kind)) return call->half_grads ? 2 * t->bytes[0] : t->bytes[0];
-    return call->half_outs ? t->bytes[0] : 0;
+    uint32_t n = fps_kind_writes(call->kind) ? 1 : 0;
+    if (call->half_grads || call->half_outs != t->layout.stored) n = FPS_ROWCALL_WIDE + 1;
+    if (t->layout.stored && fps_kind_writes(call->kind)) n = FPS_ROWCALL_RESULTS + 1;
+    return n * t->bytes[0];
 }
 
 void fps_rowcall_deliver(const fps_sparse_call *call, const fps_sparse_part *part, const fps_table *t, uint32_t i,
-                         const uint8_t *values)
+                         const uint8_t *held)
 {
     const uint64_t place = fps_rowcall_place(part, i), dim = t->layout.dim;
-    if (call->half_outs)
-        fps_narrow((uint16_t *)(void *)call->outs + place * dim, (const float *)(const void *)values, dim,
-                   call->half_outs);
-    else
-        memcpy(call->outs + place * t->bytes[0], values, t->bytes[0]);
+    const uint8_t *values = held;
+    if (call->half_outs == t->layout.stored) {
+        memcpy(call->outs + place * t->held[0], held, t->held[0]);
+        return;
+    }
+    if (!call->half_outs) {
+        fps_stored_get(t, 0, call->outs + place * t->bytes[0], held);
+        return;
+    }
+    if (t->layout.stored) {
+        uint8_t *wide = fps_rowcall_scratch(part, t, FPS_ROWCALL_WIDE);
+        fps_stored_get(t, 0, wide, held);
+        values = wide;
+    }
+    fps_narrow((uint16_t *)(void *)call->outs + place * dim, (const float *)(const void *)values, dim, call->half_outs);
 }
 
 /* The gradient at the place of key i; one of half precision is widened into `wide`. */
@@ -53,7 +65,7 @@ static void add(const fps_table *t, uint8_t *sum, const uint8_t *more)
 const uint8_t *fps_rowcall_sum(const fps_sparse_call *call, const fps_sparse_part *part, const fps_table *t, uint32_t u)
 {
     fps_batch *batch = part->batch;
-    uint8_t *sum = batch->sum, *wide = sum + t->bytes[0];
+    uint8_t *sum = batch->sum, *wide = fps_rowcall_scratch(part, t, FPS_ROWCALL_WIDE);
     uint32_t i = batch->first[u];
     const uint8_t *grad = grad_of(call, part, t, i, sum);
     if (batch->next[i] == FPS_BATCH_END) return grad;

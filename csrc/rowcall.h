@@ -53,25 +53,36 @@ static inline uint32_t fps_rowcall_place(const fps_sparse_part *part, uint32_t i
     return part->places ? part->places[i] : i;
 }
 
+/* Scratch of a batch, of t->bytes[0] each, behind the gradient: a gradient that was widened, which the next two may
+ * overwrite in the end; the values of a row that holds them in half precision, and the new ones. */
+#define FPS_ROWCALL_WIDE 1u
+#define FPS_ROWCALL_VALUES 2u
+#define FPS_ROWCALL_RESULTS 3u
+
+static inline uint8_t *fps_rowcall_scratch(const fps_sparse_part *part, const fps_table *t, uint32_t which)
+{
+    return part->batch->sum + (uint64_t)which * t->bytes[0];
+}
+
 /* Bytes that the batch of a part must have room for, see fps_batch_reserve. */
 uint32_t fps_rowcall_room(const fps_sparse_call *call, const fps_table *t);
 
-/* Gives the caller the values of key i. */
+/* Gives the caller the values of key i, which a row holds like this. */
 void fps_rowcall_deliver(const fps_sparse_call *call, const fps_sparse_part *part, const fps_table *t, uint32_t i,
-                         const uint8_t *values);
+                         const uint8_t *held);
 
 /* Where the row of key i is to be read to; then fps_rowcall_landed. */
 static inline uint8_t *fps_rowcall_landing(const fps_sparse_call *call, const fps_sparse_part *part, const fps_table *t,
                                            uint32_t i)
 {
-    if (call->half_outs) return part->batch->sum;
-    return call->outs + (uint64_t)fps_rowcall_place(part, i) * t->bytes[0];
+    if (call->half_outs != t->layout.stored) return part->batch->sum;
+    return call->outs + (uint64_t)fps_rowcall_place(part, i) * t->held[0];
 }
 
 static inline void fps_rowcall_landed(const fps_sparse_call *call, const fps_sparse_part *part, const fps_table *t,
                                       uint32_t i)
 {
-    if (call->half_outs) fps_rowcall_deliver(call, part, t, i, part->batch->sum);
+    if (call->half_outs != t->layout.stored) fps_rowcall_deliver(call, part, t, i, part->batch->sum);
 }
 
 /* The gradient of distinct key u, which comes several times or is of half precision: the sum over its places, in

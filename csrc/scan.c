@@ -4,6 +4,7 @@
 #include "index.h"
 #include "row.h"
 #include "rowset.h"
+#include "stored.h"
 
 void fps_scan_find(const fps_table *t, const uint64_t *keys, uint32_t n, uint32_t *rows)
 {
@@ -47,6 +48,11 @@ static bool asked_for(const fps_table *t, uint8_t *at, uint64_t word, fps_since 
     return t->layout.tracked && fps_load32_relaxed(fps_row_seen(at)) >= since.tick;
 }
 
+static uint8_t *landing(const fps_table *t, uint32_t stream, uint8_t *const *streams, uint32_t n)
+{
+    return fps_stored_landing(t, stream, streams[stream] + (uint64_t)n * t->bytes[stream]);
+}
+
 /* One row with everything that was requested. */
 static fps_status scan_row(const fps_arena *arena, const fps_table *t, uint32_t row, uint32_t n, fps_since since,
                            uint64_t *keys, uint8_t *const *streams, uint32_t *seen, const fps_wait *wait)
@@ -62,9 +68,7 @@ static fps_status scan_row(const fps_arena *arena, const fps_table *t, uint32_t 
         fps_read got = whole && FPS_ROW_WRITER(before) != 0 ? FPS_READ_BUSY : FPS_READ_DONE;
         keys[n] = fps_load_relaxed(fps_row_key(at));
         for (uint32_t k = 0; k <= t->layout.n_slots && got == FPS_READ_DONE; k++)
-            if (streams[k])
-                got =
-                    fps_row_read(t, row, keys[n], streams[k] + (uint64_t)n * t->bytes[k], t->at[k], t->bytes[k], false);
+            if (streams[k]) got = fps_row_read(t, row, keys[n], landing(t, k, streams, n), t->at[k], t->held[k], false);
         if (seen && t->layout.tracked) {
             seen[2 * n] = fps_load32_relaxed(fps_row_seen(at));
             seen[2 * n + 1] = fps_load32_relaxed(fps_row_count(at));
@@ -72,7 +76,11 @@ static fps_status scan_row(const fps_arena *arena, const fps_table *t, uint32_t 
         atomic_thread_fence(memory_order_acquire);
         const uint64_t behind = fps_load_relaxed(fps_row_word(at)); /* SYNC row-sequence */
         if (!whole && (behind & FPS_ROW_FREE) == 0 && fps_load_relaxed(fps_row_key(at)) == keys[n]) return FPS_OK;
-        if (whole && got == FPS_READ_DONE && behind == before) return FPS_OK;
+        if (whole && got == FPS_READ_DONE && behind == before) {
+            for (uint32_t k = 0; k <= t->layout.n_slots; k++)
+                if (streams[k]) fps_stored_landed(t, k, streams[k] + (uint64_t)n * t->bytes[k]);
+            return FPS_OK;
+        }
         fps_status status = fps_row_wait(arena, t, row, &w);
         if (status != FPS_OK) return status;
     }

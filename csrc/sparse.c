@@ -9,6 +9,7 @@
 #include "redo.h"
 #include "row.h"
 #include "rowset.h"
+#include "stored.h"
 #include "table.h"
 
 /* Measured with 1 M and 10 M rows of 64 floats, where each row and each bucket also costs a page walk. Pulls prefetch
@@ -79,7 +80,7 @@ static fps_status pull_again(walk *w, uint32_t i, bool *missing)
         *missing = row == FPS_NO_ROW;
         if (*missing) return FPS_OK;
         fps_status status =
-            fps_row_read_surely(w->arena, w->t, row, key, landing(w, i), w->t->at[0], w->t->bytes[0], &w->wait);
+            fps_row_read_surely(w->arena, w->t, row, key, landing(w, i), w->t->at[0], w->t->held[0], &w->wait);
         if (status == FPS_OK) landed(w, i);
         if (status == FPS_OK && w->now) fps_row_track(fps_row_at(w->t, row), w->now, 1);
         if (status != FPS_ALREADY) return status;
@@ -113,7 +114,7 @@ static fps_status pull_rows(walk *w, const uint32_t *which, uint32_t n, uint32_t
             const uint32_t k = which ? which[i] : (uint32_t)i, row = rows[now / block & 1][i - now];
             bool absent = row == FPS_NO_ROW;
             if (!absent &&
-                fps_row_read(t, row, keys[k], landing(w, k), t->at[0], t->bytes[0], w->past) == FPS_READ_DONE) {
+                fps_row_read(t, row, keys[k], landing(w, k), t->at[0], t->held[0], w->past) == FPS_READ_DONE) {
                 landed(w, k);
                 if (w->now) fps_row_track(fps_row_at(t, row), w->now, 1);
                 continue;
@@ -142,7 +143,7 @@ static fps_status create_missing(walk *w, uint32_t n_missing)
 /* The first values of a key that has no row. */
 static void fill(const walk *w, uint32_t i)
 {
-    fps_initial_fill(&w->t->layout, w->part->keys[i], landing(w, i));
+    fps_initial_hold(&w->t->layout, w->part->keys[i], landing(w, i));
     landed(w, i);
 }
 
@@ -259,7 +260,18 @@ static fps_status take_row(walk *w, uint32_t u, uint64_t *word)
     }
 }
 
-static void apply_rule(walk *w, uint8_t *row, uint8_t *redo, const uint8_t *grad)
+/* The random numbers of a row's values are a function of the table, the push and the key. */
+static void round_values(const walk *w, uint64_t key, uint16_t *held, const float *values)
+{
+    const fps_table_layout *l = &w->t->layout;
+    const uint32_t seed = (uint32_t)fps_hash(key ^ fps_hash(l->seed + w->part->version));
+    if (l->stochastic)
+        fps_narrow_randomly(held, values, l->dim, l->stored, seed);
+    else
+        fps_narrow(held, values, l->dim, l->stored);
+}
+
+static void apply_rule(walk *w, uint64_t key, uint8_t *row, uint8_t *redo, const uint8_t *grad)
 {
     const fps_table *t = w->t;
     const void *state[1 + FPS_MAX_SLOTS];
@@ -268,7 +280,14 @@ static void apply_rule(walk *w, uint8_t *row, uint8_t *redo, const uint8_t *grad
         state[k] = row + t->at[k];
         results[k] = redo + (t->at[k] - t->head_bytes);
     }
+    if (t->layout.stored) {
+        uint8_t *values = fps_rowcall_scratch(w->part, t, FPS_ROWCALL_VALUES);
+        fps_stored_get(t, 0, values, row + t->at[0]);
+        state[0] = values;
+        results[0] = fps_rowcall_scratch(w->part, t, FPS_ROWCALL_RESULTS);
+    }
     w->call->rule->kernel(state, grad, results, (int64_t)t->layout.dim, 0, w->part->uniforms);
+    if (t->layout.stored) round_values(w, key, (uint16_t *)(void *)redo, results[0]);
 }
 
 /* Of a repeated key, the last place counts. */
@@ -278,7 +297,11 @@ static void apply_set(walk *w, uint8_t *row, uint8_t *redo, uint32_t u)
     const uint64_t place = fps_rowcall_place(w->part, w->part->batch->last[u]);
     for (uint32_t k = 0; k <= t->layout.n_slots; k++) {
         const uint8_t *given = w->call->set[k];
-        memcpy(redo + (t->at[k] - t->head_bytes), given ? given + place * t->bytes[k] : row + t->at[k], t->bytes[k]);
+        uint8_t *held = redo + (t->at[k] - t->head_bytes);
+        if (given)
+            fps_stored_put(t, k, held, given + place * t->bytes[k]);
+        else
+            memcpy(held, row + t->at[k], t->held[k]);
     }
 }
 
@@ -296,7 +319,7 @@ static fps_status push_row(walk *w, uint32_t u)
     if (sets)
         apply_set(w, row, redo, u);
     else
-        apply_rule(w, row, redo, grad);
+        apply_rule(w, batch->keys[u], row, redo, grad);
     if (w->now) {
         uint32_t times = 0;
         for (uint32_t i = batch->first[u]; i != FPS_BATCH_END; i = batch->next[i]) times++;

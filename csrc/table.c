@@ -10,6 +10,7 @@
 #include "initial.h"
 #include "row.h"
 #include "rowset.h"
+#include "stored.h"
 
 #define AHEAD 16u /* keys whose buckets are prefetched */
 
@@ -34,7 +35,7 @@ static void initialise(const fps_table *t, uint32_t row, uint64_t key)
     fps_store_relaxed(fps_row_key(at), key);
     if ((fps_load_relaxed(fps_row_word(at)) & FPS_ROW_FREE) == 0) /* it never had a key */
         fps_store_relaxed(fps_row_word(at), fps_row_next(t, 0));
-    fps_initial_fill(&t->layout, key, at + t->at[0]);
+    fps_initial_hold(&t->layout, key, at + t->at[0]);
     for (uint32_t k = 1; k <= t->layout.n_slots; k++) {
         const double value = t->layout.slots[k - 1];
         const float narrow = (float)value;
@@ -150,7 +151,7 @@ static fps_status remove_row(const fps_session *session, const fps_table *t, uin
     }
     for (uint32_t k = 0; k <= t->layout.n_slots; k++) {
         if (values && values[k])
-            memcpy(values[k] + (uint64_t)i * t->bytes[k], fps_row_at(t, row) + t->at[k], t->bytes[k]);
+            fps_stored_get(t, k, values[k] + (uint64_t)i * t->bytes[k], fps_row_at(t, row) + t->at[k]);
     }
     fps_index_remove(t, fps_hash_tag(hash), row);
     atomic_signal_fence(memory_order_seq_cst); /* a death after this line is repaired by settle */

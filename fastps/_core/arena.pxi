@@ -23,7 +23,7 @@ cdef fps_table_layout table_layout_of(tuple table) except *:
     cdef Py_ssize_t k
     memset(&out, 0, sizeof(out))
     (out.dim, out.item_bytes, slots, row_slots, out.initial, out.first, out.second, out.seed, out.tracked,
-     out.max_rows) = table
+     out.stored, out.stochastic, out.max_rows) = table
     if len(slots) > <int>FPS_MAX_SLOTS:
         raise ValueError(f"a table of {len(slots)} slots")
     out.n_slots = <uint32_t>len(slots)

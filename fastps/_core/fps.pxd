@@ -60,7 +60,7 @@ cdef extern from "layout.h" nogil:
         fps_word progress, expelled, dropped
         fps_word32 started
     ctypedef struct fps_table_layout:
-        uint32_t dim, item_bytes, n_slots, row_slots, initial, tracked
+        uint32_t dim, item_bytes, n_slots, row_slots, initial, tracked, stored, stochastic
         uint64_t seed, max_rows, row_bytes
         double first, second
         double slots[15]
@@ -109,6 +109,7 @@ cdef extern from "plan.h" nogil:
         uint8_t *rows
         uint32_t at[16]
         uint32_t bytes[16]
+        uint32_t held[16]
     uint64_t fps_table_row_bytes(const fps_table_layout *table)
     uint64_t fps_arena_bytes(const fps_arena_spec *spec)
 

@@ -266,6 +266,6 @@ cdef class TableGroup(TableOperations):
         cdef const fps_table *t = self.table(part)
         if row >= fps_load_relaxed(&t.control.high) or row >= t.layout.max_rows:
             raise IndexError(f"row {row}")
-        window.owner, window.nbytes = self.group.mapped[part], <Py_ssize_t>t.bytes[0]
+        window.owner, window.nbytes = self.group.mapped[part], <Py_ssize_t>t.held[0]
         window.start = t.rows + <uint64_t>row * t.layout.row_bytes + t.at[0]
         return window

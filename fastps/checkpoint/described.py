@@ -63,6 +63,8 @@ def table_to(info: TableInfo, hyper: Sequence[float]) -> dict[str, Any]:
         "counts_for": info.counts_for,
         "dim": info.dim,
         "dtype": info.dtype,
+        "stored": info.stored,
+        "rounding": info.rounding,
         "keys": info.keys,
         "rule": rule_to(info.rule, hyper),
         "inherits": info.inherits,
@@ -104,6 +106,7 @@ def _table_from(described: Any, path: Path, has_rule: bool) -> Table:
     rule = None if has_rule and inherits else _rule_from(described["rule"], name, "rule=" if inherits else hint)
     return Table(
         described["dim"], rule=rule, init=INITIALIZERS[kind](first, second), dtype=described["dtype"],
+        stored=described["stored"], rounding=described["rounding"],
         keys=described["keys"], capacity=described["capacity"], max_bytes=described["max_bytes"],
         seed=described["seed"], admit=described["admit"], ttl=described["ttl"], evict=described["evict"],
         on_evict=None if where is None else str(where), track=described["track"],

@@ -218,7 +218,9 @@ class RowSession:
                 error.resume.places = places
             raise
         if outs is not None and part.outs is not None:
-            table_initial(self.info.layout(1), keys, outs[0])
+            first = self.info.empty(len(keys))
+            table_initial(self.info.layout(1), keys, first)
+            outs[0][...] = first  # which may be of half precision
             outs[0][places] = part.outs[0]
             self._forget_sightings(keys[places], deadline)
 

@@ -26,6 +26,7 @@ from fastps.spec.tree import Path
 MAX_TABLES, MAX_DIM, MAX_ROWS = 64, 65536, 2**31  # csrc/layout.h
 MAX_TTL = 3e8  # seconds; csrc/layout.h counts in 32 bits
 EVICTIONS = ("lru", "lfu")
+ROUNDINGS = ("stochastic", "nearest")
 SIGHTINGS = "(sightings)"
 INDEX_BYTES = 14  # of the index per row, at most (csrc/index.c)
 SIGMAS = 6  # standard deviations of the number of rows that a hash puts on a shard
@@ -46,6 +47,13 @@ class Table:
     init : number, array[n, dim] or one of `fastps.init`
         Initial values of rows. Default: uniform with standard deviation 1 / sqrt(dim).
     dtype : "float32" or "float64"
+        What rules compute with, and `pull` returns.
+    stored : "bfloat16", "float16" or None
+        Of float32: rows hold their values in half precision, in half the memory. Slots stay float32.
+    rounding : "stochastic" or "nearest"
+        How a push rounds to `stored`. "stochastic": up or down at random, so that updates which are too small for a
+        step of the half-precision number add up on average. The random numbers are a function of `seed`, the key and
+        the update count of the table on the shard. What is set, and initial values, are rounded to nearest.
     keys : "int64", "uint64" or "bytes"
         The kind of keys. "bytes" takes str (as UTF-8) and bytes and stores a 64-bit hash in their place: two of n
         different keys share a row with probability n**2 / 2**65, and `keys()` returns the hashes.
@@ -89,6 +97,8 @@ class Table:
         rule: Rule | RuleFamily | None = None,
         init: Any = None,
         dtype: Any = "float32",
+        stored: Any = None,
+        rounding: str = "stochastic",
         keys: str = "int64",
         capacity: int | None = None,
         max_bytes: int | None = None,
@@ -109,6 +119,8 @@ class Table:
             self.dtype = ""
         if self.dtype not in types.DTYPES:
             raise OptionError(f"Table dtype: expected one of {types.DTYPES}, got {brief(dtype)}")
+        self.stored = _stored(stored, self.dtype)
+        self.rounding = choice("Table rounding", rounding, ROUNDINGS)
         self.keys = choice("Table keys", keys, KINDS)
         self.capacity = None if capacity is None else whole("Table capacity", capacity, 1, 2**62)
         if max_bytes is not None and capacity is not None:
@@ -129,13 +141,29 @@ class Table:
 
     def __repr__(self) -> str:
         rule = "" if self.rule is None else f", rule={self.rule!r}"
-        return f"Table({self.dim}{rule}, init={self.init!r}, dtype={self.dtype!r}, keys={self.keys!r})"
+        stored = "" if self.stored is None else f", stored={self.stored!r}, rounding={self.rounding!r}"
+        return f"Table({self.dim}{rule}, init={self.init!r}, dtype={self.dtype!r}{stored}, keys={self.keys!r})"
 
     def with_rule(self, rule: Rule) -> Table:
         """The same table with this rule, that of the server."""
         table = copy(self)
         table.rule, table.inherits = rule, True
         return table
+
+
+def _stored(stored: Any, dtype: str) -> str | None:
+    if stored is None:
+        return None
+    try:
+        name = stored if isinstance(stored, str) else np.dtype(stored).name
+    except Exception:  # numpy raises several types
+        name = ""
+    if name not in types.HALVES or dtype != "float32":
+        raise OptionError(
+            f"Table stored: expected one of {types.HALVES} with dtype='float32', or None, got {brief(stored)} with "
+            f"{dtype}"
+        )
+    return name
 
 
 @dataclass(frozen=True)
@@ -194,6 +222,7 @@ class TableInfo:
     sightings : the number of the table that counts pulls of keys which have not been admitted, or None
     counts_for : in such a table, the name of the one for which it counts
     limits : `capacity` and `max_bytes` of the `Table`
+    stored, rounding : as in `Table`
     inherits : whether its rule is that of the server
     on_evict : ("directory", its path) or ("function", its name); None without
     """
@@ -213,6 +242,8 @@ class TableInfo:
     counts_for: str | None = None
     limits: tuple[int | None, int | None] = (None, None)
     ttl: float | None = None
+    stored: str | None = None
+    rounding: str = "nearest"
     inherits: bool = False
     on_evict: tuple[str, str] | None = None
 
@@ -223,8 +254,8 @@ class TableInfo:
         info = cls(
             path, table.dim, table.dtype, table.keys, RuleInfo.of("/".join(path) or "table", table.rule),
             table.init.numbers(table.dim), table.seed, None, life.admit, life.evict, life.ends or table.track,
-            limits=(table.capacity, table.max_bytes), ttl=life.ttl, inherits=table.inherits,
-            on_evict=life.receiver,
+            limits=(table.capacity, table.max_bytes), ttl=life.ttl, stored=table.stored, rounding=table.rounding,
+            inherits=table.inherits, on_evict=life.receiver,
         )  # fmt: skip
         rows = table.capacity
         if table.max_bytes is not None:
@@ -250,7 +281,7 @@ class TableInfo:
         kind, first, second = self.initial
         return (
             self.dim, self.item_bytes, self.rule.initial, self.rule.row_slots, kind, first, second, self.seed,
-            int(self.tracked), max_rows,
+            int(self.tracked), _half_type(self.stored), int(self.rounding == "stochastic"), max_rows,
         )  # fmt: skip
 
     def empty(self, n: int, stream: int = 0) -> types.Array:
@@ -259,7 +290,13 @@ class TableInfo:
         return np.empty((n, elements), self.dtype)
 
     def __str__(self) -> str:
-        return f"Table({self.dim}, {self.dtype}, {self.keys})"
+        stored = "" if self.stored is None else f" stored as {self.stored}"
+        return f"Table({self.dim}, {self.dtype}{stored}, {self.keys})"
+
+
+def _half_type(stored: str | None) -> int:
+    """As csrc/half.h numbers them."""
+    return 0 if stored is None else 1 + types.HALVES.index(stored)
 
 
 def with_sightings(tables: dict[Path, Table]) -> dict[Path, Table]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fastps._core import Arena, Decision, Group, Outcome, TableGroup, shards_of
-from fastps.arrays.types import Array, Arrays
+from fastps.arrays.types import Array, Arrays, numpy_dtype
 from fastps.deadline import deadline_after, left_until
 from fastps.errors import ClosedError, KeysError, ShardDiedError
 from fastps.kernels.loader import addresses_of
@@ -211,7 +211,8 @@ class Rows:
         if (rows == NO_ROW).any():
             raise KeysError(f"view `{self.info.name}`: a row was evicted meanwhile; take the view again")
         windows = [self.group.window(int(shard), int(row)) for shard, row in zip(shards, rows, strict=True)]
-        return [np.frombuffer(memoryview(window), self.info.dtype) for window in windows]
+        dtype = numpy_dtype(self.info.stored or self.info.dtype)
+        return [np.frombuffer(memoryview(window), dtype) for window in windows]
 
     def expire(
         self,
