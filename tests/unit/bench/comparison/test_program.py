@@ -2,6 +2,7 @@
 
 import pytest
 
+from bench.__main__ import command
 from bench.comparison.program import compare, history
 from bench.sweep import results
 from tests.unit.bench.report.sample import sample
@@ -31,3 +32,12 @@ def test_a_small_margin_and_a_high_confidence_are_said_as_they_were_given(direct
     compare(directory / "a.parquet", directory / "b.parquet", 0.001, 0.9999)
     said = "(a difference of 0.1% is none; all at once with a confidence of 99.99%)"
     assert capsys.readouterr().out.endswith(f"{said}\n")
+
+
+@pytest.mark.parametrize("option", ["--margin", "--confidence"])
+def test_what_is_no_number_is_one_line_and_code_2(directory, option, capsys):
+    with pytest.raises(SystemExit) as ended:
+        command(["compare", str(directory / "a.parquet"), str(directory / "b.parquet"), option, "nan"])
+    out, errors = capsys.readouterr()
+    assert (ended.value.code, out, errors.count("\n")) == (2, "", 1)
+    assert f"{option}': expected a number from 0." in errors
