@@ -209,8 +209,8 @@ class ParameterServer(ArrayVerbs):
     def close(self) -> None:
         """Called by the owner, ends the server: workers get ClosedError, memory is freed, the shards' processes end.
         Called on another handle, closes that handle in this process only. Idempotent."""
-        session, spec = self.attachment.close(), self.attachment.spec
         owned = self._owned if self._owner_pid == os.getpid() else None
+        session, spec = self.attachment.close(ends=owned is not None), self.attachment.spec
         if owned is not None:
             try:
                 owned.end(CLOSE_SECONDS)
