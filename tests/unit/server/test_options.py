@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import fastps
+from fastps.deadline import seconds
 from fastps.init import Array
 from fastps.server.options import MAX_SESSIONS, MAX_WORKERS, plan_server
 from fastps.spec.partition import partition
@@ -52,6 +53,10 @@ def test_options_are_in_the_plan_as_plain_python_numbers():
     assert plan.placement.shards == ("a", "b")
     assert plan.consistency == fastps.SSP(2)
     assert (plan.gradients.clip_norm, plan.gradients.nonfinite) == (1.0, "skip")
+
+
+def test_a_server_may_wait_without_a_limit_as_its_operations_may():
+    assert planned(np.zeros(3), timeout=np.inf).timeout == seconds(np.inf) == np.inf
 
 
 def test_a_plan_cannot_be_changed():
@@ -166,7 +171,7 @@ def test_first_rows_need_a_key_each_whatever_their_length_says():
         ("timeout", 0, fastps.OptionError),
         ("timeout", -1.0, fastps.OptionError),
         ("timeout", float("nan"), fastps.OptionError),
-        ("timeout", float("inf"), fastps.OptionError),
+        ("timeout", float("-inf"), fastps.OptionError),
         ("timeout", None, fastps.OptionError),
         ("timeout", "soon", fastps.OptionError),
         ("max_sessions", 0, fastps.OptionError),
