@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,8 @@ def program(
     console = Console()
     waiting = console.status if console.is_terminal else quiet
     needs = ["bench.sweep.worker", *(f"bench.peers.{name}" for name in names)]
-    with cluster(waiting, console.print, options["address"], options["local_cluster"], needs) as nodes:
+    say = partial(console.print, highlight=False, soft_wrap=True)
+    with cluster(waiting, say, options["address"], options["local_cluster"], needs) as nodes:
         about = {
             "machine": machine.facts(), "commit": commit(), "overhead_ns": loop.overhead(),
             "options": lasting | {"peers": ",".join(names)},
