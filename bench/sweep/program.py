@@ -44,7 +44,10 @@ def grid_of(options: dict[str, Any]) -> grids.Grid:
     if not options["address"]:
         grid.require_memory(available_bytes())
     elif options["address"] != "auto":
-        require_reachable(options["address"])
+        try:
+            require_reachable(options["address"])
+        except ValueError as error:
+            raise ArgumentError(f"--address: {error}; omit it for a Ray of its own") from None
     return grid
 
 

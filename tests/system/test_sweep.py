@@ -124,6 +124,7 @@ def test_ctrl_c_keeps_what_is_done_and_resume_goes_on(ray_local, tmp_path, capsy
         (["--transport", "tcp"], "'tcp'"),
         (["--placement", "moon"], "'moon'"),
         (["--address", "127.0.0.1:1"], "127.0.0.1:1"),
+        (["--address", "local"], "--address: expected HOST:PORT of a running Ray cluster, got 'local'; omit it"),
         (["--address", "auto", "--local-cluster", "2"], "exclude"),
         (["--workers", "64", "--sizes", "200M"], "64 workers"),
         (["-o", "/nowhere/a.parquet"], "/nowhere"),
