@@ -7,6 +7,7 @@ SIDE_BY_SIDE ?= -n 4
 # Otherwise each of the hundreds of processes that a test run starts would compile what it imports.
 unexport PYTHONDONTWRITEBYTECODE
 NOW := $(shell date +%Y%m%d-%H%M%S)
+BUILD := build/bench
 BUILT_FROM := pyproject.toml setup.py $(wildcard csrc/*.[ch]) $(wildcard fastps/_core/*.p*)
 
 .PHONY: help demo recommend test test-fast test-all bench bench-dense bench-rules bench-consistency bench-tables bench-recommend readme lint types ctest pytest build wheel clean
@@ -30,24 +31,34 @@ test-all: export FASTPS_TEST_LONG := 1
 test-all: test  ## the same with all of the long tests: every combination, all kills, rounds and histories
 
 bench: $(VENV)/has-bench  ## a quick sweep beside what one would use instead, and a report to look at
-	mkdir -p build/bench
-	$(BIN)/python -m bench sweep --quick --output build/bench/$(NOW).parquet
-	$(BIN)/python -m bench report build/bench/$(NOW).parquet --output build/bench/report.html
+	mkdir -p $(BUILD)
+	$(BIN)/python -m bench sweep --quick --output $(BUILD)/$(NOW).parquet
+	rm -f $(BUILD)/report.html
+	$(BIN)/python -m bench report $(BUILD)/$(NOW).parquet --output $(BUILD)/report.html
 
 bench-dense: $(VENV)/has-bench  ## the dense operations beside memcpy, numpy in place and a plain Ray actor
-	$(BIN)/python -m bench dense --json bench/results/dense.json
+	$(call question,dense)
 
 bench-rules: $(VENV)/has-bench  ## every update rule beside its bytes at the speed of SGD; and torch, where installed
-	$(BIN)/python -m bench rules --json bench/results/rules.json
+	$(call question,rules)
 
 bench-consistency: $(VENV)/has-bench  ## rounds beside an actor used synchronously, stragglers, bounds over 100,000 pulls each
-	$(BIN)/python -m bench consistency --json bench/results/consistency.json
+	$(call question,consistency)
 
 bench-tables: $(VENV)/has-bench  ## rows of tables beside numpy and torch with the numbers of the rows known; memory, row creation, growth
-	$(BIN)/python -m bench tables --json bench/results/tables.json
+	$(call question,tables)
 
 bench-recommend: $(VENV)/has-bench $(VENV)/has-recommend  ## the recommender beside the SVD of scikit-surprise, where that is installed
-	$(BIN)/python -m bench recommend --json bench/results/recommend.json
+	$(call question,recommend)
+
+# A question overwrites no file, so its result takes the old one's place when it is complete, also when a bar is missed.
+RESULTS := bench/results
+define question
+	mkdir -p $(BUILD)
+	rm -f $(BUILD)/$(1).json
+	$(BIN)/python -m bench $(1) --json $(BUILD)/$(1).json; code=$$?; \
+		if test -e $(BUILD)/$(1).json; then mv $(BUILD)/$(1).json $(RESULTS)/$(1).json; fi; exit $$code
+endef
 
 readme: $(VENV)/has-bench  ## write the README's chart and figures from bench/results
 	$(BIN)/python -m bench readme

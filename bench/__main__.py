@@ -33,6 +33,8 @@ if absent:
 else:
     import click
 
+    from bench.harness.question import Number
+
 NORMAL: dict[str, Any] = {
     "shards": "1,2", "sizes": "80,8K,800K,8M,80M", "workers": "1,2", "ops": ",".join(grids.OPS), "rules": "add",
     "transport": "auto", "placement": "local", "address": None, "local_cluster": 0, "peers": None, "seconds": 0.5,
@@ -83,6 +85,11 @@ def require_directory(option: str, path: Path) -> None:
         fail(f"{option}: {path.parent} is not a writable directory", UNUSABLE)
 
 
+def require_new(option: str, path: Path) -> None:
+    if path.exists():
+        fail(f"{option}: {path} is there already; take another name, or remove it first", UNUSABLE)
+
+
 @main.command()
 @click.option("--shards", help=f"counts ({NORMAL['shards']})")
 @click.option("--sizes", help=f"of the parameters, such as 8K or 2GiB ({NORMAL['sizes']})")
@@ -90,17 +97,23 @@ def require_directory(option: str, path: Path) -> None:
 @click.option("--ops", help=f"some of {','.join(grids.OPS)}")
 @click.option("--rules", help=f"some of {','.join(grids.RULES)} ({NORMAL['rules']})")
 @click.option("--transport", help="some of auto,ray; ray: even where shared memory is possible (auto)")
-@click.option("--placement", help="local: all on one node; spread: over all; remote: workers away from shards (local)")
+@click.option(
+    "--placement",
+    help="some of local: all on one node; spread: over all; remote: workers away from shards (local)",
+)
 @click.option("--address", help="of a Ray cluster to run on; auto: the one that runs here")
 @click.option("--local-cluster", type=click.IntRange(2, 16), help="start so many raylets here as the cluster")
 @click.option("--peers", help="some of those in bench/peers, or '' (all that are installed)")
-@click.option("--seconds", type=click.FloatRange(0.01, 600), help=f"of each operation ({NORMAL['seconds']:g})")
-@click.option("--quick", "preset", flag_value="quick", help="few points, less than two minutes")
-@click.option("--full", "preset", flag_value="full", help="all sizes, up to four workers, two rules")
+@click.option("--seconds", type=Number(0.01, 600), help=f"of each operation ({NORMAL['seconds']:g})")
+@click.option("--quick", is_flag=True, help="few points, less than two minutes")
+@click.option("--full", is_flag=True, help="all sizes, up to four workers, two rules")
 @click.option("-o", "--output", type=FILE, help="a Parquet file (sweep-DATE.parquet)")
-@click.option("--resume", is_flag=True, help="keep the rows and the options of --output, and measure the rest")
-def sweep(preset: str | None, output: Path | None, resume: bool, **given: Any) -> None:
+@click.option("--resume", is_flag=True, help="keep the rows and the grid of --output, and measure the rest")
+def sweep(quick: bool, full: bool, output: Path | None, resume: bool, **given: Any) -> None:
     """Measures every combination of shards, sizes and workers. Ctrl-C keeps what was measured."""
+    if quick and full:
+        fail("--quick and --full exclude each other", UNUSABLE)
+    preset = "quick" if quick else "full" if full else None
     if resume and output is None:
         fail("--resume: expected --output FILE, the file to go on with", UNUSABLE)
     output = output or Path(f"sweep-{time.strftime('%Y%m%d-%H%M%S')}.parquet")
@@ -154,8 +167,8 @@ AS_JSON = click.option("--json", "as_json", is_flag=True, help="as JSON")
 @main.command()
 @click.argument("before", type=ANY_PATH)
 @click.argument("after", type=ANY_PATH)
-@click.option("--margin", type=click.FloatRange(0.001, 10), default=0.05, help="ignore smaller differences (0.05)")
-@click.option("--confidence", type=click.FloatRange(0.5, 0.9999), default=0.95, help="of all verdicts together (0.95)")
+@click.option("--margin", type=Number(0.001, 10), default=0.05, help="ignore smaller differences (0.05)")
+@click.option("--confidence", type=Number(0.5, 0.9999), default=0.95, help="of all verdicts together (0.95)")
 @AS_JSON
 def compare(before: Path, after: Path, margin: float, confidence: float, as_json: bool) -> None:
     """Is AFTER slower than BEFORE? Each is a file of `sweep`, or a directory of them, taken together.
@@ -197,6 +210,7 @@ def report(results: Path, output: Path) -> None:
     if output.suffix not in PAGES:
         fail(f"--output: expected a name that ends in {' or '.join(PAGES)}, got {output}", UNUSABLE)
     require_directory("--output", output)
+    require_new("--output", output)
     absent = missing({"plotly": "plotly"})
     if absent:
         fail(f"needs {' and '.join(absent)}: {install(*absent)}", UNUSABLE)

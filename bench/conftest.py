@@ -29,6 +29,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             metafunc.parametrize("nbytes", arguments.sizes(options.sizes))
             metafunc.parametrize("workers", arguments.counts(options.workers, "workers", 64))
             metafunc.parametrize("op", arguments.names(options.ops, "ops", OPS))
+            if not 0.001 <= options.seconds <= 600:  # NaN included
+                raise arguments.ArgumentError(f"seconds: expected a number from 0.001 to 600, got {options.seconds}")
         except arguments.ArgumentError as error:
             raise pytest.UsageError(str(error)) from None
 

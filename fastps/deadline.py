@@ -18,6 +18,15 @@ def left_until(deadline: float) -> float:
     return max(0.0, deadline - time.monotonic())
 
 
+def default_seconds(timeout: Any) -> float:
+    """A server's timeout, which its operations inherit: as theirs, infinity included, but more than 0: creation has
+    to wait. Raises OptionError."""
+    number = real("timeout", timeout, "seconds, more than 0")
+    if not number > 0:  # NaN included
+        raise OptionError(f"timeout: expected seconds, more than 0, got {number}")
+    return number
+
+
 def seconds(timeout: Any) -> float | None:
     """A timeout in seconds, 0 or more, infinity included; or None for the server's. Raises OptionError."""
     if timeout is None:

@@ -205,8 +205,8 @@ class WorkerRequiredError(FastPSError, RuntimeError):
 
 
 class ReadOnlyError(FastPSError, PermissionError):
-    """A reader, `fastps.Reader` or a table of one, was asked for what only a `ParameterServer` or its tables can do.
-    Nothing was done."""
+    """A reader, `fastps.Reader` or an array or a table of one, was asked for what only a `ParameterServer` or its
+    tables can do. Nothing was done."""
 
 
 class RayRequiredError(FastPSError, RuntimeError):

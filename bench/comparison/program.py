@@ -51,17 +51,18 @@ def _print_comparison(found: Sequence[statistics.Comparison], margin: float, con
             human_time(one.after_ns / 1e9), f"{one.ratio:.3f}" + ("" if one.to_reference else " *"),
             f"{one.low:.3f} to {one.high:.3f}", one.verdict, style=STYLES[one.verdict],
         )  # fmt: skip
-    console = Console(soft_wrap=True)
+    console = console_for(table)
     console.print(table)
     console.print(
         "Ratios are of times beside the reference's"
-        + ("." if all(one.to_reference for one in found) else "; * of times.")
+        + ("." if all(one.to_reference for one in found) else "; * of times."),
+        soft_wrap=True,
     )
     counts = Counter(one.verdict for one in found)
     console.print(
-        f"{', '.join(f'{counts[verdict]} {verdict}' for verdict in STYLES)} (a difference of {margin:.0%} is none; "
-        f"all at once with a confidence of {confidence:.0%})",
-        highlight=False,
+        f"{', '.join(f'{counts[verdict]} {verdict}' for verdict in STYLES)} "
+        f"(a difference of {100 * margin:g}% is none; all at once with a confidence of {100 * confidence:g}%)",
+        soft_wrap=True,
     )
 
 
@@ -108,7 +109,7 @@ def settings(keys: Sequence[tuple[Any, ...]], table: Table) -> list[list[str]]:
 
 
 def console_for(table: Table) -> Console:
-    """A terminal as it is; anything else as wide as the table."""
+    """At least as wide as the table, so that no cell is cut: a narrower terminal breaks the lines."""
     console = Console(highlight=False)
     widest = Console(width=1000).measure(table).maximum
-    return console if console.is_terminal else Console(width=max(100, widest), highlight=False)
+    return Console(width=max(console.width if console.is_terminal else 100, widest), highlight=False)

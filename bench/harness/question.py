@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -26,12 +27,11 @@ QUICK = "little of everything: answers are checked, times say nothing"
 
 
 class Parsed(click.ParamType):
-    """The value of an option, by a function that raises ValueError with one line that says what is wrong."""
+    """The value of an option, by a function that raises ValueError with one line that says what is wrong. --help shows
+    `name` for it."""
 
-    name = "list"
-
-    def __init__(self, parse: Callable[[str], Any]) -> None:
-        self.parse = parse
+    def __init__(self, parse: Callable[[str], Any], name: str = "list") -> None:
+        self.parse, self.name = parse, name
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
@@ -40,11 +40,30 @@ class Parsed(click.ParamType):
             self.fail(str(error), param, ctx)
 
 
+class Number(click.FloatRange):
+    """A number from `least` to `most`. NaN is refused, which click takes: it is neither less than the one nor more than
+    the other."""
+
+    def __init__(self, least: float, most: float) -> None:
+        super().__init__(least, most)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"expected a number from {self.min:g} to {self.max:g}, got {value}", param, ctx)
+        return number
+
+
+SECONDS = Number(0.001, 600)  # of measuring
+
+
 def json_file(text: str) -> Path:
-    """Where the result goes. Asked before anything is measured, which takes minutes."""
+    """Where the result goes. Asked before anything is measured, which takes minutes; nothing is overwritten."""
     path = Path(text)
     if path.suffix != ".json" or not os.access(path.parent, os.W_OK):
         raise ValueError(f"expected a name that ends in .json in a directory that can be written, got {text!r}")
+    if path.exists():
+        raise ValueError(f"{text} is there already; take another name, or remove it first")
     return path
 
 
@@ -63,7 +82,7 @@ def question(**quick: Any) -> Callable[[Callable[..., None]], click.Command]:
             measure(report, **options)
             sys.exit(report.end(json_path))
 
-        run = click.option("--json", "json_path", type=Parsed(json_file), help="a file for lines and machine")(run)
+        run = click.option("--json", "json_path", type=Parsed(json_file, "file"), help="a new file for the lines")(run)
         run = click.option("--quick", is_flag=True, is_eager=True, expose_value=False, callback=choose, help=QUICK)(run)
         command = click.command(help=sys.modules[measure.__module__].__doc__)(run)
         assert quick.keys() <= {parameter.name for parameter in command.params}

@@ -24,7 +24,7 @@ import ray
 import fastps
 from bench.harness.bars import Report, check
 from bench.harness.loop import once, prepared, stamps
-from bench.harness.question import question, sections_of
+from bench.harness.question import SECONDS, question, sections_of
 from bench.harness.raylets import add_raylets, live_nodes, local_raylets, on, this_node
 from bench.harness.sample import Times
 from bench.harness.units import human_time
@@ -191,9 +191,20 @@ def staleness(report: Report, section: str, bound: int, pulls: int, nodes: list[
 
 @question(count=400, pulls=600, seconds=0.8)
 @sections_of(QUESTIONS["consistency"].sections)
-@click.option("--rounds", "count", default=20_000, show_default=True, help="of 80 B; a hundredth of them of 8 MB")
-@click.option("--pulls", default=100_000, show_default=True, help="for each bound of staleness")
-@click.option("--seconds", default=4.0, show_default=True, help="for each group of workers with a straggler")
+@click.option(
+    "--rounds",
+    "count",
+    type=click.IntRange(min=100),
+    default=20_000,
+    show_default=True,
+    help="of 80 B; a hundredth of them of 8 MB",
+)
+@click.option(
+    "--pulls", type=click.IntRange(min=1), default=100_000, show_default=True, help="for each bound of staleness"
+)
+@click.option(
+    "--seconds", type=SECONDS, default=4.0, show_default=True, help="for each group of workers with a straggler"
+)
 def command(report: Report, sections: list[str], count: int, pulls: int, seconds: float) -> None:
     with local_raylets(num_cpus=4, object_store_memory=2 << 30) as cluster:
         if "rounds" in sections:

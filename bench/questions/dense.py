@@ -25,7 +25,7 @@ from bench.harness.arguments import sizes as sizes_of
 from bench.harness.attach import attach
 from bench.harness.bars import Report, check
 from bench.harness.loop import interleaved, stamps, wait_until
-from bench.harness.question import Parsed, question, sections_of
+from bench.harness.question import SECONDS, Parsed, question, sections_of
 from bench.harness.raylets import add_raylets, live_nodes, local_raylets, on, this_node
 from bench.harness.sample import Sample, Times, enough
 from bench.harness.units import human_time
@@ -208,7 +208,7 @@ def remote(report: Report, sizes: list[int], seconds: float) -> None:
 @question(sizes="80,80K", seconds=0.05)
 @sections_of(QUESTIONS["dense"].sections)
 @click.option("--sizes", type=Parsed(sizes_of), default="80,8K,80K,800K,8M,80M,400M", show_default=True)
-@click.option("--seconds", type=float, default=3.0, show_default=True, help="measuring time a point")
+@click.option("--seconds", type=SECONDS, default=3.0, show_default=True, help="measuring time a point")
 def command(report: Report, sections: list[str], sizes: list[int], seconds: float) -> None:
     with local_raylets(num_cpus=4, object_store_memory=2 << 30) as cluster:
         if "single" in sections:

@@ -178,11 +178,11 @@ SEEDS = Parsed(lambda text: counts(text, "seeds", most=1 << 20))
 @question(seeds="1", runs=1, epochs=1)
 @click.option("--seeds", type=SEEDS, default="1,2,3,4,5", show_default=True, help="of split and first rows")
 @click.option("--runs", type=click.IntRange(min=1), default=5, show_default=True, help="trainings of each, for a seed")
-@click.option("--dim", default=USUAL.dim, show_default=True)
-@click.option("--epochs", default=USUAL.epochs, show_default=True)
-@click.option("--batch", default=USUAL.batch, show_default=True)
-@click.option("--workers", default=USUAL.workers, show_default=True)
-@click.option("--shards", default=USUAL.shards, show_default=True)
+@click.option("--dim", type=click.IntRange(1, 4096), default=USUAL.dim, show_default=True)
+@click.option("--epochs", type=click.IntRange(1, 100_000), default=USUAL.epochs, show_default=True)
+@click.option("--batch", type=click.IntRange(1, 1_000_000), default=USUAL.batch, show_default=True)
+@click.option("--workers", type=click.IntRange(1, 64), default=USUAL.workers, show_default=True)
+@click.option("--shards", type=click.IntRange(1, 64), default=USUAL.shards, show_default=True)
 def command(report: Report, seeds: list[int], runs: int, **given: int) -> None:
     with_svd = importlib.util.find_spec("surprise") is not None
     if not with_svd:

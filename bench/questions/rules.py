@@ -24,7 +24,7 @@ import fastps
 from bench.harness.attach import PROCESSES, attach
 from bench.harness.bars import Report, check
 from bench.harness.loop import interleaved
-from bench.harness.question import Parsed, question
+from bench.harness.question import SECONDS, Parsed, question
 from bench.harness.raylets import local_ray
 from bench.harness.sample import Times
 from bench.harness.units import human_time
@@ -152,7 +152,7 @@ def names_of(text: str) -> list[str]:
 @question(elements=1_000_000, rules="SGD;Adam;a user's Adam", seconds=0.1)
 @click.option("--elements", type=click.IntRange(min=CHECKED), default=10_000_000, show_default=True)
 @click.option("--rules", type=Parsed(names_of), default=";".join(RULES), help="separated by ; (all)")
-@click.option("--seconds", type=float, default=4.0, show_default=True, help="measuring time a rule")
+@click.option("--seconds", type=SECONDS, default=4.0, show_default=True, help="measuring time a rule")
 def command(report: Report, elements: int, rules: list[str], seconds: float) -> None:
     with local_ray():
         report.head(f"{elements:,} float32, one thread: a push beside its bytes at SGD's speed, and torch")

@@ -25,7 +25,7 @@ import ray
 import fastps
 from bench.harness.bars import Report, check
 from bench.harness.loop import once, prepared, stamps
-from bench.harness.question import question, sections_of
+from bench.harness.question import SECONDS, question, sections_of
 from bench.harness.raylets import local_ray
 from bench.harness.sample import Times
 from bench.questions import QUESTIONS
@@ -279,7 +279,7 @@ def growth(report: Report, n: int) -> None:
 @sections_of(QUESTIONS["tables"].sections)
 @click.option("--rows", "n", type=click.IntRange(min=65_536), default=1_000_000, show_default=True)
 @click.option("--large", "n_large", type=click.IntRange(min=65_536), default=10_000_000, show_default=True)
-@click.option("--seconds", default=4.0, show_default=True, help="for each batch size and distribution")
+@click.option("--seconds", type=SECONDS, default=4.0, show_default=True, help="for each batch size and distribution")
 def command(report: Report, sections: list[str], n: int, n_large: int, seconds: float) -> None:
     parts = {
         "rows": lambda: rows(report, n, seconds), "large": lambda: large(report, n_large, seconds),

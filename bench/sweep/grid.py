@@ -73,15 +73,15 @@ class Grid:
     rules: tuple[str, ...]
     ops: tuple[str, ...]
     transports: tuple[str, ...] = ("auto",)
-    placement: str = "local"
+    placements: tuple[str, ...] = ("local",)
 
     def settings(self) -> Iterator[Setting]:
         """The small ones first. Settings with more shards than elements are left out."""
-        for nbytes, workers, shards, rule, transport in product(
-            sorted(self.nbytes), sorted(self.workers), sorted(self.shards), self.rules, self.transports
+        for nbytes, workers, shards, rule, transport, placement in product(
+            sorted(self.nbytes), sorted(self.workers), sorted(self.shards), self.rules, self.transports, self.placements
         ):
             if shards * ITEM_BYTES <= nbytes:
-                yield Setting(nbytes, shards, workers, rule, transport, self.placement)
+                yield Setting(nbytes, shards, workers, rule, transport, placement)
 
     def require_memory(self, available: int) -> None:
         """Raises ArgumentError when a setting does not fit."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from fastps.machine.capacity import available_bytes
 from fastps.machine.packages import install
 
 MOST = 64  # shards and workers
+GRID = ("shards", "sizes", "workers", "rules", "transport", "placement")  # options that are lists of what settings have
 COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
 
 
@@ -37,12 +39,15 @@ def grid_of(options: dict[str, Any]) -> grids.Grid:
         tuple(arguments.names(options["rules"], "rules", grids.RULES)),
         tuple(arguments.names(options["ops"], "ops", grids.OPS)),
         tuple(arguments.names(options["transport"], "transport", grids.TRANSPORTS)),
-        arguments.names(options["placement"], "placement", PLACEMENTS)[0],
+        tuple(arguments.names(options["placement"], "placement", PLACEMENTS)),
     )
     if not options["address"]:
         grid.require_memory(available_bytes())
     elif options["address"] != "auto":
-        require_reachable(options["address"])
+        try:
+            require_reachable(options["address"])
+        except ValueError as error:
+            raise ArgumentError(f"--address: {error}; omit it for a Ray of its own") from None
     return grid
 
 
@@ -99,23 +104,33 @@ def require_same(kept: results.Results, options: dict[str, Any], names: tuple[st
             )
 
 
+def together(before: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """The options that a file keeps when a sweep goes on with `options`: in the lists of the grid, what it had comes
+    first, or the next --resume would not know of it."""
+    lists = {name: [*before[name].split(","), *options[name].split(",")] for name in GRID}
+    return options | {name: ",".join(dict.fromkeys(part.strip() for part in parts)) for name, parts in lists.items()}
+
+
 def program(
     grid: grids.Grid, names: tuple[str, ...], options: dict[str, Any], output: Path, kept: results.Results | None
 ) -> Path | None:
-    """Measures what is missing and saves every setting at once. Returns the JSON file beside the output, if any.
+    """Measures what is missing of the grid and saves every setting at once. Returns the JSON file beside the output, if
+    any.
 
     Raises ArgumentError when the cluster cannot do it, WrongAnswer, KeyboardInterrupt.
     """
     done = kept.settings() if kept else set()
     settings = [setting for setting in grid.settings() if setting not in done]
     rows = list(kept.rows) if kept else []
+    lasting = together(kept.about["options"], options) if kept else options
     console = Console()
     waiting = console.status if console.is_terminal else quiet
     needs = ["bench.sweep.worker", *(f"bench.peers.{name}" for name in names)]
-    with cluster(waiting, console.print, options["address"], options["local_cluster"], needs) as nodes:
+    say = partial(console.print, highlight=False, soft_wrap=True)
+    with cluster(waiting, say, options["address"], options["local_cluster"], needs) as nodes:
         about = {
             "machine": machine.facts(), "commit": commit(), "overhead_ns": loop.overhead(),
-            "options": options | {"peers": ",".join(names)},
+            "options": lasting | {"peers": ",".join(names)},
             "nodes": [asdict(node) for node in nodes], "begun": kept.about["begun"] if kept else results.now(),
         }  # fmt: skip
         with Progress(*COLUMNS, console=console, transient=True, disable=not console.is_terminal) as progress:

@@ -3,46 +3,51 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from fastps.arrays.types import Array, describe, numpy_dtype
 from fastps.errors import DtypeError
+from fastps.messages import brief
 from fastps.scalars import is_masked
 
+FILL = "fill it first: .filled(0), or .data where nothing is masked"
 
-def as_array(value: Any, where: str, dtype: str = "float32") -> Array:
+
+def as_array(value: Any, where: str, dtype: str = "float32", instead: Callable[[], str] | None = None) -> Array:
     """`value` as a numpy array on the same memory.
 
     `where` begins messages; `dtype` is the requested one: messages say how to convert to it, nothing is converted here.
+    `instead` says what to pass in place of any value that cannot be used, where a converted copy would be of no use.
     Raises DtypeError for values that are not numeric arrays, and for arrays whose values differ from their memory
     (masked arrays, lazily negated tensors).
     """
     if type(value) is np.ndarray:
         array = value
     elif is_masked(value):
-        raise DtypeError(
-            f"{where}: this is a masked array, and its mask would be lost; fill it first: .filled(0), or .data where "
-            f"nothing is masked"
-        )
+        hint = instead() if instead else FILL
+        raise DtypeError(f"{where}: this is a masked array, and its mask would be lost; {hint}")
     elif isinstance(value, np.ndarray):
         array = value.view(np.ndarray)
     else:
         try:
-            array = _foreign(value, where, dtype)
+            array = _foreign(value, where, dtype, instead)
         except DtypeError:
             raise
         except Exception as error:  # whatever the other library raises
+            hint = instead() if instead else remedy(value, dtype)
             raise DtypeError(
-                f"{where}: {type(value).__name__} does not give its memory to numpy ({error}); {remedy(value, dtype)}"
+                f"{where}: {type(value).__name__} does not give its memory to numpy ({error}); {hint}"
             ) from error
     if array.dtype.hasobject:
-        raise DtypeError(f"{where}: expected numbers, got {describe(array)}; {conversion(value, dtype)}")
+        hint = instead() if instead else conversion(value, dtype)
+        raise DtypeError(f"{where}: expected numbers, got {describe(array)}; {hint}")
     return array
 
 
-def _foreign(value: Any, where: str, dtype: str) -> Array:
+def _foreign(value: Any, where: str, dtype: str, instead: Callable[[], str] | None) -> Array:
     """Tries the interfaces of the value, in order. Raises the other library's errors."""
     if hasattr(value, "to_numpy") and isinstance(getattr(value, "dtype", None), np.dtype):
         return np.asarray(value.to_numpy())  # pandas: its Arrow interface would turn NaN into nulls
@@ -60,13 +65,14 @@ def _foreign(value: Any, where: str, dtype: str) -> Array:
         return np.from_dlpack(value)
     if value is None:
         hint = "; for gradients of some arrays only, pass partial=True" if where.startswith("push") else ""
-        raise DtypeError(f"{where}: expected an array, got NoneType{hint}")
+        raise DtypeError(f"{where}: expected an array, got NoneType{f'; {instead()}' if instead else hint}")
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return np.asarray(value)
     try:
         view = memoryview(value)
     except TypeError:
-        raise DtypeError(f"{where}: expected an array, got {type(value).__name__}; {remedy(value, dtype)}") from None
+        hint = instead() if instead else remedy(value, dtype)
+        raise DtypeError(f"{where}: expected an array, got {type(value).__name__}; {hint}") from None
     return np.asarray(view)
 
 
@@ -112,17 +118,42 @@ def remedy(value: Any, dtype: str) -> str:
 
 
 def conversion(value: Any, dtype: str) -> str:
-    """How to convert a value of another dtype to `dtype`, as messages say it."""
+    """How to convert a value of another dtype to `dtype`, as messages say it. Of complex numbers one part, named: a
+    conversion would drop the imaginary part without a word."""
     if is_torch(value):
-        return f"convert it with .to(torch.{dtype})"
+        to = f".to(torch.{dtype})"
+        return f"pass one part, such as .real{to}" if value.is_complex() else f"convert it with {to}"
     if isinstance(value, (bytes, bytearray)):
         return f"pass np.frombuffer(value, np.{dtype})"
     if hasattr(value, "to_pylist"):  # Arrow: the elements may be lists
         return f"pass np.asarray(value.to_pylist(), np.{dtype})"
+    named = f"np.{dtype}" if hasattr(np, dtype) else repr(dtype)
     if not isinstance(value, (np.ndarray, np.generic)):
-        return f"pass np.asarray(value, np.{dtype})"
+        if is_complex(value):
+            return f"pass one part, such as np.asarray(value).real.astype({named})"
+        return f"pass np.asarray(value, {named})"
     if value.dtype.names:
         return f"pass one of its fields, such as value[{value.dtype.names[0]!r}]"
     if value.dtype.kind == "c":
-        return f"pass one part, such as .real.astype(np.{dtype})"
-    return f"convert it with .astype(np.{dtype})"
+        return f"pass one part, such as .real.astype({named})"
+    other = _no_number_in(value, dtype) if value.dtype.kind in "OUST" else ""
+    return f"pass an array of numbers, {other}" if other else f"convert it with .astype({named})"
+
+
+def is_complex(value: Any) -> bool:
+    """Whether its elements are complex numbers, as far as its dtype or its format says so."""
+    if isinstance(value, memoryview):
+        return value.format.startswith("Z")
+    return str(getattr(value, "dtype", "")).rpartition(".")[2].startswith("complex")
+
+
+def _no_number_in(value: Any, dtype: str) -> str:
+    """The first of objects or texts that does not become a number, in words; empty where all do. None would be NaN."""
+    for at, one in np.ndenumerate(value):
+        try:
+            is_number = one is not None and np.asarray(one, dtype).ndim == 0
+        except Exception:  # whatever the element raises
+            is_number = False
+        if not is_number:
+            return f"it holds {type(one).__name__} {brief(one)} - at {list(at)}"
+    return ""

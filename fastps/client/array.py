@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from fastps.arrays.types import Array
 from fastps.client.attach import Attachment
+from fastps.client.refusal import refuses
 from fastps.deadline import seconds
+
+CHANGES = {"push", "push_async", "push_pull", "push_pull_async", "set"}  # of a server, and so of its arrays
 
 
 class ArrayHandle:
@@ -37,3 +40,12 @@ class ArrayHandle:
 
     def __repr__(self) -> str:
         return f"<array `{self.name}`: {self.dtype}[{', '.join(map(str, self.shape))}]>"
+
+
+@refuses(CHANGES)
+class ArrayReader(ArrayHandle):
+    """One array of a `Reader`. It reads, as every handle of an array does; the verbs with which a server and its tables
+    are changed raise ReadOnlyError."""
+
+    def __repr__(self) -> str:
+        return f"<reader of {super().__repr__()[1:]}"

@@ -130,12 +130,13 @@ class Attachment:
     spec : the server
     arrays : the session of its arrays; None until the first use, and once closed
     closed : whether the handle was closed
+    ended : whether the server was closed with it
     """
 
-    __slots__ = ("__weakref__", "_rows", "arrays", "closed", "spec")
+    __slots__ = ("__weakref__", "_rows", "arrays", "closed", "ended", "spec")
 
     def __init__(self, spec: ServerSpec) -> None:
-        self.spec, self.closed = spec, False
+        self.spec, self.closed, self.ended = spec, False, False
         self.arrays: ArraySession | None = None
         self._rows: dict[int, RowSession] = {}
 
@@ -146,10 +147,17 @@ class Attachment:
         """Attaches, at first use. Raises ClosedError."""
         with attachments.lock:  # or it would be open again after another thread has closed it meanwhile
             if self.closed:
-                raise ClosedError(
-                    "this handle was closed; create a new server, or get another handle with fastps.get(name)"
-                )
+                raise ClosedError(self.what_closed())
             return self.arrays or self.use(attachments.session(self.spec))
+
+    def what_closed(self) -> str:
+        """What a closed handle says, and what helps: the server may still live, and may have a name."""
+        if self.ended:
+            return "this server was closed, and its parameters are gone; create a new one"
+        name = self.spec.name
+        if name is None:
+            return "this handle was closed; use another one of its server, which may still live: its owner can send it"
+        return f"this handle was closed; get another one with fastps.get({name!r}), if its server still lives"
 
     def use(self, session: Session) -> ArraySession:
         """Uses this session from now on."""
@@ -176,11 +184,11 @@ class Attachment:
             rows = self._rows[number] = RowSession(self.session, number)
         return rows
 
-    def close(self) -> Session | None:
-        """Closes the handle. Returns the session that it used."""
+    def close(self, ends: bool = False) -> Session | None:
+        """Closes the handle; `ends`: and the server. Returns the session that it used."""
         with attachments.lock:
             arrays, self.arrays = self.arrays, None
-            self.closed, self._rows = True, {}
+            self.closed, self.ended, self._rows = True, self.ended or ends, {}
         return None if arrays is None else arrays.session
 
 

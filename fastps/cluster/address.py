@@ -10,9 +10,13 @@ SECONDS = 5.0
 
 def chosen(named: str | None, recorded: str | None, found: Collection[str]) -> str:
     """Which cluster to join: the one that the user has named, else the latest started by `ray start`, else the only one
-    that runs on this machine. Raises ValueError if there is none, or several."""
-    if named or recorded:
-        return named or recorded or ""
+    that runs on this machine, as for "auto". Raises ValueError if there is none, or several."""
+    if named == "local":
+        raise ValueError("RAY_ADDRESS is 'local', which stands for a new Ray cluster, in which no server lives")
+    if named and named != "auto":
+        return named
+    if recorded:
+        return recorded
     if len(found) > 1:
         raise ValueError(f"several Ray clusters run on this machine, {sorted(found)}")
     if not found:
@@ -34,6 +38,8 @@ def is_local(address: str) -> bool:
 def require_reachable(address: str) -> None:
     """Raises ValueError if no process accepts connections at HOST:PORT. Ray itself would wait for minutes."""
     host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ValueError(f"expected HOST:PORT of a running Ray cluster, got {address!r}")
     try:
         socket.create_connection((host, int(port)), timeout=SECONDS).close()
     except (OSError, ValueError, OverflowError) as error:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastps.errors import ArenaMemoryError
+from fastps.messages import binary
 
 ARENA_MAX_BYTES = 1 << 45
 
@@ -54,8 +55,8 @@ def require_addressable(params_bytes: int) -> None:
     """Raises ArenaMemoryError when a shard of this size is larger than any arena."""
     if params_bytes > ARENA_MAX_BYTES:
         raise ArenaMemoryError(
-            f"create: asked for {params_bytes / 2**40:,.0f} TiB in one shard, of which an arena holds at most "
-            f"{ARENA_MAX_BYTES / 2**40:,.0f}"
+            f"create: asked for {binary(params_bytes)} in one shard, of which an arena holds at most "
+            f"{binary(ARENA_MAX_BYTES)}; use more shards (num_shards=)"
         )
 
 

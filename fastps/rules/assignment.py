@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
 from fastps.errors import OptionError, RuleError
-from fastps.messages import few
+from fastps.messages import brief, few
 from fastps.rules.add import Add
 from fastps.rules.base import Rule, RuleFamily
 
@@ -106,4 +107,15 @@ def as_rule(value: Any, what: str) -> Rule:
         return value
     if isinstance(value, RuleFamily):
         return value()  # all of its hyper-parameters have defaults, or it says which are missing
-    raise OptionError(f"{what}: expected a fastps rule such as fastps.SGD(0.1), got {type(value).__name__}")
+    got = f"{type(value).__name__} {brief(value)}"
+    if inspect.isfunction(value):
+        got = f"the function {value.__name__}; {_rule_of(value)}"
+    raise OptionError(f"{what}: expected a fastps rule such as fastps.SGD(0.1), got {got}")
+
+
+def _rule_of(function: Any) -> str:
+    """How a function becomes a rule: one of fastps, such as SGD, returns one when called; others are decorated."""
+    if str(function.__module__).split(".")[0] != "fastps":
+        return "make a rule of it with @fastps.rule"
+    needed = [name for name, one in inspect.signature(function).parameters.items() if one.default is one.empty]
+    return f"call it: fastps.{function.__name__}({', '.join(needed)})"

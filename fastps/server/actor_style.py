@@ -78,7 +78,7 @@ class Method:
             )
         attachment = self._target.attachment
         if attachment.closed:
-            raise ClosedError(f"{self._name}.remote: this handle was closed")
+            raise ClosedError(f"{self._name}.remote: {attachment.what_closed()}")
         call = Call(self._make, self._target.name if isinstance(self._target, TableReading) else None, self._name)
         return cluster.actor_of(attachment.spec, 0).perform.remote(call, *args, **options)
 

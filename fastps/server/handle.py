@@ -80,7 +80,8 @@ class ParameterServer(ArrayVerbs):
     name : str, optional
         For `fastps.get` in other drivers of the cluster.
     timeout : float
-        Seconds after which creation, and an operation without a `timeout` of its own, stops waiting.
+        Seconds after which creation, and an operation without a `timeout` of its own, stops waiting. ``math.inf``, here
+        as in an operation: never.
     max_sessions : int
         Sessions per shard; each takes 2 to 8 KiB for the parameters and for each slot, and with tables at least the
         bytes of the longest row. A process of the shard's node keeps one session per thread that ever worked
@@ -209,8 +210,8 @@ class ParameterServer(ArrayVerbs):
     def close(self) -> None:
         """Called by the owner, ends the server: workers get ClosedError, memory is freed, the shards' processes end.
         Called on another handle, closes that handle in this process only. Idempotent."""
-        session, spec = self.attachment.close(), self.attachment.spec
         owned = self._owned if self._owner_pid == os.getpid() else None
+        session, spec = self.attachment.close(ends=owned is not None), self.attachment.spec
         if owned is not None:
             try:
                 owned.end(CLOSE_SECONDS)

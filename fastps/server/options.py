@@ -17,12 +17,13 @@ import numpy as np
 from fastps import init
 from fastps.arrays.types import Array
 from fastps.consistency import Async, Consistency
+from fastps.deadline import default_seconds
 from fastps.errors import OptionError
 from fastps.machine import capacity
 from fastps.messages import brief
 from fastps.rules import Add, Rule
 from fastps.rules.assignment import Assignment, assign
-from fastps.scalars import choice, positive, whole
+from fastps.scalars import choice, whole
 from fastps.spec.arrays import Structure
 from fastps.spec.gradients import GradientPolicy, gradient_policy
 from fastps.spec.initial import FirstRows, RowBatch, State, require_distinct, structure_of, zeros
@@ -37,7 +38,6 @@ from fastps.transport.contract import Operation
 
 ISOLATIONS = ("shard", "none")
 MAX_SESSIONS, MAX_WORKERS = 2048, 256
-LONGEST_TIMEOUT = 1e9  # seconds
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class ServerPlan:
     isolated : whether a pull sees a whole number of pushes, see "shard" in `ParameterServer`
     placement : where the shards should go
     name : for `fastps.get`, or None
-    timeout : seconds that creation and operations wait
+    timeout : seconds that creation and operations wait; inf: without a limit
     max_sessions, max_workers : per shard, and at once
     state : of another server, with which it begins
     """
@@ -139,7 +139,7 @@ def plan_server(
     """The plan for the arguments of `ParameterServer`: see there, also for the defaults."""
     gradients = gradient_policy(nonfinite, clip_norm, clip_value)
     isolation = choice("isolation", isolation, ISOLATIONS)
-    timeout = positive("timeout", timeout, LONGEST_TIMEOUT, "seconds")
+    timeout = default_seconds(timeout)
     max_sessions = whole("max_sessions", max_sessions, 1, MAX_SESSIONS)
     policy = _policy(consistency, isolation)
     max_workers = whole("max_workers", max_workers, policy.workers, MAX_WORKERS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastps.client.array import ArrayReader
 from fastps.client.attach import Attachment
 from fastps.client.refusal import refuses, verbs_of
 from fastps.server.reading import ServerReading
@@ -48,8 +49,8 @@ class Reader(ServerReading):
         return type(self), (self.attachment,)
 
     def __getitem__(self, name: str) -> Any:
-        """The table or the array of this name: a `TableReader` or an `ArrayHandle`, which only reads."""
-        return handle_named(self.attachment, name, TableReader)
+        """The table or the array of this name: a `TableReader` or an `ArrayReader`."""
+        return handle_named(self.attachment, name, TableReader, ArrayReader)
 
     @property
     def table(self) -> TableReader:

@@ -350,7 +350,13 @@ class Structure:
             )
             may_be_partial = verb.split()[0] in ("push", "push_pull", "set")
             hint = ", or partial=True for some of them" if missing and may_be_partial else ""
-            raise NamesError(f"{verb}: {told}; expected {self}: pass exactly the names of the parameters{hint}")
+            if partial:
+                advice = "pass no other names than those of the parameters"
+            elif whole is not None and len(whole.leaves) > len(self.leaves):
+                advice = "pass exactly the arrays of names="
+            else:
+                advice = f"pass exactly the names of the parameters{hint}"
+            raise NamesError(f"{verb}: {told}; expected {'some of ' if partial else ''}{self}: {advice}")
         for path, number in numbers.items():
             given = values.get(path)
             if number not in found or (partial and given is None):
@@ -379,8 +385,8 @@ class Structure:
     def _checked(self, number: int, given: Any, verb: str, out: bool = False) -> Array:
         """A value for a leaf as an array of its shape and a fitting dtype."""
         leaf = self.leaves[number]
-        wanted = leaf.dtype if leaf.trains else leaf.given.name
-        array = as_array(given, f"{verb} `{leaf.name}`", wanted)
+        wanted = leaf.dtype if leaf.trains else stored_name(leaf.given)
+        array = as_array(given, f"{verb} `{leaf.name}`", wanted, (lambda: replacement(leaf)) if out else None)
         if not leaf.fits(array.dtype):
             hint = replacement(leaf) if out else conversion(given, wanted)
             raise DtypeError(f"{verb} `{leaf.name}`: expected {leaf}, got {describe(array)}; {hint}")
@@ -419,9 +425,14 @@ def sum_of(arrays: Arrays) -> Array:
     return total
 
 
+def stored_name(dtype: np.dtype[Any]) -> str:
+    """A name by which numpy knows a dtype: of text and records there is no np.NAME."""
+    return dtype.name if hasattr(np, dtype.name) else dtype.str
+
+
 def replacement(leaf: Leaf) -> str:
     """What to pass instead of an `out` that does not fit: a new array, since a conversion would make a copy."""
-    dtype = f"np.{leaf.dtype}" if leaf.trains else repr(leaf.given.str)  # of text and records there is no np.NAME
+    dtype = f"np.{leaf.dtype}" if leaf.trains else repr(leaf.given.str)
     return f"pass np.empty({leaf.shape}, {dtype}), or omit out="
 
 

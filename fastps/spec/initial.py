@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastps.arrays.interchange import as_array, conversion
+from fastps.arrays.interchange import as_array, conversion, is_complex
 from fastps.arrays.types import DTYPES, HALVES, Array, Arrays, describe
 from fastps.errors import DtypeError, NamesError, ShapeError
 from fastps.spec.arrays import CARRIED, Leaf, Structure, memory_of
@@ -122,7 +122,7 @@ def structure_of(params: Any) -> tuple[Structure, Arrays]:
             arrays.append(array)
         numbers.append(seen[same])
     if not any(leaf.trains for leaf in leaves):
-        raise _nothing_to_train(leaves)
+        raise _nothing_to_train(leaves, [value for path, value in found if not (path and isinstance(value, CONSTANTS))])
     numbers = [number if number >= 0 else len(leaves) - number - 1 for number in numbers]
     whole = tree.renumbered(numbers) if isinstance(tree, Container) else None
     stored = [_as_stored(leaf, array) for leaf, array in zip(leaves, arrays, strict=True)]
@@ -149,17 +149,18 @@ def _as_stored(leaf: Leaf, array: Array) -> Array:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
-def _nothing_to_train(leaves: list[Leaf]) -> DtypeError | ShapeError:
-    """The error for parameters without an array that a rule can train."""
+def _nothing_to_train(leaves: list[Leaf], values: list[Any]) -> DtypeError | ShapeError:
+    """The error for parameters without an array that a rule can train, of which the first is named."""
     if not leaves:
         return DtypeError("create: expected at least one array of float32, float64, bfloat16 or float16, got none")
     leaf = leaves[0]
     if leaf.size == 0:
         return ShapeError(f"create `{leaf.name}`: expected at least one element, got {leaf}")
-    return DtypeError(
-        f"create `{leaf.name}`: expected float32, float64, bfloat16 or float16, got {leaf}; convert it with "
-        f".astype(np.float32)"
-    )
+    if is_complex(values[0]):
+        hint = "pass its parts, .real and .imag, as two arrays"
+    else:
+        hint = conversion(values[0], "float32")
+    return DtypeError(f"create `{leaf.name}`: expected float32, float64, bfloat16 or float16, got {leaf}; {hint}")
 
 
 def require_distinct(paths: Iterable[Path]) -> None:

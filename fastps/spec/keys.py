@@ -15,6 +15,8 @@ from fastps.messages import brief
 from fastps.scalars import is_masked
 
 KINDS = ("int64", "uint64", "bytes")
+RANGES = {"int64": range(-(2**63), 2**63), "uint64": range(2**64)}
+TEXT = "pass integers, or create the table with keys='bytes'"
 OFFERS = ("__array_interface__", "__arrow_c_array__", "__arrow_c_stream__", "__dlpack__")  # array interfaces
 Keys = np.ndarray[Any, np.dtype[np.uint64]]
 
@@ -36,13 +38,15 @@ def _numbers(keys: Any, kind: str, where: str) -> Keys:
     array = keys if type(keys) is np.ndarray else _array_of_numbers(keys, kind, where)
     if array.dtype.kind not in "iu" or not array.dtype.isnative:
         text = array.dtype.kind in "USO"
-        hint = "pass integers, or create the table with keys='bytes'" if text else conversion(keys, kind)
+        hint = TEXT if text else conversion(keys, kind)
         raise DtypeError(f"{where}: expected {kind}[n], got {array.dtype}{list(array.shape)}; {hint}")
     if array.ndim != 1:
         raise ShapeError(f"{where}: expected {kind}[n], got {array.ndim} dimensions, {list(array.shape)}; use .ravel()")
     if kind == "uint64" and array.dtype.kind == "i" and array.size and array.min() < 0:
         at = int(np.argmax(array < 0))
-        raise KeysError(f"{where}: expected keys of 0 or more, got {array[at]} - at [{at}]")
+        raise KeysError(
+            f"{where}: expected keys of 0 or more, got {array[at]} - at [{at}]; create the table with keys='int64'"
+        )
     if kind == "int64" and array.dtype == np.uint64 and array.size and array.max() >= 2**63:
         at = int(np.argmax(array >= 2**63))
         raise KeysError(f"{where}: expected int64, got {array[at]} - at [{at}]; create the table with keys='uint64'")
@@ -50,7 +54,16 @@ def _numbers(keys: Any, kind: str, where: str) -> Keys:
     return np.array(array, kind, order="C", copy=True).view(np.uint64)
 
 
+def _refuse_mask(keys: Any, where: str) -> None:
+    """Raises DtypeError for a masked array: a value in the place of a masked key would be another key."""
+    if is_masked(keys):
+        raise DtypeError(
+            f"{where}: this is a masked array, and its mask would be lost; omit masked keys: .compressed()"
+        )
+
+
 def _array_of_numbers(keys: Any, kind: str, where: str) -> Array:
+    _refuse_mask(keys, where)
     if isinstance(keys, (np.ndarray, memoryview)) or is_torch(keys):
         return as_array(keys, where, kind)
     if getattr(keys, "null_count", 0):  # of Arrow
@@ -73,18 +86,19 @@ def _array_of_numbers(keys: Any, kind: str, where: str) -> Array:
     items = keys if isinstance(keys, (list, tuple, range)) else list(keys)
     if any(isinstance(key, (bool, np.bool_)) or not isinstance(key, (int, np.integer)) for key in items):
         wrong = next(k for k in items if isinstance(k, (bool, np.bool_)) or not isinstance(k, (int, np.integer)))
-        raise DtypeError(f"{where}: expected {kind}[n], got {type(wrong).__name__} {brief(wrong)} among the keys")
+        hint = f"; {TEXT}" if isinstance(wrong, (str, bytes)) else ""
+        raise DtypeError(f"{where}: expected {kind}[n], got {type(wrong).__name__} {brief(wrong)} among the keys{hint}")
     try:
         return np.array([int(key) for key in items], kind)
     except OverflowError:
-        low, high = (0, 2**64) if kind == "uint64" else (-(2**63), 2**63)
-        at = next(i for i, key in enumerate(items) if not low <= key < high)
-        raise KeysError(f"{where}: expected {kind}, got {items[at]} - at [{at}]") from None
+        at = next(i for i, key in enumerate(items) if int(key) not in RANGES[kind])
+        other = next((name for name, all_ in RANGES.items() if all(int(key) in all_ for key in items)), None)
+        hint = f"create the table with keys={other!r}" if other else "pass them as text to a table with keys='bytes'"
+        raise KeysError(f"{where}: expected {kind}, got {brief(items[at])} - at [{at}]; {hint}") from None
 
 
 def _hashes(keys: Any, where: str) -> Keys:
-    if is_masked(keys):
-        as_array(keys, where)  # says why it cannot be
+    _refuse_mask(keys, where)
     if isinstance(keys, np.ndarray) and keys.ndim != 1 and (keys.ndim > 1 or keys.dtype.kind in "SU"):
         raise ShapeError(f"{where}: expected str or bytes[n], got {keys.ndim} dimensions")
     if getattr(keys, "ndim", 1) == 0 or isinstance(keys, (str, bytes)) or not isinstance(keys, Iterable):

@@ -69,7 +69,7 @@ class ServerSpec:
     rule_of_leaf : for each array, the index of its rule, or NO_RULE
     gradients : how gradients are checked and clipped
     consistency : how far workers may be apart
-    timeout : seconds that an operation waits by default
+    timeout : seconds that an operation waits by default; inf: without a limit
     name : as given to ParameterServer, or None
     tables : including those of sightings
     """

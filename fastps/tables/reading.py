@@ -90,7 +90,7 @@ class TableReading:
         what = f"{verb} `{self.name}` out"
         expected = f"{self.dtype}[{n}, {self.dim}]"
         hint = f"pass np.empty({(n, self.dim)}, np.{self.dtype}), or omit out="
-        array = as_array(out, what, self.dtype)
+        array = as_array(out, what, self.dtype, lambda: hint)
         if not fits(array.dtype, self.dtype) or array.shape != (n, self.dim):
             kind = ShapeError if fits(array.dtype, self.dtype) else DtypeError
             raise kind(f"{what}: expected {expected}, got {describe(array)}; {hint}")

@@ -53,6 +53,17 @@ def test_the_tests_add_what_they_need_and_the_demo_then_needs_nothing(make, tmp_
         assert not any(line.startswith("pip") for line in make(verb)[1])
 
 
+def test_a_result_takes_the_place_of_the_old_one_only_when_it_is_complete_whatever_its_bars(make, tmp_path):
+    old, program = tmp_path / "dense.json", tmp_path / "venv" / "bin" / "python"
+    old.write_text("old")
+    make("bench-dense", f"RESULTS={tmp_path}", f"BUILD={tmp_path / 'build'}")
+    assert old.read_text() == "old"  # the program has written nothing
+    program.write_text('#!/bin/sh\ntest -e "$5" || echo new > "$5"\nexit 1\n')
+    with pytest.raises(AssertionError):  # its exit code is that of make
+        make("bench-dense", f"RESULTS={tmp_path}", f"BUILD={tmp_path / 'build'}")
+    assert old.read_text() == "new\n"
+
+
 def test_what_continuous_integration_asks_for_is_made(make, tmp_path):
     assert "make .venv/ready" in (ROOT / ".ci" / "run").read_text()
     assert [line.split()[-1] for line in make(str(tmp_path / "venv" / "ready"))[1]] == [".[test]"]

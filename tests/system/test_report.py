@@ -48,15 +48,18 @@ def test_a_result_without_rows_is_one_line_and_code_2(stored, tmp_path):
         (ROOT / "csrc", "a.html", "a directory"),
         ("a.parquet", "/nowhere/a.html", "/nowhere"),
         ("a.parquet", ROOT / "csrc", "directory"),
+        ("a.parquet", "mine.html", "mine.html is there already; take another name"),
         ("a.parquet", "a.parquet", "ends in .html"),
         ("a.parquet", "a.json", "ends in .html"),
     ],
 )
 def test_what_cannot_be_read_or_written_is_one_line_and_code_2(stored, tmp_path, result, output, said):
     (tmp_path / "empty.parquet").write_bytes(b"")
+    (tmp_path / "mine.html").write_text("mine")
     before = stored.read_bytes()
     fails(run("-m", "bench", "report", tmp_path / result, "-o", tmp_path / output), said)
     assert stored.read_bytes() == before
+    assert (tmp_path / "mine.html").read_text() == "mine"
 
 
 @pytest.mark.parametrize("package", ["click", "rich"])

@@ -1,5 +1,6 @@
 """`python -m bench sweep`, on sizes that take no time."""
 
+import contextlib
 import json
 import os
 import pickle
@@ -123,6 +124,7 @@ def test_ctrl_c_keeps_what_is_done_and_resume_goes_on(ray_local, tmp_path, capsy
         (["--transport", "tcp"], "'tcp'"),
         (["--placement", "moon"], "'moon'"),
         (["--address", "127.0.0.1:1"], "127.0.0.1:1"),
+        (["--address", "local"], "--address: expected HOST:PORT of a running Ray cluster, got 'local'; omit it"),
         (["--address", "auto", "--local-cluster", "2"], "exclude"),
         (["--workers", "64", "--sizes", "200M"], "64 workers"),
         (["-o", "/nowhere/a.parquet"], "/nowhere"),
@@ -137,6 +139,9 @@ def test_ctrl_c_keeps_what_is_done_and_resume_goes_on(ray_local, tmp_path, capsy
         (["--sizes", "900GB"], "TB"),
         (["--sizes", "512GiB"], "512 GiB with 2 workers"),
         (["--seconds", "soon"], "soon"),
+        (["--seconds", "nan"], "from 0.01 to 600, got nan"),
+        (["--quick", "--full"], "exclude each other"),
+        (["--placement", "local,moon"], "'moon'"),
         (["--local-cluster", "1"], "2<=x<=16"),
         (["--size", "80"], "--sizes"),
     ],
@@ -187,6 +192,24 @@ def changed(result, **options):
     """With other options, as a sweep that was made with them keeps them."""
     about = {**result.about, "options": {**NORMAL, **options}, "commit": commit()}
     return results.Results(result.rows, about)
+
+
+def test_a_narrower_option_leaves_the_rest_of_the_grid_to_the_next_resume(tmp_path, monkeypatch):
+    """The options of a file are those of its whole grid, also where only a part of it was gone on with."""
+    path, measured = tmp_path / "a.parquet", []
+    monkeypatch.setattr(program, "cluster", lambda *_: contextlib.nullcontext([]))
+    monkeypatch.setattr(run, "sweep", lambda settings, *_: measured.extend(settings) or [[]])
+    kept = changed(sample(sizes=(80,)), sizes="80,8K", workers="1,2", shards="1", ops="pull,push", peers="memcpy")
+    results.save(kept, path)
+    command(["sweep", "--resume", "-o", str(path), "--sizes", "8K", "--workers", "1", "--placement", "local,spread"])
+    assert measured == [Setting(8000, 1, 1, "add", placement=where) for where in ("local", "spread")]
+    after = results.load(path)
+    assert after.rows == kept.rows
+    options = {name: after.about["options"][name] for name in ("sizes", "workers", "placement")}
+    assert options == {"sizes": "80,8K", "workers": "1,2", "placement": "local,spread"}
+    measured.clear()
+    command(["sweep", "--resume", "-o", str(path)])
+    assert Setting(8000, 1, 2, "add") in measured
 
 
 @pytest.mark.parametrize("broken_off", [True, False])

@@ -309,6 +309,53 @@ def test_of_records_one_field_is_to_be_passed():
     assert as_array(records["x"], "push").dtype == np.float32
 
 
+@pytest.mark.parametrize(
+    ("value", "held"),
+    [
+        (np.array([1.0, None], object), "NoneType None - at [1]"),  # numpy would make a NaN of it
+        (np.array([[1, 2], ["x", 3]], object), "str 'x' - at [1, 0]"),
+        (np.array(["1.5", "two"]), "str 'two' - at [1]"),
+        (np.array([[1.0], 2.0], object), "list [1.0] - at [0]"),
+    ],
+    ids=str,
+)
+def test_of_objects_that_are_no_numbers_the_first_is_named_and_no_conversion(value, held):
+    hint = conversion(value, "float32")
+    assert hint.startswith("pass an array of numbers, it holds ")
+    assert held.split(" - ")[1] in hint
+    assert held.split()[1] in hint
+    assert "astype" not in hint
+    assert "NaN" not in hint
+
+
+def test_objects_and_texts_that_are_all_numbers_may_be_converted():
+    for value in (np.array([1, 2.5], object), np.array(["1", "2.5"])):
+        assert followed(conversion(value, "float32"), value).tolist() == [1, 2.5]
+
+
+def test_no_conversion_of_complex_numbers_drops_a_part_without_a_word():
+    torch = pytest.importorskip("torch")
+    values = np.array([1 + 2j, 3 + 4j], np.complex64)
+    for value in (values, torch.tensor(values), memoryview(values)):
+        hint = conversion(value, "float32")
+        assert hint.startswith("pass one part, such as ")
+        assert ".real" in hint
+
+
+INSTEAD = "pass np.empty((2,), np.float32)"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [[0, 0], "text", None, np.array([0, None]), np.ma.array([0.0, 1.0], mask=[0, 1]), RefusingDLPack()],
+    ids=lambda value: type(value).__name__,
+)
+def test_where_a_copy_would_be_of_no_use_no_message_says_how_to_make_one(value):
+    with pytest.raises(DtypeError) as caught:
+        as_array(value, "pull out", "float32", lambda: INSTEAD)
+    assert str(caught.value).endswith(f"; {INSTEAD}")
+
+
 def refused(value, dtype="float32"):
     with pytest.raises(DtypeError, match="push `w`") as caught:
         as_array(value, "push `w`", dtype)

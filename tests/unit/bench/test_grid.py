@@ -55,6 +55,11 @@ def test_every_combination_comes_once_the_small_ones_first_without_empty_shards(
     assert [setting.nbytes for setting in found] == sorted(setting.nbytes for setting in found)
 
 
+def test_every_placement_is_measured():
+    found = list(grid(nbytes=(80,), shards=(1,), workers=(1,), placements=("local", "spread")).settings())
+    assert found == [Setting(80, 1, 1, "add", placement="local"), Setting(80, 1, 1, "add", placement="spread")]
+
+
 def test_what_does_not_fit_memory_is_refused_before_anything_is_measured():
     big = grid(nbytes=(80, 1 << 30), rules=("add", "adam"))
     worst = max(setting.memory for setting in big.settings())

@@ -27,6 +27,15 @@ def test_a_server_of_tables_alone_is_pulled_and_pushed_as_an_empty_mapping(optio
         assert arrays.push_pull({}, None, None, LONG, None, Outcome())[0] == {}
 
 
+def test_operations_of_a_server_without_a_limit_inherit_that():
+    with LocalServer(np.zeros(2), timeout=np.inf) as server:
+        arrays = ArraySession(session_of(server))
+        arrays.push(np.ones(2), None, None, None, Outcome())
+        assert arrays.session.limit(None) == np.inf
+        assert arrays.push_pull(np.ones(2), None, None, None, None, Outcome())[0].tolist() == [2, 2]
+        assert arrays.steps(None) == 2
+
+
 def test_an_empty_mapping_does_not_stand_for_arrays():
     with LocalServer({"w": np.zeros(2)}, nonfinite="skip") as server:
         arrays = ArraySession(session_of(server))

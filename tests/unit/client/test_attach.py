@@ -94,6 +94,27 @@ def test_the_end_of_the_server_ends_the_session_whatever_handles_there_are(serve
         handle(server)
 
 
+@pytest.mark.parametrize(
+    ("name", "ends", "said"),
+    [
+        ("model", False, "get another one with fastps.get('model'), if its server still lives"),
+        (None, False, "use another one of its server, which may still live"),
+        ("model", True, "this server was closed, and its parameters are gone; create a new one"),
+        (None, True, "this server was closed, and its parameters are gone; create a new one"),
+    ],
+)
+def test_a_closed_handle_says_what_can_be_done_about_it(name, ends, said):
+    with LocalServer(np.zeros(3), name=name) as server:
+        attachment = handle(server)
+        attachment.close(ends)
+        attachment.close()  # again: it remains what it is
+        with pytest.raises(ClosedError) as caught:
+            attachment.attach()
+        assert said in str(caught.value)
+        assert ("fastps.get(" in str(caught.value)) == (not ends and name is not None)
+        attachments.drop(server.spec.server_id)
+
+
 @pytest.mark.parametrize("verb", [Attachment.attach, lambda handle: handle.session, lambda handle: handle.rows(0)])
 def test_a_handle_that_is_closed_while_it_attaches_stays_closed(server, verb, monkeypatch):
     attachment, real, closing = Attachment(server.spec), attachments.session, []

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from fastps.errors import ClosedError
 from fastps.rules import Adam
 from fastps.server import creations, find, handle, launch
 from fastps.server.find import servers
@@ -52,6 +53,8 @@ def test_a_close_that_is_interrupted_can_be_called_again_until_the_server_has_en
         assert servers() == [ps]
         ps.close()
         ps.close()
+        with pytest.raises(ClosedError, match=r"this server was closed, .* create a new one"):
+            ps.reader().pull()
     assert owned.ends == 2
     assert servers() == []
 

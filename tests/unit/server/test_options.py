@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import fastps
+from fastps.deadline import seconds
 from fastps.init import Array
 from fastps.server.options import MAX_SESSIONS, MAX_WORKERS, plan_server
 from fastps.spec.partition import partition
@@ -52,6 +53,10 @@ def test_options_are_in_the_plan_as_plain_python_numbers():
     assert plan.placement.shards == ("a", "b")
     assert plan.consistency == fastps.SSP(2)
     assert (plan.gradients.clip_norm, plan.gradients.nonfinite) == (1.0, "skip")
+
+
+def test_a_server_may_wait_without_a_limit_as_its_operations_may():
+    assert planned(np.zeros(3), timeout=np.inf).timeout == seconds(np.inf) == np.inf
 
 
 def test_a_plan_cannot_be_changed():
@@ -166,7 +171,7 @@ def test_first_rows_need_a_key_each_whatever_their_length_says():
         ("timeout", 0, fastps.OptionError),
         ("timeout", -1.0, fastps.OptionError),
         ("timeout", float("nan"), fastps.OptionError),
-        ("timeout", float("inf"), fastps.OptionError),
+        ("timeout", float("-inf"), fastps.OptionError),
         ("timeout", None, fastps.OptionError),
         ("timeout", "soon", fastps.OptionError),
         ("max_sessions", 0, fastps.OptionError),
@@ -197,7 +202,8 @@ def test_what_are_no_parameters_raises_a_parameter_error(params):
 
 @pytest.mark.parametrize("length", [1 << 44, 10**30])
 def test_a_shard_larger_than_any_arena_raises_a_memory_error(length):
-    with pytest.raises(fastps.ArenaMemoryError, match="in one shard"):
+    said = r"[\d.e+]+ TiB in one shard, of which an arena holds at most 32 TiB; use more shards \(num_shards=\)$"
+    with pytest.raises(fastps.ArenaMemoryError, match=said):
         planned(length)
 
 
@@ -215,6 +221,27 @@ def test_a_rule_that_does_not_suit_is_refused(rules, error, words):
     with pytest.raises(error) as caught:
         planned({"w": np.zeros(3), "t": fastps.Table(4)}, rule=rules)
     assert all(word in str(caught.value) for word in words)
+
+
+def plain(p, g):
+    return p - g
+
+
+@pytest.mark.parametrize(
+    ("rule", "hint"),
+    [
+        (fastps.SGD, "got the function SGD; call it: fastps.SGD(lr)"),
+        (fastps.RMSprop, "got the function RMSprop; call it: fastps.RMSprop("),
+        (plain, "got the function plain; make a rule of it with @fastps.rule"),
+        ("sgd", "got str 'sgd'"),
+    ],
+    ids=str,
+)
+def test_what_is_not_yet_a_rule_is_told_how_it_becomes_one(rule, hint):
+    for make in (lambda: planned(np.zeros(3), rule=rule), lambda: fastps.Table(4, rule=rule)):
+        with pytest.raises(fastps.OptionError, match="expected a fastps rule") as caught:
+            make()
+        assert hint in str(caught.value)
 
 
 @pytest.mark.parametrize("policy", [fastps.BSP(), fastps.LocalSGD(2)], ids=str)

@@ -98,6 +98,57 @@ def test_wrong_names_are_told(value, words):
         assert word in str(caught.value)
 
 
+def test_an_unknown_name_of_a_part_is_not_told_to_pass_all_names():
+    structure, _ = structure_of({"a": np.zeros(2), "b": {"c": np.zeros(1)}})
+    wrong, told = {"a": np.zeros(2), "x": np.zeros(2)}, r"unknown \['x'\]; expected some of .*: pass no other names"
+    for part in (lambda: structure.part(wrong, "push"), lambda: structure.values(wrong, "set", partial=True)):
+        with pytest.raises(NamesError, match=told) as caught:
+            part()
+        assert "exactly" not in str(caught.value)
+    with pytest.raises(NamesError, match=r"pass exactly the names of the parameters$"):
+        structure.grads(wrong | {"b": {"c": np.zeros(1)}}, "push")
+    with pytest.raises(NamesError, match=r"pass exactly the arrays of names=$"):
+        structure.only([0]).outs(wrong, "pull", structure)
+
+
+@pytest.mark.parametrize("out", [[0.0, 0.0, 0.0], None, np.ma.zeros(3), np.array([None] * 3)], ids=str)
+def test_a_message_about_out_names_a_new_array_and_no_conversion(out):
+    structure, _ = structure_of(np.zeros(3))
+    with pytest.raises(DtypeError, match=r"; pass np\.empty\(\(3,\), np\.float64\), or omit out=$"):
+        structure.outs(out, "pull")
+
+
+def test_of_what_no_rule_can_train_a_message_names_a_dtype_that_numpy_knows():
+    words = np.array(["a", "bcd"])
+    structure, _ = structure_of({"w": np.zeros(3), "words": words})
+    with pytest.raises(DtypeError) as caught:
+        structure.values({"w": np.zeros(3), "words": np.array([1, 2])}, "set")
+    hint = str(caught.value).rpartition("convert it with ")[2]
+    again = eval(f"value{hint}", {"value": np.array([1, 2]), "np": np})
+    assert structure.values({"w": np.zeros(3), "words": again}, "set").keys() == {0, 1}
+
+
+def test_complex_parameters_are_told_to_come_in_two_parts():
+    for value in (np.array([1 + 2j], np.complex64), np.array([1 + 2j])):
+        with pytest.raises(DtypeError, match=r"pass its parts, \.real and \.imag, as two arrays$"):
+            structure_of(value)
+        assert structure_of({"real": value.real, "imag": value.imag})[0].trained == [0, 1]
+
+
+@pytest.mark.parametrize("value", [np.arange(3), np.ones(2, ">f4"), np.ones(2, bool)], ids=str)
+def test_what_is_told_of_parameters_of_another_dtype_works(value):
+    with pytest.raises(DtypeError) as caught:
+        structure_of(value)
+    hint = str(caught.value).rpartition("convert it with ")[2]
+    assert structure_of(eval(f"value{hint}", {"value": value, "np": np}))[0].trained == [0]
+
+
+def test_a_tensor_of_integers_is_told_how_tensors_are_converted():
+    torch = pytest.importorskip("torch")
+    with pytest.raises(DtypeError, match=r"convert it with \.to\(torch\.float32\)$"):
+        structure_of(torch.arange(3))
+
+
 def test_outputs_must_be_writable_contiguous_aligned_and_separate():
     structure, _ = structure_of({"a": np.zeros(4), "b": np.zeros(4)})
     fine = np.zeros(4)

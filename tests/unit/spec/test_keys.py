@@ -210,6 +210,39 @@ def test_a_key_out_of_range_raises_keys_error_with_the_key_and_its_place(kind, k
 
 
 @pytest.mark.parametrize(
+    ("kind", "keys"),
+    [
+        ("int64", [2**63]), ("int64", [0, 2**64 - 1]), ("int64", [np.uint64(2**63)]),
+        ("int64", np.array([1, 2**63], np.uint64)), ("uint64", [-1]), ("uint64", [0, -(2**63)]),
+        ("uint64", np.array([3, -5])), ("uint64", [np.int8(-2)]),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_the_type_that_a_message_names_takes_the_keys(kind, keys):
+    with pytest.raises(KeysError, match=r"create the table with keys='u?int64'$") as caught:
+        as_keys(keys, kind, WHERE)
+    other = str(caught.value).rpartition("keys=")[2].strip("'")
+    assert other != kind
+    assert served(keys, other) == list(keys)
+
+
+@pytest.mark.parametrize("kind", NUMBERS)
+@pytest.mark.parametrize("keys", [[2**64], [10**5000], [-1, 2**63], [-(2**63) - 1]], ids=["65", "long", "both", "low"])
+def test_keys_that_no_type_of_numbers_takes_can_be_text(kind, keys):
+    with pytest.raises(KeysError, match=r"pass them as text to a table with keys='bytes'$") as caught:
+        as_keys(keys, kind, WHERE)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("kind", NUMBERS)
+@pytest.mark.parametrize("keys", [["a"], [b"a"], np.array(["a"])], ids=str)
+def test_text_for_a_table_of_numbers_is_told_of_tables_of_text(kind, keys):
+    with pytest.raises(DtypeError, match=r"pass integers, or create the table with keys='bytes'$"):
+        as_keys(keys, kind, WHERE)
+    assert len(as_keys(keys, "bytes", WHERE)) == 1
+
+
+@pytest.mark.parametrize(
     "keys",
     [
         ["user:1", "user:2", "é"],
@@ -279,8 +312,9 @@ def test_text_that_is_no_unicode_raises_a_parameter_error_that_says_where():
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_mask_of_keys_is_not_lost(kind):
     keys = np.ma.array([1, 2] if kind != "bytes" else ["a", "b"], mask=[0, 1])
-    with pytest.raises(DtypeError, match="fill it first"):
+    with pytest.raises(DtypeError, match=r"omit masked keys: \.compressed\(\)$"):
         as_keys(keys, kind, WHERE)
+    assert len(as_keys(keys.compressed(), kind, WHERE)) == 1
 
 
 class Refusing:

@@ -1,5 +1,6 @@
 """A question as a command: options, exit codes, what it keeps."""
 
+import importlib
 import json
 
 import click
@@ -7,7 +8,7 @@ import pytest
 
 from bench.__main__ import command as bench
 from bench.__main__ import main
-from bench.harness.question import question, sections_of
+from bench.harness.question import SECONDS, Number, question, sections_of
 from bench.questions import QUESTIONS
 
 
@@ -51,6 +52,40 @@ def test_lines_are_kept_with_the_machine(capsys, tmp_path):
 def test_where_the_lines_cannot_go_is_said_before_anything_is_measured(tmp_path, name):
     with pytest.raises(click.BadParameter, match=r"ends in \.json in a directory that can be written"):
         example.main(["--json", str(tmp_path / name)], standalone_mode=False)
+
+
+def test_a_file_that_is_there_is_not_overwritten(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text("mine")
+    with pytest.raises(click.BadParameter, match=r"a\.json is there already; take another name"):
+        example.main(["--json", str(path)], standalone_mode=False)
+    assert path.read_text() == "mine"
+
+
+def test_the_help_says_that_json_takes_a_file(capsys):
+    example.main(["--help"], standalone_mode=False)
+    assert "--json FILE" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("value", ["nan", "-1", "0", "inf", "-inf"])
+def test_seconds_are_a_positive_number(value):
+    with pytest.raises(click.BadParameter, match=r"range|expected a number from 0\.001 to 600"):
+        SECONDS.convert(value, None, None)
+    assert SECONDS.convert("0.05", None, None) == 0.05
+
+
+def commands():
+    """Of `python -m bench`, by name."""
+    questions = {name: importlib.import_module(f"bench.questions.{name}").command for name in QUESTIONS}
+    return main.commands | questions
+
+
+def test_every_number_on_the_command_line_has_a_range():
+    types = {f"{name} {p.opts[0]}": p.type for name, command in commands().items() for p in command.params}
+    numbers = {what: type_ for what, type_ in types.items() if type_.name.startswith(("int", "float"))}
+    assert {"sweep --seconds", "compare --margin", "tables --rows", "recommend --dim"} <= numbers.keys()
+    without = [what for what, type_ in numbers.items() if not isinstance(type_, (Number, click.IntRange))]
+    assert without == []
 
 
 def test_a_quick_value_of_an_option_that_is_not_there_is_refused():
