@@ -32,6 +32,8 @@ static void initialise(const fps_table *t, uint32_t row, uint64_t key)
 {
     uint8_t *at = fps_row_at(t, row);
     fps_store_relaxed(fps_row_key(at), key);
+    if ((fps_load_relaxed(fps_row_word(at)) & FPS_ROW_FREE) == 0) /* it never had a key */
+        fps_store_relaxed(fps_row_word(at), fps_row_next(t, 0));
     fps_initial_fill(&t->layout, key, at + t->at[0]);
     for (uint32_t k = 1; k <= t->layout.n_slots; k++) {
         const double value = t->layout.slots[k - 1];
@@ -193,6 +195,32 @@ fps_status fps_table_remove(const fps_session *session, const fps_table *t, cons
         if (*done != before) w = fps_waiting_for(FPS_WAIT_ROW, wait, header);
         status = fps_row_wait(session->arena, t, row, &w);
         if (status != FPS_OK) return status;
+    }
+}
+
+fps_status fps_table_resume(const fps_arena *arena, const fps_table *t, uint64_t version, uint32_t now,
+                            const fps_wait *wait)
+{
+    fps_status status = fps_rowset_enter(arena, t, wait);
+    if (status != FPS_OK) return status;
+    status = fps_arena_state(arena);
+    if (status == FPS_OK) {
+        fps_store_relaxed(&t->control->version, version);
+        fps_store_relaxed(&t->control->created_ns, (uint64_t)(fps_now_ns() - (int64_t)(now - 1) * FPS_TICK_NS));
+    }
+    fps_rowset_leave(t);
+    return status;
+}
+
+/* A row that is removed meanwhile may be another key's: then that one counts as used at another time. */
+void fps_table_use(const fps_table *t, const uint64_t *keys, uint32_t n, const uint32_t *uses)
+{
+    const uint32_t now = fps_row_now(t);
+    for (uint32_t i = 0; i < n && t->layout.tracked; i++) {
+        const uint32_t row = fps_rowset_search(t, keys[i], fps_hash(keys[i]));
+        if (row == FPS_NO_ROW) continue;
+        fps_store32_relaxed(fps_row_seen(fps_row_at(t, row)), uses[2 * i] < now ? now - uses[2 * i] : 1);
+        fps_store32_relaxed(fps_row_count(fps_row_at(t, row)), uses[2 * i + 1]);
     }
 }
 

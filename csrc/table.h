@@ -1,4 +1,5 @@
-/* Creation and removal of a table's rows, with their memory, and its hyper-parameters. */
+/* Creation and removal of a table's rows, with their memory; its hyper-parameters, and its state when it continues
+ * another one. */
 #ifndef FPS_TABLE_H
 #define FPS_TABLE_H
 
@@ -19,6 +20,13 @@ fps_status fps_table_create_rows(const fps_arena *arena, const fps_table *t, con
 fps_status fps_table_remove(const fps_session *session, const fps_table *t, const uint64_t *keys, uint32_t n,
                             uint32_t since, uint8_t *const *values, uint8_t *removed, uint32_t *done,
                             const fps_wait *wait);
+
+/* Continues a table that was saved: its update count, and the time in its ticks (fps_row_now). */
+fps_status fps_table_resume(const fps_arena *arena, const fps_table *t, uint64_t version, uint32_t now,
+                            const fps_wait *wait);
+
+/* Records the use of the rows of keys in a tracked table, two words per key: how many ticks ago, and how often. */
+void fps_table_use(const fps_table *t, const uint64_t *keys, uint32_t n, const uint32_t *uses);
 
 /* Changes hyper-parameters, as fps_dense_configure does for the parameters. */
 fps_status fps_table_configure(const fps_arena *arena, const fps_table *t, uint32_t which, const double *values,

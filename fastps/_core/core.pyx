@@ -10,6 +10,7 @@ from libc.string cimport memcpy, memset
 
 from numpy import array as np_array
 from numpy import array_equal as np_array_equal
+from numpy import ascontiguousarray as np_contiguous
 from numpy import empty as np_empty
 from numpy import frombuffer as np_frombuffer
 from numpy import where as np_where
@@ -29,6 +30,7 @@ include "group.pxi"
 include "keys.pxi"
 include "table_lane.pxi"
 include "table.pxi"
+include "table_rows.pxi"
 include "rounds.pxi"
 include "member.pxi"
 

@@ -1,171 +1,48 @@
-"""What a server is, as JSON, and back: its arrays and containers, rules, consistency and treatment of gradients.
+"""What a server is, as JSON, and back: its structure, tables, rules, consistency and treatment of gradients.
 
-Nothing is pickled, and nothing that a description names is called but containers of parameters, the rules and
-schedules of the library, and policies. Infinities are written as null.
+Nothing is pickled, and nothing that a description names is called but containers of parameters, the rules, schedules
+and initializers of the library, and policies. Infinities are written as null.
 """
 
 from __future__ import annotations
 
 import ast
 import math
-import sys
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import wraps
-from typing import Any, TypeVar
-
-import numpy as np
+from typing import Any
 
 from fastps import consistency, rules, schedules
-from fastps.arrays.types import DTYPES, numpy_dtype
+from fastps.checkpoint.structures import structure_to
+from fastps.checkpoint.untrusted import DEEPEST, refusing
 from fastps.consistency import Consistency
-from fastps.errors import CheckpointError, FastPSError, RuleError
+from fastps.errors import CheckpointError, OptionError, RuleError
+from fastps.init import CONSTANT, NORMAL, UNIFORM, Constant, Normal, Uniform
 from fastps.messages import brief
 from fastps.rules import Rule
 from fastps.rules.assignment import Assignment
-from fastps.spec.arrays import CARRIED, Leaf, Structure
 from fastps.spec.gradients import GradientPolicy
 from fastps.spec.rule import RuleInfo, infos
 from fastps.spec.server import ServerSpec
-from fastps.spec.tree import Container, is_record
+from fastps.spec.table import Table, TableInfo
+from fastps.spec.tree import Path
 
-F = TypeVar("F", bound=Callable[..., Any])
-PLAIN = {"dict": dict, "OrderedDict": OrderedDict, "list": list, "tuple": tuple}
-DEEPEST, MOST_LEAVES = 64, 2**24
 RULES = frozenset(rules.__all__) - {"Rule", "RuleFamily", "rule"}
 SCHEDULES = ("constant", "step_decay", "cosine", "warmup")
+INITIALIZERS = {CONSTANT: lambda value, _: Constant(value), UNIFORM: Uniform, NORMAL: Normal}
 
 
-def refusing(what: str) -> Callable[[F], F]:
-    """A decorator of functions that read a description: whatever is wrong with it is a CheckpointError."""
-
-    def decorate(function: F) -> F:
-        @wraps(function)
-        def read(described: Any, *more: Any) -> Any:
-            try:
-                return function(described, *more)
-            except FastPSError:
-                raise
-            except Exception as error:
-                raise CheckpointError(
-                    f"{what}: the manifest says what cannot be: {type(error).__name__} {brief(error)}"
-                ) from error
-
-        return read  # type: ignore[return-value]
-
-    return decorate
-
-
-def server_to(spec: ServerSpec, hyper: Sequence[Sequence[float]]) -> dict[str, Any]:
-    """A server, with the hyper-parameters of each rule as they are now."""
+def server_to(
+    spec: ServerSpec, hyper: Sequence[Sequence[float]], of_tables: Sequence[Sequence[float]]
+) -> dict[str, Any]:
+    """A server, with the hyper-parameters of each rule and of each table as they are now."""
     return {
         "structure": structure_to(spec.structure),
+        "tables": [table_to(info, values) for info, values in zip(spec.tables, of_tables, strict=True)],
         "rules": [rule_to(rule, values) for rule, values in zip(spec.rules, hyper, strict=True)],
         "consistency": consistency_to(spec.consistency),
         "gradients": {name: _finite(value) for name, value in asdict(spec.gradients).items()},
     }
-
-
-def structure_to(structure: Structure) -> dict[str, Any]:
-    return {
-        "leaves": [
-            {
-                "path": list(leaf.path),
-                "shape": list(leaf.shape),
-                "stored": leaf.dtype,
-                "dtype": leaf.given.name if leaf.given.name in ("bfloat16", "float16") else _descr(leaf.given),
-            }
-            for leaf in structure.leaves
-        ],
-        "tree": None if structure.tree is None else _container_to(structure.tree),
-        "constants": [_constant_to(value) for value in structure.constants],
-    }
-
-
-def _descr(dtype: np.dtype[Any]) -> Any:
-    return np.lib.format.dtype_to_descr(dtype)
-
-
-def _container_to(container: Container) -> dict[str, Any]:
-    plain = next((name for name, cls in PLAIN.items() if cls is container.made_by), None)
-    children = [_container_to(child) if isinstance(child, Container) else child for child in container.children]
-    made_by = plain or [container.made_by.__module__, container.made_by.__qualname__]
-    return {"made_by": made_by, "names": list(container.names), "children": children}
-
-
-def _constant_to(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return {"bytes": value.hex()}
-    if isinstance(value, complex):
-        return {"complex": [repr(value.real), repr(value.imag)]}
-    return value
-
-
-@refusing("structure")
-def structure_from(described: Any) -> Structure:
-    """Raises CheckpointError, also where a class of a container cannot be found."""
-    if len(described["leaves"]) > MOST_LEAVES:
-        raise CheckpointError(f"structure: {len(described['leaves']):,} arrays")
-    leaves = tuple(_leaf_from(leaf) for leaf in described["leaves"])
-    constants = tuple(_constant_from(value) for value in described["constants"])
-    tree = None if described["tree"] is None else _container_from(described["tree"], len(leaves) + len(constants), 0)
-    return Structure(leaves, tree, constants)
-
-
-def _leaf_from(described: Any) -> Leaf:
-    path, shape, stored, given = (described[name] for name in ("path", "shape", "stored", "dtype"))
-    dtype = numpy_dtype(given) if given in ("bfloat16", "float16") else np.dtype(_as_descr(given))
-    sound = all(type(name) is str for name in path) and all(type(n) is int and 0 <= n < 2**48 for n in shape)
-    if not sound or stored not in (*DTYPES, CARRIED) or dtype.hasobject or math.prod(shape) * dtype.itemsize >= 2**60:
-        raise CheckpointError(f"structure: {brief(described)} is no array")
-    return Leaf(tuple(path), tuple(shape), stored, dtype)
-
-
-def _as_descr(value: Any) -> Any:
-    """JSON has no tuples, of which the fields of a structured type are."""
-    if not isinstance(value, list):
-        return value
-    return [tuple(tuple(part) if i == 2 else _as_descr(part) for i, part in enumerate(field)) for field in value]
-
-
-def _container_from(described: Any, known: int, depth: int) -> Container:
-    if depth > DEEPEST:
-        raise CheckpointError(f"structure: containers in more than {DEEPEST} others")
-    names, children = (
-        described["names"],
-        [_container_from(child, known, depth + 1) if type(child) is dict else child for child in described["children"]],
-    )
-    if len(names) != len(children) or not all(type(name) is str for name in names):
-        raise CheckpointError(f"structure: {brief(described)} is no container")
-    if any(type(child) is int and not 0 <= child < known for child in children):
-        raise CheckpointError("structure: a container has arrays that are not there")
-    return Container(_class_from(described["made_by"]), tuple(names), tuple(children))
-
-
-def _class_from(described: Any) -> type:
-    if type(described) is str:
-        return PLAIN[described]
-    module, name = described
-    found: Any = sys.modules.get(module)
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    if not isinstance(found, type) or not is_record(found):
-        raise CheckpointError(
-            f"structure: the parameters were in containers of {module}.{name}, which this process does not know; "
-            f"import {module} before restore()"
-        )
-    return found
-
-
-def _constant_from(described: Any) -> Any:
-    if type(described) is dict:
-        if "bytes" in described:
-            return bytes.fromhex(described["bytes"])
-        return complex(*map(float, described["complex"]))
-    if described is not None and type(described) not in (bool, int, str):
-        raise CheckpointError(f"structure: {brief(described)} is no constant")
-    return described
 
 
 def rule_to(rule: RuleInfo, hyper: Sequence[float]) -> dict[str, Any]:
@@ -174,18 +51,102 @@ def rule_to(rule: RuleInfo, hyper: Sequence[float]) -> dict[str, Any]:
         "rule": rule.label,
         "source": rule.source,
         "slots": list(rule.slots),
+        "row_slots": [slot for slot, one in zip(rule.slots, rule.row_slots, strict=True) if one],
         "hyper": rule.named(hyper),
     }
+
+
+def table_to(info: TableInfo, hyper: Sequence[float]) -> dict[str, Any]:
+    capacity, max_bytes = info.limits
+    return {
+        "path": list(info.path),
+        "counts_for": info.counts_for,
+        "dim": info.dim,
+        "dtype": info.dtype,
+        "keys": info.keys,
+        "rule": rule_to(info.rule, hyper),
+        "inherits": info.inherits,
+        "initial": list(info.initial),
+        "seed": info.seed,
+        "capacity": capacity,
+        "max_bytes": max_bytes,
+        "admit": info.admit,
+        "ttl": info.ttl,
+        "evict": info.evict,
+        "track": info.tracked,
+        "on_evict": None if info.on_evict is None else list(info.on_evict),
+    }
+
+
+@refusing("tables")
+def tables_from(described: Any, passed: Mapping[str, Table], has_rule: bool) -> dict[Path, Table]:
+    """The tables that were saved, or those of the same name in `passed`. With `has_rule`, those that had the server's
+    rule have none here. Raises RuleError and OptionError for code that was not saved."""
+    saved = {tuple(one["path"]): one for one in described if one["counts_for"] is None}
+    known = [_name_of(path) for path in saved]
+    unknown = [name for name in passed if name not in known]
+    if unknown:
+        raise OptionError(f"restore: tables= has {unknown}; the tables that were saved are {known}")
+    return {path: passed.get(_name_of(path)) or _table_from(one, path, has_rule) for path, one in saved.items()}
+
+
+def _name_of(path: Path) -> str:
+    return "/".join(path) or "table"
+
+
+def _table_from(described: Any, path: Path, has_rule: bool) -> Table:
+    name, (kind, first, second) = _name_of(path), described["initial"]
+    hint = f"tables={{{name!r}: fastps.Table({described['dim']}, ...)}} with all of its settings"
+    receiver, where = described["on_evict"] or (None, None)
+    if receiver == "function":
+        raise OptionError(f"restore: the table {name!r} had on_evict={where}, and code is not saved; pass {hint}")
+    inherits = described["inherits"]
+    rule = None if has_rule and inherits else _rule_from(described["rule"], name, "rule=" if inherits else hint)
+    return Table(
+        described["dim"], rule=rule, init=INITIALIZERS[kind](first, second), dtype=described["dtype"],
+        keys=described["keys"], capacity=described["capacity"], max_bytes=described["max_bytes"],
+        seed=described["seed"], admit=described["admit"], ttl=described["ttl"], evict=described["evict"],
+        on_evict=None if where is None else str(where), track=described["track"],
+    )  # fmt: skip
+
+
+@refusing("tables")
+def require_same_tables(described: Any, passed: Sequence[TableInfo]) -> None:
+    """Raises OptionError or RuleError unless the rows that were saved fit these tables."""
+    known = {info.name: info for info in passed}
+    for one in described:
+        info = known.get(_name_of(tuple(one["path"])))
+        if info is None:  # of sightings, and now there is none
+            continue
+        for what, now in (("dim", info.dim), ("dtype", info.dtype), ("keys", info.keys)):
+            if one[what] != now:
+                raise OptionError(
+                    f"restore: the table {info.name!r} has {what}={now!r}, and had {what}={one[what]!r} when it was "
+                    f"saved; pass the same"
+                )
+        _require_same_rule(one["rule"], info.rule, f"the table {info.name!r}")
+
+
+@refusing("tables")
+def names_of_tables(described: Any) -> list[str]:
+    """Those of sightings included."""
+    return [_name_of(tuple(one["path"])) for one in described]
+
+
+@refusing("tables")
+def hyper_of_tables(described: Any) -> dict[str, dict[str, float]]:
+    """By name of the table, the hyper-parameters that no schedule gives."""
+    return {_name_of(tuple(one["path"])): _hyper_of(one["rule"]) for one in described if one["counts_for"] is None}
 
 
 @refusing("rules")
 def rules_from(described: Any) -> dict[str, Rule]:
     """Those that were saved, by pattern. Raises RuleError where a rule or a schedule is the user's."""
-    return {one["pattern"]: _rule_from(one) for one in described}
+    return {one["pattern"]: _rule_from(one, one["pattern"], "rule=") for one in described}
 
 
-def _rule_from(described: Any) -> Rule:
-    label, pattern = described["rule"], described["pattern"]
+def _rule_from(described: Any, of: str, hint: str) -> Rule:
+    label = described["rule"]
     if described["source"] is None:
         try:
             rule = _evaluated(ast.parse(label, mode="eval").body, 0)
@@ -194,7 +155,7 @@ def _rule_from(described: Any) -> Rule:
         if isinstance(rule, Rule):
             return rule
     raise RuleError(
-        f"restore: the rule {label!r} of {pattern!r} is not one of fastps alone, and code is not saved; pass rule="
+        f"restore: the rule {label!r} of {of!r} is not one of fastps alone, and code is not saved; pass {hint}"
     )
 
 
@@ -215,7 +176,11 @@ def _evaluated(node: ast.AST, depth: int) -> Any:
 @refusing("rules")
 def hyper_from(described: Any) -> dict[str, dict[str, float]]:
     """By pattern, the hyper-parameters that no schedule gives."""
-    return {one["pattern"]: {name: float(v) for name, v in one["hyper"].items() if v is not None} for one in described}
+    return {one["pattern"]: _hyper_of(one) for one in described}
+
+
+def _hyper_of(described: Any) -> dict[str, float]:
+    return {name: float(value) for name, value in described["hyper"].items() if value is not None}
 
 
 @refusing("rules")
@@ -228,17 +193,22 @@ def require_same_rules(described: Any, assignment: Assignment) -> None:
             f"restore: expected rules for the patterns {list(saved)}, as they were saved, got {list(passed)}"
         )
     for pattern, rule in passed.items():
-        one = saved[pattern]
-        if list(rule.slots) != one["slots"] or sorted(rule.hyper) != sorted(one["hyper"]):
-            raise RuleError(
-                f"restore: the rule of {pattern!r} was {one['rule']!r} with slots {one['slots']}, got {rule.label} "
-                f"with {list(rule.slots)}; pass the same rule"
-            )
-        if rule.source != one["source"]:
-            raise RuleError(
-                f"restore: the code of the rule {rule.label} of {pattern!r} is not that of {one['rule']!r} when it was "
-                f"saved; pass that one"
-            )
+        _require_same_rule(saved[pattern], rule, repr(pattern))
+
+
+def _require_same_rule(described: Any, rule: RuleInfo, of: str) -> None:
+    label, slots = described["rule"], described["slots"]
+    row_slots = [slot for slot, one in zip(rule.slots, rule.row_slots, strict=True) if one]
+    if (list(rule.slots), row_slots, sorted(rule.hyper)) != (slots, described["row_slots"], sorted(described["hyper"])):
+        raise RuleError(
+            f"restore: the rule of {of} was {label!r} with slots {slots}, got {rule.label} with {list(rule.slots)}; "
+            f"pass the same rule"
+        )
+    if rule.source != described["source"]:
+        raise RuleError(
+            f"restore: the code of the rule {rule.label} of {of} is not that of {label!r} when it was saved; pass that "
+            f"one"
+        )
 
 
 def consistency_to(policy: Consistency) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""The files of a checkpoint: tensors in the format of safetensors, written in one pass with checksums, and read in
-place.
+"""The files of a checkpoint, written in one pass with checksums and read in place, and tensors in the format of
+safetensors.
 
-A file is eight bytes with the length of a header, the header as JSON, and the elements one after the other, see
-https://huggingface.co/docs/safetensors. It is written here, not by that library, since the elements are in pieces and
-are neither copied nor kept until all are there.
+A file of tensors is eight bytes with the length of a header, the header as JSON, and the elements one after the other,
+see https://huggingface.co/docs/safetensors. It is written here, not by that library, since the elements are in pieces
+and are neither copied nor kept until all are there.
 """
 
 from __future__ import annotations
@@ -65,45 +65,79 @@ class File:
     checksums: tuple[int, ...]
 
 
+class NewFile:
+    """A new file that is being written, for a ``with`` block; at its end, its bytes are on the disk.
+
+    `write` and the ends of the block raise FileError.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.name, self._target = name, folder / name
+        self._checksums, self._filled, self._nbytes = list[int](), 0, 0
+        self.closed = True
+
+    def __enter__(self) -> NewFile:
+        try:
+            self._fd = os.open(self._target, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise unwritable(self._target, error) from error
+        self.closed = False
+        return self
+
+    def write(self, data: Any) -> int:
+        """Appends all bytes of an object with the buffer protocol, and returns how many."""
+        view = memoryview(data).cast("B")
+        nbytes = len(view)
+        try:
+            while len(view):
+                if self._filled in (0, BLOCK_BYTES):
+                    self._checksums.append(0)
+                    self._filled = 0
+                written = os.write(self._fd, view[: BLOCK_BYTES - self._filled])
+                self._checksums[-1] = crc32c(view[:written], self._checksums[-1])
+                self._filled, self._nbytes, view = self._filled + written, self._nbytes + written, view[written:]
+        except OSError as error:
+            raise unwritable(self._target, error) from error
+        return nbytes
+
+    def __exit__(self, kind: Any, *_: object) -> None:
+        self.closed = True
+        try:
+            try:
+                if kind is None:
+                    os.fsync(self._fd)
+            finally:
+                os.close(self._fd)
+        except OSError as error:
+            raise unwritable(self._target, error) from error
+
+    def written(self) -> File:
+        """What was written, once the block has ended."""
+        return File(self.name, self._nbytes, tuple(self._checksums))
+
+
 def write_file(folder: Path, name: str, chunks: Iterable[Any]) -> File:
     """Writes a new file of these bytes, and waits until they are on the disk. Raises FileError."""
-    checksums, filled, total = list[int](), 0, 0
-    target = folder / name
-    try:
-        fd = os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
-        try:
-            for chunk in chunks:
-                view = memoryview(chunk).cast("B")
-                while len(view):
-                    if filled in (0, BLOCK_BYTES):
-                        checksums.append(0)
-                        filled = 0
-                    written = os.write(fd, view[: BLOCK_BYTES - filled])
-                    checksums[-1] = crc32c(view[:written], checksums[-1])
-                    filled, total, view = filled + written, total + written, view[written:]
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-    except OSError as error:
-        raise unwritable(target, error) from error
-    return File(name, total, tuple(checksums))
+    with NewFile(folder, name) as file:
+        for chunk in chunks:
+            file.write(chunk)
+    return file.written()
 
 
-def write_tensors(folder: Path, name: str, tensors: Sequence[Tensor]) -> tuple[File, list[int]]:
-    """Writes a file of tensors. Returns it, and the byte in it where each of them begins."""
+def chunks_of(tensors: Sequence[Tensor]) -> tuple[list[Any], list[int]]:
+    """What a file of these tensors consists of, and the byte in it where each of them begins."""
     header: dict[str, Any] = {"__metadata__": {"format": "np"}}
-    ends, at = list[int](), 0
+    begins, at = list[int](), 0
     for tensor in tensors:
-        known = NAMES.get(tensor.dtype)
+        known, end = NAMES.get(tensor.dtype), at + tensor.data.nbytes
         shape = list(tensor.shape) if known else [tensor.data.nbytes]
-        header[tensor.name] = {"dtype": known or "U8", "shape": shape, "data_offsets": [at, at + tensor.data.nbytes]}
-        at += tensor.data.nbytes
-        ends.append(at)
+        header[tensor.name] = {"dtype": known or "U8", "shape": shape, "data_offsets": [at, end]}
+        begins.append(at)
+        at = end
     packed = json.dumps(header, separators=(",", ":")).encode()
     packed += b" " * (-len(packed) % 8)
     head = struct.pack("<Q", len(packed)) + packed
-    file = write_file(folder, name, [head, *(tensor.data for tensor in tensors)])
-    return file, [len(head) + end - tensor.data.nbytes for tensor, end in zip(tensors, ends, strict=True)]
+    return [head, *(tensor.data for tensor in tensors)], [len(head) + begin for begin in begins]
 
 
 def sync_folder(folder: Path) -> None:

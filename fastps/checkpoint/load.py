@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,12 +10,14 @@ import numpy as np
 
 from fastps._core import copy
 from fastps.arrays.types import Array
-from fastps.checkpoint.described import structure_from
+from fastps.checkpoint.described import names_of_tables
 from fastps.checkpoint.files import mapped, verify
-from fastps.checkpoint.manifest import Manifest, Piece
+from fastps.checkpoint.manifest import Manifest, Piece, Rows
+from fastps.checkpoint.structures import structure_from
 from fastps.errors import CheckpointError
 from fastps.spec.arrays import Leaf
-from fastps.spec.initial import State
+from fastps.spec.initial import RowBatch, SavedRows, State
+from fastps.spec.table import TableInfo
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,9 +61,44 @@ def load(folder: Path) -> Checkpoint:
     steps = [max((piece.step for piece in by_stream.get((0, i), [])), default=0) for i in range(len(structure.leaves))]
     highest = max(steps, default=0)
     trained = {i: steps[i] for i in structure.trained}
-    return Checkpoint(
-        folder, manifest, State(structure, arrays, slots, tuple(trained.get(i, highest) for i in range(len(steps))))
-    )
+    all_steps = tuple(trained.get(i, highest) for i in range(len(steps)))
+    rows = _rows(manifest, contents, folder)
+    return Checkpoint(folder, manifest, State(structure, arrays, slots, all_steps, rows=rows))
+
+
+def _rows(manifest: Manifest, contents: list[Array], folder: Path) -> dict[str, SavedRows]:
+    """The rows of each table, by its name."""
+    found, where, n = dict[str, SavedRows](), str(folder), len(manifest.versions)
+    names = names_of_tables(manifest.server.get("tables"))
+    for number, name in enumerate(names):
+        parts = sorted((one for one in manifest.rows if one.table == number), key=lambda one: one.shard)
+        if [one.shard for one in parts] != list(range(n)):
+            raise CheckpointError(f"{where}: expected the rows of {n} shards of the table `{name}`")
+        found[name] = SavedRows(
+            _reader(manifest, parts, contents, folder),
+            tuple(one.step for one in parts),
+            max(1, *(one.now for one in parts)),
+        )
+    if any(one.table >= len(names) for one in manifest.rows):
+        raise CheckpointError(f"{where}: it has rows of tables that the server does not have")
+    return found
+
+
+def _reader(
+    manifest: Manifest, parts: list[Rows], contents: list[Array], folder: Path
+) -> Callable[[TableInfo], Iterator[RowBatch]]:
+    def batches(info: TableInfo) -> Iterator[RowBatch]:
+        from fastps.checkpoint.tables import read_keys, read_rows  # loads pyarrow
+
+        def where(file: int) -> str:
+            return str(folder / manifest.files[file].name)
+
+        for part in parts:
+            kept = read_keys(contents[part.kept[0]], where(part.kept[0])) if part.kept else None
+            for file, count in zip(part.files, part.counts, strict=True):
+                yield from read_rows(info, contents[file], count, where(file), kept)
+
+    return batches
 
 
 def _array(leaf: Leaf, pieces: list[Piece], contents: list[Array], where: str) -> Array:

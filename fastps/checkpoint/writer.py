@@ -9,13 +9,15 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from fastps.checkpoint import manifest
-from fastps.checkpoint.files import File, sync_folder, unwritable, write_file, write_tensors
-from fastps.checkpoint.manifest import Manifest, Piece
+from fastps.checkpoint.earlier import Earlier
+from fastps.checkpoint.files import File, sync_folder, unwritable, write_file
+from fastps.checkpoint.manifest import Manifest, Piece, Rows
+from fastps.checkpoint.parts import Files, moved
 from fastps.checkpoint.snapshot import snapshots
 from fastps.client.attach import attachments
+from fastps.client.session import Session
 from fastps.errors import FileError, WaitTimeoutError
 from fastps.spec.server import ServerSpec
 
@@ -31,64 +33,58 @@ class Written:
     versions : of the shards, by their number
     files : what was written
     pieces : of all arrays; `file` is a number in `files`
+    rows : of all tables; likewise
     """
 
     versions: dict[int, int]
     files: list[File]
     pieces: list[Piece]
+    rows: list[Rows]
 
 
 class CheckpointWriter:
     """The actor. One for each node that has shards; that of shard 0 also commits."""
 
-    def write(self, spec: ServerSpec, folder: str, node: int, timeout: float) -> Written:
-        """Writes the state of the shards of this node. While one snapshot is written, the next one is copied."""
+    def write(self, spec: ServerSpec, folder: str, node: int, since: str | None, timeout: float) -> Written:
+        """Writes the state of the shards of this node. While one snapshot is written, the next one is copied.
+
+        What has not changed since the checkpoint `since` is shared with that.
+        """
         session, target = attachments.session(spec), Path(folder)
-        streams = 1 if spec.consistency.local else 1 + spec.n_slots
-        require_space(target, streams * sum(spec.plans[shard].params_bytes for shard in spec.shards_of_node(node)))
-        versions, files, pieces = dict[int, int](), list[File](), list[Piece]()
-        unplaced: list[Piece] = []
-        writing: Future[tuple[File, list[int]]] | None = None
-
-        def end() -> None:
-            """Waits for the file that is being written, and places its pieces."""
-            if writing is not None:
-                file, offsets = writing.result()
-                pieces.extend(replace(piece, offset=at) for piece, at in zip(unplaced, offsets, strict=True))
-                files.append(file)
-
+        assert session.shm is not None
+        earlier = None if since is None else Earlier(Path(since))
+        if earlier is None:
+            require_space(target, _bytes_of(session, timeout))
+        files, versions = Files(target, node, earlier), dict[int, int]()
+        writing: Future[None] | None = None
         with ThreadPoolExecutor(1, initializer=_work_in_the_background) as background:
             for snapshot in snapshots(session, timeout):
-                end()
-                number, versions = len(files), versions | snapshot.versions
-                unplaced = [
-                    Piece(
-                        part.stream, part.place.leaf, part.place.start, part.place.count, number, 0,
-                        part.tensor.data.nbytes, part.step,
-                    )
-                    for part in snapshot.parts
-                ]  # fmt: skip
-                tensors = [part.tensor for part in snapshot.parts]
-                name = f"arrays-{node:05}-{number:05}.safetensors"
-                writing = background.submit(write_tensors, target, name, tensors)
-                del snapshot, tensors  # their memory is free when they are written
-            end()
-        return Written(versions, files, pieces)
+                if writing is not None:
+                    writing.result()
+                versions |= snapshot.versions
+                writing = background.submit(files.write_arrays, snapshot.parts)
+                del snapshot  # its memory is free when it is written
+            if writing is not None:
+                writing.result()
+            for number, table in enumerate(session.shm.verbs.tables):
+                for shard in session.shm.shards:
+                    background.submit(files.write_rows, spec.server_id, table, number, shard).result()
+        return Written(versions, files.files, files.pieces, files.rows)
 
-    def commit(
-        self, folder: str, path: str, server: dict[str, Any], slots: list[str], rounds: bool, *parts: Written
-    ) -> Manifest:
+    def commit(self, folder: str, path: str, draft: Manifest, rounds: bool, *parts: Written) -> Manifest:
         """Writes the manifest, and gives the directory its name: from then on there is a checkpoint."""
         versions = {shard: version for part in parts for shard, version in part.versions.items()}
         if rounds and len(set(versions.values())) > 1:
             raise WaitTimeoutError("save: the nodes came to different rounds meanwhile; nothing was saved, try again")
-        files, pieces = list[File](), list[Piece]()
+        files, pieces, rows = list[File](), list[Piece](), list[Rows]()
         for part in parts:
-            pieces += [replace(piece, file=piece.file + len(files)) for piece in part.pieces]
+            before = len(files)
+            pieces += [replace(piece, file=piece.file + before) for piece in part.pieces]
+            rows += [moved(one, before) for one in part.rows]
             files += part.files
-        whole = Manifest(
-            server, tuple(slots), tuple(versions[shard] for shard in sorted(versions)), time.time(), tuple(files),
-            tuple(pieces),
+        whole = replace(
+            draft, versions=tuple(versions[shard] for shard in sorted(versions)), created=time.time(),
+            files=tuple(files), pieces=tuple(pieces), rows=tuple(rows),
         )  # fmt: skip
         source, target = Path(folder), Path(path)
         write_file(source, manifest.NAME, [whole.packed()])
@@ -100,6 +96,19 @@ class CheckpointWriter:
         except OSError as error:
             raise unwritable(target, error) from error
         return whole
+
+
+def _bytes_of(session: Session, timeout: float) -> int:
+    """About what the shards of this node will take in files."""
+    assert session.shm is not None
+    spec, shards = session.spec, session.shm.shards
+    streams = 1 if spec.consistency.local else 1 + spec.n_slots
+    nbytes = streams * sum(spec.plans[shard].params_bytes for shard in shards)
+    for table in session.shm.verbs.tables:
+        from fastps.checkpoint.tables import row_bytes  # loads pyarrow
+
+        nbytes += row_bytes(table.info) * sum(counted["rows"] for counted in table.counters_of_all().values())
+    return nbytes
 
 
 def require_free(path: Path) -> None:

@@ -16,6 +16,7 @@ from fastps.client.session import Session
 from fastps.deadline import deadline_after, left_until
 from fastps.errors import FastPSError, KeysError, OptionError, SplitError, TableFullError, WaitTimeoutError
 from fastps.messages import few
+from fastps.spec.initial import FirstRows
 from fastps.spec.keys import from_keys
 from fastps.transport.contract import Operation
 
@@ -223,6 +224,22 @@ class RowSession:
 
     def set(self, keys: Array, streams: list[Any], timeout: float | None, outcome: Outcome | None = None) -> None:
         self.run(Operation(self.number, keys, sets=streams), timeout, "set", None, outcome)
+
+    def begin(self, rows: FirstRows, timeout: float) -> None:
+        """Sets the rows with which the table begins. `timeout` is for each operation."""
+        for endpoint in self.session.endpoints if rows.steps else ():
+            for shard in endpoint.shards:
+                endpoint.ask("resume", self.number, shard, rows.steps[shard], rows.now, timeout=timeout)
+        for batch in rows.batches:
+            outcome = Outcome()
+            try:
+                self.set(batch.keys, batch.streams, timeout, outcome)
+                for endpoint, places in zip(self.session.endpoints, self.session.places(batch.keys), strict=True):
+                    if batch.uses is not None:
+                        endpoint.ask("use", self.number, batch.keys[places], batch.uses[places], timeout=timeout)
+            except BaseException as error:
+                outcome.tell(error, "set")
+                raise
 
     def find(self, keys: Array, timeout: float | None) -> Array:
         found = np.zeros(len(keys), np.bool_)

@@ -20,8 +20,7 @@ from fastps.cluster.placement import Owned, Placed, place
 from fastps.deadline import deadline_after, left_until
 from fastps.errors import NameTakenError, WaitTimeoutError
 from fastps.machine import capacity
-from fastps.outcome import Outcome
-from fastps.server.options import FirstRows, ServerPlan
+from fastps.server.options import ServerPlan
 from fastps.shard.actor import shard_actor
 from fastps.spec.server import NodeAddress, ServerSpec, ShardAddress
 
@@ -76,7 +75,7 @@ def launch(plan: ServerPlan, attach: Callable[[ServerSpec], Session], detach: Ca
         if initial is not None:  # before other processes use them
             session.run(initial, plan.timeout, "create")
         for rows in plan.first_rows:
-            _fill_table(session, rows, plan.timeout)
+            RowSession(session, rows.table).begin(rows, plan.timeout)
         cluster.get(owned.actors[0].publish.remote(), plan.timeout, "create")
     except BaseException as error:
         try:
@@ -133,13 +132,3 @@ def _create(
         nodes.setdefault(node.node_id, node)
     numbers = {node_id: number for number, node_id in enumerate(nodes)}
     return tuple(nodes.values()), tuple(replace(shard, node=numbers[node.node_id]) for node, shard in created)
-
-
-def _fill_table(session: Session, rows: FirstRows, timeout: float) -> None:
-    table, outcome = RowSession(session, rows.table), Outcome()
-    slots = [None] * (len(table.info.streams) - 1)  # keep their initial values
-    try:
-        table.set(rows.keys, [rows.values, *slots], timeout, outcome)
-    except BaseException as error:
-        outcome.tell(error, "set")
-        raise

@@ -25,8 +25,8 @@ from fastps.rules.assignment import Assignment, assign
 from fastps.scalars import choice, positive, whole
 from fastps.spec.arrays import Structure
 from fastps.spec.gradients import GradientPolicy, gradient_policy
-from fastps.spec.initial import State, require_distinct, structure_of, zeros
-from fastps.spec.keys import Keys, as_keys
+from fastps.spec.initial import FirstRows, RowBatch, State, require_distinct, structure_of, zeros
+from fastps.spec.keys import as_keys
 from fastps.spec.partition import ShardPlan, partition
 from fastps.spec.placement import PlacementRequest, placement_request
 from fastps.spec.rule import infos
@@ -38,22 +38,6 @@ from fastps.transport.contract import Operation
 ISOLATIONS = ("shard", "none")
 MAX_SESSIONS, MAX_WORKERS = 2048, 256
 LONGEST_TIMEOUT = 1e9  # seconds
-
-
-@dataclass(frozen=True, eq=False)
-class FirstRows:
-    """The initial rows of a table.
-
-    Attributes
-    ----------
-    table : its number
-    keys : uint64[n]
-    values : dtype[n, dim], C-contiguous
-    """
-
-    table: int
-    keys: Keys
-    values: Array
 
 
 @dataclass(frozen=True)
@@ -167,15 +151,17 @@ def plan_server(
             f"consistency: tables are updated as pushes come, for which it must be fastps.Async(), got {policy}; "
             f"keep them on a server of their own"
         )
-    assignment, tables = _rules(rule, structure, tables, policy)
+    assignment, tables = rules_of(rule, [structure.leaves[i].name for i in structure.trained], tables)
+    _require_fitting(assignment, policy)
     shards = partition(structure, num_shards, at_least_one=not tables)
     table_plans = _table_plans(tables, len(shards))
-    first_rows = _first_rows(tables, table_plans)
+    state = params if isinstance(params, State) else None
+    first_rows = _first_rows(tables, table_plans) if state is None else _saved_rows(state, table_plans, len(shards))
     capacity.require_addressable(max(shard.params_bytes for shard in shards))
     return ServerPlan(
         structure, arrays, shards, assignment, table_plans, first_rows, gradients, policy, isolation == "shard",
         placement_request(placement, len(shards)), name, timeout, max_sessions, max_workers,
-        params if isinstance(params, State) else None,
+        state,
     )  # fmt: skip
 
 
@@ -194,12 +180,13 @@ def _initial(params: Any) -> tuple[Structure, list[Array] | None, dict[Path, Tab
     """The structure of the arrays, their values, and the tables."""
     if isinstance(params, (int, np.integer)) and not isinstance(params, bool):
         return zeros(int(params)), None, {}
-    if isinstance(params, State):
-        return params.structure, params.arrays, {}
     tables: dict[Path, Table] = {}
-    rest = _without_tables(params, (), tables)
-    none = bool(tables) and isinstance(rest, Mapping) and not rest
-    structure, arrays = (Structure.nothing(), None) if none else structure_of(rest)
+    if isinstance(params, State):
+        structure, arrays, tables = params.structure, params.arrays or None, dict(params.tables)
+    else:
+        rest = _without_tables(params, (), tables)
+        none = bool(tables) and isinstance(rest, Mapping) and not rest
+        structure, arrays = (Structure.nothing(), None) if none else structure_of(rest)
     require_distinct([*(leaf.path for leaf in structure.leaves), *tables])
     tables = with_sightings(tables)
     if len(tables) > MAX_TABLES:
@@ -227,22 +214,22 @@ def _without_tables(params: Any, path: Path, tables: dict[Path, Table]) -> Any:
     return params if len(tables) == before else rest
 
 
-def _rules(
-    rule: Any, structure: Structure, tables: dict[Path, Table], policy: Consistency
-) -> tuple[Assignment, dict[Path, Table]]:
-    """The rules of the arrays, and the tables with their rules."""
+def rules_of(rule: Any, arrays: list[str], tables: dict[Path, Table]) -> tuple[Assignment, dict[Path, Table]]:
+    """The rules of the arrays of these names, and the tables with their rules."""
     inheriting = {"/".join(path) or "table": path for path, table in tables.items() if table.rule is None}
-    assignment, of_tables = assign(
-        Add() if rule is None else rule, [structure.leaves[i].name for i in structure.trained], list(inheriting)
-    )
+    assignment, of_tables = assign(Add() if rule is None else rule, arrays, list(inheriting))
+    return assignment, tables | {
+        path: tables[path].with_rule(rule) for path, rule in zip(inheriting.values(), of_tables, strict=True)
+    }
+
+
+def _require_fitting(assignment: Assignment, policy: Consistency) -> None:
+    """Raises OptionError for a rule that cannot be used under this policy."""
     late = [repr(rule) for rule in assignment.rules if rule.family.uses_pulled]
     if policy.rounds and late:
         raise OptionError(
             f"rule: {late[0]} compensates for stale gradients, of which there are none in rounds; use SGD"
         )
-    return assignment, tables | {
-        path: tables[path].with_rule(rule) for path, rule in zip(inheriting.values(), of_tables, strict=True)
-    }
 
 
 def _table_plans(tables: dict[Path, Table], num_shards: int) -> tuple[TablePlan, ...]:
@@ -263,5 +250,14 @@ def _first_rows(tables: dict[Path, Table], plans: tuple[TablePlan, ...]) -> tupl
             keys = as_keys(np.arange(len(values)) if table.init.keys is None else table.init.keys, table.keys, what)
             if len(keys) != len(values):
                 raise OptionError(f"{what}: expected a key for each of {len(values)} rows, got {len(keys)}")
-            found.append(FirstRows(number, keys, values))
+            slots = [None] * (len(plan.info.streams) - 1)
+            found.append(FirstRows(number, [RowBatch(keys, [values, *slots])]))
     return tuple(found)
+
+
+def _saved_rows(state: State, plans: tuple[TablePlan, ...], num_shards: int) -> tuple[FirstRows, ...]:
+    return tuple(
+        state.rows[plan.info.name].first(number, plan.info, num_shards)
+        for number, plan in enumerate(plans)
+        if plan.info.name in state.rows
+    )

@@ -17,6 +17,7 @@ from fastps.observe.stats import ServerStats
 from fastps.tables.reading import TableReading
 
 if TYPE_CHECKING:
+    from fastps.checkpoint.periodic import PeriodicSaves
     from fastps.checkpoint.save import Saving
 
 
@@ -135,7 +136,7 @@ class ServerReading:
               gives it.
 
             A server has the same keys at all times. Not in it: strings and other constants among the parameters, rules,
-            consistency, and the rows of tables, for which there is `export`.
+            consistency, and the rows of tables, which `save` and `export` write.
 
         Raises
         ------
@@ -156,9 +157,9 @@ class ServerReading:
         """
         return state_of(self.attachment.arrays or self.attachment.attach(), seconds(timeout))
 
-    def save(self, path: Any, *, wait: bool = True, timeout: float | None = None) -> Saving:
-        """Saves the state of the server to a new directory: parameters, slots, update counts, hyper-parameters and
-        rules. `fastps.restore` makes a server of it, with any number of shards.
+    def save(self, path: Any, *, wait: bool = True, since: Any = None, timeout: float | None = None) -> Saving:
+        """Saves the state of the server to a new directory: parameters, tables, slots, update counts, hyper-parameters
+        and rules. `fastps.restore` makes a server of it, with any number of shards.
 
         Parameters
         ----------
@@ -166,6 +167,9 @@ class ServerReading:
             Where the directory will be. It must not exist, and the one above it must, on every node with shards.
         wait : bool
             Whether to wait until it is there; otherwise ``result`` of what is returned waits.
+        since : str or path, optional
+            An earlier checkpoint in the same file system. Files that would be the same are hard links to its files, and
+            of tables of the same server only rows are written that have changed since. Both are complete by themselves.
         timeout : float, optional
             Seconds for all of it.
 
@@ -178,8 +182,8 @@ class ServerReading:
         ------
         FileError, MissingFileError
             There is something at `path`, or it cannot be written. Nothing was saved.
-        OptionError
-            The server has tables, which are saved by `export`.
+        CheckpointError
+            `since` is damaged. Nothing was saved.
         WaitTimeoutError, ClosedError, ShardDiedError, RayRequiredError
             Nothing has the path.
 
@@ -193,10 +197,48 @@ class ServerReading:
 
         session = self.attachment.session
         limit = session.limit(seconds(timeout))
-        saving = save(self.attachment, path, limit)
+        saving = save(self.attachment, path, since, limit)
         if wait:
             saving.result(limit)
         return saving
+
+    def save_every(
+        self,
+        directory: Any,
+        *,
+        steps: int | None = None,
+        seconds: float | None = None,
+        keep: int = 3,
+        incremental: bool = False,
+    ) -> PeriodicSaves:
+        """Saves the server again and again into a directory, as ``step-N``, from a thread of this process.
+
+        Parameters
+        ----------
+        directory : str or path
+            Made if it is not there. `fastps.restore` of it takes the newest checkpoint.
+        steps : int
+            Save when a shard, or a table on one, has had so many updates since the last save. Either this,
+        seconds : float
+            or save so often, if there were updates.
+        keep : int
+            Older checkpoints in the directory than the newest `keep` are removed, also those of earlier runs.
+        incremental : bool
+            Each save shares what has not changed with the one before: see `since` of `save`.
+
+        Returns
+        -------
+        PeriodicSaves
+            ``saved``, ``error`` and ``stop()``; also for a ``with`` block. It ends with the server too.
+
+        Raises
+        ------
+        OptionError, FileError
+            Nothing was started. A save that fails later is logged and kept as ``error``; training goes on.
+        """
+        from fastps.checkpoint.periodic import periodic_saves
+
+        return periodic_saves(self, directory, steps, seconds, keep, incremental)
 
     def view(self) -> View:
         """Read-only arrays on the parameters themselves, for a ``with`` block: no copy, no lock. Live memory; under

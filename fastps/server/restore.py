@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fastps._core import Outcome
 from fastps.checkpoint.described import (
     consistency_from,
     gradients_from,
     hyper_from,
+    hyper_of_tables,
     require_same_rules,
+    require_same_tables,
     rules_from,
+    tables_from,
 )
 from fastps.checkpoint.load import load
+from fastps.checkpoint.manifest import NAME
+from fastps.checkpoint.periodic import newest_in
 from fastps.consistency import Consistency
 from fastps.errors import OptionError
 from fastps.messages import brief
-from fastps.rules.assignment import assign
 from fastps.server.handle import ParameterServer
+from fastps.server.options import rules_of
 from fastps.spec.placement import Placement
+from fastps.spec.table import Table, infos_of, with_sightings
 
 
 def restore(
@@ -28,6 +37,7 @@ def restore(
     *,
     num_shards: int | None = None,
     rule: Any = None,
+    tables: Mapping[str, Table] | None = None,
     consistency: Consistency | None = None,
     isolation: str = "shard",
     placement: Placement = None,
@@ -44,12 +54,15 @@ def restore(
     Parameters
     ----------
     path : str or path
-        A directory that `save` has made.
+        A directory that `save` has made, or one with those of `save_every`: the newest of these.
     num_shards : int, optional
         As for `ParameterServer`; None: as many as were saved.
     rule : Rule, or mapping of patterns to rules, optional
         Needed for rules of your own, which must have the same source. Its hyper-parameters become the saved ones, which
         `configure` changes. None: those that were saved.
+    tables : mapping of names to fastps.Table, optional
+        Other settings for tables, all of them; needed for an `on_evict` function, and for a rule of your own that only
+        the table had. Dim, dtype, keys and the slots of the rule must be those that were saved.
     consistency : Consistency, optional
         None: as it was saved.
     isolation, placement, name, timeout, max_sessions, max_workers
@@ -68,27 +81,46 @@ def restore(
         folder = Path(os.path.abspath(os.fsdecode(path)))
     except TypeError:
         raise OptionError(f"restore: expected a path, got {type(path).__name__} {brief(path)}") from None
+    if folder.is_dir() and not (folder / NAME).exists():
+        folder = newest_in(folder)
     found = load(folder)
     server, structure = found.manifest.server, found.state.structure
-    rule = rules_from(server.get("rules")) if rule is None else rule
-    require_same_rules(server.get("rules"), assign(rule, [structure.leaves[i].name for i in structure.trained], [])[0])
-    hyper, gradients = hyper_from(server.get("rules")), gradients_from(server.get("gradients"))
-    policy = consistency_from(server.get("consistency"))
+    described, names = server.get("tables"), [structure.leaves[i].name for i in structure.trained]
+    found_tables = tables_from(described, _named(tables), rule is not None)
+    if rule is None and names:
+        rule = rules_from(server.get("rules"))
+    assignment, found_tables = rules_of(rule, names, found_tables)
+    require_same_rules(server.get("rules"), assignment)
+    require_same_tables(described, infos_of(with_sightings(found_tables), 1))
+    hyper, of_tables = hyper_from(server.get("rules")), hyper_of_tables(described)
+    gradients, policy = gradients_from(server.get("gradients")), consistency_from(server.get("consistency"))
     ps = ParameterServer(
-        found.state, rule=rule, num_shards=len(found.manifest.versions) if num_shards is None else num_shards,
+        replace(found.state, tables=found_tables), rule=rule,
+        num_shards=len(found.manifest.versions) if num_shards is None else num_shards,
         consistency=policy if consistency is None else consistency, isolation=isolation,
         clip_norm=_or_none(gradients.clip_norm), clip_value=_or_none(gradients.clip_value),
         nonfinite=gradients.nonfinite, placement=placement, name=name, timeout=timeout, max_sessions=max_sessions,
         max_workers=max_workers,
     )  # fmt: skip
     try:
+        arrays = ps.attachment.arrays or ps.attachment.attach()
         for pattern, values in hyper.items():
-            if values:
-                ps.configure(pattern, **values)
+            if names and values:
+                arrays.configure(pattern, values, None, Outcome())
+        for table, values in of_tables.items():
+            rows = ps.attachment.rows(ps.attachment.spec.table_names[table])
+            rows.configure(rows.info.rule.numbers(values, "restore"), None, Outcome())
     except BaseException:
         ps.close()
         raise
     return ps
+
+
+def _named(tables: Any) -> Mapping[str, Table]:
+    given = {} if tables is None else tables
+    if not isinstance(given, Mapping) or not all(isinstance(table, Table) for table in given.values()):
+        raise OptionError(f"restore tables: expected a mapping of names to fastps.Table, got {brief(tables)}")
+    return given
 
 
 def _or_none(limit: float) -> float | None:

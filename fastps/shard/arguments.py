@@ -47,6 +47,13 @@ def _are_keys(value: Any, spec: ServerSpec, before: Sequence[Any]) -> bool:
     return bool(value.flags.c_contiguous and value.flags.aligned)
 
 
+def _are_uses(value: Any, spec: ServerSpec, before: Sequence[Any]) -> bool:
+    """`before` ends with the keys."""
+    if type(value) is not np.ndarray or value.dtype != np.uint32 or value.shape != (len(before[-1]), 2):
+        return False
+    return bool(value.flags.aligned)
+
+
 def _are_streams(value: Any, spec: ServerSpec, before: Sequence[Any]) -> bool:
     """`before` begins with the table's number."""
     streams = spec.tables[before[0]].streams
@@ -68,6 +75,7 @@ def _are_seconds(value: Any, spec: ServerSpec, before: Sequence[Any]) -> bool:
 TABLE = Kind("the number of a table", _is_table)
 TARGET = Kind("the number of a table, or None", lambda value, *more: value is None or _is_table(value, *more))
 KEYS = Kind("uint64[n], contiguous", _are_keys)
+USES = Kind("uint32[n, 2], for each key", _are_uses)
 STREAMS = Kind("a bool for the values and each slot", _are_streams)
 HYPER = Kind("numbers by the index of their hyper-parameter", _are_hyper)
 RULE = _number("the number of a rule", 0, MOST_HYPER - 1)
@@ -75,6 +83,7 @@ COUNT = _number(f"a number up to {MOST_HYPER}", 0, MOST_HYPER)
 SHARD = _number("the number of a shard", 0, 2**32 - 1)
 ROWS = _number("a number of rows", 0, 2**32 - 1)
 WORD = _number("a number of 64 bits", 0, 2**64 - 1)
+TICK = _number("a number of ticks, from 1 on", 1, 2**32 - 1)
 TEXT = Kind("text", lambda value, spec, before: type(value) is str)
 SECONDS = Kind("seconds, 0 or more", _are_seconds)
 LEASE = Kind("seconds, more than 0", lambda value, *more: _are_seconds(value, *more) and 0 < value <= 1e9)
@@ -96,6 +105,8 @@ OF_SHARDS: Mapping[str, tuple[Kind, ...]] = {
     "find": (TABLE, KEYS),
     "seen": (TABLE, KEYS),
     "remove": (TABLE, KEYS, STREAMS),
+    "resume": (TABLE, SHARD, WORD, TICK),
+    "use": (TABLE, KEYS, USES),
     "scan": (TABLE, SHARD, WORD, ROWS, STREAMS),
     "make_room": (TABLE, ROWS, KEYS),
     "coordinator": (TEXT,),

@@ -99,9 +99,10 @@ class Eviction:
 
     def _scan(self) -> tuple[Keys, Array, Array]:
         """The keys of all rows, the tick of each one's last use, and how often it was used."""
-        parts = list(self._table.scan_seen(self._shard, BATCH))
-        words = np.concatenate([np.empty((0, 2), np.uint32), *(seen for _, seen in parts)])
-        return np.concatenate([np.empty(0, np.uint64), *(keys for keys, _ in parts)]), words[:, 0], words[:, 1]
+        none = [False] * len(self._table.info.streams)
+        parts = list(self._table.batches(self._shard, BATCH, none))
+        words = np.concatenate([np.empty((0, 2), np.uint32), *(seen for _, _, seen in parts)])
+        return np.concatenate([np.empty(0, np.uint64), *(keys for keys, _, _ in parts)]), words[:, 0], words[:, 1]
 
     def _evict(self, keys: Keys, since: int, timeout: float | None) -> int:
         """Evicts those of the keys' rows that were not used after the tick `since`. Returns how many."""

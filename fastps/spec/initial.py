@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,67 @@ from fastps.arrays.interchange import as_array, conversion
 from fastps.arrays.types import DTYPES, HALVES, Array, Arrays, describe
 from fastps.errors import DtypeError, NamesError, ShapeError
 from fastps.spec.arrays import CARRIED, Leaf, Structure, memory_of
+from fastps.spec.keys import Keys
+from fastps.spec.table import Table, TableInfo
 from fastps.spec.tree import Container, Path, taken_apart
 
 CONSTANTS = (bool, int, str, bytes, complex, type(None))
+
+
+@dataclass(frozen=True, eq=False)
+class RowBatch:
+    """Some rows of a table.
+
+    Attributes
+    ----------
+    keys : uint64[n], all different
+    streams : the values and each slot, dtype[n, elements], C-contiguous; None: initial values
+    uses : how many ticks ago and how often they were used, uint32[n, 2]; None: unknown
+    """
+
+    keys: Keys
+    streams: list[Any]
+    uses: Array | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class FirstRows:
+    """The rows with which a table begins.
+
+    Attributes
+    ----------
+    table : its number
+    batches : of its rows; may be read once
+    steps : its update count on each shard; empty: 0
+    now : the time in its ticks
+    """
+
+    table: int
+    batches: Iterable[RowBatch]
+    steps: tuple[int, ...] = ()
+    now: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class SavedRows:
+    """The rows of a table of another server.
+
+    Attributes
+    ----------
+    batches : reads them, as they are in a table like this one
+    steps : its update count on each of that server's shards
+    now : the time in its ticks
+    """
+
+    batches: Callable[[TableInfo], Iterator[RowBatch]]
+    steps: tuple[int, ...]
+    now: int
+
+    def first(self, table: int, info: TableInfo, num_shards: int) -> FirstRows:
+        """For a table of another server. On another number of shards each gets the largest update count."""
+        same = len(self.steps) == num_shards
+        steps = self.steps if same else (max(self.steps, default=0),) * num_shards
+        return FirstRows(table, self.batches(info), steps, self.now)
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,12 +85,16 @@ class State:
     arrays : their values, as they are stored
     slots : by name, the values of a slot, one array per leaf; those of leaves without it are ignored
     steps : the update count of each array
+    tables : by path, those of the user: tables of sightings are not among them
+    rows : by the name of a table, its rows
     """
 
     structure: Structure
     arrays: Arrays
     slots: dict[str, Arrays]
     steps: tuple[int, ...]
+    tables: Mapping[Path, Table] = field(default_factory=dict)
+    rows: Mapping[str, SavedRows] = field(default_factory=dict)
 
 
 def structure_of(params: Any) -> tuple[Structure, Arrays]:

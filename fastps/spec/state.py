@@ -58,7 +58,7 @@ def state_names_of(spec: ServerSpec, verb: str) -> StateNames:
     structure = spec.structure
     if not structure.leaves:
         raise OptionError(
-            f"{verb}: the server has tables alone, whose rows are not in it; use export() of each of them"
+            f"{verb}: the server has tables alone, whose rows are not in such a dict; use save(), or export() of each"
         )
     if structure.tree is None:
         numbers = {leaf.name: number for number, leaf in enumerate(structure.leaves)}

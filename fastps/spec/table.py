@@ -119,6 +119,7 @@ class Table:
         if isinstance(self.init, Array) and np.shape(self.init.values)[1] != self.dim:
             raise ShapeError(f"Table init: expected values[n, {self.dim}], got {np.shape(self.init.values)}")
 
+        self.inherits = False  # whether its rule is that of the server
         self.track = flag("Table track", track)
         self.life = Life.of(admit, ttl, evict, on_evict, capacity is not None or max_bytes is not None)
         if self.life.ends and isinstance(self.init, Array):
@@ -131,9 +132,9 @@ class Table:
         return f"Table({self.dim}{rule}, init={self.init!r}, dtype={self.dtype!r}, keys={self.keys!r})"
 
     def with_rule(self, rule: Rule) -> Table:
-        """The same table with this rule."""
+        """The same table with this rule, that of the server."""
         table = copy(self)
-        table.rule = rule
+        table.rule, table.inherits = rule, True
         return table
 
 
@@ -155,6 +156,13 @@ class Life:
     def ends(self) -> bool:
         """Whether rows may be evicted."""
         return self.ttl is not None or self.evict is not None
+
+    @property
+    def receiver(self) -> tuple[str, str] | None:
+        """What `on_evict` is, and its path or name."""
+        if callable(self.on_evict):
+            return "function", str(getattr(self.on_evict, "__qualname__", type(self.on_evict).__qualname__))
+        return None if self.on_evict is None else ("directory", os.fsdecode(self.on_evict))
 
     @classmethod
     def of(cls, admit: Any, ttl: Any, evict: Any, on_evict: Any, limited: bool) -> Life:
@@ -181,10 +189,13 @@ class TableInfo:
     initial : (kind, first, second) of csrc/initial.c
     seed : of random initializers
     capacity : the most rows per shard, or None
-    admit, evict : as in `Table`
+    admit, ttl, evict : as in `Table`
     tracked : whether rows record their use
     sightings : the number of the table that counts pulls of keys which have not been admitted, or None
     counts_for : in such a table, the name of the one for which it counts
+    limits : `capacity` and `max_bytes` of the `Table`
+    inherits : whether its rule is that of the server
+    on_evict : ("directory", its path) or ("function", its name); None without
     """
 
     path: Path
@@ -200,6 +211,10 @@ class TableInfo:
     tracked: bool = False
     sightings: int | None = None
     counts_for: str | None = None
+    limits: tuple[int | None, int | None] = (None, None)
+    ttl: float | None = None
+    inherits: bool = False
+    on_evict: tuple[str, str] | None = None
 
     @classmethod
     def of(cls, path: Path, table: Table, num_shards: int) -> TableInfo:
@@ -208,6 +223,8 @@ class TableInfo:
         info = cls(
             path, table.dim, table.dtype, table.keys, RuleInfo.of("/".join(path) or "table", table.rule),
             table.init.numbers(table.dim), table.seed, None, life.admit, life.evict, life.ends or table.track,
+            limits=(table.capacity, table.max_bytes), ttl=life.ttl, inherits=table.inherits,
+            on_evict=life.receiver,
         )  # fmt: skip
         rows = table.capacity
         if table.max_bytes is not None:

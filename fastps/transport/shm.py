@@ -100,7 +100,7 @@ class Verbs:
     CHANGES : the verbs that change something
     """
 
-    CHANGES = frozenset({"configure", "remove"})
+    CHANGES = frozenset({"configure", "remove", "resume", "use"})
 
     def __init__(self, spec: ServerSpec, arenas: dict[int, Arena], group: Group) -> None:
         self.spec, self.shards, self.arenas, self.group = spec, tuple(arenas), arenas, group
@@ -162,6 +162,16 @@ class Verbs:
         removed, streams = np.zeros(len(keys), np.bool_), rows.streams(len(keys), wanted)
         rows.expire(keys, 2**32 - 1, removed, streams, timeout, outcome)
         return removed, streams
+
+    def resume(
+        self, table: int, shard: int, version: int, now: int, timeout: float, outcome: Outcome | None = None
+    ) -> None:
+        """Gives a shard's part of a table an update count, and the time in its ticks."""
+        self.tables[table].group.resume(self.shards.index(shard), version, now, timeout)
+
+    def use(self, table: int, keys: Array, uses: Array, timeout: float, outcome: Outcome | None = None) -> None:
+        """Records how many ticks ago and how often rows were used, uint32[n, 2]."""
+        self.tables[table].group.use(keys, uses, timeout)
 
     def scan(
         self, table: int, shard: int, cursor: int, most: int, wanted: list[bool], timeout: float
@@ -225,15 +235,24 @@ class Rows:
         n, cursor = self.group.scan(self._shards.index(shard), cursor, keys, streams, None, timeout)
         return keys[:n], [None if stream is None else stream[:n] for stream in streams], cursor
 
-    def scan_seen(self, shard: int, most: int) -> Iterator[tuple[Array, Array]]:
-        """The keys of a shard's rows in batches, and per row the tick of its last use and how often it was used."""
-        cursor, part, none = 0, self._shards.index(shard), [None] * len(self.info.streams)
+    def begin_scan(self, shard: int) -> tuple[int, int, int, int]:
+        """For `batches` that ask later what has changed since: the epoch of the scan, the time in ticks, the update
+        count, and how many rows were removed so far."""
+        return self.group.begin_scan(self._shards.index(shard))
+
+    def batches(
+        self, shard: int, most: int, wanted: list[bool], epoch: int = 0, tick: int = 0
+    ) -> Iterator[tuple[Array, list[Any], Array]]:
+        """The rows of a shard in batches: keys, the wanted ones of values and slots, and per row the tick of its last
+        use and how often it was used, where the table tracks that. With the epoch and the time of an earlier scan,
+        those that were written, created or used since."""
+        cursor, part = 0, self._shards.index(shard)
         while True:
-            keys, seen = np.empty(most, np.uint64), np.empty((most, 2), np.uint32)
-            n, cursor = self.group.scan(part, cursor, keys, none, seen)
+            keys, streams, seen = np.empty(most, np.uint64), self.streams(most, wanted), np.empty((most, 2), np.uint32)
+            n, cursor = self.group.scan(part, cursor, keys, streams, seen, None, epoch, tick)
             if n == 0:
                 return
-            yield keys[:n], seen[:n]
+            yield keys[:n], [None if stream is None else stream[:n] for stream in streams], seen[:n]
 
     def now(self, shard: int) -> int:
         """The time in a shard's ticks."""

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 import fastps
+from tests.support.extent import samples
 
 HALVES = [ml_dtypes.bfloat16, np.float16]
 N = 70_000  # more than one stripe
 half = pytest.mark.parametrize("half", HALVES, ids=["bfloat16", "float16"])
+NODES = {"shm": (0, 0), "ray": (1, 1), "mixed": (0, 1)}  # of two shards; the worker is on node 0
+half_anywhere = samples(where=list(NODES), half=HALVES)
 
 
 def bits(array):
@@ -44,17 +47,15 @@ def require_same(server, reference, half):
         assert np.array_equal(bits(values), bits(expected[name])), name
 
 
-@pytest.fixture(params=["shm", "ray", "mixed"])
-def place(request, cluster3):
-    """The nodes of two shards; the worker is on node 0."""
-    nodes = {"shm": (0, 0), "ray": (1, 1), "mixed": (0, 1)}[request.param]
-    return [cluster3.ids[node] for node in nodes]
+def placed(where, cluster3):
+    """The placement of two shards."""
+    return {"num_shards": 2, "placement": [cluster3.ids[node] for node in NODES[where]]}
 
 
-@half
-def test_pushes_and_pulls_have_the_bits_of_float32_rounded(place, rng, half):
+@half_anywhere
+def test_pushes_and_pulls_have_the_bits_of_float32_rounded(cluster3, where, rng, half):
     start = {"w": rng.normal(size=(7, N // 7)).astype(np.float32), "b": np.zeros(3, np.float32), "wide": np.ones(5)}
-    options = {"rule": fastps.Adam(0.01), "num_shards": 2, "placement": place, "clip_norm": 3.0}
+    options = {"rule": fastps.Adam(0.01), "clip_norm": 3.0, **placed(where, cluster3)}
     with fastps.ParameterServer(start, **options) as ps, fastps.ParameterServer(start, **options) as reference:
         for _ in range(3):
             grads = gradients(rng, half)
@@ -73,10 +74,10 @@ def test_pushes_and_pulls_have_the_bits_of_float32_rounded(place, rng, half):
         assert np.array_equal(ps.slots("m")["w"], values.astype(np.float32))
 
 
-@half
-def test_rounds_add_up_gradients_of_half_precision(place, rng, half):
+@half_anywhere
+def test_rounds_add_up_gradients_of_half_precision(cluster3, where, rng, half):
     start = {"w": np.zeros((7, N // 7), np.float32), "b": np.zeros(3, np.float32), "wide": np.ones(5)}
-    options = {"num_shards": 2, "placement": place, "consistency": fastps.BSP(reduce="sum", workers=2)}
+    options = {"consistency": fastps.BSP(reduce="sum", workers=2), **placed(where, cluster3)}
     with (
         fastps.ParameterServer(start, **options) as ps,
         fastps.ParameterServer(start, **options) as reference,
@@ -106,10 +107,10 @@ def test_local_steps_take_gradients_of_half_precision(cluster3, rng, half):
         require_same(ps, reference, half)
 
 
-@half
-def test_delayed_gradients_are_compensated_with_parameters_that_were_pulled_in_half_precision(place, rng, half):
+@half_anywhere
+def test_delayed_gradients_are_compensated_with_parameters_pulled_in_half_precision(cluster3, where, rng, half):
     start = np.asarray(rng.normal(size=1000), np.float32)
-    options = {"rule": fastps.DCASGD(0.1), "num_shards": 2, "placement": place}
+    options = {"rule": fastps.DCASGD(0.1), **placed(where, cluster3)}
     with fastps.ParameterServer(start, **options) as ps, fastps.ParameterServer(start, **options) as reference:
         pulled, grad = np.empty(1000, half), rng.normal(size=1000).astype(half)
         ps.pull(out=pulled)
@@ -118,9 +119,9 @@ def test_delayed_gradients_are_compensated_with_parameters_that_were_pulled_in_h
         assert np.array_equal(ps.pull(), reference.pull())
 
 
-@half
-def test_a_model_of_half_precision_is_stored_in_float32_and_pulled_as_it_was(place, half):
-    with fastps.ParameterServer(np.ones(10, half), num_shards=2, placement=place) as ps:
+@half_anywhere
+def test_a_model_of_half_precision_is_stored_in_float32_and_pulled_as_it_was(cluster3, where, half):
+    with fastps.ParameterServer(np.ones(10, half), **placed(where, cluster3)) as ps:
         assert ps.pull().dtype == half
         for _ in range(8):
             ps.push(np.full(10, 2**-10, np.float32))  # which half precision would round away beside 1

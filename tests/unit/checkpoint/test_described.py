@@ -22,9 +22,8 @@ from fastps.checkpoint.described import (
     require_same_rules,
     rule_to,
     rules_from,
-    structure_from,
-    structure_to,
 )
+from fastps.checkpoint.structures import structure_from, structure_to
 from fastps.errors import CheckpointError, FastPSError, RuleError
 from fastps.rules.assignment import assign
 from fastps.spec.gradients import gradient_policy
