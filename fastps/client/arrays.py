@@ -236,13 +236,22 @@ class ArraySession:
         """The update count of each array that is trained; the largest, where its shards have different ones."""
         deadline = deadline_after(self.session.limit(timeout))
         self.settle(left_until(deadline))
-        by_shard, counts = self._no_steps(), dict.fromkeys(self.structure.trained, 0)
+        by_shard = self._no_steps()
         self.read(Operation(gets=self._streams(), steps=by_shard), left_until(deadline), "steps")
-        for plan in self.spec.plans:
-            for run, step in zip(plan.runs, by_shard[plan.index].tolist(), strict=True):
-                if run.leaf in counts:
-                    counts[run.leaf] = max(counts[run.leaf], step)
-        return self.structure.only(self.structure.trained).assemble(list(counts.values()))
+        return self.structure.only(self.structure.trained).assemble(list(self._counts(by_shard).values()))
+
+    def everything(self, deadline: float, verb: str) -> tuple[dict[int, Arrays], dict[int, int]]:
+        """The parameters and all slots by the number of their stream, as they are stored, one array per leaf; and the
+        update count of each array that is trained. All of one moment for each shard."""
+        streams, by_shard = self._streams(), self._no_steps()
+        streams[0] = self.structure.stored()
+        for number, slot in enumerate([] if self.spec.consistency.local else self.spec.slot_names(), 1):
+            with_slot = self.spec.leaves_with(slot)
+            streams[number] = self.spread(with_slot, self.structure.only(with_slot).stored())
+        self.settle(left_until(deadline))
+        self.read(Operation(gets=streams, steps=by_shard), left_until(deadline), verb)
+        found = {number: arrays for number, arrays in enumerate(streams) if arrays is not None}
+        return found, self._counts(by_shard)
 
     def read(self, operation: Operation, timeout: float, verb: str) -> None:
         """Reads streams of the parameters."""
@@ -259,13 +268,36 @@ class ArraySession:
     ) -> None:
         """Sets parameters, slots and update counts without the rule."""
         deadline = deadline_after(self.session.limit(timeout))
-        operations = self._setting(params, slots, steps, partial, deadline)
+        self._set_all(self._setting(params, slots, steps, partial, deadline), deadline, outcome, "set")
+
+    def overwrite(
+        self, parts: Sequence[tuple[int, ...]], values: Mapping[int, Mapping[int, Array]], counts: Mapping[int, int],
+        deadline: float, outcome: Outcome, verb: str,
+    ) -> None:  # fmt: skip
+        """Sets the leaves of each part at once, in each shard between two pushes: by the number of a leaf, checked
+        values by the number of their stream, and its update count. The leaves of one part have the same of these, or
+        all that there are."""
+        self._set_all([self._overwriting(leaves, values, counts) for leaves in parts], deadline, outcome, verb)
+
+    def _overwriting(
+        self, leaves: tuple[int, ...], values: Mapping[int, Mapping[int, Array]], counts: Mapping[int, int]
+    ) -> Operation:
+        """Sets what there is of these leaves. A count for what is carried is the largest, as `Structure.counts`."""
+        streams = self._streams()
+        for number in sorted({number for leaf in leaves for number in values[leaf]}):
+            some = [leaf for leaf in leaves if number in values[leaf]]
+            streams[number] = self.spread(some, [values[leaf][number] for leaf in some])
+        counted = {leaf: counts[leaf] for leaf in leaves if leaf in counts}
+        steps = self._steps_by_shard(dict.fromkeys(leaves, max(counted.values())) | counted) if counted else None
+        return Operation(sets=streams, steps=steps, leaves=leaves if len(leaves) < len(self.structure.leaves) else None)
+
+    def _set_all(self, operations: Sequence[Operation], deadline: float, outcome: Outcome, verb: str) -> None:
         self.settle(left_until(deadline))
         for operation in operations:
             try:
-                self.session.run(operation, left_until(deadline), "set", None, outcome)
+                self.session.run(operation, left_until(deadline), verb, None, outcome)
             except WaitTimeoutError as error:
-                raise WaitTimeoutError(f"set: {error}; call it again to set all of it") from None
+                raise WaitTimeoutError(f"{verb}: {error}; call it again to set all of it") from None
 
     def _setting(
         self, params: Any, slots: Mapping[str, Any] | None, steps: Any, partial: bool, deadline: float
@@ -298,6 +330,15 @@ class ArraySession:
     def _no_steps(self) -> dict[int, Array]:
         """Room for the update counts of all runs."""
         return {plan.index: np.zeros(len(plan.runs), np.uint64) for plan in self.spec.plans}
+
+    def _counts(self, by_shard: dict[int, Array]) -> dict[int, int]:
+        """The update count of each array that is trained; the largest, where its shards have different ones."""
+        counts = dict.fromkeys(self.structure.trained, 0)
+        for plan in self.spec.plans:
+            for run, step in zip(plan.runs, by_shard[plan.index].tolist(), strict=True):
+                if run.leaf in counts:
+                    counts[run.leaf] = max(counts[run.leaf], step)
+        return counts
 
     def _steps_by_shard(self, counts: dict[int, int]) -> dict[int, Array]:
         """Those of the runs of these arrays."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from fastps.arrays.types import Array
 from fastps.client.attach import Attachment
 from fastps.client.future import Future
+from fastps.client.state import state_of
 from fastps.client.view import View
 from fastps.deadline import seconds
 from fastps.errors import NamesError
@@ -115,6 +117,45 @@ class ServerReading:
         Where an array has parts on several shards, some of which have had more pushes, the largest.
         """
         return (self.attachment.arrays or self.attachment.attach()).steps(seconds(timeout))
+
+    def state_dict(self, *, timeout: float | None = None) -> dict[str, Array]:
+        """The state of the arrays as one flat dict of numpy arrays, for whatever saves such dicts, ``torch.save`` and
+        torch's distributed checkpoints among them. `load_state_dict` takes it.
+
+        Returns
+        -------
+        dict
+            New arrays, by key. NAME and PATTERN may contain "/", SLOT and H do not.
+
+            - NAME, a name of the server (those of nested containers are joined by "/"): the values of the array as they
+              are stored, float32 or float64, for parameters of half precision float32; of what is carried, its own
+              dtype. An array that comes twice in the parameters has both names, and is one object.
+            - ``fastps:slots/SLOT/NAME``: the slot of the array's rule, of its shape and dtype.
+            - ``fastps:steps/NAME``: int64[], the update count of an array that is trained.
+            - ``fastps:hyper/H/PATTERN``: float64[], the hyper-parameter H of the rule for PATTERN. NaN: its schedule
+              gives it.
+
+            A server has the same keys at all times. Not in it: strings and other constants among the parameters, rules,
+            consistency, and the rows of tables, which `save` and `export` write.
+
+        Raises
+        ------
+        NamesError
+            A name of the parameters begins with "fastps:".
+        OptionError
+            The server has tables alone.
+        WaitTimeoutError, ClosedError, ShardDiedError
+            Nothing is returned.
+
+        Notes
+        -----
+        Of each shard, parameters, slots and counts are those between two pushes, under `BSP` and `LocalSGD` those of
+        one round. Hyper-parameters are read after them, on one node. Under `LocalSGD` there are no slots: each worker
+        has its own. Where an array has parts on several shards, some of which have had more pushes, its count is the
+        largest. Cost: as that of a pull of as many bytes, with new memory for all of it; for each rule a call, where no
+        shard is on this node.
+        """
+        return state_of(self.attachment.arrays or self.attachment.attach(), seconds(timeout))
 
     def save(self, path: Any, *, wait: bool = True, since: Any = None, timeout: float | None = None) -> Saving:
         """Saves the state of the server to a new directory: parameters, tables, slots, update counts, hyper-parameters

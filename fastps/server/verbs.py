@@ -8,10 +8,11 @@ from typing import Any
 from fastps._core import Outcome
 from fastps.client.arrays import ArraySession
 from fastps.client.future import Future
+from fastps.client.state import Loaded, load_state
 from fastps.consistency import BSP
 from fastps.deadline import seconds
 from fastps.errors import OptionError, RankError, WorkerRequiredError
-from fastps.scalars import whole
+from fastps.scalars import flag, whole
 from fastps.server.reading import ServerReading
 from fastps.workers.policies import worker_of
 from fastps.workers.worker import Worker
@@ -210,6 +211,54 @@ class ArrayVerbs(ServerReading):
         except BaseException as error:
             outcome.tell(error, "set")
             raise
+
+    def load_state_dict(self, state: Mapping[str, Any], *, strict: bool = True, timeout: float | None = None) -> Loaded:
+        """Replaces the state of the arrays by one that `state_dict` returned, of this server or of another one with the
+        same parameters and rules on any number of shards, which then goes on bit for bit.
+
+        Everything is checked before anything changes. Rules and consistency remain those of this server.
+
+        Parameters
+        ----------
+        state : mapping
+            As `state_dict` returns it. Values are arrays of the same shapes and dtypes of any library, such as tensors;
+            for float32 also bfloat16 and float16. Ray object references and futures are resolved first. A name that is
+            a constant among the parameters may be there, with the value that it has.
+        strict : bool
+            Whether `state` must have exactly the keys of `state_dict`. With False, as in torch, what is missing stays
+            as it is, and what is unexpected is ignored: for the state of a model, which has no slots, or that of
+            another rule. An update count is loaded with the values of its array.
+        timeout : float, optional
+            Seconds for all of it.
+
+        Returns
+        -------
+        Loaded
+            A named tuple of `missing_keys` and `unexpected_keys`, list[str] each; both are empty with ``strict=True``.
+
+        Raises
+        ------
+        NamesError
+            Names are missing or unexpected. Nothing was loaded.
+        RuleError
+            The parameters' names fit, and slots or hyper-parameters are missing or unexpected: the state is that of
+            another rule. Or it has a schedule where this server's rule has none. Nothing was loaded.
+        ShapeError, DtypeError, OptionError
+            Nothing was loaded.
+        WaitTimeoutError
+            A part of it may be loaded; call it again to load all of it.
+        ClosedError, ShardDiedError
+            A note on the error names the shards where it was loaded.
+
+        Notes
+        -----
+        Each shard's part is set between two pushes, parameters, slots and counts at once, as by `set`; hyper-parameters
+        follow, as by `configure`. With ``strict=False``, arrays of which all is there are set at once, then those of
+        which only a part is there. Under `BSP` and `LocalSGD` it is set after the rounds that have closed, in the round
+        that is current then. Cost: as that of a push of as many bytes; for each rule a `configure`.
+        """
+        strict = flag("load_state_dict strict", strict)
+        return load_state(self.attachment.arrays or self.attachment.attach(), state, strict, seconds(timeout))
 
 
 def _push_pull(arrays: ArraySession, grads: Any, pulled: Any, out: Any, timeout: float | None, partial: bool) -> Any:

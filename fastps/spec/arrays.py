@@ -236,19 +236,22 @@ class Structure:
             found = dict(enumerate(value))
         else:
             found = self._match(value, verb, range(len(self.leaves)), partial)
-        arrays = {}
-        for number, given in sorted(found.items()):
-            leaf, several = self.leaves[number], given.values if isinstance(given, Several) else [given]
-            if partial and given is None:
-                continue
-            checked = [np.ascontiguousarray(self._checked(number, one, verb)).reshape(leaf.shape) for one in several]
-            if any(one.tobytes() != checked[0].tobytes() for one in checked[1:]):
-                raise NamesError(
-                    f"{verb} `{leaf.name}`: it comes twice in the parameters, so its values must be the same in both "
-                    f"places; pass one array in both"
-                )
-            arrays[number] = checked[0] if leaf.trains else checked[0].reshape(-1).view(np.uint8)
-        return arrays
+        return {
+            number: self.value(number, given, verb)
+            for number, given in sorted(found.items())
+            if not (partial and given is None)
+        }
+
+    def value(self, number: int, given: Any, verb: str) -> Array:
+        """The same for the leaf of this number; `given` may be Several."""
+        leaf, several = self.leaves[number], given.values if isinstance(given, Several) else [given]
+        checked = [np.ascontiguousarray(self._checked(number, one, verb)).reshape(leaf.shape) for one in several]
+        if any(one.tobytes() != checked[0].tobytes() for one in checked[1:]):
+            raise NamesError(
+                f"{verb} `{leaf.name}`: it comes twice in the parameters, so its values must be the same in both "
+                f"places; pass one array in both"
+            )
+        return checked[0] if leaf.trains else checked[0].reshape(-1).view(np.uint8)
 
     def counts(self, value: Any, leaves: Sequence[int], verb: str) -> dict[int, int]:
         """A whole number for each of these leaves, given as one for all, or in the structure of those that are trained.

@@ -113,8 +113,9 @@ class Layout:
         """The arrays' elements as bytes, without a copy where they are contiguous already. Without `half`, elements of
         half precision are widened."""
         nbytes = self.nbytes(half)
-        if len(self.places) == 1 and self.at(self.places[0], half) == (0, nbytes):
-            return self._elements(self.places[0], arrays, half)
+        first = self.places[0] if len(self.places) == 1 else None
+        if first is not None and arrays[first.leaf].size and self.at(first, half) == (0, nbytes):
+            return self._elements(first, arrays, half)
         data = np.empty(nbytes, np.uint8)
         for place in self.places:
             if arrays[place.leaf].size:

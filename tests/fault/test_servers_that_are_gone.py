@@ -34,6 +34,8 @@ SERVER = {
     "push_pull_async": lambda ps, there: ps.push_pull_async(GRADS).result(GUARD_SECONDS),
     "slots": lambda ps, there: ps.slots(),
     "steps": lambda ps, there: ps.steps(),
+    "state_dict": lambda ps, there: ps.state_dict(),
+    "load_state_dict": lambda ps, there: ps.load_state_dict(GRADS, strict=False),
     "save": lambda ps, there: ps.save("/tmp/no/such/folder"),
     "set": lambda ps, there: ps.set(GRADS, slots={"velocity": GRADS}),
     "configure": lambda ps, there: ps.configure(lr=0.2),

@@ -7,6 +7,7 @@ FASTPS_TEST_SIGNALS is how many signals each case gets.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import threading
@@ -40,6 +41,16 @@ def handler():
     yield
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture(autouse=True)
+def no_callbacks_of_the_collector():
+    """Python only prints what a handler raises within such a callback, of JAX or of Hypothesis, and goes on: the tests
+    would wait for a signal that has come."""
+    callbacks = gc.callbacks[:]
+    gc.callbacks.clear()
+    yield
+    gc.callbacks[:] = callbacks
 
 
 @pytest.fixture(scope="module")

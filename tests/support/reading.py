@@ -28,6 +28,7 @@ SERVER = {
     "flush": lambda r: r.flush() is None,
     "slots": lambda r: r.slots("velocity")["w"].tolist() == [-1, -1, -1],
     "steps": lambda r: r.steps() == {"w": 1},
+    "state_dict": lambda r: r.state_dict()["w"].tolist() == [1, 1, 1],
     "hyper": lambda r: r.hyper["*"]["lr"] == 1.0,
     "versions": lambda r: r.versions == (1, 1),
     "stats": lambda r: r.stats().total["pushes"] == PUSHES,

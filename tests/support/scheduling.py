@@ -69,6 +69,7 @@ SECONDS = {
     "tests/system/test_save_tables.py": 20,
     "tests/system/test_servers_of_a_process.py": 15,
     "tests/system/test_set.py": 25,
+    "tests/system/test_state_dict.py": 30,
     "tests/system/test_structures.py": 20,
     "tests/system/test_suite.py": 35,
     "tests/system/test_sweep.py": 80,

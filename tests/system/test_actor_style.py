@@ -17,12 +17,18 @@ pytestmark = pytest.mark.usefixtures("ray_local")
 
 KEYS = np.arange(3)
 ONES = np.ones((3, 2), np.float32)
+RULE = fastps.SGD(0.1, momentum=0.9)
+STATE = {
+    "w": np.ones(5), "fastps:slots/velocity/w": np.ones(5), "fastps:steps/w": 1,
+    **{f"fastps:hyper/{name}/*": value for name, value in zip(RULE.hyper, RULE.values, strict=True)},
+}  # fmt: skip
 
 # By verb the arguments of a call.
 SERVER = {
     "pull": (), "push": ({"w": np.ones(5)},), "push_pull": ({"w": np.ones(5)},), "slots": ("velocity",), "steps": (),
     "set": ({"w": np.ones(5)},), "configure": (), "hyper": (), "versions": (), "stats": (),
     "get_params": (), "update_params": ({"w": np.ones(5)},),
+    "state_dict": (), "load_state_dict": (STATE,),
 }  # fmt: skip
 TABLE = {
     "pull": (KEYS,), "peek": (KEYS,), "push": (KEYS, ONES), "push_pull": (KEYS, ONES), "set": (KEYS, ONES),
@@ -36,7 +42,7 @@ FACTS = {"name", "num_shards", "node_ids", "table", "reader", "remote", "dim", "
 @pytest.fixture(scope="module")
 def ps(ray_local):
     params = {"w": np.zeros(5), "t": fastps.Table(2, rule=fastps.Add(), track=True)}
-    with fastps.ParameterServer.remote(params, rule=fastps.SGD(0.1, momentum=0.9), num_shards=2) as ps:
+    with fastps.ParameterServer.remote(params, rule=RULE, num_shards=2) as ps:
         yield ps
 
 

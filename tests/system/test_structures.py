@@ -133,6 +133,19 @@ def test_a_model_of_jax_in_one_line(ray_local):
         assert jax.tree.structure(pulled) == jax.tree.structure(params)
 
 
+def test_an_array_of_jax_that_is_a_copy_stays_when_the_memory_changes(ray_local):
+    """JAX relies on arrays that never change, and device_put may use the memory that it is given."""
+    jax = pytest.importorskip("jax")
+    n = 300_000
+    with fastps.ParameterServer(np.zeros(n, np.float32)) as ps, ps.view() as view:
+        out = np.empty(n + 16, np.float32)
+        out = out[-out.ctypes.data % 64 // 4 :][:n]  # the alignment that JAX needs to use memory as it is
+        copies = [jax.numpy.array(ps.pull(out=out)), jax.numpy.array(view[...])]
+        ps.push(np.ones(n, np.float32))
+        assert ps.pull(out=out)[0] == view[0] == 1
+        assert [float(abs(copy).max()) for copy in copies] == [0, 0]
+
+
 @pytest.mark.parametrize("policy", [fastps.Async(), fastps.BSP(workers=1), fastps.LocalSGD(1, workers=1)], ids=str)
 def test_what_is_carried_is_untouched_by_pushes_of_workers(ray_local, policy):
     params = {"a": np.zeros(5000, np.float32), "n": np.arange(7, dtype=np.int16), "b": [np.zeros(3), np.zeros((0, 2))]}

@@ -50,6 +50,16 @@ def in_half(structure, values, half):
     return [value.astype(numpy_dtype(half)) if half and leaf.dtype == "float32" else value for leaf, value in leaves]
 
 
+@given(cases(), st.data())
+def test_a_stream_of_some_arrays_has_the_bytes_of_all_of_them(case, data):
+    """Slots, which only some arrays have."""
+    spec, shards, values = case
+    lacking = data.draw(st.sets(st.integers(0, len(values) - 1)))
+    some = [np.empty(0, np.float32) if i in lacking else value for i, value in enumerate(values)]
+    layout = layout_of(spec, shards)
+    assert layout.gather(some).nbytes == layout.nbytes()
+
+
 @given(cases(), HALF, st.sampled_from([lambda n: [], lambda n: [n // 2], lambda n: range(3, n, 5)]))
 def test_what_is_gathered_is_scattered_to_the_same_places_and_nowhere_else(case, half, cuts):
     spec, shards, values = case
