@@ -147,6 +147,63 @@ static void many_are_converted_as_one_is(void)
     }
 }
 
+/* The next number, or the one before. */
+static uint16_t towards(uint16_t half, double x, uint32_t type)
+{
+    const double now = meaning(half, type);
+    if (x == now) return half;
+    if (now == 0) return x > 0 ? 1 : 0x8001;
+    return (uint16_t)((x > now) == (now > 0) ? half + 1 : half - 1);
+}
+
+static float any_number(uint64_t *state)
+{
+    const float x = (float)(random_below(state, 1u << 24) + 1) / (1 << 24);
+    return ldexpf(random_below(state, 2) ? x : -x, (int)random_below(state, 36) - 24);
+}
+
+/* Of numbers of all sizes: the two nearest and no other, and the number itself in the mean. */
+static void at_random_it_is_one_of_the_two_nearest_and_in_the_mean_the_number(void)
+{
+    enum { N = 4096 };
+    static float same[N];
+    static uint16_t halves[N];
+    uint64_t state = 1;
+    for (uint32_t i = 0; i < 600; i++) {
+        const uint32_t type = types[i % 2];
+        const float x = any_number(&state);
+        const uint16_t one = narrowed(x, type), other = towards(one, (double)x, type);
+        double sum = 0;
+        for (uint32_t j = 0; j < N; j++) same[j] = x;
+        fps_narrow_randomly(halves, same, N, type, i);
+        for (uint32_t j = 0; j < N; j++) {
+            CHECK(halves[j] == one || halves[j] == other || ((halves[j] | one) & 0x7fff) == 0);
+            sum += meaning(halves[j], type);
+        }
+        const double step = fabs(meaning(other, type) - meaning(one, type));
+        CHECK(fabs(sum / N - (double)x) <= 5 * step / sqrt(N)); /* ten standard deviations at most */
+    }
+}
+
+static void at_random_what_is_a_half_stays_that_and_all_sets_of_instructions_do_the_same(void)
+{
+    static float floats[ALL];
+    static uint16_t many[ALL], wanted[ALL];
+    uint64_t state = 2;
+    for (uint32_t k = 0; k < 2; k++) {
+        for (uint32_t h = 0; h < ALL; h++) floats[h] = widened((uint16_t)h, types[k]);
+        fps_narrow(wanted, floats, ALL, types[k]);
+        fps_narrow_randomly(many, floats, ALL, types[k], 3);
+        for (uint32_t h = 0; h < ALL; h++) CHECK_EQ(many[h], wanted[h]);
+        for (uint32_t h = 0; h < ALL; h++) floats[h] = float_of((uint32_t)random_below(&state, UINT32_MAX));
+        fps_narrow_randomly(many, floats, 77, types[k], 3); /* with a rest that no vector holds */
+        fps_narrow_randomly(wanted, floats, 13, types[k], 3);
+        CHECK_EQ(memcmp(many, wanted, 13 * sizeof *many), 0);
+        for (uint32_t h = 0; h < 77; h++)
+            CHECK_EQ((many[h] & 0x7fffu) > (types[k] == FPS_BFLOAT16 ? 0x7f80u : 0x7c00u), isnan(floats[h]) != 0);
+    }
+}
+
 int main(void)
 {
     static const test tests[] = {
@@ -156,6 +213,8 @@ int main(void)
         TEST(what_no_half_has_becomes_infinite_or_0),
         TEST(every_nan_stays_one_with_its_sign),
         TEST(many_are_converted_as_one_is),
+        TEST(at_random_it_is_one_of_the_two_nearest_and_in_the_mean_the_number),
+        TEST(at_random_what_is_a_half_stays_that_and_all_sets_of_instructions_do_the_same),
     };
     return run_tests(tests, COUNT(tests));
 }
