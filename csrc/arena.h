@@ -83,6 +83,13 @@ static inline fps_word *fps_row_word(uint8_t *row) { return (fps_word *)(void *)
 static inline fps_word32 *fps_row_seen(uint8_t *row) { return (fps_word32 *)(void *)((fps_word *)(void *)row + 2); }
 static inline fps_word32 *fps_row_count(uint8_t *row) { return fps_row_seen(row) + 1; }
 
+/* The word of a row after a write or its creation. */
+static inline uint64_t fps_row_next(const fps_table *t, uint64_t word)
+{
+    const uint64_t epoch = atomic_load_explicit(&t->control->epoch, memory_order_seq_cst); /* SYNC row-epoch */
+    return FPS_ROW_WORD(epoch, (word & ~UINT64_C(0xfff)) + FPS_ROW_ONCE);
+}
+
 /* Allocates, pre-faults, seals, initialises and locks the owner's life lock. Nothing is left behind on an error. */
 fps_status fps_arena_create(const fps_arena_spec *spec, fps_arena *out);
 

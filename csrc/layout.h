@@ -58,7 +58,7 @@
 #include "sync.h"
 
 #define FPS_MAGIC UINT64_C(0x00315350545341ff) /* ff 'A' 'S' 'T' 'P' 'S' '1' 00 */
-#define FPS_FORMAT_VERSION 9u
+#define FPS_FORMAT_VERSION 10u
 #define FPS_PAGE 4096u
 #define FPS_HEADER_BYTES (2 * FPS_PAGE)
 #define FPS_BLOCK_BYTES 4096u /* one kernel call, the unit that a death leaves whole; layout.block_bytes decides */
@@ -84,11 +84,14 @@
 #define FPS_CURRENT_ROUND(current) ((current) >> 8)
 #define FPS_CURRENT_VERSION(current) ((uint32_t)(current) & 255u)
 
-/* The word of a table's row, which changes atomically: its writer (seat + 1, 0: none), whether the row is free, and the
- * number of writes. */
+/* The word of a table's row, which changes atomically: its writer (seat + 1, 0: none), whether the row is free, the
+ * number of writes modulo 2^31, and the table's epoch at the last one. */
 #define FPS_ROW_WRITER(word) ((uint32_t)(word) & 0xfffu)
 #define FPS_ROW_FREE UINT64_C(0x1000)
 #define FPS_ROW_ONCE UINT64_C(0x2000) /* one write */
+#define FPS_ROW_EPOCH(word) ((uint32_t)((word) >> 44))
+#define FPS_ROW_LAST_EPOCH 0xfffffu
+#define FPS_ROW_WORD(epoch, rest) ((uint64_t)(epoch) << 44 | ((rest) & ((UINT64_C(1) << 44) - 1)))
 
 /* `index` of a table: its generation, the number of builds, which selects one of the two places; and its buckets. */
 #define FPS_INDEX(generation, buckets) ((uint64_t)(generation) << 32 | (buckets))
@@ -361,7 +364,8 @@ typedef struct fps_control {
     fps_word rows_removed;
     fps_word rebuilt;
     fps_word created_ns; /* CLOCK_MONOTONIC: the start of the ticks */
-    uint8_t pad1[32];
+    fps_word epoch;      /* how many scans have begun that ask what changed since: see scan.h */
+    uint8_t pad1[24];
 
     /* 192: */
     fps_word version; /* the update count, pushes: a rule's `step` */

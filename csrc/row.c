@@ -11,7 +11,7 @@ static void finish(const fps_arena *arena, const fps_table *t, uint32_t row, uin
     if (fps_load_acquire(word) != seen) return; /* SYNC row-handover: released before the seat's owner ended */
     fps_redo_finish_row(arena, seat, t, row);
     atomic_fetch_add_explicit(&arena->header->recovered_locks, 1, memory_order_relaxed);
-    fps_store_release(word, (seen & ~UINT64_C(0xfff)) + FPS_ROW_ONCE); /* SYNC repaired, row-handover, row-sequence */
+    fps_store_release(word, fps_row_next(t, seen)); /* SYNC repaired, row-handover, row-sequence */
 }
 
 /* Nobody can own the seat while its life lock is blocked, so a lock of the seat on the row is then that of an owner

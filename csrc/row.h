@@ -43,7 +43,8 @@ static inline fps_status fps_row_try(const fps_session *session, const fps_table
     if ((found & FPS_ROW_FREE) != 0) return FPS_ALREADY;
     fps_redo_name_row(session->seat, t, row); /* visible before the exchange below */
     if (!atomic_compare_exchange_strong_explicit(fps_row_word(at), &found, found | (session->index + 1),
-                                                 memory_order_acq_rel, memory_order_relaxed)) /* SYNC row-handover */
+                                                 memory_order_seq_cst,
+                                                 memory_order_relaxed)) /* SYNC row-handover, row-epoch */
         return FPS_BUSY;
     atomic_thread_fence(memory_order_release); /* SYNC row-sequence: the writer is seen before the first byte changes */
     *word = found;
@@ -52,7 +53,7 @@ static inline fps_status fps_row_try(const fps_session *session, const fps_table
     return FPS_ALREADY;
 }
 
-/* Releases the row. With the same `word` as before it counts as unchanged. */
+/* Releases the row: with the same `word` as before, or that of fps_row_next. */
 static inline void fps_row_leave(const fps_table *t, uint32_t row, uint64_t word)
 {
     fps_store_release(fps_row_word(fps_row_at(t, row)), word); /* SYNC row-handover, row-sequence */

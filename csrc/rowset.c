@@ -16,9 +16,8 @@ void fps_rowset_free(const fps_table *t, uint32_t row)
 {
     uint8_t *at = fps_row_at(t, row);
     uint64_t word = fps_load_relaxed(fps_row_word(at));
-    fps_store_release(fps_row_word(at),
-                      ((word & ~UINT64_C(0xfff)) | FPS_ROW_FREE) + FPS_ROW_ONCE); /* SYNC row-sequence */
-    atomic_thread_fence(memory_order_release);                                    /* free before it has another key */
+    fps_store_release(fps_row_word(at), fps_row_next(t, word | FPS_ROW_FREE)); /* SYNC row-sequence */
+    atomic_thread_fence(memory_order_release);                                 /* free before it has another key */
     fps_store_relaxed(fps_row_key(at), fps_load_relaxed(&t->control->free));
     fps_store_relaxed(&t->control->free, row + UINT64_C(1));
 }
@@ -27,7 +26,8 @@ void fps_rowset_use(const fps_table *t, uint32_t row)
 {
     fps_word *word = fps_row_word(fps_row_at(t, row));
     const uint64_t found = fps_load_relaxed(word);
-    if ((found & FPS_ROW_FREE) != 0) fps_store_release(word, found & ~FPS_ROW_FREE); /* SYNC row-sequence */
+    if ((found & FPS_ROW_FREE) != 0)
+        fps_store_release(word, fps_row_next(t, found & ~FPS_ROW_FREE)); /* SYNC row-sequence */
 }
 
 /* Whether the index names the row: used if there is no memory for a bit per row. */

@@ -19,16 +19,46 @@ void fps_scan_seen(const fps_table *t, const uint64_t *keys, uint32_t n, uint32_
     }
 }
 
+/* Under the lock: a row is created before, and then found, or afterwards. */
+fps_status fps_scan_begin(const fps_arena *arena, const fps_table *t, const fps_wait *wait, fps_scan_start *start)
+{
+    fps_control *control = t->control;
+    fps_status status = fps_rowset_enter(arena, t, wait);
+    if (status != FPS_OK) return status;
+    status = fps_arena_state(arena);
+    if (status == FPS_OK) {
+        if (fps_load_relaxed(&control->epoch) < FPS_ROW_LAST_EPOCH)
+            atomic_fetch_add_explicit(&control->epoch, 1, memory_order_seq_cst); /* SYNC row-epoch */
+        *start = (fps_scan_start){
+            .version = fps_load_relaxed(&control->version),
+            .removed = fps_load_relaxed(&control->rows_removed),
+            .epoch = (uint32_t)fps_load_relaxed(&control->epoch),
+            .now = fps_row_now(t),
+        };
+    }
+    fps_rowset_leave(t);
+    return status;
+}
+
+/* Whether a row that nobody writes, with this word, is asked for. */
+static bool asked_for(const fps_table *t, uint8_t *at, uint64_t word, fps_since since)
+{
+    if (FPS_ROW_EPOCH(word) >= since.epoch) return true;
+    return t->layout.tracked && fps_load32_relaxed(fps_row_seen(at)) >= since.tick;
+}
+
 /* One row with everything that was requested. */
-static fps_status scan_row(const fps_arena *arena, const fps_table *t, uint32_t row, uint32_t n, uint64_t *keys,
-                           uint8_t *const *streams, uint32_t *seen, const fps_wait *wait)
+static fps_status scan_row(const fps_arena *arena, const fps_table *t, uint32_t row, uint32_t n, fps_since since,
+                           uint64_t *keys, uint8_t *const *streams, uint32_t *seen, const fps_wait *wait)
 {
     uint8_t *at = fps_row_at(t, row);
     bool whole = false; /* the key and its use can be read while the row is written */
     for (uint32_t k = 0; k <= t->layout.n_slots; k++) whole |= streams[k] != NULL;
     for (fps_waiting w = fps_waiting_for(FPS_WAIT_ROW, wait, arena->header);;) {
-        const uint64_t before = fps_load_acquire(fps_row_word(at)); /* SYNC row-sequence */
+        const uint64_t before =
+            atomic_load_explicit(fps_row_word(at), memory_order_seq_cst); /* SYNC row-sequence, row-epoch */
         if ((before & FPS_ROW_FREE) != 0) return FPS_ALREADY;
+        if (FPS_ROW_WRITER(before) == 0 && !asked_for(t, at, before, since)) return FPS_ALREADY;
         fps_read got = whole && FPS_ROW_WRITER(before) != 0 ? FPS_READ_BUSY : FPS_READ_DONE;
         keys[n] = fps_load_relaxed(fps_row_key(at));
         for (uint32_t k = 0; k <= t->layout.n_slots && got == FPS_READ_DONE; k++)
@@ -48,15 +78,15 @@ static fps_status scan_row(const fps_arena *arena, const fps_table *t, uint32_t 
     }
 }
 
-fps_status fps_scan_rows(const fps_arena *arena, const fps_table *t, uint64_t *cursor, uint32_t most, uint64_t *keys,
-                         uint8_t *const *streams, uint32_t *seen, const fps_wait *wait, uint32_t *n)
+fps_status fps_scan_rows(const fps_arena *arena, const fps_table *t, uint64_t *cursor, uint32_t most, fps_since since,
+                         uint64_t *keys, uint8_t *const *streams, uint32_t *seen, const fps_wait *wait, uint32_t *n)
 {
     fps_status status = fps_arena_state(arena);
     uint64_t high = fps_load_acquire(&t->control->high); /* SYNC row-created */
     if (high > t->layout.max_rows) high = t->layout.max_rows;
     *n = 0;
     for (; status == FPS_OK && *cursor < high && *n < most; ++*cursor) {
-        status = scan_row(arena, t, (uint32_t)*cursor, *n, keys, streams, seen, wait);
+        status = scan_row(arena, t, (uint32_t)*cursor, *n, since, keys, streams, seen, wait);
         if (status == FPS_OK)
             ++*n;
         else if (status == FPS_ALREADY)

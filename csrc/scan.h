@@ -1,5 +1,5 @@
-/* Reading the rows of tables without using them: which keys have a row, iteration, and when rows were used. Changes
- * nothing, and does not count as a use. */
+/* Reading the rows of tables without using them: which keys have a row, iteration, what has changed since an earlier
+ * one, and when rows were used. Does not count as a use. */
 #ifndef FPS_SCAN_H
 #define FPS_SCAN_H
 
@@ -16,10 +16,28 @@ void fps_scan_find(const fps_table *t, const uint64_t *keys, uint32_t n, uint32_
  * if the table is not tracked. */
 void fps_scan_seen(const fps_table *t, const uint64_t *keys, uint32_t n, uint32_t *seen);
 
+/* What a scan asks for: rows that were written, created or, in a tracked table, used since. */
+typedef struct fps_since {
+    uint32_t epoch; /* of an earlier scan */
+    uint32_t tick;  /* when that began */
+} fps_since;
+#define FPS_SCAN_ALL ((fps_since){0, 0})
+
+/* A table when a scan begins. Every row that is written or created from then on, and is not read by the scan in that
+ * state, has this epoch or a later one; the last possible one says nothing more, but remains true. */
+typedef struct fps_scan_start {
+    uint64_t version; /* the update count */
+    uint64_t removed; /* rows, so far */
+    uint32_t epoch;
+    uint32_t now; /* in ticks */
+} fps_scan_start;
+
+fps_status fps_scan_begin(const fps_arena *arena, const fps_table *t, const fps_wait *wait, fps_scan_start *start);
+
 /* Up to `most` rows from row `*cursor` on, which is moved after them; fewer at the end of the table. streams[k] may be
  * NULL, as may `seen` (two words per row: when, how often). Rows that are created or removed meanwhile may be included
  * or not. */
-fps_status fps_scan_rows(const fps_arena *arena, const fps_table *t, uint64_t *cursor, uint32_t most, uint64_t *keys,
-                         uint8_t *const *streams, uint32_t *seen, const fps_wait *wait, uint32_t *n);
+fps_status fps_scan_rows(const fps_arena *arena, const fps_table *t, uint64_t *cursor, uint32_t most, fps_since since,
+                         uint64_t *keys, uint8_t *const *streams, uint32_t *seen, const fps_wait *wait, uint32_t *n);
 
 #endif

@@ -303,7 +303,7 @@ static fps_status push_row(walk *w, uint32_t u)
         fps_row_track(row, w->now, times);
     }
     fps_redo_write_row(w->part->session, t, batch->rows[u], u + UINT64_C(1));
-    fps_row_leave(t, batch->rows[u], word + FPS_ROW_ONCE);
+    fps_row_leave(t, batch->rows[u], fps_row_next(t, word));
     for (uint32_t i = batch->first[u]; pulls && i != FPS_BATCH_END; i = batch->next[i])
         fps_rowcall_deliver(w->call, w->part, t, i, redo);
     return FPS_OK;

@@ -15,6 +15,9 @@
  *   unpin             Whoever finds no pin on a version writes it after the last read of it.
  *   row-handover      Whoever takes a row's lock sees all that was written to the row under it before.
  *   row-sequence      A reader that finds the same word, without a writer, before and after its copy read one state.
+ *   row-epoch         A scan that has counted an epoch and does not see a writer's lock on a row was counted before
+ *                     that writer reads the epoch, with which it marks the row. (Both stores come before both loads in
+ *                     one order of all, so sequentially consistent.)
  *   row-created       Whoever finds a row through the index, or below `high`, sees it with its key and its initial
  *                     values, or a later state.
  *   index-swap        Whoever sees a new index sees all that is in it. Whoever did not find a key, and sees the same

@@ -32,6 +32,8 @@ static void initialise(const fps_table *t, uint32_t row, uint64_t key)
 {
     uint8_t *at = fps_row_at(t, row);
     fps_store_relaxed(fps_row_key(at), key);
+    if ((fps_load_relaxed(fps_row_word(at)) & FPS_ROW_FREE) == 0) /* it never had a key */
+        fps_store_relaxed(fps_row_word(at), fps_row_next(t, 0));
     fps_initial_fill(&t->layout, key, at + t->at[0]);
     for (uint32_t k = 1; k <= t->layout.n_slots; k++) {
         const double value = t->layout.slots[k - 1];

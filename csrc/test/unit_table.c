@@ -669,7 +669,7 @@ static void a_row_that_has_another_key_is_nobodys_for_who_comes_late(void)
     CHECK_EQ(fps_row_try(&s.session, s.t, row, 0, &word), FPS_ALREADY); /* another's */
     check_table(s.t);
     CHECK_EQ(fps_row_try(&s.session, s.t, row, 1, &word), FPS_OK);
-    fps_row_leave(s.t, row, word + FPS_ROW_ONCE);
+    fps_row_leave(s.t, row, fps_row_next(s.t, word));
     check_table(s.t);
     drop_scene(&s);
 }
@@ -692,7 +692,7 @@ static void removing_waits_for_who_writes_the_row_and_goes_on_later(void)
     CHECK_EQ(fps_table_remove(&s.session, s.t, s.keys, 3, UINT32_MAX, streams, removed, &done, &no_wait), FPS_BUSY);
     CHECK_EQ(done, 1);
     CHECK_EQ(live_of(s.t), 2);
-    fps_row_leave(s.t, 1, word + FPS_ROW_ONCE);
+    fps_row_leave(s.t, 1, fps_row_next(s.t, word));
     CHECK_EQ(fps_table_remove(&s.session, s.t, s.keys, 3, UINT32_MAX, streams, removed, &done, &no_wait), FPS_OK);
     CHECK_EQ(done, 3);
     for (uint32_t i = 0; i < 3; i++) CHECK_EQ(removed[i], 1);
@@ -728,7 +728,7 @@ static void row_creation_goes_on_while_a_removal_waits_for_a_writer(void)
         clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = 2000000}, NULL);
     }
     CHECK_EQ(live_of(s.t), 40);
-    fps_row_leave(s.t, 1, word + FPS_ROW_ONCE);
+    fps_row_leave(s.t, 1, fps_row_next(s.t, word));
     expect_success(remover);
     CHECK_EQ(live_of(s.t), 39);
     check_table(s.t);

@@ -260,8 +260,17 @@ class TableGroup:
         since: int = ...,
         outcome: Outcome | None = None,
     ) -> None: ...
+    def begin_scan(self, part: int, timeout: float | None = None) -> tuple[int, int, int, int]: ...
     def scan(
-        self, part: int, cursor: int, keys: Any, streams: list[Any], seen: Any, timeout: float | None = None
+        self,
+        part: int,
+        cursor: int,
+        keys: Any,
+        streams: list[Any],
+        seen: Any,
+        timeout: float | None = None,
+        epoch: int = 0,
+        tick: int = 0,
     ) -> tuple[int, int]: ...
     def resume(self, part: int, version: int, now: int, timeout: float | None = None) -> None: ...
     def use(self, keys: Any, uses: Any, timeout: float | None = None) -> None: ...

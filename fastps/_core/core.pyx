@@ -30,6 +30,7 @@ include "group.pxi"
 include "keys.pxi"
 include "table_lane.pxi"
 include "table.pxi"
+include "table_rows.pxi"
 include "rounds.pxi"
 include "member.pxi"
 

@@ -301,8 +301,14 @@ cdef extern from "sparse.h" nogil:
 cdef extern from "scan.h" nogil:
     void fps_scan_find(const fps_table *t, const uint64_t *keys, uint32_t n, uint32_t *rows)
     void fps_scan_seen(const fps_table *t, const uint64_t *keys, uint32_t n, uint32_t *seen)
+    ctypedef struct fps_since:
+        uint32_t epoch, tick
+    ctypedef struct fps_scan_start:
+        uint64_t version, removed
+        uint32_t epoch, now
+    fps_status fps_scan_begin(const fps_arena *arena, const fps_table *t, const fps_wait *wait, fps_scan_start *start)
     fps_status fps_scan_rows(const fps_arena *arena, const fps_table *t, uint64_t *cursor, uint32_t most,
-                               uint64_t *keys, uint8_t **streams, uint32_t *seen, const fps_wait *wait, uint32_t *n)
+                               fps_since since, uint64_t *keys, uint8_t **streams, uint32_t *seen, const fps_wait *wait, uint32_t *n)
 
 
 cdef extern from "gradient.h" nogil:

@@ -19,7 +19,7 @@ cdef class TableLane:
     cdef bint resumable  # it holds a push that can be resumed, in this process, and no session
     cdef uint32_t n  # keys of the last operation
 
-    def __cinit__(self, TableGroup owner):
+    def __cinit__(self, TableOperations owner):
         cdef uint32_t n_parts = owner.group.n_parts, n_shards = owner.num_shards
         self.owner, self.n_parts, self.generation = <void *>owner, n_parts, fps_life_generation()
         self.parts = <fps_sparse_part *>calloc(n_parts, sizeof(fps_sparse_part))

@@ -124,21 +124,20 @@ def write_file(folder: Path, name: str, chunks: Iterable[Any]) -> File:
     return file.written()
 
 
-def write_tensors(folder: Path, name: str, tensors: Sequence[Tensor]) -> tuple[File, list[int]]:
-    """Writes a file of tensors. Returns it, and the byte in it where each of them begins."""
+def chunks_of(tensors: Sequence[Tensor]) -> tuple[list[Any], list[int]]:
+    """What a file of these tensors consists of, and the byte in it where each of them begins."""
     header: dict[str, Any] = {"__metadata__": {"format": "np"}}
-    ends, at = list[int](), 0
+    begins, at = list[int](), 0
     for tensor in tensors:
-        known = NAMES.get(tensor.dtype)
+        known, end = NAMES.get(tensor.dtype), at + tensor.data.nbytes
         shape = list(tensor.shape) if known else [tensor.data.nbytes]
-        header[tensor.name] = {"dtype": known or "U8", "shape": shape, "data_offsets": [at, at + tensor.data.nbytes]}
-        at += tensor.data.nbytes
-        ends.append(at)
+        header[tensor.name] = {"dtype": known or "U8", "shape": shape, "data_offsets": [at, end]}
+        begins.append(at)
+        at = end
     packed = json.dumps(header, separators=(",", ":")).encode()
     packed += b" " * (-len(packed) % 8)
     head = struct.pack("<Q", len(packed)) + packed
-    file = write_file(folder, name, [head, *(tensor.data for tensor in tensors)])
-    return file, [len(head) + end - tensor.data.nbytes for tensor, end in zip(tensors, ends, strict=True)]
+    return [head, *(tensor.data for tensor in tensors)], [len(head) + begin for begin in begins]
 
 
 def sync_folder(folder: Path) -> None:

@@ -94,10 +94,15 @@ def _reader(
     manifest: Manifest, parts: list[Rows], contents: list[Array], folder: Path
 ) -> Callable[[TableInfo], Iterator[RowBatch]]:
     def batches(info: TableInfo) -> Iterator[RowBatch]:
-        from fastps.checkpoint.tables import read_rows  # loads pyarrow
+        from fastps.checkpoint.tables import read_keys, read_rows  # loads pyarrow
+
+        def where(file: int) -> str:
+            return str(folder / manifest.files[file].name)
 
         for part in parts:
-            yield from read_rows(info, contents[part.file], part.count, str(folder / manifest.files[part.file].name))
+            kept = read_keys(contents[part.kept[0]], where(part.kept[0])) if part.kept else None
+            for file, count in zip(part.files, part.counts, strict=True):
+                yield from read_rows(info, contents[file], count, where(file), kept)
 
     return batches
 

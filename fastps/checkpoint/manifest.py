@@ -48,24 +48,29 @@ class Piece:
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of one table on one shard: a file.
+    """The rows of one table on one shard.
 
     Attributes
     ----------
     table : its number among the tables of the server
     shard : that had them
-    file : where they are
-    count : how many
+    files : where they are: all rows, then those that have changed since, and so on
+    counts : how many in each of the files
+    kept : a file with the keys that still have a row, if some had none any more; or empty
     step : the update count of the table on this shard
     now : the time in the table's ticks when its rows were read
+    epoch, removed : of the scan that read them, and of rows when the first file was written; for the next increment
     """
 
     table: int
     shard: int
-    file: int
-    count: int
+    files: tuple[int, ...]
+    counts: tuple[int, ...]
+    kept: tuple[int, ...]
     step: int
     now: int
+    epoch: int
+    removed: int
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,7 @@ class Manifest:
 
     Attributes
     ----------
+    server_id : of the server
     server : what it is a checkpoint of, see `described`
     slots : the names of the slots
     versions : of the shards that were saved
@@ -83,6 +89,7 @@ class Manifest:
     rows : of the tables
     """
 
+    server_id: str
     server: dict[str, Any]
     slots: tuple[str, ...]
     versions: tuple[int, ...]
@@ -143,8 +150,8 @@ class Manifest:
             raise CheckpointError(f"{where}: expected a server, names of slots and versions")
         assert slots is not None
         assert versions is not None
-        if type(content.get("created")) is not float:
-            raise CheckpointError(f"{where}: expected the time when it was created")
+        if type(content.get("created")) is not float or type(content.get("server_id")) is not str:
+            raise CheckpointError(f"{where}: expected the id of the server, and the time when it was created")
         files, pieces = _all(File, content.get("files"), where), _all(Piece, content.get("pieces"), where)
         for file in files:
             blocks = -(-file.nbytes // BLOCK_BYTES) if _are_counts([file.nbytes]) else -1
@@ -160,9 +167,9 @@ class Manifest:
                 raise CheckpointError(f"{where}: {brief(piece)} is not inside of its file")
         rows = _all(Rows, content.get("rows"), where)
         for one in rows:
-            if not _are_counts(list(asdict(one).values())) or one.file >= len(files) or one.shard >= len(versions):
-                raise CheckpointError(f"{where}: expected the rows of a table in a file, got {brief(one)}")
-        return cls(server, tuple(slots), tuple(versions), content["created"], files, pieces, rows)
+            if not _are_rows(one, len(files), len(versions)):
+                raise CheckpointError(f"{where}: expected the rows of a table in files, got {brief(one)}")
+        return cls(content["server_id"], server, tuple(slots), tuple(versions), content["created"], files, pieces, rows)
 
 
 def _text(content: dict[str, Any]) -> bytes:
@@ -183,6 +190,15 @@ def _is_list_of(values: Any, kind: type) -> bool:
 def _are_counts(values: Any) -> bool:
     is_sequence = isinstance(values, Sequence) and not isinstance(values, str)
     return is_sequence and all(type(value) is int and 0 <= value < 2**63 for value in values)
+
+
+def _are_rows(rows: Rows, n_files: int, n_shards: int) -> bool:
+    numbers = [rows.table, rows.shard, rows.step, rows.now, rows.epoch, rows.removed]
+    if not all(map(_are_counts, (numbers, rows.files, rows.counts, rows.kept))) or not rows.files:
+        return False
+    if len(rows.counts) != len(rows.files) or len(rows.kept) > 1 or rows.shard >= n_shards:
+        return False
+    return max(*rows.files, *rows.kept) < n_files if rows.kept else max(rows.files) < n_files
 
 
 def _is_name(name: Any) -> bool:

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from fastps.checkpoint.described import server_to
+from fastps.checkpoint.earlier import Earlier
 from fastps.checkpoint.files import unwritable
+from fastps.checkpoint.manifest import Manifest
 from fastps.checkpoint.writer import CheckpointWriter, require_free
 from fastps.client.attach import Attachment
 from fastps.cluster import ray as cluster
@@ -57,11 +59,12 @@ class Saving:
         return f"<Saving {str(self.path)!r}, {'done' if self.done() else 'under way'}>"
 
 
-def save(attachment: Attachment, path: Any, timeout: float) -> Saving:
+def save(attachment: Attachment, path: Any, since: Any, timeout: float) -> Saving:
     """Begins to save a server. See `ParameterServer.save`."""
     deadline = deadline_after(timeout)
     target = _path_of(path)
     require_free(target)
+    earlier = None if since is None else str(Earlier(_path_of(since)).folder)  # which can be read
     arrays, spec = attachment.arrays or attachment.attach(), attachment.spec
     arrays.session.versions(left_until(deadline))  # the server is alive, on all nodes
     cluster.require("save")
@@ -83,11 +86,12 @@ def save(attachment: Attachment, path: Any, timeout: float) -> Saving:
             for node in spec.nodes
         ]
         parts = [
-            writer.write.remote(spec, str(folder), number, left_until(deadline))
+            writer.write.remote(spec, str(folder), number, earlier, left_until(deadline))
             for number, writer in enumerate(writers)
         ]
         slots = [] if spec.consistency.local else spec.slot_names()
-        reference = writers[0].commit.remote(str(folder), str(target), server, slots, spec.consistency.rounds, *parts)
+        draft = Manifest(spec.server_id, server, tuple(slots), (), 0.0, (), (), ())
+        reference = writers[0].commit.remote(str(folder), str(target), draft, spec.consistency.rounds, *parts)
     except BaseException:
         given_up(folder)
         raise

@@ -30,12 +30,14 @@ class Part:
     stream : 0 for the parameters, from 1 the slots in their order
     place : which elements of which array
     step : the update count of the array
+    item_bytes : of one element
     tensor : what is written
     """
 
     stream: int
     place: Place
     step: int
+    item_bytes: int
     tensor: Tensor
 
 
@@ -93,8 +95,8 @@ def _snapshot(session: Session, shards: tuple[int, ...], deadline: float) -> Sna
                 continue
             start, stop = layout.at(place, None)
             elements = data[stream * each + start : stream * each + stop]
-            parts.append(Part(stream, place, step, _tensor(spec, stream, place, elements)))
-    parts.sort(key=lambda part: -spec.structure.leaves[part.place.leaf].item_bytes)  # so all of them are aligned
+            item_bytes = spec.structure.leaves[place.leaf].item_bytes
+            parts.append(Part(stream, place, step, item_bytes, _tensor(spec, stream, place, elements)))
     return Snapshot(versions, parts)
 
 

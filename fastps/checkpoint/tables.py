@@ -7,6 +7,7 @@ pyarrow is loaded with this module: import it only where tables are saved or res
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from fastps.transport.shm import Rows
 BATCH_BYTES = 16 << 20
 TICKS_PER_SECOND = 16  # FPS_TICK_NS in csrc/layout.h
 # Parentheses: no slot has such a name.
+KEYS = pa.field("key", pa.uint64(), nullable=False)  # as the core knows them
 IDLE, USES = pa.field("(idle)", pa.float64(), nullable=False), pa.field("(uses)", pa.uint32(), nullable=False)
 
 
@@ -32,8 +34,11 @@ def row_bytes(info: TableInfo) -> int:
     return 8 + sum(n for _, n in info.streams) * info.item_bytes + (12 if info.tracked else 0)
 
 
-def write_rows(folder: Path, name: str, table: Rows, shard: int, now: int) -> tuple[File, int]:
-    """Writes the rows of a shard to a new file, each as it is between two pushes. Returns the file, and how many rows.
+def write_rows(
+    folder: Path, name: str, table: Rows, shard: int, now: int, epoch: int = 0, tick: int = 0
+) -> tuple[File, int]:
+    """Writes the rows of a shard to a new file, each as it is between two pushes: all, or with the epoch and the time
+    of an earlier scan those that have changed since. Returns the file, and how many rows.
 
     Rows that are created or removed meanwhile may be among them or not. Raises FileError, ClosedError, ShardDiedError.
     """
@@ -41,7 +46,7 @@ def write_rows(folder: Path, name: str, table: Rows, shard: int, now: int) -> tu
     schema, most = schema_of(info, True), max(1, BATCH_BYTES // row_bytes(info))
     whole = pa.schema([*schema, IDLE, USES], schema.metadata) if info.tracked else schema
     with NewFile(folder, name) as file, pa.ipc.new_file(pa.PythonFile(file, mode="w"), whole) as writer:
-        for keys, streams, seen in table.batches(shard, most, [True] * len(info.streams)):
+        for keys, streams, seen in table.batches(shard, most, [True] * len(info.streams), epoch, tick):
             batch = batch_of(info, schema, keys, streams)
             if info.tracked:
                 idle = np.maximum(now - seen[:, 0].astype(np.int64), 0) / TICKS_PER_SECOND
@@ -51,20 +56,58 @@ def write_rows(folder: Path, name: str, table: Rows, shard: int, now: int) -> tu
     return file.written(), n
 
 
-def read_rows(info: TableInfo, data: Array, rows: int, where: str) -> Iterator[RowBatch]:
-    """The rows of a file whose bytes are those that were written, in place. Raises CheckpointError."""
+def write_keys(folder: Path, name: str, table: Rows, shard: int) -> File:
+    """Writes the keys that have a row on a shard. Raises as `write_rows`."""
+    schema, none = pa.schema([KEYS]), [False] * len(table.info.streams)
+    with NewFile(folder, name) as file, pa.ipc.new_file(pa.PythonFile(file, mode="w"), schema) as writer:
+        for keys, _, _ in table.batches(shard, BATCH_BYTES // 8, none):
+            writer.write_batch(pa.record_batch([pa.array(keys)], schema=schema))
+    return file.written()
+
+
+def read_keys(data: Array, where: str) -> Array:
+    """The keys of such a file, sorted. Raises CheckpointError."""
+    with _reading(where):
+        table = pa.ipc.open_file(pa.py_buffer(data)).read_all()
+        table.validate(full=True)
+        return np.sort(table.column(KEYS.name).to_numpy().astype(np.uint64, casting="equiv"))
+
+
+def read_rows(info: TableInfo, data: Array, count: int, where: str, kept: Array | None = None) -> Iterator[RowBatch]:
+    """The rows of a file whose bytes are those that were written, in place; with `kept`, those of these sorted keys.
+    Raises CheckpointError."""
     found = 0
-    try:
+    with _reading(where):
         reader = pa.ipc.open_file(pa.py_buffer(data))
         for number in range(reader.num_record_batches):
             batch = reader.get_batch(number)
             batch.validate(full=True)
-            yield _batch(info, batch, where)
+            rows = _batch(info, batch, where)
             found += batch.num_rows
-    except (pa.ArrowException, FastPSError, OSError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{where}: no rows of the table `{info.name}` ({brief(error)})") from error
-    if found != rows:
-        raise CheckpointError(f"{where}: expected {rows:,} rows of the table `{info.name}`, got {found:,}")
+            yield rows if kept is None else _among(rows, kept)
+    if found != count:
+        raise CheckpointError(f"{where}: expected {count:,} rows of the table `{info.name}`, got {found:,}")
+
+
+@contextmanager
+def _reading(where: str) -> Iterator[None]:
+    """Whatever is wrong with a file whose checksums are right is a CheckpointError."""
+    try:
+        yield
+    except (pa.ArrowException, FastPSError, OSError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{where}: it has no rows of this table ({brief(error)})") from error
+
+
+def _among(rows: RowBatch, kept: Array) -> RowBatch:
+    """The rows whose key is among these."""
+    at = np.searchsorted(kept, rows.keys)
+    there = at < len(kept)
+    there[there] = kept[at[there]] == rows.keys[there]
+    if there.all():
+        return rows
+    return RowBatch(
+        rows.keys[there], [stream[there] for stream in rows.streams], None if rows.uses is None else rows.uses[there]
+    )
 
 
 def _batch(info: TableInfo, batch: pa.RecordBatch, where: str) -> RowBatch:

@@ -9,17 +9,17 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from fastps.checkpoint import manifest
-from fastps.checkpoint.files import File, sync_folder, unwritable, write_file, write_tensors
+from fastps.checkpoint.earlier import Earlier
+from fastps.checkpoint.files import File, sync_folder, unwritable, write_file
 from fastps.checkpoint.manifest import Manifest, Piece, Rows
+from fastps.checkpoint.parts import Files, moved
 from fastps.checkpoint.snapshot import snapshots
 from fastps.client.attach import attachments
 from fastps.client.session import Session
 from fastps.errors import FileError, WaitTimeoutError
 from fastps.spec.server import ServerSpec
-from fastps.transport.shm import Rows as TableRows
 
 NICE = 10  # of the thread that writes; the one that copies holds locks for which pushes wait
 
@@ -45,61 +45,46 @@ class Written:
 class CheckpointWriter:
     """The actor. One for each node that has shards; that of shard 0 also commits."""
 
-    def write(self, spec: ServerSpec, folder: str, node: int, timeout: float) -> Written:
-        """Writes the state of the shards of this node. While one snapshot is written, the next one is copied."""
+    def write(self, spec: ServerSpec, folder: str, node: int, since: str | None, timeout: float) -> Written:
+        """Writes the state of the shards of this node. While one snapshot is written, the next one is copied.
+
+        What has not changed since the checkpoint `since` is shared with that.
+        """
         session, target = attachments.session(spec), Path(folder)
-        require_space(target, _bytes_of(session, timeout))
-        versions, files, pieces, rows = dict[int, int](), list[File](), list[Piece](), list[Rows]()
-        unplaced: list[Piece] = []
-        writing: Future[tuple[File, list[int]]] | None = None
-
-        def end() -> None:
-            """Waits for the file that is being written, and places its pieces."""
-            if writing is not None:
-                file, offsets = writing.result()
-                pieces.extend(replace(piece, offset=at) for piece, at in zip(unplaced, offsets, strict=True))
-                files.append(file)
-
+        assert session.shm is not None
+        earlier = None if since is None else Earlier(Path(since))
+        if earlier is None:
+            require_space(target, _bytes_of(session, timeout))
+        files, versions = Files(target, node, earlier), dict[int, int]()
+        writing: Future[None] | None = None
         with ThreadPoolExecutor(1, initializer=_work_in_the_background) as background:
             for snapshot in snapshots(session, timeout):
-                end()
-                number, versions = len(files), versions | snapshot.versions
-                unplaced = [
-                    Piece(
-                        part.stream, part.place.leaf, part.place.start, part.place.count, number, 0,
-                        part.tensor.data.nbytes, part.step,
-                    )
-                    for part in snapshot.parts
-                ]  # fmt: skip
-                tensors = [part.tensor for part in snapshot.parts]
-                name = f"arrays-{node:05}-{number:05}.safetensors"
-                writing = background.submit(write_tensors, target, name, tensors)
-                del snapshot, tensors  # their memory is free when they are written
-            end()
-            assert session.shm is not None
+                if writing is not None:
+                    writing.result()
+                versions |= snapshot.versions
+                writing = background.submit(files.write_arrays, snapshot.parts)
+                del snapshot  # its memory is free when it is written
+            if writing is not None:
+                writing.result()
             for number, table in enumerate(session.shm.verbs.tables):
                 for shard in session.shm.shards:
-                    name = f"rows-{node:05}-{len(files):05}.arrow"
-                    file, saved = background.submit(_write_rows, target, name, table, number, shard).result()
-                    rows.append(replace(saved, file=len(files)))
-                    files.append(file)
-        return Written(versions, files, pieces, rows)
+                    background.submit(files.write_rows, spec.server_id, table, number, shard).result()
+        return Written(versions, files.files, files.pieces, files.rows)
 
-    def commit(
-        self, folder: str, path: str, server: dict[str, Any], slots: list[str], rounds: bool, *parts: Written
-    ) -> Manifest:
+    def commit(self, folder: str, path: str, draft: Manifest, rounds: bool, *parts: Written) -> Manifest:
         """Writes the manifest, and gives the directory its name: from then on there is a checkpoint."""
         versions = {shard: version for part in parts for shard, version in part.versions.items()}
         if rounds and len(set(versions.values())) > 1:
             raise WaitTimeoutError("save: the nodes came to different rounds meanwhile; nothing was saved, try again")
         files, pieces, rows = list[File](), list[Piece](), list[Rows]()
         for part in parts:
-            pieces += [replace(piece, file=piece.file + len(files)) for piece in part.pieces]
-            rows += [replace(one, file=one.file + len(files)) for one in part.rows]
+            before = len(files)
+            pieces += [replace(piece, file=piece.file + before) for piece in part.pieces]
+            rows += [moved(one, before) for one in part.rows]
             files += part.files
-        whole = Manifest(
-            server, tuple(slots), tuple(versions[shard] for shard in sorted(versions)), time.time(), tuple(files),
-            tuple(pieces), tuple(rows),
+        whole = replace(
+            draft, versions=tuple(versions[shard] for shard in sorted(versions)), created=time.time(),
+            files=tuple(files), pieces=tuple(pieces), rows=tuple(rows),
         )  # fmt: skip
         source, target = Path(folder), Path(path)
         write_file(source, manifest.NAME, [whole.packed()])
@@ -124,14 +109,6 @@ def _bytes_of(session: Session, timeout: float) -> int:
 
         nbytes += row_bytes(table.info) * sum(counted["rows"] for counted in table.counters_of_all().values())
     return nbytes
-
-
-def _write_rows(folder: Path, name: str, table: TableRows, number: int, shard: int) -> tuple[File, Rows]:
-    from fastps.checkpoint.tables import write_rows  # loads pyarrow
-
-    now, step = table.now(shard), table.counters(shard)["version"]
-    file, count = write_rows(folder, name, table, shard, now)
-    return file, Rows(number, shard, 0, count, step, now)
 
 
 def require_free(path: Path) -> None:

@@ -115,9 +115,9 @@ class ServerReading:
         """
         return (self.attachment.arrays or self.attachment.attach()).steps(seconds(timeout))
 
-    def save(self, path: Any, *, wait: bool = True, timeout: float | None = None) -> Saving:
-        """Saves the state of the server to a new directory: parameters, slots, update counts, hyper-parameters and
-        rules. `fastps.restore` makes a server of it, with any number of shards.
+    def save(self, path: Any, *, wait: bool = True, since: Any = None, timeout: float | None = None) -> Saving:
+        """Saves the state of the server to a new directory: parameters, tables, slots, update counts, hyper-parameters
+        and rules. `fastps.restore` makes a server of it, with any number of shards.
 
         Parameters
         ----------
@@ -125,6 +125,9 @@ class ServerReading:
             Where the directory will be. It must not exist, and the one above it must, on every node with shards.
         wait : bool
             Whether to wait until it is there; otherwise ``result`` of what is returned waits.
+        since : str or path, optional
+            An earlier checkpoint in the same file system. Files that would be the same are hard links to its files, and
+            of tables of the same server only rows are written that have changed since. Both are complete by themselves.
         timeout : float, optional
             Seconds for all of it.
 
@@ -137,8 +140,8 @@ class ServerReading:
         ------
         FileError, MissingFileError
             There is something at `path`, or it cannot be written. Nothing was saved.
-        OptionError
-            The server has tables, which are saved by `export`.
+        CheckpointError
+            `since` is damaged. Nothing was saved.
         WaitTimeoutError, ClosedError, ShardDiedError, RayRequiredError
             Nothing has the path.
 
@@ -152,7 +155,7 @@ class ServerReading:
 
         session = self.attachment.session
         limit = session.limit(seconds(timeout))
-        saving = save(self.attachment, path, limit)
+        saving = save(self.attachment, path, since, limit)
         if wait:
             saving.result(limit)
         return saving

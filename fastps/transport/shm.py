@@ -235,13 +235,21 @@ class Rows:
         n, cursor = self.group.scan(self._shards.index(shard), cursor, keys, streams, None, timeout)
         return keys[:n], [None if stream is None else stream[:n] for stream in streams], cursor
 
-    def batches(self, shard: int, most: int, wanted: list[bool]) -> Iterator[tuple[Array, list[Any], Array]]:
+    def begin_scan(self, shard: int) -> tuple[int, int, int, int]:
+        """For `batches` that ask later what has changed since: the epoch of the scan, the time in ticks, the update
+        count, and how many rows were removed so far."""
+        return self.group.begin_scan(self._shards.index(shard))
+
+    def batches(
+        self, shard: int, most: int, wanted: list[bool], epoch: int = 0, tick: int = 0
+    ) -> Iterator[tuple[Array, list[Any], Array]]:
         """The rows of a shard in batches: keys, the wanted ones of values and slots, and per row the tick of its last
-        use and how often it was used, where the table tracks that."""
+        use and how often it was used, where the table tracks that. With the epoch and the time of an earlier scan,
+        those that were written, created or used since."""
         cursor, part = 0, self._shards.index(shard)
         while True:
             keys, streams, seen = np.empty(most, np.uint64), self.streams(most, wanted), np.empty((most, 2), np.uint32)
-            n, cursor = self.group.scan(part, cursor, keys, streams, seen)
+            n, cursor = self.group.scan(part, cursor, keys, streams, seen, None, epoch, tick)
             if n == 0:
                 return
             yield keys[:n], [None if stream is None else stream[:n] for stream in streams], seen[:n]

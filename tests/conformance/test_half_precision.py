@@ -108,7 +108,7 @@ def test_local_steps_take_gradients_of_half_precision(cluster3, rng, half):
 
 
 @half_anywhere
-def test_delayed_gradients_are_compensated_with_parameters_that_were_pulled_in_half_precision(cluster3, where, rng, half):
+def test_delayed_gradients_are_compensated_with_parameters_pulled_in_half_precision(cluster3, where, rng, half):
     start = np.asarray(rng.normal(size=1000), np.float32)
     options = {"rule": fastps.DCASGD(0.1), **placed(where, cluster3)}
     with fastps.ParameterServer(start, **options) as ps, fastps.ParameterServer(start, **options) as reference:

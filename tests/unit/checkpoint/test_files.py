@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fastps.checkpoint import files
-from fastps.checkpoint.files import File, Tensor, mapped, verify, write_file, write_tensors
+from fastps.checkpoint.files import File, Tensor, chunks_of, mapped, verify, write_file
 from fastps.checkpoint.manifest import MOST_BYTES, NAME, Manifest, Piece, Rows
 from fastps.errors import CheckpointError, FileError, MissingFileError
 
@@ -24,7 +24,8 @@ def tensors(rng):
 def test_a_file_of_tensors_is_read_by_safetensors(tmp_path, rng):
     safetensors = pytest.importorskip("safetensors.numpy")
     wanted = tensors(rng)
-    file, offsets = write_tensors(tmp_path, "a", wanted)
+    chunks, offsets = chunks_of(wanted)
+    file = write_file(tmp_path, "a", chunks)
     found = safetensors.load_file(tmp_path / "a")
     assert found["params/w"].shape == (3, 5)
     assert found["params/none"].shape == (0, 2)
@@ -80,7 +81,9 @@ def test_what_is_written_in_parts_is_whole(tmp_path, rng, monkeypatch):
 def a_manifest():
     pieces = (Piece(0, 0, 0, 10, 0, 64, 80, 3), Piece(1, 0, 0, 10, 0, 144, 80, 3))
     files = (File("arrays", 224, (7,)), File("rows", 16, (9,)))
-    return Manifest({"any": [1, None, "x"]}, ("m",), (3,), 12.5, files, pieces, (Rows(0, 0, 1, 2, 3, 4),))
+    return Manifest(
+        "id", {"any": [1, None, "x"]}, ("m",), (3,), 12.5, files, pieces, (Rows(0, 0, (1,), (2,), (), 3, 4, 5, 6),)
+    )
 
 
 def test_a_manifest_comes_back_and_json_reads_it(tmp_path):
@@ -126,8 +129,11 @@ def changed(**fields):
         {"files": (File("arrays", 224, (7,)),) * 2}, {"files": (File(3, 224, (7,)),)},
         {"pieces": (Piece(2, 0, 0, 10, 0, 64, 80, 3),)}, {"pieces": (Piece(0, 0, 0, 10, 2, 64, 80, 3),)},
         {"pieces": (Piece(0, 0, 0, 10, 0, 145, 80, 3),)}, {"pieces": (Piece(0, 0, 0, 10, 0, -1, 80, 3),)},
-        {"rows": (Rows(0, 1, 1, 2, 3, 4),)}, {"rows": (Rows(0, 0, 2, 2, 3, 4),)}, {"rows": (Rows(-1, 0, 1, 2, 3, 4),)},
-        {"rows": (Rows(0, 0, 1, 2, 3, "4"),)},
+        {"rows": (Rows(0, 1, (1,), (2,), (), 3, 4, 5, 6),)}, {"rows": (Rows(0, 0, (2,), (2,), (), 3, 4, 5, 6),)},
+        {"rows": (Rows(-1, 0, (1,), (2,), (), 3, 4, 5, 6),)}, {"rows": (Rows(0, 0, (), (), (), 3, 4, 5, 6),)},
+        {"rows": (Rows(0, 0, (1,), (2, 3), (), 3, 4, 5, 6),)}, {"rows": (Rows(0, 0, (1,), (2,), (9,), 3, 4, 5, 6),)},
+        {"rows": (Rows(0, 0, (1,), (2,), (0, 1), 3, 4, 5, 6),)}, {"rows": (Rows(0, 0, (1,), (2,), (), "3", 4, 5, 6),)},
+        {"rows": (Rows(0, 0, 1, (2,), (), 3, 4, 5, 6),)}, {"server_id": 3},
         {"pieces": (Piece(0, "0", 0, 10, 0, 64, 80, 3),)}, {"pieces": (Piece(0, 0, 0, 10, 0, 64, 2**63, 3),)},
     ],
     ids=str,
