@@ -11,13 +11,14 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fastps.arrays.types import HALVES, Array
-from fastps.checkpoint.files import NAMES, Tensor, write_tensors
+from fastps.checkpoint.files import NAMES, Tensor, chunks_of, write_file
 from fastps.checkpoint.load import Checkpoint
 from fastps.checkpoint.recorded import recorded_tables
 from fastps.checkpoint.structures import names_of
@@ -101,7 +102,7 @@ def write_safetensors(path: Path, named: NamedArrays) -> None:
         Tensor(name, array.dtype.name, array.shape, np.ascontiguousarray(array).reshape(-1).view(np.uint8))
         for name, array in sorted(named.arrays.items(), key=lambda item: -item[1].itemsize)
     ]
-    write_tensors(path.parent, path.name, tensors)
+    write_file(path.parent, path.name, chunks_of(tensors)[0])
 
 
 def export_arrays(target: Path, named: NamedArrays, write: Writer) -> None:
@@ -147,13 +148,29 @@ def require_free(target: Path) -> None:
 class _Table:
     """The rows of a table of a checkpoint, as `parquet.write` reads them."""
 
-    def __init__(self, info: TableInfo, rows: SavedRows) -> None:
-        self.info, self._rows = info, rows
+    def __init__(self, info: TableInfo, rows: SavedRows, in_increments: bool) -> None:
+        self.info, self._rows, self._in_increments = info, rows, in_increments
 
     def scan(self, most: int, wanted: list[bool], timeout: float | None) -> Iterator[tuple[Keys, list[Any]]]:
-        """In the batches in which they were saved, with all streams."""
-        for batch in self._rows.batches(self.info):
-            yield batch.keys, batch.streams
+        """In the batches in which they were saved, with all streams. Where there are increments, this is a second pass:
+        the first one is over the keys, of which it needs about 40 B each."""
+        if not self._in_increments:
+            for batch in self._rows.batches(self.info):
+                yield batch.keys, batch.streams
+            return
+        last = last_of([batch.keys for batch in self._rows.batches(self.info)])
+        for batch, chosen in zip(self._rows.batches(self.info), last, strict=True):
+            if chosen.any():
+                yield batch.keys[chosen], [stream[chosen] for stream in batch.streams]
+
+
+def last_of(batches: list[Keys]) -> list[Array]:
+    """For each key of each batch, whether it comes no more after that."""
+    ends = list(accumulate(map(len, batches)))
+    keys = np.concatenate([np.empty(0, np.uint64), *batches])
+    chosen = np.zeros(len(keys), bool)
+    chosen[len(keys) - 1 - np.unique(keys[::-1], return_index=True)[1]] = True
+    return [chosen[end - len(keys) : end] for keys, end in zip(batches, ends, strict=True)]
 
 
 def tables_of(found: Checkpoint) -> dict[str, TableInfo]:
@@ -184,4 +201,5 @@ def export_table(target: Path, found: Checkpoint, name: str | None, slots: bool 
     assert name is not None
     from fastps.tables import parquet  # loads pyarrow
 
-    return parquet.write(_Table(tables[name], found.state.rows[name]), target, 0, slots, None)
+    in_increments = any(len(one.files) > 1 for one in found.manifest.rows)
+    return parquet.write(_Table(tables[name], found.state.rows[name], in_increments), target, 0, slots, None)

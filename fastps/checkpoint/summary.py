@@ -48,13 +48,15 @@ class SavedTable:
     ----------
     info : its settings
     hyper : the hyper-parameters of its rule; None: a schedule gives it
-    rows : how many
+    rows : how many, as far as they are in files of all rows
+    changes : how many are in increments; each overwrites a row, or is a new one
     steps : its update count on each shard
     """
 
     info: TableInfo
     hyper: dict[str, float | None]
     rows: int
+    changes: int
     steps: tuple[int, ...]
 
 
@@ -172,6 +174,7 @@ def _tables(manifest: Manifest) -> list[SavedTable]:
     for number, info in enumerate(recorded_tables(described)):
         parts = sorted((one for one in manifest.rows if one.table == number), key=lambda one: one.shard)
         if info.counts_for is None:
-            hyper, rows = dict(described[number]["rule"]["hyper"]), sum(one.count for one in parts)
-            found.append(SavedTable(info, hyper, rows, tuple(one.step for one in parts)))
+            hyper, counts = dict(described[number]["rule"]["hyper"]), [one.counts for one in parts]
+            rows, changes = sum(one[0] for one in counts), sum(sum(one[1:]) for one in counts)
+            found.append(SavedTable(info, hyper, rows, changes, tuple(one.step for one in parts)))
     return found

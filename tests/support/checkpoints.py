@@ -9,8 +9,9 @@ import pyarrow as pa
 
 import fastps
 from fastps.checkpoint.described import consistency_to, rule_to, table_to
-from fastps.checkpoint.files import NewFile, Tensor, write_file, write_tensors
+from fastps.checkpoint.files import NewFile, Tensor, chunks_of, write_file
 from fastps.checkpoint.manifest import NAME, Manifest, Piece, Rows
+from fastps.checkpoint.recorded import recorded_tables
 from fastps.checkpoint.structures import structure_to
 from fastps.rules.assignment import as_rule
 from fastps.spec.columns import batch_of, schema_of
@@ -46,8 +47,8 @@ def write_checkpoint(folder, params=None, tables=None, *, rule=None, slots=None,
                 data = data.reshape(-1).view(np.uint8)
                 tensors.append(Tensor(f"{stream}/{leaf.name}", leaf.in_memory.name, leaf.shape, data))
                 placed.append((stream, i, leaf.size, data.nbytes))
-        file, offsets = write_tensors(folder, "arrays-00000-00000.safetensors", tensors)
-        files.append(file)
+        chunks, offsets = chunks_of(tensors)
+        files.append(write_file(folder, "arrays-00000-00000.safetensors", chunks))
         pieces = [Piece(stream, i, 0, n, 0, at, nbytes, step)
                   for (stream, i, n, nbytes), at in zip(placed, offsets, strict=True)]  # fmt: skip
     given = {(name,): table.with_rule(rule) if table.rule is None else table
@@ -55,7 +56,7 @@ def write_checkpoint(folder, params=None, tables=None, *, rule=None, slots=None,
     infos = infos_of(with_sightings(given), 1)
     for number, info in enumerate(infos):
         found = {} if info.counts_for is not None else tables[info.name][1]
-        rows.append(Rows(number, 0, len(files), len(found), step, 1))
+        rows.append(Rows(number, 0, (len(files),), (len(found),), (), step, 1, 1, 0))
         files.append(_write_rows(folder, f"rows-00000-{number:05}.arrow", info, found))
     server = {
         "structure": described,
@@ -65,9 +66,23 @@ def write_checkpoint(folder, params=None, tables=None, *, rule=None, slots=None,
         "gradients": NO_LIMITS,
     }
     versions = (step if params is not None else 0,)
-    manifest = Manifest(server, tuple(slots or ()), versions, created, tuple(files), tuple(pieces), tuple(rows))
+    manifest = Manifest(
+        "0" * 32, server, tuple(slots or ()), versions, created, tuple(files), tuple(pieces), tuple(rows)
+    )
     write_file(folder, NAME, [manifest.packed()])
     return manifest
+
+
+def add_increment(folder, table, rows):
+    """Rows of a table of a checkpoint, by its number, that have changed: in the same checkpoint."""
+    manifest = Manifest.read(folder)
+    info = recorded_tables(manifest.server["tables"])[table]
+    file = _write_rows(folder, f"rows-00000-{len(manifest.files):05}.arrow", info, rows)
+    old = manifest.rows[table]
+    new = dataclasses.replace(old, files=(*old.files, len(manifest.files)), counts=(*old.counts, len(rows)))
+    of_tables = [*manifest.rows]
+    of_tables[table] = new
+    rewrite(folder, files=(*manifest.files, file), rows=tuple(of_tables))
 
 
 def rewrite(folder, **changes):

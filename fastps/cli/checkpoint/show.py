@@ -52,9 +52,9 @@ def command(path: Path, as_json: bool) -> None:
     _section("rules of the arrays", ["PATTERN", "RULE", "HYPER-PARAMETERS"], [
         (rule.pattern, _rule(rule), _numbers(hyper)) for rule, hyper in zip(found.rules, found.hyper, strict=True)
     ])  # fmt: skip
-    _section("tables", ["NAME", "DIM", "TYPE", "KEYS", "ROWS", "STEPS", "RULE", "HYPER-PARAMETERS"], [
-        (one.info.name, one.info.dim, one.info.dtype, one.info.keys, one.rows, span(sorted(one.steps) or [0]),
-         _rule(one.info.rule), _numbers(one.hyper))
+    _section("tables", ["NAME", "DIM", "TYPE", "KEYS", "ROWS", "CHANGES", "STEPS", "RULE", "HYPER-PARAMETERS"], [
+        (one.info.name, one.info.dim, one.info.dtype, one.info.keys, one.rows, one.changes,
+         span(sorted(one.steps) or [0]), _rule(one.info.rule), _numbers(one.hyper))
         for one in found.tables
     ])  # fmt: skip
     for table in found.tables:
@@ -131,8 +131,8 @@ def _table_json(table: SavedTable) -> dict[str, Any]:
     info = table.info
     return {
         "name": info.name, "dim": info.dim, "dtype": info.dtype, "keys": info.keys, "rows": table.rows,
-        "steps": list(table.steps), "rule": _rule_json(info.rule, table.hyper), "inherits": info.inherits,
-        **_settings(table),
+        "changes": table.changes, "steps": list(table.steps), "rule": _rule_json(info.rule, table.hyper),
+        "inherits": info.inherits, **_settings(table),
     }  # fmt: skip
 
 

@@ -10,9 +10,10 @@ import pytest
 
 import fastps
 from fastps import CheckpointError, FileError, MissingFileError, OptionError, Table
-from fastps.checkpoint.export import NamedArrays, export_arrays, export_table, named_arrays, write_safetensors
+from fastps.checkpoint.export import NamedArrays, export_arrays, export_table, last_of, named_arrays, write_safetensors
 from fastps.checkpoint.load import load
-from tests.support.checkpoints import rewrite, write_checkpoint
+from fastps.checkpoint.summary import summary
+from tests.support.checkpoints import add_increment, rewrite, write_checkpoint
 
 
 def a_model():
@@ -145,6 +146,32 @@ def test_rows_have_the_columns_of_a_table(tmp_path):
     with pytest.raises(OptionError, match=r"no table 'others'"):
         export_table(tmp_path / "d", found, "others")
     assert sorted(os.listdir(tmp_path)) == ["a", "b", "c", "saved"]
+
+
+def test_the_newest_of_rows_in_increments_counts(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    write_checkpoint(tmp_path / "saved", None, {"t": (Table(1), {key: [[0.0]] for key in range(5)})})
+    add_increment(tmp_path / "saved", 0, {3: [[1.0]], -7: [[1.0]]})
+    add_increment(tmp_path / "saved", 0, {3: [[2.0]], 4: [[2.0]]})
+    (table,) = summary(tmp_path / "saved").tables
+    assert (table.rows, table.changes) == (5, 4)
+    assert export_table(tmp_path / "a", load(tmp_path / "saved"), None) == 6
+    found = {row["key"]: row["row"] for row in parquet.read_table(tmp_path / "a").to_pylist()}
+    assert found == {0: [0.0], 1: [0.0], 2: [0.0], 3: [2.0], 4: [2.0], -7: [1.0]}
+    add_increment(tmp_path / "saved", 0, {key: [[3.0]] for key in (0, 1, 2, 3, 4, -7)})
+    assert export_table(tmp_path / "b", load(tmp_path / "saved"), None) == 6
+    assert set(parquet.read_table(tmp_path / "b").column("row").to_pylist()[0]) == {3.0}
+
+
+def test_the_last_of_each_key_is_chosen(rng):
+    batches = [rng.integers(0, 9, n).astype(np.uint64) for n in (5, 0, 12, 1)]
+    batches = [np.unique(keys) for keys in batches]
+    wanted = {key: number for number, keys in enumerate(batches) for key in keys.tolist()}
+    chosen = last_of(batches)
+    assert [len(one) for one in chosen] == [len(keys) for keys in batches]
+    found = [(key, number) for number, keys in enumerate(batches) for key in keys[chosen[number]].tolist()]
+    assert sorted(found) == sorted(wanted.items())
+    assert last_of([]) == []
 
 
 def test_a_server_without_arrays_or_tables_has_none_to_export(tmp_path):

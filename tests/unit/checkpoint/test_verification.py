@@ -46,10 +46,10 @@ def test_numbers_that_do_not_fit_are_found_although_all_bytes_are_right(tmp_path
     manifest = write_checkpoint(tmp_path, np.zeros(30), TABLES)
     one, other = manifest.rows
     for changes in (
-        {"rows": (one, dataclasses.replace(other, count=3))},
+        {"rows": (one, dataclasses.replace(other, counts=(3,)))},
         {"rows": (one,)},
-        {"rows": (dataclasses.replace(one, file=2), dataclasses.replace(other, file=1))},
-        {"rows": (dataclasses.replace(one, file=0), other)},
+        {"rows": (dataclasses.replace(one, files=(2,)), dataclasses.replace(other, files=(1,)))},
+        {"rows": (dataclasses.replace(one, files=(0,)), other)},
         {"pieces": ()},
         {"pieces": (dataclasses.replace(manifest.pieces[0], count=29),)},
         {"server": manifest.server | {"structure": {"leaves": [], "tree": None, "constants": []}}},

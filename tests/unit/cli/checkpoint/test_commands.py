@@ -146,7 +146,7 @@ def test_show_names_everything(capsys, tmp_path):
         "layers/0/one float64 float64 [2, 3] 12 -",
         "layers/0/other float16 float32 [3] 12 -",
         f"* {halving(0.25)!r} (of the user) lr 0.25",
-        "users 2 float32 int64 2 12 RowAdagrad(0.25) eps 1e-10, initial_accumulator_value 0, lr 0.25",
+        "users 2 float32 int64 2 0 12 RowAdagrad(0.25) eps 1e-10, initial_accumulator_value 0, lr 0.25",
         "users: init Constant(value=1.0), seed 0, admit 1, track False",
         "arrays-00000-00000.safetensors 244 B -",
     ):
@@ -164,7 +164,7 @@ def test_show_says_the_same_as_json(capsys, tmp_path):
     assert found["rules"][0]["hyper"]["lr"] == 0.5
     assert found["gradients"] == {"nonfinite": "apply", "clip_norm": None, "clip_value": None}
     (users,) = found["tables"]
-    assert users.items() >= {"name": "users", "dim": 2, "keys": "int64", "rows": 2, "steps": [7]}.items()
+    assert users.items() >= {"name": "users", "dim": 2, "keys": "int64", "rows": 2, "changes": 0, "steps": [7]}.items()
     assert users["rule"]["rule"] == "RowAdagrad(0.25)"
     assert [file["problem"] for file in found["files"]] == [None, None]
 
