@@ -15,6 +15,7 @@ from fastps.observe.stats import ServerStats
 from fastps.tables.reading import TableReading
 
 if TYPE_CHECKING:
+    from fastps.checkpoint.periodic import PeriodicSaves
     from fastps.checkpoint.save import Saving
 
 
@@ -159,6 +160,44 @@ class ServerReading:
         if wait:
             saving.result(limit)
         return saving
+
+    def save_every(
+        self,
+        directory: Any,
+        *,
+        steps: int | None = None,
+        seconds: float | None = None,
+        keep: int = 3,
+        incremental: bool = False,
+    ) -> PeriodicSaves:
+        """Saves the server again and again into a directory, as ``step-N``, from a thread of this process.
+
+        Parameters
+        ----------
+        directory : str or path
+            Made if it is not there. `fastps.restore` of it takes the newest checkpoint.
+        steps : int
+            Save when a shard, or a table on one, has had so many updates since the last save. Either this,
+        seconds : float
+            or save so often, if there were updates.
+        keep : int
+            Older checkpoints in the directory than the newest `keep` are removed, also those of earlier runs.
+        incremental : bool
+            Each save shares what has not changed with the one before: see `since` of `save`.
+
+        Returns
+        -------
+        PeriodicSaves
+            ``saved``, ``error`` and ``stop()``; also for a ``with`` block. It ends with the server too.
+
+        Raises
+        ------
+        OptionError, FileError
+            Nothing was started. A save that fails later is logged and kept as ``error``; training goes on.
+        """
+        from fastps.checkpoint.periodic import periodic_saves
+
+        return periodic_saves(self, directory, steps, seconds, keep, incremental)
 
     def view(self) -> View:
         """Read-only arrays on the parameters themselves, for a ``with`` block: no copy, no lock. Live memory; under

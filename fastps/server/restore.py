@@ -21,6 +21,8 @@ from fastps.checkpoint.described import (
     tables_from,
 )
 from fastps.checkpoint.load import load
+from fastps.checkpoint.manifest import NAME
+from fastps.checkpoint.periodic import newest_in
 from fastps.consistency import Consistency
 from fastps.errors import OptionError
 from fastps.messages import brief
@@ -52,7 +54,7 @@ def restore(
     Parameters
     ----------
     path : str or path
-        A directory that `save` has made.
+        A directory that `save` has made, or one with those of `save_every`: the newest of these.
     num_shards : int, optional
         As for `ParameterServer`; None: as many as were saved.
     rule : Rule, or mapping of patterns to rules, optional
@@ -79,6 +81,8 @@ def restore(
         folder = Path(os.path.abspath(os.fsdecode(path)))
     except TypeError:
         raise OptionError(f"restore: expected a path, got {type(path).__name__} {brief(path)}") from None
+    if folder.is_dir() and not (folder / NAME).exists():
+        folder = newest_in(folder)
     found = load(folder)
     server, structure = found.manifest.server, found.state.structure
     described, names = server.get("tables"), [structure.leaves[i].name for i in structure.trained]

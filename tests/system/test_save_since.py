@@ -15,8 +15,8 @@ from tests.support.extent import LONG
 from tests.system.test_save_tables import rows_of
 
 
-def arrow_bytes(folder):
-    return sum(file.stat().st_size for file in folder.glob("*.arrow") if file.stat().st_nlink == 1)
+def new_bytes_of_rows(folder):
+    return sum(file.stat().st_size for file in folder.glob("rows*") if file.stat().st_nlink == 1)
 
 
 def test_increments_are_the_whole_state_and_complete_by_themselves(ray_local, tmp_path, rng):
@@ -39,7 +39,7 @@ def test_increments_are_the_whole_state_and_complete_by_themselves(ray_local, tm
                 users.set([7], np.full((1, 8), 3, np.float32))
     array = next((tmp_path / "step-0").glob("arrays*"))
     assert array.stat().st_nlink == 3  # nobody has pushed to it
-    assert arrow_bytes(tmp_path / "step-1") < 50_000 < arrow_bytes(tmp_path / "step-0") + 1_000_000
+    assert new_bytes_of_rows(tmp_path / "step-1") < 50_000
     shutil.rmtree(tmp_path / "step-0")
     for step, shards in ((2, 1), (1, 3)):
         with fastps.restore(tmp_path / f"step-{step}", num_shards=shards) as ps:

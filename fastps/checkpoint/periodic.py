@@ -1,0 +1,183 @@
+"""Saves a server again and again, from a thread of the process that asked for it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastps.checkpoint.manifest import Manifest
+from fastps.checkpoint.save import Saving
+from fastps.errors import CheckpointError, ClosedError, FastPSError, FileError, OptionError, ShardDiedError
+from fastps.messages import brief
+from fastps.scalars import flag, positive, whole
+
+if TYPE_CHECKING:
+    from fastps.server.reading import ServerReading
+
+POLL_SECONDS = 0.25
+MOST_SECONDS = 1e9
+NAME = re.compile(r"step-\d{12,}(\.\d+)?")
+Counts = tuple[int, ...]
+
+
+class PeriodicSaves:
+    """Saves of a server that come by themselves, until `stop`, the end of a ``with`` block, or the end of the server.
+
+    A save that fails is logged, kept as `error`, and tried again when the next one is due.
+
+    Attributes
+    ----------
+    directory : where the checkpoints are, as ``step-N``; N is the largest update count
+    saved : paths of those that it has made and not removed, oldest first
+    error : why the last save failed, or None
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        counts: Callable[[], Counts],
+        save: Callable[..., Saving],
+        *,
+        steps: int | None,
+        seconds: float | None,
+        keep: int,
+        incremental: bool,
+    ) -> None:
+        self.directory, self.saved = directory, list[Path]()
+        self.error: Exception | None = None
+        self._counts, self._save = counts, save
+        self._steps, self._seconds, self._keep, self._incremental = steps, seconds, keep, incremental
+        self._stopped = threading.Event()
+        self._last, self._last_time = counts(), time.monotonic()
+        self._thread = threading.Thread(target=self._run, name="fastps save", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """No save begins any more; waits for one that is under way. Idempotent."""
+        self._stopped.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def __enter__(self) -> PeriodicSaves:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _run(self) -> None:
+        pause = POLL_SECONDS if self._seconds is None else min(POLL_SECONDS, self._seconds)
+        while not self._stopped.wait(pause):
+            try:
+                counts = self._counts()
+                if self._is_due(counts):
+                    self._last, self._last_time = counts, time.monotonic()  # also of one that fails
+                    self._make(counts)
+                    self.error = None
+            except (ClosedError, ShardDiedError) as error:
+                self.error = error
+                return
+            except Exception as error:  # a full disk, a late node: training goes on
+                self.error = error
+                logging.getLogger("fastps").warning("save_every: %s", error)
+
+    def _is_due(self, counts: Counts) -> bool:
+        if counts == self._last:
+            return False
+        if self._seconds is not None:
+            return time.monotonic() - self._last_time >= self._seconds
+        assert self._steps is not None
+        return max(now - before for now, before in zip(counts, self._last, strict=True)) >= self._steps
+
+    def _make(self, counts: Counts) -> None:
+        since = self.saved[-1] if self._incremental and self.saved else None
+        if since is not None and not (since / "manifest.json").exists():  # somebody has removed it
+            since = None
+        path = free_name(self.directory, max(counts))
+        self._save(path, since=since).result()
+        old = checkpoints_in(self.directory)[: -self._keep]
+        for one in old:
+            remove(one)
+        self.saved = [one for one in (*self.saved, path) if one not in old]
+
+
+def free_name(directory: Path, step: int) -> Path:
+    """step-N, or where that is taken step-N.2 and so on."""
+    path, again = directory / f"step-{step:012}", 1
+    while path.exists():
+        again += 1
+        path = directory / f"step-{step:012}.{again}"
+    return path
+
+
+def checkpoints_in(directory: Path) -> list[Path]:
+    """Those of `save_every` that are complete, oldest first."""
+    found = []
+    for path in directory.iterdir():
+        if NAME.fullmatch(path.name) and (path / "manifest.json").exists():
+            try:
+                found.append((Manifest.read(path).created, path))
+            except FastPSError:
+                continue  # damaged: it is not touched
+    return [path for _, path in sorted(found)]
+
+
+def newest_in(directory: Path) -> Path:
+    """The newest checkpoint of `save_every`. Raises CheckpointError where there is none."""
+    found = checkpoints_in(directory)
+    if not found:
+        raise CheckpointError(f"restore: {str(directory)!r} is no checkpoint and has none; pass what save() has made")
+    return found[-1]
+
+
+def remove(checkpoint: Path) -> None:
+    """Takes a checkpoint away: at no time a part of it has its name."""
+    away = checkpoint.with_name(f".{checkpoint.name}-{os.urandom(6).hex()}-removed")
+    checkpoint.rename(away)
+    shutil.rmtree(away, ignore_errors=True)
+
+
+def periodic_saves(
+    server: ServerReading, directory: Any, steps: Any, seconds: Any, keep: Any, incremental: Any
+) -> PeriodicSaves:
+    """See `ParameterServer.save_every`."""
+    if (steps is None) == (seconds is None):
+        raise OptionError("save_every: expected steps= or seconds=, one of them")
+    every = None if steps is None else whole("save_every steps", steps, 1, 2**62)
+    pause = None if seconds is None else positive("save_every seconds", seconds, MOST_SECONDS, "seconds")
+    keep = whole("save_every keep", keep, 1, 2**31)
+    incremental = flag("save_every incremental", incremental)
+
+    def counts() -> Counts:
+        """The update counts of all shards, and of all tables on them."""
+        attachment = server.attachment
+        tables = [attachment.rows(number).counters(None) for number in range(len(attachment.spec.tables))]
+        return (*server.versions, *(counted["version"] for table in tables for counted in table.values()))
+
+    save = partial(server.save, wait=False)
+    return PeriodicSaves(
+        _directory(directory), counts, save, steps=every, seconds=pause, keep=keep, incremental=incremental
+    )
+
+
+def _directory(path: Any) -> Path:
+    """The directory, which is made. Raises FileError."""
+    try:
+        directory = Path(os.path.abspath(os.fsdecode(path)))
+    except TypeError:
+        raise OptionError(f"save_every: expected a path, got {type(path).__name__} {brief(path)}") from None
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(
+            error.errno,
+            f"save_every: the directory {str(directory)!r} cannot be made ({error.strerror}); pass another one",
+        ) from error
+    return directory
