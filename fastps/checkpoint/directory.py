@@ -13,7 +13,8 @@ from fastps.checkpoint.summary import Summary, summary
 from fastps.errors import CheckpointError, FileError
 
 COMPLETE, DAMAGED, UNREADABLE, UNFINISHED = "complete", "damaged", "unreadable", "unfinished"
-HIDDEN = re.compile(r"\..+-[0-9a-f]{12}(-given-up)?", re.DOTALL)  # as `save` names what it is writing
+# As `save` names what it is writing, and what is being removed.
+HIDDEN = re.compile(r"\..+-[0-9a-f]{12}(-given-up|-removed)?", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Entry:
     ----------
     name : in the directory
     state : COMPLETE; DAMAGED, files are missing or of another size; UNREADABLE, its manifest is damaged or of another
-        format; UNFINISHED, it is being written, or its program was killed
+        format; UNFINISHED, it is being written or removed, or the program that did so was killed
     created : when it was completed, in seconds since 1970; when its directory was last changed if it was not, or if the
         manifest is not readable
     nbytes : of all files but the manifest
