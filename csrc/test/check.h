@@ -186,6 +186,13 @@ static inline void *share(size_t bytes)
 
 static inline void nap_us(long us) { nanosleep(&(struct timespec){.tv_nsec = us * 1000}, NULL); }
 
+/* Simple numbers whose seed a test prints. */
+static inline uint32_t random_below(uint64_t *state, uint32_t n)
+{
+    *state = *state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    return (uint32_t)((*state >> 32) * n >> 32);
+}
+
 static inline void await(const fps_word32 *word, uint32_t at_least)
 {
     while (fps_load32_acquire(word) < at_least) nap_us(100);

@@ -242,11 +242,4 @@ static inline void enter_and_leave(const fps_arena *arena, const fps_table *t)
     fps_rowset_leave(t);
 }
 
-/* Simple numbers whose seed a test prints. */
-static inline uint32_t random_below(uint64_t *state, uint32_t n)
-{
-    *state = *state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-    return (uint32_t)((*state >> 32) * n >> 32);
-}
-
 #endif

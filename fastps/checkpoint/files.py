@@ -12,7 +12,7 @@ import json
 import mmap
 import os
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -164,15 +164,18 @@ def mapped(folder: Path, file: File) -> Array:
         raise unreadable(target, error) from error
 
 
-def verify(folder: Path, file: File, data: Array) -> None:
-    """Raises CheckpointError unless all bytes are those that were written."""
+def verify(folder: Path, file: File, data: Array, progress: Callable[[int], object] | None = None) -> None:
+    """Raises CheckpointError unless all bytes are those that were written. `progress` is told of the bytes that are."""
     for number, expected in enumerate(file.checksums):
         start = number * BLOCK_BYTES
-        if crc32c(data[start : start + BLOCK_BYTES]) != expected:
+        block = data[start : start + BLOCK_BYTES]
+        if crc32c(block) != expected:
             raise CheckpointError(
-                f"{folder / file.name}: the bytes from {start:,} on are not those that were written; nothing was "
-                f"restored; use another checkpoint"
+                f"{folder / file.name}: the bytes from {start:,} on are not those that were written; use another "
+                f"checkpoint"
             )
+        if progress is not None:
+            progress(block.nbytes)
 
 
 def unwritable(target: Path, error: OSError) -> FileError:

@@ -36,13 +36,19 @@ class Checkpoint:
     state: State
 
 
-def load(folder: Path) -> Checkpoint:
-    """Raises MissingFileError, FileError or CheckpointError. An array that is in one piece is used where it is."""
+def load(folder: Path, unknown_as_dicts: bool = False) -> Checkpoint:
+    """Raises MissingFileError, FileError or CheckpointError. An array that is in one piece is used where it is.
+    `unknown_as_dicts`: see `structure_from`."""
     manifest = Manifest.read(folder)
-    structure = structure_from(manifest.server.get("structure"))
     contents = [mapped(folder, file) for file in manifest.files]
     for file, data in zip(manifest.files, contents, strict=True):
         verify(folder, file, data)
+    return put_together(folder, manifest, contents, unknown_as_dicts)
+
+
+def put_together(folder: Path, manifest: Manifest, contents: list[Array], unknown_as_dicts: bool) -> Checkpoint:
+    """Of files whose bytes are those that were written. Raises CheckpointError where numbers do not fit each other."""
+    structure = structure_from(manifest.server.get("structure"), unknown_as_dicts)
     by_stream: dict[tuple[int, int], list[Piece]] = {}
     for piece in manifest.pieces:
         by_stream.setdefault((piece.stream, piece.leaf), []).append(piece)

@@ -56,14 +56,15 @@ def _constant_to(value: Any) -> Any:
 
 
 @refusing("structure")
-def structure_from(described: Any) -> Structure:
-    """Raises CheckpointError, also where a class of a container cannot be found."""
+def structure_from(described: Any, unknown_as_dicts: bool = False) -> Structure:
+    """Raises CheckpointError, also where a class of a container cannot be found; with `unknown_as_dicts`, such a
+    container is a dict: enough to read arrays by their names."""
     if len(described["leaves"]) > MOST_LEAVES:
         raise CheckpointError(f"structure: {len(described['leaves']):,} arrays")
     leaves = tuple(_leaf_from(leaf) for leaf in described["leaves"])
     constants = tuple(_constant_from(value) for value in described["constants"])
-    tree = None if described["tree"] is None else _container_from(described["tree"], len(leaves) + len(constants), 0)
-    return Structure(leaves, tree, constants)
+    known, tree = len(leaves) + len(constants), described["tree"]
+    return Structure(leaves, None if tree is None else _container_from(tree, known, 0, unknown_as_dicts), constants)
 
 
 def _leaf_from(described: Any) -> Leaf:
@@ -82,21 +83,26 @@ def _as_descr(value: Any) -> Any:
     return [tuple(tuple(part) if i == 2 else _as_descr(part) for i, part in enumerate(field)) for field in value]
 
 
-def _container_from(described: Any, known: int, depth: int) -> Container:
+def _container_from(described: Any, known: int, depth: int, unknown_as_dicts: bool) -> Container:
     if depth > DEEPEST:
         raise CheckpointError(f"structure: containers in more than {DEEPEST} others")
     names, children = (
         described["names"],
-        [_container_from(child, known, depth + 1) if type(child) is dict else child for child in described["children"]],
+        [
+            _container_from(child, known, depth + 1, unknown_as_dicts) if type(child) is dict else child
+            for child in described["children"]
+        ],
     )
     if len(names) != len(children) or not all(type(name) is str for name in names):
         raise CheckpointError(f"structure: {brief(described)} is no container")
-    if any(type(child) is int and not 0 <= child < known for child in children):
+    numbers = [child for child in children if not isinstance(child, Container) and child is not None]
+    if any(type(number) is not int or not 0 <= number < known for number in numbers):
         raise CheckpointError("structure: a container has arrays that are not there")
-    return Container(_class_from(described["made_by"]), tuple(names), tuple(children))
+    made_by = _class_from(described["made_by"], unknown_as_dicts)
+    return Container(made_by, tuple(names), tuple(children))
 
 
-def _class_from(described: Any) -> type:
+def _class_from(described: Any, unknown_as_dicts: bool) -> type:
     if type(described) is str:
         return PLAIN[described]
     module, name = described
@@ -104,11 +110,40 @@ def _class_from(described: Any) -> type:
     for part in name.split("."):
         found = getattr(found, part, None)
     if not isinstance(found, type) or not is_record(found):
+        if unknown_as_dicts:
+            return dict
         raise CheckpointError(
             f"structure: the parameters were in containers of {module}.{name}, which this process does not know; "
             f"import {module} before restore()"
         )
     return found
+
+
+@refusing("structure")
+def classes_of(described: Any) -> list[str]:
+    """The classes of containers that must have been imported, sorted. Raises CheckpointError."""
+    found: set[str] = set()
+
+    def walk(container: Any) -> None:
+        made_by = container["made_by"]
+        if type(made_by) is not str:
+            found.add(".".join(made_by))
+        for child in container["children"]:
+            if type(child) is dict:
+                walk(child)
+
+    if described["tree"] is not None:
+        walk(described["tree"])
+    return sorted(found)
+
+
+def names_of(structure: Structure) -> list[tuple[str, ...]]:
+    """The names of each array: several of one that comes several times in the parameters."""
+    found: list[list[str]] = [[] for _ in structure.leaves]
+    for path, number in () if structure.tree is None else structure.tree.paths():
+        if number < len(found):
+            found[number].append("/".join(path))
+    return [tuple(names) or (leaf.name,) for names, leaf in zip(found, structure.leaves, strict=True)]
 
 
 def _constant_from(described: Any) -> Any:

@@ -1,4 +1,5 @@
-"""The command line: ``fastps demo``, ``recommend``, ``doctor`` and ``env``, also as ``python -m fastps demo``.
+"""The command line: ``fastps demo``, ``recommend``, ``checkpoint``, ``doctor`` and ``env``, also as ``python -m fastps
+demo``.
 
 Exit codes: 0 it worked; 1 it ran, and the result is not what it should be; 2 the command could not be run as asked;
 130 interrupted. Every failure is one line on stderr.
@@ -16,34 +17,15 @@ from collections.abc import Sequence
 import click
 
 import fastps
-from fastps.cli import demo, doctor, env, recommend
+from fastps.cli import checkpoint, demo, doctor, env, recommend
+from fastps.cli.columns import printable
+from fastps.cli.group import Group
 from fastps.errors import FastPSError, OptionError
 
 FAILED, UNUSABLE, INTERRUPTED = 1, 2, 130
 
 # In the order in which --help lists them.
-COMMANDS: list[click.Command] = [demo.command, recommend.command, doctor.command, env.command]
-
-
-class Group(click.Group):
-    """Commands in the order of their table, whose options may be abbreviated."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        name, command, words = super().resolve_command(ctx, args)
-        options = [option for parameter in (command.params if command else ()) for option in parameter.opts]
-        return name, command, [_in_full(word, options) for word in words]
-
-
-def _in_full(word: str, options: list[str]) -> str:
-    """The option that an abbreviation stands for, if only one begins so: --epoch for --epochs."""
-    name, equals, value = word.partition("=")
-    fitting = [option for option in options if option.startswith(name)]
-    return f"{fitting[0]}{equals}{value}" if len(fitting) == 1 and len(name) > len("--") else word
+COMMANDS: list[click.Command] = [demo.command, recommend.command, checkpoint.command, doctor.command, env.command]
 
 
 GROUP = Group(
@@ -70,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    prog = f"fastps {words[0]}" if words and words[0] in GROUP.commands else "fastps"
+    prog = _program(words)
     try:
         # Not GROUP.main, which prints more than one line.
         with GROUP.make_context("fastps", words.copy()) as context:
@@ -94,10 +76,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _say(prog, problem, FAILED) if problem else 0
 
 
+def _program(words: Sequence[str]) -> str:
+    """The command that the words begin with, as messages name it."""
+    found: list[str] = []
+    command: click.Command | None = GROUP
+    for word in words:
+        command = command.commands.get(word) if isinstance(command, click.Group) else None
+        if command is None:
+            break
+        found.append(word)
+    return " ".join(["fastps", *found])
+
+
 def _text(error: click.UsageError) -> str:
     """One line: the option and what is wrong with it; for an unknown command, the known ones."""
-    text = " ".join(error.message.split()).rstrip(".")
-    if isinstance(error, click.BadParameter) and error.param:
+    missing = isinstance(error, click.MissingParameter)
+    text = " ".join((error.format_message() if missing else error.message).split()).rstrip(".")
+    if isinstance(error, click.BadParameter) and not missing and error.param:
         return f"{error.param.opts[0]}: {text}"
     if error.ctx and isinstance(error.ctx.command, click.Group):
         return f"{text}; the commands are {', '.join(error.ctx.command.commands)}"
@@ -106,5 +101,5 @@ def _text(error: click.UsageError) -> str:
 
 
 def _say(prog: str, message: str, code: int) -> int:
-    print(f"{prog}: {message}", file=sys.stderr)
+    print(printable(f"{prog}: {message}"), file=sys.stderr)
     return code

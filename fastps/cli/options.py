@@ -77,6 +77,22 @@ def directory(text: str) -> Path:
     return path
 
 
+def path(text: str) -> Path:
+    """Any path; what is there is found when it is used."""
+    if not text:
+        raise click.BadParameter("expected a path, got ''")
+    return Path(text)
+
+
+def one_of(*known: str) -> Callable[[str], str]:
+    def choice(text: str) -> str:
+        if text not in known:
+            raise click.BadParameter(f"expected one of {', '.join(known)}, got {text!r}")
+        return text
+
+    return choice
+
+
 def cluster(text: str) -> str:
     """The address of a running Ray cluster, or auto."""
     try:

@@ -24,14 +24,18 @@ if TYPE_CHECKING:
     from fastps.spec.table import TableInfo
 
 
-class Rows(Protocol):
-    """The rows of a table, on any node."""
+class Scanned(Protocol):
+    """Rows that are read one after the other."""
 
     @property
     def info(self) -> TableInfo: ...
 
     def scan(self, most: int, wanted: list[bool], timeout: float | None) -> Iterator[tuple[Keys, list[Any]]]:
         """All rows in batches of at most `most`: keys, and the `wanted` of the streams of ``info.streams``."""
+
+
+class Rows(Scanned, Protocol):
+    """The rows of a table, on any node."""
 
     def set(self, keys: Keys, streams: list[Any], timeout: float | None) -> None:
         """Overwrites rows, or creates them; a stream that is None is not changed."""
@@ -40,7 +44,7 @@ class Rows(Protocol):
         """Raises ClosedError or ShardDiedError when the server is known to be gone."""
 
 
-def batches(table: Rows, most: int, slots: bool, timeout: float | None) -> Iterator[pa.RecordBatch]:
+def batches(table: Scanned, most: int, slots: bool, timeout: float | None) -> Iterator[pa.RecordBatch]:
     """All rows in batches of at most `most`. Each row is read atomically; a batch is not."""
     info = table.info
     schema = schema_of(info, slots)
@@ -49,11 +53,11 @@ def batches(table: Rows, most: int, slots: bool, timeout: float | None) -> Itera
         yield batch_of(info, schema, keys, streams)
 
 
-def to_table(table: Rows, most: int, slots: bool, timeout: float | None) -> pa.Table:
+def to_table(table: Scanned, most: int, slots: bool, timeout: float | None) -> pa.Table:
     return pa.Table.from_batches(list(batches(table, most, slots, timeout)), schema_of(table.info, slots))
 
 
-def write(table: Rows, path: Any, most: int, slots: bool, timeout: float | None) -> int:
+def write(table: Scanned, path: Any, most: int, slots: bool, timeout: float | None) -> int:
     """Writes all rows to a Parquet file and returns how many there were.
 
     The file is renamed to its path, replacing an existing one, when it is complete. After an error nothing was replaced

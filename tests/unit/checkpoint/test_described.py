@@ -23,7 +23,7 @@ from fastps.checkpoint.described import (
     rule_to,
     rules_from,
 )
-from fastps.checkpoint.structures import structure_from, structure_to
+from fastps.checkpoint.structures import classes_of, names_of, structure_from, structure_to
 from fastps.errors import CheckpointError, FastPSError, RuleError
 from fastps.rules.assignment import assign
 from fastps.spec.gradients import gradient_policy
@@ -74,6 +74,33 @@ def test_a_class_that_is_not_there_is_an_error_that_names_it():
         written["tree"]["made_by"] = name
         with pytest.raises(CheckpointError, match=r"import|class|know"):
             structure_from(written)
+
+
+def test_a_class_that_is_not_there_can_be_a_dict():
+    structure = structure_of(STRUCTURES[3])[0]
+    written = through_json(structure_to(structure))
+    assert structure_from(written, True) == structure
+    assert classes_of(written) == [f"{__name__}.Layer", f"{__name__}.Pair"]
+    for child in written["tree"]["children"]:
+        child["made_by"] = ["no.such.module", "Layer"]
+    found = structure_from(written, True)
+    assert [child.made_by for child in found.tree.children] == [dict] * 3
+    assert list(found.tree.paths()) == list(structure.tree.paths())
+    assert classes_of(written) == ["no.such.module.Layer"]
+
+
+@pytest.mark.parametrize("child", [True, 0.0, "0", [], -1, 9])
+def test_what_is_in_a_container_is_an_array_or_a_container(child):
+    written = structure_to(structure_of([np.zeros(2), np.ones(1)])[0])
+    written["tree"]["children"][1] = child
+    with pytest.raises(CheckpointError, match="arrays that are not there"):
+        structure_from(written)
+
+
+def test_an_array_that_comes_twice_has_both_names():
+    weight = np.zeros(2)
+    assert names_of(structure_of({"a": [weight], "b": weight, "n": 3, "c": np.zeros(1)})[0]) == [("a/0", "b"), ("c",)]
+    assert names_of(structure_of(weight)[0]) == [("params",)]
 
 
 def family(name):
