@@ -13,7 +13,7 @@
 static const fps_rule rules[] = {{.kernel = add_f32, .prepare = prepare_nothing},
                                  {.kernel = add_f64, .prepare = prepare_nothing}};
 
-static uint32_t random_below(uint32_t *state, uint32_t n)
+static uint32_t random_number(uint32_t *state, uint32_t n)
 {
     *state = *state * 1664525u + 1013904223u;
     return (uint32_t)(((uint64_t)*state * n) >> 32);
@@ -110,9 +110,9 @@ static void prepare_call(world *w, bool pushes, bool pulls)
 static void randomise_grads(world *w, uint32_t *state)
 {
     for (uint64_t at = 0; at < w->buffer_bytes[0]; at += 4)
-        set_item(w->grads[0] + at, 4, (double)random_below(state, 1000) - 500);
+        set_item(w->grads[0] + at, 4, (double)random_number(state, 1000) - 500);
     for (uint64_t at = 0; at < w->buffer_bytes[1]; at += 8)
-        set_item(w->grads[1] + at, 8, (double)random_below(state, 1000) / 8);
+        set_item(w->grads[1] + at, 8, (double)random_number(state, 1000) / 8);
 }
 
 static void push_to_twin(world *w)
@@ -210,22 +210,22 @@ static void random_runs_with_gaps_and_mixed_types_agree_with_the_naive_twin(void
     uint32_t state = 2;
     for (int round = 0; round < 150; round++) {
         world w = {0};
-        uint32_t n_shards = 1 + random_below(&state, MAX_SHARDS);
+        uint32_t n_shards = 1 + random_number(&state, MAX_SHARDS);
         for (uint32_t s = 0; s < n_shards; s++) {
             run_of runs[MAX_SPANS];
-            uint32_t n = 1 + random_below(&state, MAX_SPANS);
+            uint32_t n = 1 + random_number(&state, MAX_SPANS);
             for (uint32_t i = 0; i < n; i++) {
-                uint32_t large = random_below(&state, 3);
+                uint32_t large = random_number(&state, 3);
                 runs[i] = (run_of){
-                    .n = 1 + random_below(&state, large == 0   ? 4
-                                                  : large == 1 ? 1500
-                                                               : 9000),
-                    .item_bytes = random_below(&state, 2) ? 8 : 4,
-                    .gap_bytes = random_below(&state, 3) ? 0 : 4 * random_below(&state, 5000),
+                    .n = 1 + random_number(&state, large == 0   ? 4
+                                                   : large == 1 ? 1500
+                                                                : 9000),
+                    .item_bytes = random_number(&state, 2) ? 8 : 4,
+                    .gap_bytes = random_number(&state, 3) ? 0 : 4 * random_number(&state, 5000),
                 };
             }
-            uint32_t tail_bytes = random_below(&state, 4) ? 0 : 4 * random_below(&state, 3000);
-            add_shard(&w, runs, n, tail_bytes, random_below(&state, 4) ? 4096u << random_below(&state, 3) : 1 << 20);
+            uint32_t tail_bytes = random_number(&state, 4) ? 0 : 4 * random_number(&state, 3000);
+            add_shard(&w, runs, n, tail_bytes, random_number(&state, 4) ? 4096u << random_number(&state, 3) : 1 << 20);
         }
         check_world(&w, &state);
     }

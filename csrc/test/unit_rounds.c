@@ -1442,7 +1442,7 @@ static void memory_comes_when_it_is_needed(void)
     free(grad);
 }
 
-static uint32_t random_below(uint64_t *state, uint32_t n)
+static uint32_t random_number(uint64_t *state, uint32_t n)
 {
     *state = *state * UINT64_C(6364136223846793005) + 1442695040888963407u;
     return (uint32_t)((*state >> 33) % n);
@@ -1482,7 +1482,7 @@ static void any_run_of_rounds_agrees_with_a_plain_ledger(void)
         ledger l = {0};
         gather(&t, 0, 2, (uint32_t)seed / 3 % 3, (fps_policy){.backup = backup});
         for (int step = 0; step < 120; step++) {
-            uint32_t rank = random_below(&random, MAX_MATES), dice = random_below(&random, 12);
+            uint32_t rank = random_number(&random, MAX_MATES), dice = random_number(&random, 12);
             mate *m = &t.mates[rank];
             if (!l.here[rank]) {
                 if (dice > 5) continue;
@@ -1495,12 +1495,12 @@ static void any_run_of_rounds_agrees_with_a_plain_ledger(void)
                 fps_wait wait = wait_ms(LONG_MS);
                 CHECK_EQ(fps_worker_catch_up(&m->worker, l.round, &wait), FPS_OK);
                 l.gave[rank] = true;
-                l.value[rank] = (float)(1 + random_below(&random, 9));
-                l.weight[rank] = random_below(&random, 4);
+                l.value[rank] = (float)(1 + random_number(&random, 9));
+                l.weight[rank] = random_number(&random, 4);
                 give(m, l.value[rank], l.weight[rank]);
             } else {
                 fps_decision d = last_decision(m);
-                uint32_t k = random_below(&random, t.arenas[0].layout.n_slots + 1);
+                uint32_t k = random_number(&random, t.arenas[0].layout.n_slots + 1);
                 CHECK_EQ(read_stream(&m->hand, &d, k, (void *const *)t.outs), FPS_OK);
                 for (uint32_t i = 0; i < 2; i++) {
                     check_all_equal(t.outs[i], N, (float)(k + 1) * l.sum);

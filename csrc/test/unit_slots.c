@@ -22,7 +22,7 @@ static void put(uint8_t *at, uint32_t item_bytes, double value)
     memcpy(at, item_bytes == 8 ? (const void *)&value : (const void *)&narrow, item_bytes);
 }
 
-static uint32_t random_below(uint32_t *state, uint32_t n)
+static uint32_t random_number(uint32_t *state, uint32_t n)
 {
     *state = *state * 1664525u + 1013904223u;
     return (uint32_t)(((uint64_t)*state * n) >> 32);
@@ -184,11 +184,11 @@ static void a_rule_with_fewer_slots_leaves_the_others_alone(void)
     uint32_t state = 1;
     for (int round = 0; round < 60; round++) {
         world w = {0};
-        uint32_t n = 1 + random_below(&state, MAX_RUNS);
+        uint32_t n = 1 + random_number(&state, MAX_RUNS);
         for (uint32_t i = 0; i < n; i++)
-            add_run(&w, 1 + random_below(&state, i % 2 ? 40 : 3000), random_below(&state, N_RULES),
-                    random_below(&state, 2) ? 0 : 4 * random_below(&state, 3000));
-        finish_world(&w, 4 * random_below(&state, 2000), round % 3 ? MANY_STRIPES : ONE_STRIPE,
+            add_run(&w, 1 + random_number(&state, i % 2 ? 40 : 3000), random_number(&state, N_RULES),
+                    random_number(&state, 2) ? 0 : 4 * random_number(&state, 3000));
+        finish_world(&w, 4 * random_number(&state, 2000), round % 3 ? MANY_STRIPES : ONE_STRIPE,
                      round % 2 ? FPS_MAX_SLOTS : 2);
         bool fits = true;
         for (uint32_t i = 0; i < n; i++) fits &= rules[w.spans[i].rule].n_slots <= w.arena.layout.n_slots;

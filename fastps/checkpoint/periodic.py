@@ -4,28 +4,37 @@ from __future__ import annotations
 
 import logging
 import os
-import re
-import shutil
 import threading
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from fastps.checkpoint.manifest import Manifest
+from fastps.checkpoint.manifest import NAME
 from fastps.checkpoint.save import Saving
-from fastps.errors import CheckpointError, ClosedError, FastPSError, FileError, OptionError, ShardDiedError
+from fastps.checkpoint.series import checkpoints_in, free_name, remove
+from fastps.client.attach import Attachment
+from fastps.errors import ClosedError, FileError, OptionError, ShardDiedError
 from fastps.messages import brief
 from fastps.scalars import flag, positive, whole
 
-if TYPE_CHECKING:
-    from fastps.server.reading import ServerReading
-
 POLL_SECONDS = 0.25
 MOST_SECONDS = 1e9
-NAME = re.compile(r"step-\d{12,}(\.\d+)?")
 Counts = tuple[int, ...]
+
+
+class Server(Protocol):
+    """A server that can be saved."""
+
+    attachment: Attachment
+
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """The update count of each shard."""
+
+    def save(self, path: Any, *, wait: bool, since: Any) -> Saving:
+        """Begins to save it."""
 
 
 class PeriodicSaves:
@@ -98,7 +107,7 @@ class PeriodicSaves:
 
     def _make(self, counts: Counts) -> None:
         since = self.saved[-1] if self._incremental and self.saved else None
-        if since is not None and not (since / "manifest.json").exists():  # somebody has removed it
+        if since is not None and not (since / NAME).exists():  # somebody has removed it
             since = None
         path = free_name(self.directory, max(counts))
         self._save(path, since=since).result()
@@ -108,44 +117,8 @@ class PeriodicSaves:
         self.saved = [one for one in (*self.saved, path) if one not in old]
 
 
-def free_name(directory: Path, step: int) -> Path:
-    """step-N, or where that is taken step-N.2 and so on."""
-    path, again = directory / f"step-{step:012}", 1
-    while path.exists():
-        again += 1
-        path = directory / f"step-{step:012}.{again}"
-    return path
-
-
-def checkpoints_in(directory: Path) -> list[Path]:
-    """Those of `save_every` that are complete, oldest first."""
-    found = []
-    for path in directory.iterdir():
-        if NAME.fullmatch(path.name) and (path / "manifest.json").exists():
-            try:
-                found.append((Manifest.read(path).created, path))
-            except FastPSError:
-                continue  # damaged: it is not touched
-    return [path for _, path in sorted(found)]
-
-
-def newest_in(directory: Path) -> Path:
-    """The newest checkpoint of `save_every`. Raises CheckpointError where there is none."""
-    found = checkpoints_in(directory)
-    if not found:
-        raise CheckpointError(f"restore: {str(directory)!r} is no checkpoint and has none; pass what save() has made")
-    return found[-1]
-
-
-def remove(checkpoint: Path) -> None:
-    """Takes a checkpoint away: at no time a part of it has its name."""
-    away = checkpoint.with_name(f".{checkpoint.name}-{os.urandom(6).hex()}-removed")
-    checkpoint.rename(away)
-    shutil.rmtree(away, ignore_errors=True)
-
-
 def periodic_saves(
-    server: ServerReading, directory: Any, steps: Any, seconds: Any, keep: Any, incremental: Any
+    server: Server, directory: Any, steps: Any, seconds: Any, keep: Any, incremental: Any
 ) -> PeriodicSaves:
     """See `ParameterServer.save_every`."""
     if (steps is None) == (seconds is None):
@@ -161,6 +134,7 @@ def periodic_saves(
         tables = [attachment.rows(number).counters(None) for number in range(len(attachment.spec.tables))]
         return (*server.versions, *(counted["version"] for table in tables for counted in table.values()))
 
+    counts()  # the server is there
     save = partial(server.save, wait=False)
     return PeriodicSaves(
         _directory(directory), counts, save, steps=every, seconds=pause, keep=keep, incremental=incremental

@@ -6,12 +6,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fastps.arrays.types import DTYPES
+from fastps.arrays.types import DTYPES, HALVES
 from fastps.checkpoint.described import INITIALIZERS
 from fastps.checkpoint.untrusted import refusing
 from fastps.spec.keys import KINDS
 from fastps.spec.rule import RuleInfo
-from fastps.spec.table import MAX_DIM, TableInfo
+from fastps.spec.table import MAX_DIM, ROUNDINGS, TableInfo
 
 
 @refusing("rules")
@@ -44,6 +44,8 @@ def _table(described: Mapping[str, Any]) -> TableInfo:
     path, dim, dtype, keys = (described[name] for name in ("path", "dim", "dtype", "keys"))
     if type(dim) is not int or not 1 <= dim <= MAX_DIM or dtype not in DTYPES or keys not in KINDS:
         raise ValueError("a table")
+    if described["stored"] not in (None, *HALVES) or described["rounding"] not in ROUNDINGS:
+        raise ValueError("how a table stores its rows")
     if type(path) is not list or any(type(name) is not str for name in path):
         raise ValueError("the path of a table")
     kind, first, second = described["initial"]
@@ -53,6 +55,7 @@ def _table(described: Mapping[str, Any]) -> TableInfo:
     return TableInfo(
         tuple(path), dim, dtype, keys, _rule(described["rule"]), (kind, first, second), described["seed"], None,
         described["admit"], described["evict"], described["track"], counts_for=described["counts_for"],
-        limits=(described["capacity"], described["max_bytes"]), ttl=described["ttl"], inherits=described["inherits"],
+        limits=(described["capacity"], described["max_bytes"]), ttl=described["ttl"], stored=described["stored"],
+        rounding=described["rounding"], inherits=described["inherits"],
         on_evict=None if receiver is None else tuple(receiver),
     )  # fmt: skip

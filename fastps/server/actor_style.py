@@ -28,6 +28,7 @@ HERE = {
     "load": "the path would be one of the shard's machine: load(path), or from_arrow.remote(table)",
     "peek_async": "a reference is a result to come already: peek.remote(keys)",
     "save": "the path would be one of the shard's machine: save(path)",
+    "save_every": "the thread that saves would be one of the shard's process: save_every(directory, steps=1000)",
     "pull_async": "a reference is a result to come already: pull.remote()",
     "push_async": "a reference is a result to come already: push.remote(grads)",
     "push_pull_async": "a reference is a result to come already: push_pull.remote(grads)",

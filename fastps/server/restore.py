@@ -22,7 +22,7 @@ from fastps.checkpoint.described import (
 )
 from fastps.checkpoint.load import load
 from fastps.checkpoint.manifest import NAME
-from fastps.checkpoint.periodic import newest_in
+from fastps.checkpoint.series import newest_in
 from fastps.consistency import Consistency
 from fastps.errors import OptionError
 from fastps.messages import brief

@@ -10,8 +10,7 @@ import pytest
 
 import fastps
 from fastps import CheckpointError, FileError, OptionError, Table
-from fastps.checkpoint import periodic
-from fastps.checkpoint.periodic import checkpoints_in, free_name, newest_in
+from fastps.checkpoint.series import checkpoints_in, free_name, newest_in, remove
 from tests.support.waiting import GUARD_SECONDS, wait_until
 
 
@@ -88,6 +87,6 @@ def test_names_that_are_taken_and_directories_of_others(tmp_path):
     (tmp_path / "step-000000000008").mkdir()
     (tmp_path / "step-000000000008" / "manifest.json").write_text("{}")
     assert checkpoints_in(tmp_path) == []  # not ours, not complete, damaged
-    periodic.remove(tmp_path / "step-000000000008")
+    remove(tmp_path / "step-000000000008")
     assert names(tmp_path) == ["mine", "step-000000000007"]
     assert os.path.isdir(tmp_path / "step-000000000007")

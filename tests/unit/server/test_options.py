@@ -102,11 +102,12 @@ def test_first_rows_are_keys_and_values_as_the_core_takes_them():
                     keys="bytes")})  # fmt: skip
     one, two = plan.first_rows
     assert (one.table, two.table) == (1, 2)
+    (one,), (two,) = one.batches, two.batches
     assert one.keys.tolist() == [0, 1, 2]
     assert {one.keys.dtype, two.keys.dtype} == {np.dtype(np.uint64)}
-    assert {one.values.dtype, two.values.dtype} == {np.dtype(np.float32)}
-    assert two.values.flags.c_contiguous
-    assert two.values.tolist() == [[1] * 3] * 2
+    assert {one.streams[0].dtype, two.streams[0].dtype} == {np.dtype(np.float32)}
+    assert two.streams[0].flags.c_contiguous
+    assert two.streams[0].tolist() == [[1] * 3] * 2
 
 
 @pytest.mark.parametrize(
@@ -235,7 +236,7 @@ def plain(p, g):
         (plain, "got the function plain; make a rule of it with @fastps.rule"),
         ("sgd", "got str 'sgd'"),
     ],
-    ids=str,
+    ids=["SGD", "RMSprop", "plain", "str"],
 )
 def test_what_is_not_yet_a_rule_is_told_how_it_becomes_one(rule, hint):
     for make in (lambda: planned(np.zeros(3), rule=rule), lambda: fastps.Table(4, rule=rule)):

@@ -1,0 +1,49 @@
+"""The checkpoints that `save_every` makes in a directory: step-N, where N is an update count."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+from fastps.checkpoint.manifest import NAME, Manifest
+from fastps.errors import CheckpointError, FastPSError
+
+OF_A_STEP = re.compile(r"step-\d{12,}(\.\d+)?")
+
+
+def free_name(directory: Path, step: int) -> Path:
+    """step-N, or where that is taken step-N.2 and so on."""
+    path, again = directory / f"step-{step:012}", 1
+    while path.exists():
+        again += 1
+        path = directory / f"step-{step:012}.{again}"
+    return path
+
+
+def checkpoints_in(directory: Path) -> list[Path]:
+    """Those of `save_every` that are complete, oldest first."""
+    found = []
+    for path in directory.iterdir():
+        if OF_A_STEP.fullmatch(path.name) and (path / NAME).exists():
+            try:
+                found.append((Manifest.read(path).created, path))
+            except FastPSError:
+                continue  # damaged: it is not touched
+    return [path for _, path in sorted(found)]
+
+
+def newest_in(directory: Path) -> Path:
+    """The newest checkpoint of `save_every`. Raises CheckpointError where there is none."""
+    found = checkpoints_in(directory)
+    if not found:
+        raise CheckpointError(f"restore: {str(directory)!r} is no checkpoint and has none; pass what save() has made")
+    return found[-1]
+
+
+def remove(checkpoint: Path) -> None:
+    """Takes a checkpoint away: at no time a part of it has its name."""
+    away = checkpoint.with_name(f".{checkpoint.name}-{os.urandom(6).hex()}-removed")
+    checkpoint.rename(away)
+    shutil.rmtree(away, ignore_errors=True)
