@@ -16,6 +16,7 @@ import numpy as np
 from fastps._core import crc32c
 from fastps.checkpoint.files import BLOCK_BYTES, File, mapped
 from fastps.checkpoint.manifest import Manifest, Rows
+from fastps.checkpoint.remote import AnyPath
 from fastps.errors import CheckpointError, FileError
 
 MOST_FILES = 16  # of the rows of a table on one shard: then all of them are written again
@@ -59,8 +60,9 @@ class Earlier:
             return None
         return found[0]
 
-    def link(self, file: File, folder: Path, name: str) -> File | None:
+    def link(self, file: File, folder: AnyPath, name: str) -> File | None:
         """Gives a file a name in another checkpoint too. None when it has as many as it can have. Raises FileError."""
+        assert isinstance(folder, Path)
         try:
             os.link(self.folder / file.name, folder / name)
         except OSError as error:

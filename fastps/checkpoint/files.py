@@ -12,7 +12,8 @@ import json
 import mmap
 import os
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import numpy as np
 
 from fastps._core import crc32c
 from fastps.arrays.types import Array
+from fastps.checkpoint.remote import AnyPath
 from fastps.errors import CheckpointError, FileError, MissingFileError
 
 BLOCK_BYTES = 16 << 20  # each has a checksum
@@ -66,21 +68,20 @@ class File:
 
 
 class NewFile:
-    """A new file that is being written, for a ``with`` block; at its end, its bytes are on the disk.
+    """A new file that is being written, for a ``with`` block; at its end, its bytes are on the disk, or in the remote
+    file system.
 
     `write` and the ends of the block raise FileError.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: AnyPath, name: str) -> None:
         self.name, self._target = name, folder / name
         self._checksums, self._filled, self._nbytes = list[int](), 0, 0
         self.closed = True
 
     def __enter__(self) -> NewFile:
-        try:
-            self._fd = os.open(self._target, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
-        except OSError as error:
-            raise unwritable(self._target, error) from error
+        with self._writing():
+            self._stream = _LocalStream(self._target) if isinstance(self._target, Path) else self._target.create()
         self.closed = False
         return self
 
@@ -88,35 +89,54 @@ class NewFile:
         """Appends all bytes of an object with the buffer protocol, and returns how many."""
         view = memoryview(data).cast("B")
         nbytes = len(view)
-        try:
+        with self._writing():
             while len(view):
                 if self._filled in (0, BLOCK_BYTES):
                     self._checksums.append(0)
                     self._filled = 0
-                written = os.write(self._fd, view[: BLOCK_BYTES - self._filled])
+                written = self._stream.write(view[: BLOCK_BYTES - self._filled])
                 self._checksums[-1] = crc32c(view[:written], self._checksums[-1])
                 self._filled, self._nbytes, view = self._filled + written, self._nbytes + written, view[written:]
-        except OSError as error:
-            raise unwritable(self._target, error) from error
         return nbytes
 
     def __exit__(self, kind: Any, *_: object) -> None:
         self.closed = True
-        try:
+        with self._writing():
             try:
                 if kind is None:
-                    os.fsync(self._fd)
+                    self._stream.flush()
             finally:
-                os.close(self._fd)
+                self._stream.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
-            raise unwritable(self._target, error) from error
+            raise error if isinstance(error, FileError) else unwritable(self._target, error) from error
 
     def written(self) -> File:
         """What was written, once the block has ended."""
         return File(self.name, self._nbytes, tuple(self._checksums))
 
 
-def write_file(folder: Path, name: str, chunks: Iterable[Any]) -> File:
+class _LocalStream:
+    """A new file of this machine, without a buffer. Its methods raise OSError."""
+
+    def __init__(self, target: Path) -> None:
+        self._fd = os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
+
+    def write(self, data: memoryview) -> int:
+        return os.write(self._fd, data)
+
+    def flush(self) -> None:
+        os.fsync(self._fd)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def write_file(folder: AnyPath, name: str, chunks: Iterable[Any]) -> File:
     """Writes a new file of these bytes, and waits until they are on the disk. Raises FileError."""
     with NewFile(folder, name) as file:
         for chunk in chunks:
@@ -149,22 +169,27 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def mapped(folder: Path, file: File) -> Array:
-    """The bytes of a file, read when they are used. Raises a FileError if it is not there or has another size."""
+def mapped(folder: AnyPath, file: File) -> Array:
+    """The bytes of a file, of this machine read when they are used. Raises a FileError if it is not there, and
+    CheckpointError if it has another size."""
     target = folder / file.name
     try:
-        with target.open("rb") as opened:
-            nbytes = os.fstat(opened.fileno()).st_size
-            if nbytes != file.nbytes:
-                raise CheckpointError(f"{target}: expected {file.nbytes:,} bytes, got {nbytes:,}; it was damaged")
-            if nbytes == 0:
-                return np.empty(0, np.uint8)
-            return np.frombuffer(mmap.mmap(opened.fileno(), 0, prot=mmap.PROT_READ), np.uint8)
+        data = _mapped(target) if isinstance(target, Path) else target.data()
     except OSError as error:
         raise unreadable(target, error) from error
+    if data.nbytes != file.nbytes:
+        raise CheckpointError(f"{target}: expected {file.nbytes:,} bytes, got {data.nbytes:,}; it was damaged")
+    return data
 
 
-def verify(folder: Path, file: File, data: Array, progress: Callable[[int], object] | None = None) -> None:
+def _mapped(target: Path) -> Array:
+    with target.open("rb") as opened:
+        if os.fstat(opened.fileno()).st_size == 0:
+            return np.empty(0, np.uint8)
+        return np.frombuffer(mmap.mmap(opened.fileno(), 0, prot=mmap.PROT_READ), np.uint8)
+
+
+def verify(folder: AnyPath, file: File, data: Array, progress: Callable[[int], object] | None = None) -> None:
     """Raises CheckpointError unless all bytes are those that were written. `progress` is told of the bytes that are."""
     for number, expected in enumerate(file.checksums):
         start = number * BLOCK_BYTES
@@ -178,14 +203,20 @@ def verify(folder: Path, file: File, data: Array, progress: Callable[[int], obje
             progress(block.nbytes)
 
 
-def unwritable(target: Path, error: OSError) -> FileError:
-    return FileError(
+def unwritable(target: AnyPath, error: OSError) -> FileError:
+    kind = MissingFileError if isinstance(error, FileNotFoundError) else FileError
+    return kind(
         error.errno,
-        f"save: {str(target)!r} cannot be written ({error.strerror}); nothing was saved; pass a path in a directory "
+        f"save: {str(target)!r} cannot be written ({reason_of(error)}); nothing was saved; pass a path in a directory "
         f"that exists, has space left, and is writable on the nodes of the shards",
     )
 
 
-def unreadable(target: Path, error: OSError) -> FileError:
+def unreadable(target: AnyPath, error: OSError) -> FileError:
     kind = MissingFileError if isinstance(error, FileNotFoundError) else FileError
-    return kind(error.errno, f"{str(target)!r} cannot be read ({error.strerror}); pass a directory that save() made")
+    return kind(error.errno, f"{str(target)!r} cannot be read ({reason_of(error)}); pass a directory that save() made")
+
+
+def reason_of(error: OSError) -> str:
+    """That of the operating system, or the first line of another library's."""
+    return error.strerror or (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from fastps.arrays.types import Array
 from fastps.checkpoint.described import names_of_tables
 from fastps.checkpoint.files import mapped, verify
 from fastps.checkpoint.manifest import Manifest, Piece, Rows
+from fastps.checkpoint.remote import AnyPath
 from fastps.checkpoint.structures import structure_from
 from fastps.errors import CheckpointError
 from fastps.spec.arrays import Leaf
@@ -31,12 +31,12 @@ class Checkpoint:
     state : of the server
     """
 
-    folder: Path
+    folder: AnyPath
     manifest: Manifest
     state: State
 
 
-def load(folder: Path, unknown_as_dicts: bool = False) -> Checkpoint:
+def load(folder: AnyPath, unknown_as_dicts: bool = False) -> Checkpoint:
     """Raises MissingFileError, FileError or CheckpointError. An array that is in one piece is used where it is.
     `unknown_as_dicts`: see `structure_from`."""
     manifest = Manifest.read(folder)
@@ -46,7 +46,7 @@ def load(folder: Path, unknown_as_dicts: bool = False) -> Checkpoint:
     return put_together(folder, manifest, contents, unknown_as_dicts)
 
 
-def put_together(folder: Path, manifest: Manifest, contents: list[Array], unknown_as_dicts: bool) -> Checkpoint:
+def put_together(folder: AnyPath, manifest: Manifest, contents: list[Array], unknown_as_dicts: bool) -> Checkpoint:
     """Of files whose bytes are those that were written. Raises CheckpointError where numbers do not fit each other."""
     structure = structure_from(manifest.server.get("structure"), unknown_as_dicts)
     by_stream: dict[tuple[int, int], list[Piece]] = {}
@@ -72,7 +72,7 @@ def put_together(folder: Path, manifest: Manifest, contents: list[Array], unknow
     return Checkpoint(folder, manifest, State(structure, arrays, slots, all_steps, rows=rows))
 
 
-def _rows(manifest: Manifest, contents: list[Array], folder: Path) -> dict[str, SavedRows]:
+def _rows(manifest: Manifest, contents: list[Array], folder: AnyPath) -> dict[str, SavedRows]:
     """The rows of each table, by its name."""
     found, where, n = dict[str, SavedRows](), str(folder), len(manifest.versions)
     names = names_of_tables(manifest.server.get("tables"))
@@ -91,7 +91,7 @@ def _rows(manifest: Manifest, contents: list[Array], folder: Path) -> dict[str, 
 
 
 def _reader(
-    manifest: Manifest, parts: list[Rows], contents: list[Array], folder: Path
+    manifest: Manifest, parts: list[Rows], contents: list[Array], folder: AnyPath
 ) -> Callable[[TableInfo], Iterator[RowBatch]]:
     def batches(info: TableInfo) -> Iterator[RowBatch]:
         from fastps.checkpoint.tables import read_keys, read_rows  # loads pyarrow

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from fastps._core import crc32c
 from fastps.checkpoint.files import BLOCK_BYTES, File, unreadable
+from fastps.checkpoint.remote import AnyPath
 from fastps.errors import CheckpointError
 from fastps.messages import brief
 
@@ -105,7 +106,7 @@ class Manifest:
         return _text(content | {"checksum": crc32c(_text(content))})
 
     @classmethod
-    def read(cls, folder: Path) -> Manifest:
+    def read(cls, folder: AnyPath) -> Manifest:
         """That of a directory.
 
         Raises
@@ -117,8 +118,11 @@ class Manifest:
         """
         target = folder / NAME
         try:
-            with target.open("rb") as file:
-                data = file.read(MOST_BYTES + 1)
+            if isinstance(target, Path):
+                with target.open("rb") as file:
+                    data = file.read(MOST_BYTES + 1)
+            else:
+                data = target.data(MOST_BYTES + 1).tobytes()
         except OSError as error:
             raise unreadable(target, error) from error
         if len(data) > MOST_BYTES:

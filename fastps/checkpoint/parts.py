@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from fastps.checkpoint.earlier import Earlier
 from fastps.checkpoint.files import File, chunks_of, write_file
 from fastps.checkpoint.manifest import Piece, Rows
+from fastps.checkpoint.remote import AnyPath
 from fastps.checkpoint.snapshot import Part
 from fastps.transport.shm import Rows as Table
 
@@ -31,7 +31,7 @@ class Files:
     rows : of the tables
     """
 
-    def __init__(self, folder: Path, node: int, earlier: Earlier | None) -> None:
+    def __init__(self, folder: AnyPath, node: int, earlier: Earlier | None) -> None:
         self._folder, self._node, self._earlier = folder, node, earlier
         self.files, self.pieces, self.rows = list[File](), list[Piece](), list[Rows]()
 

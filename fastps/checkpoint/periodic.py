@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 
+from fastps.checkpoint.files import reason_of
 from fastps.checkpoint.manifest import NAME
+from fastps.checkpoint.remote import AnyPath, RemotePath, path_of
 from fastps.checkpoint.save import Saving
 from fastps.checkpoint.series import checkpoints_in, free_name, remove
 from fastps.client.attach import Attachment
 from fastps.errors import ClosedError, FileError, OptionError, ShardDiedError
-from fastps.messages import brief
 from fastps.scalars import flag, positive, whole
 
 POLL_SECONDS = 0.25
@@ -51,7 +50,7 @@ class PeriodicSaves:
 
     def __init__(
         self,
-        directory: Path,
+        directory: AnyPath,
         counts: Callable[[], Counts],
         save: Callable[..., Saving],
         *,
@@ -60,7 +59,7 @@ class PeriodicSaves:
         keep: int,
         incremental: bool,
     ) -> None:
-        self.directory, self.saved = directory, list[Path]()
+        self.directory, self.saved = directory, list[AnyPath]()
         self.error: Exception | None = None
         self._counts, self._save = counts, save
         self._steps, self._seconds, self._keep, self._incremental = steps, seconds, keep, incremental
@@ -127,6 +126,8 @@ def periodic_saves(
     pause = None if seconds is None else positive("save_every seconds", seconds, MOST_SECONDS, "seconds")
     keep = whole("save_every keep", keep, 1, 2**31)
     incremental = flag("save_every incremental", incremental)
+    if incremental and isinstance(path_of(directory, "save_every"), RemotePath):
+        raise OptionError("save_every: incremental= shares files by hard links, which remote file systems do not have")
 
     def counts() -> Counts:
         """The update counts of all shards, and of all tables on them."""
@@ -141,17 +142,19 @@ def periodic_saves(
     )
 
 
-def _directory(path: Any) -> Path:
+def _directory(path: Any) -> AnyPath:
     """The directory, which is made. Raises FileError."""
+    directory = path_of(path, "save_every")
     try:
-        directory = Path(os.path.abspath(os.fsdecode(path)))
-    except TypeError:
-        raise OptionError(f"save_every: expected a path, got {type(path).__name__} {brief(path)}") from None
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
+        if isinstance(directory, RemotePath):
+            directory.make()
+        else:
+            directory.mkdir(parents=True, exist_ok=True)
+    except FileError:
+        raise
     except OSError as error:
         raise FileError(
             error.errno,
-            f"save_every: the directory {str(directory)!r} cannot be made ({error.strerror}); pass another one",
+            f"save_every: the directory {str(directory)!r} cannot be made ({reason_of(error)}); pass another one",
         ) from error
     return directory

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from pathlib import Path
 
 from fastps.checkpoint.manifest import NAME, Manifest
+from fastps.checkpoint.remote import AnyPath, RemotePath
 from fastps.errors import CheckpointError, FastPSError
 
 OF_A_STEP = re.compile(r"step-\d{12,}(\.\d+)?")
 
 
-def free_name(directory: Path, step: int) -> Path:
+def free_name(directory: AnyPath, step: int) -> AnyPath:
     """step-N, or where that is taken step-N.2 and so on."""
     path, again = directory / f"step-{step:012}", 1
     while path.exists():
@@ -22,7 +22,7 @@ def free_name(directory: Path, step: int) -> Path:
     return path
 
 
-def checkpoints_in(directory: Path) -> list[Path]:
+def checkpoints_in(directory: AnyPath) -> list[AnyPath]:
     """Those of `save_every` that are complete, oldest first."""
     found = []
     for path in directory.iterdir():
@@ -34,7 +34,7 @@ def checkpoints_in(directory: Path) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
-def newest_in(directory: Path) -> Path:
+def newest_in(directory: AnyPath) -> AnyPath:
     """The newest checkpoint of `save_every`. Raises CheckpointError where there is none."""
     found = checkpoints_in(directory)
     if not found:
@@ -42,8 +42,11 @@ def newest_in(directory: Path) -> Path:
     return found[-1]
 
 
-def remove(checkpoint: Path) -> None:
+def remove(checkpoint: AnyPath) -> None:
     """Takes a checkpoint away: at no time a part of it has its name."""
+    if isinstance(checkpoint, RemotePath):
+        checkpoint.remove()
+        return
     away = checkpoint.with_name(f".{checkpoint.name}-{os.urandom(6).hex()}-removed")
     checkpoint.rename(away)
     shutil.rmtree(away, ignore_errors=True)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from fastps.arrays.types import Array
 from fastps.checkpoint.files import File, NewFile
+from fastps.checkpoint.remote import AnyPath
 from fastps.errors import CheckpointError, FastPSError
 from fastps.messages import brief
 from fastps.spec.columns import batch_of, rows_of, schema_of
@@ -35,7 +35,7 @@ def row_bytes(info: TableInfo) -> int:
 
 
 def write_rows(
-    folder: Path, name: str, table: Rows, shard: int, now: int, epoch: int = 0, tick: int = 0
+    folder: AnyPath, name: str, table: Rows, shard: int, now: int, epoch: int = 0, tick: int = 0
 ) -> tuple[File, int]:
     """Writes the rows of a shard to a new file, each as it is between two pushes: all, or with the epoch and the time
     of an earlier scan those that have changed since. Returns the file, and how many rows.
@@ -56,7 +56,7 @@ def write_rows(
     return file.written(), n
 
 
-def write_keys(folder: Path, name: str, table: Rows, shard: int) -> File:
+def write_keys(folder: AnyPath, name: str, table: Rows, shard: int) -> File:
     """Writes the keys that have a row on a shard. Raises as `write_rows`."""
     schema, none = pa.schema([KEYS]), [False] * len(table.info.streams)
     with NewFile(folder, name) as file, pa.ipc.new_file(pa.PythonFile(file, mode="w"), schema) as writer:

@@ -15,6 +15,7 @@ from fastps.checkpoint.earlier import Earlier
 from fastps.checkpoint.files import File, sync_folder, unwritable, write_file
 from fastps.checkpoint.manifest import Manifest, Piece, Rows
 from fastps.checkpoint.parts import Files, moved
+from fastps.checkpoint.remote import AnyPath
 from fastps.checkpoint.snapshot import snapshots
 from fastps.client.attach import attachments
 from fastps.client.session import Session
@@ -45,15 +46,15 @@ class Written:
 class CheckpointWriter:
     """The actor. One for each node that has shards; that of shard 0 also commits."""
 
-    def write(self, spec: ServerSpec, folder: str, node: int, since: str | None, timeout: float) -> Written:
+    def write(self, spec: ServerSpec, target: AnyPath, node: int, since: Path | None, timeout: float) -> Written:
         """Writes the state of the shards of this node. While one snapshot is written, the next one is copied.
 
         What has not changed since the checkpoint `since` is shared with that.
         """
-        session, target = attachments.session(spec), Path(folder)
+        session = attachments.session(spec)
         assert session.shm is not None
-        earlier = None if since is None else Earlier(Path(since))
-        if earlier is None:
+        earlier = None if since is None else Earlier(since)
+        if earlier is None and isinstance(target, Path):
             require_space(target, _bytes_of(session, timeout))
         files, versions = Files(target, node, earlier), dict[int, int]()
         writing: Future[None] | None = None
@@ -71,7 +72,7 @@ class CheckpointWriter:
                     background.submit(files.write_rows, spec.server_id, table, number, shard).result()
         return Written(versions, files.files, files.pieces, files.rows)
 
-    def commit(self, folder: str, path: str, draft: Manifest, rounds: bool, *parts: Written) -> Manifest:
+    def commit(self, source: AnyPath, target: AnyPath, draft: Manifest, rounds: bool, *parts: Written) -> Manifest:
         """Writes the manifest, and gives the directory its name: from then on there is a checkpoint."""
         versions = {shard: version for part in parts for shard, version in part.versions.items()}
         if rounds and len(set(versions.values())) > 1:
@@ -86,15 +87,15 @@ class CheckpointWriter:
             draft, versions=tuple(versions[shard] for shard in sorted(versions)), created=time.time(),
             files=tuple(files), pieces=tuple(pieces), rows=tuple(rows),
         )  # fmt: skip
-        source, target = Path(folder), Path(path)
         write_file(source, manifest.NAME, [whole.packed()])
-        require_free(target)
-        try:
-            sync_folder(source)
-            source.rename(target)
-            sync_folder(target.parent)
-        except OSError as error:
-            raise unwritable(target, error) from error
+        if isinstance(source, Path) and isinstance(target, Path):  # the other one is in its place already
+            require_free(target)
+            try:
+                sync_folder(source)
+                source.rename(target)
+                sync_folder(target.parent)
+            except OSError as error:
+                raise unwritable(target, error) from error
         return whole
 
 
@@ -111,9 +112,9 @@ def _bytes_of(session: Session, timeout: float) -> int:
     return nbytes
 
 
-def require_free(path: Path) -> None:
+def require_free(path: AnyPath) -> None:
     """Raises FileError if something has this name."""
-    if path.is_symlink() or path.exists():
+    if (isinstance(path, Path) and path.is_symlink()) or path.exists():
         raise FileError(
             errno.EEXIST,
             f"save: {str(path)!r} is there already; nothing was saved and it was not changed; pass another path",

@@ -230,6 +230,16 @@ def get(refs: Any, timeout: float | None, what: str) -> Any:
         ) from None
 
 
+def end(actors: list[Any], seconds: float) -> None:
+    """Kills actors, and waits until they do nothing any more."""
+    deadline = deadline_after(seconds)
+    for actor in actors:
+        with contextlib.suppress(ray.exceptions.RayError, ValueError, RuntimeError):  # it has ended, or Ray has
+            ray.kill(actor)
+            while True:  # its last call may come before the signal
+                ray.get(actor.__ray_ready__.remote(), timeout=left_until(deadline))
+
+
 def start_on(node_id: str, cls: type, concurrency: int, name: str) -> Any:
     """A function that starts an async actor of a class on a node; the actor ends with the process that starts it."""
     here = NodeAffinitySchedulingStrategy(node_id, soft=False)

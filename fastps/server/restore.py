@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from fastps._core import Outcome
@@ -20,11 +18,13 @@ from fastps.checkpoint.described import (
     rules_from,
     tables_from,
 )
+from fastps.checkpoint.files import unreadable
 from fastps.checkpoint.load import load
 from fastps.checkpoint.manifest import NAME
+from fastps.checkpoint.remote import path_of
 from fastps.checkpoint.series import newest_in
 from fastps.consistency import Consistency
-from fastps.errors import OptionError
+from fastps.errors import FileError, OptionError
 from fastps.messages import brief
 from fastps.server.handle import ParameterServer
 from fastps.server.options import rules_of
@@ -77,12 +77,14 @@ def restore(
     RuleError, OptionError
         The rule is not the one that was saved, or is one of the user and was not passed. Nothing was started.
     """
+    folder = path_of(path, "restore")
     try:
-        folder = Path(os.path.abspath(os.fsdecode(path)))
-    except TypeError:
-        raise OptionError(f"restore: expected a path, got {type(path).__name__} {brief(path)}") from None
-    if folder.is_dir() and not (folder / NAME).exists():
-        folder = newest_in(folder)
+        if folder.is_dir() and not (folder / NAME).exists():
+            folder = newest_in(folder)
+    except FileError:
+        raise
+    except OSError as error:
+        raise unreadable(folder, error) from error
     found = load(folder)
     server, structure = found.manifest.server, found.state.structure
     described, names = server.get("tables"), [structure.leaves[i].name for i in structure.trained]

@@ -66,6 +66,7 @@ SECONDS = {
     "tests/system/test_rules_from_anywhere.py": 10,
     "tests/system/test_save.py": 35,
     "tests/system/test_save_every.py": 10,
+    "tests/system/test_save_remote.py": 12,
     "tests/system/test_save_since.py": 12,
     "tests/system/test_save_tables.py": 20,
     "tests/system/test_servers_of_a_process.py": 15,
