@@ -15,13 +15,14 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from fastps._core import crc32c
 from fastps.arrays.types import Array
-from fastps.errors import CheckpointError, FileError, MissingFileError
+from fastps.errors import CheckpointError, FileError, MissingFileError, OptionError
+from fastps.messages import brief
 
 BLOCK_BYTES = 16 << 20  # each has a checksum
 # The names of the format; what has none is written as bytes.
@@ -63,6 +64,17 @@ class File:
     name: str
     nbytes: int
     checksums: tuple[int, ...]
+
+
+def path_of(path: Any, verb: str) -> Path:
+    """The path that a user passes. Raises OptionError for what can be none."""
+    try:
+        found = os.path.abspath(os.fsdecode(path))
+        if b"\0" not in os.fsencode(found):
+            return Path(found)
+    except (TypeError, UnicodeError):
+        pass
+    raise OptionError(f"{verb}: expected a path, got {type(path).__name__} {brief(path)}")
 
 
 class NewFile:
@@ -149,17 +161,24 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
+def opened(target: Path) -> IO[bytes]:
+    """A file to read. In the place of a pipe it does not wait for who writes there."""
+    return open(target, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK))
+
+
 def mapped(folder: Path, file: File) -> Array:
     """The bytes of a file, read when they are used. Raises a FileError if it is not there or has another size."""
     target = folder / file.name
     try:
-        with target.open("rb") as opened:
-            nbytes = os.fstat(opened.fileno()).st_size
+        with opened(target) as source:
+            nbytes = os.fstat(source.fileno()).st_size
             if nbytes != file.nbytes:
-                raise CheckpointError(f"{target}: expected {file.nbytes:,} bytes, got {nbytes:,}; it was damaged")
+                raise CheckpointError(
+                    f"{target}: expected {file.nbytes:,} bytes, got {nbytes:,}; it was damaged; use another checkpoint"
+                )
             if nbytes == 0:
                 return np.empty(0, np.uint8)
-            return np.frombuffer(mmap.mmap(opened.fileno(), 0, prot=mmap.PROT_READ), np.uint8)
+            return np.frombuffer(mmap.mmap(source.fileno(), 0, prot=mmap.PROT_READ), np.uint8)
     except OSError as error:
         raise unreadable(target, error) from error
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fastps._core import crc32c
-from fastps.checkpoint.files import BLOCK_BYTES, File, unreadable
+from fastps.checkpoint.files import BLOCK_BYTES, File, opened, unreadable
 from fastps.errors import CheckpointError
 from fastps.messages import brief
 
@@ -117,7 +117,7 @@ class Manifest:
         """
         target = folder / NAME
         try:
-            with target.open("rb") as file:
+            with opened(target) as file:
                 data = file.read(MOST_BYTES + 1)
         except OSError as error:
             raise unreadable(target, error) from error

@@ -6,24 +6,25 @@ import os
 import shutil
 import weakref
 from concurrent.futures import Future
+from contextlib import suppress
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 from fastps.checkpoint.described import server_to
 from fastps.checkpoint.earlier import Earlier
-from fastps.checkpoint.files import unwritable
+from fastps.checkpoint.files import path_of, sync_folder, unwritable
 from fastps.checkpoint.manifest import Manifest
 from fastps.checkpoint.writer import CheckpointWriter, require_free
 from fastps.client.attach import Attachment
 from fastps.cluster import ray as cluster
 from fastps.deadline import deadline_after, left_until
-from fastps.errors import MissingFileError, OptionError, ShardDiedError, UnavailableError
-from fastps.messages import brief
+from fastps.errors import FastPSError, MissingFileError, ShardDiedError, UnavailableError
 
 
 class Saving:
     """A checkpoint that is being written. Dropped before it is done, it is given up: nothing has its path, and what was
-    written is removed.
+    written is removed. In a process that was forked meanwhile it can be looked at, and is not given up.
 
     Attributes
     ----------
@@ -33,27 +34,60 @@ class Saving:
     def __init__(self, path: Path, folder: Path, writers: list[Any], reference: Any) -> None:
         self.path, self._folder, self._writers, self._reference = path, folder, writers, reference
         self._future: Future[Any] = reference.future()
-        weakref.finalize(self, given_up, folder)
+        self._owner_pid = os.getpid()
+        self._error: FastPSError | None = None
+        weakref.finalize(self, _dropped, self._owner_pid, folder)
 
     def done(self) -> bool:
         """Whether it is there, or has failed."""
-        return self._future.done()
+        return self._error is not None or self._future.done()
 
     def result(self, timeout: float | None = None) -> Path:
         """Waits for it, and returns its path. After an error, also that `timeout` seconds were not enough, it is given
-        up: nothing has that path, and what was written is removed."""
+        up: nothing has that path, what was written is removed, and the error is raised again."""
+        if self._error is not None:
+            raise copy(self._error)
         try:
             cluster.get(self._reference, timeout, "save")
-        except ShardDiedError as error:
-            given_up(self._folder)
-            raise UnavailableError(
+        except BaseException as error:
+            if not self._has_come_to_its_end():
+                failed = self._given_up(error)
+                if failed is error:
+                    raise
+                raise failed from error
+        self._end_writers()
+        return self.path
+
+    def _has_come_to_its_end(self) -> bool:
+        """Whether it was committed although there was an error; otherwise gives it up."""
+        if os.getpid() == self._owner_pid and given_up(self._folder):
+            return False
+        if os.path.lexists(self._folder) or not os.path.lexists(self.path):
+            return False
+        with suppress(OSError):  # the writer may have died before it did this
+            sync_folder(self.path.parent)
+        return True
+
+    def _given_up(self, error: BaseException) -> BaseException:
+        """What to raise, now and later."""
+        if os.getpid() != self._owner_pid:
+            return error
+        self._end_writers()
+        failed = error
+        if isinstance(error, ShardDiedError):
+            failed = UnavailableError(
                 f"save: the server, or a process that wrote the checkpoint, is gone; nothing was saved, save again "
                 f"({error})"
-            ) from error
-        except BaseException:
-            if given_up(self._folder) or not self.path.exists():  # it did not come to its end just now
-                raise
-        return self.path
+            )
+        unknown = UnavailableError("save: it was given up; nothing was saved, save again")
+        self._error = copy(failed) if isinstance(failed, FastPSError) else unknown
+        return failed
+
+    def _end_writers(self) -> None:
+        """Now, also one that is stopped, and however long this object is kept."""
+        for writer in self._writers if os.getpid() == self._owner_pid else []:
+            cluster.end(writer)
+        self._writers.clear()
 
     def __repr__(self) -> str:
         return f"<Saving {str(self.path)!r}, {'done' if self.done() else 'under way'}>"
@@ -62,9 +96,9 @@ class Saving:
 def save(attachment: Attachment, path: Any, since: Any, timeout: float) -> Saving:
     """Begins to save a server. See `ParameterServer.save`."""
     deadline = deadline_after(timeout)
-    target = _path_of(path)
+    target = path_of(path, "save")
     require_free(target)
-    earlier = None if since is None else str(Earlier(_path_of(since)).folder)  # which can be read
+    earlier = None if since is None else str(Earlier(path_of(since, "save since")).folder)  # which can be read
     arrays, spec = attachment.arrays or attachment.attach(), attachment.spec
     arrays.session.versions(left_until(deadline))  # the server is alive, on all nodes
     cluster.require("save")
@@ -101,7 +135,8 @@ def save(attachment: Attachment, path: Any, since: Any, timeout: float) -> Savin
 def given_up(folder: Path) -> bool:
     """Removes what was written of a checkpoint, unless it was committed: False. One of two renames comes first, this
     one or the writer's; the other one fails."""
-    away = folder.with_name(f"{folder.name}-given-up")
+    another = os.urandom(6).hex()
+    away = folder.with_name(folder.name[: -len(another)] + another)  # as long a name, which is possible if this one is
     try:
         folder.rename(away)
     except OSError:
@@ -110,8 +145,6 @@ def given_up(folder: Path) -> bool:
     return True
 
 
-def _path_of(path: Any) -> Path:
-    try:
-        return Path(os.path.abspath(os.fsdecode(path)))
-    except TypeError:
-        raise OptionError(f"save: expected a path, got {type(path).__name__} {brief(path)}") from None
+def _dropped(owner_pid: int, folder: Path) -> None:
+    if os.getpid() == owner_pid:
+        given_up(folder)

@@ -7,6 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
+from fastps.checkpoint.files import unreadable
 from fastps.checkpoint.manifest import NAME, Manifest
 from fastps.errors import CheckpointError, FastPSError
 
@@ -35,8 +36,11 @@ def checkpoints_in(directory: Path) -> list[Path]:
 
 
 def newest_in(directory: Path) -> Path:
-    """The newest checkpoint of `save_every`. Raises CheckpointError where there is none."""
-    found = checkpoints_in(directory)
+    """The newest checkpoint of `save_every`. Raises CheckpointError where there is none, or FileError."""
+    try:
+        found = checkpoints_in(directory)
+    except OSError as error:
+        raise unreadable(directory, error) from error
     if not found:
         raise CheckpointError(f"restore: {str(directory)!r} is no checkpoint and has none; pass what save() has made")
     return found[-1]

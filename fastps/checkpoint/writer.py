@@ -92,8 +92,13 @@ class CheckpointWriter:
         try:
             sync_folder(source)
             source.rename(target)
-            sync_folder(target.parent)
+            try:
+                sync_folder(target.parent)
+            except OSError:
+                target.rename(source)  # a name that the disk may lose is none
+                raise
         except OSError as error:
+            require_free(target)
             raise unwritable(target, error) from error
         return whole
 
@@ -112,17 +117,25 @@ def _bytes_of(session: Session, timeout: float) -> int:
 
 
 def require_free(path: Path) -> None:
-    """Raises FileError if something has this name."""
-    if path.is_symlink() or path.exists():
-        raise FileError(
-            errno.EEXIST,
-            f"save: {str(path)!r} is there already; nothing was saved and it was not changed; pass another path",
-        )
+    """Raises FileError if something has this name, or that cannot be found out."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise unwritable(path, error) from error
+    raise FileError(
+        errno.EEXIST,
+        f"save: {str(path)!r} is there already; nothing was saved and it was not changed; pass another path",
+    )
 
 
 def require_space(folder: Path, nbytes: int) -> None:
-    """Raises FileError if there is less space left."""
-    free = shutil.disk_usage(folder).free
+    """Raises FileError if there is less space left, or no such directory on this node."""
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise unwritable(folder, error) from error
     if free < nbytes:
         raise FileError(
             errno.ENOSPC,

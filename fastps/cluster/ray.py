@@ -239,6 +239,12 @@ def start_on(node_id: str, cls: type, concurrency: int, name: str) -> Any:
     ).remote  # fmt: skip
 
 
+def end(actor: Any) -> None:
+    """Ends the process of an actor at once, unless Ray has ended."""
+    if connected():
+        ray.kill(actor)
+
+
 def available() -> dict[str, float]:
     """The resources that the cluster has free."""
     return dict(ray.available_resources())

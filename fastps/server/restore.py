@@ -6,7 +6,6 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from fastps._core import Outcome
@@ -20,6 +19,7 @@ from fastps.checkpoint.described import (
     rules_from,
     tables_from,
 )
+from fastps.checkpoint.files import path_of
 from fastps.checkpoint.load import load
 from fastps.checkpoint.manifest import NAME
 from fastps.checkpoint.series import newest_in
@@ -77,11 +77,8 @@ def restore(
     RuleError, OptionError
         The rule is not the one that was saved, or is one of the user and was not passed. Nothing was started.
     """
-    try:
-        folder = Path(os.path.abspath(os.fsdecode(path)))
-    except TypeError:
-        raise OptionError(f"restore: expected a path, got {type(path).__name__} {brief(path)}") from None
-    if folder.is_dir() and not (folder / NAME).exists():
+    folder = path_of(path, "restore")
+    if os.path.isdir(folder) and not os.path.lexists(folder / NAME):
         folder = newest_in(folder)
     found = load(folder)
     server, structure = found.manifest.server, found.state.structure
