@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -169,6 +169,11 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
+def opened(target: Path) -> IO[bytes]:
+    """A file to read. In the place of a pipe it does not wait for who writes there."""
+    return open(target, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK))
+
+
 def mapped(folder: AnyPath, file: File) -> Array:
     """The bytes of a file, of this machine read when they are used. Raises a FileError if it is not there, and
     CheckpointError if it has another size."""
@@ -178,15 +183,17 @@ def mapped(folder: AnyPath, file: File) -> Array:
     except OSError as error:
         raise unreadable(target, error) from error
     if data.nbytes != file.nbytes:
-        raise CheckpointError(f"{target}: expected {file.nbytes:,} bytes, got {data.nbytes:,}; it was damaged")
+        raise CheckpointError(
+            f"{target}: expected {file.nbytes:,} bytes, got {data.nbytes:,}; it was damaged; use another checkpoint"
+        )
     return data
 
 
 def _mapped(target: Path) -> Array:
-    with target.open("rb") as opened:
-        if os.fstat(opened.fileno()).st_size == 0:
+    with opened(target) as source:
+        if os.fstat(source.fileno()).st_size == 0:
             return np.empty(0, np.uint8)
-        return np.frombuffer(mmap.mmap(opened.fileno(), 0, prot=mmap.PROT_READ), np.uint8)
+        return np.frombuffer(mmap.mmap(source.fileno(), 0, prot=mmap.PROT_READ), np.uint8)
 
 
 def verify(folder: AnyPath, file: File, data: Array, progress: Callable[[int], object] | None = None) -> None:
@@ -204,8 +211,7 @@ def verify(folder: AnyPath, file: File, data: Array, progress: Callable[[int], o
 
 
 def unwritable(target: AnyPath, error: OSError) -> FileError:
-    kind = MissingFileError if isinstance(error, FileNotFoundError) else FileError
-    return kind(
+    return FileError(
         error.errno,
         f"save: {str(target)!r} cannot be written ({reason_of(error)}); nothing was saved; pass a path in a directory "
         f"that exists, has space left, and is writable on the nodes of the shards",

@@ -15,6 +15,7 @@ from fastps.checkpoint.manifest import Manifest, Piece, Rows
 from fastps.checkpoint.remote import AnyPath
 from fastps.checkpoint.structures import structure_from
 from fastps.errors import CheckpointError
+from fastps.machine.capacity import require
 from fastps.spec.arrays import Leaf
 from fastps.spec.initial import RowBatch, SavedRows, State
 from fastps.spec.table import TableInfo
@@ -37,8 +38,8 @@ class Checkpoint:
 
 
 def load(folder: AnyPath, unknown_as_dicts: bool = False) -> Checkpoint:
-    """Raises MissingFileError, FileError or CheckpointError. An array that is in one piece is used where it is.
-    `unknown_as_dicts`: see `structure_from`."""
+    """Raises MissingFileError, FileError or CheckpointError, and ArenaMemoryError where there is not the memory to put
+    arrays together. An array that is in one piece is used where it is. `unknown_as_dicts`: see `structure_from`."""
     manifest = Manifest.read(folder)
     contents = [mapped(folder, file) for file in manifest.files]
     for file, data in zip(manifest.files, contents, strict=True):
@@ -54,7 +55,11 @@ def put_together(folder: AnyPath, manifest: Manifest, contents: list[Array], unk
         by_stream.setdefault((piece.stream, piece.leaf), []).append(piece)
     where = str(folder)
     if any(leaf >= len(structure.leaves) for _, leaf in by_stream):
-        raise CheckpointError(f"{where}: it has values of arrays that its structure does not have")
+        raise CheckpointError(
+            f"{where}: it has values of arrays that its structure does not have; use another checkpoint"
+        )
+    copied = [sum(piece.nbytes for piece in pieces) for pieces in by_stream.values() if len(pieces) > 1]
+    require(sum(copied), "restore, for arrays that are in several pieces")
     arrays = [_array(leaf, by_stream.get((0, i), []), contents, where) for i, leaf in enumerate(structure.leaves)]
     nothing = np.empty(0, np.float32)
     slots = {
@@ -112,10 +117,12 @@ def _array(leaf: Leaf, pieces: list[Piece], contents: list[Array], where: str) -
     pieces, at = sorted(pieces, key=lambda piece: piece.start), 0
     for piece in pieces:
         if piece.start != at or piece.nbytes != piece.count * leaf.item_bytes:
-            raise CheckpointError(f"{where}: pieces of `{leaf.name}` are missing, or overlap")
+            raise CheckpointError(f"{where}: pieces of `{leaf.name}` are missing, or overlap; use another checkpoint")
         at += piece.count
     if at != leaf.size:
-        raise CheckpointError(f"{where}: expected {leaf.size:,} elements of `{leaf.name}`, got {at:,}")
+        raise CheckpointError(
+            f"{where}: expected {leaf.size:,} elements of `{leaf.name}`, got {at:,}; use another checkpoint"
+        )
     parts = [contents[piece.file][piece.offset : piece.offset + piece.nbytes] for piece in pieces]
     data = parts[0] if len(parts) == 1 else np.empty(leaf.size * leaf.item_bytes, np.uint8)
     at = 0

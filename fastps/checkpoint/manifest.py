@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fastps._core import crc32c
-from fastps.checkpoint.files import BLOCK_BYTES, File, unreadable
+from fastps.checkpoint.files import BLOCK_BYTES, File, opened, unreadable
 from fastps.checkpoint.remote import AnyPath
 from fastps.errors import CheckpointError
 from fastps.messages import brief
@@ -119,7 +119,7 @@ class Manifest:
         target = folder / NAME
         try:
             if isinstance(target, Path):
-                with target.open("rb") as file:
+                with opened(target) as file:
                     data = file.read(MOST_BYTES + 1)
             else:
                 data = target.data(MOST_BYTES + 1).tobytes()

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from fastps.checkpoint.files import reason_of
 from fastps.checkpoint.manifest import NAME
 from fastps.checkpoint.remote import AnyPath, RemotePath, path_of
-from fastps.checkpoint.save import Saving
+from fastps.checkpoint.saving import Saving
 from fastps.checkpoint.series import checkpoints_in, free_name, remove
 from fastps.client.attach import Attachment
 from fastps.errors import ClosedError, FileError, OptionError, ShardDiedError

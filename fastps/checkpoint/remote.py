@@ -61,13 +61,13 @@ class RemotePath:
         return f"RemotePath({self._uri!r})"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, RemotePath) and other._uri == self._uri
+        return isinstance(other, RemotePath) and str(other) == self._uri
 
     def __hash__(self) -> int:
         return hash(self._uri)
 
     def __lt__(self, other: RemotePath) -> bool:
-        return self._uri < other._uri
+        return self._uri < str(other)
 
     def __truediv__(self, name: str) -> RemotePath:
         return RemotePath(f"{self._uri}/{name}")
@@ -115,9 +115,8 @@ class RemotePath:
     def remove(self) -> None:
         """Removes a directory: first its manifest, so that it is no checkpoint any more."""
         system, path = self._at
-        manifest = self / "manifest.json"
-        if manifest.exists():
-            system.delete_file(manifest._at[1])
+        if (self / "manifest.json").exists():
+            system.delete_file(f"{path}/manifest.json")
         system.delete_dir(path)
 
 
@@ -125,11 +124,13 @@ AnyPath: TypeAlias = Path | RemotePath
 
 
 def path_of(path: Any, verb: str) -> AnyPath:
-    """A user's path: text with "://" is a URI. Raises OptionError."""
+    """The path that a user passes; text with "://" is a URI. Raises OptionError for what can be none."""
     if isinstance(path, RemotePath):
         return path
     try:
         text = os.fsdecode(path)
-    except TypeError:
-        raise OptionError(f"{verb}: expected a path, got {type(path).__name__} {brief(path)}") from None
-    return RemotePath(text) if "://" in text else Path(os.path.abspath(text))
+        if b"\0" not in os.fsencode(text):
+            return RemotePath(text) if "://" in text else Path(os.path.abspath(text))
+    except (TypeError, UnicodeError):
+        pass
+    raise OptionError(f"{verb}: expected a path, got {type(path).__name__} {brief(path)}")

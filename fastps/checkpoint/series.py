@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 
+from fastps.checkpoint.files import unreadable
 from fastps.checkpoint.manifest import NAME, Manifest
 from fastps.checkpoint.remote import AnyPath, RemotePath
 from fastps.errors import CheckpointError, FastPSError
@@ -35,8 +36,11 @@ def checkpoints_in(directory: AnyPath) -> list[AnyPath]:
 
 
 def newest_in(directory: AnyPath) -> AnyPath:
-    """The newest checkpoint of `save_every`. Raises CheckpointError where there is none."""
-    found = checkpoints_in(directory)
+    """The newest checkpoint of `save_every`. Raises CheckpointError where there is none, or FileError."""
+    try:
+        found = checkpoints_in(directory)
+    except OSError as error:
+        raise unreadable(directory, error) from error
     if not found:
         raise CheckpointError(f"restore: {str(directory)!r} is no checkpoint and has none; pass what save() has made")
     return found[-1]

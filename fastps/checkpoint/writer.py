@@ -89,13 +89,7 @@ class CheckpointWriter:
         )  # fmt: skip
         write_file(source, manifest.NAME, [whole.packed()])
         if isinstance(source, Path) and isinstance(target, Path):  # the other one is in its place already
-            require_free(target)
-            try:
-                sync_folder(source)
-                source.rename(target)
-                sync_folder(target.parent)
-            except OSError as error:
-                raise unwritable(target, error) from error
+            _rename(source, target)
         return whole
 
 
@@ -112,18 +106,47 @@ def _bytes_of(session: Session, timeout: float) -> int:
     return nbytes
 
 
+def _rename(source: Path, target: Path) -> None:
+    """Gives a directory its name, on the disk too. Raises FileError with the name as it was."""
+    require_free(target)
+    try:
+        sync_folder(source)
+        source.rename(target)
+        try:
+            sync_folder(target.parent)
+        except OSError:
+            target.rename(source)  # a name that the disk may lose is none
+            raise
+    except OSError as error:
+        require_free(target)
+        raise unwritable(target, error) from error
+
+
 def require_free(path: AnyPath) -> None:
-    """Raises FileError if something has this name."""
-    if (isinstance(path, Path) and path.is_symlink()) or path.exists():
-        raise FileError(
-            errno.EEXIST,
-            f"save: {str(path)!r} is there already; nothing was saved and it was not changed; pass another path",
-        )
+    """Raises FileError if something has this name, or that cannot be found out."""
+    try:
+        if isinstance(path, Path):
+            path.lstat()
+        elif not path.exists():
+            return
+    except FileNotFoundError:
+        return
+    except FileError:
+        raise
+    except OSError as error:
+        raise unwritable(path, error) from error
+    raise FileError(
+        errno.EEXIST,
+        f"save: {str(path)!r} is there already; nothing was saved and it was not changed; pass another path",
+    )
 
 
 def require_space(folder: Path, nbytes: int) -> None:
-    """Raises FileError if there is less space left."""
-    free = shutil.disk_usage(folder).free
+    """Raises FileError if there is less space left, or no such directory on this node."""
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise unwritable(folder, error) from error
     if free < nbytes:
         raise FileError(
             errno.ENOSPC,

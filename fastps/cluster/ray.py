@@ -230,14 +230,16 @@ def get(refs: Any, timeout: float | None, what: str) -> Any:
         ) from None
 
 
-def end(actors: list[Any], seconds: float) -> None:
-    """Kills actors, and waits until they do nothing any more."""
+def end(actor: Any, seconds: float = 0.0) -> None:
+    """Ends the process of an actor at once, unless Ray has ended. With `seconds`, waits that long until it does nothing
+    any more."""
+    if not connected():
+        return
+    ray.kill(actor)
     deadline = deadline_after(seconds)
-    for actor in actors:
-        with contextlib.suppress(ray.exceptions.RayError, ValueError, RuntimeError):  # it has ended, or Ray has
-            ray.kill(actor)
-            while True:  # its last call may come before the signal
-                ray.get(actor.__ray_ready__.remote(), timeout=left_until(deadline))
+    with contextlib.suppress(ray.exceptions.RayError):  # it has ended, or the time is up
+        while seconds:
+            ray.get(actor.__ray_ready__.remote(), timeout=left_until(deadline))
 
 
 def start_on(node_id: str, cls: type, concurrency: int, name: str) -> Any:

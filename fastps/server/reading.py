@@ -10,7 +10,7 @@ from fastps.client.attach import Attachment
 from fastps.client.future import Future
 from fastps.client.state import state_of
 from fastps.client.view import View
-from fastps.deadline import seconds
+from fastps.deadline import deadline_after, left_until, seconds
 from fastps.errors import NamesError
 from fastps.messages import few_of
 from fastps.observe.stats import ServerStats
@@ -18,7 +18,7 @@ from fastps.tables.reading import TableReading
 
 if TYPE_CHECKING:
     from fastps.checkpoint.periodic import PeriodicSaves
-    from fastps.checkpoint.save import Saving
+    from fastps.checkpoint.saving import Saving
 
 
 class ServerReading:
@@ -197,9 +197,10 @@ class ServerReading:
 
         session = self.attachment.session
         limit = session.limit(seconds(timeout))
+        deadline = deadline_after(limit)
         saving = save(self.attachment, path, since, limit)
         if wait:
-            saving.result(limit)
+            saving.result(left_until(deadline))
         return saving
 
     def save_every(

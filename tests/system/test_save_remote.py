@@ -71,7 +71,7 @@ def test_saves_that_come_by_themselves_and_their_newest(ray_local, tmp_path):
 
 def test_what_cannot_be_reached(ray_local, tmp_path):
     with fastps.ParameterServer(np.zeros(3)) as ps:
-        for uri in ("nothing://here/x", "s3:///", "://"):
+        for uri in ("nothing://here/x", "://"):
             with pytest.raises(FileError, match="cannot be reached"):
                 ps.save(uri)
             with pytest.raises(FileError, match="cannot be reached"):
