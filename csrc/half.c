@@ -68,7 +68,7 @@ static inline uint32_t noise(uint32_t seed, uint32_t i)
 static inline uint16_t to_bfloat16_randomly(float x, uint32_t random)
 {
     const uint32_t u = bits_of(x), h = (u + (random & 0xffffu)) >> 16;
-    return (h & 0x7fffu) >= 0x7f80u ? to_bfloat16(x) : (uint16_t)h;
+    return (u & 0x7fffffffu) >= 0x7f7f0000u ? to_bfloat16(x) : (uint16_t)h; /* the largest number, infinity, NaN */
 }
 
 static uint16_t to_float16_randomly(float x, uint32_t random)
@@ -77,7 +77,7 @@ static uint16_t to_float16_randomly(float x, uint32_t random)
     if (u >= 0x477fe000u) return to_float16(x); /* 65,504, the largest number */
     if (u >= 0x38800000u) return (uint16_t)(sign | (u - (112u << 23) + (random & 0x1fffu)) >> 13);
     const uint32_t shift = 126u - (u >> 23), mantissa = (u & 0x7fffffu) | 0x800000u;
-    if (shift > 31) return (uint16_t)sign; /* of less than 2^-31 of the smallest number */
+    if (shift > 31) return (uint16_t)sign; /* less than 2^-8 of the smallest number */
     return (uint16_t)(sign | (mantissa + (random & ((1u << shift) - 1u))) >> shift);
 }
 

@@ -20,8 +20,8 @@ void fps_widen(float *restrict to, const uint16_t *restrict from, size_t n, uint
 void fps_narrow(uint16_t *restrict to, const float *restrict from, size_t n, uint32_t type);
 
 /* To one of the two nearest numbers, at random: up with the probability of the fraction that is left, so that the mean
- * is the number itself. The same `seed` gives the same bits, on every processor. What fps_narrow makes an infinity or a
- * NaN becomes that. */
+ * is the number itself; what is less than 2^-32 becomes 0 in float16. The same `seed` gives the same bits, on every
+ * processor. What fps_narrow makes an infinity or a NaN becomes that. */
 void fps_narrow_randomly(uint16_t *restrict to, const float *restrict from, size_t n, uint32_t type, uint32_t seed);
 
 #endif

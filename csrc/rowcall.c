@@ -7,8 +7,8 @@
 
 uint32_t fps_rowcall_room(const fps_sparse_call *call, const fps_table *t)
 {
-    uint32_t n = fps_kind_writes(call->kind) ? 1 : 0;
-    if (call->half_grads || call->half_outs != t->layout.stored) n = FPS_ROWCALL_WIDE + 1;
+    uint32_t n = 0; /* of any push as for half precision: it may be resumed with such gradients */
+    if (fps_kind_writes(call->kind) || call->half_outs != t->layout.stored) n = FPS_ROWCALL_WIDE + 1;
     if (t->layout.stored && fps_kind_writes(call->kind)) n = FPS_ROWCALL_RESULTS + 1;
     return n * t->bytes[0];
 }

@@ -53,8 +53,8 @@ static inline uint32_t fps_rowcall_place(const fps_sparse_part *part, uint32_t i
     return part->places ? part->places[i] : i;
 }
 
-/* Scratch of a batch, of t->bytes[0] each, behind the gradient: a gradient that was widened, which the next two may
- * overwrite in the end; the values of a row that holds them in half precision, and the new ones. */
+/* Scratch of a batch, of t->bytes[0] each, behind the gradient: a gradient, or a row, that was widened; the values of a
+ * row that holds them in half precision, and the new ones. */
 #define FPS_ROWCALL_WIDE 1u
 #define FPS_ROWCALL_VALUES 2u
 #define FPS_ROWCALL_RESULTS 3u

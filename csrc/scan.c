@@ -48,6 +48,14 @@ static bool asked_for(const fps_table *t, uint8_t *at, uint64_t word, fps_since 
     return t->layout.tracked && fps_load32_relaxed(fps_row_seen(at)) >= since.tick;
 }
 
+/* Reads the key of a row whose word is `before`; false if it is not any more. */
+static bool is_still(uint8_t *at, uint64_t before, uint64_t *key)
+{
+    *key = fps_load_relaxed(fps_row_key(at));
+    atomic_thread_fence(memory_order_acquire);
+    return fps_load_relaxed(fps_row_word(at)) == before; /* SYNC row-sequence */
+}
+
 static uint8_t *landing(const fps_table *t, uint32_t stream, uint8_t *const *streams, uint32_t n)
 {
     return fps_stored_landing(t, stream, streams[stream] + (uint64_t)n * t->bytes[stream]);
@@ -55,7 +63,8 @@ static uint8_t *landing(const fps_table *t, uint32_t stream, uint8_t *const *str
 
 /* One row with everything that was requested. */
 static fps_status scan_row(const fps_arena *arena, const fps_table *t, uint32_t row, uint32_t n, fps_since since,
-                           uint64_t *keys, uint8_t *const *streams, uint32_t *seen, const fps_wait *wait)
+                           uint64_t *keys, uint8_t *const *streams, uint32_t *seen, fps_others *others,
+                           const fps_wait *wait)
 {
     uint8_t *at = fps_row_at(t, row);
     bool whole = false; /* the key and its use can be read while the row is written */
@@ -64,7 +73,13 @@ static fps_status scan_row(const fps_arena *arena, const fps_table *t, uint32_t 
         const uint64_t before =
             atomic_load_explicit(fps_row_word(at), memory_order_seq_cst); /* SYNC row-sequence, row-epoch */
         if ((before & FPS_ROW_FREE) != 0) return FPS_ALREADY;
-        if (FPS_ROW_WRITER(before) == 0 && !asked_for(t, at, before, since)) return FPS_ALREADY;
+        if (FPS_ROW_WRITER(before) == 0 && !asked_for(t, at, before, since)) {
+            if (!others || is_still(at, before, others->keys + others->n)) {
+                if (others) others->n++;
+                return FPS_ALREADY;
+            }
+            continue; /* it has been written meanwhile */
+        }
         fps_read got = whole && FPS_ROW_WRITER(before) != 0 ? FPS_READ_BUSY : FPS_READ_DONE;
         keys[n] = fps_load_relaxed(fps_row_key(at));
         for (uint32_t k = 0; k <= t->layout.n_slots && got == FPS_READ_DONE; k++)
@@ -87,14 +102,16 @@ static fps_status scan_row(const fps_arena *arena, const fps_table *t, uint32_t 
 }
 
 fps_status fps_scan_rows(const fps_arena *arena, const fps_table *t, uint64_t *cursor, uint32_t most, fps_since since,
-                         uint64_t *keys, uint8_t *const *streams, uint32_t *seen, const fps_wait *wait, uint32_t *n)
+                         uint64_t *keys, uint8_t *const *streams, uint32_t *seen, fps_others *others,
+                         const fps_wait *wait, uint32_t *n)
 {
     fps_status status = fps_arena_state(arena);
     uint64_t high = fps_load_acquire(&t->control->high); /* SYNC row-created */
     if (high > t->layout.max_rows) high = t->layout.max_rows;
     *n = 0;
-    for (; status == FPS_OK && *cursor < high && *n < most; ++*cursor) {
-        status = scan_row(arena, t, (uint32_t)*cursor, *n, since, keys, streams, seen, wait);
+    if (others) others->n = 0;
+    for (; status == FPS_OK && *cursor < high && *n < most && !(others && others->n == most); ++*cursor) {
+        status = scan_row(arena, t, (uint32_t)*cursor, *n, since, keys, streams, seen, others, wait);
         if (status == FPS_OK)
             ++*n;
         else if (status == FPS_ALREADY)

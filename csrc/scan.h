@@ -34,10 +34,18 @@ typedef struct fps_scan_start {
 
 fps_status fps_scan_begin(const fps_arena *arena, const fps_table *t, const fps_wait *wait, fps_scan_start *start);
 
-/* Up to `most` rows from row `*cursor` on, which is moved after them; fewer at the end of the table. streams[k] may be
+/* The keys of rows that a scan does not ask for. */
+typedef struct fps_others {
+    uint64_t *keys; /* room for `most` */
+    uint32_t n;
+} fps_others;
+
+/* Up to `most` rows from row `*cursor` on, which is moved after them; fewer at the end of the table, or when there are
+ * `most` others, if these are wanted (not NULL). streams[k] may be
  * NULL, as may `seen` (two words per row: when, how often). Rows that are created or removed meanwhile may be included
  * or not. */
 fps_status fps_scan_rows(const fps_arena *arena, const fps_table *t, uint64_t *cursor, uint32_t most, fps_since since,
-                         uint64_t *keys, uint8_t *const *streams, uint32_t *seen, const fps_wait *wait, uint32_t *n);
+                         uint64_t *keys, uint8_t *const *streams, uint32_t *seen, fps_others *others,
+                         const fps_wait *wait, uint32_t *n);
 
 #endif

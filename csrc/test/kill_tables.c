@@ -723,7 +723,7 @@ static void only_look(const crowd *c, fps_session *s, uint64_t *state, float *ou
     CHECK_EQ(pull_rows(s, table, keys, n, outs, random_below(state, 2)), FPS_OK);
     check_rows(outs, dims[table], n);
     CHECK_EQ(fps_scan_rows(&c->arena, &c->arena.tables[table], &cursor, BATCH, FPS_SCAN_ALL, keys,
-                           (uint8_t *const[]){(uint8_t *)outs, NULL}, NULL, &wait, &found),
+                           (uint8_t *const[]){(uint8_t *)outs, NULL}, NULL, NULL, &wait, &found),
              FPS_OK);
     check_rows(outs, dims[table], found);
 }

@@ -46,38 +46,29 @@ typedef struct copy {
     bool there[KEYS];
 } copy;
 
-/* Reads the rows that `since` asks for into the copy. */
+/* Reads the rows that `since` asks for into the copy, and forgets those that the table has not any more. */
 static void read_rows(const fps_arena *arena, fps_since since, copy *c)
 {
-    uint64_t keys[BATCH], cursor = 0;
+    bool seen[KEYS] = {false};
+    uint64_t keys[BATCH], rest[BATCH], cursor = 0;
     float values[BATCH * DIM], slots[BATCH * DIM];
     uint8_t *const streams[] = {(uint8_t *)values, (uint8_t *)slots};
+    fps_others others = {.keys = rest};
     const fps_wait wait = wait_ms(20000);
-    for (uint32_t n = 1; n > 0;) {
-        CHECK_EQ(fps_scan_rows(arena, &arena->tables[0], &cursor, BATCH, since, keys, streams, NULL, &wait, &n),
-                 FPS_OK);
+    uint32_t n;
+    do {
+        CHECK_EQ(
+            fps_scan_rows(arena, &arena->tables[0], &cursor, BATCH, since, keys, streams, NULL, &others, &wait, &n),
+            FPS_OK);
         for (uint32_t k = 0; k < n; k++) {
             memcpy(c->rows[keys[k]], values + k * DIM, sizeof(float) * DIM);
             memcpy(c->rows[keys[k]] + DIM, slots + k * DIM, sizeof(float) * DIM);
+            seen[keys[k]] = true;
             c->there[keys[k]] = true;
         }
-    }
-}
-
-/* Forgets the rows of which the table has no key any more. */
-static void forget_rows(const fps_arena *arena, copy *c)
-{
-    static bool there[KEYS];
-    uint64_t keys[BATCH], cursor = 0;
-    const fps_wait wait = wait_ms(20000);
-    memset(there, 0, sizeof there);
-    for (uint32_t n = 1; n > 0;) {
-        CHECK_EQ(fps_scan_rows(arena, &arena->tables[0], &cursor, BATCH, FPS_SCAN_ALL, keys,
-                               (uint8_t *const[]){NULL, NULL}, NULL, &wait, &n),
-                 FPS_OK);
-        for (uint32_t k = 0; k < n; k++) there[keys[k]] = true;
-    }
-    for (uint32_t k = 0; k < KEYS; k++) c->there[k] &= there[k];
+        for (uint32_t k = 0; k < others.n; k++) seen[rest[k]] = true;
+    } while (n + others.n > 0);
+    for (uint32_t k = 0; k < KEYS; k++) c->there[k] &= seen[k];
 }
 
 static void bring_up_to_date(const fps_arena *arena, fps_scan_start *last, copy *c)
@@ -87,7 +78,6 @@ static void bring_up_to_date(const fps_arena *arena, fps_scan_start *last, copy 
     CHECK_EQ(fps_scan_begin(arena, &arena->tables[0], &wait, &now), FPS_OK);
     CHECK(now.epoch == last->epoch + 1 && now.version >= last->version && now.removed >= last->removed);
     read_rows(arena, (fps_since){last->epoch, last->now}, c);
-    if (now.removed != last->removed) forget_rows(arena, c);
     *last = now;
 }
 

@@ -144,9 +144,9 @@ static void *scan_until_done(void *argument)
     for (uint64_t cursor = 0; !fps_load32_acquire(l->done);) {
         uint32_t n;
         const uint64_t from = cursor;
-        CHECK_EQ(
-            fps_scan_rows(l->arena, &l->arena->tables[0], &cursor, 64, FPS_SCAN_ALL, keys, streams, NULL, &wait, &n),
-            FPS_OK);
+        CHECK_EQ(fps_scan_rows(l->arena, &l->arena->tables[0], &cursor, 64, FPS_SCAN_ALL, keys, streams, NULL, NULL,
+                               &wait, &n),
+                 FPS_OK);
         CHECK(cursor >= from + n);
         for (uint32_t k = 0; k < n; k++) {
             check_row(rows + k * DIM);

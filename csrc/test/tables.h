@@ -158,7 +158,7 @@ static inline uint32_t scan_rows(const fps_arena *arena, uint32_t table, uint32_
         uint8_t *behind[1 + FPS_MAX_SLOTS];
         for (uint32_t k = 0; k <= t->layout.n_slots; k++)
             behind[k] = streams[k] ? streams[k] + (uint64_t)n * t->bytes[k] : NULL;
-        CHECK_EQ(fps_scan_rows(arena, t, &cursor, at_a_time, FPS_SCAN_ALL, keys + n, behind, NULL, &wait, &more),
+        CHECK_EQ(fps_scan_rows(arena, t, &cursor, at_a_time, FPS_SCAN_ALL, keys + n, behind, NULL, NULL, &wait, &more),
                  FPS_OK);
         n += more;
     } while (more > 0);

@@ -44,7 +44,7 @@ static uint32_t changed(scene *s)
     fps_scan_start now;
     CHECK_EQ(fps_scan_begin(&s->arena, s->t, &for_ever, &now), FPS_OK);
     CHECK_EQ(fps_scan_rows(&s->arena, s->t, &cursor, ROWS, (fps_since){s->last.epoch, s->last.now}, keys,
-                           (uint8_t *const[]){NULL}, NULL, &for_ever, &n),
+                           (uint8_t *const[]){NULL}, NULL, NULL, &for_ever, &n),
              FPS_OK);
     for (uint32_t i = 0; i < n; i++) bits |= 1u << keys[i];
     s->last = now;

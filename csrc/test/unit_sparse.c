@@ -690,12 +690,13 @@ static void a_pull_and_a_scan_wait_for_a_writer(void)
     e.call.wait = wait_ms(5);
     CHECK_EQ(run_rows(&e), FPS_TIMEOUT);
     fps_wait brief = wait_ms(5);
-    CHECK_EQ(fps_scan_rows(&s.arena, s.t, &cursor, 4, FPS_SCAN_ALL, keys, streams, NULL, &brief, &n), FPS_TIMEOUT);
+    CHECK_EQ(fps_scan_rows(&s.arena, s.t, &cursor, 4, FPS_SCAN_ALL, keys, streams, NULL, NULL, &brief, &n),
+             FPS_TIMEOUT);
     CHECK_EQ(n, 1);
     CHECK_EQ(cursor, 1);
     let_row_go(&s, 2, fps_row_next(s.t, word));
     brief = wait_ms(5000);
-    CHECK_EQ(fps_scan_rows(&s.arena, s.t, &cursor, 4, FPS_SCAN_ALL, keys, streams, NULL, &brief, &n), FPS_OK);
+    CHECK_EQ(fps_scan_rows(&s.arena, s.t, &cursor, 4, FPS_SCAN_ALL, keys, streams, NULL, NULL, &brief, &n), FPS_OK);
     CHECK_EQ(n, 1);
     CHECK_EQ(keys[0], 2);
     CHECK_EQ(run_rows(&e), FPS_OK);
@@ -851,7 +852,7 @@ static void a_closed_arena_is_told_apart_from_everything_else(void)
     CHECK_EQ(pull_rows(&s.session, 0, (const uint64_t[]){1, 2}, 2, out, true), FPS_CLOSED);
     CHECK_EQ(pull_rows(&s.session, 0, (const uint64_t[]){1, 2}, 2, out, false), FPS_CLOSED);
     CHECK_EQ(push_rows(&s.session, 0, (const uint64_t[]){1, 2}, 2, ones, NULL), FPS_CLOSED);
-    CHECK_EQ(fps_scan_rows(&s.arena, s.t, &cursor, 2, FPS_SCAN_ALL, keys, streams, NULL, &wait, &n), FPS_CLOSED);
+    CHECK_EQ(fps_scan_rows(&s.arena, s.t, &cursor, 2, FPS_SCAN_ALL, keys, streams, NULL, NULL, &wait, &n), FPS_CLOSED);
     drop_scene(&s);
 }
 
@@ -1098,12 +1099,12 @@ static void a_scan_brings_what_is_asked_for(void)
     fps_store32_relaxed(fps_row_count(fps_row_at(s.t, 0)), 4);
     fps_store32_relaxed(fps_row_seen(fps_row_at(s.t, 1)), 77);
     fps_store32_relaxed(fps_row_count(fps_row_at(s.t, 1)), 5);
-    CHECK_EQ(
-        fps_scan_rows(&s.arena, s.t, &cursor, 0, FPS_SCAN_ALL, keys, (uint8_t *const[]){NULL, NULL}, NULL, &wait, &n),
-        FPS_OK);
+    CHECK_EQ(fps_scan_rows(&s.arena, s.t, &cursor, 0, FPS_SCAN_ALL, keys, (uint8_t *const[]){NULL, NULL}, NULL, NULL,
+                           &wait, &n),
+             FPS_OK);
     CHECK_EQ(n + cursor, 0);
     CHECK_EQ(fps_scan_rows(&s.arena, s.t, &cursor, 2, FPS_SCAN_ALL, keys, (uint8_t *const[]){NULL, (uint8_t *)slot},
-                           seen, &wait, &n),
+                           seen, NULL, &wait, &n),
              FPS_OK);
     CHECK_EQ(n, 2);
     CHECK_EQ(cursor, 2);
@@ -1111,14 +1112,14 @@ static void a_scan_brings_what_is_asked_for(void)
     CHECK_EQ(keys[1], 9);
     check_all_equal(slot[0], 4, 4);
     CHECK(seen[0] == 66 && seen[1] == 4 && seen[2] == 77 && seen[3] == 5);
-    CHECK_EQ(
-        fps_scan_rows(&s.arena, s.t, &cursor, 2, FPS_SCAN_ALL, keys, (uint8_t *const[]){NULL, NULL}, NULL, &wait, &n),
-        FPS_OK);
+    CHECK_EQ(fps_scan_rows(&s.arena, s.t, &cursor, 2, FPS_SCAN_ALL, keys, (uint8_t *const[]){NULL, NULL}, NULL, NULL,
+                           &wait, &n),
+             FPS_OK);
     CHECK_EQ(n, 0);
     cursor = UINT64_MAX; /* not ours, but harmless */
-    CHECK_EQ(
-        fps_scan_rows(&s.arena, s.t, &cursor, 2, FPS_SCAN_ALL, keys, (uint8_t *const[]){NULL, NULL}, NULL, &wait, &n),
-        FPS_OK);
+    CHECK_EQ(fps_scan_rows(&s.arena, s.t, &cursor, 2, FPS_SCAN_ALL, keys, (uint8_t *const[]){NULL, NULL}, NULL, NULL,
+                           &wait, &n),
+             FPS_OK);
     CHECK_EQ(n, 0);
     drop_scene(&s);
 }

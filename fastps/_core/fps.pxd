@@ -307,9 +307,13 @@ cdef extern from "scan.h" nogil:
     ctypedef struct fps_scan_start:
         uint64_t version, removed
         uint32_t epoch, now
+    ctypedef struct fps_others:
+        uint64_t *keys
+        uint32_t n
     fps_status fps_scan_begin(const fps_arena *arena, const fps_table *t, const fps_wait *wait, fps_scan_start *start)
     fps_status fps_scan_rows(const fps_arena *arena, const fps_table *t, uint64_t *cursor, uint32_t most,
-                               fps_since since, uint64_t *keys, uint8_t **streams, uint32_t *seen, const fps_wait *wait, uint32_t *n)
+                               fps_since since, uint64_t *keys, uint8_t **streams, uint32_t *seen, fps_others *others,
+                               const fps_wait *wait, uint32_t *n)
 
 
 cdef extern from "gradient.h" nogil:

@@ -141,11 +141,12 @@ cdef class TableGroup(TableOperations):
         return start.epoch, start.now, start.version, start.removed
 
     def scan(self, uint32_t part, uint64_t cursor, object keys, list streams, object seen, object timeout=None,
-             uint32_t epoch=0, uint32_t tick=0):
+             uint32_t epoch=0, uint32_t tick=0, object others=None):
         """Rows of one arena from row `cursor` on into `keys`, uint64[n], `streams`, an array [n, ...] or None for the
         values and each slot, and `seen`, uint32[n, 2] or None. Returns how many, 0 at the end, and the next cursor.
 
-        With `epoch` and `tick` of an earlier scan, those that were written, created or used since."""
+        With `epoch` and `tick` of an earlier scan, those that were written, created or used since; then `others`,
+        uint64 of the length of `keys`, is for the keys of rows in between, and how many is returned too."""
         cdef uint8_t *outs[16]
         cdef uint32_t i, n = 0
         cdef uint32_t most = <uint32_t>np.PyArray_SIZE(keys)
@@ -153,6 +154,8 @@ cdef class TableGroup(TableOperations):
         cdef fps_wait wait
         cdef fps_status status
         cdef fps_since since
+        cdef fps_others rest
+        cdef fps_others *wanted = NULL if others is None else &rest
         cdef uint64_t *key = <uint64_t *>np.PyArray_DATA(keys)
         cdef uint32_t *when = NULL if seen is None else <uint32_t *>np.PyArray_DATA(seen)
         cdef double limit = self.group.timeout if timeout is None else timeout
@@ -166,10 +169,17 @@ cdef class TableGroup(TableOperations):
         arena, t = self.group.arenas[part], self.table(part)
         wait = wait_for(limit, &signal)
         since.epoch, since.tick = epoch, tick
+        if others is not None:
+            check_keys(others)
+            if np.PyArray_SIZE(others) != most:
+                raise ValueError("others: as many as keys")
+            rest.keys = <uint64_t *>np.PyArray_DATA(others)
         with nogil:
-            status = fps_scan_rows(arena, t, &cursor, most, since, key, outs, when, &wait, &n)
+            status = fps_scan_rows(arena, t, &cursor, most, since, key, outs, when, wanted, &wait, &n)
         self.check(status, &signal, part, f"scan: waited {limit:.3g} s", "")
-        return n, cursor
+        if others is None:
+            return n, cursor
+        return n, cursor, rest.n
 
     def resume(self, uint32_t part, uint64_t version, uint32_t now, object timeout=None):
         """Gives an arena's table an update count, and the time in its ticks."""

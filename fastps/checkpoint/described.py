@@ -104,13 +104,14 @@ def _table_from(described: Any, path: Path, has_rule: bool) -> Table:
         raise OptionError(f"restore: the table {name!r} had on_evict={where}, and code is not saved; pass {hint}")
     inherits = described["inherits"]
     rule = None if has_rule and inherits else _rule_from(described["rule"], name, "rule=" if inherits else hint)
-    return Table(
-        described["dim"], rule=rule, init=INITIALIZERS[kind](first, second), dtype=described["dtype"],
-        stored=described["stored"], rounding=described["rounding"],
-        keys=described["keys"], capacity=described["capacity"], max_bytes=described["max_bytes"],
-        seed=described["seed"], admit=described["admit"], ttl=described["ttl"], evict=described["evict"],
+    table = Table(
+        described["dim"], init=INITIALIZERS[kind](first, second), dtype=described["dtype"],
+        stored=described["stored"], rounding=described["rounding"], keys=described["keys"],
+        capacity=described["capacity"], max_bytes=described["max_bytes"], seed=described["seed"],
+        admit=described["admit"], ttl=described["ttl"], evict=described["evict"],
         on_evict=None if where is None else str(where), track=described["track"],
     )  # fmt: skip
+    return table if rule is None else table.with_rule(rule, inherits=bool(inherits))
 
 
 @refusing("tables")

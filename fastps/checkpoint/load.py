@@ -87,8 +87,9 @@ def _rows(manifest: Manifest, contents: list[Array], folder: AnyPath) -> dict[st
             raise CheckpointError(f"{where}: expected the rows of {n} shards of the table `{name}`")
         found[name] = SavedRows(
             _reader(manifest, parts, contents, folder),
+            sum(sum(one.counts) for one in parts),
             tuple(one.step for one in parts),
-            max(1, *(one.now for one in parts)),
+            max(1, *(one.nows[-1] for one in parts)),
         )
     if any(one.table >= len(names) for one in manifest.rows):
         raise CheckpointError(f"{where}: it has rows of tables that the server does not have")
@@ -106,8 +107,9 @@ def _reader(
 
         for part in parts:
             kept = read_keys(contents[part.kept[0]], where(part.kept[0])) if part.kept else None
-            for file, count in zip(part.files, part.counts, strict=True):
-                yield from read_rows(info, contents[file], count, where(file), kept)
+            for file, count, now in zip(part.files, part.counts, part.nows, strict=True):
+                later = max(0, part.nows[-1] - now)
+                yield from read_rows(info, contents[file], count, where(file), later, kept)
 
     return batches
 

@@ -57,9 +57,9 @@ class Rows:
     shard : that had them
     files : where they are: all rows, then those that have changed since, and so on
     counts : how many in each of the files
-    kept : a file with the keys that still have a row, if some had none any more; or empty
+    nows : for each of the files, the time in the table's ticks when it was written
+    kept : a file with the keys that had a row when the last file was written, if some had none any more; or empty
     step : the update count of the table on this shard
-    now : the time in the table's ticks when its rows were read
     epoch, removed : of the scan that read them, and of rows when the first file was written; for the next increment
     """
 
@@ -67,9 +67,9 @@ class Rows:
     shard: int
     files: tuple[int, ...]
     counts: tuple[int, ...]
+    nows: tuple[int, ...]
     kept: tuple[int, ...]
     step: int
-    now: int
     epoch: int
     removed: int
 
@@ -197,10 +197,10 @@ def _are_counts(values: Any) -> bool:
 
 
 def _are_rows(rows: Rows, n_files: int, n_shards: int) -> bool:
-    numbers = [rows.table, rows.shard, rows.step, rows.now, rows.epoch, rows.removed]
-    if not all(map(_are_counts, (numbers, rows.files, rows.counts, rows.kept))) or not rows.files:
+    numbers = [rows.table, rows.shard, rows.step, rows.epoch, rows.removed]
+    if not all(map(_are_counts, (numbers, rows.files, rows.counts, rows.nows, rows.kept))) or not rows.files:
         return False
-    if len(rows.counts) != len(rows.files) or len(rows.kept) > 1 or rows.shard >= n_shards:
+    if not len(rows.files) == len(rows.counts) == len(rows.nows) or len(rows.kept) > 1 or rows.shard >= n_shards:
         return False
     return max(*rows.files, *rows.kept) < n_files if rows.kept else max(rows.files) < n_files
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -12,7 +13,8 @@ from fastps.checkpoint.remote import AnyPath
 from fastps.checkpoint.snapshot import Part
 from fastps.transport.shm import Rows as Table
 
-FILE_BYTES = 64 << 20  # of arrays; a larger array has a file of its own
+FILE_BYTES = 64 << 20  # of arrays; what is larger, an array or a slot of it, has a file of its own
+MARGIN_TICKS = 16 * 60  # a minute
 
 
 class Files:
@@ -51,25 +53,36 @@ class Files:
                 for part, offset in zip(some, offsets, strict=True)
             ]  # fmt: skip
 
-    def write_rows(self, server_id: str, table: Table, number: int, shard: int) -> None:
-        """The rows of a table on a shard: all, or those that have changed since the earlier checkpoint."""
-        from fastps.checkpoint.tables import write_keys, write_rows  # loads pyarrow
+    def write_rows(
+        self, server_id: str, table: Table, number: int, shard: int, start: tuple[int, int, int, int], deadline: float
+    ) -> None:
+        """The rows of a table on a shard: all, or those that have changed since the earlier checkpoint. `start` is of
+        its `begin_scan`."""
+        from fastps.checkpoint.tables import write_changes, write_rows  # loads pyarrow
 
-        epoch, now, step, removed = table.begin_scan(shard)
+        epoch, now, step, removed = start
         earlier = None if self._earlier is None else self._earlier.rows(server_id, number, shard)
         links = [] if earlier is None else self._links(earlier)
         if earlier is None or len(links) < len(earlier.files):
-            file, count = write_rows(self._folder, self._name("rows", "arrow"), table, shard, now)
-            self.rows.append(Rows(number, shard, (self._add(file),), (count,), (), step, now, epoch, removed))
+            file, count = write_rows(self._folder, self._name("rows", "arrow"), table, shard, now, deadline)
+            self.rows.append(Rows(number, shard, (self._add(file),), (count,), (now,), (), step, epoch, removed))
             return
-        changed, count = write_rows(
-            self._folder, self._name("rows", "arrow"), table, shard, now, earlier.epoch, earlier.now
+        tick = max(0, earlier.nows[-1] - MARGIN_TICKS)  # a pull records a use with the time at which it began
+        name, keys_name = self._name("rows", "arrow"), self._name("keys", "arrow")
+        file, keys, count = write_changes(
+            self._folder, name, keys_name, table, shard, now, earlier.epoch, tick, deadline
         )
-        files, counts = (*links, self._add(changed)), (*earlier.counts, count)
-        kept: tuple[int, ...] = ()
-        if removed != earlier.removed:
-            kept = (self._add(write_keys(self._folder, self._name("keys", "arrow"), table, shard)),)
-        self.rows.append(replace(earlier, files=files, counts=counts, kept=kept, step=step, now=now, epoch=epoch))
+        files, kept = (*links, self._add(file)), list[int]()
+        if table.counters(shard)["evicted"] != earlier.removed:
+            kept.append(self._add(keys))
+        else:  # every row of the files before is still there
+            os.unlink(f"{self._folder}/{keys_name}")
+        self.rows.append(
+            replace(
+                earlier, files=files, counts=(*earlier.counts, count), nows=(*earlier.nows, now), kept=tuple(kept),
+                step=step, epoch=epoch,
+            )
+        )  # fmt: skip
 
     def _links(self, earlier: Rows) -> list[int]:
         """The numbers of the files of an earlier checkpoint, here; fewer if one cannot have another name."""

@@ -10,12 +10,11 @@ from functools import partial
 from typing import Any, Protocol
 
 from fastps.checkpoint.files import reason_of
-from fastps.checkpoint.manifest import NAME
 from fastps.checkpoint.remote import AnyPath, RemotePath, path_of
 from fastps.checkpoint.saving import Saving
 from fastps.checkpoint.series import checkpoints_in, free_name, remove
 from fastps.client.attach import Attachment
-from fastps.errors import ClosedError, FileError, OptionError, ShardDiedError
+from fastps.errors import ClosedError, FileError, OptionError, RayRequiredError, ShardDiedError
 from fastps.scalars import flag, positive, whole
 
 POLL_SECONDS = 0.25
@@ -61,6 +60,7 @@ class PeriodicSaves:
     ) -> None:
         self.directory, self.saved = directory, list[AnyPath]()
         self.error: Exception | None = None
+        self._since: AnyPath | None = None
         self._counts, self._save = counts, save
         self._steps, self._seconds, self._keep, self._incremental = steps, seconds, keep, incremental
         self._stopped = threading.Event()
@@ -89,12 +89,13 @@ class PeriodicSaves:
                     self._last, self._last_time = counts, time.monotonic()  # also of one that fails
                     self._make(counts)
                     self.error = None
-            except (ClosedError, ShardDiedError) as error:
+            except (ClosedError, ShardDiedError, RayRequiredError) as error:
                 self.error = error
                 return
             except Exception as error:  # a full disk, a late node: training goes on
+                if str(error) != str(self.error):
+                    logging.getLogger("fastps").warning("save_every: %s", error)
                 self.error = error
-                logging.getLogger("fastps").warning("save_every: %s", error)
 
     def _is_due(self, counts: Counts) -> bool:
         if counts == self._last:
@@ -105,15 +106,24 @@ class PeriodicSaves:
         return max(now - before for now, before in zip(counts, self._last, strict=True)) >= self._steps
 
     def _make(self, counts: Counts) -> None:
-        since = self.saved[-1] if self._incremental and self.saved else None
-        if since is not None and not (since / NAME).exists():  # somebody has removed it
-            since = None
         path = free_name(self.directory, max(counts))
+        since, self._since = self._since, None  # if it fails, the next one shares nothing
         self._save(path, since=since).result()
-        old = checkpoints_in(self.directory)[: -self._keep]
-        for one in old:
-            remove(one)
-        self.saved = [one for one in (*self.saved, path) if one not in old]
+        self._since = path if self._incremental else None
+        self.saved.append(path)
+        self._remove_older()
+
+    def _remove_older(self) -> None:
+        """Those of earlier runs first: clocks may go back."""
+        others = [path for path in checkpoints_in(self.directory) if path not in self.saved]
+        for old in [*others, *self.saved][: -self._keep]:
+            try:
+                remove(old)
+            except FileNotFoundError:
+                pass  # by another program
+            except OSError as error:
+                logging.getLogger("fastps").warning("save_every: %s cannot be removed: %s", old, error)
+        self.saved = self.saved[-self._keep :]
 
 
 def periodic_saves(
@@ -130,9 +140,9 @@ def periodic_saves(
         raise OptionError("save_every: incremental= shares files by hard links, which remote file systems do not have")
 
     def counts() -> Counts:
-        """The update counts of all shards, and of all tables on them."""
+        """The update counts of all shards, and of the tables on them; of sightings there are some with each pull."""
         attachment = server.attachment
-        tables = [attachment.rows(number).counters(None) for number in range(len(attachment.spec.tables))]
+        tables = [attachment.rows(number).counters(None) for number in attachment.spec.table_names.values()]
         return (*server.versions, *(counted["version"] for table in tables for counted in table.values()))
 
     counts()  # the server is there

@@ -1,5 +1,5 @@
-"""The rows of tables in files of Arrow's IPC format, one for each shard: the columns of `fastps.spec.columns`, and of a
-tracked table how many seconds ago each row was used, and how often.
+"""The rows of tables in files of Arrow's IPC format, those of each shard in one, and in another one for each increment:
+the columns of `fastps.spec.columns`, and of a tracked table how many seconds ago each row was used, and how often.
 
 pyarrow is loaded with this module: import it only where tables are saved or restored.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -34,35 +35,75 @@ def row_bytes(info: TableInfo) -> int:
     return 8 + sum(n for _, n in info.streams) * info.item_bytes + (12 if info.tracked else 0)
 
 
-def write_rows(
-    folder: AnyPath, name: str, table: Rows, shard: int, now: int, epoch: int = 0, tick: int = 0
-) -> tuple[File, int]:
-    """Writes the rows of a shard to a new file, each as it is between two pushes: all, or with the epoch and the time
-    of an earlier scan those that have changed since. Returns the file, and how many rows.
+def write_rows(folder: AnyPath, name: str, table: Rows, shard: int, now: int, deadline: float) -> tuple[File, int]:
+    """Writes the rows of a shard to a new file, each as it is between two pushes. Returns the file, and how many rows.
 
-    Rows that are created or removed meanwhile may be among them or not. Raises FileError, ClosedError, ShardDiedError.
+    Rows that are created or removed meanwhile may be among them or not, and one that is removed and created again
+    twice. Raises FileError, ClosedError, ShardDiedError, WaitTimeoutError.
     """
-    info, n = table.info, 0
-    schema, most = schema_of(info, True), max(1, BATCH_BYTES // row_bytes(info))
-    whole = pa.schema([*schema, IDLE, USES], schema.metadata) if info.tracked else schema
-    with NewFile(folder, name) as file, pa.ipc.new_file(pa.PythonFile(file, mode="w"), whole) as writer:
-        for keys, streams, seen in table.batches(shard, most, [True] * len(info.streams), epoch, tick):
-            batch = batch_of(info, schema, keys, streams)
-            if info.tracked:
-                idle = np.maximum(now - seen[:, 0].astype(np.int64), 0) / TICKS_PER_SECOND
-                batch = pa.record_batch([*batch.columns, pa.array(idle), pa.array(seen[:, 1])], schema=whole)
-            writer.write_batch(batch)
-            n += len(keys)
-    return file.written(), n
+    with NewFile(folder, name) as file, _RowsWriter(file, table.info, now) as rows:
+        for keys, streams, seen in table.batches(shard, rows.most, [True] * len(table.info.streams), deadline):
+            rows.write(keys, streams, seen)
+    return file.written(), rows.count
 
 
-def write_keys(folder: AnyPath, name: str, table: Rows, shard: int) -> File:
-    """Writes the keys that have a row on a shard. Raises as `write_rows`."""
-    schema, none = pa.schema([KEYS]), [False] * len(table.info.streams)
-    with NewFile(folder, name) as file, pa.ipc.new_file(pa.PythonFile(file, mode="w"), schema) as writer:
-        for keys, _, _ in table.batches(shard, BATCH_BYTES // 8, none):
-            writer.write_batch(pa.record_batch([pa.array(keys)], schema=schema))
-    return file.written()
+def write_changes(
+    folder: AnyPath,
+    name: str,
+    keys_name: str,
+    table: Rows,
+    shard: int,
+    now: int,
+    epoch: int,
+    tick: int,
+    deadline: float,
+) -> tuple[File, File, int]:
+    """The same of the rows that have changed since an earlier scan, and a second file of the keys of all rows: a key
+    that is there and no changed row is one whose row is still that of before."""
+    schema = pa.schema([KEYS])
+    with (
+        NewFile(folder, name) as file,
+        _RowsWriter(file, table.info, now) as rows,
+        NewFile(folder, keys_name) as keys_file,
+        pa.ipc.new_file(pa.PythonFile(keys_file, mode="w"), schema) as all_keys,
+    ):
+        for keys, streams, seen, others in table.changes(shard, rows.most, epoch, tick, deadline):
+            if len(keys):
+                rows.write(keys, streams, seen)
+            both = np.concatenate([keys, others])
+            all_keys.write_batch(pa.record_batch([pa.array(both)], schema=schema))
+    return file.written(), keys_file.written(), rows.count
+
+
+class _RowsWriter:
+    """Writes batches of rows to a file, for a ``with`` block.
+
+    Attributes
+    ----------
+    most : rows of a batch
+    count : how many rows were written
+    """
+
+    def __init__(self, file: NewFile, info: TableInfo, now: int) -> None:
+        self._info, self._now, self.count = info, now, 0
+        self.most = max(1, BATCH_BYTES // row_bytes(info))
+        self._schema = schema_of(info, True)
+        self._whole = pa.schema([*self._schema, IDLE, USES], self._schema.metadata) if info.tracked else self._schema
+        self._writer = pa.ipc.new_file(pa.PythonFile(file, mode="w"), self._whole)
+
+    def __enter__(self) -> _RowsWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+
+    def write(self, keys: Array, streams: list[Any], seen: Array) -> None:
+        batch = batch_of(self._info, self._schema, keys, streams)
+        if self._info.tracked:
+            idle = np.maximum(self._now - seen[:, 0].astype(np.int64), 0) / TICKS_PER_SECOND
+            batch = pa.record_batch([*batch.columns, pa.array(idle), pa.array(seen[:, 1])], schema=self._whole)
+        self._writer.write_batch(batch)
+        self.count += len(keys)
 
 
 def read_keys(data: Array, where: str) -> Array:
@@ -73,16 +114,18 @@ def read_keys(data: Array, where: str) -> Array:
         return np.sort(table.column(KEYS.name).to_numpy().astype(np.uint64, casting="equiv"))
 
 
-def read_rows(info: TableInfo, data: Array, count: int, where: str, kept: Array | None = None) -> Iterator[RowBatch]:
+def read_rows(
+    info: TableInfo, data: Array, count: int, where: str, later: int = 0, kept: Array | None = None
+) -> Iterator[RowBatch]:
     """The rows of a file whose bytes are those that were written, in place; with `kept`, those of these sorted keys.
-    Raises CheckpointError."""
+    They count as not used for `later` ticks more than when they were written. Raises CheckpointError."""
     found = 0
     with _reading(where):
         reader = pa.ipc.open_file(pa.py_buffer(data))
         for number in range(reader.num_record_batches):
             batch = reader.get_batch(number)
             batch.validate(full=True)
-            rows = _batch(info, batch, where)
+            rows = _batch(info, batch, where, later)
             found += batch.num_rows
             yield rows if kept is None else _among(rows, kept)
     if found != count:
@@ -110,7 +153,7 @@ def _among(rows: RowBatch, kept: Array) -> RowBatch:
     )
 
 
-def _batch(info: TableInfo, batch: pa.RecordBatch, where: str) -> RowBatch:
+def _batch(info: TableInfo, batch: pa.RecordBatch, where: str, later: int) -> RowBatch:
     own = [name for name in batch.schema.names if name not in (IDLE.name, USES.name)]
     keys, streams = rows_of(info, batch.select(own), where)
     if any(stream is None for stream in streams):
@@ -119,5 +162,5 @@ def _batch(info: TableInfo, batch: pa.RecordBatch, where: str) -> RowBatch:
     if info.tracked and len(own) < len(batch.schema.names):
         idle, times = (batch.column(field.name).to_numpy() for field in (IDLE, USES))
         uses = np.empty((len(keys), 2), np.uint32)
-        uses[:, 0], uses[:, 1] = np.clip(np.nan_to_num(idle) * TICKS_PER_SECOND, 0, 2**32 - 1), times
+        uses[:, 0], uses[:, 1] = np.clip(np.nan_to_num(idle) * TICKS_PER_SECOND + later, 0, 2**32 - 1), times
     return RowBatch(keys, streams, uses)

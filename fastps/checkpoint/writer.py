@@ -19,6 +19,7 @@ from fastps.checkpoint.remote import AnyPath
 from fastps.checkpoint.snapshot import snapshots
 from fastps.client.attach import attachments
 from fastps.client.session import Session
+from fastps.deadline import deadline_after, left_until
 from fastps.errors import FileError, WaitTimeoutError
 from fastps.spec.server import ServerSpec
 
@@ -51,7 +52,7 @@ class CheckpointWriter:
 
         What has not changed since the checkpoint `since` is shared with that.
         """
-        session = attachments.session(spec)
+        session, deadline = attachments.session(spec), deadline_after(timeout)
         assert session.shm is not None
         earlier = None if since is None else Earlier(since)
         if earlier is None and isinstance(target, Path):
@@ -69,7 +70,9 @@ class CheckpointWriter:
                 writing.result()
             for number, table in enumerate(session.shm.verbs.tables):
                 for shard in session.shm.shards:
-                    background.submit(files.write_rows, spec.server_id, table, number, shard).result()
+                    start = table.begin_scan(shard, left_until(deadline))  # here: it takes the table's lock
+                    write = (spec.server_id, table, number, shard, start, deadline)
+                    background.submit(files.write_rows, *write).result()
         return Written(versions, files.files, files.pieces, files.rows)
 
     def commit(self, source: AnyPath, target: AnyPath, draft: Manifest, rounds: bool, *parts: Written) -> Manifest:

@@ -26,8 +26,10 @@ from fastps.checkpoint.series import newest_in
 from fastps.consistency import Consistency
 from fastps.errors import FileError, OptionError
 from fastps.messages import brief
+from fastps.scalars import whole
 from fastps.server.handle import ParameterServer
 from fastps.server.options import rules_of
+from fastps.spec.partition import MAX_SHARDS
 from fastps.spec.placement import Placement
 from fastps.spec.table import Table, infos_of, with_sightings
 
@@ -74,6 +76,8 @@ def restore(
         There is no checkpoint, or it cannot be read. Nothing was started.
     CheckpointError
         It is damaged, or of another format. Nothing was started.
+    OptionError
+        The rows of a table do not fit into one of so many shards. Nothing was started.
     RuleError, OptionError
         The rule is not the one that was saved, or is one of the user and was not passed. Nothing was started.
     """
@@ -93,12 +97,17 @@ def restore(
         rule = rules_from(server.get("rules"))
     assignment, found_tables = rules_of(rule, names, found_tables)
     require_same_rules(server.get("rules"), assignment)
-    require_same_tables(described, infos_of(with_sightings(found_tables), 1))
+    shards = len(found.manifest.versions) if num_shards is None else whole("num_shards", num_shards, 1, MAX_SHARDS)
+    infos = infos_of(with_sightings(found_tables), shards)
+    require_same_tables(described, infos)
+    for info in infos:
+        if info.name in found.state.rows:
+            found.state.rows[info.name].require_room(info, shards)
     hyper, of_tables = hyper_from(server.get("rules")), hyper_of_tables(described)
     gradients, policy = gradients_from(server.get("gradients")), consistency_from(server.get("consistency"))
     ps = ParameterServer(
         replace(found.state, tables=found_tables), rule=rule,
-        num_shards=len(found.manifest.versions) if num_shards is None else num_shards,
+        num_shards=shards,
         consistency=policy if consistency is None else consistency, isolation=isolation,
         clip_norm=_or_none(gradients.clip_norm), clip_value=_or_none(gradients.clip_value),
         nonfinite=gradients.nonfinite, placement=placement, name=name, timeout=timeout, max_sessions=max_sessions,

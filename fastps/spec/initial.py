@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from fastps._core import shards_of
 from fastps.arrays.interchange import as_array, conversion, is_complex
 from fastps.arrays.types import DTYPES, HALVES, Array, Arrays, describe
-from fastps.errors import DtypeError, NamesError, ShapeError
+from fastps.errors import DtypeError, NamesError, OptionError, ShapeError
 from fastps.spec.arrays import CARRIED, Leaf, Structure, memory_of
 from fastps.spec.keys import Keys
 from fastps.spec.table import Table, TableInfo
@@ -25,7 +26,7 @@ class RowBatch:
 
     Attributes
     ----------
-    keys : uint64[n], all different
+    keys : uint64[n]; of one that comes twice, the last row counts
     streams : the values and each slot, dtype[n, elements], C-contiguous; None: initial values
     uses : how many ticks ago and how often they were used, uint32[n, 2]; None: unknown
     """
@@ -60,13 +61,28 @@ class SavedRows:
     Attributes
     ----------
     batches : reads them, as they are in a table like this one
+    count : how many there are at most
     steps : its update count on each of that server's shards
     now : the time in its ticks
     """
 
     batches: Callable[[TableInfo], Iterator[RowBatch]]
+    count: int
     steps: tuple[int, ...]
     now: int
+
+    def require_room(self, info: TableInfo, num_shards: int) -> None:
+        """Raises OptionError if a shard may not have as many rows as there are for it."""
+        if info.capacity is None or self.count <= info.capacity:
+            return
+        keys = np.unique(np.concatenate([batch.keys for batch in self.batches(info)]))
+        most = int(np.bincount(shards_of(keys, num_shards), minlength=1).max()) if len(keys) else 0
+        if most > info.capacity:
+            raise OptionError(
+                f"restore: the table {info.name!r} has {most:,} rows for one of {num_shards} shards, which may have "
+                f"{info.capacity:,}; pass more shards, or tables={{{info.name!r}: fastps.Table({info.dim}, ...)}} with "
+                f"a larger capacity"
+            )
 
     def first(self, table: int, info: TableInfo, num_shards: int) -> FirstRows:
         """For a table of another server. On another number of shards each gets the largest update count."""

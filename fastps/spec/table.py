@@ -144,10 +144,10 @@ class Table:
         stored = "" if self.stored is None else f", stored={self.stored!r}, rounding={self.rounding!r}"
         return f"Table({self.dim}{rule}, init={self.init!r}, dtype={self.dtype!r}{stored}, keys={self.keys!r})"
 
-    def with_rule(self, rule: Rule) -> Table:
-        """The same table with this rule, that of the server."""
+    def with_rule(self, rule: Rule, inherits: bool = True) -> Table:
+        """The same table with this rule, that of the server if it `inherits`."""
         table = copy(self)
-        table.rule, table.inherits = rule, True
+        table.rule, table.inherits = rule, inherits
         return table
 
 

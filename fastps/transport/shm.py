@@ -236,24 +236,41 @@ class Rows:
         n, cursor = self.group.scan(self._shards.index(shard), cursor, keys, streams, None, timeout)
         return keys[:n], [None if stream is None else stream[:n] for stream in streams], cursor
 
-    def begin_scan(self, shard: int) -> tuple[int, int, int, int]:
-        """For `batches` that ask later what has changed since: the epoch of the scan, the time in ticks, the update
-        count, and how many rows were removed so far."""
-        return self.group.begin_scan(self._shards.index(shard))
+    def begin_scan(self, shard: int, timeout: float) -> tuple[int, int, int, int]:
+        """For `changes` that are asked for later: the epoch of the scan, the time in ticks, the update count, and how
+        many rows were removed so far."""
+        return self.group.begin_scan(self._shards.index(shard), timeout)
 
     def batches(
-        self, shard: int, most: int, wanted: list[bool], epoch: int = 0, tick: int = 0
+        self, shard: int, most: int, wanted: list[bool], deadline: float = math.inf
     ) -> Iterator[tuple[Array, list[Any], Array]]:
         """The rows of a shard in batches: keys, the wanted ones of values and slots, and per row the tick of its last
-        use and how often it was used, where the table tracks that. With the epoch and the time of an earlier scan,
-        those that were written, created or used since."""
-        cursor, part = 0, self._shards.index(shard)
+        use and how often it was used, where the table tracks that."""
+        for keys, streams, seen, _ in self._scanned(shard, most, wanted, deadline, 0, 0, False):
+            yield keys, streams, seen
+
+    def changes(
+        self, shard: int, most: int, epoch: int, tick: int, deadline: float
+    ) -> Iterator[tuple[Array, list[Any], Array, Array]]:
+        """The same of rows that were written, created or used since an earlier scan, with all of their values and
+        slots; and the keys of the other rows in between."""
+        yield from self._scanned(shard, most, [True] * len(self.info.streams), deadline, epoch, tick, True)
+
+    def _scanned(
+        self, shard: int, most: int, wanted: list[bool], deadline: float, epoch: int, tick: int, with_others: bool
+    ) -> Iterator[tuple[Array, list[Any], Array, Array]]:
+        cursor, part, n_others = 0, self._shards.index(shard), 0
+        others = np.empty(most if with_others else 0, np.uint64)
         while True:
             keys, streams, seen = np.empty(most, np.uint64), self.streams(most, wanted), np.empty((most, 2), np.uint32)
-            n, cursor = self.group.scan(part, cursor, keys, streams, seen, None, epoch, tick)
-            if n == 0:
+            left = None if deadline == math.inf else left_until(deadline)
+            if with_others:
+                n, cursor, n_others = self.group.scan(part, cursor, keys, streams, seen, left, epoch, tick, others)
+            else:
+                n, cursor = self.group.scan(part, cursor, keys, streams, seen, left)
+            if n + n_others == 0:
                 return
-            yield keys[:n], [None if stream is None else stream[:n] for stream in streams], seen[:n]
+            yield keys[:n], [None if stream is None else stream[:n] for stream in streams], seen[:n], others[:n_others]
 
     def now(self, shard: int) -> int:
         """The time in a shard's ticks."""

@@ -56,7 +56,7 @@ def write_checkpoint(folder, params=None, tables=None, *, rule=None, slots=None,
     infos = infos_of(with_sightings(given), 1)
     for number, info in enumerate(infos):
         found = {} if info.counts_for is not None else tables[info.name][1]
-        rows.append(Rows(number, 0, (len(files),), (len(found),), (), step, 1, 1, 0))
+        rows.append(Rows(number, 0, (len(files),), (len(found),), (1,), (), step, 1, 0))
         files.append(_write_rows(folder, f"rows-00000-{number:05}.arrow", info, found))
     server = {
         "structure": described,
@@ -79,7 +79,8 @@ def add_increment(folder, table, rows):
     info = recorded_tables(manifest.server["tables"])[table]
     file = _write_rows(folder, f"rows-00000-{len(manifest.files):05}.arrow", info, rows)
     old = manifest.rows[table]
-    new = dataclasses.replace(old, files=(*old.files, len(manifest.files)), counts=(*old.counts, len(rows)))
+    files, counts, nows = (*old.files, len(manifest.files)), (*old.counts, len(rows)), (*old.nows, 1)
+    new = dataclasses.replace(old, files=files, counts=counts, nows=nows)
     of_tables = [*manifest.rows]
     of_tables[table] = new
     rewrite(folder, files=(*manifest.files, file), rows=tuple(of_tables))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import fastps
 from fastps import CheckpointError, FileError, OptionError, Table
+from fastps.checkpoint.manifest import NAME, Manifest
 from fastps.checkpoint.series import checkpoints_in, free_name, newest_in, remove
 from tests.support.waiting import GUARD_SECONDS, wait_until
 
@@ -90,3 +92,28 @@ def test_names_that_are_taken_and_directories_of_others(tmp_path):
     remove(tmp_path / "step-000000000008")
     assert names(tmp_path) == ["mine", "step-000000000007"]
     assert os.path.isdir(tmp_path / "step-000000000007")
+
+
+def test_a_checkpoint_is_kept_however_late_the_clock_of_others_was(ray_local, tmp_path):
+    with fastps.ParameterServer(np.zeros(3)) as ps:
+        ps.save(tmp_path / "step-000000000009")
+        manifest = Manifest.read(tmp_path / "step-000000000009")
+        later = replace(manifest, created=manifest.created + 1e6)
+        (tmp_path / "step-000000000009" / NAME).write_bytes(later.packed())
+        with ps.save_every(tmp_path, steps=1, keep=1) as saves:
+            ps.push(np.ones(3))
+            wait_until(lambda: len(saves.saved) > 0, GUARD_SECONDS, "a save")
+    assert names(tmp_path) == ["step-000000000001"]
+
+
+def test_after_a_save_that_failed_the_next_one_shares_nothing(ray_local, tmp_path):
+    with fastps.ParameterServer(Table(1)) as ps, ps.save_every(tmp_path, steps=1, incremental=True) as saves:
+        ps.table.push([1], np.ones((1, 1), np.float32))
+        wait_until(lambda: len(saves.saved) == 1, GUARD_SECONDS, "a save")
+        next(saves.saved[0].glob("rows*")).unlink()
+        ps.table.push([1], np.ones((1, 1), np.float32))
+        wait_until(lambda: saves.error is not None, GUARD_SECONDS, "an error")
+        ps.table.push([1], np.ones((1, 1), np.float32))
+        wait_until(lambda: len(saves.saved) == 2 and saves.error is None, GUARD_SECONDS, "a save")
+    with fastps.restore(saves.saved[1]) as ps:
+        assert len(ps.table) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -86,3 +87,31 @@ def test_an_earlier_checkpoint_that_cannot_be_read_is_refused_before_anything_is
         with pytest.raises(CheckpointError):
             ps.save(tmp_path / "new", since=tmp_path / "old")
         assert sorted(path.name for path in tmp_path.iterdir()) == ["old"]
+
+
+def test_what_was_not_used_since_is_as_old_as_it_is(ray_local, tmp_path):
+    with fastps.ParameterServer(Table(1, track=True, init=0.0)) as ps:
+        ps.table.pull([1, 2])
+        ps.save(tmp_path / "old")
+        time.sleep(1.0)
+        ps.table.pull([2])
+        time.sleep(0.5)
+        ps.save(tmp_path / "new", since=tmp_path / "old")
+        live, _ = ps.table.activity([1, 2])
+    with fastps.restore(tmp_path / "new") as ps:
+        ages, counts = ps.table.activity([1, 2])
+        assert counts.tolist() == [1, 2]
+        assert ages[0] - ages[1] == pytest.approx(live[0] - live[1], abs=0.15)
+
+
+def test_rows_that_were_removed_and_came_back_are_new(ray_local, tmp_path):
+    with fastps.ParameterServer(Table(1, init=0.0, capacity=10)) as ps:
+        ps.table.set(np.arange(10), np.full((10, 1), 7, np.float32))
+        ps.save(tmp_path / "old")
+        ps.table.evict([1, 2, 3])
+        ps.table.pull([2, 20, 21])
+        ps.save(tmp_path / "new", since=tmp_path / "old")
+    with fastps.restore(tmp_path / "new") as ps:
+        assert len(ps.table) == 10
+        assert ps.table.peek([0, 1, 2, 20]).ravel().tolist() == [7.0, 0.0, 0.0, 0.0]
+        assert ps.table.contains([1, 2, 3, 20]).tolist() == [False, True, False, True]

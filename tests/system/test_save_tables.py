@@ -192,3 +192,24 @@ def test_a_damaged_file_of_rows_is_found(ray_local, tmp_path):
     file.write_bytes(data)
     with pytest.raises(fastps.CheckpointError, match="not those that were written"):
         load(tmp_path / "saved")
+
+
+def test_more_rows_than_a_shard_may_have_are_refused_before_anything_starts(ray_local, tmp_path):
+    with fastps.ParameterServer(Table(1, capacity=100, evict="lru"), num_shards=2) as ps:
+        ps.table.set(np.arange(110), np.zeros((110, 1), np.float32))
+        assert len(ps.table) == 110
+        ps.save(tmp_path / "saved")
+    with pytest.raises(OptionError, match=r"has 110 rows for one of 1 shards, which may have 100; pass more shards"):
+        fastps.restore(tmp_path / "saved", num_shards=1)
+    with fastps.restore(tmp_path / "saved", num_shards=1, tables={"table": Table(1, capacity=200)}) as ps:
+        assert len(ps.table) == 110
+
+
+def test_a_restored_server_can_be_saved_and_restored_with_the_same_rules(ray_local, tmp_path):
+    rule = {"t": Adagrad(0.1), "*": SGD(0.1)}
+    with fastps.ParameterServer({"w": np.zeros(2), "t": Table(1)}, rule=rule) as ps:
+        ps.save(tmp_path / "first")
+    with fastps.restore(tmp_path / "first") as ps:
+        ps.save(tmp_path / "second")
+    for name in ("first", "second"):
+        fastps.restore(tmp_path / name, rule=rule).close()

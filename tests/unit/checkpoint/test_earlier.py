@@ -107,7 +107,9 @@ def test_increments_of_rows_end_when_they_are_many_or_of_another_server(tmp_path
     for name, n, counts in [("few", 2, (10, 10)), ("many", 16, (10, *[0] * 15)), ("large", 3, (10, 6, 5))]:
         (tmp_path / f"{name}-files").mkdir()
         files = tuple(write_file(tmp_path / f"{name}-files", f"f{i}", []) for i in range(n))
-        whole = Manifest("server", {}, (), (1,), 1.0, files, (), (Rows(0, 0, tuple(range(n)), counts, (), 1, 1, 1, 0),))
+        whole = Manifest(
+            "server", {}, (), (1,), 1.0, files, (), (Rows(0, 0, tuple(range(n)), counts, counts, (), 1, 1, 0),)
+        )
         (tmp_path / f"{name}-files" / NAME).write_bytes(whole.packed())
     few, many, large = (Earlier(tmp_path / f"{name}-files") for name in ("few", "many", "large"))
     assert few.rows("server", 0, 0) is not None
@@ -118,4 +120,6 @@ def test_increments_of_rows_end_when_they_are_many_or_of_another_server(tmp_path
 
 
 def test_numbers_of_files_are_moved():
-    assert moved(Rows(0, 0, (0, 2), (1, 1), (3,), 1, 1, 1, 0), 5) == Rows(0, 0, (5, 7), (1, 1), (8,), 1, 1, 1, 0)
+    assert moved(Rows(0, 0, (0, 2), (1, 1), (1, 2), (3,), 1, 1, 0), 5) == Rows(
+        0, 0, (5, 7), (1, 1), (1, 2), (8,), 1, 1, 0
+    )
