@@ -95,10 +95,10 @@ def restore(
     found_tables = tables_from(described, _named(tables), rule is not None)
     if rule is None and names:
         rule = rules_from(server.get("rules"))
-    assignment, found_tables = rules_of(rule, names, found_tables)
+    assignment, with_rules = rules_of(rule, names, found_tables)
     require_same_rules(server.get("rules"), assignment)
     shards = len(found.manifest.versions) if num_shards is None else whole("num_shards", num_shards, 1, MAX_SHARDS)
-    infos = infos_of(with_sightings(found_tables), shards)
+    infos = infos_of(with_sightings(with_rules), shards)
     require_same_tables(described, infos)
     for info in infos:
         if info.name in found.state.rows:
