@@ -21,8 +21,8 @@ from fastps.tables.reader import TableReader
 class Reader(ServerReading):
     """A handle of a server that only reads: what `ParameterServer.reader` returns.
 
-    It has `pull` and `pull_async`, `flush`, `view`, `slots`, `steps`, `state_dict`, `save`, `hyper`, `versions`,
-    `stats`, and the names, arrays and tables of the server; its tables are readers too (`fastps.TableReader`). All
+    It has `pull` and `pull_async`, `flush`, `view`, `slots`, `steps`, `state_dict`, `save`, `save_every`, `hyper`,
+    `versions`, `stats`, and the names, arrays and tables of the server; its tables are readers too (`fastps.TableReader`). All
     other verbs of a `ParameterServer` and a `TableHandle` raise ReadOnlyError. It travels as a `ParameterServer` does,
     and arrives as a reader.
 
