@@ -22,9 +22,9 @@ class Reader(ServerReading):
     """A handle of a server that only reads: what `ParameterServer.reader` returns.
 
     It has `pull` and `pull_async`, `flush`, `view`, `slots`, `steps`, `state_dict`, `save`, `save_every`, `hyper`,
-    `versions`, `stats`, and the names, arrays and tables of the server; its tables are readers too (`fastps.TableReader`). All
-    other verbs of a `ParameterServer` and a `TableHandle` raise ReadOnlyError. It travels as a `ParameterServer` does,
-    and arrives as a reader.
+    `versions`, `stats`, and the names, arrays and tables of the server; its tables are readers too
+    (`fastps.TableReader`). All other verbs of a `ParameterServer` and a `TableHandle` raise ReadOnlyError. It travels
+    as a `ParameterServer` does, and arrives as a reader.
 
     This is a guard against mistakes: it keeps a program that evaluates or serves a model from changing it. It is no
     protection against code that wants to change the server: a process that can read the server can also write to it.
