@@ -35,7 +35,7 @@ class Saving:
         self._future: Future[Any] = reference.future()
         self._owner_pid = os.getpid()
         self._error: FastPSError | None = None
-        weakref.finalize(self, _dropped, self._owner_pid, folder, list(writers))
+        self._unless_dropped = weakref.finalize(self, _dropped, self._owner_pid, folder, list(writers))
 
     def done(self) -> bool:
         """Whether it is there, or has failed."""
@@ -85,10 +85,12 @@ class Saving:
         return failed
 
     def _end_writers(self) -> None:
-        """Now, also one that is stopped, and however long this object is kept."""
+        """Now, also one that is stopped, and however long this object is kept. From now on there is nothing to give up:
+        in a remote file system another save may write to the same path."""
         for writer in self._writers if os.getpid() == self._owner_pid else []:
             cluster.end(writer)
         self._writers.clear()
+        self._unless_dropped.detach()
 
     def __repr__(self) -> str:
         return f"<Saving {str(self.path)!r}, {'done' if self.done() else 'under way'}>"
