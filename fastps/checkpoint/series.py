@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from pathlib import Path
 
 from fastps.checkpoint.files import unreadable
 from fastps.checkpoint.manifest import NAME, Manifest
@@ -44,6 +45,14 @@ def newest_in(directory: AnyPath) -> AnyPath:
     if not found:
         raise CheckpointError(f"restore: {str(directory)!r} is no checkpoint and has none; pass what save() has made")
     return found[-1]
+
+
+def checkpoint_at(path: Path) -> Path:
+    """A checkpoint, or of a directory of `save_every` its newest one."""
+    if (path / NAME).exists() or not path.is_dir():
+        return path
+    found = checkpoints_in(path)
+    return path if not found else path / found[-1].name
 
 
 def remove(checkpoint: AnyPath) -> None:

@@ -48,9 +48,10 @@ def command(path: Path, output: Path, kind: str | None, table: str | None, slots
         options.require({"torch": "torch"})
     from fastps.checkpoint.export import export_arrays, export_table, named_arrays, require_free, write_safetensors
     from fastps.checkpoint.load import load
+    from fastps.checkpoint.series import checkpoint_at
 
     require_free(output)  # before much is read
-    found = load(path, True)
+    found = load(checkpoint_at(path), True)
     if kind == PARQUET:
         rows = export_table(output, found, table, slots)
         print(printable(f"{output}: {rows:,} rows"))

@@ -25,8 +25,10 @@ def command(path: Path, as_json: bool) -> None:
     """Arrays with types, shapes, update counts and slots; rules with their hyper-parameters; consistency; tables with
     their settings; files. Reads the manifest alone.
     """
+    from fastps.checkpoint.series import checkpoint_at
     from fastps.checkpoint.summary import summary
 
+    path = checkpoint_at(path)
     found = summary(path)
     if as_json:
         print(json.dumps({"path": str(path), **_json(found)}, indent=1))

@@ -23,8 +23,10 @@ def command(path: Path) -> str | None:
     Exit code 1 when something is.
     """
     from fastps.checkpoint.manifest import Manifest
+    from fastps.checkpoint.series import checkpoint_at
     from fastps.checkpoint.verification import verification
 
+    path = checkpoint_at(path)
     with _progress(sum(file.nbytes for file in Manifest.read(path).files)) as progress:
         found = verification(path, progress)
     if found.damaged:

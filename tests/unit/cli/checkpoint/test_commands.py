@@ -132,6 +132,17 @@ def test_names_that_move_the_cursor_are_escaped(capsys, tmp_path):
     done(capsys, "export", tmp_path / name, "-o", tmp_path / f"{name}.safetensors")
 
 
+def test_of_the_directory_of_save_every_the_newest_counts(capsys, tmp_path):
+    for step, created in ((8, 1e9), (9, 2e9)):
+        folder = tmp_path / f"step-{step:012}"
+        folder.mkdir()
+        write_checkpoint(folder, {"w": np.zeros(3)}, step=step, created=created)
+    assert "updates" in done(capsys, "show", tmp_path)
+    assert json.loads(done(capsys, "show", tmp_path, "--json"))["path"] == str(folder)
+    assert str(folder) in done(capsys, "verify", tmp_path)
+    done(capsys, "export", tmp_path, "-o", tmp_path / "w.safetensors")
+
+
 def test_show_names_everything(capsys, tmp_path):
     write_checkpoint(
         tmp_path, {"layers": [Pair(np.zeros((2, 3)), np.ones(3, np.float16))]}, TABLES, rule=halving(0.25), step=12
