@@ -24,7 +24,7 @@ from fastps.rules.assignment import Assignment
 from fastps.spec.gradients import GradientPolicy
 from fastps.spec.rule import RuleInfo, infos
 from fastps.spec.server import ServerSpec
-from fastps.spec.table import Table, TableInfo
+from fastps.spec.table import Table, TableInfo, name_of
 from fastps.spec.tree import Path
 
 RULES = frozenset(rules.__all__) - {"Rule", "RuleFamily", "rule"}
@@ -85,19 +85,15 @@ def tables_from(described: Any, passed: Mapping[str, Table], has_rule: bool) -> 
     """The tables that were saved, or those of the same name in `passed`. With `has_rule`, those that had the server's
     rule have none here. Raises RuleError and OptionError for code that was not saved."""
     saved = {tuple(one["path"]): one for one in described if one["counts_for"] is None}
-    known = [_name_of(path) for path in saved]
+    known = [name_of(path) for path in saved]
     unknown = [name for name in passed if name not in known]
     if unknown:
         raise OptionError(f"restore: tables= has {unknown}; the tables that were saved are {known}")
-    return {path: passed.get(_name_of(path)) or _table_from(one, path, has_rule) for path, one in saved.items()}
-
-
-def _name_of(path: Path) -> str:
-    return "/".join(path) or "table"
+    return {path: passed.get(name_of(path)) or _table_from(one, path, has_rule) for path, one in saved.items()}
 
 
 def _table_from(described: Any, path: Path, has_rule: bool) -> Table:
-    name, (kind, first, second) = _name_of(path), described["initial"]
+    name, (kind, first, second) = name_of(path), described["initial"]
     hint = f"tables={{{name!r}: fastps.Table({described['dim']}, ...)}} with all of its settings"
     receiver, where = described["on_evict"] or (None, None)
     if receiver == "function":
@@ -119,7 +115,7 @@ def require_same_tables(described: Any, passed: Sequence[TableInfo]) -> None:
     """Raises OptionError or RuleError unless the rows that were saved fit these tables."""
     known = {info.name: info for info in passed}
     for one in described:
-        info = known.get(_name_of(tuple(one["path"])))
+        info = known.get(name_of(tuple(one["path"])))
         if info is None:  # of sightings, and now there is none
             continue
         for what, now in (("dim", info.dim), ("dtype", info.dtype), ("keys", info.keys)):
@@ -134,13 +130,13 @@ def require_same_tables(described: Any, passed: Sequence[TableInfo]) -> None:
 @refusing("tables")
 def names_of_tables(described: Any) -> list[str]:
     """Those of sightings included."""
-    return [_name_of(tuple(one["path"])) for one in described]
+    return [name_of(tuple(one["path"])) for one in described]
 
 
 @refusing("tables")
 def hyper_of_tables(described: Any) -> dict[str, dict[str, float]]:
     """By name of the table, the hyper-parameters that no schedule gives."""
-    return {_name_of(tuple(one["path"])): _hyper_of(one["rule"]) for one in described if one["counts_for"] is None}
+    return {name_of(tuple(one["path"])): _hyper_of(one["rule"]) for one in described if one["counts_for"] is None}
 
 
 @refusing("rules")

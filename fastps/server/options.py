@@ -32,7 +32,7 @@ from fastps.spec.partition import ShardPlan, partition
 from fastps.spec.placement import PlacementRequest, placement_request
 from fastps.spec.rule import infos
 from fastps.spec.server import NodeAddress, ServerSpec, ShardAddress, rules_of_leaves, slot_names_of
-from fastps.spec.table import MAX_TABLES, Life, Table, TableInfo, infos_of, with_sightings
+from fastps.spec.table import MAX_TABLES, Life, Table, TableInfo, infos_of, name_of, with_sightings
 from fastps.spec.tree import Path, require_name
 from fastps.transport.contract import Operation
 
@@ -216,7 +216,7 @@ def _without_tables(params: Any, path: Path, tables: dict[Path, Table]) -> Any:
 
 def rules_of(rule: Any, arrays: list[str], tables: dict[Path, Table]) -> tuple[Assignment, dict[Path, Table]]:
     """The rules of the arrays of these names, and the tables with their rules."""
-    inheriting = {"/".join(path) or "table": path for path, table in tables.items() if table.rule is None}
+    inheriting = {name_of(path): path for path, table in tables.items() if table.rule is None}
     assignment, of_tables = assign(Add() if rule is None else rule, arrays, list(inheriting))
     return assignment, tables | {
         path: tables[path].with_rule(rule) for path, rule in zip(inheriting.values(), of_tables, strict=True)

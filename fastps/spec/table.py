@@ -32,6 +32,11 @@ INDEX_BYTES = 14  # of the index per row, at most (csrc/index.c)
 SIGMAS = 6  # standard deviations of the number of rows that a hash puts on a shard
 
 
+def name_of(path: Path) -> str:
+    """The name of the table at a path; of one that is all of the parameters, "table"."""
+    return "/".join(path) or "table"
+
+
 class Table:
     """Rows of `dim` values by key: the parameters of a `ParameterServer`, or one of the values in them.
 
@@ -252,7 +257,7 @@ class TableInfo:
         life = table.life
         assert table.rule is not None
         info = cls(
-            path, table.dim, table.dtype, table.keys, RuleInfo.of("/".join(path) or "table", table.rule),
+            path, table.dim, table.dtype, table.keys, RuleInfo.of(name_of(path), table.rule),
             table.init.numbers(table.dim), table.seed, None, life.admit, life.evict, life.ends or table.track,
             limits=(table.capacity, table.max_bytes), ttl=life.ttl, stored=table.stored, rounding=table.rounding,
             inherits=table.inherits, on_evict=life.receiver,
@@ -264,7 +269,7 @@ class TableInfo:
 
     @property
     def name(self) -> str:
-        return "/".join(self.path) or "table"
+        return name_of(self.path)
 
     @property
     def item_bytes(self) -> int:
@@ -317,7 +322,7 @@ def infos_of(tables: dict[Path, Table], num_shards: int) -> tuple[TableInfo, ...
         if (*path, SIGHTINGS) in paths:
             info = replace(info, sightings=paths.index((*path, SIGHTINGS)))
         elif path[-1:] == (SIGHTINGS,):
-            info = replace(info, counts_for="/".join(path[:-1]) or "table")
+            info = replace(info, counts_for=name_of(path[:-1]))
         infos.append(info)
     return tuple(infos)
 
