@@ -108,7 +108,7 @@ class PeriodicSaves:
     def _make(self, counts: Counts) -> None:
         path = free_name(self.directory, max(counts))
         since, self._since = self._since, None  # if it fails, the next one shares nothing
-        self._save(path, since=since)  # within the timeout of the server, also where a writer is stopped
+        self._save(path, since=since).result()
         self._since = path if self._incremental else None
         self.saved.append(path)
         self._remove_older()
@@ -146,7 +146,7 @@ def periodic_saves(
         return (*server.versions, *(counted["version"] for table in tables for counted in table.values()))
 
     counts()  # the server is there
-    save = partial(server.save, wait=True)
+    save = partial(server.save, wait=False)
     return PeriodicSaves(
         _directory(directory), counts, save, steps=every, seconds=pause, keep=keep, incremental=incremental
     )
