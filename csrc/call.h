@@ -38,6 +38,7 @@ typedef struct fps_part {
     double *uniforms;    /* [rules][FPS_UNIFORMS] */
     uint64_t *steps;     /* NULL, or per span the update count of its array, which FPS_GET reads and FPS_SET sets */
     uint32_t waited_for; /* the stripe whose lock was busy */
+    uint32_t span;       /* of a read of all shards at one moment: the first span that ends after the position */
 } fps_part;
 
 typedef enum fps_kind {
@@ -78,7 +79,10 @@ typedef struct fps_call {
     double limit, scale; /* of gradients, for kernels that clip */
     fps_part *parts;
     uint32_t n_parts;
-    uint32_t first; /* the part to begin with; busy shards are skipped and done later */
+    uint32_t first;   /* the part to begin with; busy shards are skipped and done later */
+    bool together;    /* reads all arrays of all shards at one moment: cut.h */
+    fps_seat *entry;  /* of a push of several shards: its seat in the first that it has entered, */
+    uint32_t outside; /* and how many it has still to enter */
     fps_wait wait;
 } fps_call;
 

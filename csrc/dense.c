@@ -4,39 +4,12 @@
 #include <string.h>
 
 #include "copy.h"
+#include "cut.h"
 #include "piece.h"
 #include "redo.h"
 #include "stripe.h"
 
 #define READ_TRIES 3
-
-/* Where arrays are at different steps: counts a partial push of an array with its first byte, and computes its
- * uniforms. They stay for all of the span: others that follow this push may have counted theirs when it goes on. */
-static void begin_span(const fps_walk *w, const fps_span *span, uint64_t from)
-{
-    const fps_rule *rule = &w->call->rules[span->rule];
-    double *uniforms = fps_rule_uniforms(w->part->uniforms, span->rule);
-    fps_word *count = &fps_arena_counts(w->arena, 0)[span->leaf];
-    if (!rule->kernel || (from > span->position && fps_rule_has_step(uniforms))) return;
-    uint64_t partials = w->call->partial && from == span->position
-                            ? atomic_fetch_add_explicit(count, 1, memory_order_relaxed) + 1
-                            : fps_load_relaxed(count);
-    fps_rule_prepare_array(rule, w->part->wholes + partials, uniforms);
-}
-
-/* Runs the elements in [from, to) of params. */
-static void run_range(fps_walk *w, uint64_t from, uint64_t to)
-{
-    for (; w->span < w->n_spans; w->span++) {
-        const fps_span *span = &w->spans[w->span];
-        uint64_t span_end = span->position + span->bytes;
-        if (span->position >= to) return;
-        uint64_t lo = span->position > from ? span->position : from, hi = span_end < to ? span_end : to;
-        if (lo < hi && w->varies) begin_span(w, span, lo);
-        if (lo < hi) w->run_piece(w, span, lo, hi);
-        if (span_end > to) return; /* the rest belongs to the next stripe */
-    }
-}
 
 /* Computes the uniforms, if all arrays are at one step. A push that is resumed keeps its hyper-parameters, and numbers
  * the arrays that it comes to later as of its entry: two pushes may then give an array the same step. */
@@ -119,7 +92,7 @@ static fps_status run_stripes(fps_walk *w, uint32_t stripe)
     for (;;) {
         uint64_t stop = (stripe + UINT64_C(1)) * arena->layout.stripe_bytes;
         if (stop > w->end) stop = w->end;
-        run_range(w, part->position, stop);
+        fps_walk_range(w, part->position, stop);
         part->position = stop;
         if (stop == w->end) break;
         fps_wait behind = w->call->wait;
@@ -162,7 +135,7 @@ __attribute__((no_sanitize("thread"))) static bool read_optimistically(fps_walk 
         if (!(before & 1)) {
             uint64_t version = fps_load_relaxed(&w->arena->header->version);
             w->span = 0;
-            run_range(w, 0, w->end);
+            fps_walk_range(w, 0, w->end);
             atomic_thread_fence(memory_order_acquire); /* SYNC seqlock: every byte read before the number again */
             if (fps_load_relaxed(&s->sequence) == before) {
                 w->part->version = version;
@@ -194,7 +167,7 @@ static void run_unlocked(fps_walk *w)
         w->part->version = fps_load_relaxed(version);
         w->part->wholes = w->part->version - fps_load_relaxed(partials);
     }
-    run_range(w, 0, w->end);
+    fps_walk_range(w, 0, w->end);
     if (fps_kind_writes(kind)) fps_store_relaxed(&w->seat->applied_seq, w->part->seq);
     w->part->position = w->end;
 }
@@ -219,21 +192,10 @@ static fps_status number_push(fps_walk *w)
 static fps_status run_part(fps_call *call, fps_part *part, const fps_wait *entry, bool streaming, bool *resumed)
 {
     const fps_arena *arena = part->session->arena;
-    fps_walk w = {
-        .call = call,
-        .part = part,
-        .arena = arena,
-        .seat = part->session->seat,
-        .end = arena->layout.params_bytes,
-        .streaming = streaming,
-        .block_bytes = arena->layout.block_bytes,
-        .run_piece = fps_piece_of(call->kind),
-    };
+    fps_walk w = fps_walk_of(call, part, streaming);
     const bool writes = fps_kind_writes(call->kind);
-    if (fps_kind_reads(call->kind) && w.block_bytes > FPS_BLOCK_BYTES) w.block_bytes = FPS_BLOCK_BYTES;
     fps_status status = fps_arena_state(arena);
     if (status != FPS_OK) return status;
-    w.spans = fps_call_spans(call, part, &w.n_spans);
     if (call->partial && w.n_spans == 0) { /* it has nothing of these arrays */
         part->version = fps_load_relaxed(&arena->header->version);
         part->done = true;
@@ -254,6 +216,8 @@ static fps_status run_part(fps_call *call, fps_part *part, const fps_wait *entry
         wait.manner = arena->layout.n_stripes == 1 ? FPS_WAIT_AWAY : FPS_WAIT_SHORT;
         part->waited_for = stripe;
         status = fps_stripe_enter(arena, stripe, &wait);
+        if (status == FPS_OK && writes && call->n_parts > 1 && part->position == 0 && !fps_cut_admits(call, part))
+            status = fps_cut_wait(call, part, &wait);
         if (status != FPS_OK) return status;
         if (writes && fps_load_relaxed(&w.seat->begun_seq) == part->seq) {
             /* the repair may have finished a block of the attempt that died */
@@ -293,6 +257,10 @@ fps_status fps_dense_run(fps_call *call, uint32_t *at)
     no_wait.deadline_ns = FPS_NO_WAIT;
 
     fps_status status = FPS_OK;
+    if (call->together) {
+        status = fps_cut_read(call, streaming, at);
+        goto out;
+    }
     for (uint32_t left = call->n_parts, wait_for_one = left == 1; left > 0;) {
         uint32_t before = left;
         left = 0;
@@ -325,6 +293,7 @@ fps_status fps_dense_run(fps_call *call, uint32_t *at)
         wait_for_one = left == before || left == 1;
     }
 out:
+    if (status != FPS_BUSY) fps_cut_leave(call);
     if (streaming) fps_copy_drain();
     atomic_thread_fence(memory_order_acquire); /* everything was read before the state of the arenas is checked */
     for (uint32_t i = 0; status == FPS_OK && i < call->n_parts; i++) {

@@ -58,7 +58,7 @@
 #include "sync.h"
 
 #define FPS_MAGIC UINT64_C(0x00315350545341ff) /* ff 'A' 'S' 'T' 'P' 'S' '1' 00 */
-#define FPS_FORMAT_VERSION 10u
+#define FPS_FORMAT_VERSION 11u
 #define FPS_PAGE 4096u
 #define FPS_HEADER_BYTES (2 * FPS_PAGE)
 #define FPS_BLOCK_BYTES 4096u /* one kernel call, the unit that a death leaves whole; layout.block_bytes decides */
@@ -215,19 +215,23 @@ typedef struct fps_header {
     uint8_t pad1[64 - sizeof(pthread_mutex_t) - 12];
 
     /* 320: written by every push, under the lock of stripe 0; `current` and `backed` by whoever applies a round */
-    fps_word version;  /* the update count: pushes that have entered the shard */
-    fps_word current;  /* FPS_CURRENT: the rounds applied, and the version that holds the result */
-    fps_word32 backed; /* bit v: version v is allocated */
-    fps_word32 turn;   /* seat + 1 of the session whose turn it is to make the next version; 0: none */
-    fps_word partials; /* of `version`: pushes of some of the arrays */
-    uint8_t pad2[32];
+    fps_word version;         /* the update count: pushes that have entered the shard */
+    fps_word current;         /* FPS_CURRENT: the rounds applied, and the version that holds the result */
+    fps_word32 backed;        /* bit v: version v is allocated */
+    fps_word32 turn;          /* seat + 1 of the session whose turn it is to make the next version; 0: none */
+    fps_word partials;        /* of `version`: pushes of some of the arrays */
+    fps_word closed_until_ns; /* CLOCK_MONOTONIC; pushes of several shards that have not begun wait: cut.h. 0: no */
+    uint8_t pad2[24];
 
-    /* 384: written by recovery only */
+    /* 384: written by recovery and by saves only */
     fps_word recovered_locks;    /* locks found abandoned by a dead process */
     fps_word interrupted_pushes; /* pushes that a death interrupted */
     fps_word interrupted_pid;    /* the last of them: its process, */
     fps_word interrupted_at;     /* and the byte of params where it stopped */
-    uint8_t pad3[32];
+    fps_word saves;              /* of the server, that have ended: those on the node of shard 0 */
+    fps_word failed_saves;
+    fps_word saved_bytes; /* written by saves on this node */
+    uint8_t pad3[8];
 
     /* 448: changed under the lock of stripe 0, read without a lock */
     fps_hyper hyper[FPS_MAX_RULES];
@@ -259,7 +263,8 @@ typedef struct fps_seat {
     pthread_mutex_t life;
     fps_word32 state;
     fps_word32 pid;
-    uint8_t pad0[64 - sizeof(pthread_mutex_t) - 8];
+    fps_word32 elsewhere; /* 1: its push entered this shard first, and may have still to enter others: cut.h */
+    uint8_t pad0[64 - sizeof(pthread_mutex_t) - 12];
 
     /* 64: the record of the push under way */
     fps_word begun_seq;       /* sequence number of the last push begun */

@@ -29,6 +29,9 @@ struct fps_walk {
     fps_piece run_piece;
 };
 
-fps_piece fps_piece_of(fps_kind kind);
+fps_walk fps_walk_of(const fps_call *call, fps_part *part, bool streaming);
+
+/* Executes the operation on the elements in [from, to) of params; ranges come in their order. */
+void fps_walk_range(fps_walk *w, uint64_t from, uint64_t to);
 
 #endif

@@ -66,6 +66,7 @@ static void settle_in(const fps_arena *arena, uint32_t index, fps_session *out)
 {
     fps_seat *seat = &arena->seats[index];
     fps_store32_relaxed(&seat->pid, (uint32_t)getpid());
+    fps_store32_relaxed(&seat->elsewhere, 0);
     fps_store_relaxed(&seat->pins, 0);
     fps_store_relaxed(&seat->redo, FPS_REDO_NOTHING);
     drop_turn(arena, index);

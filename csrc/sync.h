@@ -52,6 +52,12 @@ static inline void fps_store32_release(fps_word32 *w, uint32_t v) { atomic_store
 /* A counter with one writer: it needs no locked instruction, only atomic stores. */
 static inline void fps_count(fps_word *w, uint64_t by) { fps_store_relaxed(w, fps_load_relaxed(w) + by); }
 
+/* One with several writers. */
+static inline void fps_count_shared(fps_word *w, uint64_t by)
+{
+    atomic_fetch_add_explicit(w, by, memory_order_relaxed);
+}
+
 static inline void fps_pause(void)
 {
 #if defined(__x86_64__) || defined(__i386__)

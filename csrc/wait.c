@@ -24,6 +24,8 @@ static const struct manner {
     [FPS_WAIT_BEHIND] = {.spin_ns = 20 * US, .sleep_ns = 50 * MS, .ask_ns = 50 * MS},
     /* The holder keeps the shard in its cache during a nap: two workers reach 0.96 of the throughput of one. */
     [FPS_WAIT_AWAY] = {.spin_ns = 300, .naps = 20, .nap_ns = 100 * US, .sleep_ns = 50 * MS, .ask_ns = 50 * MS},
+    /* Pushes of small shards take microseconds, of large ones many milliseconds. */
+    [FPS_WAIT_CUT] = {.nap_ns = 50 * US, .ask_ns = 50 * MS},
     /* A row is written in less time than reading the clock takes. */
     [FPS_WAIT_ROW] = {.looks = 64, .nap_ns = 50 * US, .ask_ns = 50 * MS},
     /* A small shard is done in 20 us. */

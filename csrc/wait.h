@@ -25,6 +25,7 @@ typedef enum fps_manner {
     FPS_WAIT_SHORT = 0, /* a lock: its holder may be about to leave, or may need this core */
     FPS_WAIT_BEHIND,    /* a lock whose holder walks the stripes ahead of the caller, on another core */
     FPS_WAIT_AWAY,      /* a lock of data that fits a cache and is best left to one core for a while */
+    FPS_WAIT_CUT,       /* pushes that have entered some of their shards, or those who wait for these */
     FPS_WAIT_ROW,       /* a row of a table that is being written */
     FPS_WAIT_TURN,      /* another session's turn to apply a round, or its result */
     FPS_WAIT_VERSION,   /* a version that is not pinned */

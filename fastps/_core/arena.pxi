@@ -241,6 +241,12 @@ cdef class Arena:
             fps_dense_hyper(&self.arena, rule, numbers)
         return [numbers[i] for i in range(count)]
 
+    def count_saved(self, uint64_t nbytes=0, bint ended=False, bint failed=False):
+        """Counts bytes that a save has written, and a save that has ended or failed."""
+        fps_count_shared(&self.arena.header.saved_bytes, nbytes)
+        fps_count_shared(&self.arena.header.saves, ended)
+        fps_count_shared(&self.arena.header.failed_saves, failed)
+
     def counters(self):
         """The counters of all sessions, summed, and those of recovery: a new dict of integers."""
         cdef fps_meters *m
@@ -275,6 +281,9 @@ cdef class Arena:
             "interrupted_pushes": fps_load_relaxed(&header.interrupted_pushes),
             "interrupted_pid": fps_load_relaxed(&header.interrupted_pid),
             "interrupted_at": fps_load_relaxed(&header.interrupted_at),
+            "saves": fps_load_relaxed(&header.saves),
+            "failed_saves": fps_load_relaxed(&header.failed_saves),
+            "saved_bytes": fps_load_relaxed(&header.saved_bytes),
         }
 
     def window(self, uint64_t position, uint64_t nbytes):

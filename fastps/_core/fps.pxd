@@ -76,6 +76,7 @@ cdef extern from "layout.h" nogil:
         uint32_t n_sessions, n_stripes, n_slots, isolation, shard_index, shard_count
     ctypedef struct fps_header:
         fps_word version, partials, current, recovered_locks, interrupted_pushes, interrupted_pid, interrupted_at
+        fps_word saves, failed_saves, saved_bytes
         fps_word32 owner_pid, turn
     ctypedef struct fps_meters:
         fps_word pulls, pushes, push_pulls, bytes_read, bytes_written
@@ -93,6 +94,7 @@ cdef extern from "sync.h" nogil:
     uint64_t fps_load_relaxed(const fps_word *w)
     uint32_t fps_load32_relaxed(const fps_word32 *w)
     void fps_count(fps_word *w, uint64_t by)
+    void fps_count_shared(fps_word *w, uint64_t by)
 
 
 cdef extern from "plan.h" nogil:
@@ -218,6 +220,7 @@ cdef extern from "call.h" nogil:
         double limit, scale
         fps_part *parts
         uint32_t n_parts, first
+        bool_c together
         fps_wait wait
 
 

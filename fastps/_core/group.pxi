@@ -42,7 +42,7 @@ cdef class Group:
     cdef readonly uint64_t selected_spans
     cdef Expected expected
     cdef uint64_t bytes
-    cdef bint may_keep_gil, rounds
+    cdef bint may_keep_gil, rounds, is_unlocked
     cdef Pins pins
     cdef public double timeout
 
@@ -69,6 +69,7 @@ cdef class Group:
             self.arenas[i] = &arena.arena
             self.may_keep_gil &= arena.arena.layout.n_stripes == 1
             self.rounds |= arena.arena.layout.n_versions > 1
+            self.is_unlocked |= arena.arena.layout.isolation == FPS_ISOLATION_NONE
             self.spans[i] = <fps_span *>calloc(max(1, len(spans[i])), sizeof(fps_span))
             if not self.spans[i]:
                 raise MemoryError("a group")
@@ -209,7 +210,7 @@ cdef class Group:
 
     def run(self, list grads, list outs, object timeout=None, Rest resume=None, list pulled=None, double scale=1.0,
             list streams=None, Decision decision=None, tuple deposit=None, Outcome outcome=None, tuple leaves=None,
-            object place=None, bint initial=False, list steps=None):
+            object place=None, bint initial=False, list steps=None, bint together=False):
         """Any operation on any buffers, which the caller has checked: flat, contiguous, of the right dtype and length;
         those of float32 elements may be of half precision.
 
@@ -224,6 +225,8 @@ cdef class Group:
         Where updates are applied in rounds, the shards are first brought to the round of `decision`, and `grads` go to
         a worker's tray by `deposit`, the fields of fps_deposit. Versions are rounds; an empty tuple, having read
         nothing, if the shards are at other rounds than the decision's.
+
+        `together` reads all arenas at one moment, at which no push has entered some of them only.
 
         `leaves`, sorted, makes it a partial operation on these arrays. `place`, always the same for the same leaves,
         says where in the buffers they are, by (arena, span) -> (buffer, offset); None: where they are among all.
@@ -255,6 +258,8 @@ cdef class Group:
                     raise IndexError(f"slot {of_rules[i]} of {self.rules[i].n_slots}")
         if initial and (kind != FPS_SET or leaves is not None):
             raise ValueError("initial values set all arrays")
+        if together and (kind != FPS_GET or leaves is not None or self.rounds or self.is_unlocked):
+            raise ValueError("streams of all arrays are read at one moment, under locks")
         if steps is not None and (streams is None or len(steps) != self.n_parts):
             raise ValueError("update counts are read or set with streams")
         if leaves is not None:
@@ -287,7 +292,7 @@ cdef class Group:
             for i in range(0 if streams is None else self.n_rules):
                 lane.streams[k * self.n_rules + i] = FPS_NO_STREAM if streams[k][i] is None else streams[k][i]
         self.begin_call(lane, kind, &call)
-        call.partial, call.n_streams = selection is not None, <uint32_t>n_streams
+        call.partial, call.n_streams, call.together = selection is not None, <uint32_t>n_streams, together
         call.scale, call.pulled = scale, lane.pulled if pulled is not None else NULL
         call.half_grads, call.half_pulled, call.half_outs = lane.half_grads, lane.half_pulled, lane.half_outs
         if initial:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from fastps.checkpoint.earlier import Earlier
@@ -25,6 +25,7 @@ class Files:
     folder : where to
     node : its number
     earlier : the checkpoint with which files are shared
+    progress : told of the bytes of each file
 
     Attributes
     ----------
@@ -33,18 +34,18 @@ class Files:
     rows : of the tables
     """
 
-    def __init__(self, folder: AnyPath, node: int, earlier: Earlier | None) -> None:
-        self._folder, self._node, self._earlier = folder, node, earlier
+    def __init__(self, folder: AnyPath, node: int, earlier: Earlier | None, progress: Callable[[int], object]) -> None:
+        self._folder, self._node, self._earlier, self._progress = folder, node, earlier, progress
         self.files, self.pieces, self.rows = list[File](), list[Piece](), list[Rows]()
 
     def write_arrays(self, parts: Sequence[Part]) -> None:
         """Raises FileError."""
         for some in _together(parts):
             chunks, offsets = chunks_of([part.tensor for part in some])
-            number, name = len(self.files), self._name("arrays", "safetensors")
+            name = self._name("arrays", "safetensors")
             same = None if self._earlier is None else self._earlier.same(chunks)
             linked = self._earlier.link(same, self._folder, name) if self._earlier and same else None
-            self.files.append(linked or write_file(self._folder, name, chunks))
+            number = self._add(linked or write_file(self._folder, name, chunks))
             self.pieces += [
                 Piece(
                     part.stream, part.place.leaf, part.place.start, part.place.count, number, offset,
@@ -100,6 +101,7 @@ class Files:
 
     def _add(self, file: File) -> int:
         self.files.append(file)
+        self._progress(file.nbytes)
         return len(self.files) - 1
 
 

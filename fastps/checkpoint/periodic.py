@@ -11,9 +11,11 @@ from typing import Any, Protocol
 
 from fastps.checkpoint.files import reason_of
 from fastps.checkpoint.remote import AnyPath, RemotePath, path_of
+from fastps.checkpoint.save import is_together
 from fastps.checkpoint.saving import Saving
 from fastps.checkpoint.series import checkpoints_in, free_name, remove
 from fastps.client.attach import Attachment
+from fastps.deadline import seconds as checked
 from fastps.errors import ClosedError, FileError, OptionError, RayRequiredError, ShardDiedError
 from fastps.scalars import flag, positive, whole
 
@@ -31,7 +33,7 @@ class Server(Protocol):
     def versions(self) -> tuple[int, ...]:
         """The update count of each shard."""
 
-    def save(self, path: Any, *, wait: bool, since: Any) -> Saving:
+    def save(self, path: Any, *, wait: bool, since: Any, consistent: Any, timeout: float | None) -> Saving:
         """Begins to save it."""
 
 
@@ -90,12 +92,12 @@ class PeriodicSaves:
                     self._make(counts)
                     self.error = None
             except (ClosedError, ShardDiedError, RayRequiredError) as error:
-                self.error = error
+                self.error = error.with_traceback(None)
                 return
             except Exception as error:  # a full disk, a late node: training goes on
                 if str(error) != str(self.error):
-                    logging.getLogger("fastps").warning("save_every: %s", error)
-                self.error = error
+                    logging.getLogger("fastps").warning("save_every: %s", str(error))  # records are kept
+                self.error = error.with_traceback(None)  # its frames would keep the arenas mapped
 
     def _is_due(self, counts: Counts) -> bool:
         if counts == self._last:
@@ -108,7 +110,7 @@ class PeriodicSaves:
     def _make(self, counts: Counts) -> None:
         path = free_name(self.directory, max(counts))
         since, self._since = self._since, None  # if it fails, the next one shares nothing
-        self._save(path, since=since).result()
+        self._save(path, since=since)
         self._since = path if self._incremental else None
         self.saved.append(path)
         self._remove_older()
@@ -127,7 +129,14 @@ class PeriodicSaves:
 
 
 def periodic_saves(
-    server: Server, directory: Any, steps: Any, seconds: Any, keep: Any, incremental: Any
+    server: Server,
+    directory: Any,
+    steps: Any,
+    seconds: Any,
+    keep: Any,
+    incremental: Any,
+    consistent: Any,
+    timeout: Any,
 ) -> PeriodicSaves:
     """See `ParameterServer.save_every`."""
     if (steps is None) == (seconds is None):
@@ -136,6 +145,8 @@ def periodic_saves(
     pause = None if seconds is None else positive("save_every seconds", seconds, MOST_SECONDS, "seconds")
     keep = whole("save_every keep", keep, 1, 2**31)
     incremental = flag("save_every incremental", incremental)
+    limit = checked(timeout)
+    is_together(server.attachment.spec, consistent, "save_every")
     if incremental and isinstance(path_of(directory, "save_every"), RemotePath):
         raise OptionError("save_every: incremental= shares files by hard links, which remote file systems do not have")
 
@@ -146,7 +157,7 @@ def periodic_saves(
         return (*server.versions, *(counted["version"] for table in tables for counted in table.values()))
 
     counts()  # the server is there
-    save = partial(server.save, wait=False)
+    save = partial(server.save, wait=True, consistent=consistent, timeout=limit)
     return PeriodicSaves(
         _directory(directory), counts, save, steps=every, seconds=pause, keep=keep, incremental=incremental
     )

@@ -17,11 +17,15 @@ from fastps.client.attach import Attachment
 from fastps.cluster import ray as cluster
 from fastps.deadline import deadline_after, left_until
 from fastps.errors import FileError, MissingFileError, OptionError
+from fastps.messages import brief
+from fastps.spec.server import ServerSpec
+
+SHARD, ALL = "shard", "all"  # of what state is saved: of each shard between two pushes, or of all at one moment
 
 
-def save(attachment: Attachment, path: Any, since: Any, timeout: float) -> Saving:
+def save(attachment: Attachment, path: Any, since: Any, consistent: Any, timeout: float) -> Saving:
     """Begins to save a server. See `ParameterServer.save`."""
-    deadline = deadline_after(timeout)
+    deadline, together = deadline_after(timeout), is_together(attachment.spec, consistent, "save")
     target = path_of(path, "save")
     require_free(target)
     earlier = None if since is None else _earlier(since, target)
@@ -37,7 +41,7 @@ def save(attachment: Attachment, path: Any, since: Any, timeout: float) -> Savin
             name = cluster.generated(os.urandom(16).hex(), "writer")
             writers.append(cluster.start_on(node.node_id, CheckpointWriter, 1, name)())
         parts = [
-            writer.write.remote(spec, folder, number, earlier, left_until(deadline))
+            writer.write.remote(spec, folder, number, earlier, together, left_until(deadline))
             for number, writer in enumerate(writers)
         ]
         slots = [] if spec.consistency.local else spec.slot_names()
@@ -47,6 +51,25 @@ def save(attachment: Attachment, path: Any, since: Any, timeout: float) -> Savin
         given_up(folder, writers)
         raise
     return Saving(target, folder, writers, reference)
+
+
+def is_together(spec: ServerSpec, consistent: Any, what: str) -> bool:
+    """Whether a save has to find one moment for all shards: in rounds they are of one anyway. Raises OptionError."""
+    if not isinstance(consistent, str) or consistent not in (SHARD, ALL):
+        raise OptionError(f"{what}: expected consistent={SHARD!r} or {ALL!r}, got {brief(consistent)}")
+    if consistent == SHARD or spec.consistency.rounds or not spec.structure.leaves:
+        return False
+    if len(spec.nodes) > 1:
+        raise OptionError(
+            f"{what}: consistent={ALL!r} is of shards on one node, these are on {len(spec.nodes)}; place them on one, "
+            f"or use consistency=fastps.BSP(), whose saves are those of one round"
+        )
+    if not spec.isolated:
+        raise OptionError(
+            f'{what}: with isolation="none" a push has no moment at which it was applied; create the server with '
+            f'isolation="shard", or omit consistent='
+        )
+    return True
 
 
 def _earlier(since: Any, target: AnyPath) -> Path:

@@ -55,18 +55,20 @@ class Snapshot:
     parts: list[Part]
 
 
-def snapshots(session: Session, timeout: float) -> Iterator[Snapshot]:
-    """Of the shards of this node, one after the other; in rounds of all together. Memory: one snapshot."""
+def snapshots(session: Session, together: bool, timeout: float) -> Iterator[Snapshot]:
+    """Of the shards of this node, one after the other; in rounds, or if they are to be those of one moment, of all
+    together. Memory: one snapshot."""
     assert session.shm is not None
     shards, deadline = session.shm.shards, deadline_after(timeout)
     if not session.spec.structure.leaves:  # tables alone
         yield Snapshot(dict.fromkeys(shards, 0), [])
         return
-    for group in [shards] if session.spec.consistency.rounds else [(shard,) for shard in shards]:
-        yield _snapshot(session, group, deadline)
+    rounds = session.spec.consistency.rounds
+    for group in [shards] if together or rounds else [(shard,) for shard in shards]:
+        yield _snapshot(session, group, together and not rounds, deadline)
 
 
-def _snapshot(session: Session, shards: tuple[int, ...], deadline: float) -> Snapshot:
+def _snapshot(session: Session, shards: tuple[int, ...], together: bool, deadline: float) -> Snapshot:
     assert session.shm is not None
     spec = session.spec
     layouts = Layouts(spec, shards)
@@ -81,7 +83,7 @@ def _snapshot(session: Session, shards: tuple[int, ...], deadline: float) -> Sna
             gets=[*gets, *[None] * (1 + len(spec.slot_names()) - streams)], steps=layout.steps(counts)
         )
         while True:
-            versions = endpoint.start(operation, left_until(deadline)).finish()
+            versions = endpoint.start(operation, left_until(deadline), together=together).finish()
             if MIXED not in versions.values():
                 break
             if left_until(deadline) == 0:

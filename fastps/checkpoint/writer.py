@@ -6,10 +6,13 @@ import errno
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fastps._core import Arena
 from fastps.checkpoint import manifest
 from fastps.checkpoint.earlier import Earlier
 from fastps.checkpoint.files import File, sync_folder, unwritable, write_file
@@ -47,20 +50,43 @@ class Written:
 class CheckpointWriter:
     """The actor. One for each node that has shards; that of shard 0 also commits."""
 
-    def write(self, spec: ServerSpec, target: AnyPath, node: int, since: Path | None, timeout: float) -> Written:
+    def write(
+        self, spec: ServerSpec, target: AnyPath, node: int, since: Path | None, together: bool, timeout: float
+    ) -> Written:
         """Writes the state of the shards of this node. While one snapshot is written, the next one is copied.
 
-        What has not changed since the checkpoint `since` is shared with that.
+        What has not changed since the checkpoint `since` is shared with that. `together`: arrays are those of one
+        moment, at which every push was applied on all shards or on none.
         """
-        session, deadline = attachments.session(spec), deadline_after(timeout)
+        self._session = session = attachments.session(spec)
+        with self._counting_failures():
+            return self._write(session, target, node, since, together, timeout)
+
+    @contextmanager
+    def _counting_failures(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self._arena().count_saved(failed=True)
+            raise
+
+    def _arena(self) -> Arena:
+        """That of the first shard of the node, whose counters have what is saved of all."""
+        assert self._session.shm is not None
+        return self._session.shm.arenas[self._session.shm.shards[0]]
+
+    def _write(
+        self, session: Session, target: AnyPath, node: int, since: Path | None, together: bool, timeout: float
+    ) -> Written:
+        deadline, spec = deadline_after(timeout), session.spec
         assert session.shm is not None
         earlier = None if since is None else Earlier(since)
         if earlier is None and isinstance(target, Path):
             require_space(target, _bytes_of(session, timeout))
-        files, versions = Files(target, node, earlier), dict[int, int]()
+        files, versions = Files(target, node, earlier, self._arena().count_saved), dict[int, int]()
         writing: Future[None] | None = None
         with ThreadPoolExecutor(1, initializer=_work_in_the_background) as background:
-            for snapshot in snapshots(session, timeout):
+            for snapshot in snapshots(session, together, timeout):
                 if writing is not None:
                     writing.result()
                 versions |= snapshot.versions
@@ -77,6 +103,14 @@ class CheckpointWriter:
 
     def commit(self, source: AnyPath, target: AnyPath, draft: Manifest, rounds: bool, *parts: Written) -> Manifest:
         """Writes the manifest, and gives the directory its name: from then on there is a checkpoint."""
+        with self._counting_failures():
+            whole = self._commit(source, target, draft, rounds, parts)
+        self._arena().count_saved(ended=True)
+        return whole
+
+    def _commit(
+        self, source: AnyPath, target: AnyPath, draft: Manifest, rounds: bool, parts: tuple[Written, ...]
+    ) -> Manifest:
         versions = {shard: version for part in parts for shard, version in part.versions.items()}
         if rounds and len(set(versions.values())) > 1:
             raise WaitTimeoutError("save: the nodes came to different rounds meanwhile; nothing was saved, try again")

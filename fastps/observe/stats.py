@@ -26,6 +26,9 @@ class ShardStats:
     recovered_locks : locks taken over from processes that died
     interrupted_pushes : pushes that a death interrupted: applied to a prefix of the shard, in whole blocks
     interrupted_pid, interrupted_at : the process of the last of them, and the byte of the shard where it stopped
+    saves : checkpoints of the server that were saved. Counted on shard 0, for all shards
+    failed_saves : those that could not be written. Counted on the first shard of the node that could not
+    saved_bytes : bytes that saves have written, also one that is under way. Counted on the first shard of each node
     """
 
     shard: int
@@ -48,6 +51,9 @@ class ShardStats:
     interrupted_pushes: int
     interrupted_pid: int
     interrupted_at: int
+    saves: int
+    failed_saves: int
+    saved_bytes: int
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,7 @@ class ServerPlan:
         return ServerSpec(
             server_id, self.structure, self.shards, addresses, actors, nodes, infos(self.assignment),
             rules_of_leaves(self.structure, self.assignment.of_leaf), self.gradients, self.consistency, self.timeout,
-            self.name, tuple(table.info for table in self.tables),
+            self.name, tuple(table.info for table in self.tables), self.isolated,
         )  # fmt: skip
 
 

@@ -157,7 +157,15 @@ class ServerReading:
         """
         return state_of(self.attachment.arrays or self.attachment.attach(), seconds(timeout))
 
-    def save(self, path: Any, *, wait: bool = True, since: Any = None, timeout: float | None = None) -> Saving:
+    def save(
+        self,
+        path: Any,
+        *,
+        wait: bool = True,
+        since: Any = None,
+        consistent: str = "shard",
+        timeout: float | None = None,
+    ) -> Saving:
         """Saves the state of the server to a new directory: parameters, tables, slots, update counts, hyper-parameters
         and rules. `fastps.restore` makes a server of it, with any number of shards.
 
@@ -170,6 +178,10 @@ class ServerReading:
         since : str or path, optional
             An earlier checkpoint in the same file system. Files that would be the same are hard links to its files, and
             of tables of the same server only rows are written that have changed since. Both are complete by themselves.
+        consistent : {"shard", "all"}
+            Whether the arrays of each shard are those between two pushes, or those of all shards at one moment, at
+            which every push was applied on all shards or on none. Pushes wait while that moment is sought: until those
+            under way have ended. Shards on several nodes have one only in rounds. Rows of tables are saved one by one.
         timeout : float, optional
             Seconds for all of it.
 
@@ -184,6 +196,8 @@ class ServerReading:
             There is something at `path`, or it cannot be written. Nothing was saved.
         CheckpointError
             `since` is damaged. Nothing was saved.
+        OptionError
+            No moment is that of all shards: they are on several nodes, or have no isolation. Nothing was saved.
         WaitTimeoutError, ClosedError, ShardDiedError, RayRequiredError
             Nothing has the path.
 
@@ -191,14 +205,15 @@ class ServerReading:
         -----
         Nobody is stopped: a process of its own on each node copies each shard's state between two pushes, under `BSP`
         that of one round, and writes it. The directory has safetensors files and a ``manifest.json`` with a checksum of
-        each 16 MiB; it gets its name when everything is on the disk. Memory: two shards' state on each node.
+        each 16 MiB; it gets its name when everything is on the disk. Memory: two shards' state on each node; under
+        `BSP` and with "all" that of all shards.
         """
         from fastps.checkpoint.save import save
 
         session = self.attachment.session
         limit = session.limit(seconds(timeout))
         deadline = deadline_after(limit)
-        saving = save(self.attachment, path, since, limit)
+        saving = save(self.attachment, path, since, consistent, limit)
         if wait:
             saving.result(left_until(deadline))
         return saving
@@ -211,6 +226,8 @@ class ServerReading:
         seconds: float | None = None,
         keep: int = 3,
         incremental: bool = False,
+        consistent: str = "shard",
+        timeout: float | None = None,
     ) -> PeriodicSaves:
         """Saves the server again and again into a directory, as ``step-N``, from a thread of this process.
 
@@ -226,6 +243,10 @@ class ServerReading:
             Older checkpoints in the directory than the newest `keep` are removed, also those of earlier runs.
         incremental : bool
             Each save shares what has not changed with the one before: see `since` of `save`.
+        consistent : {"shard", "all"}
+            See `save`.
+        timeout : float, optional
+            Seconds for each save. One that takes longer, also since its process is stopped, has failed.
 
         Returns
         -------
@@ -239,7 +260,7 @@ class ServerReading:
         """
         from fastps.checkpoint.periodic import periodic_saves
 
-        return periodic_saves(self, directory, steps, seconds, keep, incremental)
+        return periodic_saves(self, directory, steps, seconds, keep, incremental, consistent, timeout)
 
     def view(self) -> View:
         """Read-only arrays on the parameters themselves, for a ``with`` block: no copy, no lock. Live memory; under

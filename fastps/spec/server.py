@@ -72,6 +72,7 @@ class ServerSpec:
     timeout : seconds that an operation waits by default; inf: without a limit
     name : as given to ParameterServer, or None
     tables : including those of sightings
+    isolated : whether an operation sees and leaves a whole number of pushes in each shard
     """
 
     server_id: str
@@ -87,6 +88,7 @@ class ServerSpec:
     timeout: float
     name: str | None
     tables: tuple[TableInfo, ...] = ()
+    isolated: bool = True
 
     def node_of(self, shard: int) -> NodeAddress:
         return self.nodes[self.addresses[shard].node]

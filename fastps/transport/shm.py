@@ -330,7 +330,16 @@ class ShmEndpoint:
         layout = self._layouts.of(leaves)
         return lambda part, number: layout.place(self.shards[part], number)
 
-    def start(self, operation: Operation, timeout: float, resume: Any = None, outcome: Outcome | None = None) -> Done:
+    def start(
+        self,
+        operation: Operation,
+        timeout: float,
+        resume: Any = None,
+        outcome: Outcome | None = None,
+        *,
+        together: bool = False,
+    ) -> Done:
+        """See `Endpoint`. `together`: `gets` are those of one moment, at which no push has entered some shards only."""
         op = operation
         if op.table is not None:
             grads, outs = op.grads and op.grads[0], op.outs and op.outs[0]
@@ -343,7 +352,7 @@ class ShmEndpoint:
             versions = self.group.run(
                 op.grads if op.sets is None else in_a_row(op.sets), op.outs if op.gets is None else in_a_row(op.gets),
                 timeout, resume, op.pulled, op.scale, streams, op.decision, op.deposit, outcome, op.leaves,
-                self._place(op.leaves), op.initial, steps,
+                self._place(op.leaves), op.initial, steps, together,
             )  # fmt: skip
         return Done(dict(zip(self.shards, versions or [MIXED] * len(self.shards), strict=True)))
 

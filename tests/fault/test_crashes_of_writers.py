@@ -135,6 +135,22 @@ def test_a_writer_that_is_stopped_is_given_up_at_the_deadline_and_ends(server, p
     shutil.rmtree(root / "saved")
 
 
+def test_periodic_saves_go_on_after_a_writer_that_is_stopped(server, points, calls, root):
+    directory = root / "run"
+    directory.mkdir()
+    points.arm(directory, commit_of(calls), Crash.STOP_BEFORE)
+    with server.save_every(directory, steps=1, timeout=4.0) as saves:
+        server.push(np.ones(SIZE))
+        wait_until(lambda: isinstance(saves.error, fastps.WaitTimeoutError), 60, "the deadline")
+        points.disarm()
+        assert os.listdir(directory) == []
+        wait_until(lambda: not writers(), 60, "the end of a writer that was stopped")
+        server.push(np.ones(SIZE))
+        wait_until(lambda: saves.saved != [] and saves.error is None, 60, "the next save")
+    require_whole(saves.saved[0], server)
+    shutil.rmtree(directory)
+
+
 TRAINER = """
 import sys, numpy as np, ray, fastps
 ray.init(sys.argv[1], log_to_driver=False)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 import fastps
-from fastps import BSP, Adam, Table
+from fastps import BSP, Adam, OptionError, Table
 from fastps.checkpoint.manifest import Manifest
 
 
@@ -52,3 +53,12 @@ def test_rounds_on_several_nodes_are_saved_as_one_round(cluster3, tmp_path, rng)
         for grad in grads[2:]:
             w.push(grad)
         assert w.pull().tobytes() == wanted.tobytes()
+
+
+def test_shards_on_several_nodes_have_one_moment_in_rounds_alone(cluster3, tmp_path):
+    placement = list(cluster3.ids[:2])
+    refused = pytest.raises(OptionError, match=r"is of shards on one node, these are on 2; .*BSP")
+    with fastps.ParameterServer(np.zeros(5), num_shards=2, placement=placement) as ps, refused:
+        ps.save(tmp_path / "saved", consistent="all")
+    with fastps.ParameterServer(np.zeros(5), num_shards=2, placement=placement, consistency=BSP()) as ps:
+        ps.save(tmp_path / "saved", consistent="all")

@@ -13,6 +13,7 @@ import fastps
 from fastps import CheckpointError, FileError, OptionError, Table
 from fastps.checkpoint.manifest import NAME, Manifest
 from fastps.checkpoint.series import checkpoints_in, free_name, newest_in, remove
+from tests.support.processes import run
 from tests.support.waiting import GUARD_SECONDS, wait_until
 
 
@@ -66,12 +67,12 @@ def test_a_save_that_fails_is_told_and_tried_again_and_the_end_of_the_server_end
 @pytest.mark.parametrize(
     "options",
     [{}, {"steps": 1, "seconds": 1}, {"steps": 0}, {"seconds": 0}, {"seconds": float("nan")}, {"steps": 1, "keep": 0},
-     {"steps": 1.5}, {"steps": 1, "incremental": "yes"}],
+     {"steps": 1.5}, {"steps": 1, "incremental": "yes"}, {"steps": 1, "timeout": -1}],
     ids=str,
 )  # fmt: skip
 def test_options_are_checked_before_anything_starts(ray_local, tmp_path, options):
     with fastps.ParameterServer(np.zeros(1)) as ps:
-        with pytest.raises(OptionError, match="save_every"):
+        with pytest.raises(OptionError, match=r"save_every|timeout"):
             ps.save_every(tmp_path / "run", **options)
         with pytest.raises(OptionError, match="expected a path"):
             ps.save_every(3, steps=1)
@@ -93,6 +94,28 @@ def test_names_that_are_taken_and_directories_of_others(tmp_path):
     remove(tmp_path / "step-000000000008")
     assert names(tmp_path) == ["mine", "step-000000000007"]
     assert os.path.isdir(tmp_path / "step-000000000007")
+
+
+FORKED = """
+import os, sys, time, numpy as np, ray, fastps
+ray.init(sys.argv[1], log_to_driver=False)
+ps = fastps.ParameterServer(np.zeros(3))
+with ps.save_every(sys.argv[2], steps=1, timeout=60) as saves:
+    if (child := os.fork()) == 0:
+        saves.stop()
+        os._exit(len(saves.saved))
+    code = os.waitpid(child, 0)[1]
+    ps.push(np.ones(3))
+    while not saves.saved and saves.error is None:
+        time.sleep(0.01)
+print(code, len(saves.saved), saves.error, flush=True)
+os._exit(0)
+"""
+
+
+def test_a_forked_process_ends_no_saves_of_its_parent(one_node, tmp_path):
+    assert run(FORKED, one_node.address, str(tmp_path)) == ["0 1 None"]
+    assert names(tmp_path) == ["step-000000000001"]
 
 
 def test_a_checkpoint_is_kept_however_late_the_clock_of_others_was(ray_local, tmp_path):

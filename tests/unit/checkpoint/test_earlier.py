@@ -25,7 +25,7 @@ def a_part(leaf, stream, data, item_bytes=4):
 def saved(folder, node_parts, **fields):
     """A checkpoint of these parts, as a manifest and its files."""
     folder.mkdir()
-    files = Files(folder, 0, None)
+    files = Files(folder, 0, None, int)
     files.write_arrays(node_parts)
     whole = Manifest("server", {}, ("m",), (1,), 1.0, tuple(files.files), tuple(files.pieces), fields.get("rows", ()))
     (folder / NAME).write_bytes(whole.packed())
@@ -46,7 +46,7 @@ def test_files_that_are_the_same_are_shared(tmp_path, rng, monkeypatch):
     assert len(first.files) == 4  # parameters and slots of an array together
     arrays[5] = a_part(2, 1, rng.integers(0, 256, 400, np.uint8))
     (tmp_path / "second").mkdir()
-    files = Files(tmp_path / "second", 0, Earlier(tmp_path / "first"))
+    files = Files(tmp_path / "second", 0, Earlier(tmp_path / "first"), int)
     files.write_arrays(arrays)
     same = [
         os.path.samefile(tmp_path / "first" / old.name, tmp_path / "second" / new.name)
@@ -69,7 +69,7 @@ def test_a_file_that_was_damaged_meanwhile_is_written_anew(tmp_path, rng):
             old.write_bytes(content)
         folder = tmp_path / f"with-{content is None or len(content)}"
         folder.mkdir()
-        files = Files(folder, 0, Earlier(tmp_path / "first"))
+        files = Files(folder, 0, Earlier(tmp_path / "first"), int)
         files.write_arrays(arrays)
         assert not old.exists() or not os.path.samefile(old, folder / files.files[0].name)
         assert files.files[0].checksums == first.files[0].checksums
@@ -79,7 +79,7 @@ def test_links_that_cannot_be_made(tmp_path, rng, monkeypatch):
     arrays = [a_part(0, 0, rng.integers(0, 256, 400, np.uint8))]
     saved(tmp_path / "first", arrays)
     (tmp_path / "second").mkdir()
-    files = Files(tmp_path / "second", 0, Earlier(tmp_path / "first"))
+    files = Files(tmp_path / "second", 0, Earlier(tmp_path / "first"), int)
 
     def refuse(code):
         def link(*_):

@@ -159,7 +159,7 @@ def test_both_parts_of_a_save_have_one_deadline_together(monkeypatch):
         def result(self, timeout):
             waited.append(timeout)
 
-    def save(attachment, path, since, timeout):
+    def save(attachment, path, since, consistent, timeout):
         assert timeout == 50.0
         time.sleep(0.2)
         return Slow()
