@@ -96,7 +96,7 @@ static void push_pull_piece(const fps_walk *w, const fps_span *span, uint64_t fr
     }
 }
 
-static fps_piece piece_of(fps_kind kind)
+fps_piece fps_piece_of(fps_kind kind)
 {
     return kind == FPS_PUSH        ? push_piece
            : kind == FPS_PUSH_PULL ? push_pull_piece
@@ -105,27 +105,7 @@ static fps_piece piece_of(fps_kind kind)
                                    : pull_piece;
 }
 
-fps_walk fps_walk_of(const fps_call *call, fps_part *part, bool streaming)
-{
-    const fps_arena *arena = part->session->arena;
-    fps_walk w = {
-        .call = call,
-        .part = part,
-        .arena = arena,
-        .seat = part->session->seat,
-        .end = arena->layout.params_bytes,
-        .streaming = streaming,
-        .block_bytes = arena->layout.block_bytes,
-        .run_piece = piece_of(call->kind),
-    };
-    if (fps_kind_reads(call->kind) && w.block_bytes > FPS_BLOCK_BYTES) w.block_bytes = FPS_BLOCK_BYTES;
-    w.spans = fps_call_spans(call, part, &w.n_spans);
-    return w;
-}
-
-/* Where arrays are at different steps: counts a partial push of an array with its first byte, and computes its
- * uniforms. They stay for all of the span: others that follow this push may have counted theirs when it goes on. */
-static void begin_span(const fps_walk *w, const fps_span *span, uint64_t from)
+void fps_walk_begin_span(const fps_walk *w, const fps_span *span, uint64_t from)
 {
     const fps_rule *rule = &w->call->rules[span->rule];
     double *uniforms = fps_rule_uniforms(w->part->uniforms, span->rule);
@@ -135,17 +115,4 @@ static void begin_span(const fps_walk *w, const fps_span *span, uint64_t from)
                             ? atomic_fetch_add_explicit(count, 1, memory_order_relaxed) + 1
                             : fps_load_relaxed(count);
     fps_rule_prepare_array(rule, w->part->wholes + partials, uniforms);
-}
-
-void fps_walk_range(fps_walk *w, uint64_t from, uint64_t to)
-{
-    for (; w->span < w->n_spans; w->span++) {
-        const fps_span *span = &w->spans[w->span];
-        uint64_t span_end = span->position + span->bytes;
-        if (span->position >= to) return;
-        uint64_t lo = span->position > from ? span->position : from, hi = span_end < to ? span_end : to;
-        if (lo < hi && w->varies) begin_span(w, span, lo);
-        if (lo < hi) w->run_piece(w, span, lo, hi);
-        if (span_end > to) return; /* the rest belongs to the next stripe */
-    }
 }

@@ -4,6 +4,7 @@ parameters, slots and update counts of one moment."""
 from __future__ import annotations
 
 import math
+import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -77,6 +78,7 @@ def _snapshot(session: Session, shards: tuple[int, ...], together: bool, deadlin
     slots = [] if spec.consistency.local else spec.slot_names()
     each, streams = layout.nbytes(), 1 + len(slots)
     data, counts = np.empty(streams * each, np.uint8), np.empty(8 * len(layout.places), np.uint8)
+    data[:: mmap.PAGESIZE] = 0  # all pages, before the walk: pushes wait behind that
     try:
         gets = [layout.buffers(data[k * each :], None) for k in range(streams)]
         operation = Operation(
