@@ -3,8 +3,8 @@
  *
  * A push enters a shard under the lock of its first stripe. One of several shards marks its seat in the first that it
  * enters, until it has entered the last. Whoever holds the first stripes of all shards and finds no mark has a cut; it
- * then walks all shards at once, and pushes follow it. While it finds marks, it asks pushes that have not begun to
- * wait, for a while that ends by itself: nobody depends on who asked. */
+ * then walks all shards at once, and pushes follow it. While it finds marks, or does not get all of the locks, it asks
+ * pushes that have not begun to wait, for a while that ends by itself: nobody depends on who asked. */
 #ifndef FPS_CUT_H
 #define FPS_CUT_H
 

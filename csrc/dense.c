@@ -258,6 +258,7 @@ fps_status fps_dense_run(fps_call *call, uint32_t *at)
 
     fps_status status = FPS_OK;
     if (call->together) {
+        call->wait.meters = &call->parts[0].session->seat->meters;
         status = fps_cut_read(call, streaming, at);
         goto out;
     }

@@ -22,6 +22,7 @@
      +-- ReadOnlyError           (PermissionError)  a reader was asked to change something
      +-- RayRequiredError        (RuntimeError)     an operation needs Ray, and this process is not connected
      +-- WorkerExpelledError     (RuntimeError)     this worker was expelled
+     +-- QueueFullError          (RuntimeError)     more asynchronous operations wait than a process keeps
      +-- SessionsExhaustedError  (RuntimeError)     more concurrent sessions than a shard has
      +-- CheckpointError         (ValueError)       a checkpoint that is damaged, or of another format
      +-- FileError               (OSError)          a file that cannot be written or read, or is damaged
@@ -64,6 +65,7 @@ __all__ = [
     "OutputError",
     "ParameterError",
     "PlacementError",
+    "QueueFullError",
     "RankError",
     "RayRequiredError",
     "ReadOnlyError",
@@ -216,6 +218,10 @@ class RayRequiredError(FastPSError, RuntimeError):
 class WorkerExpelledError(FastPSError, RuntimeError):
     """This worker was expelled: the others no longer wait for it. Its session rejoins with its next operation, see
     `fastps.workers.worker.Worker`."""
+
+
+class QueueFullError(FastPSError, RuntimeError):
+    """As many asynchronous operations wait as a process keeps for a server. Nothing was started."""
 
 
 class SessionsExhaustedError(FastPSError, RuntimeError):

@@ -94,6 +94,18 @@ static inline fps_status push_ones(caller *c, uint32_t first, int64_t ms)
     return run_caller(c);
 }
 
+/* The same of the shards behind the first one alone. */
+static inline fps_status push_some_ones(caller *c, uint32_t first, int64_t ms)
+{
+    aim_at_shards(c, FPS_PUSH, first, wait_ms(ms));
+    c->call.partial = true;
+    for (uint32_t i = 1; i < N_SHARDS; i++) {
+        c->parts[i].some = c->parts[i].spans;
+        c->parts[i].n_some = 1;
+    }
+    return run_caller(c);
+}
+
 static inline fps_status read_cut(caller *c, int64_t ms)
 {
     aim_at_shards(c, FPS_GET, 0, wait_ms(ms));

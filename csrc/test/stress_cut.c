@@ -1,4 +1,4 @@
-/* Threads that push to several shards, while others read consistent cuts.
+/* Threads that push to all of several shards or to some, while others read consistent cuts.
  * `stress_cut [pushes per thread]`. */
 #define _GNU_SOURCE
 
@@ -17,7 +17,10 @@ static void *push_often(void *argument)
     CHECK(c != NULL);
     open_caller(c, &all);
     uint64_t random = (uintptr_t)argument;
-    for (long i = 0; i < pushes; i++) CHECK_EQ(push_ones(c, random_below(&random, N_SHARDS), 60000), FPS_OK);
+    for (long i = 0; i < pushes; i++) {
+        const uint32_t first = random_below(&random, N_SHARDS);
+        CHECK_EQ(i % 3 ? push_ones(c, first, 60000) : push_some_ones(c, first, 60000), FPS_OK);
+    }
     close_caller(c);
     free(c);
     atomic_fetch_sub(&pushing, 1);
@@ -33,9 +36,13 @@ static void *read_cuts(void *argument)
     open_caller(c, &all);
     while (fps_load32_relaxed(&pushing) > 0) {
         CHECK_EQ(read_cut(c, 60000), FPS_OK);
-        check_cut(c, c->parts[0].version);
-        CHECK(c->parts[0].version >= last);
-        last = c->parts[0].version;
+        for (uint32_t i = 0; i < N_SHARDS; i++) {
+            CHECK_EQ(c->parts[i].wholes, c->parts[0].version);
+            CHECK_EQ(c->parts[i].version, c->parts[i ? 1 : 0].version);
+            check_all_equal(c->read[i], elements[i], (float)c->parts[i].version);
+        }
+        CHECK(c->parts[1].version >= last);
+        last = c->parts[1].version;
         ++*cuts;
     }
     close_caller(c);

@@ -207,9 +207,10 @@ static void the_format_version_is_the_third_word(void)
     uint32_t version;
     memcpy(&version, (const uint8_t *)&layout + 8, sizeof version);
     CHECK_EQ(version, FPS_FORMAT_VERSION);
-    CHECK_EQ(version, 10); /* 1 had one redo block a session and no hyper-parameters, 2 no members, 3 no trays, 4 no
+    CHECK_EQ(version, 11); /* 1 had one redo block a session and no hyper-parameters, 2 no members, 3 no trays, 4 no
                              tables, 5 one set of a table's hyper-parameters, 6 one of a shard's, 7 two redo records,
-                             8 no update counts of single arrays, 9 no epochs of rows, which held values in float32 */
+                             8 no update counts of single arrays, 9 no epochs of rows, which held values in float32,
+                             10 no cuts */
     for (layout.format_version = 1; layout.format_version < FPS_FORMAT_VERSION; layout.format_version++) {
         layout.checksum = fnv1a(&layout, offsetof(fps_layout, checksum));
         CHECK_EQ(parse(&layout), FPS_BAD_VERSION);

@@ -141,6 +141,35 @@ static void a_push_of_one_shard_is_always_whole(void)
     end();
 }
 
+static void a_partial_push_of_one_shard_is_whole_too(void)
+{
+    begin();
+    const fps_wait none = {.deadline_ns = FPS_NO_WAIT};
+    fps_store_relaxed(&all.arenas[1].header->closed_until_ns, UINT64_MAX >> 1);
+    aim_at_shards(&pusher, FPS_PUSH, 0, none);
+    pusher.call.partial = true;
+    pusher.parts[1].some = pusher.parts[1].spans;
+    pusher.parts[1].n_some = 1;
+    CHECK_EQ(run_caller(&pusher), FPS_OK);
+    CHECK_EQ(elsewhere(&pusher, 1), 0);
+
+    aim_at_shards(&pusher, FPS_PUSH, 1, none);
+    pusher.call.partial = true;
+    for (uint32_t i = 1; i < N_SHARDS; i++) {
+        pusher.parts[i].some = pusher.parts[i].spans;
+        pusher.parts[i].n_some = 1;
+    }
+    CHECK_EQ(run_caller(&pusher), FPS_BUSY); /* it is one of two */
+    fps_store_relaxed(&all.arenas[1].header->closed_until_ns, 0);
+    CHECK_EQ(fps_stripe_enter(&all.arenas[2], 0, &none), FPS_OK);
+    CHECK_EQ(run_caller(&pusher), FPS_BUSY);
+    CHECK_EQ(elsewhere(&pusher, 1), 1);
+    fps_stripe_leave(&all.arenas[2], 0);
+    CHECK_EQ(run_caller(&pusher), FPS_OK);
+    CHECK_EQ(elsewhere(&pusher, 1), 0);
+    end();
+}
+
 static void enter_one_shard_and_die(void *argument)
 {
     caller *c = argument;
@@ -186,6 +215,7 @@ static void a_shard_that_is_closed_or_held_is_told(void)
     fps_arena_retire(&all.arenas[1]);
     CHECK_EQ(read_cut(&reader, 1000), FPS_CLOSED);
     CHECK_EQ(reader.at, 1);
+    for (uint32_t i = 0; i < N_SHARDS; i++) CHECK_EQ(fps_lock_holder(&all.arenas[i].stripes[0].lock), 0);
     end();
 }
 
@@ -198,6 +228,7 @@ int main(void)
         TEST(a_push_that_fails_is_marked_no_longer),
         TEST(while_a_cut_is_sought_pushes_that_have_not_begun_wait_for_a_while),
         TEST(a_push_of_one_shard_is_always_whole),
+        TEST(a_partial_push_of_one_shard_is_whole_too),
         TEST(the_mark_of_the_dead_is_none_and_a_new_owner_has_none),
         TEST(a_shard_that_is_closed_or_held_is_told),
     };

@@ -6,10 +6,13 @@ from fastps._core.core import (
     Board,
     Decision,
     Group,
+    GroupJob,
     Held,
+    Job,
     Lane,
     Member,
     Outcome,
+    Queue,
     Rest,
     TableGroup,
     TableLane,
@@ -18,6 +21,7 @@ from fastps._core.core import (
     crc32c,
     global_norm,
     hash_of,
+    job_if_fits,
     life_generation,
     outcome_from,
     process_of,
@@ -27,7 +31,7 @@ from fastps._core.core import (
 )
 
 __all__ = [
-    "BLOCK_BYTES", "Arena", "Board", "Decision", "Group", "Held", "Lane", "Member", "Outcome", "Rest", "TableGroup",
-    "TableLane", "all_finite", "copy", "crc32c", "global_norm", "hash_of", "life_generation", "outcome_from",
-    "process_of", "shards_of", "table_initial", "table_row_bytes",
+    "BLOCK_BYTES", "Arena", "Board", "Decision", "Group", "GroupJob", "Held", "Job", "Lane", "Member", "Outcome",
+    "Queue", "Rest", "TableGroup", "TableLane", "all_finite", "copy", "crc32c", "global_norm", "hash_of", "job_if_fits",
+    "life_generation", "outcome_from", "process_of", "shards_of", "table_initial", "table_row_bytes",
 ]  # fmt: skip

@@ -114,6 +114,38 @@ class Held:
     def round(self) -> int: ...
     def window(self, part: int, position: int, nbytes: int) -> Window: ...
 
+class Job:
+    future: Any
+    call: Any
+    @property
+    def begun(self) -> bool: ...
+    @property
+    def cancelled(self) -> bool: ...
+    @property
+    def nbytes(self) -> int: ...
+    def cancel(self) -> bool: ...
+
+class GroupJob(Job):
+    def finish(self, outcome: Outcome | None = None) -> None: ...
+
+def job_if_fits(
+    group: Group,
+    pushes: bool,
+    grads: Any,
+    pulls: bool,
+    outs: Any,
+    timeout: float | None = None,
+    partial: bool = False,
+    wanted: tuple[int, ...] | None = None,
+    copies: bool = True,
+) -> GroupJob | None: ...
+
+class Queue:
+    def put(self, job: Job) -> None: ...
+    def take(self, idle: float) -> list[Job]: ...
+    @property
+    def is_empty(self) -> bool: ...
+
 class Group:
     timeout: float
     @property

@@ -6,6 +6,7 @@ import math
 cimport cython
 cimport numpy as np
 from libc.errno cimport errno as c_errno
+from libc.math cimport fmax
 from libc.string cimport memcpy, memset
 
 from numpy import array as np_array
@@ -13,6 +14,7 @@ from numpy import array_equal as np_array_equal
 from numpy import ascontiguousarray as np_contiguous
 from numpy import empty as np_empty
 from numpy import frombuffer as np_frombuffer
+from numpy import uint8 as np_uint8
 from numpy import where as np_where
 
 from fastps._core.fps cimport *
@@ -27,6 +29,7 @@ include "expected.pxi"
 include "lane.pxi"
 include "selection.pxi"
 include "group.pxi"
+include "queue.pxi"
 include "keys.pxi"
 include "table_lane.pxi"
 include "table.pxi"

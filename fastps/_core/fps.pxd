@@ -76,14 +76,14 @@ cdef extern from "layout.h" nogil:
         uint32_t n_sessions, n_stripes, n_slots, isolation, shard_index, shard_count
     ctypedef struct fps_header:
         fps_word version, partials, current, recovered_locks, interrupted_pushes, interrupted_pid, interrupted_at
-        fps_word saves, failed_saves, saved_bytes
+        fps_word saves, failed_saves, saved_bytes, closed_until_ns
         fps_word32 owner_pid, turn
     ctypedef struct fps_meters:
         fps_word pulls, pushes, push_pulls, bytes_read, bytes_written
         fps_word read_retries, lock_waits, lock_wait_ns, lock_sleeps, skipped
     ctypedef struct fps_seat:
         pthread_mutex_t life
-        fps_word32 state, pid
+        fps_word32 state, pid, elsewhere
         fps_word pins
         fps_meters meters
     ctypedef struct fps_stripe:
@@ -230,6 +230,23 @@ cdef extern from "dense.h" nogil:
     fps_status fps_dense_configure(const fps_arena *arena, uint32_t rule, uint32_t which, const double *values,
                                    const fps_wait *wait)
     void fps_dense_hyper(const fps_arena *arena, uint32_t rule, double *values)
+
+
+cdef extern from "queue.h" nogil:
+    int FPS_JOB_BEGUN, FPS_JOB_CANCELLED
+    ctypedef struct fps_job:
+        fps_job *next
+        fps_status (*run)(fps_job *job) noexcept
+        fps_word32 state
+        fps_status status
+    ctypedef struct fps_queue:
+        fps_job *first
+    void fps_queue_open(fps_queue *q)
+    void fps_queue_close(fps_queue *q)
+    void fps_queue_put(fps_queue *q, fps_job *job)
+    bool_c fps_queue_is_empty(fps_queue *q)
+    bool_c fps_job_cancel(fps_job *job)
+    fps_job *fps_queue_serve(fps_queue *q, int64_t idle_ns)
 
 
 cdef extern from "fill.h" nogil:

@@ -38,6 +38,8 @@ cdef class Group:
     cdef fps_rule *rules
     cdef tuple mapped, shards
     cdef Lane idle  # and those behind it, by `next`
+    cdef Lane queued  # that of the thread which runs the operations of a queue
+    cdef list staging  # memory for gradients of operations in a queue, when there is none of them
     cdef dict selections
     cdef readonly uint64_t selected_spans
     cdef Expected expected
@@ -55,6 +57,7 @@ cdef class Group:
         self.n_rules, self.limit, self.n_streams = <uint32_t>len(rules), limit, n_streams
         self.n_pointers = <size_t>n_streams * n_buffers
         self.mapped, self.idle, self.selections, self.timeout = tuple(arenas), None, {}, timeout
+        self.staging = []
         self.shards = tuple([(<Arena>a).arena.layout.shard_index for a in arenas])
         self.n_uniforms = <size_t>self.n_parts * self.n_rules * FPS_UNIFORMS
         self.generation = fps_life_generation()
@@ -111,7 +114,7 @@ cdef class Group:
         cdef int64_t start
         cdef Lane lane
         if self.generation != fps_life_generation():  # a fork: these sessions are the parent's
-            self.idle, self.pins, self.generation = None, None, fps_life_generation()
+            self.forget()
         lane = self.idle
         if lane is not None:
             self.idle, lane.next = lane.next, None
@@ -120,6 +123,11 @@ cdef class Group:
         lane = Lane(self, limit[0])
         limit[0] -= 1e-9 * (fps_now_ns() - start)
         return lane
+
+    cdef void forget(self):
+        """The lanes of operations that come begin new sessions."""
+        self.idle, self.queued, self.pins, self.generation = None, None, None, fps_life_generation()
+        self.staging = []
 
     cdef void give_back(self, Lane lane) noexcept:
         """Returns the lane of an operation that has ended: the next one may take it at once."""
@@ -349,8 +357,9 @@ cdef class Group:
         return versions
 
     cdef void fail(self, Lane lane, fps_call *call, fps_status status, uint32_t at, double limit, object signal,
-                   const fps_deposit *deposit, Outcome outcome) except *:
-        """Raises the error of the operation. Its details are read before the lane is returned."""
+                   const fps_deposit *deposit, Outcome outcome, bint of_queue=False) except *:
+        """Raises the error of the operation. Its details are read before the lane is returned. `of_queue`: it is that of
+        the queue's thread."""
         cdef int code = c_errno
         cdef uint32_t i
         cdef bint writes = fps_kind_writes(call.kind) and deposit == NULL  # gradients in trays are not given yet
@@ -362,13 +371,14 @@ cdef class Group:
         pending = tuple([self.shards[i] for i in range(self.n_parts) if not lane.parts[i].applied and lane.parts[i].position == 0])
         if status == FPS_TIMEOUT and writes and not self.rounds:
             rest = Rest(lane)
-        self.give_back(lane)
+        if not of_queue:
+            self.give_back(lane)
         if outcome is not None and writes:
             outcome.stop(self.shards, applied, partial)
         if status == FPS_INTERRUPTED:
             raise signal
         if status == FPS_TIMEOUT:
-            text = f"{self.label(at)}: waited {limit:.3g} s for a lock that {process_of(self.holder(arena, stripe, deposit))} holds"
+            text = f"{self.label(at)}: waited {limit:.3g} s for {self.obstacle(arena, call, stripe, deposit)}"
             if not writes:
                 raise errors.WaitTimeoutError(text)
             part = " and partial=True" if call.partial else ""
@@ -382,6 +392,17 @@ cdef class Group:
                 f"{self.label(at)}: waited {limit:.3g} s for a version of the parameters that is not pinned; drop old "
                 f"views and their arrays in {', '.join(process_of(pid) for pid in sorted(holders))}")
         raise exception_of(status, self.label(at), code)
+
+    cdef str obstacle(self, const fps_arena *arena, const fps_call *call, uint32_t stripe, const fps_deposit *deposit):
+        """What an operation has waited for."""
+        cdef uint32_t holder = self.holder(arena, stripe, deposit), i
+        if holder == 0 and call.together:
+            for i in range(arena.layout.n_sessions):
+                if fps_load32_relaxed(&arena.seats[i].elsewhere) and not fps_life_ended(&arena.seats[i].life):
+                    return f"a push of {process_of(fps_load32_relaxed(&arena.seats[i].pid))}, which is on some shards only"
+        if holder == 0 and <int64_t>fps_load_relaxed(&arena.header.closed_until_ns) > fps_now_ns():
+            return "a save that seeks a moment of all shards"
+        return f"a lock that {process_of(holder)} holds"
 
     cdef uint32_t holder(self, const fps_arena *arena, uint32_t stripe, const fps_deposit *deposit) noexcept:
         """A thread of the process for which an operation has waited."""
@@ -431,7 +452,7 @@ cdef class Group:
         """Pins the current version; None if the shards are at different rounds."""
         cdef Held held
         if self.generation != fps_life_generation():
-            self.idle, self.pins, self.generation = None, None, fps_life_generation()
+            self.forget()
         if self.pins is None:
             self.pins = Pins(self)
         held = Held(self.pins)
@@ -439,4 +460,4 @@ cdef class Group:
 
     def close(self):
         """Closes the sessions of idle lanes."""
-        self.idle, self.pins = None, None
+        self.forget()

@@ -27,8 +27,8 @@ cdef object error_of(Signal *signal):
     return error
 
 
-cdef int64_t deadline_after(double seconds) noexcept:
-    return fps_now_ns() + <int64_t>(1e9 * max(0.0, seconds)) if seconds < 1e9 else FPS_NEVER
+cdef int64_t deadline_after(double seconds) noexcept nogil:
+    return fps_now_ns() + <int64_t>(1e9 * fmax(0.0, seconds)) if seconds < 1e9 else FPS_NEVER
 
 
 cdef fps_wait wait_for(double seconds, Signal *signal) noexcept:

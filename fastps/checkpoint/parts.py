@@ -25,7 +25,7 @@ class Files:
     folder : where to
     node : its number
     earlier : the checkpoint with which files are shared
-    progress : told of the bytes of each file
+    progress : told of the bytes of each file that is written
 
     Attributes
     ----------
@@ -45,7 +45,7 @@ class Files:
             name = self._name("arrays", "safetensors")
             same = None if self._earlier is None else self._earlier.same(chunks)
             linked = self._earlier.link(same, self._folder, name) if self._earlier and same else None
-            number = self._add(linked or write_file(self._folder, name, chunks))
+            number = self._add_link(linked) if linked else self._add(write_file(self._folder, name, chunks))
             self.pieces += [
                 Piece(
                     part.stream, part.place.leaf, part.place.start, part.place.count, number, offset,
@@ -93,15 +93,18 @@ class Files:
             linked = self._earlier.link(self._earlier.manifest.files[number], self._folder, self._name("rows", "arrow"))
             if linked is None:
                 break
-            links.append(self._add(linked))
+            links.append(self._add_link(linked))
         return links
 
     def _name(self, kind: str, suffix: str) -> str:
         return f"{kind}-{self._node:05}-{len(self.files):05}.{suffix}"
 
     def _add(self, file: File) -> int:
-        self.files.append(file)
         self._progress(file.nbytes)
+        return self._add_link(file)
+
+    def _add_link(self, file: File) -> int:
+        self.files.append(file)
         return len(self.files) - 1
 
 

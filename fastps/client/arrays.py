@@ -12,6 +12,7 @@ from fastps._core import Outcome
 from fastps.arrays.checks import apart
 from fastps.arrays.types import Array, Arrays
 from fastps.bounded import Bounded
+from fastps.client.grad_buffer import GradBuffers
 from fastps.client.session import Session
 from fastps.client.view import View
 from fastps.deadline import deadline_after, left_until
@@ -38,12 +39,14 @@ class ArraySession:
     Attributes
     ----------
     session : runs them
+    direct : the shards, if all are here: one C call checks and does everything, unless an argument needs a closer look
+    grad_buffers : those that operations take over
     """
 
     def __init__(self, session: Session) -> None:
         self.session, self.spec, self.structure = session, session.spec, session.spec.structure
-        # All shards here: one C call checks and does everything, unless an argument needs a closer look.
-        self._direct = session.shm.group if session.shm and session.all_here else None
+        self.direct = session.shm.group if session.shm and session.all_here else None
+        self.grad_buffers = GradBuffers(self.structure)
         self._parts = Bounded[tuple[int, ...], Structure](MOST_PARTS, MOST_PARTS_LEAVES)
 
     def pull(self, out: Any, timeout: float | None, names: Any = None) -> tuple[Any, tuple[int, ...]]:
@@ -54,7 +57,7 @@ class ArraySession:
         structure = self.structure
         arrays = structure.empty() if out is None else None
         target = out if arrays is None else structure.assemble(arrays)
-        versions = None if self._direct is None else self._run_directly(False, None, True, target, timeout)
+        versions = None if self.direct is None else self._run_directly(False, None, True, target, timeout)
         if versions is None:
             outs = structure.outs(out, "pull") if arrays is None else arrays
             versions = self.session.run(Operation(outs=outs), timeout, "pull")
@@ -75,7 +78,7 @@ class ArraySession:
         """Some of the arrays, put into a structure of these."""
         arrays = structure.empty() if out is None else None
         target = out if arrays is None else structure.assemble(arrays)
-        direct = self._direct is not None
+        direct = self.direct is not None
         versions = self._run_directly(False, None, True, target, timeout, None, True, leaves) if direct else None
         if versions is None:
             outs = self.spread(leaves, structure.outs(out, "pull", self.structure) if arrays is None else arrays)
@@ -116,7 +119,7 @@ class ArraySession:
     ) -> tuple[int, ...] | None:
         """Per shard the update count that it made, 0 where an earlier attempt had applied it; None if it was
         skipped."""
-        if resume is None and pulled is None and self._direct is not None:
+        if resume is None and pulled is None and self.direct is not None:
             versions = self._run_directly(True, grads, False, None, timeout, outcome, partial)
             if versions is not None:
                 return versions
@@ -141,7 +144,7 @@ class ArraySession:
         structure = self.structure
         fresh = structure.empty() if out is None else None
         target = out if fresh is None else structure.assemble(fresh)
-        plain = pulled is None and self._direct is not None
+        plain = pulled is None and self.direct is not None
         versions = self._run_directly(True, grads, True, target, timeout, outcome) if plain else None
         if versions is not None:
             return target, versions, True
@@ -156,7 +159,7 @@ class ArraySession:
         self, grads: Any, pulled: Any, out: Any, timeout: float | None, resume: Any, outcome: Outcome
     ) -> tuple[Any, tuple[int, ...], bool]:
         deadline = deadline_after(self.session.limit(timeout))
-        if out is not None and pulled is None and resume is None and self._direct is not None:
+        if out is not None and pulled is None and resume is None and self.direct is not None:
             versions = self._run_directly(True, grads, True, out, left_until(deadline), outcome, True)
             if versions is not None:
                 return out, versions, True
@@ -410,10 +413,10 @@ class ArraySession:
         partial: bool = False, wanted: tuple[int, ...] | None = None,
     ) -> tuple[int, ...] | None:  # fmt: skip
         """The update counts, if one C call could check the arguments and do everything; otherwise None."""
-        assert self._direct is not None
+        assert self.direct is not None
         try:
             if partial:
-                return self._direct.run_some_if_fits(pushes, grads, pulls, outs, timeout, None, None, outcome, wanted)
-            return self._direct.run_if_fits(pushes, grads, pulls, outs, timeout, None, None, outcome)
+                return self.direct.run_some_if_fits(pushes, grads, pulls, outs, timeout, None, None, outcome, wanted)
+            return self.direct.run_if_fits(pushes, grads, pulls, outs, timeout, None, None, outcome)
         except WaitTimeoutError as error:
             raise self.session.late(error, pushes) from None

@@ -1,4 +1,4 @@
-"""Asynchronous operations: `Future`, and the queue that runs those of one server in this process in order."""
+"""Asynchronous operations: `Future`, and the thread that runs those of one server in this process in order."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ import asyncio
 import atexit
 import concurrent.futures
 import contextlib
+import math
 import os
 import threading
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from fastps._core import life_generation
-from fastps.deadline import seconds
-from fastps.errors import ClosedError, WaitTimeoutError
+from fastps._core import Job, Queue, life_generation
+from fastps.deadline import deadline_after, left_until, seconds
+from fastps.errors import ClosedError, QueueFullError, WaitTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
 KEPT = 8  # errors that were not retrieved; each keeps its gradients in memory
 NAMED = 4  # operations that a message names
+MOST = 1024  # operations that have not ended; each may keep a copy of its gradients,
+MOST_BYTES = 1 << 30  # of which one may be larger
 IDLE_SECONDS = 5.0  # after which the thread of a queue ends
 
 
@@ -39,9 +41,10 @@ class Future(concurrent.futures.Future[Any]):
         How messages name the operation: "push number 3".
     """
 
-    def __init__(self, what: str, told: Callable[[Future], None]) -> None:
+    def __init__(self, what: str, told: Callable[[Future], None], job: Job) -> None:
         super().__init__()
         self.what, self._told, self._process = what, told, os.getpid()
+        self._job: Job | None = job  # until it ends
         self._in_loops: set[Any] = set()  # callbacks for event loops to call
 
     def result(self, timeout: float | None = None) -> Any:
@@ -62,6 +65,10 @@ class Future(concurrent.futures.Future[Any]):
         self._wait(timeout, "exception")
         return super().exception()
 
+    def ended(self, timeout: float) -> bool:
+        """Waits this many seconds for its end, whatever that is; its error stays one that nobody has retrieved."""
+        return self.done() or not concurrent.futures.wait([self], min(timeout, threading.TIMEOUT_MAX))[1]
+
     def _wait(self, timeout: float | None, verb: str) -> None:
         if not self.done():
             if self._process != os.getpid():
@@ -74,6 +81,16 @@ class Future(concurrent.futures.Future[Any]):
             if late:
                 raise WaitTimeoutError(f"{verb} of {self.what}: it did not end within {limit:g} s; it continues")
         self._told(self)
+
+    def cancel(self) -> bool:
+        """Prevents the operation if it has not begun. Returns whether it was cancelled."""
+        job = self._job
+        return (job is None or job.cancel() or job.cancelled) and super().cancel()
+
+    def running(self) -> bool:
+        """Whether the operation has begun and not ended."""
+        job = self._job
+        return super().running() or (job is not None and job.begun and not self.done())
 
     def __await__(self) -> Generator[Any, None, Any]:
         try:
@@ -126,21 +143,23 @@ class Future(concurrent.futures.Future[Any]):
         return f"<fastps.Future of {self.what}, {state}: await it, or pass it to asyncio.ensure_future()>"
 
 
-class Queue:
-    """Runs calls one after the other on a thread of its own, started when first needed. Empty after a fork."""
+class Calls:
+    """Runs operations one after the other on a thread of its own, started when first needed. Empty after a fork."""
 
     def __init__(self) -> None:
-        self._of_process: dict[int, Calls] = {}
+        self._of_process: dict[int, CallsOfProcess] = {}
 
-    def _calls(self) -> Calls:
+    def _calls(self) -> CallsOfProcess:
         """Those of this process: after a fork, the thread and its calls belong to the parent. Without a lock, which
         another thread of the parent might have held: threads agree on one by `setdefault`."""
         generation = life_generation()
         calls = self._of_process.get(generation)
-        return self._of_process.setdefault(generation, Calls()) if calls is None else calls
+        return self._of_process.setdefault(generation, CallsOfProcess()) if calls is None else calls
 
-    def submit(self, verb: str, call: Callable[[], Any]) -> Future:
-        return self._calls().submit(verb, call)
+    def submit(self, verb: str, call: Callable[[], Any], timeout: float = math.inf, job: Job | None = None) -> Future:
+        """`job`: what the thread does in C, without the GIL, before it calls `call`. Raises QueueFullError when there
+        is no room for it after `timeout` seconds."""
+        return self._calls().submit(verb, call, timeout, job)
 
     def flush(self, timeout: float) -> None:
         """Waits for every operation that was submitted and not cancelled.
@@ -155,7 +174,7 @@ class Queue:
         self._calls().close()
 
 
-class Calls:
+class CallsOfProcess:
     """The calls of one process. A signal handler may raise anywhere in `submit`, and may submit, too: what was not
     submitted is never run, and nothing else is changed by it. Hence the locks and queues that are single calls of C,
     which an executor's are not.
@@ -166,29 +185,53 @@ class Calls:
         self._lock = threading.RLock()
         self._turn = threading.Lock()  # held by the thread that runs calls, of which there is one at most
         self._submitted = 0
-        # Lists of one, or empty if that was taken back.
-        self._waiting: SimpleQueue[list[tuple[Future, Callable[[], Any]]] | None] = SimpleQueue()
-        self._pending: dict[Future, None] = {}
+        self._waiting = Queue()  # jobs without a call are not run, those without a future end the thread
+        self._pending: dict[Future, int] = {}  # with the bytes that each keeps
+        self._bytes = 0
         # Errors that were not retrieved: the first few, and the number of further ones.
         self._failed: dict[Future, BaseException] = {}
         self._more_failed = 0
 
-    def submit(self, verb: str, call: Callable[[], Any]) -> Future:
+    def submit(self, verb: str, call: Callable[[], Any], timeout: float, job: Job | None) -> Future:
+        job = Job() if job is None else job
+        nbytes = job.nbytes
+        if self._is_full(nbytes):
+            self._wait_for_room(verb, nbytes, timeout)
         with self._lock:
             self._submitted += 1
-            future = Future(f"{verb} number {self._submitted}", self._told)
-            entry = [(future, call)]
+            future = Future(f"{verb} number {self._submitted}", self._told, job)
+            job.future, job.call = future, call
             try:
-                self._pending[future] = None
-                self._waiting.put(entry)
+                self._pending[future] = nbytes
+                self._bytes += nbytes
+                self._waiting.put(job)
                 if not self._turn.locked():
                     atexit.register(self._finish)
                     threading.Thread(target=self._run, name="fastps", daemon=True).start()
-            except BaseException:
-                entry.clear()
-                self._pending.pop(future, None)
+            except BaseException as error:
+                if job.begun:
+                    error.add_note(f"{future.what} was started, and continues")
+                else:
+                    job.call = None
+                    job.cancel()
+                    self._forget(future)
                 raise
         return future
+
+    def _is_full(self, nbytes: int) -> bool:
+        return len(self._pending) >= MOST or (self._bytes > 0 and self._bytes + nbytes > MOST_BYTES)
+
+    def _wait_for_room(self, verb: str, nbytes: int, timeout: float) -> None:
+        deadline = deadline_after(timeout)
+        while self._is_full(nbytes):
+            with self._lock:
+                oldest = next(iter(self._pending), None)
+            _, late = concurrent.futures.wait([oldest] if oldest else [], min(left_until(deadline), 1.0))
+            if late and left_until(deadline) == 0:
+                raise QueueFullError(
+                    f"{verb}: {len(self._pending):,} operations are under way, with {self._bytes:,} bytes of copies, "
+                    f"and none ended within {timeout:g} s; nothing was started; wait for their futures, or call flush()"
+                )
 
     def _run(self) -> None:
         if self._turn.acquire(blocking=False):  # else another thread runs what waits
@@ -197,21 +240,24 @@ class Calls:
 
     def _run_next(self) -> bool:
         """False when there was nothing to do for a while, or after `close`: the thread ends."""
-        try:
-            entry = self._waiting.get(timeout=IDLE_SECONDS)
-        except Empty:
-            entry = None
-        if entry is None:
-            with self._lock:
-                if not self._waiting.empty():
-                    return True
-                atexit.unregister(self._finish)
-                self._turn.release()
-                return False
-        with self._lock:  # `submit` has ended
-            if not entry:
+        jobs = self._waiting.take(IDLE_SECONDS)
+        if jobs and all(self._end(job) for job in jobs):
+            return True
+        with self._lock:
+            if not self._waiting.is_empty:
                 return True
-            future, call = entry.pop()
+            atexit.unregister(self._finish)
+            self._turn.release()
+            return False
+
+    def _end(self, job: Job) -> bool:
+        """Does what is left to do of a job. False if it closes the queue."""
+        with self._lock:  # `submit` has ended
+            future, call = job.future, job.call
+            job.future = job.call = None
+        if call is None:  # it was not submitted, or closes
+            return future is not None
+        future._job = None
         # `_ended` comes before the future's result: whoever waits for the future finds the lists up to date.
         if not future.set_running_or_notify_cancel():
             self._ended(future, None)
@@ -233,9 +279,12 @@ class Calls:
         if self._process == os.getpid():
             concurrent.futures.wait(list(self._pending))
 
+    def _forget(self, future: Future) -> None:
+        self._bytes -= self._pending.pop(future, 0)
+
     def _ended(self, future: Future, error: BaseException | None) -> None:
         with self._lock:
-            self._pending.pop(future, None)
+            self._forget(future)
             if error is not None and len(self._failed) < KEPT:
                 self._failed[future] = error
             elif error is not None:
@@ -245,7 +294,7 @@ class Calls:
         self._failed.pop(future, None)
 
     def flush(self, timeout: float) -> None:
-        """As `Queue.flush`."""
+        """As `Calls.flush`."""
         with self._lock:
             pending = list(self._pending)
         _, late = concurrent.futures.wait(pending, min(timeout, threading.TIMEOUT_MAX))
@@ -268,5 +317,5 @@ class Calls:
         raise error
 
     def close(self) -> None:
-        """As `Queue.close`."""
-        self._waiting.put(None)
+        """As `Calls.close`."""
+        self._waiting.put(Job())

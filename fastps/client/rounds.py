@@ -135,12 +135,12 @@ class RoundSession(ArraySession):
         partial: bool = False, wanted: tuple[int, ...] | None = None,
     ) -> tuple[int, ...] | None:  # fmt: skip
         """As `_run_directly`."""
-        if self._direct is None:
+        if self.direct is None:
             return None
         pushes = deposit is not None
         try:
             arguments = (pushes, grads, not pushes, outs, timeout, decision, deposit, None)
-            direct = self._direct
+            direct = self.direct
             versions = direct.run_some_if_fits(*arguments, wanted) if partial else direct.run_if_fits(*arguments)
         except WaitTimeoutError as error:
             raise self.session.late(error, False) from None

@@ -15,7 +15,7 @@ import numpy as np
 from fastps._core import Arena, Member, Outcome, all_finite, shards_of
 from fastps.arrays.checks import first_nonfinite, norm_of
 from fastps.arrays.types import Array, Arrays
-from fastps.client.future import Queue
+from fastps.client.future import Calls
 from fastps.client.resume import merged, resuming
 from fastps.deadline import deadline_after, left_until
 from fastps.errors import FastPSError, NonfiniteError, OptionError, RayRequiredError, SplitError
@@ -48,7 +48,7 @@ class Session:
         resolve: Callable[[Any, float], Any],
         enrol: Callable[[Session, int | None, float], Membership],
     ) -> None:
-        self.spec, self.resolve, self.queue = spec, resolve, Queue()
+        self.spec, self.resolve, self.calls = spec, resolve, Calls()
         self._connect, self._enrol = connect, enrol
         by_node = {node: spec.shards_of_node(node) for node in range(len(spec.nodes))}
         here = [node for node, address in enumerate(spec.nodes) if is_here(address, node_id)]
@@ -247,6 +247,6 @@ class Session:
 
     def close(self) -> None:
         """Frees what idle operations hold. Handles that are still in use keep working."""
-        self.queue.close()
+        self.calls.close()
         for endpoint in self.endpoints:
             endpoint.close()

@@ -27,8 +27,10 @@ class ShardStats:
     interrupted_pushes : pushes that a death interrupted: applied to a prefix of the shard, in whole blocks
     interrupted_pid, interrupted_at : the process of the last of them, and the byte of the shard where it stopped
     saves : checkpoints of the server that were saved. Counted on shard 0, for all shards
-    failed_saves : those that could not be written. Counted on the first shard of the node that could not
-    saved_bytes : bytes that saves have written, also one that is under way. Counted on the first shard of each node
+    failed_saves : those that could not be written; not those that were given up, at their deadline or with their
+        program. Counted on the first shard of each node that could not
+    saved_bytes : bytes that saves have written, also one that is under way, without links to files of earlier ones.
+        Counted on the first shard of each node
     """
 
     shard: int

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fastps.arrays.types import Array
 from fastps.client.attach import Attachment
 from fastps.client.future import Future
+from fastps.client.queued import pull_async
 from fastps.client.state import state_of
 from fastps.client.view import View
 from fastps.deadline import deadline_after, left_until, seconds
@@ -79,13 +80,13 @@ class ServerReading:
         """Starts a pull and returns a Future of its result. `out` may be written until the Future is done.
 
         The asynchronous operations of one process on one server, its tables included, run one after the other, in the
-        order in which they were started, on a thread of their own; other operations do not wait for them. `timeout`
-        counts from when the operation begins. An operation that is cancelled before it begins does nothing; one that
-        has begun continues, and a push is applied. Cost: a thread switch, tens of microseconds.
+        order in which they were started, on a thread of their own; other operations do not wait for them. On the
+        parameters' node that thread runs those of plain arrays without the GIL. `timeout` counts from when the
+        operation begins. An operation that is cancelled before it begins does nothing; one that has begun continues,
+        and a push is applied. Where 1,024 operations are under way, or copies of 1 GiB, it waits for room, and raises
+        QueueFullError after `timeout` seconds. Cost: a few microseconds; until the result is there, a thread switch.
         """
-        arrays = self.attachment.arrays or self.attachment.attach()
-        limit = seconds(timeout)
-        return arrays.session.queue.submit("pull_async", lambda: arrays.pull(out, limit, names)[0])
+        return pull_async(self.attachment.arrays or self.attachment.attach(), out, names, seconds(timeout))
 
     def flush(self, *, timeout: float | None = None) -> None:
         """Waits for all asynchronous operations of this process on this server that were not cancelled.
@@ -96,7 +97,7 @@ class ServerReading:
         """
         limit = seconds(timeout)
         session = self.attachment.session
-        session.queue.flush(session.limit(limit))
+        session.calls.flush(session.limit(limit))
 
     def slots(self, name: str | None = None, *, timeout: float | None = None) -> Any:
         """A copy of a slot of the rule, such as Adam's ``"m"``, in the structure of the parameters.

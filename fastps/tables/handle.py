@@ -136,21 +136,25 @@ class TableHandle(TableReading):
         given = self._rows(grads, len(numbers), f"{verb} `{self.name}` grads")
         return self._session.push(numbers, given, out, timeout, resume, outcome)
 
-    def pull_async(self, keys: Any, *, out: Any = None, timeout: float | None = None) -> Future:
-        """Starts a pull and returns a Future of its rows. Until it is done, `keys` must not change, and `out` may be
-        written. Runs in one order with the asynchronous operations of the server: see `ParameterServer.pull_async`."""
-        queue, limit = self._session.session.queue, seconds(timeout)
-        return queue.submit("pull_async", lambda: self.pull(keys, out=out, timeout=limit))
+    def pull_async(self, keys: Any, *, out: Any = None, copy: bool = True, timeout: float | None = None) -> Future:
+        """Starts a pull and returns a Future of its rows. Until it is done, `out` may be written. Runs in one order
+        with the asynchronous operations of the server: see `ParameterServer.pull_async`. With ``copy=False``, `keys`
+        must not change until it is done."""
+        limit, keys = seconds(timeout), self._kept("pull_async", copy, keys)[0]
+        return self._later("pull_async", lambda: self.pull(keys, out=out, timeout=limit), limit)
 
-    def push_async(self, keys: Any, grads: Any, *, timeout: float | None = None) -> Future:
-        """Starts a push and returns a Future. `keys` and `grads` must not change until it is done. See `pull_async`."""
-        queue, limit = self._session.session.queue, seconds(timeout)
-        return queue.submit("push_async", lambda: self.push(keys, grads, timeout=limit))
+    def push_async(self, keys: Any, grads: Any, *, copy: bool = True, timeout: float | None = None) -> Future:
+        """Starts a push and returns a Future. With ``copy=False``, `keys` and `grads` must not change until it is done.
+        See `pull_async`."""
+        limit, (keys, grads) = seconds(timeout), self._kept("push_async", copy, keys, grads)
+        return self._later("push_async", lambda: self.push(keys, grads, timeout=limit), limit)
 
-    def push_pull_async(self, keys: Any, grads: Any, *, out: Any = None, timeout: float | None = None) -> Future:
+    def push_pull_async(
+        self, keys: Any, grads: Any, *, out: Any = None, copy: bool = True, timeout: float | None = None
+    ) -> Future:
         """Starts a push_pull and returns a Future of the rows. See `pull_async` and `push_async`."""
-        queue, limit = self._session.session.queue, seconds(timeout)
-        return queue.submit("push_pull_async", lambda: self.push_pull(keys, grads, out=out, timeout=limit))
+        limit, (keys, grads) = seconds(timeout), self._kept("push_pull_async", copy, keys, grads)
+        return self._later("push_pull_async", lambda: self.push_pull(keys, grads, out=out, timeout=limit), limit)
 
     def set(self, keys: Any, rows: Any = None, *, timeout: float | None = None, **slots: Any) -> None:
         """Sets rows, their slots, or both, without the rule: for warm starts. Missing rows are created first; of a

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -14,10 +14,12 @@ from fastps.arrays.interchange import as_array
 from fastps.arrays.types import Array, describe, fits
 from fastps.client.attach import Attachment
 from fastps.client.future import Future
+from fastps.client.queued import copied
 from fastps.client.rows import RowSession
 from fastps.deadline import seconds
 from fastps.errors import DtypeError, OptionError, OutputError, ShapeError
 from fastps.messages import brief
+from fastps.scalars import flag
 from fastps.spec.keys import as_keys, from_keys
 from fastps.tables.nearest import nearest
 
@@ -132,11 +134,20 @@ class TableReading:
         session.pull(numbers, rows, False, limit)
         return rows if out is None else out
 
-    def peek_async(self, keys: Any, *, out: Any = None, timeout: float | None = None) -> Future:
-        """Starts a peek and returns a Future of its rows. Until it is done, `keys` must not change, and `out` may be
-        written. Runs in one order with the asynchronous operations of the server: see `ParameterServer.pull_async`."""
-        queue, limit = self._session.session.queue, seconds(timeout)
-        return queue.submit("peek_async", lambda: self.peek(keys, out=out, timeout=limit))
+    def peek_async(self, keys: Any, *, out: Any = None, copy: bool = True, timeout: float | None = None) -> Future:
+        """Starts a peek and returns a Future of its rows. Until it is done, `out` may be written. Runs in one order
+        with the asynchronous operations of the server: see `ParameterServer.pull_async`. With ``copy=False``, `keys`
+        must not change until it is done."""
+        limit, keys = seconds(timeout), self._kept("peek_async", copy, keys)[0]
+        return self._later("peek_async", lambda: self.peek(keys, out=out, timeout=limit), limit)
+
+    def _kept(self, verb: str, copy: Any, *given: Any) -> list[Any]:
+        """What an operation works with that runs later."""
+        return [copied(value) for value in given] if flag(f"{verb} copy", copy) else list(given)
+
+    def _later(self, verb: str, call: Callable[[], Any], timeout: float | None) -> Future:
+        session = self._session.session
+        return session.calls.submit(verb, call, session.limit(timeout))
 
     def contains(self, keys: Any, *, timeout: float | None = None) -> Array:
         """bool[n]: which keys have a row now."""

@@ -138,7 +138,7 @@ def act(spec, request, path):
         os.setresuid(*[request["user"]] * 3)
     if request["act"] == "save":
         saves.cluster = savings.cluster = InThisProcess()
-        saves.save(attachment, path, request.get("since"), 600.0).result(600.0)
+        saves.save(attachment, path, request.get("since"), "shard", 600.0).result(600.0)
     elif request["act"] == "load":
         load(path)
     elif request["act"] == "remove":

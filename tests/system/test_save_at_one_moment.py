@@ -73,10 +73,13 @@ def test_saves_are_counted(ray_local, tmp_path):
         ps.save(tmp_path / "saved")
         written = sum(path.stat().st_size for path in (tmp_path / "saved").iterdir() if path.suffix != ".json")
         assert {"saves": 1, "failed_saves": 0, "saved_bytes": written}.items() <= ps.stats().total.items()
+        ps.save(tmp_path / "same", since=tmp_path / "saved")
+        assert {"saves": 2, "failed_saves": 0}.items() <= ps.stats().total.items()
+        assert ps.stats().total["saved_bytes"] < 2 * written  # arrays are linked
         saving = ps.save(tmp_path / "other", wait=False)
         (tmp_path / "other").mkdir()
         (tmp_path / "other" / "file").touch()
         with pytest.raises(FileError):
             saving.result(GUARD_SECONDS)
-        assert {"saves": 1, "failed_saves": 1}.items() <= ps.stats().total.items()
-        assert ps.stats().shards[0].saves == 1
+        assert {"saves": 2, "failed_saves": 1}.items() <= ps.stats().total.items()
+        assert ps.stats().shards[0].saves == 2

@@ -4,13 +4,13 @@ import threading
 
 import pytest
 
-from fastps.client.future import Queue
+from fastps.client.future import Calls
 from tests.support.waiting import GUARD_SECONDS
 
 
 @pytest.fixture
 def queue():
-    queue = Queue()
+    queue = Calls()
     yield queue
     queue.close()
 

@@ -38,14 +38,14 @@ def close(attachment):
 def test_the_close_of_one_handle_leaves_the_session_to_the_others(server):
     one, other = handle(server), handle(server)
     event, log = threading.Event(), []
-    one.session.queue.submit("push_async", lambda: event.wait(LONG) and log.append("push"))
+    one.session.calls.submit("push_async", lambda: event.wait(LONG) and log.append("push"))
     close(one)
     late = handle(server)
     assert late.session is other.session
-    other.session.queue.submit("pull_async", lambda: log.append("pull"))
-    late.session.queue.submit("pull_async", lambda: log.append("late"))
+    other.session.calls.submit("pull_async", lambda: log.append("pull"))
+    late.session.calls.submit("pull_async", lambda: log.append("late"))
     event.set()
-    other.session.queue.flush(LONG)
+    other.session.calls.flush(LONG)
     assert log == ["push", "pull", "late"]
     close(other)
     close(late)

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from fastps.client import future as future_module
-from fastps.client.future import Queue
+from fastps.client.future import Calls
 from tests.support.run import SEED
 
 LONG = 30.0  # a guard against hanging
@@ -63,7 +63,7 @@ def test_signals_between_any_two_steps_of_a_submission_lose_no_later_one():
     before, dice = signal.signal(signal.SIGALRM, interrupt), random.Random(SEED)
     try:
         for _ in range(100):
-            queue = Queue()
+            queue = Calls()
             for _ in range(10):
                 try:
                     try:
@@ -146,8 +146,8 @@ def test_a_callback_that_raises_ends_no_queue(queue):
 def test_a_program_that_ends_waits_for_what_it_has_submitted():
     program = """
 import time
-from fastps.client.future import Queue
-queue = Queue()
+from fastps.client.future import Calls
+queue = Calls()
 for number in range(3):
     queue.submit("push_async", lambda n=number: (time.sleep(0.1), print(n)))
 """
