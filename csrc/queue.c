@@ -4,6 +4,10 @@
 #include <errno.h>
 #include <time.h>
 
+#include "wait.h"
+
+#define SPIN_NS 20000
+#define LOOKS_A_CLOCK 8u
 #define MOST_AT_ONCE 64u /* those who wait for a job are told when it is returned */
 
 void fps_queue_open(fps_queue *q)
@@ -32,8 +36,10 @@ void fps_queue_put(fps_queue *q, fps_job *job)
     else
         q->first = job;
     q->last = job;
+    fps_store32_relaxed(&q->puts, fps_load32_relaxed(&q->puts) + 1);
+    const bool sleeps = q->sleeps;
     pthread_mutex_unlock(&q->lock);
-    pthread_cond_signal(&q->bell);
+    if (sleeps) pthread_cond_signal(&q->bell);
 }
 
 bool fps_queue_is_empty(fps_queue *q)
@@ -53,11 +59,29 @@ static bool leaves_waiting(fps_job *job, uint32_t state)
 
 bool fps_job_cancel(fps_job *job) { return leaves_waiting(job, FPS_JOB_CANCELLED); }
 
+/* Looks for a while whether a job is put: to wake a sleeper costs microseconds. */
+static void spin(const fps_queue *q, uint32_t puts)
+{
+    const int64_t until = fps_now_ns() + SPIN_NS;
+    for (uint32_t looks = 0; fps_load32_relaxed(&q->puts) == puts; looks++) {
+        fps_pause();
+        if (looks % LOOKS_A_CLOCK == 0 && fps_now_ns() >= until) return;
+    }
+}
+
 /* The first job; NULL if there is none until the time. Under the lock. */
 static fps_job *pop(fps_queue *q, const struct timespec *until)
 {
+    if (!q->first && until) {
+        const uint32_t puts = fps_load32_relaxed(&q->puts);
+        pthread_mutex_unlock(&q->lock);
+        spin(q, puts);
+        pthread_mutex_lock(&q->lock);
+    }
+    q->sleeps = true;
     while (!q->first)
         if (!until || pthread_cond_timedwait(&q->bell, &q->lock, until) == ETIMEDOUT) break;
+    q->sleeps = false;
     fps_job *job = q->first;
     if (!job) return NULL;
     q->first = job->next;

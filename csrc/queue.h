@@ -23,6 +23,8 @@ typedef struct fps_queue {
     pthread_mutex_t lock;
     pthread_cond_t bell;
     fps_job *first, *last;
+    fps_word32 puts; /* jobs that were put, modulo 2^32: whoever serves looks at it for a moment before it sleeps */
+    bool sleeps;
 } fps_queue;
 
 void fps_queue_open(fps_queue *q);

@@ -378,7 +378,7 @@ cdef class Group:
         if status == FPS_INTERRUPTED:
             raise signal
         if status == FPS_TIMEOUT:
-            text = f"{self.label(at)}: waited {limit:.3g} s for {self.obstacle(arena, call, stripe, deposit)}"
+            text = f"{self.label(at)}: waited {limit:.3g} s for {obstacle(arena, call, stripe, deposit)}"
             if not writes:
                 raise errors.WaitTimeoutError(text)
             part = " and partial=True" if call.partial else ""
@@ -392,26 +392,6 @@ cdef class Group:
                 f"{self.label(at)}: waited {limit:.3g} s for a version of the parameters that is not pinned; drop old "
                 f"views and their arrays in {', '.join(process_of(pid) for pid in sorted(holders))}")
         raise exception_of(status, self.label(at), code)
-
-    cdef str obstacle(self, const fps_arena *arena, const fps_call *call, uint32_t stripe, const fps_deposit *deposit):
-        """What an operation has waited for."""
-        cdef uint32_t holder = self.holder(arena, stripe, deposit), i
-        if holder == 0 and call.together:
-            for i in range(arena.layout.n_sessions):
-                if fps_load32_relaxed(&arena.seats[i].elsewhere) and not fps_life_ended(&arena.seats[i].life):
-                    return f"a push of {process_of(fps_load32_relaxed(&arena.seats[i].pid))}, which is on some shards only"
-        if holder == 0 and <int64_t>fps_load_relaxed(&arena.header.closed_until_ns) > fps_now_ns():
-            return "a save that seeks a moment of all shards"
-        return f"a lock that {process_of(holder)} holds"
-
-    cdef uint32_t holder(self, const fps_arena *arena, uint32_t stripe, const fps_deposit *deposit) noexcept:
-        """A thread of the process for which an operation has waited."""
-        cdef uint32_t turn = fps_load32_relaxed(&arena.header.turn)
-        if self.rounds and deposit != NULL and fps_lock_holder(&arena.trays[deposit.rank].lock):
-            return fps_lock_holder(&arena.trays[deposit.rank].lock)
-        if self.rounds and 0 < turn <= arena.layout.n_sessions:
-            return fps_load32_relaxed(&arena.seats[turn - 1].pid)
-        return fps_lock_holder(&arena.stripes[stripe].lock)
 
     def count_skipped(self, object timeout=None):
         """Counts, in every shard, a push that was not applied."""

@@ -39,12 +39,14 @@ class Future(concurrent.futures.Future[Any]):
     ----------
     what : str
         How messages name the operation: "push number 3".
+    job : Job or None
+        What the queue has of it, until it ends.
     """
 
     def __init__(self, what: str, told: Callable[[Future], None], job: Job) -> None:
         super().__init__()
         self.what, self._told, self._process = what, told, os.getpid()
-        self._job: Job | None = job  # until it ends
+        self.job: Job | None = job
         self._in_loops: set[Any] = set()  # callbacks for event loops to call
 
     def result(self, timeout: float | None = None) -> Any:
@@ -84,12 +86,12 @@ class Future(concurrent.futures.Future[Any]):
 
     def cancel(self) -> bool:
         """Prevents the operation if it has not begun. Returns whether it was cancelled."""
-        job = self._job
+        job = self.job
         return (job is None or job.cancel() or job.cancelled) and super().cancel()
 
     def running(self) -> bool:
         """Whether the operation has begun and not ended."""
-        job = self._job
+        job = self.job
         return super().running() or (job is not None and job.begun and not self.done())
 
     def __await__(self) -> Generator[Any, None, Any]:
@@ -257,7 +259,7 @@ class CallsOfProcess:
             job.future = job.call = None
         if call is None:  # it was not submitted, or closes
             return future is not None
-        future._job = None
+        future.job = None
         # `_ended` comes before the future's result: whoever waits for the future finds the lists up to date.
         if not future.set_running_or_notify_cancel():
             self._ended(future, None)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -41,9 +40,8 @@ class GradBuffer:
         self._future: Future | None = None
         self._lent = True
 
-    @contextmanager
-    def handed_over(self) -> Iterator[Any]:
-        """Its arrays, for an operation; it is lent no more, unless the operation was not started."""
+    def hand_over(self, start: Callable[[Any], Future]) -> Future:
+        """Starts an operation with its arrays. It is lent no more, unless that was not started."""
         if not self._lent:
             raise OptionError(
                 "push_async: this buffer was handed over before and belongs to that operation; nothing was applied; "
@@ -51,14 +49,11 @@ class GradBuffer:
             )
         self._lent = False
         try:
-            yield self.arrays
+            self._future = start(self.arrays)
         except BaseException:
             self._lent = True
             raise
-
-    def taken_by(self, future: Future) -> Future:
-        self._future = future
-        return future
+        return self._future
 
     def lend(self, timeout: float) -> GradBuffer:
         """Waits for the operation that has it."""

@@ -34,8 +34,7 @@ def push_async(
 ) -> Future:
     """See `ParameterServer.push_async`."""
     if isinstance(grads, GradBuffer):
-        with grads.handed_over() as arrays_of_it:
-            return grads.taken_by(push_async(arrays, arrays_of_it, pulled, timeout, partial, False))
+        return grads.hand_over(lambda given: push_async(arrays, given, pulled, timeout, partial, False))
     job = _job(arrays, True, grads, False, None, timeout, partial, None, copy) if pulled is None else None
     if job is not None:
         return _submit(arrays, "push_async", job, None, timeout)
@@ -57,8 +56,7 @@ def push_pull_async(
 ) -> Future:
     """See `ParameterServer.push_pull_async`."""
     if isinstance(grads, GradBuffer):
-        with grads.handed_over() as arrays_of_it:
-            return grads.taken_by(push_pull_async(arrays, arrays_of_it, pulled, out, timeout, partial, False))
+        return grads.hand_over(lambda given: push_pull_async(arrays, given, pulled, out, timeout, partial, False))
     fresh = out is None and not partial and arrays.direct is not None
     target = arrays.structure.assemble(arrays.structure.empty()) if fresh else out
     plain = pulled is None and target is not None
