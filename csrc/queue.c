@@ -8,7 +8,9 @@
 
 #define SPIN_NS 20000
 #define LOOKS_A_CLOCK 8u
-#define MOST_AT_ONCE 64u /* those who wait for a job are told when it is returned */
+/* Those who wait for a job are told when it is returned. */
+#define MOST_AT_ONCE 64u
+#define LONG_NS 100000
 
 void fps_queue_open(fps_queue *q)
 {
@@ -99,6 +101,7 @@ fps_job *fps_queue_serve(fps_queue *q, int64_t idle_ns)
         until.tv_nsec -= 1000000000;
         until.tv_sec++;
     }
+    int64_t since = 0;
     fps_job *served = NULL, **end = &served;
     for (uint32_t n = 0; n < MOST_AT_ONCE; n++) {
         pthread_mutex_lock(&q->lock);
@@ -108,8 +111,9 @@ fps_job *fps_queue_serve(fps_queue *q, int64_t idle_ns)
         *end = job;
         end = &job->next;
         if (!job->run || !leaves_waiting(job, FPS_JOB_BEGUN)) break;
+        if (n == 0) since = fps_now_ns();
         job->status = job->run(job);
-        if (job->status != FPS_OK) break;
+        if (job->status != FPS_OK || fps_now_ns() - since > LONG_NS) break;
     }
     return served;
 }

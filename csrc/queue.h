@@ -38,8 +38,8 @@ bool fps_queue_is_empty(fps_queue *q);
 bool fps_job_cancel(fps_job *job);
 
 /* Waits for a job for this time; NULL if none came. Runs those that wait, and returns them in their order, linked by
- * `next`: until none is left, one failed, or there are many. One that it cannot run, or that was cancelled, is the
- * last. */
+ * `next`: until none is left, one failed, or there are many or it took long. One that it cannot run, or that was
+ * cancelled, is the last. */
 fps_job *fps_queue_serve(fps_queue *q, int64_t idle_ns);
 
 #endif

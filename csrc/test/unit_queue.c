@@ -10,6 +10,7 @@ typedef struct task {
     fps_job job;
     fps_word32 *log; /* where the tasks that have run are counted */
     uint32_t turn;   /* of this one */
+    uint32_t who, number;
     fps_status ends;
 } task;
 
@@ -108,17 +109,64 @@ static void whoever_serves_waits_for_a_while(void)
     fps_queue_close(&q);
 }
 
+static void *put_later(void *argument)
+{
+    static fps_word32 log;
+    static task late;
+    late = (task){.job = {.run = note}, .log = &log};
+    nap_us(50000);
+    fps_queue_put(argument, &late.job);
+    return NULL;
+}
+
+static void a_sleeper_is_woken(void)
+{
+    fps_queue q;
+    pthread_t thread;
+    fps_queue_open(&q);
+    CHECK_EQ(pthread_create(&thread, NULL, put_later, &q), 0);
+    const int64_t before = fps_now_ns();
+    CHECK(fps_queue_serve(&q, 50 * SECOND) != NULL); /* it would look again when its time is up */
+    CHECK(fps_now_ns() - before < 40 * SECOND);
+    pthread_join(thread, NULL);
+    fps_queue_close(&q);
+}
+
+static fps_status last_long(fps_job *job)
+{
+    nap_us(2000);
+    return note(job);
+}
+
+static void one_that_took_long_is_returned_before_the_next_one_is_run(void)
+{
+    fps_queue q;
+    fps_word32 log = 0;
+    task slow = {.job = {.run = last_long}, .log = &log}, behind = {.job = {.run = note}, .log = &log};
+    fps_queue_open(&q);
+    fps_queue_put(&q, &slow.job);
+    fps_queue_put(&q, &behind.job);
+    CHECK(fps_queue_serve(&q, SECOND) == &slow.job && slow.job.next == NULL);
+    CHECK(fps_queue_serve(&q, SECOND) == &behind.job);
+    fps_queue_close(&q);
+}
+
 #define N_PUTS 20000u
+
+typedef struct producer {
+    fps_queue *queue;
+    uint32_t who;
+} producer;
 
 static void *put_many(void *argument)
 {
-    fps_queue *q = argument;
+    const producer *p = argument;
     for (uint32_t i = 0; i < N_PUTS; i++) {
         task *t = calloc(1, sizeof *t);
         CHECK(t != NULL);
         static fps_word32 log;
-        *t = (task){.job = {.run = note}, .log = &log, .turn = i};
-        fps_queue_put(q, &t->job);
+        *t = (task){.job = {.run = note}, .log = &log, .who = p->who, .number = i};
+        fps_queue_put(p->queue, &t->job);
     }
     return NULL;
 }
@@ -127,14 +175,17 @@ static void none_is_lost_that_threads_put_at_once(void)
 {
     fps_queue q;
     pthread_t threads[2];
+    const producer producers[2] = {{&q, 0}, {&q, 1}};
+    uint32_t next[2] = {0};
     fps_queue_open(&q);
-    for (uint32_t i = 0; i < 2; i++) CHECK_EQ(pthread_create(&threads[i], NULL, put_many, &q), 0);
+    for (uint32_t i = 0; i < 2; i++) CHECK_EQ(pthread_create(&threads[i], NULL, put_many, (void *)&producers[i]), 0);
     for (uint32_t n = 0, turn = 0; n < 2 * N_PUTS;) {
         fps_job *job = fps_queue_serve(&q, 20 * SECOND);
         CHECK(job != NULL);
         while (job) {
             task *t = (task *)job;
             CHECK_EQ(t->turn, turn++);
+            CHECK_EQ(t->number, next[t->who]++);
             job = job->next;
             free(t);
             n++;
@@ -153,6 +204,8 @@ int main(void)
         TEST(one_of_the_caller_is_returned_when_its_turn_has_come),
         TEST(one_that_was_cancelled_is_not_run_and_one_that_has_begun_is_not_cancelled),
         TEST(whoever_serves_waits_for_a_while),
+        TEST(a_sleeper_is_woken),
+        TEST(one_that_took_long_is_returned_before_the_next_one_is_run),
         TEST(none_is_lost_that_threads_put_at_once),
     };
     return run_tests(tests, COUNT(tests));

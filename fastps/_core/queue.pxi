@@ -112,7 +112,7 @@ cdef class GroupJob(Job):
         found = None
         while group.staging and found is None:
             found = group.staging.pop()
-            if np.PyArray_SIZE(found) < <np.npy_intp>total:
+            if np.PyArray_SIZE(found) < <np.npy_intp>(total + ALIGNED):
                 found = None
         if found is None:
             found = np_empty(total + ALIGNED, np_uint8)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastps._core import Job, Queue, life_generation
 from fastps.deadline import deadline_after, left_until, seconds
-from fastps.errors import ClosedError, QueueFullError, WaitTimeoutError
+from fastps.errors import ClosedError, FastPSError, QueueFullError, WaitTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -39,13 +39,15 @@ class Future(concurrent.futures.Future[Any]):
     ----------
     what : str
         How messages name the operation: "push number 3".
+    number : int
+        Of the operation, among those of this process on this server.
     job : Job or None
         What the queue has of it, until it ends.
     """
 
-    def __init__(self, what: str, told: Callable[[Future], None], job: Job) -> None:
+    def __init__(self, verb: str, number: int, told: Callable[[Future], None], job: Job) -> None:
         super().__init__()
-        self.what, self._told, self._process = what, told, os.getpid()
+        self.what, self.number, self._told, self._process = f"{verb} number {number}", number, told, os.getpid()
         self.job: Job | None = job
         self._in_loops: set[Any] = set()  # callbacks for event loops to call
 
@@ -158,10 +160,12 @@ class Calls:
         calls = self._of_process.get(generation)
         return self._of_process.setdefault(generation, CallsOfProcess()) if calls is None else calls
 
-    def submit(self, verb: str, call: Callable[[], Any], timeout: float = math.inf, job: Job | None = None) -> Future:
-        """`job`: what the thread does in C, without the GIL, before it calls `call`. Raises QueueFullError when there
-        is no room for it after `timeout` seconds."""
-        return self._calls().submit(verb, call, timeout, job)
+    def submit(
+        self, verb: str, call: Callable[[], Any], timeout: float = math.inf, job: Job | None = None, nbytes: int = 0
+    ) -> Future:
+        """`job`: what the thread does in C, without the GIL, before it calls `call`; `nbytes` of copies are kept until
+        it has ended. Raises QueueFullError when there is no room for it after `timeout` seconds."""
+        return self._calls().submit(verb, call, timeout, job, nbytes)
 
     def flush(self, timeout: float) -> None:
         """Waits for every operation that was submitted and not cancelled.
@@ -190,20 +194,23 @@ class CallsOfProcess:
         self._waiting = Queue()  # jobs without a call are not run, those without a future end the thread
         self._pending: dict[Future, int] = {}  # with the bytes that each keeps
         self._bytes = 0
-        # Errors that were not retrieved: the first few, and the number of further ones.
+        self._runner: int | None = None  # the thread that runs calls,
+        self._submitter: int | None = None  # and the one that holds the lock to submit
+        # Errors that were not retrieved: the first few, and the numbers of further operations.
         self._failed: dict[Future, BaseException] = {}
-        self._more_failed = 0
+        self._more_failed = set[int]()
 
-    def submit(self, verb: str, call: Callable[[], Any], timeout: float, job: Job | None) -> Future:
+    def submit(self, verb: str, call: Callable[[], Any], timeout: float, job: Job | None, nbytes: int) -> Future:
         job = Job() if job is None else job
-        nbytes = job.nbytes
-        if self._is_full(nbytes):
+        # The queue's thread, or a signal handler in the middle of this, would wait for itself.
+        if self._is_full(nbytes) and threading.get_ident() not in (self._runner, self._submitter):
             self._wait_for_room(verb, nbytes, timeout)
         with self._lock:
             self._submitted += 1
-            future = Future(f"{verb} number {self._submitted}", self._told, job)
+            future = Future(verb, self._submitted, self._told, job)
             job.future, job.call = future, call
             try:
+                self._submitter = threading.get_ident()
                 self._pending[future] = nbytes
                 self._bytes += nbytes
                 self._waiting.put(job)
@@ -211,13 +218,14 @@ class CallsOfProcess:
                     atexit.register(self._finish)
                     threading.Thread(target=self._run, name="fastps", daemon=True).start()
             except BaseException as error:
-                if job.begun:
-                    error.add_note(f"{future.what} was started, and continues")
-                else:
+                if job.cancel() or job.cancelled:
                     job.call = None
-                    job.cancel()
                     self._forget(future)
+                else:
+                    error.add_note(f"{future.what} was started, and continues")
                 raise
+            finally:
+                self._submitter = None
         return future
 
     def _is_full(self, nbytes: int) -> bool:
@@ -237,6 +245,7 @@ class CallsOfProcess:
 
     def _run(self) -> None:
         if self._turn.acquire(blocking=False):  # else another thread runs what waits
+            self._runner = threading.get_ident()
             while self._run_next():
                 pass
 
@@ -249,6 +258,7 @@ class CallsOfProcess:
             if not self._waiting.is_empty:
                 return True
             atexit.unregister(self._finish)
+            self._runner = None
             self._turn.release()
             return False
 
@@ -259,9 +269,12 @@ class CallsOfProcess:
             job.future = job.call = None
         if call is None:  # it was not submitted, or closes
             return future is not None
+        if job.cancelled:  # perhaps by a `cancel` that has come no further
+            concurrent.futures.Future.cancel(future)
+        begins = future.set_running_or_notify_cancel()
         future.job = None
         # `_ended` comes before the future's result: whoever waits for the future finds the lists up to date.
-        if not future.set_running_or_notify_cancel():
+        if not begins:
             self._ended(future, None)
             return True
         with contextlib.suppress(BaseException):  # of callbacks
@@ -290,10 +303,11 @@ class CallsOfProcess:
             if error is not None and len(self._failed) < KEPT:
                 self._failed[future] = error
             elif error is not None:
-                self._more_failed += 1
+                self._more_failed.add(future.number)
 
     def _told(self, future: Future) -> None:
         self._failed.pop(future, None)
+        self._more_failed.discard(future.number)
 
     def flush(self, timeout: float) -> None:
         """As `Calls.flush`."""
@@ -302,7 +316,7 @@ class CallsOfProcess:
         _, late = concurrent.futures.wait(pending, min(timeout, threading.TIMEOUT_MAX))
         with self._lock:
             failed, self._failed = list(self._failed.items()), {}
-            more, self._more_failed = self._more_failed, 0
+            more, self._more_failed = len(self._more_failed), set()
         if late:
             names = [future.what for future in pending if future in late]
             listed = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
@@ -310,6 +324,8 @@ class CallsOfProcess:
         elif failed:
             (future, error), *failed = failed
             error.add_note(f"flush: raised by {future.what}")
+        elif more:
+            raise FastPSError(f"flush: {more} operations failed, whose errors were not kept; ask their futures")
         else:
             return
         for future, other in failed:

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from fastps._core import life_generation
 from fastps.client.future import Future
-from fastps.deadline import deadline_after, left_until
-from fastps.errors import OptionError, WaitTimeoutError
+from fastps.errors import FastPSError, OptionError, WaitTimeoutError
 from fastps.spec.arrays import Structure
 
 ALIGNED = 64
@@ -23,6 +23,7 @@ class GradBuffer:
 
     Attributes
     ----------
+    is_lost : nobody knows who has it
     arrays : what gradients are written to, in place: of the parameters' structure, shapes and dtypes; zeros at first
     """
 
@@ -38,7 +39,7 @@ class GradBuffer:
         ]
         self.arrays: Any = structure.only(structure.trained).assemble(arrays)
         self._future: Future | None = None
-        self._lent = True
+        self._lent, self.is_lost = True, False
 
     def hand_over(self, start: Callable[[Any], Future]) -> Future:
         """Starts an operation with its arrays. It is lent no more, unless that was not started."""
@@ -50,8 +51,11 @@ class GradBuffer:
         self._lent = False
         try:
             self._future = start(self.arrays)
-        except BaseException:
+        except FastPSError:  # it was refused
             self._lent = True
+            raise
+        except BaseException:  # an operation may have it all the same: it is lent no more
+            self.is_lost = True
             raise
         return self._future
 
@@ -65,23 +69,22 @@ class GradBuffer:
 
 
 class GradBuffers:
-    """The two of a server in this process, lent by turns. Threads: one at a time."""
+    """Two for each thread that asks, lent by turns; a forked child has others."""
 
     def __init__(self, structure: Structure) -> None:
         self._structure = structure
-        self._buffers: list[GradBuffer] = []
-        self._next = 0
-        self._lock = threading.Lock()
+        self._of_threads: dict[tuple[int, int], list[GradBuffer]] = {}  # the next one first
 
     def lend(self, timeout: float) -> GradBuffer:
-        """The next one, when the operation that has it has ended."""
-        deadline = deadline_after(timeout)
-        with self._lock:
-            number = self._next % 2
-            if len(self._buffers) == number:
-                self._buffers.append(GradBuffer(self._structure))
-                found = self._buffers[number]
-            else:
-                found = self._buffers[number].lend(left_until(deadline))
-            self._next += 1
+        """The next one of this thread, when the operation that has it has ended."""
+        buffers = self._of_threads.setdefault((life_generation(), threading.get_ident()), [])
+        if len(buffers) < 2:
+            found = GradBuffer(self._structure)
+        elif buffers[0].is_lost:
+            found = GradBuffer(self._structure)
+            del buffers[0]
+        else:
+            found = buffers[0].lend(timeout)
+            del buffers[0]
+        buffers.append(found)
         return found

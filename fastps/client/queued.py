@@ -3,12 +3,13 @@ them; others as the synchronous operations that they are."""
 
 from __future__ import annotations
 
+from copy import copy as copy_of
 from typing import Any
 
 import numpy as np
 
 from fastps._core import GroupJob, Outcome, job_if_fits
-from fastps.arrays.interchange import as_array
+from fastps.arrays.interchange import as_array, is_torch
 from fastps.client.arrays import ArraySession
 from fastps.client.future import Future
 from fastps.client.grad_buffer import GradBuffer
@@ -34,11 +35,13 @@ def push_async(
 ) -> Future:
     """See `ParameterServer.push_async`."""
     if isinstance(grads, GradBuffer):
+        pulled = copied(pulled, []) if copy else pulled
         return grads.hand_over(lambda given: push_async(arrays, given, pulled, timeout, partial, False))
     job = _job(arrays, True, grads, False, None, timeout, partial, None, copy) if pulled is None else None
     if job is not None:
         return _submit(arrays, "push_async", job, None, timeout)
-    grads, pulled = (copied(grads), copied(pulled)) if copy else (grads, pulled)
+    sizes: list[int] = []
+    grads, pulled = (copied(grads, sizes), copied(pulled, sizes)) if copy else (grads, pulled)
 
     def push() -> None:
         outcome = Outcome()
@@ -48,7 +51,7 @@ def push_async(
             outcome.tell(error)
             raise
 
-    return arrays.session.calls.submit("push_async", push, arrays.session.limit(timeout))
+    return arrays.session.calls.submit("push_async", push, arrays.session.limit(timeout), nbytes=sum(sizes))
 
 
 def push_pull_async(
@@ -56,6 +59,7 @@ def push_pull_async(
 ) -> Future:
     """See `ParameterServer.push_pull_async`."""
     if isinstance(grads, GradBuffer):
+        pulled = copied(pulled, []) if copy else pulled
         return grads.hand_over(lambda given: push_pull_async(arrays, given, pulled, out, timeout, partial, False))
     fresh = out is None and not partial and arrays.direct is not None
     target = arrays.structure.assemble(arrays.structure.empty()) if fresh else out
@@ -63,7 +67,8 @@ def push_pull_async(
     job = _job(arrays, True, grads, True, target, timeout, partial, None, copy) if plain else None
     if job is not None:
         return _submit(arrays, "push_pull_async", job, target, timeout)
-    grads, pulled = (copied(grads), copied(pulled)) if copy else (grads, pulled)
+    sizes: list[int] = []
+    grads, pulled = (copied(grads, sizes), copied(pulled, sizes)) if copy else (grads, pulled)
 
     def push_pull() -> Any:
         outcome = Outcome()
@@ -73,7 +78,7 @@ def push_pull_async(
             outcome.tell(error)
             raise
 
-    return arrays.session.calls.submit("push_pull_async", push_pull, arrays.session.limit(timeout))
+    return arrays.session.calls.submit("push_pull_async", push_pull, arrays.session.limit(timeout), nbytes=sum(sizes))
 
 
 def _job(
@@ -104,18 +109,31 @@ def _submit(arrays: ArraySession, verb: str, job: GroupJob, target: Any, timeout
             raise
         return target
 
-    return session.calls.submit(verb, end, session.limit(timeout), job)
+    return session.calls.submit(verb, end, session.limit(timeout), job, job.nbytes)
 
 
-def copied(value: Any) -> Any:
-    """The same with copies of its arrays; what has still to come, such as references and futures, as it is."""
+def copied(value: Any, sizes: list[int]) -> Any:
+    """The same with copies of its arrays, whose bytes are added to `sizes`; what has still to come, such as references
+    and futures, as it is."""
+    if value is None or isinstance(value, (int, float, complex, str, bytes, np.generic)):
+        return value
     if type(value) in (list, tuple):
-        return [copied(item) for item in value]
+        return [copied(item, sizes) for item in value]
     if is_container(value):
-        return {name: copied(child) for name, child in children_of(value, (), "push")}
-    if value is None or callable(getattr(value, "result", None)):
+        return {name: copied(child, sizes) for name, child in children_of(value, (), "push")}
+    if callable(getattr(value, "result", None)):
         return value
     try:
-        return np.array(as_array(value, "push"))
+        array = np.array(as_array(value, "push"))
     except DtypeError:
         return value  # the operation says what is wrong with it
+    sizes.append(array.nbytes)
+    return array
+
+
+def copied_keys(keys: Any, sizes: list[int]) -> Any:
+    """The same of the keys of rows, which may be of more kinds. Arrow arrays and tuples do not change."""
+    if isinstance(keys, (np.ndarray, list, set)):
+        sizes.append(getattr(keys, "nbytes", 8 * len(keys)))
+        return copy_of(keys)
+    return keys.clone() if is_torch(keys) else keys

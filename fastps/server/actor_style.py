@@ -29,6 +29,7 @@ HERE = {
     "peek_async": "a reference is a result to come already: peek.remote(keys)",
     "save": "the path would be one of the shard's machine: save(path)",
     "save_every": "the thread that saves would be one of the shard's process: save_every(directory, steps=1000)",
+    "grad_buffer": "its memory is that of this process: grad_buffer()",
     "pull_async": "a reference is a result to come already: pull.remote()",
     "push_async": "a reference is a result to come already: push.remote(grads)",
     "push_pull_async": "a reference is a result to come already: push_pull.remote(grads)",

@@ -184,9 +184,9 @@ class ArrayVerbs(ServerReading):
     def grad_buffer(self, *, timeout: float | None = None) -> GradBuffer:
         """Memory to compute gradients into, which `push_async` and `push_pull_async` take over without a copy.
 
-        There are two in a process, lent by turns: while an operation has one, gradients are computed into the other.
-        Waits until the operation that has it has ended; raises WaitTimeoutError after `timeout` seconds. What is in it
-        is what was computed before. Each belongs to one thread at a time. Cost: a microsecond.
+        Each thread has two of a handle, lent by turns: while an operation has one, gradients are computed into the
+        other. Waits until the operation that has it has ended; raises WaitTimeoutError after `timeout` seconds. What is
+        in it is what was computed before. Cost: microseconds; memory for two models in each such thread.
         """
         arrays = self.attachment.arrays or self.attachment.attach()
         return arrays.grad_buffers.lend(arrays.session.limit(seconds(timeout)))

@@ -140,21 +140,18 @@ class TableHandle(TableReading):
         """Starts a pull and returns a Future of its rows. Until it is done, `out` may be written. Runs in one order
         with the asynchronous operations of the server: see `ParameterServer.pull_async`. With ``copy=False``, `keys`
         must not change until it is done."""
-        limit, keys = seconds(timeout), self._kept("pull_async", copy, keys)[0]
-        return self._later("pull_async", lambda: self.pull(keys, out=out, timeout=limit), limit)
+        return self._later("pull_async", self.pull, (keys,), out, copy, timeout)
 
     def push_async(self, keys: Any, grads: Any, *, copy: bool = True, timeout: float | None = None) -> Future:
         """Starts a push and returns a Future. With ``copy=False``, `keys` and `grads` must not change until it is done.
         See `pull_async`."""
-        limit, (keys, grads) = seconds(timeout), self._kept("push_async", copy, keys, grads)
-        return self._later("push_async", lambda: self.push(keys, grads, timeout=limit), limit)
+        return self._later("push_async", self.push, (keys, grads), None, copy, timeout)
 
     def push_pull_async(
         self, keys: Any, grads: Any, *, out: Any = None, copy: bool = True, timeout: float | None = None
     ) -> Future:
         """Starts a push_pull and returns a Future of the rows. See `pull_async` and `push_async`."""
-        limit, (keys, grads) = seconds(timeout), self._kept("push_pull_async", copy, keys, grads)
-        return self._later("push_pull_async", lambda: self.push_pull(keys, grads, out=out, timeout=limit), limit)
+        return self._later("push_pull_async", self.push_pull, (keys, grads), out, copy, timeout)
 
     def set(self, keys: Any, rows: Any = None, *, timeout: float | None = None, **slots: Any) -> None:
         """Sets rows, their slots, or both, without the rule: for warm starts. Missing rows are created first; of a

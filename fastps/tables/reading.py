@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -14,7 +15,7 @@ from fastps.arrays.interchange import as_array
 from fastps.arrays.types import Array, describe, fits
 from fastps.client.attach import Attachment
 from fastps.client.future import Future
-from fastps.client.queued import copied
+from fastps.client.queued import copied, copied_keys
 from fastps.client.rows import RowSession
 from fastps.deadline import seconds
 from fastps.errors import DtypeError, OptionError, OutputError, ShapeError
@@ -138,16 +139,19 @@ class TableReading:
         """Starts a peek and returns a Future of its rows. Until it is done, `out` may be written. Runs in one order
         with the asynchronous operations of the server: see `ParameterServer.pull_async`. With ``copy=False``, `keys`
         must not change until it is done."""
-        limit, keys = seconds(timeout), self._kept("peek_async", copy, keys)[0]
-        return self._later("peek_async", lambda: self.peek(keys, out=out, timeout=limit), limit)
+        return self._later("peek_async", self.peek, (keys,), out, copy, timeout)
 
-    def _kept(self, verb: str, copy: Any, *given: Any) -> list[Any]:
-        """What an operation works with that runs later."""
-        return [copied(value) for value in given] if flag(f"{verb} copy", copy) else list(given)
-
-    def _later(self, verb: str, call: Callable[[], Any], timeout: float | None) -> Future:
-        session = self._session.session
-        return session.calls.submit(verb, call, session.limit(timeout))
+    def _later(
+        self, verb: str, call: Callable[..., Any], given: tuple[Any, ...], out: Any, copy: Any, timeout: Any
+    ) -> Future:
+        """Submits an operation with these keys, and perhaps gradients."""
+        session, limit, sizes = self._session.session, seconds(timeout), list[int]()
+        if flag(f"{verb} copy", copy):
+            keys, *grads = given
+            given = (copied_keys(keys, sizes), *(copied(values, sizes) for values in grads))
+        more = {} if out is None else {"out": out}
+        run = partial(call, *given, **more, timeout=limit)
+        return session.calls.submit(verb, run, session.limit(limit), nbytes=sum(sizes))
 
     def contains(self, keys: Any, *, timeout: float | None = None) -> Array:
         """bool[n]: which keys have a row now."""

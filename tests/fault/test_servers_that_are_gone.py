@@ -30,6 +30,7 @@ SERVER = {
     "push": lambda ps, there: ps.push(GRADS),
     "push_pull": lambda ps, there: ps.push_pull(GRADS),
     "pull_async": lambda ps, there: ps.pull_async().result(GUARD_SECONDS),
+    "grad_buffer": lambda ps, there: ps.push_async(ps.grad_buffer()).result(GUARD_SECONDS),
     "push_async": lambda ps, there: ps.push_async(GRADS).result(GUARD_SECONDS),
     "push_pull_async": lambda ps, there: ps.push_pull_async(GRADS).result(GUARD_SECONDS),
     "slots": lambda ps, there: ps.slots(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import gc
 import os
 import pickle
@@ -16,9 +17,10 @@ import pytest
 
 import fastps
 from fastps import BSP, DCASGD, Adam, OptionError, QueueFullError, Table, WaitTimeoutError
+from fastps._core import job_if_fits
 from fastps.client import future as futures
 from tests.support.local_server import Holder
-from tests.support.waiting import GUARD_SECONDS
+from tests.support.waiting import GUARD_SECONDS, wait_until
 
 MODEL = {"a": np.zeros(300, np.float32), "b": np.zeros((40, 5), np.float64)}
 
@@ -138,6 +140,104 @@ def test_a_buffer_is_handed_over_and_lent_again_when_its_operation_has_ended(ps,
     ps.push_async(first).result(GUARD_SECONDS)
     assert ps.grad_buffer() is second
     assert (ps.pull()["a"] - before["a"] == 12).all()
+
+
+def test_keys_of_every_kind_are_those_of_the_start(ray_local):
+    with fastps.ParameterServer({"n": Table(1, init=0.0), "b": Table(1, init=0.0, keys="bytes")}) as ps:
+        event = threading.Event()
+        ps.attachment.session.calls.submit("push_async", lambda: event.wait(GUARD_SECONDS))
+        rows, some, listed = np.ones((2, 1), np.float32), {1, 2}, [np.int64(1), 2]
+        pushes = [ps["n"].push_async(keys, rows) for keys in ([1, 2], (1, 2), some, listed, range(1, 3))]
+        some.clear()
+        listed[:] = [7, 7]
+        names = ["a", "bb"]
+        pushes.append(ps["b"].push_async(names, rows))
+        names[:] = ["c", "d"]
+        event.set()
+        for push in pushes:
+            push.result(GUARD_SECONDS)
+        assert ps["n"].peek([1, 2]).tolist() == [[5.0], [5.0]]
+        assert ps["b"].peek(["a", "bb"]).tolist() == [[1.0], [1.0]]
+        with pytest.raises(fastps.FastPSError):
+            ps["n"].push_async([1], None).result(GUARD_SECONDS)
+
+
+def test_memory_that_is_used_again_is_large_enough(ray_local):
+    model = {"w": np.zeros(512, np.float32), "b": np.zeros(16, np.float32)}
+    with fastps.ParameterServer(model) as ps:
+        group = ps.attachment.arrays.direct if ps.attachment.arrays else ps.attachment.attach().direct
+        one = {"w": np.ones(512, np.float32)}
+        ps.push_async(one, partial=True).result(GUARD_SECONDS)
+        both = job_if_fits(group, True, {**one, "b": np.ones(16, np.float32)}, False, None, None, True)
+        assert both.nbytes >= 2048 + 64 + 64
+
+
+def test_a_cancel_that_was_interrupted_is_one(ps, hold):
+    before = ps.versions
+    future = ps.push_async(ones())
+    assert future.job.cancel()
+    hold.set()
+    with pytest.raises(concurrent.futures.CancelledError):
+        future.result(GUARD_SECONDS)
+    assert future.cancelled()
+    assert ps.versions == before
+
+
+def test_a_buffer_that_nobody_knows_who_has_is_lent_no_more(ps):
+    first = ps.grad_buffer()
+    with pytest.raises(ZeroDivisionError):
+        first.hand_over(lambda arrays: 1 / 0)
+    second = ps.grad_buffer()
+    third = ps.grad_buffer()
+    assert len({id(first), id(second), id(third)}) == 3
+    assert ps.grad_buffer() is second
+
+
+def test_each_thread_and_a_forked_child_have_buffers_of_their_own(ps, hold):
+    mine = [ps.grad_buffer() for _ in range(2)]
+    theirs = []
+    thread = threading.Thread(target=lambda: theirs.append(ps.grad_buffer(timeout=0)))
+    for buffer in mine:
+        ps.push_async(buffer)
+    thread.start()
+    thread.join()
+    assert theirs[0] not in mine
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(0 if ps.grad_buffer(timeout=0) not in mine else 1)
+        finally:
+            os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_what_a_rule_is_passed_beside_a_buffer_is_copied_too(ray_local):
+    with (
+        fastps.ParameterServer(np.zeros(5), rule=DCASGD(0.1)) as ps,
+        fastps.ParameterServer(np.zeros(5), rule=DCASGD(0.1)) as other,
+    ):
+        event = threading.Event()
+        ps.attachment.session.calls.submit("push_async", lambda: event.wait(GUARD_SECONDS))
+        buffer, pulled = ps.grad_buffer(), np.ones(5)
+        buffer.arrays[:] = 2
+        push = ps.push_async(buffer, pulled=pulled)
+        other.push(np.full(5, 2.0), pulled=pulled)
+        pulled[:] = 9
+        event.set()
+        push.result(GUARD_SECONDS)
+        assert ps.pull().tobytes() == other.pull().tobytes()
+
+
+def test_a_callback_that_submits_to_a_full_queue_does_not_wait_for_itself(ps, hold, monkeypatch):
+    monkeypatch.setattr(futures, "MOST", 2)
+    more = []
+    future = ps.push_async(ones())
+    future.add_done_callback(lambda _: more.extend(ps.push_async(ones(), timeout=GUARD_SECONDS) for _ in range(4)))
+    hold.set()
+    future.result(GUARD_SECONDS)
+    wait_until(lambda: len(more) == 4, GUARD_SECONDS, "the callback")
+    for one in more:
+        one.result(GUARD_SECONDS)
 
 
 def test_a_buffer_has_what_is_trained(ray_local):

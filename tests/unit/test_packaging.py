@@ -43,7 +43,11 @@ ALL = BASE | packages(*(one for extra in EXTRAS.values() for one in extra))
 # What each program needs; what they share may need only what all of them have.
 PROGRAMS = {"demo": packages(*EXTRAS["demo"], *EXTRAS["plot"]), "recommend": packages(*EXTRAS["recommend"])}
 # Modules that are loaded where a command has found the package, and else has said how to install it.
-OPTIONAL = {"fastps/checkpoint/state_dict.py": {"torch"}}
+OPTIONAL = {
+    "fastps/checkpoint/state_dict.py": {"torch"},
+    "fastps/torch/optimizer.py": {"torch"},
+    "fastps/torch/parameters.py": {"torch"},
+}
 
 
 def declared_for(path):

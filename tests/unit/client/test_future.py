@@ -13,7 +13,7 @@ import weakref
 import pytest
 
 from fastps.client.future import KEPT
-from fastps.errors import ClosedError, NonfiniteError, OptionError, ShapeError, WaitTimeoutError
+from fastps.errors import ClosedError, FastPSError, NonfiniteError, OptionError, ShapeError, WaitTimeoutError
 
 LONG = 30.0  # a guard against hanging
 
@@ -120,6 +120,17 @@ def test_errors_that_nobody_asks_for_are_kept_up_to_a_number_and_counted_beyond_
     assert str(caught.value) == "0"
     assert len(caught.value.__notes__) == 1 + KEPT - 1 + 1
     assert caught.value.__notes__[-1] == "flush: 3 more failed"
+
+
+def test_flush_raises_when_only_errors_are_left_that_were_not_kept(queue):
+    futures = [queue.submit("push_async", failing(ShapeError(str(number)))) for number in range(KEPT + 2)]
+    for future in futures[: KEPT + 1]:
+        with pytest.raises(ShapeError):
+            future.result(LONG)
+    concurrent.futures.wait(futures, LONG)
+    with pytest.raises(FastPSError, match="flush: 1 operations failed, whose errors were not kept"):
+        queue.flush(LONG)
+    queue.flush(LONG)
 
 
 def test_a_flush_with_an_infinite_timeout_is_no_overflow(queue):
