@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -29,8 +30,8 @@ class Optimizer(torch.optim.Optimizer):
     worker : Worker, optional
         What ``ps.worker()`` has returned, where the consistency needs one.
     overlap : bool
-        Each gradient is pushed while the backward pass goes on, as soon as it is there, and `step` waits for that; with
-        one backward pass for each step.
+        Each gradient is pushed while the backward pass goes on, as soon as it is there, and `step` waits for that. For
+        one backward pass a step, whose gradients nobody changes afterwards: no accumulation, clipping or scaler.
     pull_every : int
         Parameters are pulled in each `pull_every`-th step; in between the model keeps its own.
     schedules : bool
@@ -48,9 +49,10 @@ class Optimizer(torch.optim.Optimizer):
 
     Notes
     -----
-    Parameters without a gradient are left alone. ``zero_grad``, closures, accumulation, clipping and
-    ``torch.amp.GradScaler`` work as with any optimizer. There is one group for each of the server's rules, or one; its
-    hyper-parameters are those of the rule. Slots are on the server: `state_dict` has them from there.
+    Parameters without a gradient are left alone; a step without any is one of the worker's, and pulls. ``zero_grad``,
+    closures, accumulation, clipping and ``torch.amp.GradScaler`` work as with any optimizer. There is one group for
+    each of the server's rules, or one; its hyper-parameters are those of the rule. Slots are on the server:
+    `state_dict` has them from there.
     """
 
     def __init__(
@@ -81,7 +83,10 @@ class Optimizer(torch.optim.Optimizer):
             names = [leaf.name for i, leaf in enumerate(spec.structure.leaves) if spec.rule_of_leaf[i] == row]
             group = {"params": [self._parameters[name] for name in names if name in self._parameters]}
             groups.append({**group, **numbers[rule.pattern], "pattern": rule.pattern})
-        super().__init__([group for group in groups if group["params"]], {})
+        groups = [group for group in groups if group["params"]]
+        self._names = [[name for name in group if name not in ("params", "pattern")] for group in groups]
+        # Schedulers ask the defaults which hyper-parameters there are.
+        super().__init__(groups, {name: groups[0][name] for name in self._names[0]} if len(groups) == 1 else {})
         self._known = self._hyper()
         self._pull()
         if self._overlap:
@@ -106,13 +111,16 @@ class Optimizer(torch.optim.Optimizer):
             return loss
         grads = self._grads()
         place = self._ps if self._worker is None else self._worker
-        partial = len(grads) < len(self._parameters)
-        if pulls and not partial:
+        whole = len(grads) == len(self._parameters)
+        if whole and pulls:
             place.push_pull(grads, out=self._memory())
-        else:
-            place.push(grads, partial=partial)
-            if pulls:
-                self._pull()
+            return loss
+        if grads:
+            place.push(grads, partial=not whole)
+        elif self._worker is not None:
+            self._worker.end_step()
+        if pulls:
+            self._pull()
         return loss
 
     def state_dict(self) -> dict[str, Any]:
@@ -130,9 +138,9 @@ class Optimizer(torch.optim.Optimizer):
         self._pull()
 
     def _hyper(self) -> list[dict[str, Any]]:
+        """The hyper-parameters of the rules as the groups have them."""
         return [
-            {name: value for name, value in group.items() if name not in ("params", "initial_lr", "pattern")}
-            for group in self.param_groups
+            {name: group[name] for name in names} for group, names in zip(self.param_groups, self._names, strict=True)
         ]
 
     def _configure(self) -> None:
@@ -161,10 +169,14 @@ class Optimizer(torch.optim.Optimizer):
         (self._ps if self._worker is None else self._worker).pull(out=self._memory())
 
     def _pusher(self, name: str) -> Callable[[torch.Tensor], None]:
+        """What torch calls with a parameter that has its gradient. It keeps no optimizer alive."""
+        kept = weakref.ref(self)
+
         def push(parameter: torch.Tensor) -> None:
-            assert parameter.grad is not None
-            grads = {name: memory_of(parameter.grad, name)}
-            self._under_way.append(self._ps.push_async(grads, partial=True, copy=False))
+            optimizer = kept()
+            if optimizer is not None and parameter.grad is not None:
+                grads = {name: memory_of(parameter.grad, name)}
+                optimizer._under_way.append(optimizer._ps.push_async(grads, partial=True, copy=False))
 
         return push
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import io
 import threading
 
@@ -253,6 +254,45 @@ def test_the_state_goes_through_a_file(ray_local):
         train(second, restored, batches(5, 2))
         check_same(second, model)
         assert other.hyper["lr"] == 0.01
+
+
+def test_a_step_without_gradients_pulls_and_ends_the_step_of_a_worker(ray_local):
+    model, other = network(), network()
+    with serve(model, rule=fastps.SGD(0.1)) as ps:
+        optimizer, second = Optimizer(model, ps), Optimizer(other, ps)
+        train(model, optimizer, batches(1))
+        second.step()
+        check_same(model, other)
+        assert ps.versions == (1,)
+    with serve(model, consistency=BSP()) as ps, ps.worker(0) as worker:
+        optimizer = Optimizer(model, ps, worker=worker)
+        optimizer.zero_grad()
+        clock = worker.clock
+        optimizer.step()
+        optimizer.step()
+        assert worker.clock == clock + 2
+
+
+def test_an_optimizer_that_is_dropped_pushes_no_more(ray_local):
+    model = network()
+    with serve(model, rule=fastps.SGD(0.1)) as ps:
+        optimizer = Optimizer(model, ps, overlap=True)
+        del optimizer
+        gc.collect()
+        loss_of(model, batches(1)[0]).backward()
+        ps.flush()
+        assert ps.versions == (0,)
+
+
+def test_schedules_that_add_to_the_groups_go_through_a_state(ray_local):
+    model = network()
+    with serve(model, rule=fastps.SGD(0.1, momentum=0.9)) as ps:
+        optimizer = Optimizer(model, ps)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.5, total_steps=10)
+        train(model, optimizer, batches(2), schedule)
+        optimizer.load_state_dict(optimizer.state_dict())
+        train(model, optimizer, batches(2), schedule)
+        assert ps.hyper["lr"] > 0.02
 
 
 def test_a_compiled_model_has_the_names_of_the_plain_one(ray_local):
