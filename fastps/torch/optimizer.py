@@ -91,7 +91,7 @@ class Optimizer(torch.optim.Optimizer):
         self._pull()
         if self._overlap:
             for name, parameter in self._parameters.items():
-                parameter.register_post_accumulate_grad_hook(self._pusher(name))
+                parameter.register_post_accumulate_grad_hook(_pusher(weakref.ref(self), name))
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -168,19 +168,24 @@ class Optimizer(torch.optim.Optimizer):
     def _pull(self) -> None:
         (self._ps if self._worker is None else self._worker).pull(out=self._memory())
 
-    def _pusher(self, name: str) -> Callable[[torch.Tensor], None]:
-        """What torch calls with a parameter that has its gradient. It keeps no optimizer alive."""
-        kept = weakref.ref(self)
-
-        def push(parameter: torch.Tensor) -> None:
-            optimizer = kept()
-            if optimizer is not None and parameter.grad is not None:
-                grads = {name: memory_of(parameter.grad, name)}
-                optimizer._under_way.append(optimizer._ps.push_async(grads, partial=True, copy=False))
-
-        return push
+    def push_one(self, name: str, parameter: torch.Tensor) -> None:
+        """With `overlap`, pushes the gradient of a parameter, which is there; torch calls it by a hook."""
+        if parameter.grad is not None:
+            grads = {name: memory_of(parameter.grad, name)}
+            self._under_way.append(self._ps.push_async(grads, partial=True, copy=False))
 
     def _finish_pushes(self) -> None:
         under_way, self._under_way = self._under_way, []
         for future in under_way:
             future.result()
+
+
+def _pusher(kept: weakref.ref[Optimizer], name: str) -> Callable[[torch.Tensor], None]:
+    """What torch calls with a parameter that has its gradient. It keeps no optimizer alive."""
+
+    def push(parameter: torch.Tensor) -> None:
+        optimizer = kept()
+        if optimizer is not None:
+            optimizer.push_one(name, parameter)
+
+    return push
