@@ -24,7 +24,8 @@ class GradBuffer:
     Attributes
     ----------
     is_lost : nobody knows who has it
-    arrays : what gradients are written to, in place: of the parameters' structure, shapes and dtypes; zeros at first
+    arrays : what gradients are written to, in place: of the parameters' structure and shapes, and the
+        dtypes in which they are stored (float32 for those of half precision); zeros at first
     """
 
     def __init__(self, structure: Structure) -> None:
@@ -45,7 +46,7 @@ class GradBuffer:
         """Starts an operation with its arrays. It is lent no more, unless that was not started."""
         if not self._lent:
             raise OptionError(
-                "push_async: this buffer was handed over before and belongs to that operation; nothing was applied; "
+                "grads: this buffer was handed over before and belongs to that operation; nothing was applied; "
                 "ask for the next one by grad_buffer()"
             )
         self._lent = False

@@ -100,8 +100,7 @@ class Optimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if self._schedules:
-            self._configure()
+        self._configure()
         self._steps += 1
         pulls = self._steps % self._pull_every == 0
         if self._overlap:
@@ -144,7 +143,9 @@ class Optimizer(torch.optim.Optimizer):
         ]
 
     def _configure(self) -> None:
-        """Tells the server which hyper-parameters have changed here."""
+        """Tells the server which hyper-parameters have changed here, if they are those of this worker."""
+        if not self._schedules:
+            return
         for group, known in zip(self.param_groups, self._known, strict=True):
             changed = {name: group[name] for name in known if group[name] != known[name]}
             if changed:
@@ -171,6 +172,8 @@ class Optimizer(torch.optim.Optimizer):
     def push_one(self, name: str, parameter: torch.Tensor) -> None:
         """With `overlap`, pushes the gradient of a parameter, which is there; torch calls it by a hook."""
         if parameter.grad is not None:
+            if not self._under_way:  # the first of a step
+                self._configure()
             grads = {name: memory_of(parameter.grad, name)}
             self._under_way.append(self._ps.push_async(grads, partial=True, copy=False))
 

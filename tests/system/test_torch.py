@@ -192,6 +192,15 @@ def test_schedules_closures_accumulation_and_clipping(ray_local):
         assert ps.hyper["lr"] < 0.1
 
 
+def test_with_overlap_a_schedule_holds_for_the_gradients_of_the_next_step(ray_local):
+    model, alone = network(), network()
+    with serve(model, rule=fastps.SGD(0.1)) as ps:
+        theirs = torch.optim.SGD(alone.parameters(), 0.1)
+        for one, optimizer in ((model, Optimizer(model, ps, overlap=True)), (alone, theirs)):
+            train(one, optimizer, batches(6), torch.optim.lr_scheduler.StepLR(optimizer, 2, 0.1))
+        check_same(model, alone)
+
+
 def test_a_scaler_and_several_rules(ray_local):
     model = network()
     rules = {"*bias": fastps.SGD(0.5), "*": fastps.Adam(0.01)}
